@@ -1,0 +1,6 @@
+"""A model and labelled images, from what a command line can say. Every failure is one sentence that says what to do."""
+
+from plica.inputs.data import load_data
+from plica.inputs.model import load_model, place, read_weights
+
+__all__ = ["load_data", "load_model", "place", "read_weights"]

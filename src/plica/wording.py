@@ -1,0 +1,17 @@
+"""Foreign messages and long lists, cut to fit into one sentence of ours."""
+
+from collections.abc import Iterable
+
+
+def one_line(error: BaseException, named: bool = False) -> str:
+    """An error's message in one line without its full stop; its name before it if asked for, or if it says nothing."""
+    text = " ".join(str(getattr(error, "strerror", None) or error).split())  # a system error without its number
+    text = (text[:300] + " ..." if len(text) > 300 else text).rstrip(" .:")
+    name = type(error).__name__
+    return (f"{name}: {text}" if named else text) if text else name
+
+
+def few(names: Iterable[object], most: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    words = [str(name) for name in names]
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
