@@ -1,0 +1,176 @@
+"""A run on disk: one directory that is whole or not there.
+
+    samples.parquet     one row per image: what was found and what it cost
+    x_adv.safetensors   the points, "x_adv" (b, *image)
+    perturbations.png   a picture of them
+    summary.json        versions, arguments, accuracy, quantiles of the radius; written last, so it marks a whole run
+
+Everything is written beside its place and moved there when all of it is complete.
+"""
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Float, Float64, Int64
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from plica.figures import draw_perturbations
+from plica.result import Result
+from plica.wording import one_line
+
+FILES = ("samples.parquet", "x_adv.safetensors", "perturbations.png", "summary.json")
+QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A saved run: `samples` has one row per image, in the order of `x_adv` (b, *image)."""
+
+    samples: pa.Table
+    x_adv: Tensor
+    summary: dict[str, Any]
+
+
+def save_run(
+    directory: str | Path,
+    x: Float[Tensor, "b *image"],
+    y: Int64[Tensor, " b"],
+    result: Result,
+    arguments: Mapping[str, Any],
+    elapsed: float,
+    classes: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write a result; gives the summary. `arguments` are kept as they are, "metric" among them; `elapsed` in seconds.
+
+    Raises:
+        FileExistsError: the directory holds something, and `overwrite` is not set; with it, a former run is replaced.
+        OSError: the disk is full, or not ours to write; nothing is left behind.
+    """
+    directory = Path(directory)
+    check_directory(directory, overwrite)
+    summary = summarise(result, arguments, elapsed)
+    new = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+    half = None
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        half = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=directory))
+        pq.write_table(_samples(y, result), half / "samples.parquet")
+        # serialised first, written by Python: safetensors' own writer hides which system error it met
+        (half / "x_adv.safetensors").write_bytes(save({"x_adv": result.x_adv.detach().cpu().contiguous()}))
+        draw_perturbations(half / "perturbations.png", x, y, {str(arguments.get("metric", "d")): result}, classes)
+        (half / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        (directory / "summary.json").unlink(missing_ok=True)
+        for name in FILES:
+            os.replace(half / name, directory / name)
+        half.rmdir()
+    except BaseException:
+        if half is not None:
+            shutil.rmtree(half, ignore_errors=True)
+        for folder in new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+    return summary
+
+
+def check_directory(directory: str | Path, overwrite: bool = False) -> None:
+    """Whether a run could be written there, asked before any work is done.
+
+    Raises:
+        FileExistsError, NotADirectoryError, PermissionError: one sentence that says what to do.
+    """
+    directory = Path(directory)
+    ground = next(folder for folder in (directory, *directory.absolute().parents) if folder.exists())
+    if not ground.is_dir():
+        raise NotADirectoryError(f"{ground} is a file; give a new directory for the results.")
+    if ground == directory and any(directory.iterdir()):
+        held = {entry.name for entry in directory.iterdir()}
+        if not overwrite:
+            raise FileExistsError(f"{directory} is not empty; give a new directory, or --overwrite to replace a run.")
+        if not held & set(FILES):
+            raise FileExistsError(f"{directory} holds no run that could be replaced; give a new directory.")
+    if not os.access(ground, os.W_OK | os.X_OK):
+        raise PermissionError(f"{ground} cannot be written to; give another directory for the results.")
+
+
+def load_run(directory: str | Path) -> Run:
+    """Read a saved run.
+
+    Raises:
+        FileNotFoundError: there is no run, or none that was completed.
+        ValueError: a file of it is broken.
+    """
+    directory = Path(directory)
+    missing = [name for name in FILES if name != "perturbations.png" and not (directory / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{directory} is not a complete run: it has no {missing[0]}.")
+    try:
+        summary = json.loads((directory / "summary.json").read_text())
+        x_adv = load((directory / "x_adv.safetensors").read_bytes())["x_adv"]
+        return Run(pq.read_table(directory / "samples.parquet"), x_adv, summary)
+    except (ValueError, KeyError, SafetensorError, pa.ArrowException) as error:
+        raise ValueError(f"The run {directory} is broken ({one_line(error)}); make it anew.") from error
+
+
+def summarise(result: Result, arguments: Mapping[str, Any], elapsed: float) -> dict[str, Any]:
+    """What summary.json says. A radius is null where no perturbation was found; "robust_accuracy" needs a "radius"."""
+    wrong = result.success & (result.distance == 0)  # misclassified as they are: distance 0, by definition
+    robust = {} if arguments.get("radius") is None else {"robust_accuracy": 1 - float(result.success.double().mean())}
+    return {
+        "arguments": dict(arguments),
+        "versions": {name: _version(name) for name in ("plica", "torch", "numpy")}
+        | {"python": platform.python_version(), "system": platform.platform(), "threads": torch.get_num_threads()},
+        "images": len(result.success),
+        "accuracy": 1 - float(wrong.double().mean()),
+        **robust,
+        "radius": _quantiles(result.distance),
+        "status": {
+            status.name: {"images": count, "means": str(status.value)}
+            for status, count in Counter(result.status).most_common()
+        },
+        "gradients": int(result.gradients.sum()),
+        "forwards": int(result.forwards.sum()),
+        "seconds": round(elapsed, 3),
+    }
+
+
+def _quantiles(distance: Float64[Tensor, " b"]) -> dict[str, float | None]:
+    """For each fraction the smallest radius within which that fraction of all images is misclassified."""
+    # inverted_cdf never averages two images, so an infinite distance stays where it belongs
+    values = np.quantile(distance.cpu().numpy(), QUANTILES, method="inverted_cdf")
+    return {f"{q:g}": float(value) if np.isfinite(value) else None for q, value in zip(QUANTILES, values, strict=True)}
+
+
+def _samples(y: Int64[Tensor, " b"], result: Result) -> pa.Table:
+    """One row per image: `id` is its row in the data, `prediction` what x_adv is taken for, `status` the name."""
+    measured = ("prediction", "success", "distance", "margin", "violation", "stationarity")
+    spent = ("gradients", "forwards", "seconds")
+    columns: dict[str, Any] = {"id": np.arange(len(y)), "label": y.cpu().numpy()}
+    columns |= {name: getattr(result, name).cpu().numpy() for name in measured}
+    columns |= {"status": [status.name for status in result.status]}
+    columns |= {name: getattr(result, name).cpu().numpy() for name in spent}
+    return pa.table(columns)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None  # run from a source tree that was never installed
