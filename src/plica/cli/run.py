@@ -1,0 +1,78 @@
+"""One run: read, ask, write, tell. Whatever is wrong with the input is said in one sentence before any work."""
+
+import errno
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import plica
+from plica.cli.progress import Reporter
+from plica.inputs import load_data, load_model, place
+from plica.store import FILES, check_directory, save_run
+from plica.wording import one_line
+
+Question = plica.MinRadius | plica.MaxLoss
+
+
+class WrongInputError(Exception):
+    """The message is one sentence that says what to do."""
+
+
+def run(command: str, given: dict[str, Any], pose: Callable[[], Question]) -> None:
+    """Answer one command from its options by name; `pose` makes the question, and may refuse it.
+
+    Raises:
+        WrongInputError: wrong input, or a full disk; nothing was written.
+    """
+    start = time.monotonic()
+    out, overwrite = given["out"], given["overwrite"]
+    with Reporter(given["gradients"]) as report:
+        try:
+            check_directory(out, overwrite)
+            question = pose()
+            x, y = load_data(given["data"], given["n"])
+            model = load_model(given["model"], given["weights"], given["device"])
+            x, y = place(model, x, y)
+            spend = {name: given[name] for name in ("method", "gradients", "seed")}
+            result = plica.attack(model, x, y, question, **spend, on_progress=report)
+        except (ValueError, TypeError, OSError) as error:
+            if report.began:  # the input had been accepted, so this is a fault of the program: let it be seen
+                raise
+            raise WrongInputError(f"{one_line(error)}.") from error
+    arguments = {"command": command} | {name: str(v) if isinstance(v, Path) else v for name, v in given.items()}
+    try:
+        summary = save_run(out, x, y, result, arguments, time.monotonic() - start, overwrite=overwrite)
+    except OSError as error:
+        cure = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "give another directory"
+        raise WrongInputError(f"The results could not be written to {out} ({one_line(error)}); {cure}.") from error
+    _tell(summary, out)
+
+
+def _tell(summary: dict[str, Any], out: Path) -> None:
+    """The answer in four lines on standard output."""
+    given, count = summary["arguments"], summary["images"]
+    print(f"{count} images, accuracy {summary['accuracy']:.1%}", end="")
+    print(f", robust accuracy {summary['robust_accuracy']:.1%}" if "robust_accuracy" in summary else "")
+    at = {q: "not found" if d is None else f"{d:.4g}" for q, d in summary["radius"].items()}
+    print(f"{given['metric']} distance: median {at['0.5']}, quartiles {at['0.25']} and {at['0.75']}", end="")
+    print(f", smallest {at['0']}, largest {at['1']}")
+    print(f"{summary['gradients'] / count:.0f} gradients per image, {summary['seconds']:.1f} s")
+    print(f"{out}: {', '.join(FILES)}")
+
+
+def parse_radius(text: str) -> float:
+    """A number or a ratio, "0.5" or "8/255".
+
+    Raises:
+        ValueError: it is neither, or negative.
+    """
+    top, _, bottom = text.partition("/")
+    try:
+        value = float(top) / float(bottom or "1")
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ValueError(f"--radius {text!r} is not a distance; give a number such as 0.5 or a ratio such as 8/255.")
+    return value
