@@ -1,0 +1,39 @@
+"""The best point of each image so far: every evaluated point is a candidate, whatever the search thinks of it."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from plica.losses import Targets, margin
+from plica.metrics import Metric
+from plica.queries import rounding
+
+
+class Archive:
+    """Points that are surely misclassified, one per image: the nearest; or, given radii, one inside them.
+
+    x_adv (b, *image), distance (b,) (inf where there is none), margin (b,).
+    """
+
+    def __init__(self, metric: Metric, x: Float[Tensor, "b *image"], y: Int[Tensor, " b"], targets: Targets, radius: Float[Tensor, " b"] | None):
+        self.metric, self.x, self.y, self.targets, self.radius = metric, x, y, targets, radius
+        self.x_adv = x.clone()
+        self.distance = x.new_full((len(x),), torch.inf)
+        self.margin = x.new_full((len(x),), -torch.inf)
+
+    @torch.no_grad()
+    def offer(self, z: Float[Tensor, "r *image"], image: Int[Tensor, " r"], logits: Float[Tensor, "r classes"]) -> None:
+        """Keep what is better than what was there; several rows may belong to one image. z lies in the box."""
+        m = margin(logits, self.y[image], None if self.targets is None else self.targets[image])
+        rows = (m > rounding(logits)).nonzero()[:, 0]
+        if not len(rows):
+            return
+        z, image, m = z[rows], image[rows], m[rows]
+        d = self.metric(self.x[image], z)
+        good = d < self.distance[image] if self.radius is None else (d <= self.radius[image]) & (m > self.margin[image])
+        for row in good.nonzero()[:, 0][d[good].argsort(descending=True)].tolist():
+            at = image[row]
+            if self.radius is not None or d[row] < self.distance[at]:
+                self.x_adv[at], self.distance[at], self.margin[at] = z[row], d[row], m[row]

@@ -1,0 +1,162 @@
+"""plica.attack: one question about one model and labelled images, asked of one method and answered by the judge."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from plica import checks
+from plica.archive import Archive
+from plica.attacks import ATTACKS, AUTO
+from plica.attacks.finish import finish
+from plica.attacks.task import Found, Status, Task
+from plica.judge import Judge, Verdict, in_float64
+from plica.losses import Targets, margin
+from plica.queries import Queries, rounding
+from plica.questions import Question
+from plica.result import Result
+
+FLOATS = 2**28  # of memory that a batch of searches may take, about 1 GiB in float32
+VECTORS = 64  # of image size that one row of a search holds
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Images done of total, gradients spent so far on all, median distance of the images with a point so far (nan before)."""
+
+    done: int
+    total: int
+    gradients: int
+    radius: float
+
+
+def methods() -> tuple[str, ...]:
+    """The names that `method` takes."""
+    return ("auto", *ATTACKS)
+
+
+def attack(
+    model: Callable[[Tensor], Tensor],
+    x: Float[Tensor, "b *image"],
+    y: Int[Tensor, " b"],
+    question: Question,
+    *,
+    method: str = "auto",
+    gradients: int = 100,
+    seed: int = 0,
+    batch_size: int | None = None,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    targets: Targets = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Result:
+    """Ask `question` of `model` for every image x (b, *image) with label y (b,), and have the answers judged.
+
+    model: any callable (b, *image) -> (b, classes) logits; a module is run in eval mode and its mode restored.
+    gradients: budget per image; at most a fifth as many forward runs come on top. An image that is misclassified from the start costs one
+        forward run, has distance 0 and x_adv = x.
+    seed: the answer for an image depends on it and on the image alone, not on its company or the batch size.
+    batch_size: searches that are solved side by side; chosen by the memory they take when not given.
+    targets: None for "any other class", or (b,) the only class that counts as a success.
+    on_progress: called now and then with a Progress.
+
+    Raises ValueError or TypeError before any work, with a sentence that says what to do; Unsupported where the method cannot treat
+    the metric. Images at which the model is not finite end with a status, and the others still arrive.
+    """
+    radius = checks.arguments(x, y, question, method, gradients, seed, batch_size, bounds, targets)
+    checks.metric(question.metric, x)
+    x, y = x.detach(), y.detach()
+    size = batch_size or max(16, min(256, FLOATS // (VECTORS * max(1, x[0].numel()))))
+    with _eval_mode(model):
+        ask = _Asked(model, x, y, question, radius, targets, bounds, gradients, seed, size, on_progress)
+        return ask.answer(ATTACKS[AUTO if method == "auto" else method])
+
+
+class _Asked:
+    """One call of `attack`, its arguments checked."""
+
+    def __init__(self, model, x, y, question, radius, targets, bounds, gradients, seed, size, on_progress):
+        self.model, self.x, self.y, self.question, self.targets = model, x, y, question, targets
+        self.radius, self.bounds, self.gradients, self.seed, self.size = radius, bounds, gradients, seed, size
+        self.on_progress = on_progress
+
+    def answer(self, method: Callable[[Task], Found]) -> Result:
+        began = time.perf_counter()
+        x, every = self.x, torch.arange(len(self.x), device=self.x.device)
+        first = Queries(self.model, len(x), self.size)
+        logits = checks.logits(first.logits(x, every), self.y, self.targets)
+        m = margin(logits, self.y, self.targets)
+        finite = logits.isfinite().all(1)
+        wrong = finite & (m > rounding(logits))
+        verdict = Verdict(wrong, m.double(), torch.where(wrong, 0.0, torch.inf).double(),
+                          torch.where(wrong, 0, (-m).clamp(min=0)).double(), logits.argmax(1))  # fmt: skip
+        status = [Status.MISCLASSIFIED if w else Status.NOT_FINITE for w in wrong.tolist()]
+        result = Result(x.clone(), wrong, verdict.distance, verdict.violation, torch.full_like(verdict.distance, torch.nan),
+                        first.gradients.to(x.device), first.forwards.to(x.device), verdict.margin, verdict.prediction,
+                        torch.zeros_like(verdict.distance), status)  # fmt: skip
+        rows = (finite & ~wrong).nonzero()[:, 0]
+        if len(rows):
+            self._solve(method, rows, logits[rows], result)
+        spent = (3 * result.gradients + result.forwards).double()
+        result.seconds.copy_(spent / spent.sum() * (time.perf_counter() - began))
+        return result
+
+    def _solve(self, method: Callable[[Task], Found], rows: Tensor, logits: Tensor, result: Result) -> None:
+        """Attack the given images and write what the judge finds into `result`."""
+        task = self._task(rows, logits)
+        found = method(task)
+        finish(task, forwards=self.gradients // 5 - 3)
+        allowed = self.gradients // 5 - int(task.queries.forwards.max()) - 2
+        fine = in_float64(self.model, task.x) if allowed > 0 else None
+        judge = Judge(task.queries, fine, self.question.metric, task.x, task.y, task.targets, task.radius, self.bounds)
+        verdict = judge(task.archive.x_adv)
+        kept = verdict.sure.view(-1, *[1] * (task.x.ndim - 1))
+        result.x_adv[rows] = torch.where(kept, task.archive.x_adv, task.x)
+        for name in ("margin", "distance", "violation", "prediction"):
+            getattr(result, name)[rows] = getattr(verdict, name)
+        result.success[rows] = verdict.sure
+        result.stationarity[rows] = found.stationarity.double()
+        result.gradients[rows] += task.queries.gradients.to(rows.device)
+        result.forwards[rows] += task.queries.forwards.to(rows.device)
+        for row, status in zip(rows.tolist(), found.status, strict=True):
+            result.status[row] = status
+
+    def _task(self, rows: Tensor, logits: Tensor) -> Task:
+        x, y = self.x[rows], self.y[rows]
+        targets = None if self.targets is None else self.targets[rows]
+        radius = None if self.radius is None else self.radius[rows]
+        queries = Queries(self.model, len(rows), self.size)
+        archive = Archive(self.question.metric, x, y, targets, radius)
+        return Task(queries, archive, x, y, logits, targets, self.question, radius, self.gradients, self.seed, self.bounds,
+                    self.size, self._notifier(queries, archive))  # fmt: skip
+
+    def _notifier(self, queries: Queries, archive: Archive) -> Callable[[int], None]:
+        done_before = len(self.x) - len(archive.x)
+
+        def notify(done: int) -> None:
+            if self.on_progress is not None:
+                d = archive.distance[archive.distance.isfinite()]
+                radius = float(d.median()) if len(d) else float("nan")
+                self.on_progress(Progress(done_before + done, len(self.x), int(queries.gradients.sum()), radius))
+
+        return notify
+
+
+class _eval_mode:
+    """Eval mode for a module, and its modes (each submodule's own) restored afterwards; nothing for other callables."""
+
+    def __init__(self, model):
+        self.modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
+
+    def __enter__(self):
+        self.modes = [m.training for m in self.modules]
+        for m in self.modules:
+            m.training = False
+
+    def __exit__(self, *_):
+        for m, mode in zip(self.modules, self.modes, strict=True):
+            m.training = mode

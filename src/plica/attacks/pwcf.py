@@ -1,0 +1,134 @@
+"""PWCF: the papers' method. The question is folded into few constraints (folding.py) and BFGS-SQP solves it (solver/).
+
+Each image becomes a few rows, one per class aimed at: f_class - f_y has fewer kinks than the margin, and several end points
+guard against a poor local minimum. Classes are those nearest by the linear model; all rows share the image's budget.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plica.attacks.classes import Aims, nearest, shortest
+from plica.attacks.task import Found, Status, Task
+from plica.folding import Folded, Posing, pose
+from plica.losses import LOSSES, margin
+from plica.questions import MaxLoss
+from plica.solver import BFGSSQP, Evaluation, Solution, Stop
+from plica.solver.stationarity import Stationarity
+
+ROW = 30  # gradients that a row needs before a second row is worth having
+ROWS = 4  # classes aimed at, at most
+TRIED = 10  # budget per class tried with one gradient each
+OVERSHOOT = 1.1  # of the first step: a start just inside the boundary is worth less than one just past it
+NOISE = 1e-3  # of the start, in pixel units: breaks ties and gives the distance a gradient
+AIM = 1e-3  # share of the first margin by which the boundary is to be passed, so that the end point is surely past it
+CLIP = 1e-2  # share of the first margin past which a larger loss is no better (section 3.2)
+INSIDE = 1 - 1e-3  # share of the radius that MaxLoss may use, so that a violation within the tolerance stays inside the radius
+SOLVER = BFGSSQP(tol=1e-5, memory=10, patience=25, progress=1e-3, measure=Stationarity(keep=1))
+
+
+def pwcf(task: Task) -> Found:
+    """Solve MinRadius or MaxLoss by BFGS-SQP with folded constraints; any metric."""
+    tried = max(1, task.gradients // TRIED)
+    kept = min(ROWS, max(1, (task.gradients - tried) // ROW))
+    aims = nearest(task, tried, kept)
+    posing = pose(task.question.metric, tuple(task.x.shape[1:]))
+    x = task.x.flatten(1)[aims.image]
+    reach = OVERSHOOT * shortest(task.question.metric, aims.grad, -aims.margin)
+    start = posing.start(x, (x + reach + NOISE * task.noise()).clamp(*task.bounds))
+    unit = 1 / torch.linalg.vector_norm(posing.pull(start, aims.grad), dim=1).clamp(min=1e-12)
+    rows = len(aims.image) // len(task.x)
+    left = task.gradients - int(task.queries.gradients.max())
+    solver = replace(SOLVER, max_evaluations=max(1, left // rows))
+    return _found(solver.solve(Posed(task, posing, aims, unit), start, task.batch_size), len(task.x))
+
+
+def _found(solution: Solution, images: int) -> Found:
+    """Per image, what is known of the row that ended best: a feasible one of the least objective, else the least violated."""
+    rows = solution.f.view(images, -1)
+    feasible = solution.violation.view(images, -1) <= SOLVER.tol
+    order = torch.where(feasible, rows, 1e30 * (1 + solution.violation.view(images, -1)))
+    best = order.nan_to_num(nan=torch.inf).argmin(1) + torch.arange(images, device=rows.device) * rows.shape[1]
+    return Found(solution.stationarity[best], [STATUS[solution.status[i]] for i in best.tolist()])
+
+
+STATUS = {
+    Stop.STATIONARY: Status.STATIONARY,
+    Stop.ANSWERED: Status.SUCCEEDED,
+    Stop.STALLED: Status.STALLED,
+    Stop.LINE_SEARCH: Status.LINE_SEARCH,
+    Stop.MAX_STEPS: Status.BUDGET,
+    Stop.BUDGET: Status.BUDGET,
+    Stop.INFEASIBLE: Status.INFEASIBLE,
+    Stop.UNBOUNDED: Status.NOT_FINITE,
+    Stop.NOT_FINITE: Status.NOT_FINITE,
+}
+
+
+@dataclass(frozen=True)
+class Posed:
+    """The question as a problem of the solver.
+
+    Margins are divided by the norm of their gradient where the row starts, so that they too are distances and one penalty parameter
+    suits every network.
+    """
+
+    task: Task
+    posing: Posing
+    aims: Aims
+    unit: Float[Tensor, " r"]
+
+    equalities = 0
+
+    @property
+    def constraints(self) -> int:
+        return 2 if isinstance(self.posing, Folded) and self.task.radius is None else 1
+
+    def __call__(self, u: Tensor, rows: Tensor) -> Evaluation:
+        """Values and gradients at the unknowns u; the point is offered to the archive."""
+        task, image = self.task, self.aims.image[rows]
+        x = task.x[image].flatten(1)
+        z = self.posing.image(u, x).clamp(*task.bounds).view(-1, *task.x.shape[1:])
+        loss, logits, grad = task.queries.gradient(z, image, partial(self._loss, rows=rows))
+        task.archive.offer(z, image, logits)
+        loss, grad = loss * self.unit[rows], self.posing.pull(u, grad.flatten(1)) * self.unit[rows, None]
+        done = None
+        if task.radius is None:
+            aim = AIM * self.aims.margin[rows].abs() * self.unit[rows]
+            terms = [self.posing.size(u, x), (aim - loss, -grad), self.posing.tie(u, x)]
+        else:
+            most = self._most(logits.shape[1], rows) * self.unit[rows]
+            past = loss >= most
+            terms = [(-torch.minimum(loss, most), torch.where(past[:, None], 0, -grad)),
+                     self.posing.excess(u, x, INSIDE * task.radius[image])]  # fmt: skip
+            done = task.archive.distance[image].isfinite()
+        values, grads = zip(*(term for term in terms if term is not None), strict=True)
+        return Evaluation(torch.stack(values, 1), torch.stack(grads, 1), done=done)
+
+    def _loss(self, logits: Tensor, part: slice, rows: Tensor) -> Tensor:
+        """f_class - f_y; for MaxLoss with another loss than the margin, that loss aimed at the class."""
+        image, target = self.aims.image[rows[part]], self.aims.target[rows[part]]
+        y = self.task.y[image]
+        if self._name != "margin":
+            return LOSSES[self._name](logits, y, None if self.task.targets is None else target)
+        if self.task.targets is not None:
+            return margin(logits, y, target)
+        return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None]))[:, 0]
+
+    @property
+    def _name(self) -> str:
+        return self.task.question.loss if isinstance(self.task.question, MaxLoss) else "margin"
+
+    def _most(self, classes: int, rows: Tensor) -> Tensor:
+        """The loss past which the attack has surely succeeded (section 3.2): a little past 0; for cross-entropy log(classes), with
+        a target log(1/2)."""
+        first = self.aims.margin[rows].abs()
+        if self._name == "ce":
+            return torch.full_like(first, math.log(0.55) if self.task.targets is not None else 1.05 * math.log(classes))
+        return CLIP * first if self._name == "margin" else torch.full_like(first, CLIP)

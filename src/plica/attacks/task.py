@@ -1,0 +1,65 @@
+"""What an attack is given and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from plica.archive import Archive
+from plica.losses import Targets
+from plica.queries import Queries
+from plica.questions import Question
+
+
+class Status(Enum):
+    """Why the attack on an image ended; the value is a sentence."""
+
+    MISCLASSIFIED = "Misclassified from the start: the distance is 0."
+    STATIONARY = "Stationary to the tolerance: no better point is to be had nearby."
+    SUCCEEDED = "A point within the radius was found; more was not asked for."
+    STALLED = "No further progress in many steps; the best point was kept."
+    LINE_SEARCH = "No step improved the last point, often a kink; the best point was kept."
+    BUDGET = "All gradients of the budget are spent; the best point was kept."
+    INFEASIBLE = "The constraints seem to contradict each other near the image; raise gradients or ask for a larger radius."
+    NOT_FINITE = "The model or the metric gave values that are not finite; the image was left there."
+
+
+@dataclass(frozen=True)
+class Task:
+    """The images to attack (all of x, y are those that the model gets right), and what may be spent.
+
+    Everything that runs the model goes through `queries`, which counts it; every point so evaluated is offered to `archive`.
+    gradients: budget per image. radius: per image, None for MinRadius.
+    """
+
+    queries: Queries
+    archive: Archive
+    x: Float[Tensor, "b *image"]
+    y: Int[Tensor, " b"]
+    logits: Float[Tensor, "b classes"]
+    targets: Targets
+    question: Question
+    radius: Float[Tensor, " b"] | None
+    gradients: int
+    seed: int
+    bounds: tuple[float, float]
+    batch_size: int
+    notify: Callable[[], None]
+
+    def noise(self) -> Float[Tensor, " n"]:
+        """Uniform in [-1, 1], the same for every image: an answer must not depend on an image's place."""
+        n = self.x[0].numel()
+        return torch.rand(n, generator=torch.Generator().manual_seed(self.seed)).to(self.x) * 2 - 1
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the attack knows of its end points beside the points themselves, one entry per image of the task."""
+
+    stationarity: Float[Tensor, " b"]
+    status: list[Status]

@@ -1,0 +1,48 @@
+"""What an attack may maximise: margin, cross-entropy and DLR, each larger the closer to (or further past) the boundary.
+
+All take logits (b, classes), labels y (b,) and targets: None for "any other class", or (b,) the one class that counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+Targets = Int[Tensor, " b"] | None
+
+
+def margin(logits: Float[Tensor, "b classes"], y: Int[Tensor, " b"], targets: Targets = None) -> Float[Tensor, " b"]:
+    """max_{i != y} f_i - f_y, or f_t - max_{i != t} f_i with a target t: positive where the attack has succeeded."""
+    one = y if targets is None else targets
+    own = logits.gather(1, one[:, None])[:, 0]
+    others = logits.scatter(1, one[:, None], -torch.inf).amax(1)
+    return others - own if targets is None else own - others
+
+
+def cross_entropy(logits: Float[Tensor, "b classes"], y: Int[Tensor, " b"], targets: Targets = None) -> Float[Tensor, " b"]:
+    """-log p_y; with a target t, log p_t."""
+    if targets is None:
+        return functional.cross_entropy(logits, y, reduction="none")
+    return -functional.cross_entropy(logits, targets, reduction="none")
+
+
+def dlr(logits: Float[Tensor, "b classes"], y: Int[Tensor, " b"], targets: Targets = None) -> Float[Tensor, " b"]:
+    """Difference of logits ratio (Croce, Hein 2020): the margin over a spread of the logits, so that their scale cancels.
+
+    Untargeted: margin / (f_(1) - f_(3)). With a target: (f_t - f_y) / (f_(1) - (f_(3) + f_(4)) / 2). f_(k): k-th largest logit.
+    """
+    top = logits.topk(3 if targets is None else 4, dim=1).values
+    if targets is None:
+        spread = top[:, 0] - top[:, 2]
+        return margin(logits, y) / spread.clamp(min=1e-12)
+    spread = top[:, 0] - (top[:, 2] + top[:, 3]) / 2
+    difference = (logits.gather(1, targets[:, None]) - logits.gather(1, y[:, None]))[:, 0]
+    return difference / spread.clamp(min=1e-12)
+
+
+Loss = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
+LOSSES: dict[str, Loss] = {"margin": margin, "ce": cross_entropy, "dlr": dlr}

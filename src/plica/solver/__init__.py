@@ -1,0 +1,8 @@
+"""Nonsmooth constrained optimisation for many problems at once; knows tensors only."""
+
+from plica.solver.bfgs_sqp import BFGSSQP, Solution
+from plica.solver.minimize import minimize
+from plica.solver.problem import Autograd, Evaluation, Problem
+from plica.solver.status import Stop
+
+__all__ = ["BFGSSQP", "Autograd", "Evaluation", "Problem", "Solution", "Stop", "minimize"]

@@ -1,0 +1,75 @@
+"""Weak Wolfe line search by bracketing and bisection (Lewis, Overton 2013, Algorithm 2.6), one state per row.
+
+    phi(t) <= phi(0) + c1 t phi'(0)   and   phi'(t) >= c2 phi'(0)
+
+The search sees a number and a slope per row and nothing of x: whoever holds it evaluates at `t` and tells what came.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Verdict(IntEnum):
+    """What became of a search."""
+
+    TRYING = 0
+    ACCEPTED = 1
+    FAILED = 2  # bracketed, but no step of the bracket would do
+    NO_UPPER_END = 3  # phi kept falling as far as was looked
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where each row's search stands: next step t, bracket [lo, hi], values at 0, evaluations so far, verdict."""
+
+    t: Float[Tensor, " r"]
+    lo: Float[Tensor, " r"]
+    hi: Float[Tensor, " r"]
+    phi: Float[Tensor, " r"]
+    slope: Float[Tensor, " r"]
+    tries: Int[Tensor, " r"]
+    verdict: Int[Tensor, " r"]
+
+
+@dataclass(frozen=True)
+class WeakWolfe:
+    """c1: sufficient decrease; c2: curvature; tries: evaluations until a bracketed search fails; doublings: until an open one does."""
+
+    c1: float = 1e-4
+    c2: float = 0.5
+    tries: int = 40
+    doublings: int = 60
+
+    def __post_init__(self):
+        if not 0 < self.c1 < self.c2 < 1:
+            raise ValueError(f"WeakWolfe needs 0 < c1 < c2 < 1, got c1={self.c1}, c2={self.c2}.")
+
+    def start(self, phi: Float[Tensor, " r"], slope: Float[Tensor, " r"]) -> Search:
+        """A search from phi(0) and phi'(0) that tries the unit step first."""
+        zero = torch.zeros_like(phi)
+        count = torch.zeros_like(phi, dtype=torch.long)
+        return Search(zero + 1, zero, zero + torch.inf, phi, slope, count, count)
+
+    def step(self, s: Search, phi: Float[Tensor, " r"], slope: Float[Tensor, " r"]) -> Search:
+        """The search after phi(t) and phi'(t) were seen. A value that is not finite counts as an upper end."""
+        # a rounding of phi must not end a search whose step is too short to be seen in phi
+        rounding = 4 * torch.finfo(phi.dtype).eps * s.phi.abs().nan_to_num(posinf=0)
+        low_enough = phi <= s.phi + self.c1 * s.t * s.slope + rounding
+        flat_enough = slope >= self.c2 * s.slope
+        hi = torch.where(low_enough, s.hi, s.t)
+        lo = torch.where(low_enough & ~flat_enough, s.t, s.lo)
+        t = torch.where(hi.isinf(), 2 * s.t, (lo + hi) / 2)
+        tries = s.tries + 1
+        verdict = torch.where(low_enough & flat_enough, int(Verdict.ACCEPTED), int(Verdict.TRYING))
+        trying = verdict == Verdict.TRYING
+        # a bracket that t cannot split any more has failed, however few tries it took
+        spent = (tries >= self.tries) | (t <= lo) | (t >= hi)
+        verdict = torch.where(trying & hi.isfinite() & spent, int(Verdict.FAILED), verdict)
+        verdict = torch.where(trying & hi.isinf() & (tries >= self.doublings), int(Verdict.NO_UPPER_END), verdict)
+        return Search(t, lo, hi, s.phi, s.slope, tries, verdict)

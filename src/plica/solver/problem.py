@@ -1,0 +1,118 @@
+"""A problem, as the solver sees it: many independent rows  min f(x)  s.t.  c(x) <= 0,  h(x) = 0.
+
+The solver asks for values and gradients at one point per row (an `Evaluation`) and knows nothing else of the problem.
+Equations are those of "Optimizers Matter in Adversarial Robustness" (Liang et al. 2023), Eq. (5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Values and gradients at one point per row.
+
+    values: (r, 1 + m), the objective f first, then the m constraints, of which the last `equalities` are h(x) = 0 and the
+        others c(x) <= 0.
+    grads: (r, 1 + m, n), their gradients in the same order.
+    done: (r,) bool, rows whose question is answered, which need not go on; None for none.
+    """
+
+    values: Float[Tensor, "r k"]
+    grads: Float[Tensor, "r k n"]
+    equalities: int = 0
+    done: Bool[Tensor, " r"] | None = None
+
+    @property
+    def f(self) -> Float[Tensor, " r"]:
+        return self.values[:, 0]
+
+    @property
+    def c(self) -> Float[Tensor, "r m"]:
+        return self.values[:, 1:]
+
+    @property
+    def violations(self) -> Float[Tensor, "r m"]:
+        """max(c, 0) for inequalities, |h| for equalities."""
+        c, split = self.c, self.c.shape[1] - self.equalities
+        return torch.cat([c[:, :split].clamp(min=0), c[:, split:].abs()], 1)
+
+    @property
+    def finite(self):
+        """Rows whose values and gradients are all finite.  (r,) bool"""
+        # one number per row tells: a sum is finite unless an entry is not (or it overflows, which is as bad)
+        return self.values.sum(1).isfinite() & self.grads.sum((1, 2)).isfinite()
+
+
+class Problem(Protocol):
+    """b independent problems; `rows` (r,) tells which of them are asked, `x` (r, n) where.
+
+    constraints: m; equalities: how many of them, the last ones, are h(x) = 0.
+    """
+
+    constraints: int
+    equalities: int
+
+    def __call__(self, x: Float[Tensor, "r n"], rows: Int[Tensor, " r"]) -> Evaluation: ...
+
+
+Written = Callable[[Tensor], "Tensor | tuple[Tensor, ...]"]
+
+
+@dataclass(frozen=True)
+class Autograd:
+    """A problem written in torch: fun(x (r, n)) -> f (r,), or (f, c), or (f, c, h), each row by itself.
+
+    One backward pass per column: rows do not mix, so the gradient of a column's sum holds every row's gradient.
+    """
+
+    fun: Written
+    constraints: int
+    equalities: int
+
+    @classmethod
+    def of(cls, fun: Written, x0: Float[Tensor, "b n"]) -> Autograd:
+        """The problem `fun` poses, its number of constraints read off its value at one row of x0."""
+        with torch.no_grad():
+            values, equalities = cls._columns(fun(x0[:1].clone()), x0[:1])
+        return cls(fun, values.shape[1] - 1, equalities)
+
+    def __call__(self, x: Tensor, rows: Tensor) -> Evaluation:
+        with torch.enable_grad():
+            z = x.detach().requires_grad_(True)
+            values, equalities = self._columns(self.fun(z), z)
+            grads = [self._gradient(values[:, j], z) for j in range(values.shape[1])]
+        return Evaluation(values.detach(), torch.stack(grads, 1), equalities)
+
+    @staticmethod
+    def _gradient(column: Tensor, z: Tensor) -> Tensor:
+        if not column.requires_grad:  # a constant column
+            return torch.zeros_like(z)
+        (grad,) = torch.autograd.grad(column.sum(), z, retain_graph=True, allow_unused=True)
+        return torch.zeros_like(z) if grad is None else grad
+
+    @staticmethod
+    def _columns(out, z: Tensor) -> tuple[Tensor, int]:
+        parts = out if isinstance(out, tuple | list) else (out,)
+        if not 1 <= len(parts) <= 3:
+            raise ValueError(f"fun must return f, (f, c) or (f, c, h), got {len(parts)} values.")
+        columns = []
+        for name, part in zip("fch", parts, strict=False):
+            if part is None:
+                continue
+            if not isinstance(part, Tensor):
+                raise TypeError(f"fun must return tensors, got {type(part).__name__} for {name}.")
+            shape = (len(z),) if name == "f" else (len(z), part.shape[-1] if part.ndim == 2 else "m")
+            if tuple(part.shape) != shape:
+                raise ValueError(f"fun must return {name} of shape {shape} for x of shape {tuple(z.shape)}, "
+                                 f"got {tuple(part.shape)}.")
+            columns.append(part[:, None] if name == "f" else part)
+        equalities = parts[2].shape[1] if len(parts) == 3 and parts[2] is not None else 0
+        return torch.cat(columns, 1), equalities

@@ -1,0 +1,109 @@
+"""Small quadratic programs over a box, solved for many rows at once.
+
+    max  q.z - z.Q z / 2   s.t.  lo <= z <= hi        (the dual (25) of the direction's QP: one to a few unknowns)
+
+Up to three unknowns are solved exactly, by trying every face of the box; more by an interior point method, which also
+takes the simplex that the stationarity QP (29) adds.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+EXACT = 3  # unknowns up to which every face is tried: 1, 5, 31 candidates
+
+
+def box_qp(
+    Q: Float[Tensor, "r m m"], q: Float[Tensor, "r m"], lo: Float[Tensor, " m"], hi: Float[Tensor, " m"]
+) -> Float[Tensor, "r m"]:
+    """The maximiser of q.z - z.Q z / 2 over lo <= z <= hi, for a positive semidefinite Q."""
+    if q.shape[1] > EXACT:
+        return interior_point(Q, q, lo.expand_as(q), hi.expand_as(q))
+    return _faces(Q, q, lo, hi)
+
+
+def _objective(Q: Tensor, q: Tensor, z: Tensor) -> Tensor:
+    return (q * z).sum(1) - (z * (Q * z[:, None]).sum(2)).sum(1) / 2
+
+
+def _faces(Q: Tensor, q: Tensor, lo: Tensor, hi: Tensor) -> Tensor:
+    """The best of: the stationary point clipped into the box, and the optimum of each face (by recursion)."""
+    m = q.shape[1]
+    if m == 0:
+        return q
+    tiny = torch.finfo(Q.dtype).tiny
+    if m == 1:
+        return (q / Q[:, 0].clamp(min=tiny)).clamp(lo, hi)
+    ridge = torch.finfo(Q.dtype).eps * Q.diagonal(dim1=1, dim2=2).amax(1).clamp(min=tiny**0.5)
+    inner = torch.linalg.solve_ex(Q + torch.diag_embed(ridge[:, None].expand_as(q)), q[:, :, None])[0][:, :, 0]
+    best = inner.nan_to_num().clamp(lo, hi)
+    height = _objective(Q, q, best)
+    for i in range(m):
+        rest = [j for j in range(m) if j != i]
+        for end in (lo[i], hi[i]):
+            z = torch.empty_like(q)
+            z[:, i] = end
+            z[:, rest] = _faces(Q[:, rest][:, :, rest], q[:, rest] - Q[:, rest, i] * end, lo[rest], hi[rest])
+            h = _objective(Q, q, z)
+            better = h > height
+            best, height = torch.where(better[:, None], z, best), torch.where(better, h, height)
+    return best
+
+
+def interior_point(
+    Q: Float[Tensor, "r m m"],
+    q: Float[Tensor, "r m"],
+    lo: Float[Tensor, "r m"],
+    hi: Float[Tensor, "r m"],
+    simplex: Float[Tensor, " m"] | None = None,
+    steps: int = 40,
+) -> Float[Tensor, "r m"]:
+    """The same maximiser for any number of unknowns, by a primal-dual interior point method with predictor and corrector.
+
+    simplex: 0/1 marks of unknowns whose sum is held at 1 (they start at equal shares, which must lie inside the box).
+    A row that has converged is left alone, so that its answer does not depend on the other rows.
+    """
+    scale = Q.diagonal(dim1=1, dim2=2).amax(1).clamp(min=1e-300)
+    Q, q = Q / scale[:, None, None], q / scale[:, None]
+    z = (lo + hi) / 2
+    if simplex is not None:
+        z = torch.where(simplex > 0, 1 / simplex.sum(), z)
+    a, b = torch.ones_like(q), torch.ones_like(q)  # multipliers of z >= lo and of z <= hi
+    nu = torch.zeros_like(q[:, 0])
+    normal = torch.zeros_like(q) if simplex is None else simplex.expand_as(q)
+    for _ in range(steps):
+        s, u = z - lo, hi - z
+        gap = ((a * s).sum(1) + (b * u).sum(1)) / (2 * q.shape[1])
+        residual = (Q * z[:, None]).sum(2) - q - a + b - nu[:, None] * normal
+        done = (gap < 1e-15) & (residual.abs().amax(1) < 1e-12)
+        if bool(done.all()):
+            break
+        factor = torch.linalg.cholesky_ex(Q + torch.diag_embed(a / s + b / u))[0]
+
+        def newton(target, da_ds, db_du, s=s, u=u, a=a, b=b, residual=residual, factor=factor):
+            right = -residual + (target - a * s - da_ds) / s - (target - b * u - db_du) / u
+            dz = torch.cholesky_solve(torch.stack([right, normal], 2), factor)
+            lift = (normal * dz[:, :, 0]).sum(1) / (normal * dz[:, :, 1]).sum(1).clamp(min=1e-300)
+            dnu = -lift
+            dz = dz[:, :, 0] - lift[:, None] * dz[:, :, 1] if simplex is not None else dz[:, :, 0]
+            return dz, dnu, (target - a * s - da_ds - a * dz) / s, (target - b * u - db_du + b * dz) / u
+
+        dz, _, da, db = newton(0.0, 0.0, 0.0)
+        t = _longest(s, dz, u, -dz, a, da, b, db)
+        ahead = (((a + t * da) * (s + t * dz)).sum(1) + ((b + t * db) * (u - t * dz)).sum(1)) / (2 * q.shape[1])
+        target = ((ahead / gap.clamp(min=1e-300)) ** 3 * gap)[:, None]
+        dz, dnu, da, db = newton(target, da * dz, -db * dz)
+        t = torch.where(done[:, None], 0.0, 0.995 * _longest(s, dz, u, -dz, a, da, b, db))
+        z, nu, a, b = z + t * dz, nu + t[:, 0] * dnu, a + t * da, b + t * db
+    return z
+
+
+def _longest(*pairs: Tensor) -> Float[Tensor, "r 1"]:
+    """The longest step in (0, 1] that keeps every value positive; pairs are value, change, value, change, ..."""
+    longest = torch.ones_like(pairs[0][:, :1])
+    for value, change in zip(pairs[::2], pairs[1::2], strict=True):
+        ratio = torch.where(change < 0, -value / change, torch.inf)
+        longest = torch.minimum(longest, ratio.nan_to_num(nan=0.0).amin(1, keepdim=True))
+    return longest

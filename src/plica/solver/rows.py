@@ -1,0 +1,56 @@
+"""Rows of records: a record of tensors whose leading axis is the row; take some rows out, put them back."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+R = TypeVar("R")
+
+
+def take(record: R, rows: Tensor) -> R:
+    """The given rows of every tensor in a (nested) dataclass; anything else is carried over."""
+
+    def pick(value):
+        if isinstance(value, Tensor):
+            return value[rows]
+        return take(value, rows) if is_dataclass(value) else value
+
+    return replace(record, **{f.name: pick(getattr(record, f.name)) for f in fields(record)})  # type: ignore[type-var]
+
+
+def put(record: R, rows: Tensor, part: R) -> None:
+    """Write `part` into the given rows of `record`, in place."""
+    for f in fields(record):  # type: ignore[arg-type]
+        old, new = getattr(record, f.name), getattr(part, f.name)
+        if isinstance(old, Tensor):
+            if old is not new:
+                old[rows] = new
+        elif is_dataclass(old):
+            put(old, rows, new)
+
+
+def join(a: R, b: R) -> R:
+    """The rows of `a`, then the rows of `b`."""
+
+    def both(x, y):
+        if isinstance(x, Tensor):
+            return torch.cat([x, y])
+        return join(x, y) if is_dataclass(x) else x
+
+    return replace(a, **{f.name: both(getattr(a, f.name), getattr(b, f.name)) for f in fields(a)})  # type: ignore[type-var]
+
+
+def bmm(a: Tensor, b: Tensor) -> Tensor:
+    """torch.bmm, the same to the last bit however many rows there are: a batch of one takes another kernel, so it gets company."""
+    if len(a) == 1:
+        return torch.bmm(a.repeat(2, 1, 1), b.repeat(2, 1, 1))[:1]
+    return torch.bmm(a, b)
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products of the rows of a and b.  (r, n), (r, n) -> (r,)"""
+    return bmm(a[:, None], b[:, :, None])[:, 0, 0]

@@ -1,0 +1,89 @@
+"""How far a point is from being stationary for the penalty: the smallest |H (G sigma + J lam)| over nearby gradients, Eq. (29-30).
+
+Away from kinks one gradient tells; near a kink gradients from several sides are needed, as in gradient sampling (Burke et al.
+2020). The samples are gradients of recent iterates within a small distance of the present one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from plica.solver.problem import Evaluation
+from plica.solver.qp import interior_point
+from plica.solver.rows import bmm
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The last l iterates of each row and their gradients, in slots used in turn; an unused slot lies at infinity."""
+
+    x: Float[Tensor, "r l n"]
+    grads: Float[Tensor, "r l k n"]
+    count: Int[Tensor, " r"]
+
+    @staticmethod
+    def start(rows: int, keep: int, grads: Float[Tensor, "r k n"]) -> Samples:
+        k, n = grads.shape[1:]
+        return Samples(grads.new_full((rows, keep, n), torch.inf), grads.new_zeros(rows, keep, k, n),
+                       torch.zeros(rows, dtype=torch.long, device=grads.device))
+
+    def add(self, x: Float[Tensor, "r n"], grads: Float[Tensor, "r k n"]) -> Samples:
+        """One more iterate, in place of the oldest; written where they are."""
+        every, slot = torch.arange(len(x), device=x.device), self.count % self.x.shape[1]
+        self.x[every, slot], self.grads[every, slot] = x, grads
+        self.count.add_(1)
+        return self
+
+
+@dataclass(frozen=True)
+class Stationarity:
+    """radius: samples count within radius * sqrt(n) of the point; keep: how many iterates are remembered."""
+
+    radius: float = 1e-4
+    keep: int = 8
+
+    def near(self, samples: Samples, x: Float[Tensor, "r n"]) -> Tensor:
+        """Which samples are near enough.  (r, l) bool"""
+        away = torch.linalg.vector_norm(samples.x - x[:, None], dim=2)
+        return away <= self.radius * x.shape[1] ** 0.5
+
+    def __call__(self, at: Evaluation, samples: Samples, near: Tensor, mu: Float[Tensor, " r"], memory) -> Float[Tensor, " r"]:
+        """|d| of Eq. (30), for rows whose `near` samples are given.
+
+        A sample that is not near is replaced by the present gradient, which adds nothing new to the hull.
+        """
+        r, l = near.shape
+        grads = torch.where(near[:, :, None, None], samples.grads, at.grads[:, None])
+        k = grads.shape[2]
+        grads = grads.transpose(1, 2).reshape(r, k * l, -1)
+        P, parts = memory.products(grads)
+        z = self._multipliers(at, P.double(), mu.double(), l)
+        w = z.to(grads.dtype)
+        w[:, :l] *= mu[:, None]
+        return torch.linalg.vector_norm(memory.combine(w, grads, parts), dim=1)
+
+    @staticmethod
+    def _multipliers(at: Evaluation, P: Tensor, mu: Tensor, l: int) -> Tensor:
+        """sigma / mu (on the simplex) and lam of Eq. (29), with the columns of the objective scaled by mu."""
+        m = at.c.shape[1]
+        scale = torch.cat([mu[:, None].expand(-1, l), torch.ones_like(P[:, 0, l:])], 1)
+        c = at.c.double()
+        q = torch.cat([torch.zeros_like(P[:, 0, :l]), c[:, :, None].expand(-1, -1, l).flatten(1)], 1)
+        hi = torch.ones_like(q)
+        lo = torch.zeros_like(q)
+        if at.equalities:
+            lo[:, (1 + m - at.equalities) * l :] = -1
+        simplex = torch.zeros_like(q[0])
+        simplex[:l] = 1
+        # the simplex bounds sigma already; a wider box keeps its vertices away from the wall of the box
+        hi[:, :l] = 2
+        return interior_point(P * scale[:, :, None] * scale[:, None], q, lo, hi, simplex)
+
+
+def single(P: Float[Tensor, "r k k"], w: Float[Tensor, "r k"]) -> Float[Tensor, " r"]:
+    """sqrt(d . B d), the length of the direction in the norm of the Hessian: an upper bound that costs nothing."""
+    return bmm(w[:, None], bmm(P, w[:, :, None]))[:, 0, 0].clamp(min=0).sqrt()
