@@ -1,6 +1,7 @@
 """Labelled images from an .npz file with two arrays: x (b, *image) pixels, y (b,) labels."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -40,16 +41,16 @@ def _arrays(file: Path) -> tuple[np.ndarray, np.ndarray]:
     if not file.exists():
         raise FileNotFoundError(f"There is no file {file}; give the path of an .npz file with arrays x and y.")
     try:
-        archive = np.load(file, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError(f"{file} is a single array; {HOW}.")
-        with archive:
+        with file.open("rb") as stream:  # opened here, since numpy leaves a broken archive open
+            archive = np.load(stream, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError(f"{file} is a single array; {HOW}.")
             missing = [name for name in ("x", "y") if name not in archive.files]
             if missing:
                 seen = ", ".join(archive.files) or "none"
                 raise ValueError(f"{file} has no array {' and no array '.join(missing)} (its arrays: {seen}); {HOW}.")
             return archive["x"], archive["y"]
-    except (OSError, EOFError, zipfile.BadZipFile, zipfile.error) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{file} cannot be read as an .npz file ({one_line(error)}); {HOW}.") from error
     except ValueError as error:
         if "pickle" not in str(error):

@@ -6,7 +6,7 @@ import pickle
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -22,9 +22,9 @@ Model = Callable[[Tensor], Tensor]
 def load_model(spec: str, weights: str | Path | None = None, device: str = "cpu") -> Model:
     """The model that the factory returns, in eval mode, on the device.
 
-    `spec` is "file.py:factory" or "package.module:factory", modules being looked for in the current folder too. The
-    factory takes no argument and returns a torch.nn.Module, or any callable (b, *image) -> (b, classes); a module
-    itself may stand in its place. `weights` is a state dict, .safetensors, or .pt read with weights_only=True.
+    `spec` is "file.py:factory" or "package.module:factory". The factory takes no argument and returns a
+    torch.nn.Module, or any callable (b, *image) -> (b, classes); a module itself may stand in its place. `weights` is
+    a state dict, .safetensors, or .pt read with weights_only=True.
 
     Raises:
         FileNotFoundError, ValueError: one sentence that says what was wrong and what to do.
@@ -40,7 +40,7 @@ def load_model(spec: str, weights: str | Path | None = None, device: str = "cpu"
             raise ValueError(
                 f"{spec} gave an object of type {type(made).__name__}; --weights and --device need a torch.nn.Module."
             )
-        return made
+        return cast(Model, made)
     if weights is not None:
         _fill(made, read_weights(weights), weights)
     return made.to(target).eval()
@@ -129,8 +129,6 @@ def _file(path: Path) -> Any:
 
 
 def _module(name: str) -> Any:
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
     try:
         return importlib.import_module(name)
     except Exception as error:
