@@ -19,7 +19,8 @@ from torch import Tensor
 from plica.result import Result
 
 INK = "#1f3d5c"
-SIGNED = LinearSegmentedColormap.from_list("signed", ["#08306b", "#4a90c9", "#ffffff", "#e0684b", "#67000d"])
+# an odd number of colours: zero has one of its own, white
+SIGNED = LinearSegmentedColormap.from_list("signed", ["#08306b", "#4a90c9", "#ffffff", "#e0684b", "#67000d"], N=257)
 # inches: labels, one image, between images, above an image, the histogram's column
 LEFT, CELL, GAP, TITLE, SIDE = 1.05, 1.05, 0.08, 0.2, 2.9
 
