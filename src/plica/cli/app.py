@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 import plica
-from plica.cli.run import WrongInputError, parse_radius, run
-from plica.metrics import parse_metric
+from plica.cli.run import WrongInputError, parse_radius, read_metric, run
 
 app = typer.Typer(
     name="plica",
@@ -49,15 +48,20 @@ WRITES = (
 )
 
 
-@app.callback(invoke_without_command=True)
-def root(
-    context: typer.Context,
-    show_version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False,
-) -> None:
-    if show_version:
+def _version(asked: bool) -> bool:
+    if asked:
         print(version("plica"))
-    elif context.invoked_subcommand is None:
-        print(context.get_help())
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
+    """What stands before the commands."""
 
 
 @app.command(
@@ -82,7 +86,7 @@ def radius(
 ) -> None:
     """Find, for every image, the nearest input that the model gets wrong, and its distance: the robustness radius."""
     given = locals()  # the options by their names, as summary.json keeps them
-    run("radius", given, lambda: plica.MinRadius(parse_metric(metric)))
+    run("radius", given, lambda: plica.MinRadius(read_metric(metric)))
 
 
 @app.command(
@@ -109,19 +113,25 @@ def attack(
 ) -> None:
     """Find, for every image, an input within the radius that the model gets wrong, where there is one."""
     given = locals()
-    run("attack", given, lambda: plica.MaxLoss(parse_metric(metric), parse_radius(radius), loss))
+    run("attack", given, lambda: plica.MaxLoss(read_metric(metric), parse_radius(radius), loss))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script; gives the exit status. A fault of the program itself, and no other, shows a traceback."""
-    warnings.showwarning = lambda message, *_, **__: print(f"plica: warning: {message}", file=sys.stderr)
-    try:
-        return app(args=arguments, prog_name="plica", standalone_mode=False) or 0
-    except WrongInputError as refused:
-        print(f"plica: {refused}", file=sys.stderr)
-    except typer.TyperException as misused:
-        print(f"plica: {misused.format_message().rstrip('.')}; see plica --help.", file=sys.stderr)
-    except (KeyboardInterrupt, typer.Abort):
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # package.module:factory is looked for in the current folder too, as `python -m` does
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"plica: warning: {message}", file=sys.stderr)
+        try:
+            status = app(args=words, prog_name="plica", standalone_mode=False) or 0
+        except WrongInputError as refused:
+            print(f"plica: {refused}", file=sys.stderr)
+            return 2
+        except typer.TyperException as misused:
+            print(f"plica: {misused.format_message().rstrip('.')}; see plica --help.", file=sys.stderr)
+            return 2
+    if status == 130:  # how typer hands on an interruption
         print("plica: interrupted, nothing was written.", file=sys.stderr)
         return 1
-    return 2
+    return status

@@ -10,10 +10,10 @@ from typing import Any
 import plica
 from plica.cli.progress import Reporter
 from plica.inputs import load_data, load_model, place
+from plica.metrics import Metric, parse_metric
+from plica.questions import Question
 from plica.store import FILES, check_directory, save_run
 from plica.wording import one_line
-
-Question = plica.MinRadius | plica.MaxLoss
 
 
 class WrongInputError(Exception):
@@ -60,6 +60,20 @@ def _tell(summary: dict[str, Any], out: Path) -> None:
     print(f", smallest {at['0']}, largest {at['1']}")
     print(f"{summary['gradients'] / count:.0f} gradients per image, {summary['seconds']:.1f} s")
     print(f"{out}: {', '.join(FILES)}")
+
+
+def read_metric(text: str) -> Metric:
+    """parse_metric; a module named in it runs code of the user's, and whatever that raises is wrong input.
+
+    Raises:
+        ValueError: one sentence.
+    """
+    try:
+        return parse_metric(text)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"The metric {text} failed: {one_line(error, named=True)}.") from error
 
 
 def parse_radius(text: str) -> float:
