@@ -1,0 +1,63 @@
+"""`make demo`: how far twenty CIFAR-10 images are from being misclassified by a ResNet-18, under three norms."""
+
+import sys
+import time
+from pathlib import Path
+
+import plica
+from plica.cli.progress import Reporter
+from plica.demo import CLASSES, images, resnet18
+from plica.figures import draw_perturbations
+from plica.metrics import parse_metric
+from plica.result import Result
+from plica.store import save_run
+from plica.wording import one_line
+
+NORMS = ("l2", "linf", "l1.5")
+OUT = Path("runs/demo")
+
+
+def demo(out: Path, gradients: int = 100, n: int = 20) -> None:
+    """Save one run per norm in `out`, draw them together, print the table and the picture's path."""
+    start = time.monotonic()
+    model = resnet18()
+    x, y = (part[:n] for part in images())
+    answers: dict[str, Result] = {}
+    for norm in NORMS:
+        print(f"{norm}: {n} images, {gradients} gradients each", file=sys.stderr)
+        begin = time.monotonic()
+        with Reporter(gradients) as report:
+            question = plica.MinRadius(parse_metric(norm))
+            answers[norm] = plica.attack(model, x, y, question, gradients=gradients, on_progress=report)
+        given = dict(command="demo", model="plica.demo:resnet18", metric=norm, gradients=gradients, n=n, seed=0)
+        save_run(out / norm, x, y, answers[norm], given, time.monotonic() - begin, CLASSES, overwrite=True)
+    picture = out / "perturbations.png"
+    draw_perturbations(picture, x, y, answers, CLASSES)
+    print(table([CLASSES[label] for label in y.tolist()], answers))
+    print(f"{time.monotonic() - start:.0f} s; one folder of results per norm in {out}")
+    print(f"Picture: {picture}")
+
+
+def table(names: list[str], answers: dict[str, Result]) -> str:
+    """One line per image: its class, and per norm the radius and the class it is taken for there."""
+    lines = ["image  class       " + "".join(f"{norm:>9}  taken for " for norm in answers)]
+    for row, name in enumerate(names):
+        cells = [_cell(answer, row) for answer in answers.values()]
+        lines.append(f"{row:5d}  {name:<12}" + "".join(cells).rstrip())
+    medians = [f"{answer.distance.median().item():9.4f}{'':12}" for answer in answers.values()]
+    return "\n".join([*lines, f"{'':5}  {'median':<12}" + "".join(medians).rstrip()])
+
+
+def _cell(answer: Result, row: int) -> str:
+    if not answer.success[row]:
+        return f"{'not found':>9}{'':12}"
+    return f"{answer.distance[row].item():9.4f}  {CLASSES[int(answer.prediction[row])]:<10}"
+
+
+if __name__ == "__main__":
+    try:
+        demo(OUT)
+    except (ModuleNotFoundError, OSError) as error:
+        sys.exit(f"plica: {one_line(error)}.")
+    except KeyboardInterrupt:
+        sys.exit("plica: interrupted.")
