@@ -99,8 +99,10 @@ def _moved(answer: Result) -> Bool[np.ndarray, " b"]:
 def _perturbation(axes: Axes, change: Float[Tensor, " *image"], distance: float, label: str) -> None:
     """One perturbation, magnified to the full scale of colours but for one entry in a thousand, which saturates."""
     delta = _signed(change)
-    full = float(np.quantile(np.abs(delta), 0.999)) or float(np.abs(delta).max()) or 1.0
-    _frame(axes, f"d = {distance:.3g} (\u00d7{1 / full:.0f})", label)
+    largest = float(np.quantile(np.abs(delta), 0.999)) or float(np.abs(delta).max()) or 1.0
+    times = float(f"{1 / largest:.2g}")
+    full = 1 / times
+    _frame(axes, f"{distance:.3g} (\u00d7{times:g})", label)
     if delta.ndim == 2:
         axes.imshow(delta, cmap=SIGNED, vmin=-full, vmax=full, interpolation="nearest")
     else:
