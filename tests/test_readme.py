@@ -1,0 +1,61 @@
+"""What the README prints is run as printed, in one empty folder, from top to bottom."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("foolbox", reason="the examples use the images of the extra 'demo'")
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("readme")
+
+
+def shell(*command, **more):
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, **more)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_python_examples_run_as_printed(folder):
+    first, *rest = blocks("python")
+    assert len(first.splitlines()) == 8
+    said = shell(sys.executable, "-c", "\n".join([first, *rest]), cwd=folder)
+    assert len(re.findall(r"^\w+ is taken for \w+ at distance 0\.\d{4}$", said, flags=re.MULTILINE)) == 4
+    assert (folder / "cifar10.npz").exists()
+
+
+def test_the_command_lines_run_as_printed(folder):
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("plica ")]
+    assert [line.split()[1] for line in lines] == ["radius", "attack"]
+    for line in lines:
+        assert "4 images, accuracy 100.0%" in shell("/bin/sh", "-c", line, cwd=folder)
+    written = re.findall(r"^\| `([\w.]+)` \|", README, flags=re.MULTILINE)
+    for run in ("l2", "linf"):
+        assert sorted(path.name for path in (folder / "runs" / run).iterdir()) == sorted(
+            name for name in written if name.endswith((".parquet", ".safetensors", ".json", ".png"))
+        )
+
+
+def test_what_it_points_to_is_there():
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert (ROOT / target).is_file(), target
+    targets = set(re.findall(r"`make ([a-z-]+)`", README))
+    assert {"demo", "test", "test-all"} <= targets
+    rules = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert targets <= rules
+    for part in re.findall(r"`([a-z_]+(?:\.py|/))`", README):
+        assert (ROOT / "src" / "plica" / part).exists() or (ROOT / part).exists(), part
