@@ -5,11 +5,12 @@ READY := .venv/.ready
 # Threads that wait give their core away: on a machine with other work, spinning made two threads five times dearer than one.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help setup demo test test-all lint types format clean
+.PHONY: help setup demo test test-all bench lint types format clean
 
 help:
 	@echo "make demo      robustness radii of twenty CIFAR-10 images: a table and a picture"
 	@echo "make test      the tests (minutes); make test-all also runs the slow ones"
+	@echo "make bench     the table of results in README.md"
 	@echo "make lint      style; make types: the type checker; make format: rewrite in style"
 
 setup: $(READY)
@@ -29,6 +30,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -m ""
+
+bench: $(READY)
+	$(BIN)/python benchmarks/table.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
