@@ -4,9 +4,9 @@ Three ways to write the perturbation, each with its distance:
 
     Plain    unknowns x'; the distance as it is, times n^(1/2 - 1/p) for l_p
     Powered  l_p with p < 2: unknowns a, x' = x + a |a|^(2/p - 1); then ||x' - x||_p = ||a||_2^(2/p), without a kink
-    Folded   l_inf: unknowns (x', t), t minimised subject to || max(|x' - x| - t, 0) ||_2 <= 0 (Eq. 9, 11, 12)
+    Sine     l_inf: unknowns (a, t), x' = x + t sin a, t minimised as in Eq. 12, where |x' - x| <= t holds by itself
 
-The box is not a constraint: the model sees x' clamped into it, with the gradient passed straight through (section 3.1.1).
+The box is not a constraint: the model sees x' clamped into it (section 3.1.1).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from plica import metrics
-from plica.metrics import Lp, Metric
+from plica.metrics import Lp, Metric, power
+from plica.solver.rows import dot
 
 Term = tuple[Tensor, Tensor]  # value (r,), gradient with respect to the unknowns (r, k)
 
@@ -44,12 +45,8 @@ class Posing(Protocol):
         """The objective of MinRadius: the distance, in the solver's units."""
         ...
 
-    def tie(self, u: Tensor, x: Tensor) -> Term | None:
-        """A constraint <= 0 that ties the size to the image, if there is one."""
-        ...
-
-    def excess(self, u: Tensor, x: Tensor, radius: Float[Tensor, " r"]) -> Term:
-        """The constraint <= 0 of MaxLoss: by how much x' is too far, in the solver's units."""
+    def excess(self, u: Tensor, x: Tensor, radius: Float[Tensor, " r"]) -> Term | None:
+        """The constraint <= 0 of MaxLoss: by how much x' is too far, in the solver's units; None where it holds by itself."""
         ...
 
 
@@ -74,9 +71,6 @@ class Plain:
         scale = self._scale()
         return value * scale, grad.flatten(1) * scale
 
-    def tie(self, u: Tensor, x: Tensor) -> None:
-        return None
-
     def excess(self, u: Tensor, x: Tensor, radius: Tensor) -> Term:
         value, grad = self.size(u, x)
         return value - radius * self._scale(), grad
@@ -87,26 +81,31 @@ class Plain:
 
 @dataclass(frozen=True)
 class Powered:
-    """Unknowns are signed roots of the perturbation: delta = a |a|^(2/p - 1), for l_p with p < 2."""
+    """l_p with p < 2: unknowns are signed roots of the perturbation, delta = a |a|^(2/p - 1), clamped into the box."""
 
     p: float
+    bounds: tuple[float, float]
     floor: float = 1e-2  # |a| at the start: where a = 0 the gradient vanishes and an entry could never move
 
     def start(self, x: Tensor, z: Tensor) -> Tensor:
         delta = z - x
-        return delta.sign() * (delta.abs() ** (self.p / 2)).clamp(min=self.floor)
+        return delta.sign() * power(delta.abs(), self.p / 2).clamp(min=self.floor)
+
+    def _clamped(self, u: Tensor, x: Tensor) -> Tensor:
+        low, high = (bound - x for bound in self.bounds)
+        return torch.clamp(u, -power((-low).clamp(min=0), self.p / 2), power(high.clamp(min=0), self.p / 2))
 
     def image(self, u: Tensor, x: Tensor) -> Tensor:
-        return x + u * u.abs() ** (2 / self.p - 1)
+        return x + u * power(u.abs(), 2 / self.p - 1)
 
     def pull(self, u: Tensor, grad: Tensor) -> Tensor:
-        return grad * (2 / self.p) * u.abs() ** (2 / self.p - 1)
+        return grad * (2 / self.p) * power(u.abs(), 2 / self.p - 1)
 
     def size(self, u: Tensor, x: Tensor) -> Term:
-        return Lp(2).gradient(torch.zeros_like(u), u)
-
-    def tie(self, u: Tensor, x: Tensor) -> None:
-        return None
+        # an entry past the wall of the box changes neither the image nor, so, its size
+        inside = self._clamped(u, x)
+        value, grad = Lp(2).gradient(torch.zeros_like(u), inside)
+        return value, grad.masked_fill_(inside != u, 0)
 
     def excess(self, u: Tensor, x: Tensor, radius: Tensor) -> Term:
         value, grad = self.size(u, x)
@@ -114,44 +113,56 @@ class Powered:
 
 
 @dataclass(frozen=True)
-class Folded:
-    """Unknowns (x', t) for l_inf, t in units of sqrt(n) so that it weighs as much as the pixels together."""
+class Sine:
+    """l_inf: delta = t sin(a / sigma), unknowns (a, t sqrt(n)); |delta| <= t holds by itself, and t is the distance.
+
+    sigma: (r,) in pixel units, about the distance expected, so that a unit of a moves a pixel by about a unit.
+    radius: (r,) for MaxLoss, where t is not an unknown but given.
+    """
+
+    sigma: Float[Tensor, " r"]
+    radius: Float[Tensor, " r"] | None = None
+    turn: float = 0.8  # sin at the start: far from the flat top, where an entry could hardly move
 
     def start(self, x: Tensor, z: Tensor) -> Tensor:
-        return torch.cat([z, (z - x).abs().amax(1, keepdim=True) * x.shape[1] ** 0.5], 1)
+        delta = z - x
+        top = delta.abs().amax(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+        a = (self.turn * delta / top).asin() * self.sigma[:, None]
+        return a if self.radius is not None else torch.cat([a, top / self.turn * x.shape[1] ** 0.5], 1)
+
+    def _split(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The angles a / sigma (r, n) and t (r, 1)."""
+        if self.radius is not None:
+            return u / self.sigma[:, None], self.radius[:, None]
+        return u[:, :-1] / self.sigma[:, None], u[:, -1:] / (u.shape[1] - 1) ** 0.5
 
     def image(self, u: Tensor, x: Tensor) -> Tensor:
-        return u[:, : x.shape[1]]
+        angle, t = self._split(u)
+        return x + t * angle.sin()
 
     def pull(self, u: Tensor, grad: Tensor) -> Tensor:
-        return torch.cat([grad, grad.new_zeros(len(grad), 1)], 1)
+        angle, t = self._split(u)
+        of_a = grad * angle.cos() * (t / self.sigma[:, None])
+        if self.radius is not None:
+            return of_a
+        return torch.cat([of_a, dot(grad, angle.sin())[:, None] / (u.shape[1] - 1) ** 0.5], 1)
 
     def size(self, u: Tensor, x: Tensor) -> Term:
         grad = torch.zeros_like(u)
-        grad[:, -1] = 1
-        return u[:, -1].clone(), grad
+        grad[:, -1] = u[:, -1].sign()
+        return u[:, -1].abs(), grad
 
-    def tie(self, u: Tensor, x: Tensor) -> Term:
-        root = x.shape[1] ** 0.5
-        value, grad = _fold(u[:, :-1] - x, u[:, -1] / root)
-        return value, torch.cat([grad, -grad.abs().sum(1, keepdim=True) / root], 1)
-
-    def excess(self, u: Tensor, x: Tensor, radius: Tensor) -> Term:
-        value, grad = _fold(self.image(u, x) - x, radius)
-        return value, self.pull(u, grad)
+    def excess(self, u: Tensor, x: Tensor, radius: Tensor) -> None:
+        return None
 
 
-def _fold(delta: Tensor, radius: Tensor) -> Term:
-    """|| max(|delta| - radius, 0) ||_2 and its gradient with respect to delta (Eq. 9 folded by Eq. 11)."""
-    over = (delta.abs() - radius[:, None]).clamp(min=0)
-    value = torch.linalg.vector_norm(over, dim=1)
-    return value, over.mul_(delta.sign()).div_(value.clamp(min=torch.finfo(value.dtype).tiny)[:, None])
-
-
-def pose(metric: Metric, shape: tuple[int, ...]) -> Posing:
-    """The way that suits the metric."""
+def pose(
+    metric: Metric, shape: tuple[int, ...], bounds: tuple[float, float], reach: Float[Tensor, "r n"], radius: Float[Tensor, " r"] | None
+) -> Posing:
+    """The way that suits the metric. reach: the first step of each row; radius: of each row for MaxLoss."""
     if isinstance(metric, Lp) and metric.p == math.inf:
-        return Folded()
+        sigma = reach.abs().amax(1) if radius is None else radius
+        return Sine(sigma.clamp(min=1e-8), radius)
     if isinstance(metric, Lp) and metric.p < 2:
-        return Powered(metric.p)
+        return Powered(metric.p, bounds)
     return Plain(metric, shape)

@@ -7,6 +7,7 @@ guard against a poor local minimum. Classes are those nearest by the linear mode
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,37 +17,63 @@ from torch import Tensor
 
 from plica.attacks.classes import Aims, nearest, shortest
 from plica.attacks.task import Found, Status, Task
-from plica.folding import Folded, Posing, pose
+from plica.folding import Plain, Posing, Sine, pose
 from plica.losses import LOSSES, margin
 from plica.questions import MaxLoss
 from plica.solver import BFGSSQP, Evaluation, Solution, Stop
+from plica.solver.rows import take
 from plica.solver.stationarity import Stationarity
 
 ROW = 30  # gradients that a row needs before a second row is worth having
-ROWS = 4  # classes aimed at, at most
+LONGEST = 90  # gradients after which a row has nothing to gain, as a rule
+NEAR = 2  # classes aimed at, at most
+FAR = (4.0, 2.0, 4.0)  # further starts, so many times the first step away in a random direction
 TRIED = 10  # budget per class tried with one gradient each
+STIFF = 2  # weight of the margin against the distance where the perturbation is written anew: mu seldom has to fall
 OVERSHOOT = 1.1  # of the first step: a start just inside the boundary is worth less than one just past it
 NOISE = 1e-3  # of the start, in pixel units: breaks ties and gives the distance a gradient
-AIM = 1e-3  # share of the first margin by which the boundary is to be passed, so that the end point is surely past it
+AIM = 1e-4  # share of the first margin by which the boundary is to be passed, so that the end point is surely past it
 CLIP = 1e-2  # share of the first margin past which a larger loss is no better (section 3.2)
 INSIDE = 1 - 1e-3  # share of the radius that MaxLoss may use, so that a violation within the tolerance stays inside the radius
-SOLVER = BFGSSQP(tol=1e-5, memory=10, patience=25, progress=1e-3, measure=Stationarity(keep=1))
+SOLVER = BFGSSQP(tol=1e-5, memory=6, patience=25, progress=3e-4, measure=Stationarity(keep=0))
 
 
 def pwcf(task: Task) -> Found:
     """Solve MinRadius or MaxLoss by BFGS-SQP with folded constraints; any metric."""
     tried = max(1, task.gradients // TRIED)
-    kept = min(ROWS, max(1, (task.gradients - tried) // ROW))
-    aims = nearest(task, tried, kept)
-    posing = pose(task.question.metric, tuple(task.x.shape[1:]))
+    rows = min(NEAR + len(FAR), max(1, (task.gradients - tried) // ROW))
+    near = nearest(task, tried, min(NEAR, rows))
+    aims, reach = _with_far(near, _reach(task, near), len(task.x), rows, task.direction)
     x = task.x.flatten(1)[aims.image]
-    reach = OVERSHOOT * shortest(task.question.metric, aims.grad, -aims.margin)
+    radius = None if task.radius is None else INSIDE * task.radius[aims.image].to(x.dtype)
+    posing = pose(task.question.metric, tuple(task.x.shape[1:]), task.bounds, reach, radius)
     start = posing.start(x, (x + reach + NOISE * task.noise()).clamp(*task.bounds))
-    unit = 1 / torch.linalg.vector_norm(posing.pull(start, aims.grad), dim=1).clamp(min=1e-12)
-    rows = len(aims.image) // len(task.x)
+    stiff = 1 if isinstance(posing, Plain) else STIFF
+    unit = stiff / torch.linalg.vector_norm(posing.pull(start, aims.grad), dim=1).clamp(min=1e-12)
     left = task.gradients - int(task.queries.gradients.max())
-    solver = replace(SOLVER, max_evaluations=max(1, left // rows))
+    solver = replace(SOLVER, max_evaluations=max(1, min(LONGEST, left // (len(x) // len(task.x)))))
     return _found(solver.solve(Posed(task, posing, aims, unit), start, task.batch_size), len(task.x))
+
+
+def _reach(task: Task, aims: Aims) -> Tensor:
+    return OVERSHOOT * shortest(task.question.metric, aims.grad, -aims.margin)
+
+
+def _with_far(near: Aims, reach: Tensor, images: int, rows: int, directions: Callable[[int], Tensor]) -> tuple[Aims, Tensor]:
+    """`rows` rows per image: the near ones, then starts from far outside towards the nearest class.
+
+    What a search from the linear model's step misses is mostly another local minimum of the same class, and noise around the step
+    falls back to the same one (docs/design/pwcf.md).
+    """
+    k = len(near.image) // images
+    far = min(rows - k, len(FAR)) if rows > k else 0
+    pick = torch.tensor([*range(k), *[0] * far], device=near.image.device)
+    index = (torch.arange(images, device=pick.device)[:, None] * k + pick).flatten()
+    reach = reach[index].view(images, k + far, -1)
+    length = torch.linalg.vector_norm(reach[:, 0], dim=1, keepdim=True)
+    for j in range(far):
+        reach[:, k + j] = FAR[j] * length * directions(j)
+    return take(near, index), reach.flatten(0, 1)
 
 
 def _found(solution: Solution, images: int) -> Found:
@@ -88,25 +115,28 @@ class Posed:
 
     @property
     def constraints(self) -> int:
-        return 2 if isinstance(self.posing, Folded) and self.task.radius is None else 1
+        return 0 if self.task.radius is not None and isinstance(self.posing, Sine) else 1
 
     def __call__(self, u: Tensor, rows: Tensor) -> Evaluation:
         """Values and gradients at the unknowns u; the point is offered to the archive."""
         task, image = self.task, self.aims.image[rows]
-        x = task.x[image].flatten(1)
-        z = self.posing.image(u, x).clamp(*task.bounds).view(-1, *task.x.shape[1:])
+        x, posing = task.x[image].flatten(1), take(self.posing, rows)
+        free = posing.image(u, x)
+        flat = free.clamp(*task.bounds)
+        z = flat.view(-1, *task.x.shape[1:])
         loss, logits, grad = task.queries.gradient(z, image, partial(self._loss, rows=rows))
         task.archive.offer(z, image, logits)
-        loss, grad = loss * self.unit[rows], self.posing.pull(u, grad.flatten(1)) * self.unit[rows, None]
+        grad = grad.flatten(1).masked_fill_(free != flat, 0)
+        loss, grad = loss * self.unit[rows], posing.pull(u, grad) * self.unit[rows, None]
         done = None
         if task.radius is None:
             aim = AIM * self.aims.margin[rows].abs() * self.unit[rows]
-            terms = [self.posing.size(u, x), (aim - loss, -grad), self.posing.tie(u, x)]
+            terms = [posing.size(u, x), (aim - loss, -grad)]
         else:
             most = self._most(logits.shape[1], rows) * self.unit[rows]
             past = loss >= most
             terms = [(-torch.minimum(loss, most), torch.where(past[:, None], 0, -grad)),
-                     self.posing.excess(u, x, INSIDE * task.radius[image])]  # fmt: skip
+                     posing.excess(u, x, INSIDE * task.radius[image].to(x.dtype))]  # fmt: skip
             done = task.archive.distance[image].isfinite()
         values, grads = zip(*(term for term in terms if term is not None), strict=True)
         return Evaluation(torch.stack(values, 1), torch.stack(grads, 1), done=done)

@@ -53,8 +53,19 @@ class Task:
 
     def noise(self) -> Float[Tensor, " n"]:
         """Uniform in [-1, 1], the same for every image: an answer must not depend on an image's place."""
-        n = self.x[0].numel()
-        return torch.rand(n, generator=torch.Generator().manual_seed(self.seed)).to(self.x) * 2 - 1
+        return torch.rand(self._n, generator=self._generator(0)).to(self.x) * 2 - 1
+
+    def direction(self, number: int) -> Float[Tensor, " n"]:
+        """A random unit vector, another for each number, the same for every image."""
+        u = torch.randn(self._n, generator=self._generator(1 + number)).to(self.x)
+        return u / torch.linalg.vector_norm(u)
+
+    @property
+    def _n(self) -> int:
+        return self.x[0].numel()
+
+    def _generator(self, stream: int) -> torch.Generator:
+        return torch.Generator().manual_seed(1000003 * self.seed + stream)
 
 
 @dataclass(frozen=True)

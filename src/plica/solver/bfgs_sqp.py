@@ -48,11 +48,11 @@ class Best:
     f: Float[Tensor, " r"]
     violation: Float[Tensor, " r"]
 
-    def note(self, x: Tensor, at: Evaluation, tol: float) -> None:
+    def note(self, x: Tensor, at: Evaluation, finite: Tensor, tol: float) -> None:
         """Write in place the rows of x that beat the best: feasible before infeasible, then smaller f or smaller violation."""
         violation = at.violations.amax(1) if at.c.shape[1] else torch.zeros_like(at.f)
         feasible, was = violation <= tol, self.violation <= tol
-        better = torch.where(feasible, ~was | (at.f < self.f), ~was & (violation < self.violation)) & at.finite
+        better = torch.where(feasible, ~was | (at.f < self.f), ~was & (violation < self.violation)) & finite
         rows = better.nonzero()[:, 0]
         self.x[rows], self.f[rows], self.violation[rows] = x[rows], at.f[rows], violation[rows]
 
@@ -141,100 +141,122 @@ class BFGSSQP:
         """One evaluation per live row, and what follows from it, written into `live`."""
         x = torch.addcmul(live.x, live.search.t[:, None], live.d)
         at = problem(x, live.row)
+        finite = at.finite
         live.evaluations.add_(1)
-        live.best.note(x, at, self.tol)
+        live.best.note(x, at, finite, self.tol)
         phi, slope = penalty.value(at, live.mu), penalty.slope(at, live.d, live.mu)
-        phi = torch.where(at.finite & phi.isfinite(), phi, torch.inf)
-        live.stop[(live.steps == 0) & phi.isinf()] = STOPS.index(Stop.NOT_FINITE)
-        at = replace(at, done=None) if at.done is None else at
+        phi = torch.where(finite & phi.isfinite(), phi, torch.inf)
         put(live.search, slice(None), self.search.step(live.search, phi, slope))
-        verdict = torch.where(live.stop == RUNNING, live.search.verdict, -1)
-        for which, then in (
-            (verdict == Verdict.ACCEPTED, self._accept),
-            (verdict == Verdict.FAILED, self._fall_back),
-            (verdict == Verdict.NO_UPPER_END, self._run_away),
-        ):
-            rows = which.nonzero()[:, 0]
-            if len(rows):
-                put(live, rows, then(take(live, rows), x[rows], take(at, rows)))
+        self._end(live, (live.steps == 0) & phi.isinf(), Stop.NOT_FINITE)
         if at.done is not None:
-            live.stop[at.done] = STOPS.index(Stop.ANSWERED)
+            self._end(live, at.done, Stop.ANSWERED)
+        verdict = torch.where(live.stop == RUNNING, live.search.verdict, int(Verdict.TRYING))
+        for which, then in (
+            (Verdict.ACCEPTED, self._accept),
+            (Verdict.FAILED, self._fall_back),
+            (Verdict.NO_UPPER_END, self._run_away),
+        ):
+            rows = (verdict == which).nonzero()[:, 0]
+            if len(rows):
+                then(live, rows, x[rows], replace(take(at, rows), done=None))
         if self.max_evaluations is not None:
-            live.stop[(live.stop == RUNNING) & (live.evaluations >= self.max_evaluations)] = STOPS.index(Stop.BUDGET)
+            self._end(live, live.evaluations >= self.max_evaluations, Stop.BUDGET)
 
-    def _accept(self, s: State, x: Tensor, at: Evaluation) -> State:
+    @staticmethod
+    def _end(live: State, which: Bool[Tensor, " r"], why: Stop) -> None:
+        """Stop those of the running rows."""
+        live.stop[which & (live.stop == RUNNING)] = STOPS.index(why)
+
+    def _accept(self, live: State, rows: Tensor, x: Tensor, at: Evaluation) -> None:
         """Learn from the step to x and choose the next direction."""
-        y = penalty.gradient(at, s.mu) - penalty.gradient(s.at, s.mu)
-        s = replace(s, x=x, at=at, rung=torch.zeros_like(s.rung), steps=s.steps + 1,
-                    memory=s.memory.update(x - s.x, y), samples=s.samples.add(x, at.grads))  # fmt: skip
-        ahead = s.best.f < s.landmark - self.progress * s.landmark.abs().nan_to_num(posinf=0.0)
-        s = replace(s, landmark=torch.where(ahead, s.best.f, s.landmark), since=torch.where(ahead, 0, s.since + 1))
-        return self._judge(self._aim(s))
+        mu = live.mu[rows]
+        y = penalty.gradient(at, mu).sub_(penalty.gradient(take(live.at, rows), mu))
+        products = live.memory.learn(rows, x - live.x[rows], y, at.grads)
+        live.samples.add(rows, x, at.grads)
+        live.x[rows] = x
+        put(live.at, rows, at)
+        live.rung[rows] = 0
+        live.steps[rows] += 1
+        best, landmark = live.best.f[rows], live.landmark[rows]
+        ahead = best < landmark - self.progress * landmark.abs().nan_to_num(posinf=0.0)
+        live.landmark[rows] = torch.where(ahead, best, landmark)
+        live.since[rows] = torch.where(ahead, 0, live.since[rows] + 1)
+        self._aim(live, rows, at, products)
+        self._judge(live, rows, at)
 
-    def _aim(self, s: State) -> State:
-        """The direction by steering, and a search along it."""
-        P, parts = s.memory.products(s.at.grads)
-        P = P.double()
-        w, mu = self.steering(s.at.c.double(), s.at.equalities, P, s.mu.double())
-        w, mu = w.to(s.mu), mu.to(s.mu)
-        return self._search(replace(s, mu=mu), -s.memory.combine(w, s.at.grads, parts))
+    def _aim(self, live: State, rows: Tensor, at: Evaluation, products=None) -> None:
+        """The direction by steering, and a search along it; `products` of the gradients, where they are known already."""
+        P, parts = products or live.memory.products(rows, at.grads)
+        w, mu = self.steering(at.c.double(), at.equalities, P.double(), live.mu[rows].double())
+        live.mu[rows] = mu.to(live.mu)
+        self._search(live, rows, at, live.memory.combine(rows, -w.to(live.mu), at.grads, parts))
 
-    def _search(self, s: State, d: Tensor) -> State:
-        """A search along d; one that does not descend fails at once."""
-        phi, slope = penalty.value(s.at, s.mu), penalty.slope(s.at, d, s.mu)
-        search = self.search.start(phi, slope)
-        length = torch.linalg.vector_norm(d, dim=1)
-        return replace(s, d=d, search=search, stationarity=torch.minimum(length, torch.full_like(length, torch.inf)))
+    def _search(self, live: State, rows: Tensor, at: Evaluation, d: Tensor) -> None:
+        """A search along d, whose length is the measure of stationarity (Eq. 30) for the present gradient alone."""
+        mu = live.mu[rows]
+        put(live.search, rows, self.search.start(penalty.value(at, mu), penalty.slope(at, d, mu)))
+        live.d[rows] = d
+        live.stationarity[rows] = torch.linalg.vector_norm(d, dim=1)
 
-    def _judge(self, s: State) -> State:
+    def _judge(self, live: State, rows: Tensor, at: Evaluation) -> None:
         """Stop rows that are stationary, or that no longer progress; lower mu of rows stationary at an infeasible point."""
-        measure, near = s.stationarity, self.measure.near(s.samples, s.x)
-        rows = ((measure > self.tol) & (near.sum(1) > 1)).nonzero()[:, 0]
-        if len(rows):
-            part = take(s, rows)
-            found = self.measure(part.at, part.samples, near[rows], part.mu, part.memory)
-            measure = measure.index_copy(0, rows, torch.minimum(found, measure[rows]))
-        s = replace(s, stationarity=measure)
-        violation = s.at.violations.amax(1) if s.at.c.shape[1] else torch.zeros_like(s.mu)
-        feasible, stop = violation <= self.tol, s.stop.clone()
-        stop[s.steps >= self.max_steps] = STOPS.index(Stop.MAX_STEPS)
-        stop[(s.best.violation <= self.tol) & (s.best.f < -self.abyss)] = STOPS.index(Stop.UNBOUNDED)
-        if self.patience is not None:
-            stop[(s.best.violation <= self.tol) & (s.since >= self.patience)] = STOPS.index(Stop.STALLED)
-        flat = measure <= self.tol
-        stop[flat & feasible] = STOPS.index(Stop.STATIONARY)
-        s = replace(s, stop=stop)
-        stuck = (flat & ~feasible & (stop == RUNNING)).nonzero()[:, 0]
+        self._measure(live, rows, at)
+        violation = at.violations.amax(1) if at.c.shape[1] else torch.zeros_like(at.f)
+        flat, feasible = live.stationarity[rows] <= self.tol, violation <= self.tol
+        found = live.best.violation[rows] <= self.tol
+        for which, why in (
+            (flat & feasible, Stop.STATIONARY),
+            (found & (live.best.f[rows] < -self.abyss), Stop.UNBOUNDED),
+            (found & (live.since[rows] >= (self.patience or torch.inf)), Stop.STALLED),
+            (live.steps[rows] >= self.max_steps, Stop.MAX_STEPS),
+        ):
+            live.stop[rows[which]] = torch.where(live.stop[rows[which]] == RUNNING, STOPS.index(why), live.stop[rows[which]])
+        stuck = (flat & ~feasible).nonzero()[:, 0]
         if len(stuck):
-            put(s, stuck, self._contradicted(take(s, stuck)))
-        return s
+            self._contradicted(live, rows[stuck], take(at, stuck))
 
-    def _contradicted(self, s: State) -> State:
+    def _measure(self, live: State, rows: Tensor, at: Evaluation) -> None:
+        """Where several samples are near, the measure over their hull, if it is smaller."""
+        if self.measure.keep < 2:
+            return
+        near = self.measure.near(take(live.samples, rows), live.x[rows])
+        many = ((live.stationarity[rows] > self.tol) & (near.sum(1) > 1)).nonzero()[:, 0]
+        if len(many):
+            some = rows[many]
+            found = self.measure(take(at, many), take(live.samples, some), near[many], live.mu[some], live.memory, some)
+            live.stationarity[some] = torch.minimum(live.stationarity[some], found)
+
+    def _contradicted(self, live: State, rows: Tensor, at: Evaluation) -> None:
         """Rows stationary for phi at an infeasible point: infeasible if also stationary for the violation alone, else mu falls."""
-        P, parts = s.memory.products(s.at.grads)
-        w, _ = self.steering(s.at.c.double(), s.at.equalities, P.double(), torch.zeros_like(s.mu).double())
-        away = torch.linalg.vector_norm(s.memory.combine(w.to(s.mu), s.at.grads, parts), dim=1)
-        stop = torch.where(away <= self.tol, STOPS.index(Stop.INFEASIBLE), s.stop)
-        return self._aim(replace(s, mu=0.1 * s.mu, stop=stop))
+        P, parts = live.memory.products(rows, at.grads)
+        w, _ = self.steering(at.c.double(), at.equalities, P.double(), torch.zeros_like(at.f).double())
+        away = torch.linalg.vector_norm(live.memory.combine(rows, w.to(at.f), at.grads, parts), dim=1)
+        live.stop[rows[away <= self.tol]] = STOPS.index(Stop.INFEASIBLE)
+        live.mu[rows] *= 0.1
+        self._aim(live, rows, at)
 
-    def _fall_back(self, s: State, x: Tensor, at: Evaluation) -> State:
+    def _fall_back(self, live: State, rows: Tensor, x: Tensor, trial: Evaluation) -> None:
         """The ladder when a search fails: forget the Hessian, then steepest descent of phi, then stop.
 
         The trial at which the search failed lies across a kink, as a rule: its gradient is worth a sample.
         """
-        s = replace(s, rung=s.rung + 1, samples=s.samples.add(x, at.grads))
-        fresh = replace(s, memory=self._memory(len(s.row), s.x))
-        aimed = self._judge(self._aim(fresh))
-        steep = self._search(fresh, -penalty.gradient(s.at, s.mu))
-        stop = torch.where((aimed.stop == RUNNING) & (s.rung > 2), STOPS.index(Stop.LINE_SEARCH), aimed.stop)
-        put(aimed, (s.rung == 2).nonzero()[:, 0], take(steep, (s.rung == 2).nonzero()[:, 0]))
-        return replace(aimed, stop=stop)
+        live.rung[rows] += 1
+        live.samples.add(rows, x, trial.grads)
+        live.memory.forget(rows)
+        at = take(live.at, rows)
+        self._aim(live, rows, at)
+        self._judge(live, rows, at)
+        live.stop[rows[(live.rung[rows] > 2) & (live.stop[rows] == RUNNING)]] = STOPS.index(Stop.LINE_SEARCH)
+        steep = (live.rung[rows] == 2).nonzero()[:, 0]
+        if len(steep):
+            part = take(at, steep)
+            self._search(live, rows[steep], part, -penalty.gradient(part, live.mu[rows[steep]]))
 
-    def _run_away(self, s: State, x: Tensor, at: Evaluation) -> State:
+    def _run_away(self, live: State, rows: Tensor, x: Tensor, trial: Evaluation) -> None:
         """phi falls without end along d: so does f, if the points are feasible; else the objective weighs too much."""
-        feasible = at.violations.sum(1) <= self.tol
-        stop = torch.where(feasible, STOPS.index(Stop.UNBOUNDED), s.stop)
-        return self._aim(replace(s, mu=0.1 * s.mu, stop=stop))
+        live.stop[rows[trial.violations.sum(1) <= self.tol]] = STOPS.index(Stop.UNBOUNDED)
+        live.mu[rows] *= 0.1
+        self._aim(live, rows, take(live.at, rows))
 
 
 class _Collected:

@@ -1,13 +1,15 @@
 """The inverse Hessian H of the penalty, learned by BFGS: dense for few unknowns, limited memory in compact form for many.
 
-Both answer the same two questions about gradients G (r, k, n): their products G H G' (r, k, k), from which every small QP is
-made, and one combination  H (w G)  (r, n). The products come first, so that n-vectors are touched only twice per step,
-however many QPs are solved in between.
+Both learn from a step s and a change y of the gradient, and answer the same two questions about gradients G (r, k, n): their
+products G H G' (r, k, k), from which every small QP is made, and one combination H (w G) (r, n). The products come first, so that
+n-vectors are touched only twice per step, however many QPs are solved in between.
+
+A memory belongs to all live rows; `rows` says which of them a call is about.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,7 +25,7 @@ def _curved(s: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Dense:
-    """H itself, r matrices n x n. Scaled by s.y / y.y before the first update."""
+    """H itself, a matrix n x n per row. Scaled by s.y / y.y before the first update."""
 
     H: Float[Tensor, "r n n"]
     fresh: Bool[Tensor, " r"]
@@ -33,31 +35,43 @@ class Dense:
         eye = torch.eye(like.shape[1], dtype=like.dtype, device=like.device)
         return Dense(eye.repeat(rows, 1, 1), torch.ones(rows, dtype=torch.bool, device=like.device))
 
-    def products(self, G: Float[Tensor, "r k n"]) -> tuple[Float[Tensor, "r k k"], Tensor]:
-        HG = bmm(G, self.H)
-        return bmm(HG, G.transpose(1, 2)), HG
+    def forget(self, rows: Int[Tensor, " s"]) -> None:
+        self.H[rows] = torch.eye(self.H.shape[1], dtype=self.H.dtype, device=self.H.device)
+        self.fresh[rows] = True
 
-    def combine(self, w: Float[Tensor, "r k"], G: Tensor, HG: Tensor) -> Float[Tensor, "r n"]:
-        return bmm(w[:, None], HG)[:, 0]
-
-    def update(self, s: Float[Tensor, "r n"], y: Float[Tensor, "r n"]) -> Dense:
+    def learn(
+        self, rows: Int[Tensor, " s"], s: Float[Tensor, "s n"], y: Float[Tensor, "s n"], G: Float[Tensor, "s k n"]
+    ) -> tuple[Float[Tensor, "s k k"], Tensor]:
+        """The BFGS update, in place, and the products of G after it; rows without curvature keep what they had."""
         good = _curved(s, y)
-        sy = torch.where(good, dot(s, y), 1.0)
-        first = (sy / dot(y, y).clamp(min=torch.finfo(y.dtype).tiny))[:, None, None]
-        H = torch.where((self.fresh & good)[:, None, None], first * torch.eye(s.shape[1]).to(self.H), self.H)
+        if bool(good.any()):
+            self._update(rows[good], s[good], y[good])
+        return self.products(rows, G)
+
+    def _update(self, rows: Tensor, s: Tensor, y: Tensor) -> None:
+        sy, H = dot(s, y), self.H[rows]
+        first = (sy / dot(y, y))[:, None, None] * torch.eye(s.shape[1], dtype=s.dtype, device=s.device)
+        H = torch.where(self.fresh[rows][:, None, None], first, H)
         Hy = bmm(H, y[:, :, None])[:, :, 0]
         cross = Hy[:, :, None] * s[:, None]
-        grown = H - (cross + cross.transpose(1, 2)) / sy[:, None, None]
-        grown = grown + ((1 + dot(y, Hy) / sy) / sy)[:, None, None] * (s[:, :, None] * s[:, None])
-        return Dense(torch.where(good[:, None, None], grown, self.H), self.fresh & ~good)
+        H = H - (cross + cross.transpose(1, 2)) / sy[:, None, None]
+        self.H[rows] = H + ((1 + dot(y, Hy) / sy) / sy)[:, None, None] * (s[:, :, None] * s[:, None])
+        self.fresh[rows] = False
+
+    def products(self, rows: Int[Tensor, " s"], G: Float[Tensor, "s k n"]) -> tuple[Float[Tensor, "s k k"], Tensor]:
+        HG = bmm(G, self.H[rows])
+        return bmm(HG, G.transpose(1, 2)), HG
+
+    def combine(self, rows: Int[Tensor, " s"], w: Float[Tensor, "s k"], G: Tensor, HG: Tensor) -> Float[Tensor, "s n"]:
+        return bmm(w[:, None], HG)[:, 0]
 
 
 @dataclass(frozen=True)
 class Limited:
     """H = gamma I + [S', gamma Y'] M [S; gamma Y]: the last pairs of (s, y) (Byrd, Nocedal, Schnabel 1994, Eq. 3.1).
 
-    Pairs live in slots that are used in turn; `age` orders them. An empty slot holds zeros and adds nothing.
-    SY[i, j] = s_i . y_j and YY[i, j] = y_i . y_j are kept, so that an update reads S and Y once.
+    Pairs live in slots used in turn; an empty slot holds zeros and adds nothing. Kept beside them: SY[i, j] = s_i . y_j for i not
+    younger than j (all that M needs), YY[i, j] = y_i . y_j, and gamma = s.y / y.y of the last pair, renewed at each.
     """
 
     S: Float[Tensor, "r p n"]
@@ -70,20 +84,43 @@ class Limited:
     @staticmethod
     def start(rows: int, like: Float[Tensor, "r n"], pairs: int) -> Limited:
         S, small = like.new_zeros(rows, pairs, like.shape[1]), like.new_zeros(rows, pairs, pairs)
-        return Limited(S, S.clone(), small, small.clone(), like.new_ones(rows), torch.zeros(rows, dtype=torch.long, device=like.device))
+        count = torch.zeros(rows, dtype=torch.long, device=like.device)
+        return Limited(S, S.clone(), small, small.clone(), like.new_ones(rows), count)
 
-    def _order(self) -> Int[Tensor, "r p"]:
-        """Slots from the oldest pair to the newest; empty slots stand where they are, which is harmless."""
-        p = self.S.shape[1]
-        start = torch.where(self.count > p, self.count % p, 0)
-        return (start[:, None] + torch.arange(p, device=start.device)) % p
+    def forget(self, rows: Int[Tensor, " s"]) -> None:
+        for kept in (self.S, self.Y, self.SY, self.YY, self.count):
+            kept[rows] = 0
+        self.gamma[rows] = 1
 
-    def products(self, G: Float[Tensor, "r k n"]) -> tuple[Float[Tensor, "r k k"], tuple[Tensor, Tensor]]:
-        order, gamma = self._order(), self.gamma[:, None, None]
+    def learn(
+        self, rows: Int[Tensor, " s"], s: Float[Tensor, "s n"], y: Float[Tensor, "s n"], G: Float[Tensor, "s k n"]
+    ) -> tuple[Float[Tensor, "s k k"], tuple[Tensor, Tensor]]:
+        """One more pair in place of the oldest, and the products of G after it; rows without curvature keep what they had.
+
+        S and Y are read once for both, since reading them is what costs.
+        """
+        good = _curved(s, y)
+        new, slot = rows[good], self.count[rows[good]] % self.S.shape[1]
+        self.S[new, slot], self.Y[new, slot] = s[good], y[good]
+        V = torch.cat([y[:, None], G], 1).transpose(1, 2)
+        of_s, of_y = self._times(self.S, rows, V), self._times(self.Y, rows, V)
+        yy = of_y[good, :, 0]
+        self.SY[new, :, slot] = of_s[good, :, 0]
+        self.YY[new, :, slot], self.YY[new, slot] = yy, yy
+        self.gamma[new] = self.SY[new, slot, slot] / self.YY[new, slot, slot]
+        self.count[new] += 1
+        return self._products(rows, G, of_s[:, :, 1:], of_y[:, :, 1:])
+
+    def products(self, rows: Int[Tensor, " s"], G: Float[Tensor, "s k n"]) -> tuple[Float[Tensor, "s k k"], tuple[Tensor, Tensor]]:
+        V = G.transpose(1, 2)
+        return self._products(rows, G, self._times(self.S, rows, V), self._times(self.Y, rows, V))
+
+    def _products(self, rows: Tensor, G: Tensor, of_s: Tensor, of_y: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """G H G' and the weights of S and Y in H G', from S G' and Y G'."""
+        order, gamma = self._order(rows), self.gamma[rows, None, None]
         turn = order[:, :, None].expand(-1, -1, G.shape[1])
-        a = bmm(self.S, G.transpose(1, 2)).gather(1, turn)
-        b = gamma * bmm(self.Y, G.transpose(1, 2)).gather(1, turn)
-        SY, YY = self._sorted(self.SY, order), self._sorted(self.YY, order)
+        a, b = of_s.gather(1, turn), gamma * of_y.gather(1, turn)
+        SY, YY = (_sorted(kept[rows], order) for kept in (self.SY, self.YY))
         D = SY.diagonal(dim1=1, dim2=2)
         R = SY.triu() + torch.diag_embed((D == 0).to(SY))
         u = torch.linalg.solve_triangular(R, a, upper=True)
@@ -93,27 +130,42 @@ class Limited:
         back = order.argsort(1)[:, :, None].expand(-1, -1, G.shape[1])
         return (gram + gram.transpose(1, 2)) / 2, (first.gather(1, back), -gamma * u.gather(1, back))
 
-    def combine(self, w: Float[Tensor, "r k"], G: Float[Tensor, "r k n"], parts: tuple[Tensor, Tensor]) -> Float[Tensor, "r n"]:
-        of_s, of_y = (bmm(part, w[:, :, None]).transpose(1, 2) for part in parts)
-        return (self.gamma[:, None, None] * bmm(w[:, None], G) + bmm(of_s, self.S) + bmm(of_y, self.Y))[:, 0]
+    def combine(
+        self, rows: Int[Tensor, " s"], w: Float[Tensor, "s k"], G: Float[Tensor, "s k n"], parts: tuple[Tensor, Tensor]
+    ) -> Float[Tensor, "s n"]:
+        of_s, of_y = (bmm(part, w[:, :, None]) for part in parts)
+        out = bmm(w[:, None] * self.gamma[rows, None, None], G)[:, 0]
+        for kept, of in ((self.S, of_s), (self.Y, of_y)):
+            out += self._mix(kept, rows, of.transpose(1, 2))
+        return out
 
-    def update(self, s: Float[Tensor, "r n"], y: Float[Tensor, "r n"]) -> Limited:
-        """The memory with one more pair, in place of the oldest; the tensors S and Y are written where they are."""
-        good = _curved(s, y).nonzero()[:, 0]
-        slot = self.count[good] % self.S.shape[1]
-        self.S[good, slot], self.Y[good, slot] = s[good], y[good]
-        if len(good):
-            part = self if len(good) == len(s) else replace(self, S=self.S[good], Y=self.Y[good])
-            self.SY[good, :, slot] = bmm(part.S, y[good, :, None])[:, :, 0]
-            self.SY[good, slot] = bmm(part.Y, s[good, :, None])[:, :, 0]
-            yy = bmm(part.Y, y[good, :, None])[:, :, 0]
-            self.YY[good, :, slot] = yy
-            self.YY[good, slot] = yy
-            self.gamma[good] = dot(s[good], y[good]) / dot(y[good], y[good])
-            self.count[good] += 1
-        return self
+    def _order(self, rows: Tensor) -> Int[Tensor, "s p"]:
+        """Slots from the oldest pair to the newest; empty slots stand where they are, which is harmless."""
+        p, count = self.S.shape[1], self.count[rows]
+        start = torch.where(count > p, count % p, 0)
+        return (start[:, None] + torch.arange(p, device=start.device)) % p
 
     @staticmethod
-    def _sorted(small: Tensor, order: Tensor) -> Tensor:
-        p = order.shape[1]
-        return small.gather(1, order[:, :, None].expand(-1, -1, p)).gather(2, order[:, None].expand(-1, p, -1))
+    def _times(kept: Float[Tensor, "r p n"], rows: Int[Tensor, " s"], v: Float[Tensor, "s n k"]) -> Float[Tensor, "s p k"]:
+        """kept[rows] v, without copying kept[rows] where most rows are asked: copying costs more than multiplying."""
+        if 2 * len(rows) < len(kept):
+            return bmm(kept[rows], v)
+        if len(rows) == len(kept):
+            return bmm(kept, v)
+        spread = v.new_zeros(len(kept), v.shape[2], v.shape[1])
+        spread[rows] = v.transpose(1, 2)
+        return bmm(kept, spread.transpose(1, 2))[rows]
+
+    @staticmethod
+    def _mix(kept: Float[Tensor, "r p n"], rows: Int[Tensor, " s"], w: Float[Tensor, "s 1 p"]) -> Float[Tensor, "s n"]:
+        """w kept[rows], likewise."""
+        if 2 * len(rows) < len(kept):
+            return bmm(w, kept[rows])[:, 0]
+        spread = w.new_zeros(len(kept), 1, w.shape[2])
+        spread[rows] = w
+        return bmm(spread, kept)[rows, 0]
+
+
+def _sorted(small: Tensor, order: Tensor) -> Tensor:
+    p = order.shape[1]
+    return small.gather(1, order[:, :, None].expand(-1, -1, p)).gather(2, order[:, None].expand(-1, p, -1))

@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.solver.problem import Evaluation
 from plica.solver.qp import interior_point
-from plica.solver.rows import bmm
 
 
 @dataclass(frozen=True)
@@ -31,28 +30,30 @@ class Samples:
         return Samples(grads.new_full((rows, keep, n), torch.inf), grads.new_zeros(rows, keep, k, n),
                        torch.zeros(rows, dtype=torch.long, device=grads.device))
 
-    def add(self, x: Float[Tensor, "r n"], grads: Float[Tensor, "r k n"]) -> Samples:
-        """One more iterate, in place of the oldest; written where they are."""
-        every, slot = torch.arange(len(x), device=x.device), self.count % self.x.shape[1]
-        self.x[every, slot], self.grads[every, slot] = x, grads
-        self.count.add_(1)
-        return self
+    def add(self, rows: Int[Tensor, " s"], x: Float[Tensor, "s n"], grads: Float[Tensor, "s k n"]) -> None:
+        """One more iterate for each of the rows, in place of its oldest."""
+        if self.x.shape[1]:
+            slot = self.count[rows] % self.x.shape[1]
+            self.x[rows, slot], self.grads[rows, slot] = x, grads
+            self.count[rows] += 1
 
 
 @dataclass(frozen=True)
 class Stationarity:
-    """radius: samples count within radius * sqrt(n) of the point; keep: how many iterates are remembered."""
+    """radius: samples count within radius * sqrt(n) of the point; keep: how many iterates are remembered, 0 for none."""
 
     radius: float = 1e-4
     keep: int = 8
 
-    def near(self, samples: Samples, x: Float[Tensor, "r n"]) -> Tensor:
-        """Which samples are near enough.  (r, l) bool"""
+    def near(self, samples: Samples, x: Float[Tensor, "r n"]) -> Bool[Tensor, "r l"]:
+        """Which samples are near enough."""
         away = torch.linalg.vector_norm(samples.x - x[:, None], dim=2)
         return away <= self.radius * x.shape[1] ** 0.5
 
-    def __call__(self, at: Evaluation, samples: Samples, near: Tensor, mu: Float[Tensor, " r"], memory) -> Float[Tensor, " r"]:
-        """|d| of Eq. (30), for rows whose `near` samples are given.
+    def __call__(
+        self, at: Evaluation, samples: Samples, near: Bool[Tensor, "r l"], mu: Float[Tensor, " r"], memory, rows: Int[Tensor, " r"]
+    ) -> Float[Tensor, " r"]:
+        """|d| of Eq. (30) for the given rows of the memory.
 
         A sample that is not near is replaced by the present gradient, which adds nothing new to the hull.
         """
@@ -60,11 +61,11 @@ class Stationarity:
         grads = torch.where(near[:, :, None, None], samples.grads, at.grads[:, None])
         k = grads.shape[2]
         grads = grads.transpose(1, 2).reshape(r, k * l, -1)
-        P, parts = memory.products(grads)
+        P, parts = memory.products(rows, grads)
         z = self._multipliers(at, P.double(), mu.double(), l)
         w = z.to(grads.dtype)
         w[:, :l] *= mu[:, None]
-        return torch.linalg.vector_norm(memory.combine(w, grads, parts), dim=1)
+        return torch.linalg.vector_norm(memory.combine(rows, w, grads, parts), dim=1)
 
     @staticmethod
     def _multipliers(at: Evaluation, P: Tensor, mu: Tensor, l: int) -> Tensor:
@@ -82,8 +83,3 @@ class Stationarity:
         # the simplex bounds sigma already; a wider box keeps its vertices away from the wall of the box
         hi[:, :l] = 2
         return interior_point(P * scale[:, :, None] * scale[:, None], q, lo, hi, simplex)
-
-
-def single(P: Float[Tensor, "r k k"], w: Float[Tensor, "r k"]) -> Float[Tensor, " r"]:
-    """sqrt(d . B d), the length of the direction in the norm of the Hessian: an upper bound that costs nothing."""
-    return bmm(w[:, None], bmm(P, w[:, :, None]))[:, 0, 0].clamp(min=0).sqrt()
