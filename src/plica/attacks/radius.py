@@ -1,0 +1,217 @@
+"""MinRadius for distances that are kept whole (solver/proximal_sqp.py): which classes, which starts, in which order.
+
+One fixed sequence of gradients per image, which does not know the budget: a larger budget goes on where a smaller one stopped.
+First a race of classes, dropped by where their linear models meet the boundary; then, round after round, starts from far outside.
+MaxLoss is answered by the same search: an image is broken at radius r exactly when its radius is at most r.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from plica.attacks.geometry import Geometry, geometry
+from plica.attacks.landing import land
+from plica.attacks.task import Found, Status, Task
+from plica.losses import margin
+from plica.queries import rounding
+from plica.solver.proximal_sqp import ProximalSQP, Rows
+from plica.solver.rows import join, put, take
+
+FIRST, MORE = 5, 2  # classes tried by logit at first, and after ten gradients
+FAR = (2.0, 8.0, 4.0, 16.0)  # starts at so many times the length of the best perturbation, in turn
+AIMED = (0, 0, 1, 0)  # at which class: the best one, or the second best
+LANDINGS = 4  # forward runs at a time towards the boundary; regula falsi gains a digit with each
+RESERVED = 3  # forward runs that the first look and the judge need
+
+
+def radius(task: Task) -> Found:
+    """The nearest misclassified point, for a metric with a prox. Raises Unsupported for one without."""
+    shape = geometry(task.question.metric, task.x, task.bounds)
+    stationarity = task.x.new_full((len(task.x),), torch.nan)
+    every = torch.arange(len(task.x), device=task.x.device)
+    for images in every.split(max(1, task.batch_size)):
+        search = _Search(task, images, shape)
+        search.run()
+        stationarity[images] = search.residual
+        task.notify(int(images[-1]) + 1)
+    done = _answered(task, every).tolist()
+    return Found(stationarity, [Status.SUCCEEDED if d else Status.BUDGET for d in done])
+
+
+def _answered(task: Task, images: Tensor) -> Tensor:
+    """Images of which no more is asked: for MaxLoss those with a point inside the radius."""
+    found = task.archive.distance[images].isfinite()
+    return found if task.radius is not None else torch.zeros_like(found)
+
+
+@dataclass
+class Bunch:
+    """Rows of a search, m for each of some images: row (i, j) at i * images + j. u = scale (z - x) is what the solver moves."""
+
+    place: Int[Tensor, " r"]
+    target: Int[Tensor, " r"]
+    x: Float[Tensor, "r n"]
+    best: Float[Tensor, " r"]
+    state: Rows
+
+
+class _Spent(Exception):
+    """The budget is spent, or all images are answered."""
+
+
+class _Search:
+    """The search on some images at once, in lock step: the schedule is the same for all of them."""
+
+    def __init__(self, task: Task, images: Int[Tensor, " i"], shape: Geometry):
+        self.task, self.images, self.shape = task, images, shape
+        self.x, self.y = task.x[images].flatten(1), task.y[images]
+        self.spent, self.round, self.landed = 0, 0, 0
+        self.residual = self.x.new_full((len(images),), torch.nan)
+        self.best = self.x.new_full((len(images),), torch.inf)
+        others = task.logits[images].scatter(1, self.y[:, None], -torch.inf)
+        self.order = others.argsort(dim=1, descending=True, stable=True)[:, :-1]
+        if task.targets is not None:
+            self.order = task.targets[images, None]
+        # the distance of each class so far; untried ones rank behind, by logit
+        self.table = self.x.new_full(task.logits[images].shape, torch.inf)
+        ranks = torch.arange(self.order.shape[1], device=self.x.device) * 1e6 + 1e30
+        self.table.scatter_(1, self.order, ranks.to(self.x).expand_as(self.order))
+
+    def run(self) -> None:
+        try:
+            self._race()
+            while True:
+                self._explore()
+        except _Spent:
+            return
+
+    def _race(self) -> None:
+        """To 10, 30 and 50 gradients: five classes at the image, then always those whose estimate is least."""
+        solver = self.shape.race
+        pool = self._enter(solver, None, 0, 1, 2)
+        pool = self._enter(solver, pool, 1, FIRST)
+        self._stage(solver, pool, 1, 4)
+        pool = self._enter(solver, pool, FIRST, FIRST + MORE)
+        self._stage(solver, pool, 2, 2)
+        self._stage(solver, pool, 1, 14)
+        self._land()
+        self._stage(solver, pool, 4, 4)
+        self._stage(solver, pool, 1, 4)
+        self._land()
+
+    def _explore(self) -> None:
+        """A round of 50 gradients: four starts far outside, of which the best two, then the best one go on."""
+        solver, classes = self.shape.explore, self.table.argsort(dim=1, stable=True)
+        last = self.order.shape[1] - 1
+        targets = torch.cat([classes[:, min(aimed, last)] for aimed in AIMED])
+        starts = torch.cat([self._outside(self.round * len(AIMED) + i) for i in range(len(AIMED))])
+        self.round += 1
+        rows = self._bunch(solver, targets, starts, self._region())
+        for kept, ticks in ((len(AIMED), 5), (2, 5), (1, 20)):
+            rows = take(rows, self._least(rows, kept))
+            self._advance(solver, rows, ticks)
+        self._land()
+
+    def _region(self) -> Tensor:
+        """Trust regions of starts far outside: in proportion to the present radius; nan, for the solver's own, without one."""
+        reach = torch.where(self.best.isfinite(), self.best, torch.nan)
+        return self.shape.explore_eta * self.shape.race.prox.natural(self.x.shape[1]) * reach
+
+    def _outside(self, draw: int) -> Tensor:
+        """Points in a random direction, the same for every image, at FAR times the best perturbation's length."""
+        factor = FAR[draw % len(FAR)]
+        seed = (self.task.seed * 1_000_003 + draw) % 2**63
+        direction = torch.randn(self.x.shape[1], generator=torch.Generator().manual_seed(seed)).to(self.x)
+        best = self.shape.scaled(self.task.archive.x_adv[self.images].flatten(1) - self.x)
+        length = torch.linalg.vector_norm(best, dim=1, keepdim=True)
+        return factor * length * (direction / torch.linalg.vector_norm(direction))
+
+    def _bunch(self, solver: ProximalSQP, target: Tensor, u: Tensor, eta: Tensor | None) -> Bunch:
+        """Rows that aim at target (m * images,) from u, of the same length; eta (images,)."""
+        m, images = len(target) // len(self.x), len(self.x)
+        x = self.x.repeat(m, 1)
+        low, high = self.shape.box(x)
+        u = torch.minimum(torch.maximum(u, low), high)
+        places = torch.arange(images, device=x.device).repeat(m)
+        state = solver.start(low, high, u, None if eta is None else eta.repeat(m))
+        return Bunch(places, target, x, self.best.new_full((len(x),), torch.inf), state)
+
+    def _enter(self, solver: ProximalSQP, pool: Bunch | None, first: int, last: int, ticks: int = 1) -> Bunch:
+        """Rows at the image itself, for its classes first..last by logit, moved and added to the pool."""
+        target = self.order[:, first:last].T.flatten()
+        if not len(target) and pool is not None:
+            return pool
+        more = self._bunch(solver, target, torch.zeros_like(self.x).repeat(len(target) // len(self.x), 1), None)
+        more = take(more, self._least(more, len(more.place)))
+        self._advance(solver, more, ticks)
+        # images that were answered meanwhile leave both
+        more = take(more, self._least(more, len(more.place)))
+        return more if pool is None else join(take(pool, self._least(pool, len(pool.place))), more)
+
+    def _stage(self, solver: ProximalSQP, pool: Bunch, kept: int, ticks: int) -> None:
+        """Move the `kept` rows of least estimate of every image."""
+        rows = self._least(pool, kept)
+        part = take(pool, rows)
+        self._advance(solver, part, ticks)
+        put(pool, rows, part)
+
+    def _least(self, pool: Bunch, kept: int) -> Tensor:
+        """The `kept` rows of least estimate of every image that is not answered yet."""
+        images = self._width(pool)
+        order = pool.state.estimate.view(-1, images).argsort(dim=0, stable=True)[:kept]
+        rows = order * images + torch.arange(images, device=order.device)
+        return rows[:, ~_answered(self.task, self.images[pool.place[:images]])].flatten()
+
+    @staticmethod
+    def _width(rows: Bunch) -> int:
+        """For how many images there are rows."""
+        return len(rows.place) // max(1, int((rows.place == rows.place[:1]).sum()))
+
+    def _advance(self, solver: ProximalSQP, rows: Bunch, ticks: int) -> None:
+        for _ in range(ticks):
+            self._tick(solver, rows)
+        self.table[rows.place, rows.target] = torch.minimum(self.table[rows.place, rows.target], rows.best)
+
+    def _tick(self, solver: ProximalSQP, rows: Bunch) -> None:
+        """One model call for all rows; each image pays one gradient per row."""
+        images = self._width(rows)
+        if not images or self.spent >= self.task.gradients:
+            raise _Spent
+        m = len(rows.place) // images
+        if m > self.task.gradients - self.spent:
+            m = self.task.gradients - self.spent
+            rows = take(rows, torch.arange(m * images, device=rows.place.device))
+        self.spent += m
+        z, image, y = self.shape.point(rows.x, rows.state.u), self.images[rows.place], self.y[rows.place]
+        z = z.view(-1, *self.task.x.shape[1:])
+
+        def towards(logits: Tensor, part: slice) -> Tensor:
+            return (logits.gather(1, rows.target[part, None]) - logits.gather(1, y[part, None]))[:, 0]
+
+        value, logits, grad = self.task.queries.gradient(z, image, towards)
+        size, noise = rows.state.size, rounding(logits)
+        targets = None if self.task.targets is None else rows.target
+        wrong = margin(logits, y, targets) > noise
+        limit = self.task.archive.distance if self.task.radius is None else self.task.radius * (1 - 1e-6)
+        near = (wrong & (size <= limit[image] * (1 + 1e-6 * (self.task.radius is None)))).nonzero()[:, 0]
+        self.task.archive.offer(z[near], image[near], logits[near])
+        found = torch.where(wrong, size, torch.inf)
+        rows.best = torch.minimum(rows.best, found)
+        solver.step(rows.state, value, noise, self.shape.pull(grad.flatten(1)))
+        least, which = found.view(m, -1).min(0)
+        places = rows.place[:images]
+        better = least < self.best[places]
+        residual = rows.state.residual.view(m, -1).gather(0, which[None])[0]
+        self.residual[places] = torch.where(better, residual, self.residual[places])
+        self.best[places] = torch.where(better, least, self.best[places])
+
+    def _land(self) -> None:
+        """Forward runs as far as the gradients spent so far allow: part of the sequence, whatever the budget."""
+        runs = min(LANDINGS, self.spent // 5 - RESERVED - self.landed)
+        if self.task.radius is None and runs > 0:
+            land(self.task, self.images, runs)
+            self.landed += runs

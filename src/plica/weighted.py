@@ -1,0 +1,33 @@
+"""Weighted l_p distances: pixels that may move more cheaply, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plica.metrics import Lp
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedLp:
+    """d(x, x') = ||w (x' - x)||_p, w > 0 of the shape of an image (or one that expands to it); w = inf holds a pixel fixed."""
+
+    p: float
+    weights: Float[Tensor, "*image"]
+
+    def __init__(self, p: float | str, weights: Tensor):
+        object.__setattr__(self, "p", Lp(p).p)
+        if not bool((weights > 0).all()) or not bool(weights.isfinite().any()):
+            raise ValueError("WeightedLp(weights=...) must be positive, inf for pixels that may not move, and not all inf.")
+        object.__setattr__(self, "weights", weights)
+
+    def __str__(self) -> str:
+        return f"weighted l{self.p:g}"
+
+    def __call__(self, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
+        delta = x_adv - x
+        # inf * 0 is nan: a fixed pixel costs nothing while it stays
+        return Lp(self.p).norm(torch.where(delta == 0, 0, delta * self.weights.to(x)).flatten(1))
