@@ -12,7 +12,7 @@ import plica
 from plica.solver import Stop
 
 GAP, VIOLATION = 1e-4, 1e-5  # what counts as reached, as in benchmarks/references.py
-EVALUATIONS = 2000  # an order above the median; a failed line search spends forty
+EVALUATIONS = 2000  # twice what the hardest may need, fifty times the median; a failed line search spends forty
 BY_NAME = pytest.mark.parametrize("name", REFERENCES)
 
 
@@ -61,9 +61,12 @@ def test_the_optimum_is_reached(name):
 
 @BY_NAME
 def test_float32_comes_close(name):
-    """1e-3: single precision holds f to 1e-7 of its largest term, and a minimiser to the square root of that."""
+    """1e-3: single precision holds f to 1e-7 of its largest term, and a minimiser to the square root of that.
+
+    tol is the finest that makes sense in float32.
+    """
     reference = REFERENCES[name]
-    found = plica.minimize(reference.fun, reference.start(torch.float32), tol=1e-4)
+    found = plica.minimize(reference.fun, reference.start(torch.float32), tol=1e-5)
     assert found.x.dtype == torch.float32
     assert found.violation <= 1e-3
     assert gap(name, found.f) <= 1e-3
@@ -82,7 +85,7 @@ def test_never_worse_than_a_feasible_start(name, max_steps):
     assert found.f <= parts(reference.fun(reference.start()[None]))[0].item()
 
 
-SOME = ["hs71", "hs43", "hs6", "rosenbrock", "cb2", "maxquad", "theta", "l1_in_ball", "parrott"]
+SOME = ["hs71", "hs43", "hs6", "rosenbrock", "cb2", "shor", "theta", "l1_in_ball", "parrott"]
 
 
 @pytest.mark.parametrize("name", SOME)
