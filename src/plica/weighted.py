@@ -13,15 +13,16 @@ from plica.metrics import Lp
 
 @dataclass(frozen=True, eq=False)
 class WeightedLp:
-    """d(x, x') = ||w (x' - x)||_p, w > 0 of the shape of an image (or one that expands to it); w = inf holds a pixel fixed."""
+    """d(x, x') = ||w (x' - x)||_p, w > 0 of the shape of an image (or one that expands to it); w = inf holds a pixel
+    fixed."""
 
     p: float
     weights: Float[Tensor, "*image"]
 
-    def __init__(self, p: float | str, weights: Tensor):
+    def __init__(self, p: int | float | str, weights: Tensor):
         object.__setattr__(self, "p", Lp(p).p)
         if not bool((weights > 0).all()) or not bool(weights.isfinite().any()):
-            raise ValueError("WeightedLp(weights=...) must be positive, inf for pixels that may not move, and not all inf.")
+            raise ValueError("WeightedLp(weights=...) must be positive, inf for pixels that stay, and not all inf.")
         object.__setattr__(self, "weights", weights)
 
     def __str__(self) -> str:

@@ -1,4 +1,5 @@
-"""The radius attack: exact answers on linear models, budgets, company, masks, and what it says of metrics without a prox."""
+"""The radius attack: exact answers on linear models, budgets, company, masks, and what it says of metrics without a
+prox."""
 
 import math
 
@@ -21,7 +22,21 @@ def attack(model, x, y, question, gradients=100, seed=0, targets=None, bounds=(0
     with torch.no_grad():
         logits = model(x)
     archive = Archive(question.metric, x, y, targets, limit)
-    task = Task(Queries(model, len(x)), archive, x, y, logits, targets, question, limit, gradients, seed, bounds, 64, lambda done: None)
+    task = Task(
+        Queries(model, len(x)),
+        archive,
+        x,
+        y,
+        logits,
+        targets,
+        question,
+        limit,
+        gradients,
+        seed,
+        bounds,
+        64,
+        lambda done: None,
+    )
     return task, radius(task)
 
 
@@ -37,7 +52,12 @@ def linear(classes=4, n=60, images=6, seed=0):
     logits = model(x)
     y = logits.argmax(1)
     others = [[t for t in range(classes) if t != label] for label in y.tolist()]
-    rise = torch.stack([torch.stack([0.1 * (weights[t] - weights[label]) for t in some]) for label, some in zip(y.tolist(), others, strict=True)])
+    rise = torch.stack(
+        [
+            torch.stack([0.1 * (weights[t] - weights[label]) for t in some])
+            for label, some in zip(y.tolist(), others, strict=True)
+        ]
+    )
     gap = torch.stack([logits[i, y[i]] - logits[i, some] for i, some in enumerate(others)])
     return model, x, y, rise, gap
 
@@ -97,9 +117,9 @@ def test_bounds_other_than_zero_and_one(p):
 
 @pytest.mark.parametrize("p", [0.5, 1, 1.5, 2, 8, math.inf])
 def test_a_larger_budget_is_never_worse_and_none_is_exceeded(p):
-    model, x, y = curved()
+    model, x, y = curved(6)
     last = torch.full((len(x),), torch.inf)
-    for gradients in (1, 4, 10, 23, 30, 50, 77, 100, 163):
+    for gradients in (1, 4, 10, 30, 44, 110):
         task, found = attack(model, x, y, MinRadius(Lp(p)), gradients)
         assert (task.archive.distance <= last).all()
         assert (task.queries.gradients == gradients).all()

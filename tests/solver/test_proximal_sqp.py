@@ -9,11 +9,12 @@ from plica.solver.prox import LpProx
 from plica.solver.proximal_sqp import ProximalSQP, Rows
 from plica.solver.rows import take
 
-P = (1, 1.5, 2, 3, 8, math.inf)
+P = (1.0, 1.5, 2.0, 3.0, 8.0, math.inf)
 
 
 def solve(solver: ProximalSQP, margin, low, high, start=None, steps=60):
-    """The least norm among the points with margin >= 0, and the state at the end.  margin(u) -> value (r,), gradient (r, n)."""
+    """The least norm among the points with margin >= 0, and the state at the end.  margin(u) -> value (r,), gradient
+    (r, n)."""
     rows = solver.start(low, high, torch.zeros_like(low) if start is None else start)
     best = torch.full_like(rows.size, torch.inf)
     for _ in range(steps):
@@ -41,7 +42,7 @@ def test_linear_margin_has_radius_margin_over_dual_norm(p):
     torch.testing.assert_close(best, exact, rtol=2e-3, atol=0)
 
 
-@pytest.mark.parametrize("p", [1, 2, math.inf])
+@pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
 def test_box_that_binds(p):
     """Against the exact answer of the box-constrained linear problem, by bisection on the multiplier."""
     g, c = linear()
@@ -90,7 +91,14 @@ def test_kink_is_settled_on():
         return values.gather(1, which[:, None])[:, 0], planes[which]
 
     wide = torch.full((1, 2), 10.0, dtype=torch.float64)
-    best, _ = solve(ProximalSQP(LpProx(2), eta=3.0), margin, -wide, wide, start=torch.tensor([[0.3, 0.0]], dtype=torch.float64), steps=200)
+    best, _ = solve(
+        ProximalSQP(LpProx(2.0), eta=3.0),
+        margin,
+        -wide,
+        wide,
+        start=torch.tensor([[0.3, 0.0]], dtype=torch.float64),
+        steps=200,
+    )
     # (1, 1); within a hundredth, as the planes are averaged and not kept apart
     assert math.sqrt(2) <= float(best) <= 1.01 * math.sqrt(2)
 
@@ -103,7 +111,9 @@ def test_rows_are_strangers_to_the_last_bit(p):
 
     def run(some):
         gs, cs = g[some], c[some]
-        return solve(solver, lambda u: (cs + ((u + u * u) * gs).sum(1), (1 + 2 * u) * gs), -wide[some], wide[some], steps=12)[1].u
+        return solve(
+            solver, lambda u: (cs + ((u + u * u) * gs).sum(1), (1 + 2 * u) * gs), -wide[some], wide[some], steps=12
+        )[1].u
 
     every = run(torch.arange(70))
     for some in ([3], [69, 3], list(range(40, 57)), list(range(69, -1, -1))):
@@ -113,7 +123,7 @@ def test_rows_are_strangers_to_the_last_bit(p):
 def test_residual_vanishes_at_the_answer_and_not_before():
     g, c = linear()
     wide = torch.full_like(g, 100.0)
-    solver = ProximalSQP(LpProx(2))
+    solver = ProximalSQP(LpProx(2.0))
     early = solve(solver, lambda u: (c + (g * u).sum(1), g), -wide, wide, steps=3)[1].residual
     late = solve(solver, lambda u: (c + (g * u).sum(1), g), -wide, wide, steps=60)[1].residual
     assert (early > 1e-2).all()
@@ -123,7 +133,7 @@ def test_residual_vanishes_at_the_answer_and_not_before():
 def test_rows_can_be_taken_apart():
     g, c = linear()
     wide = torch.full_like(g, 100.0)
-    solver = ProximalSQP(LpProx(2))
+    solver = ProximalSQP(LpProx(2.0))
     rows = solver.start(-wide, wide, torch.zeros_like(g))
     solver.step(rows, c, torch.zeros_like(c), g)
     part = take(rows, torch.tensor([4, 1]))

@@ -10,14 +10,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from plica.metrics import Lp, Metric, Unsupported
-from plica.solver.prox import LpProx, clip
-from plica.solver.proximal_sqp import Prox, ProximalSQP
+from plica.solver.prox import LpProx, Work, clip
+from plica.solver.proximal_sqp import ProximalSQP
 from plica.weighted import WeightedLp
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """race, explore: the solver at the image, and from far outside; explore_eta: its trust region over the present radius.
+    """race, explore: the solver at the image, and from far outside; explore_eta: its trust region over the present
+    radius.
 
     A weighted norm is the plain one of u = scale (z - x); pixels with infinite scale stay where they are.
     """
@@ -52,8 +53,10 @@ def has_prox(metric: Metric) -> bool:
 def geometry(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, float]) -> Geometry:
     """Raises Unsupported for a metric without a prox."""
     if not has_prox(metric):
-        raise Unsupported(f"The radius attack keeps the distance whole and needs its prox; {metric} has none. Use method='pwcf', or give "
-                          "the metric the methods norm(u) -> (r,) and prox(u, eta) -> (r, n), u (r, n), eta (r,).")  # fmt: skip
+        raise Unsupported(
+            f"The radius attack keeps the distance whole and needs its prox; {metric} has none. Use method='pwcf', or "
+            "give the metric the methods norm(u) -> (r,) and prox(u, eta) -> (r, n), with u (r, n) and eta (r,)."
+        )
     if not isinstance(metric, Lp | WeightedLp):
         return Geometry(ProximalSQP(_Offered(metric)), ProximalSQP(_Offered(metric)), 0.5, bounds)
     scale = None
@@ -68,13 +71,15 @@ def _settings(p: float, bounds: tuple[float, float]) -> Geometry:
     if p == 2:
         race = ProximalSQP(prox, eta=3.0, grow=1.1, shrink=0.8, trials=3)
         # a heavy ball comes to rest in better minima than averaging does, and takes longer
-        explore = replace(race, grow=1.3, shrink=0.6, decay=1.0, decay_aim=0.75, average=0.0, average_most=0.0, inertia=0.5)
+        plain = replace(race, average=0.0, average_most=0.0, inertia=0.5)
+        explore = replace(plain, grow=1.3, shrink=0.6, decay=1.0, decay_aim=0.75)
         return Geometry(race, explore, 1.0, bounds)
     if p == math.inf:
-        race = ProximalSQP(prox, eta=0.7, near=0.0, far=0.2)
-        return Geometry(race, race, 0.6, bounds)
+        race = ProximalSQP(prox, eta=1.0, near=0.0, far=0.2)
+        return Geometry(race, race, 1.0, bounds)
     if p <= 1:
-        race = ProximalSQP(prox, eta=0.15, grow=1.3, shrink=0.6, decay=0.95, decay_aim=0.7, far=0.2, average=0.6, average_most=0.6)
+        race = ProximalSQP(prox, eta=0.15, grow=1.3, shrink=0.6, decay=0.95, decay_aim=0.7, far=0.2)
+        race = replace(race, average=0.6, average_most=0.6)
         return Geometry(race, race, 0.06, bounds)
     race = ProximalSQP(prox)
     return Geometry(race, race, 0.5, bounds)
@@ -100,6 +105,6 @@ class _Offered:
     def natural(self, n: int) -> float:
         return 1.0
 
-    def apply(self, w: Tensor, eta: Tensor, level: Tensor, low: Tensor, high: Tensor, work: tuple[Tensor, Tensor]) -> None:
+    def apply(self, w: Tensor, eta: Tensor, level: Tensor, low: Tensor, high: Tensor, work: Work) -> None:
         w.copy_(self.metric.prox(w, eta))
         clip(w, low, high)

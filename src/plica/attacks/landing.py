@@ -1,4 +1,5 @@
-"""Towards the image along the ray through the best point, as close to the boundary as can be had, with forward runs only."""
+"""Towards the image along the ray through the best point, as close to the boundary as can be had, with forward runs
+only."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from plica.queries import rounding
 
 
 def land(task: Task, images: Int[Tensor, " i"], forwards: int) -> None:
-    """Shrink the perturbations of the given images by regula falsi on the margin (Illinois); every point tried is offered.
+    """Shrink the perturbations of the given images by regula falsi on the margin (Illinois); every point tried is
+    offered.
 
     The aim is twice the margin that counts, so that float64 agrees.
     """

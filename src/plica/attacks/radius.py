@@ -1,8 +1,9 @@
 """MinRadius for distances that are kept whole (solver/proximal_sqp.py): which classes, which starts, in which order.
 
-One fixed sequence of gradients per image, which does not know the budget: a larger budget goes on where a smaller one stopped.
-First a race of classes, dropped by where their linear models meet the boundary; then, round after round, starts from far outside.
-MaxLoss is answered by the same search: an image is broken at radius r exactly when its radius is at most r.
+One fixed sequence of gradients per image, which does not know the budget: a larger budget goes on where a smaller one
+stopped. First a race of classes, dropped by where their linear models meet the boundary; then, round after round,
+starts from far outside. MaxLoss is answered by the same search: an image is broken at radius r exactly when its radius
+is at most r.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def _answered(task: Task, images: Tensor) -> Tensor:
 
 @dataclass
 class Bunch:
-    """Rows of a search, m for each of some images: row (i, j) at i * images + j. u = scale (z - x) is what the solver moves."""
+    """Rows of a search, m for each of some images: row (i, j) at i * images + j. u = scale (z - x) is what the solver
+    moves."""
 
     place: Int[Tensor, " r"]
     target: Int[Tensor, " r"]
@@ -59,7 +61,7 @@ class Bunch:
     state: Rows
 
 
-class _Spent(Exception):
+class _SpentError(Exception):
     """The budget is spent, or all images are answered."""
 
 
@@ -86,7 +88,7 @@ class _Search:
             self._race()
             while True:
                 self._explore()
-        except _Spent:
+        except _SpentError:
             return
 
     def _race(self) -> None:
@@ -117,7 +119,8 @@ class _Search:
         self._land()
 
     def _region(self) -> Tensor:
-        """Trust regions of starts far outside: in proportion to the present radius; nan, for the solver's own, without one."""
+        """Trust regions of starts far outside: in proportion to the present radius; nan, for the solver's own, without
+        one."""
         reach = torch.where(self.best.isfinite(), self.best, torch.nan)
         return self.shape.explore_eta * self.shape.race.prox.natural(self.x.shape[1]) * reach
 
@@ -180,7 +183,7 @@ class _Search:
         """One model call for all rows; each image pays one gradient per row."""
         images = self._width(rows)
         if not images or self.spent >= self.task.gradients:
-            raise _Spent
+            raise _SpentError
         m = len(rows.place) // images
         if m > self.task.gradients - self.spent:
             m = self.task.gradients - self.spent

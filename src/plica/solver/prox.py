@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+Work = tuple[Tensor, Tensor]  # two scratch tensors (r, n)
 NEWTON = 5  # iterations per call; quadratic from a start within a factor of two of the root
 
 
@@ -19,8 +20,9 @@ NEWTON = 5  # iterations per call; quadratic from a start within a factor of two
 class LpProx:
     """The prox of ||.||_p, p > 0.
 
-    `level` (r,) is what a row remembers from call to call: for l_inf the threshold theta; for p other than 1, 2, inf the norm r of
-    the row's last point, about which ||u||_p is majorised by ||u||_p^p / (p r^(p-1)): separable, and exact where ||u||_p = r.
+    `level` (r,) is what a row remembers from call to call: for l_inf the threshold theta; for p other than 1, 2, inf
+    the norm r of the row's last point, about which ||u||_p is majorised by ||u||_p^p / (p r^(p-1)): separable, and
+    exact where ||u||_p = r.
     """
 
     p: float
@@ -50,10 +52,11 @@ class LpProx:
         return LpProx(q).norm(grad, torch.empty_like(grad))
 
     def natural(self, n: int) -> float:
-        """eta / ||u||_p at which the two terms of the prox weigh alike, for n entries of equal size (p >= 2) or few entries."""
+        """eta / ||u||_p at which the two terms of the prox weigh alike, for n entries of equal size (p >= 2) or few
+        entries."""
         return n ** max(0.0, 1 - 2 / self.p)
 
-    def apply(self, w: Tensor, eta: Tensor, level: Tensor, low: Tensor, high: Tensor, work: tuple[Tensor, Tensor]) -> None:
+    def apply(self, w: Tensor, eta: Tensor, level: Tensor, low: Tensor, high: Tensor, work: Work) -> None:
         """Replace w (r, n) by its prox in the box low <= u <= high, eta (r,); moves level for l_inf; overwrites work.
 
         Exact for separable norms and l_inf; for l_2 the box follows the prox, whose fixed points it leaves as they are.
@@ -73,11 +76,12 @@ class LpProx:
             self._separable(w, eta, level, work[0])
         clip(w, low, high)
 
-    def _threshold(self, w: Tensor, eta: Tensor, level: Tensor, low: Tensor, high: Tensor, work: tuple[Tensor, Tensor]) -> None:
-        """w clipped at theta and the box, where sum (|w| - theta) = eta over the entries that theta holds and the box does not.
+    def _threshold(self, w: Tensor, eta: Tensor, level: Tensor, low: Tensor, high: Tensor, work: Work) -> None:
+        """w clipped at theta and the box, where sum (|w| - theta) = eta over the entries that theta holds and the box
+        does not.
 
-        One step of Michelot's fixed point from the last theta: theta drifts little from call to call, and an error in it is an
-        error in eta alone, which is a trust region.
+        One step of Michelot's fixed point from the last theta: theta drifts little from call to call, and an error in
+        it is an error in eta alone, which is a trust region.
         """
         size, held = work
         torch.abs(w, out=size)
@@ -93,8 +97,8 @@ class LpProx:
     def _separable(self, w: Tensor, eta: Tensor, level: Tensor, work: Tensor) -> None:
         """Entry by entry, t >= 0 of t + eta (t / r)^(p-1) = |w| by Newton's method, then the sign of w.
 
-        The equation is written a u^k + b u = c with k >= 1, convex and rising: Newton from above the root falls onto it.
-        p > 2: u = t / r, k = p - 1;  1 < p < 2: u = (t / r)^(p-1), k = 1 / (p-1).  For p < 1 see _jump.
+        The equation is written a u^k + b u = c with k >= 1, convex and rising: Newton from above the root falls onto
+        it. p > 2: u = t / r, k = p - 1;  1 < p < 2: u = (t / r)^(p-1), k = 1 / (p-1).  For p < 1 see _jump.
         """
         r = level.clamp(min=torch.finfo(w.dtype).tiny)[:, None]
         e = eta[:, None]
@@ -111,8 +115,9 @@ class LpProx:
         torch.copysign(t, w, out=w)
 
     def _jump(self, c: Tensor, weight: Tensor) -> Tensor:
-        """argmin_t (t - c)^2 / 2 + weight t^p / p over t >= 0, for p < 1: 0 up to a threshold, past it the larger root of
-        t + weight t^(p-1) = c, again by Newton's method from above (the closed forms known for p = 1/2 and 2/3 are such roots)."""
+        """argmin_t (t - c)^2 / 2 + weight t^p / p over t >= 0, for p < 1: 0 up to a threshold, past it the larger root
+        of t + weight t^(p-1) = c, again by Newton's method from above (the closed forms known for p = 1/2 and 2/3 are
+        such roots)."""
         p = self.p
         small = (2 * weight * (1 - p) / p) ** (1 / (2 - p))  # the smallest t != 0 that is a minimiser
         t = torch.maximum(c, small)

@@ -1,8 +1,9 @@
 """Proximal SQP: min ||u||  s.t.  m(u) >= 0,  low <= u <= high, the norm and the box kept whole, only m linearised.
 
-From u_k with margin m_k and plane g_k, z solves   min_z ||z|| + |z - u_k|^2 / (2 eta)   s.t.  m_k + g_k.(z - u_k) >= kappa_k
-and the box; by duality z(lam) = clip(prox_{eta ||.||}(u_k + eta lam g_k)) with one multiplier lam >= 0 per row, found by a
-bracketed secant without a model call. Each row of a batch is a problem of its own; the caller evaluates m (ask and tell).
+From u_k with margin m_k and plane g_k, z solves   min_z ||z|| + |z - u_k|^2 / (2 eta)   s.t.  m_k + g_k.(z - u_k) >=
+kappa_k and the box; by duality z(lam) = clip(prox_{eta ||.||}(u_k + eta lam g_k)) with one multiplier lam >= 0 per row,
+found by a bracketed secant without a model call. Each row of a batch is a problem of its own; the caller evaluates m
+(ask and tell).
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plica.solver.prox import clip
+from plica.solver.prox import Work, clip
 from plica.solver.rows import put, take
 
 BLOCK = 32  # rows worked on at a time: their vectors stay in the cache, which is worth a factor of five on a CPU
-PAD = 16  # rows of a block are a multiple of this: kernels treat the last few numbers of a tensor otherwise than the rest
+PAD = 16  # rows of a block are a multiple of this: kernels treat the last numbers of a tensor otherwise than the rest
 TINY = 1e-30
 
 
@@ -26,22 +27,25 @@ TINY = 1e-30
 class Prox(Protocol):
     """What is asked of a norm; prox.LpProx documents each part."""
 
-    remembers_norm: bool
+    @property
+    def remembers_norm(self) -> bool: ...
 
     def norm(self, u: Tensor, work: Tensor) -> Tensor: ...
     def dual(self, grad: Tensor) -> Tensor: ...
     def natural(self, n: int) -> float: ...
-    def apply(self, w: Tensor, eta: Tensor, level: Tensor, low: Tensor, high: Tensor, work: tuple[Tensor, Tensor]) -> None: ...
+    def apply(self, w: Tensor, eta: Tensor, level: Tensor, low: Tensor, high: Tensor, work: Work) -> None: ...
 
 
 @dataclass
 class Rows:
     """The state of r searches. u is the point to evaluate next; `size` is its norm.
 
-    plane: averaged gradient. velocity: of the heavy ball, (r, 0) without one. lam, slope: multiplier and d(plane . z) / d lam.
-    level: memory of the prox. first: |m| at the start. merit, predicted: of the exact penalty at the last point, and at z.
-    estimate: least norm at which the linear model of one of the last three steps meets the boundary. residual: |z - u| / |u|.
-    aim: decay_aim^steps.
+    plane: averaged gradient. velocity: of the heavy ball, (r, 0) without. lam: multiplier. slope: d(plane . z) / d lam.
+    level: memory of the prox. first: |m| at the start. merit, predicted: the exact penalty at the last point, and at z.
+    estimate: least norm at which the linear model of one of the last three steps meets the boundary.
+    residual: |z - u| / |u|, the relative length of the next step: 0 exactly where u solves its own subproblem, which is
+    where it meets the KKT conditions of min ||u|| s.t. m >= kappa in the box, with plane for the gradient of m.
+    aim: weight of near and far in kappa. reached: 1 once a point had m > 0.
     """
 
     low: Float[Tensor, "r n"]
@@ -61,18 +65,22 @@ class Rows:
     estimate: Float[Tensor, " r"]
     residual: Float[Tensor, " r"]
     aim: Float[Tensor, " r"]
+    reached: Float[Tensor, " r"]
     steps: Float[Tensor, " r"]
 
 
 @dataclass(frozen=True)
 class ProximalSQP:
-    """Steps of the method; all hyper-parameters. Lengths are relative to the row's first linear model, margins to its first |m|.
+    """The steps of the method. Lengths are relative to the row's first linear model, margins to its first |m|.
 
-    eta: first trust region, over prox.natural(n) times the length of the first linear step. It grows (shrinks) where the exact
-    penalty ||u|| + 1.5 lam max(-m, 0) fell by more than `good` (less than `bad`) of what was predicted, and decays with time, down to `least`.
-    decay_aim, near, far: kappa_k = decay_aim^k (near min(|m_k|, |m_0|) + far |m_0|) + floor: the boundary is aimed at from beyond.
-    Every step is accepted. average: weight of the old plane in the new one, rising as 1 - patience / (k + 1) to average_most:
-    planes either side of a kink of m are averaged into the one that holds at the kink. inertia: heavy ball on u.
+    eta: first trust region, over prox.natural(n) times the length of the first linear step. It grows (shrinks) where
+    the exact penalty ||u|| + 1.5 lam max(-m, 0) fell by more than `good` (less than `bad`) of what was predicted, and
+    decays with time, down to `least`.
+    decay_aim, near, far: kappa_k = aim_k (near min(|m_k|, |m_0|) + far |m_0|) + floor: the boundary is aimed at from
+    beyond; aim_k falls by decay_aim at each step, but rises by raise_aim after raise_after steps that never passed the
+    boundary. Every step is accepted. average: weight of the old plane in the new one, rising as 1 - patience / (k + 1)
+    to average_most: planes either side of a kink of m are averaged into the one that holds at the kink. inertia: heavy
+    ball on u.
     """
 
     prox: Prox
@@ -85,6 +93,8 @@ class ProximalSQP:
     decay_after: int = 4
     least: float = 3e-3
     decay_aim: float = 0.65
+    raise_aim: float = 3.0
+    raise_after: int = 2
     near: float = 0.1
     far: float = 0.1
     floor: float = 3e-4
@@ -109,7 +119,9 @@ class ProximalSQP:
         rows.aim += 1
         return rows
 
-    def step(self, rows: Rows, margin: Float[Tensor, " r"], noise: Float[Tensor, " r"], grad: Float[Tensor, "r n"]) -> None:
+    def step(
+        self, rows: Rows, margin: Float[Tensor, " r"], noise: Float[Tensor, " r"], grad: Float[Tensor, "r n"]
+    ) -> None:
         """Move rows.u, given m and its gradient there; noise (r,) is the least margin that counts. In place.
 
         The rows of a call have all been stepped before, or none of them.
@@ -136,18 +148,21 @@ class ProximalSQP:
             if len(ours) % PAD:
                 filled = torch.cat([ours, ours.new_zeros(-len(ours) % PAD)])
                 full = take(block, filled)
-                z_size[part] = self._move(full, grad[part][filled], weight[part][filled], rise[part][filled], trials, work)[: len(ours)]
+                told = grad[part][filled], weight[part][filled], rise[part][filled]
+                z_size[part] = self._move(full, *told, trials, work)[: len(ours)]
                 put(block, ours, take(full, ours))
             else:
                 z_size[part] = self._move(block, grad[part], weight[part], rise[part], trials, work)
         rows.merit = old + 1.5 * rows.lam * (-margin).clamp(min=0)
         rows.predicted = z_size
         self._estimate(rows, old, margin, opening)
-        rows.aim *= self.decay_aim
+        rows.reached = torch.maximum(rows.reached, (margin > noise).to(margin))
+        rows.aim *= torch.where((rows.reached > 0) | (rows.steps < self.raise_after), self.decay_aim, self.raise_aim)
         rows.steps += 1
 
     def _open(self, rows: Rows, margin: Tensor, grad: Tensor) -> None:
-        """Scales from the first linear model: the multiplier and length of the shortest step that reaches the boundary."""
+        """Scales from the first linear model: the multiplier and length of the shortest step that reaches the
+        boundary."""
         n = grad.shape[1]
         rows.first = margin.abs().clamp(min=TINY)
         filled = torch.cat([grad, grad[:1].expand(-len(grad) % PAD, n)])
@@ -165,7 +180,8 @@ class ProximalSQP:
         rows.eta = torch.maximum(eta, self.least * self.prox.natural(rows.u.shape[1]) * rows.size)
 
     def _move(self, block: Rows, grad: Tensor, weight: Tensor, rise: Tensor, trials: int, work: Tensor) -> Tensor:
-        """Take the gradient into the plane, find z, and move u; rise is what plane . (z - u) must come to. Returns ||z||."""
+        """Take the gradient into the plane, find z, and move u; rise is what plane . (z - u) must come to. Returns
+        ||z||."""
         z, spare, more = work[:, : len(rise)]
         torch.lerp(block.plane, grad, weight[:, None], out=block.plane)
         torch.mul(block.u, block.plane, out=spare)
@@ -184,10 +200,12 @@ class ProximalSQP:
             block.level.copy_(size)
         return size
 
-    def _solve(self, block: Rows, goal: Tensor, trials: int, z: Tensor, work: tuple[Tensor, Tensor]) -> None:
-        """The multiplier at which plane . z(lam) = goal, and z there: a secant kept inside its bracket, from the last multiplier.
+    def _solve(self, block: Rows, goal: Tensor, trials: int, z: Tensor, work: Work) -> None:
+        """The multiplier at which plane . z(lam) = goal, and z there: a secant kept inside its bracket, from the last
+        multiplier.
 
-        The number of trials is fixed, so that no row waits for another; what is left of the error is mended at the next step.
+        The number of trials is fixed, so that no row waits for another; what is left of the error is mended at the next
+        step.
         """
         lam, slope = block.lam, block.slope
         low, high = torch.zeros_like(lam), torch.full_like(lam, torch.inf)
@@ -209,7 +227,7 @@ class ProximalSQP:
         block.lam.copy_(lam)
         block.slope.copy_(slope)
 
-    def _reach(self, block: Rows, lam: Tensor, z: Tensor, work: tuple[Tensor, Tensor]) -> Tensor:
+    def _reach(self, block: Rows, lam: Tensor, z: Tensor, work: Work) -> Tensor:
         """plane . z(lam), with z(lam) written into z."""
         torch.addcmul(block.u, block.plane, (block.eta * lam)[:, None], out=z)
         self.prox.apply(z, block.eta, block.level, block.low, block.high, work)
@@ -217,7 +235,8 @@ class ProximalSQP:
 
     @staticmethod
     def _estimate(rows: Rows, size: Tensor, margin: Tensor, opening: bool) -> None:
-        """How near the boundary is by the linear model: ||u|| - lam m, since lam is the change of the norm per unit of margin."""
+        """How near the boundary is by the linear model: ||u|| - lam m, since lam is the change of the norm per unit of
+        margin."""
         now = (size - rows.lam * margin).clamp(min=0.5 * size)
         rows.estimate = torch.minimum(now, rows.recent.amin(1))
         # from the start itself the linear model reaches too far to be remembered
