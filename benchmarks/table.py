@@ -2,7 +2,7 @@
 
     python benchmarks/table.py [--gradients 100 300] [--into README.md]
 
-The peer is FMN (Pintor et al. 2021) as foolbox has it, one gradient per step, with as many steps as plica has gradients;
+The peer is FMN (Pintor et al. 2021) as foolbox has it, one gradient per step, as many steps as plica has gradients;
 it exists for l1, l2 and linf. Its points are judged as plica's are: misclassified, inside [0, 1], distance in float64.
 An image without a point counts as infinitely far.
 """

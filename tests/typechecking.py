@@ -1,4 +1,4 @@
-"""The type checker that is on while the tests run: beartype, an int passing for a float as everywhere in Python (PEP 484)."""
+"""The type checker of the tests: beartype, an int passing for a float as everywhere in Python (PEP 484)."""
 
 from beartype import BeartypeConf, beartype
 
