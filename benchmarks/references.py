@@ -17,8 +17,8 @@ import torch
 
 import plica
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.solver.references import INFEASIBLE, REFERENCES, UNBOUNDED, parts
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from solver.references import INFEASIBLE, REFERENCES, UNBOUNDED, parts
 
 # What counts as reached: |f - f*| <= GAP max(1, |f*|) with a largest violation of at most VIOLATION.
 GAP, VIOLATION = 1e-4, 1e-5

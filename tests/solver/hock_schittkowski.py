@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf, sqrt
 
-from tests.solver.collection import Fun, Reference, box, join
+from solver.collection import Fun, Reference, box, join
 
 HOCK_SCHITTKOWSKI: list[Reference] = []
 

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from math import cos, pi, sqrt
 
 import torch
-from tests.solver.collection import Fun, Reference, box, join, largest
-from tests.solver.hock_schittkowski import rosen_suzuki, wong
+
+from solver.collection import Fun, Reference, box, join, largest
+from solver.hock_schittkowski import rosen_suzuki, wong
 
 NONSMOOTH: list[Reference] = []
 LUKSAN, HAARALA = "Luksan, Vlcek 2000", "Haarala, Miettinen, Makela 2004"

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from tests.solver.collection import Hopeless, Reference, box, join, parts, violation
-from tests.solver.hock_schittkowski import HOCK_SCHITTKOWSKI
-from tests.solver.nonsmooth import NONSMOOTH
+from solver.collection import Hopeless, Reference, box, join, parts, violation
+from solver.hock_schittkowski import HOCK_SCHITTKOWSKI
+from solver.nonsmooth import NONSMOOTH
 
 __all__ = ["INFEASIBLE", "REFERENCES", "UNBOUNDED", "Hopeless", "Reference", "parts", "violation"]
 

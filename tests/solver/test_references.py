@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from jaxtyping import Float
-from tests.solver.references import INFEASIBLE, REFERENCES, UNBOUNDED, Reference, parts, violation
 from torch import Tensor
 
 import plica
 from plica.solver import Stop
+from solver.references import INFEASIBLE, REFERENCES, UNBOUNDED, Reference, parts, violation
 
 GAP, VIOLATION = 1e-4, 1e-5  # what counts as reached, as in benchmarks/references.py
 EVALUATIONS = 2000  # twice what the hardest may need, fifty times the median; a failed line search spends forty
