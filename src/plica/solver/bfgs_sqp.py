@@ -16,8 +16,8 @@ from plica.solver import penalty
 from plica.solver.linesearch import Search, Verdict, WeakWolfe
 from plica.solver.memory import Dense, Limited
 from plica.solver.problem import Evaluation, Problem
-from plica.solver.rows import join, put, take
-from plica.solver.stationarity import Samples, Stationarity
+from plica.solver.rows import bmm, dot, join, put, take
+from plica.solver.stationarity import Samples, Stationarity, length
 from plica.solver.status import Stop
 from plica.solver.steering import Steering
 
@@ -65,6 +65,7 @@ class State:
     x: Float[Tensor, "r n"]
     at: Evaluation
     mu: Float[Tensor, " r"]
+    w: Float[Tensor, "r k"]  # multipliers (mu, lam) of the direction
     d: Float[Tensor, "r n"]
     search: Search
     memory: Dense | Limited
@@ -125,7 +126,7 @@ class BFGSSQP:
         grads = x.new_zeros(r, k, x.shape[1])
         return State(
             row=rows, x=x, at=Evaluation(x.new_zeros(r, k), grads, problem.equalities), mu=zero + self.mu,
-            d=torch.zeros_like(x), search=self.search.start(zero + torch.inf, zero),
+            w=x.new_zeros(r, k), d=torch.zeros_like(x), search=self.search.start(zero + torch.inf, zero),
             memory=self._memory(r, x), samples=Samples.start(r, self.measure.keep, grads),
             best=Best(x.clone(), zero + torch.inf, zero + torch.inf), rung=count.clone(), steps=count.clone(),
             evaluations=count.clone(), stationarity=zero + torch.inf, landmark=zero + torch.inf, since=count.clone(),
@@ -169,8 +170,7 @@ class BFGSSQP:
 
     def _accept(self, live: State, rows: Tensor, x: Tensor, at: Evaluation) -> None:
         """Learn from the step to x and choose the next direction."""
-        mu = live.mu[rows]
-        y = penalty.gradient(at, mu).sub_(penalty.gradient(take(live.at, rows), mu))
+        y = self._change(live, rows, x, at)
         products = live.memory.learn(rows, x - live.x[rows], y, at.grads)
         live.samples.add(rows, x, at.grads)
         live.x[rows] = x
@@ -184,25 +184,47 @@ class BFGSSQP:
         self._aim(live, rows, at, products)
         self._judge(live, rows, at)
 
+    @staticmethod
+    def _change(live: State, rows: Tensor, x: Tensor, at: Evaluation) -> Float[Tensor, "r n"]:
+        """The change y of the Lagrangian's gradient, with the multipliers of the step, damped (Powell 1978) so that s.y > 0.
+
+        The penalty's own gradient jumps where a constraint becomes active; the QP knows of that kink, so H need not learn it. For the
+        damping B s = -t (w G) is at hand, as the step is s = -t H (w G).
+        """
+        w = live.w[rows, None]
+        old = bmm(w, live.at.grads[rows])[:, 0]
+        y, s = bmm(w, at.grads)[:, 0] - old, x - live.x[rows]
+        Bs = -(live.search.t[rows, None]) * old
+        sy, sBs = dot(s, y), dot(s, Bs)
+        theta = torch.where(sy < 0.2 * sBs, 0.8 * sBs / (sBs - sy), 1.0)[:, None]
+        return torch.lerp(Bs, y, theta)
+
     def _aim(self, live: State, rows: Tensor, at: Evaluation, products=None) -> None:
-        """The direction by steering, and a search along it; `products` of the gradients, where they are known already."""
+        """The direction by steering, and a search along it; `products` of the gradients, where they are known already.
+
+        The measure of stationarity for the present gradient alone comes with it, per unit of mu: where mu has become small, any
+        direction is short, however far the objective is from its minimum.
+        """
         P, parts = products or live.memory.products(rows, at.grads)
-        w, mu = self.steering(at.c.double(), at.equalities, P.double(), live.mu[rows].double())
-        live.mu[rows] = mu.to(live.mu)
+        w, mu = self.steering(at.c.double(), at.equalities, P.double(), live.mu[rows].double(), self.tol)
+        live.stationarity[rows] = (length(P.double(), w) / mu.clamp(max=1)).to(live.stationarity)
+        live.mu[rows], live.w[rows] = mu.to(live.mu), w.to(live.w)
         self._search(live, rows, at, live.memory.combine(rows, -w.to(live.mu), at.grads, parts))
 
     def _search(self, live: State, rows: Tensor, at: Evaluation, d: Tensor) -> None:
-        """A search along d, whose length is the measure of stationarity (Eq. 30) for the present gradient alone."""
+        """A search along d, which tries the unit step first; the very first, as H knows nothing yet, no more than the size of x."""
         mu = live.mu[rows]
-        put(live.search, rows, self.search.start(penalty.value(at, mu), penalty.slope(at, d, mu)))
+        reach = torch.linalg.vector_norm(live.x[rows], dim=1).clamp(min=1) / torch.linalg.vector_norm(d, dim=1)
+        t = torch.where(live.steps[rows] <= 1, reach.clamp(max=1), 1.0)
+        put(live.search, rows, self.search.start(penalty.value(at, mu), penalty.slope(at, d, mu), t))
         live.d[rows] = d
-        live.stationarity[rows] = torch.linalg.vector_norm(d, dim=1)
 
     def _judge(self, live: State, rows: Tensor, at: Evaluation) -> None:
         """Stop rows that are stationary, or that no longer progress; lower mu of rows stationary at an infeasible point."""
         self._measure(live, rows, at)
         violation = at.violations.amax(1) if at.c.shape[1] else torch.zeros_like(at.f)
-        flat, feasible = live.stationarity[rows] <= self.tol, violation <= self.tol
+        feasible = violation <= self.tol
+        flat = live.stationarity[rows] <= torch.where(feasible, self.tol, self.tol / live.mu[rows].clamp(max=1))
         found = live.best.violation[rows] <= self.tol
         for which, why in (
             (flat & feasible, Stop.STATIONARY),
@@ -223,20 +245,23 @@ class BFGSSQP:
         many = ((live.stationarity[rows] > self.tol) & (near.sum(1) > 1)).nonzero()[:, 0]
         if len(many):
             some = rows[many]
-            found = self.measure(take(at, many), take(live.samples, some), near[many], live.mu[some], live.memory, some)
-            live.stationarity[some] = torch.minimum(live.stationarity[some], found)
+            found, _ = self.measure(take(at, many), take(live.samples, some), near[many], live.mu[some], live.memory, some)
+            live.stationarity[some] = torch.minimum(live.stationarity[some], found / live.mu[some].clamp(max=1))
 
     def _contradicted(self, live: State, rows: Tensor, at: Evaluation) -> None:
-        """Rows stationary for phi at an infeasible point: infeasible if also stationary for the violation alone, else mu falls."""
-        P, parts = live.memory.products(rows, at.grads)
-        w, _ = self.steering(at.c.double(), at.equalities, P.double(), torch.zeros_like(at.f).double())
-        away = torch.linalg.vector_norm(live.memory.combine(rows, w.to(at.f), at.grads, parts), dim=1)
-        live.stop[rows[away <= self.tol]] = STOPS.index(Stop.INFEASIBLE)
-        live.mu[rows] *= 0.1
-        self._aim(live, rows, at)
+        """Rows stationary for phi at an infeasible point whose violation no direction lowers by much: infeasible if stationary for
+        the violation alone, too; else the objective weighs too much."""
+        P = live.memory.products(rows, at.grads)[0].double()
+        w, hope = self.steering.best(at.c.double(), at.equalities, P)
+        hopeless = hope < self.steering.c_viol
+        live.stop[rows[hopeless & (length(P, w) <= self.tol)]] = STOPS.index(Stop.INFEASIBLE)
+        if bool(hopeless.any()):
+            live.mu[rows[hopeless]] *= 0.1
+            self._aim(live, rows[hopeless], take(at, hopeless.nonzero()[:, 0]))
 
     def _fall_back(self, live: State, rows: Tensor, x: Tensor, trial: Evaluation) -> None:
-        """The ladder when a search fails: forget the Hessian, then steepest descent of phi, then stop.
+        """The ladder when a search fails: forget the Hessian and descend over the gradients nearby (Burke et al. 2020), then
+        steepest descent of phi, then stop.
 
         The trial at which the search failed lies across a kink, as a rule: its gradient is worth a sample.
         """
@@ -247,10 +272,23 @@ class BFGSSQP:
         self._aim(live, rows, at)
         self._judge(live, rows, at)
         live.stop[rows[(live.rung[rows] > 2) & (live.stop[rows] == RUNNING)]] = STOPS.index(Stop.LINE_SEARCH)
-        steep = (live.rung[rows] == 2).nonzero()[:, 0]
-        if len(steep):
-            part = take(at, steep)
-            self._search(live, rows[steep], part, -penalty.gradient(part, live.mu[rows[steep]]))
+        for rung, direction in ((1, self._hull), (2, self._steepest)):
+            some = (live.rung[rows] == rung).nonzero()[:, 0]
+            if len(some):
+                part = take(at, some)
+                self._search(live, rows[some], part, direction(live, rows[some], part))
+
+    def _hull(self, live: State, rows: Tensor, at: Evaluation) -> Float[Tensor, "r n"]:
+        """d of Eq. (30) over the samples nearby; without samples, the direction that is there."""
+        if self.measure.keep < 2:
+            return live.d[rows]
+        near = self.measure.near(take(live.samples, rows), live.x[rows])
+        return -self.measure(at, take(live.samples, rows), near, live.mu[rows], live.memory, rows)[1]
+
+    @staticmethod
+    def _steepest(live: State, rows: Tensor, at: Evaluation) -> Float[Tensor, "r n"]:
+        live.w[rows] = penalty.weights(at, live.mu[rows])
+        return -penalty.gradient(at, live.mu[rows])
 
     def _run_away(self, live: State, rows: Tensor, x: Tensor, trial: Evaluation) -> None:
         """phi falls without end along d: so does f, if the points are feasible; else the objective weighs too much."""

@@ -39,7 +39,7 @@ class Search:
 
 @dataclass(frozen=True)
 class WeakWolfe:
-    """c1: sufficient decrease; c2: curvature; tries: evaluations until a bracketed search fails; doublings: until an open one does."""
+    """c1: sufficient decrease; c2: curvature; tries: evaluations until a bracketed search fails, not counting doublings; doublings: until an open one does."""
 
     c1: float = 1e-4
     c2: float = 0.5
@@ -50,11 +50,11 @@ class WeakWolfe:
         if not 0 < self.c1 < self.c2 < 1:
             raise ValueError(f"WeakWolfe needs 0 < c1 < c2 < 1, got c1={self.c1}, c2={self.c2}.")
 
-    def start(self, phi: Float[Tensor, " r"], slope: Float[Tensor, " r"]) -> Search:
-        """A search from phi(0) and phi'(0) that tries the unit step first."""
+    def start(self, phi: Float[Tensor, " r"], slope: Float[Tensor, " r"], t: Float[Tensor, " r"] | float = 1.0) -> Search:
+        """A search from phi(0) and phi'(0) that tries the step t first."""
         zero = torch.zeros_like(phi)
         count = torch.zeros_like(phi, dtype=torch.long)
-        return Search(zero + 1, zero, zero + torch.inf, phi, slope, count, count)
+        return Search(zero + t, zero, zero + torch.inf, phi, slope, count, count.clone())
 
     def step(self, s: Search, phi: Float[Tensor, " r"], slope: Float[Tensor, " r"]) -> Search:
         """The search after phi(t) and phi'(t) were seen. A value that is not finite counts as an upper end."""
@@ -66,10 +66,12 @@ class WeakWolfe:
         lo = torch.where(low_enough & ~flat_enough, s.t, s.lo)
         t = torch.where(hi.isinf(), 2 * s.t, (lo + hi) / 2)
         tries = s.tries + 1
-        verdict = torch.where(low_enough & flat_enough, int(Verdict.ACCEPTED), int(Verdict.TRYING))
+        # a direction that does not descend has failed before it began; the first search, from phi = inf, takes any step
+        descends = (s.slope < 0) | s.phi.isinf()
+        verdict = torch.where(low_enough & flat_enough & descends, int(Verdict.ACCEPTED), int(Verdict.TRYING))
         trying = verdict == Verdict.TRYING
         # a bracket that t cannot split any more has failed, however few tries it took
-        spent = (tries >= self.tries) | (t <= lo) | (t >= hi)
-        verdict = torch.where(trying & hi.isfinite() & spent, int(Verdict.FAILED), verdict)
+        spent = (tries >= self.tries + hi.clamp(min=1).log2()) | (t <= lo) | (t >= hi)
+        verdict = torch.where(trying & ((hi.isfinite() & spent) | ~descends), int(Verdict.FAILED), verdict)
         verdict = torch.where(trying & hi.isinf() & (tries >= self.doublings), int(Verdict.NO_UPPER_END), verdict)
         return Search(t, lo, hi, s.phi, s.slope, tries, verdict)

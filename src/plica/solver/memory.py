@@ -52,10 +52,10 @@ class Dense:
         sy, H = dot(s, y), self.H[rows]
         first = (sy / dot(y, y))[:, None, None] * torch.eye(s.shape[1], dtype=s.dtype, device=s.device)
         H = torch.where(self.fresh[rows][:, None, None], first, H)
-        Hy = bmm(H, y[:, :, None])[:, :, 0]
-        cross = Hy[:, :, None] * s[:, None]
-        H = H - (cross + cross.transpose(1, 2)) / sy[:, None, None]
-        self.H[rows] = H + ((1 + dot(y, Hy) / sy) / sy)[:, None, None] * (s[:, :, None] * s[:, None])
+        # as a product, which rounding leaves positive definite where the expanded sum may not be
+        V = torch.eye(s.shape[1], dtype=s.dtype, device=s.device) - s[:, :, None] * y[:, None] / sy[:, None, None]
+        H = bmm(bmm(V, H), V.transpose(1, 2)) + s[:, :, None] * s[:, None] / sy[:, None, None]
+        self.H[rows] = (H + H.transpose(1, 2)) / 2
         self.fresh[rows] = False
 
     def products(self, rows: Int[Tensor, " s"], G: Float[Tensor, "s k n"]) -> tuple[Float[Tensor, "s k k"], Tensor]:

@@ -65,19 +65,19 @@ def interior_point(
     simplex: 0/1 marks of unknowns whose sum is held at 1 (they start at equal shares, which must lie inside the box).
     A row that has converged is left alone, so that its answer does not depend on the other rows.
     """
-    scale = Q.diagonal(dim1=1, dim2=2).amax(1).clamp(min=1e-300)
+    scale = torch.maximum(Q.diagonal(dim1=1, dim2=2).amax(1), q.abs().amax(1)).clamp(min=1e-300)
     Q, q = Q / scale[:, None, None], q / scale[:, None]
     z = (lo + hi) / 2
     if simplex is not None:
         z = torch.where(simplex > 0, 1 / simplex.sum(), z)
+    s, u = z - lo, hi - z
     a, b = torch.ones_like(q), torch.ones_like(q)  # multipliers of z >= lo and of z <= hi
     nu = torch.zeros_like(q[:, 0])
     normal = torch.zeros_like(q) if simplex is None else simplex.expand_as(q)
     for _ in range(steps):
-        s, u = z - lo, hi - z
         gap = ((a * s).sum(1) + (b * u).sum(1)) / (2 * q.shape[1])
         residual = (Q * z[:, None]).sum(2) - q - a + b - nu[:, None] * normal
-        done = (gap < 1e-15) & (residual.abs().amax(1) < 1e-12)
+        done = (gap < 1e-14) & (residual.abs().amax(1) < 1e-10)
         if bool(done.all()):
             break
         factor = torch.linalg.cholesky_ex(Q + torch.diag_embed(a / s + b / u))[0]
@@ -86,18 +86,22 @@ def interior_point(
             right = -residual + (target - a * s - da_ds) / s - (target - b * u - db_du) / u
             dz = torch.cholesky_solve(torch.stack([right, normal], 2), factor)
             lift = (normal * dz[:, :, 0]).sum(1) / (normal * dz[:, :, 1]).sum(1).clamp(min=1e-300)
-            dnu = -lift
             dz = dz[:, :, 0] - lift[:, None] * dz[:, :, 1] if simplex is not None else dz[:, :, 0]
-            return dz, dnu, (target - a * s - da_ds - a * dz) / s, (target - b * u - db_du + b * dz) / u
+            return dz, -lift, (target - a * s - da_ds - a * dz) / s, (target - b * u - db_du + b * dz) / u
 
         dz, _, da, db = newton(0.0, 0.0, 0.0)
         t = _longest(s, dz, u, -dz, a, da, b, db)
         ahead = (((a + t * da) * (s + t * dz)).sum(1) + ((b + t * db) * (u - t * dz)).sum(1)) / (2 * q.shape[1])
         target = ((ahead / gap.clamp(min=1e-300)) ** 3 * gap)[:, None]
         dz, dnu, da, db = newton(target, da * dz, -db * dz)
-        t = torch.where(done[:, None], 0.0, 0.995 * _longest(s, dz, u, -dz, a, da, b, db))
-        z, nu, a, b = z + t * dz, nu + t[:, 0] * dnu, a + t * da, b + t * db
-    return z
+        t = 0.995 * _longest(s, dz, u, -dz, a, da, b, db)
+        # rounding ends a row: what it has is as good as it gets
+        halt = done | ~(dz.sum(1) + da.sum(1) + db.sum(1)).isfinite()
+        z, s, u, a, b = (
+            torch.where(halt[:, None], old, old + t * d) for old, d in ((z, dz), (s, dz), (u, -dz), (a, da), (b, db))
+        )
+        nu = torch.where(halt, nu, nu + t[:, 0] * dnu)
+    return torch.minimum(torch.maximum(z, lo), hi)
 
 
 def _longest(*pairs: Tensor) -> Float[Tensor, "r 1"]:

@@ -1,4 +1,7 @@
-"""How far a point is from being stationary for the penalty: the smallest |H (G sigma + J lam)| over nearby gradients, Eq. (29-30).
+"""How far a point is from being stationary for the penalty: the shortest d = H (G sigma + J lam) over nearby gradients, Eq. (29-30).
+
+Its length is taken in the norm of the Hessian, sqrt(d H^-1 d), whose square is twice the decrease that the model promises: in the
+plain norm every d is short where H is small, stationary or not, and long where H is large.
 
 Away from kinks one gradient tells; near a kink gradients from several sides are needed, as in gradient sampling (Burke et al.
 2020). The samples are gradients of recent iterates within a small distance of the present one.
@@ -52,8 +55,8 @@ class Stationarity:
 
     def __call__(
         self, at: Evaluation, samples: Samples, near: Bool[Tensor, "r l"], mu: Float[Tensor, " r"], memory, rows: Int[Tensor, " r"]
-    ) -> Float[Tensor, " r"]:
-        """|d| of Eq. (30) for the given rows of the memory.
+    ) -> tuple[Float[Tensor, " r"], Float[Tensor, "r n"]]:
+        """The length of d of Eq. (30), and d, for the given rows of the memory.
 
         A sample that is not near is replaced by the present gradient, which adds nothing new to the hull.
         """
@@ -62,10 +65,10 @@ class Stationarity:
         k = grads.shape[2]
         grads = grads.transpose(1, 2).reshape(r, k * l, -1)
         P, parts = memory.products(rows, grads)
-        z = self._multipliers(at, P.double(), mu.double(), l)
-        w = z.to(grads.dtype)
+        P = P.double()
+        w = self._multipliers(at, P, mu.double(), l)
         w[:, :l] *= mu[:, None]
-        return torch.linalg.vector_norm(memory.combine(rows, w, grads, parts), dim=1)
+        return length(P, w).to(mu), memory.combine(rows, w.to(mu), grads, parts)
 
     @staticmethod
     def _multipliers(at: Evaluation, P: Tensor, mu: Tensor, l: int) -> Tensor:
@@ -83,3 +86,9 @@ class Stationarity:
         # the simplex bounds sigma already; a wider box keeps its vertices away from the wall of the box
         hi[:, :l] = 2
         return interior_point(P * scale[:, :, None] * scale[:, None], q, lo, hi, simplex)
+
+
+def length(P: Float[Tensor, "r k k"], w: Float[Tensor, "r k"]) -> Float[Tensor, " r"]:
+    """sqrt(d H^-1 d) of d = H (w G), from the products P = G H G'; inf where rounding has made it negative."""
+    square = (w * (P * w[:, None]).sum(2)).sum(1)
+    return torch.where(square >= 0, square, torch.inf).sqrt()

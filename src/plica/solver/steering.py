@@ -29,12 +29,12 @@ class Steering:
                 raise ValueError(f"Steering({name}=...) must lie in (0, 1), got {getattr(self, name)}.")
 
     def __call__(
-        self, c: Float[Tensor, "r m"], equalities: int, P: Float[Tensor, "r k k"], mu: Float[Tensor, " r"]
+        self, c: Float[Tensor, "r m"], equalities: int, P: Float[Tensor, "r k k"], mu: Float[Tensor, " r"], tol: float
     ) -> tuple[Float[Tensor, "r k"], Float[Tensor, " r"]]:
         """Weights (mu, lam) of the gradients in -H^-1 d, and the new mu.
 
         mu falls by c_mu until the linear model of the violation (27) falls by at least c_viol of what the best
-        direction for it (mu = 0) could do; rows where nothing can be done, or all is done already, keep theirs.
+        direction for it (mu = 0) could do; rows where nothing can be done keep theirs, as do rows feasible to `tol`.
         """
         model = _Model(c, equalities, P)
         w = model.weights(mu)
@@ -42,7 +42,7 @@ class Steering:
             return w, mu
         violation = model.violation(torch.zeros_like(w))
         reduced = violation - model.violation(w)
-        short = (reduced < self.c_viol * violation).nonzero()[:, 0]
+        short = ((reduced < self.c_viol * violation) & (violation > tol)).nonzero()[:, 0]
         if len(short) == 0:
             return w, mu
         part = _Model(c[short], equalities, P[short])
@@ -58,6 +58,12 @@ class Steering:
             open_ = open_ & (violation[short] - part.violation(w_trial) < aim)
         mu[short] = trial
         return w, mu
+
+    def best(self, c: Float[Tensor, "r m"], equalities: int, P: Float[Tensor, "r k k"]) -> tuple[Float[Tensor, "r k"], Float[Tensor, " r"]]:
+        """The weights of the best direction for the violation alone (mu = 0), and the share of the violation that it should remove."""
+        model = _Model(c, equalities, P)
+        w = model.weights(torch.zeros_like(c[:, 0]))
+        return w, 1 - model.violation(w) / model.violation(torch.zeros_like(w)).clamp(min=torch.finfo(c.dtype).tiny)
 
 
 @dataclass(frozen=True)
