@@ -42,7 +42,7 @@ def test_radius_below_one(p):
     assert_radius(ask(case, MinRadius(Lp(p))), case.radius(p), above=1e-2)
 
 
-@pytest.mark.parametrize("p", P)
+@pytest.mark.parametrize("p", [1, 2, math.inf])
 def test_a_third_of_the_budget_is_within_a_few_percent(p):
     case = linear()
     assert_radius(ask(case, MinRadius(Lp(p)), gradients=30), case.radius(p), above=0.05)
@@ -54,8 +54,10 @@ def test_float64_comes_closer():
     assert_radius(ask(case, MinRadius(Lp(2))), case.radius(2), above=2e-4)
 
 
-@pytest.mark.parametrize("loss", ["margin", "ce", "dlr"])
-@pytest.mark.parametrize("p", P)
+BALLS = [("margin", p) for p in P] + [(loss, p) for loss in ("ce", "dlr") for p in (1, 2, math.inf)]
+
+
+@pytest.mark.parametrize(("loss", "p"), BALLS)
 def test_ball(p, loss):
     """Each image with its own radius: a twentieth more than is needed, or a thirtieth less."""
     case = linear(classes=3)  # which the DLR loss needs
@@ -177,14 +179,14 @@ QUESTIONS = (*(MinRadius(Lp(p)) for p in (1, 2, "inf")), MaxLoss(Lp(2), 0.01), M
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=str)
-@pytest.mark.parametrize("gradients", [2, 7, 23, 60, 163])
+@pytest.mark.parametrize("gradients", [2, 23, 100])
 def test_no_gradient_beyond_the_budget_and_all_of_them_counted(question, gradients):
-    case = linear(b=3)
+    case = linear(b=2)
     counted = Counted(case.model)
     together = plica.attack(counted, case.x, case.y, question, method="pwcf", gradients=gradients)
     assert counted.ledger.gradients == int(together.gradients.sum())
     assert (together.gradients <= gradients).all()
-    for i in range(3):
+    for i in range(2):
         counted = Counted(case.model)
         alone = plica.attack(counted, case.x[[i]], case.y[[i]], question, method="pwcf", gradients=gradients)
         assert counted.ledger.gradients == int(alone.gradients) <= gradients
