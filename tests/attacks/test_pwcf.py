@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from tests.counting import Counted
-from tests.linear import linear
 
 import plica
+from counting import Counted
+from linear import linear
 from plica import Lp, MaxLoss, MinRadius, Status
 from plica.losses import margin
 
