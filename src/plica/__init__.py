@@ -6,5 +6,18 @@ from plica.metrics import Lp, Unsupported
 from plica.questions import MaxLoss, MinRadius
 from plica.result import Result
 from plica.solver import minimize
+from plica.weighted import WeightedLp
 
-__all__ = ["Lp", "MaxLoss", "MinRadius", "Progress", "Result", "Status", "Unsupported", "attack", "methods", "minimize"]
+__all__ = [
+    "Lp",
+    "MaxLoss",
+    "MinRadius",
+    "Progress",
+    "Result",
+    "Status",
+    "Unsupported",
+    "WeightedLp",
+    "attack",
+    "methods",
+    "minimize",
+]

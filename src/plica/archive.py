@@ -17,7 +17,14 @@ class Archive:
     x_adv (b, *image), distance (b,) (inf where there is none), margin (b,).
     """
 
-    def __init__(self, metric: Metric, x: Float[Tensor, "b *image"], y: Int[Tensor, " b"], targets: Targets, radius: Float[Tensor, " b"] | None):
+    def __init__(
+        self,
+        metric: Metric,
+        x: Float[Tensor, "b *image"],
+        y: Int[Tensor, " b"],
+        targets: Targets,
+        radius: Float[Tensor, " b"] | None,
+    ):
         self.metric, self.x, self.y, self.targets, self.radius = metric, x, y, targets, radius
         self.x_adv = x.clone()
         self.distance = x.new_full((len(x),), torch.inf)

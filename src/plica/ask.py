@@ -12,10 +12,9 @@ from torch import Tensor
 
 from plica import checks
 from plica.archive import Archive
-from plica.attacks import ATTACKS, AUTO
-from plica.attacks.finish import finish
+from plica.attacks import ATTACKS
 from plica.attacks.task import Found, Status, Task
-from plica.judge import Judge, Verdict, in_float64
+from plica.judge import Judge, in_float64
 from plica.losses import Targets, margin
 from plica.queries import Queries, rounding
 from plica.questions import Question
@@ -27,7 +26,8 @@ VECTORS = 64  # of image size that one row of a search holds
 
 @dataclass(frozen=True)
 class Progress:
-    """Images done of total, gradients spent so far on all, median distance of the images with a point so far (nan before)."""
+    """Images done of total, gradients spent so far on all, median distance of the images with a point so far (nan
+    before)."""
 
     done: int
     total: int
@@ -37,7 +37,7 @@ class Progress:
 
 def methods() -> tuple[str, ...]:
     """The names that `method` takes."""
-    return ("auto", *ATTACKS)
+    return tuple(ATTACKS)
 
 
 def attack(
@@ -57,23 +57,24 @@ def attack(
     """Ask `question` of `model` for every image x (b, *image) with label y (b,), and have the answers judged.
 
     model: any callable (b, *image) -> (b, classes) logits; a module is run in eval mode and its mode restored.
-    gradients: budget per image; at most a fifth as many forward runs come on top. An image that is misclassified from the start costs one
+    gradients: budget per image; at most a fifth as many forward runs come on top. An image that is misclassified from
+        the start costs one
         forward run, has distance 0 and x_adv = x.
     seed: the answer for an image depends on it and on the image alone, not on its company or the batch size.
     batch_size: searches that are solved side by side; chosen by the memory they take when not given.
     targets: None for "any other class", or (b,) the only class that counts as a success.
     on_progress: called now and then with a Progress.
 
-    Raises ValueError or TypeError before any work, with a sentence that says what to do; Unsupported where the method cannot treat
-    the metric. Images at which the model is not finite end with a status, and the others still arrive.
+    Raises ValueError or TypeError before any work, with a sentence that says what to do; Unsupported where the method
+    cannot treat the metric. Images at which the model is not finite end with a status, and the others still arrive.
     """
     radius = checks.arguments(x, y, question, method, gradients, seed, batch_size, bounds, targets)
     checks.metric(question.metric, x)
     x, y = x.detach(), y.detach()
     size = batch_size or max(16, min(256, FLOATS // (VECTORS * max(1, x[0].numel()))))
-    with _eval_mode(model):
+    with _Evaluating(model):
         ask = _Asked(model, x, y, question, radius, targets, bounds, gradients, seed, size, on_progress)
-        return ask.answer(ATTACKS[AUTO if method == "auto" else method])
+        return ask.answer(ATTACKS[method])
 
 
 class _Asked:
@@ -92,12 +93,19 @@ class _Asked:
         m = margin(logits, self.y, self.targets)
         finite = logits.isfinite().all(1)
         wrong = finite & (m > rounding(logits))
-        verdict = Verdict(wrong, m.double(), torch.where(wrong, 0.0, torch.inf).double(),
-                          torch.where(wrong, 0, (-m).clamp(min=0)).double(), logits.argmax(1))  # fmt: skip
-        status = [Status.MISCLASSIFIED if w else Status.NOT_FINITE for w in wrong.tolist()]
-        result = Result(x.clone(), wrong, verdict.distance, verdict.violation, torch.full_like(verdict.distance, torch.nan),
-                        first.gradients.to(x.device), first.forwards.to(x.device), verdict.margin, verdict.prediction,
-                        torch.zeros_like(verdict.distance), status)  # fmt: skip
+        result = Result(
+            x_adv=x.clone(),
+            success=wrong,
+            distance=torch.where(wrong, 0.0, torch.inf).double(),
+            violation=torch.where(wrong, 0, (-m).clamp(min=0)).double(),
+            stationarity=torch.full_like(m, torch.nan).double(),
+            gradients=first.gradients.to(x.device),
+            forwards=first.forwards.to(x.device),
+            margin=m.double(),
+            prediction=logits.argmax(1),
+            seconds=torch.zeros_like(m).double(),
+            status=[Status.MISCLASSIFIED if w else Status.NOT_FINITE for w in wrong.tolist()],
+        )
         rows = (finite & ~wrong).nonzero()[:, 0]
         if len(rows):
             self._solve(method, rows, logits[rows], result)
@@ -109,7 +117,6 @@ class _Asked:
         """Attack the given images and write what the judge finds into `result`."""
         task = self._task(rows, logits)
         found = method(task)
-        finish(task, forwards=self.gradients // 5 - 3)
         allowed = self.gradients // 5 - int(task.queries.forwards.max()) - 2
         fine = in_float64(self.model, task.x) if allowed > 0 else None
         judge = Judge(task.queries, fine, self.question.metric, task.x, task.y, task.targets, task.radius, self.bounds)
@@ -131,8 +138,21 @@ class _Asked:
         radius = None if self.radius is None else self.radius[rows]
         queries = Queries(self.model, len(rows), self.size)
         archive = Archive(self.question.metric, x, y, targets, radius)
-        return Task(queries, archive, x, y, logits, targets, self.question, radius, self.gradients, self.seed, self.bounds,
-                    self.size, self._notifier(queries, archive))  # fmt: skip
+        return Task(
+            queries=queries,
+            archive=archive,
+            x=x,
+            y=y,
+            logits=logits,
+            targets=targets,
+            question=self.question,
+            radius=radius,
+            gradients=self.gradients,
+            seed=self.seed,
+            bounds=self.bounds,
+            batch_size=self.size,
+            notify=self._notifier(queries, archive),
+        )
 
     def _notifier(self, queries: Queries, archive: Archive) -> Callable[[int], None]:
         done_before = len(self.x) - len(archive.x)
@@ -146,7 +166,7 @@ class _Asked:
         return notify
 
 
-class _eval_mode:
+class _Evaluating:
     """Eval mode for a module, and its modes (each submodule's own) restored afterwards; nothing for other callables."""
 
     def __init__(self, model):

@@ -14,14 +14,16 @@ from plica.questions import MaxLoss, MinRadius
 
 
 def arguments(x, y, question, method, gradients, seed, batch_size, bounds, targets) -> Float[Tensor, " b"] | None:
-    """Check everything that can be checked without running anything; returns the radii (b,) in float64, None for MinRadius."""
+    """Check all that can be checked without running anything; returns the radii in float64, None for MinRadius."""
     images(x, bounds)
     labels("y", y, x)
     if targets is not None:
         labels("targets", targets, x)
         if bool((targets == y).any()):
             row = int((targets == y).nonzero()[0])
-            raise ValueError(f"targets must differ from y, but targets[{row}] = y[{row}] = {int(y[row])}; give another class.")
+            raise ValueError(
+                f"targets must differ from y, but targets[{row}] = y[{row}] = {int(y[row])}; give another class."
+            )
     if not isinstance(question, MinRadius | MaxLoss):
         raise TypeError(f"question must be plica.MinRadius(...) or plica.MaxLoss(...), got {type(question).__name__}.")
     whole("gradients", gradients, least=1)
@@ -32,7 +34,10 @@ def arguments(x, y, question, method, gradients, seed, batch_size, bounds, targe
 
     if method not in methods():
         near = get_close_matches(str(method), methods(), 1)
-        raise ValueError(f"There is no method {method!r}; {f'did you mean {near[0]!r}? ' if near else ''}Known: {', '.join(methods())}.")
+        raise ValueError(
+            f"There is no method {method!r}; {f'did you mean {near[0]!r}? ' if near else ''}"
+            f"known are {', '.join(methods())}."
+        )
     return radii(question, x) if isinstance(question, MaxLoss) else None
 
 
@@ -47,7 +52,9 @@ def whole(name: str, value, least: int) -> None:
 def images(x, bounds) -> None:
     """A float tensor (b, *image) whose pixels lie in the bounds."""
     if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a torch tensor of images, got {type(x).__name__}; convert it with torch.as_tensor(x).")
+        raise TypeError(
+            f"x must be a torch tensor of images, got {type(x).__name__}; convert it with torch.as_tensor(x)."
+        )
     if not x.is_floating_point():
         raise TypeError(f"x must hold floating-point pixels, got {x.dtype}; for 8-bit images write x.float() / 255.")
     if x.ndim < 2 or 0 in x.shape:
@@ -60,15 +67,20 @@ def images(x, bounds) -> None:
         raise ValueError(f"bounds must be (low, high) with low < high, got {bounds!r}.")
     seen = (float(x.min()), float(x.max()))  # nan if any pixel is nan
     if not (low <= seen[0] and seen[1] <= high):
-        raise ValueError(f"x must lie in bounds [{low:g}, {high:g}], but its pixels range from {seen[0]:g} to {seen[1]:g}; "
-                         f"rescale x or pass bounds=(low, high).")  # fmt: skip
+        raise ValueError(
+            f"x must lie in bounds [{low:g}, {high:g}], but its pixels range from {seen[0]:g} to {seen[1]:g}; "
+            "rescale x or pass bounds=(low, high)."
+        )
 
 
 def labels(name: str, y, x: Tensor) -> None:
     """An int64 tensor (b,) on the device of x."""
     if not isinstance(y, Tensor) or y.dtype != torch.int64:
         seen = str(y.dtype) if isinstance(y, Tensor) else type(y).__name__
-        raise TypeError(f"{name} must be an int64 tensor of class indices, got {seen}; convert it with torch.as_tensor({name}).long().")
+        raise TypeError(
+            f"{name} must be an int64 tensor of class indices, got {seen}; "
+            f"convert it with torch.as_tensor({name}).long()."
+        )
     if y.ndim != 1 or len(y) != len(x):
         raise ValueError(f"{name} must have shape ({len(x)},), one label for each image of x, got {tuple(y.shape)}.")
     if y.device != x.device:
@@ -79,7 +91,10 @@ def radii(question: MaxLoss, x: Tensor) -> Float[Tensor, " b"]:
     """The radius of each image, in float64."""
     radius = torch.as_tensor(question.radius, dtype=torch.float64).to(x.device)
     if radius.ndim > 1 or (radius.ndim == 1 and len(radius) != len(x)):
-        raise ValueError(f"MaxLoss(radius=...) must be a number or have shape ({len(x)},), one for each image, got {tuple(radius.shape)}.")
+        raise ValueError(
+            f"MaxLoss(radius=...) must be a number or have shape ({len(x)},), one for each image, "
+            f"got {tuple(radius.shape)}."
+        )
     if bool(radius.isnan().any()) or bool((radius < 0).any()):
         raise ValueError(f"MaxLoss(radius=...) must not be negative or nan, got {float(radius.min()):g}.")
     return radius.expand(len(x)).clone()
@@ -91,24 +106,31 @@ def metric(metric: Metric, x: Float[Tensor, "b *image"]) -> None:
     try:
         d = metric(part, part.clone())
     except Exception as error:
-        raise ValueError(f"The metric raised {type(error).__name__} for images of shape {tuple(part.shape)}: {error}") from error
+        raise ValueError(
+            f"The metric raised {type(error).__name__} for images of shape {tuple(part.shape)}: {error}"
+        ) from error
     if not isinstance(d, Tensor) or tuple(d.shape) != (len(part),):
         seen = tuple(d.shape) if isinstance(d, Tensor) else type(d).__name__
         raise ValueError(f"The metric must return one distance for each image, shape ({len(part)},), got {seen}; "
                          f"reduce over all axes but the first.")  # fmt: skip
     if not bool((d.abs() <= 1e-4).all()):
-        raise ValueError(f"The metric must be 0 from an image to itself, got {d.tolist()}; is it a similarity rather than a distance?")
+        raise ValueError(
+            f"The metric must be 0 from an image to itself, got {d.tolist()}; "
+            "is it a similarity rather than a distance?"
+        )
 
 
 def logits(logits, y: Tensor, targets: Targets) -> Float[Tensor, "b classes"]:
-    """The model's output at the images: (b, classes), finite for one image at least, and enough classes for the labels."""
+    """The model's output at the images: (b, classes), finite for one image at least, with a class for every label."""
     classes = logits.shape[1]
     if classes < 2:
         raise ValueError(f"The model must tell at least two classes apart, but its output has {classes}.")
     for name, label in (("y", y), ("targets", targets)):
-        if label is not None and not (0 <= int(label.min()) and int(label.max()) < classes):
+        if label is not None and (int(label.min()) < 0 or int(label.max()) >= classes):
             raise ValueError(f"{name} must hold classes from 0 to {classes - 1}, as the model has {classes}, "
                              f"but it ranges from {int(label.min())} to {int(label.max())}.")  # fmt: skip
     if not bool(logits.isfinite().all(1).any()):
-        raise ValueError("The model's output is nan or inf for every image; check its weights and the normalisation of x.")
+        raise ValueError(
+            "The model's output is nan or inf for every image; check its weights and the normalisation of x."
+        )
     return logits

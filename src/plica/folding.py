@@ -1,4 +1,5 @@
-"""How PWCF puts a question to the solver: few constraints, smooth where it can be, all in one unit (section 3 of the paper).
+"""How PWCF puts a question to the solver: few constraints, smooth where it can be, all in one unit (section 3 of the
+paper).
 
 Three ways to write the perturbation, each with its distance:
 
@@ -46,7 +47,8 @@ class Posing(Protocol):
         ...
 
     def excess(self, u: Tensor, x: Tensor, radius: Float[Tensor, " r"]) -> Term | None:
-        """The constraint <= 0 of MaxLoss: by how much x' is too far, in the solver's units; None where it holds by itself."""
+        """The constraint <= 0 of MaxLoss: by how much x' is too far, in the solver's units; None where it holds by
+        itself."""
         ...
 
 
@@ -157,7 +159,11 @@ class Sine:
 
 
 def pose(
-    metric: Metric, shape: tuple[int, ...], bounds: tuple[float, float], reach: Float[Tensor, "r n"], radius: Float[Tensor, " r"] | None
+    metric: Metric,
+    shape: tuple[int, ...],
+    bounds: tuple[float, float],
+    reach: Float[Tensor, "r n"],
+    radius: Float[Tensor, " r"] | None,
 ) -> Posing:
     """The way that suits the metric. reach: the first step of each row; radius: of each row for MaxLoss."""
     if isinstance(metric, Lp) and metric.p == math.inf:

@@ -1,7 +1,7 @@
 """The judge: re-measures every answer, the same for every method.
 
-An answer counts if it is misclassified by a margin that neither another order of summation nor float64 can undo, lies inside the
-bounds, and, for MaxLoss, within the radius, its distance taken in float64.
+An answer counts if it is misclassified by a margin that neither another order of summation nor float64 can undo, lies
+inside the bounds, and, for MaxLoss, within the radius, its distance taken in float64.
 """
 
 from __future__ import annotations

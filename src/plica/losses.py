@@ -23,7 +23,9 @@ def margin(logits: Float[Tensor, "b classes"], y: Int[Tensor, " b"], targets: Ta
     return others - own if targets is None else own - others
 
 
-def cross_entropy(logits: Float[Tensor, "b classes"], y: Int[Tensor, " b"], targets: Targets = None) -> Float[Tensor, " b"]:
+def cross_entropy(
+    logits: Float[Tensor, "b classes"], y: Int[Tensor, " b"], targets: Targets = None
+) -> Float[Tensor, " b"]:
     """-log p_y; with a target t, log p_t."""
     if targets is None:
         return functional.cross_entropy(logits, y, reduction="none")
@@ -31,9 +33,11 @@ def cross_entropy(logits: Float[Tensor, "b classes"], y: Int[Tensor, " b"], targ
 
 
 def dlr(logits: Float[Tensor, "b classes"], y: Int[Tensor, " b"], targets: Targets = None) -> Float[Tensor, " b"]:
-    """Difference of logits ratio (Croce, Hein 2020): the margin over a spread of the logits, so that their scale cancels.
+    """Difference of logits ratio (Croce, Hein 2020): the margin over a spread of the logits, so that their scale
+    cancels.
 
-    Untargeted: margin / (f_(1) - f_(3)). With a target: (f_t - f_y) / (f_(1) - (f_(3) + f_(4)) / 2). f_(k): k-th largest logit.
+    Untargeted: margin / (f_(1) - f_(3)). With a target: (f_t - f_y) / (f_(1) - (f_(3) + f_(4)) / 2). f_(k): k-th
+    largest logit.
     """
     top = logits.topk(3 if targets is None else 4, dim=1).values
     if targets is None:

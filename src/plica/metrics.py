@@ -9,6 +9,7 @@ import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -18,7 +19,7 @@ Metric = Callable[[Tensor, Tensor], Tensor]
 SMOOTHING = 1e-3  # of the gradient of l_p for p < 1, in pixel units: |delta| becomes sqrt(delta^2 + SMOOTHING^2)
 
 
-class Unsupported(ValueError):
+class Unsupported(ValueError):  # noqa: N818 - the public name, as it reads in `except plica.Unsupported`
     """The method cannot treat the metric or the question; the message says which can."""
 
 
@@ -26,8 +27,8 @@ class Unsupported(ValueError):
 class Lp:
     """d(x, x') = ||x' - x||_p for a number p > 0 or "inf"; pixels in the units of `bounds`.
 
-    Below p = 1 this is the quasi-norm (sum |delta|^p)^(1/p): its values are exact, its gradient, infinite at 0, is that of
-    (sum (delta^2 + s^2)^(p/2))^(1/p) with s = 1e-3.
+    Below p = 1 this is the quasi-norm (sum |delta|^p)^(1/p): its values are exact, its gradient, infinite at 0, is
+    that of (sum (delta^2 + s^2)^(p/2))^(1/p) with s = 1e-3.
     """
 
     p: float
@@ -55,7 +56,9 @@ class Lp:
         unit = delta.abs() / torch.where(top > 0, top, 1)[:, None]
         return top * total(power(unit, self.p)) ** (1 / self.p)
 
-    def gradient(self, x: Float[Tensor, "b n"], x_adv: Float[Tensor, "b n"]) -> tuple[Float[Tensor, " b"], Float[Tensor, "b n"]]:
+    def gradient(
+        self, x: Float[Tensor, "b n"], x_adv: Float[Tensor, "b n"]
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b n"]]:
         """||x_adv - x||_p and a subgradient with respect to x_adv; 0 at x_adv = x."""
         delta = x_adv - x
         value = self.norm(delta)
@@ -79,14 +82,16 @@ class Lp:
 
 
 def power(t: Tensor, exponent: float) -> Tensor:
-    """t ** exponent for t >= 0, by a route five times as fast as torch.pow on a CPU where the exponent is no easy one."""
+    """t ** exponent for t >= 0, by a route five times as fast as torch.pow on a CPU where the exponent is no easy
+    one."""
     if exponent in (0.5, 1, 2):
         return t if exponent == 1 else t**exponent
     return (t.log() * exponent).exp()
 
 
 def total(t: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
-    """The sum of each row, the same to the last bit however many rows there are (a single row may be summed in another order)."""
+    """The sum of each row, the same to the last bit however many rows there are (a single row may be summed in
+    another order)."""
     return t.sum(1) if len(t) > 1 else t.repeat(2, 1).sum(1)[:1]
 
 
@@ -121,8 +126,10 @@ def parse_metric(text: str) -> Metric:
         except (ImportError, AttributeError) as error:
             raise ValueError(f"The metric {text!r} cannot be imported ({error}); {known}.") from None
         if not callable(found):
-            raise ValueError(f"The metric {text!r} is a {type(found).__name__}, not a function d(x, x_adv) -> (b,); {known}.")
-        return found
+            raise ValueError(
+                f"The metric {text!r} is a {type(found).__name__}, not a function d(x, x_adv) -> (b,); {known}."
+            )
+        return cast(Metric, found)
     try:
         return Lp(text.removeprefix("l") if text.startswith("l") else "none")
     except ValueError:

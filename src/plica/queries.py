@@ -1,7 +1,8 @@
 """The model as attacks see it: every call padded to a fixed multiple of rows, every image's cost counted.
 
-Kernels choose their order of summation by the size of the batch, and nonsmooth searches amplify the last bit. Padding each
-call to a multiple of 16 makes a row's logits and gradient independent of its company (measured; see docs/design/pwcf.md).
+Kernels choose their order of summation by the size of the batch, and nonsmooth searches amplify the last bit. Padding
+each call to a multiple of 16 makes a row's logits and gradient independent of its company (measured; see
+docs/design/pwcf.md).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ ROUNDINGS = 64  # a margin below so many units of rounding of the largest logit 
 
 
 class Queries:
-    """A model asked about b images; counts gradients (forward and backward) and forwards (alone) per image, without padding rows."""
+    """A model asked about b images; counts gradients (forward and backward) and forwards (alone) per image, without
+    padding rows."""
 
     def __init__(self, model: Callable[[Tensor], Tensor], images: int, most: int = 128):
         self.model = model
@@ -46,7 +48,11 @@ class Queries:
                 (grad,) = torch.autograd.grad(values.sum(), z)
             parts.append((values.detach(), logits.detach(), grad[: rows.stop - start]))
         values, logits, grads = zip(*parts, strict=True)
-        return (values[0], logits[0], grads[0]) if len(parts) == 1 else (torch.cat(values), torch.cat(logits), torch.cat(grads))
+        return (
+            (values[0], logits[0], grads[0])
+            if len(parts) == 1
+            else (torch.cat(values), torch.cat(logits), torch.cat(grads))
+        )
 
 
 def _padded(x: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""What is asked, the same for every attack: MaxLoss (Eq. 1) and MinRadius (Eq. 4) of "Optimizers Matter" (Liang et al. 2023)."""
+"""What is asked, the same for every attack: MaxLoss (Eq. 1) and MinRadius (Eq. 4) of "Optimizers Matter" (Liang et
+al. 2023)."""
 
 from __future__ import annotations
 

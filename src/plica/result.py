@@ -17,10 +17,14 @@ class Result:
     x_adv: the best verified point, inside the bounds; x itself where none was found.
     success: misclassified (as the target, where one was given), inside the bounds and, for MaxLoss, within the radius.
     distance: metric(x, x_adv) in float64; inf where success is false.
-    violation: the largest amount by which x_adv misses a constraint (negative margin, distance beyond the radius); 0 where success.
-    stationarity: the solver's measure at its end point (Eq. 29-30); nan for methods that have none and where nothing was solved.
-    gradients, forwards: runs of the model on this image, forward and backward, and forward alone; rows of padding do not count.
-    margin: max_{i != y} f_i - f_y at x_adv; prediction: the class of x_adv. seconds: share of the wall time, by gradients spent.
+    violation: the largest amount by which x_adv misses a constraint (negative margin, distance beyond the radius); 0
+        where success.
+    stationarity: the solver's measure at its end point (Eq. 29-30); nan for methods that have none and where nothing
+        was solved.
+    gradients, forwards: runs of the model on this image, forward and backward, and forward alone; rows of padding do
+        not count.
+    margin: max_{i != y} f_i - f_y at x_adv; prediction: the class of x_adv. seconds: share of the wall time, by
+        gradients spent.
     """
 
     x_adv: Float[Tensor, "b *image"]

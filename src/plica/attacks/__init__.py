@@ -2,8 +2,15 @@
 
 from collections.abc import Callable
 
+from plica.attacks.geometry import has_prox
 from plica.attacks.pwcf import pwcf
+from plica.attacks.radius import radius
 from plica.attacks.task import Found, Task
 
-ATTACKS: dict[str, Callable[[Task], Found]] = {"pwcf": pwcf}
-AUTO = "pwcf"
+
+def auto(task: Task) -> Found:
+    """The best that the metric allows: `radius` where it has a prox, else `pwcf`."""
+    return radius(task) if has_prox(task.question.metric) else pwcf(task)
+
+
+ATTACKS: dict[str, Callable[[Task], Found]] = {"auto": auto, "pwcf": pwcf, "radius": radius}

@@ -15,7 +15,8 @@ from plica.metrics import Lp, Metric
 
 @dataclass(frozen=True)
 class Aims:
-    """Rows of a search: the image each belongs to, the class it aims at, and the linear model of f_class - f_y at the image."""
+    """Rows of a search: the image each belongs to, the class it aims at, and the linear model of f_class - f_y at the
+    image."""
 
     image: Int[Tensor, " r"]
     target: Int[Tensor, " r"]
@@ -24,7 +25,8 @@ class Aims:
 
 
 def nearest(task: Task, tried: int, kept: int) -> Aims:
-    """The `kept` nearest of the `tried` classes of largest logit, by margin / ||gradient||_q; `tried` gradients per image.
+    """The `kept` nearest of the `tried` classes of largest logit, by margin / ||gradient||_q; `tried` gradients per
+    image.
 
     With targets, or with one class tried, that class.
     """
@@ -52,12 +54,14 @@ def _conjugate(metric: Metric) -> float:
 
 
 def dual_norm(metric: Metric, grad: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:
-    """||grad||_q with 1/p + 1/q = 1 for l_p (the l_2 norm for other metrics): how fast the margin rises per unit of distance."""
+    """||grad||_q with 1/p + 1/q = 1 for l_p (the l_2 norm for other metrics): how fast the margin rises per unit of
+    distance."""
     return Lp(_conjugate(metric)).norm(grad)
 
 
 def shortest(metric: Metric, grad: Float[Tensor, "r n"], rise: Float[Tensor, " r"]) -> Float[Tensor, "r n"]:
-    """The shortest step along which grad . step = rise, for l_p with p >= 2; for smaller p and other metrics the l_2 one.
+    """The shortest step along which grad . step = rise, for l_p with p >= 2; for smaller p and other metrics the l_2
+    one.
 
     It is what the first iteration of DeepFool takes (Moosavi-Dezfooli et al. 2016).
     """

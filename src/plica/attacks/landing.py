@@ -14,13 +14,13 @@ from plica.queries import rounding
 
 def land(task: Task, images: Int[Tensor, " i"], forwards: int) -> None:
     """Shrink the perturbations of the given images by regula falsi on the margin (Illinois); every point tried is
-    offered.
+    offered. For MinRadius only.
 
     The aim is twice the margin that counts, so that float64 agrees.
     """
     archive = task.archive
     rows = images[archive.distance[images].isfinite()]
-    if not len(rows):
+    if task.radius is not None or not len(rows):
         return
     x, y, end = task.x[rows], task.y[rows], archive.x_adv[rows].clone()
     targets = None if task.targets is None else task.targets[rows]

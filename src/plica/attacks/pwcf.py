@@ -1,7 +1,8 @@
 """PWCF: the papers' method. The question is folded into few constraints (folding.py) and BFGS-SQP solves it (solver/).
 
-Each image becomes a few rows, one per class aimed at: f_class - f_y has fewer kinks than the margin, and several end points
-guard against a poor local minimum. Classes are those nearest by the linear model; all rows share the image's budget.
+Each image becomes a few rows, one per class aimed at: f_class - f_y has fewer kinks than the margin, and several end
+points guard against a poor local minimum. Classes are those nearest by the linear model; all rows share the image's
+budget.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from plica.attacks.classes import Aims, nearest, shortest
+from plica.attacks.landing import land
 from plica.attacks.task import Found, Status, Task
 from plica.folding import Plain, Posing, Sine, pose
 from plica.losses import LOSSES, margin
@@ -25,7 +27,7 @@ from plica.solver.rows import take
 from plica.solver.stationarity import Stationarity
 
 ROW = 30  # gradients that a row needs before a second row is worth having
-LONGEST = 90  # gradients after which a row has nothing to gain, as a rule
+LONGEST = 80  # gradients after which a row has nothing to gain, as a rule
 NEAR = 2  # classes aimed at, at most
 FAR = (4.0, 2.0, 4.0)  # further starts, so many times the first step away in a random direction
 TRIED = 10  # budget per class tried with one gradient each
@@ -34,8 +36,12 @@ OVERSHOOT = 1.1  # of the first step: a start just inside the boundary is worth 
 NOISE = 1e-3  # of the start, in pixel units: breaks ties and gives the distance a gradient
 AIM = 1e-4  # share of the first margin by which the boundary is to be passed, so that the end point is surely past it
 CLIP = 1e-2  # share of the first margin past which a larger loss is no better (section 3.2)
-INSIDE = 1 - 1e-3  # share of the radius that MaxLoss may use, so that a violation within the tolerance stays inside the radius
-SOLVER = BFGSSQP(tol=1e-5, memory=6, patience=25, progress=3e-4, measure=Stationarity(keep=0))
+LANDINGS = 6  # forward runs at the end towards the boundary
+RESERVED = 3  # forward runs that the first look and the judge need
+INSIDE = (
+    1 - 1e-3
+)  # share of the radius that MaxLoss may use, so that a violation within the tolerance stays inside the radius
+SOLVER = BFGSSQP(tol=1e-5, memory=6, patience=20, progress=5e-4, measure=Stationarity(keep=0))
 
 
 def pwcf(task: Task) -> Found:
@@ -52,18 +58,26 @@ def pwcf(task: Task) -> Found:
     unit = stiff / torch.linalg.vector_norm(posing.pull(start, aims.grad), dim=1).clamp(min=1e-12)
     left = task.gradients - int(task.queries.gradients.max())
     solver = replace(SOLVER, max_evaluations=max(1, min(LONGEST, left // (len(x) // len(task.x)))))
-    return _found(solver.solve(Posed(task, posing, aims, unit), start, task.batch_size), len(task.x))
+    solution = solver.solve(Posed(task, posing, aims, unit), start, task.batch_size, partial(_tell, task, aims))
+    land(task, torch.arange(len(task.x), device=x.device), min(LANDINGS, task.gradients // 5 - RESERVED))
+    return _found(solution, len(task.x))
+
+
+def _tell(task: Task, aims: Aims, rows: Tensor) -> None:
+    task.notify(len(task.x) - len(aims.image[rows].unique()))
 
 
 def _reach(task: Task, aims: Aims) -> Tensor:
     return OVERSHOOT * shortest(task.question.metric, aims.grad, -aims.margin)
 
 
-def _with_far(near: Aims, reach: Tensor, images: int, rows: int, directions: Callable[[int], Tensor]) -> tuple[Aims, Tensor]:
+def _with_far(
+    near: Aims, reach: Tensor, images: int, rows: int, directions: Callable[[int], Tensor]
+) -> tuple[Aims, Tensor]:
     """`rows` rows per image: the near ones, then starts from far outside towards the nearest class.
 
-    What a search from the linear model's step misses is mostly another local minimum of the same class, and noise around the step
-    falls back to the same one (docs/design/pwcf.md).
+    What a search from the linear model's step misses is mostly another local minimum of the same class, and noise
+    around the step falls back to the same one (docs/design/pwcf.md).
     """
     k = len(near.image) // images
     far = min(rows - k, len(FAR)) if rows > k else 0
@@ -77,7 +91,8 @@ def _with_far(near: Aims, reach: Tensor, images: int, rows: int, directions: Cal
 
 
 def _found(solution: Solution, images: int) -> Found:
-    """Per image, what is known of the row that ended best: a feasible one of the least objective, else the least violated."""
+    """Per image, what is known of the row that ended best: a feasible one of the least objective, else the least
+    violated."""
     rows = solution.f.view(images, -1)
     feasible = solution.violation.view(images, -1) <= SOLVER.tol
     order = torch.where(feasible, rows, 1e30 * (1 + solution.violation.view(images, -1)))
@@ -102,8 +117,8 @@ STATUS = {
 class Posed:
     """The question as a problem of the solver.
 
-    Margins are divided by the norm of their gradient where the row starts, so that they too are distances and one penalty parameter
-    suits every network.
+    Margins are divided by the norm of their gradient where the row starts, so that they too are distances and one
+    penalty parameter suits every network.
     """
 
     task: Task
@@ -156,8 +171,8 @@ class Posed:
         return self.task.question.loss if isinstance(self.task.question, MaxLoss) else "margin"
 
     def _most(self, classes: int, rows: Tensor) -> Tensor:
-        """The loss past which the attack has surely succeeded (section 3.2): a little past 0; for cross-entropy log(classes), with
-        a target log(1/2)."""
+        """The loss past which the attack has surely succeeded (section 3.2): a little past 0; for cross-entropy
+        log(classes), with a target log(1/2)."""
         first = self.aims.margin[rows].abs()
         if self._name == "ce":
             return torch.full_like(first, math.log(0.55) if self.task.targets is not None else 1.05 * math.log(classes))

@@ -25,7 +25,9 @@ class Status(Enum):
     STALLED = "No further progress in many steps; the best point was kept."
     LINE_SEARCH = "No step improved the last point, often a kink; the best point was kept."
     BUDGET = "All gradients of the budget are spent; the best point was kept."
-    INFEASIBLE = "The constraints seem to contradict each other near the image; raise gradients or ask for a larger radius."
+    INFEASIBLE = (
+        "The constraints seem to contradict each other near the image; raise gradients or ask for a larger radius."
+    )
     NOT_FINITE = "The model or the metric gave values that are not finite; the image was left there."
 
 
@@ -33,8 +35,10 @@ class Status(Enum):
 class Task:
     """The images to attack (all of x, y are those that the model gets right), and what may be spent.
 
-    Everything that runs the model goes through `queries`, which counts it; every point so evaluated is offered to `archive`.
-    gradients: budget per image. radius: per image, None for MinRadius.
+    Everything that runs the model goes through `queries`, which counts it; every point so evaluated is offered to
+    `archive`.
+    notify: to be told now and then how many images are done. gradients: budget per image. radius: per image, None for
+        MinRadius.
     """
 
     queries: Queries
@@ -49,7 +53,7 @@ class Task:
     seed: int
     bounds: tuple[float, float]
     batch_size: int
-    notify: Callable[[], None]
+    notify: Callable[[int], None]
 
     def noise(self) -> Float[Tensor, " n"]:
         """Uniform in [-1, 1], the same for every image: an answer must not depend on an image's place."""

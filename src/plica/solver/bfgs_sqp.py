@@ -1,11 +1,13 @@
-"""BFGS-SQP for nonsmooth constrained problems, many at once (Curtis, Mitchell, Overton 2017; Algorithm 2 of Liang et al. 2023).
+"""BFGS-SQP for nonsmooth constrained problems, many at once (Curtis, Mitchell, Overton 2017; Algorithm 2 of Liang et
+al. 2023).
 
-Each tick asks the problem once, for all live rows, each at its own place in its own line search. Rows whose search accepted a
-step learn from it and start the next search; rows that are done leave, and rows that wait take their places.
+Each tick asks the problem once, for all live rows, each at its own place in its own line search. Rows whose search
+accepted a step learn from it and start the next search; rows that are done leave, and rows that wait take their places.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from plica.solver import penalty
 from plica.solver.linesearch import Search, Verdict, WeakWolfe
-from plica.solver.memory import Dense, Limited
+from plica.solver.memory import Dense, Limited, Memory
 from plica.solver.problem import Evaluation, Problem
 from plica.solver.rows import bmm, dot, join, put, take
 from plica.solver.stationarity import Samples, Stationarity, length
@@ -49,7 +51,8 @@ class Best:
     violation: Float[Tensor, " r"]
 
     def note(self, x: Tensor, at: Evaluation, finite: Tensor, tol: float) -> None:
-        """Write in place the rows of x that beat the best: feasible before infeasible, then smaller f or smaller violation."""
+        """Write in place the rows of x that beat the best: feasible before infeasible, then smaller f or smaller
+        violation."""
         violation = at.violations.amax(1) if at.c.shape[1] else torch.zeros_like(at.f)
         feasible, was = violation <= tol, self.violation <= tol
         better = torch.where(feasible, ~was | (at.f < self.f), ~was & (violation < self.violation)) & finite
@@ -68,7 +71,7 @@ class State:
     w: Float[Tensor, "r k"]  # multipliers (mu, lam) of the direction
     d: Float[Tensor, "r n"]
     search: Search
-    memory: Dense | Limited
+    memory: Memory
     samples: Samples
     best: Best
     rung: Int[Tensor, " r"]  # of the ladder of fallbacks: 0 none, 1 after H = I, 2 after steepest descent
@@ -84,9 +87,10 @@ class State:
 class BFGSSQP:
     """Hyper-parameters. The published values are the defaults of the parts.
 
-    tol: of the stationarity (Eq. 30) and of the largest violation. mu: first penalty parameter. memory: pairs of limited
-    memory, None for a dense H up to 200 unknowns and 10 pairs beyond. patience: stop a feasible row after so many steps without a
-    relative improvement of f by `progress`; None never does. abyss: a feasible f below -abyss counts as unbounded.
+    tol: of the stationarity (Eq. 30) and of the largest violation. mu: first penalty parameter. memory: pairs of
+    limited memory, None for a dense H up to 200 unknowns and 10 pairs beyond. patience: stop a feasible row after so
+    many steps without a relative improvement of f by `progress`; None never does. abyss: a feasible f below -abyss
+    counts as unbounded.
     """
 
     tol: float = 1e-6
@@ -101,8 +105,15 @@ class BFGSSQP:
     search: WeakWolfe = field(default_factory=WeakWolfe)
     measure: Stationarity = field(default_factory=Stationarity)
 
-    def solve(self, problem: Problem, x0: Float[Tensor, "b n"], batch_size: int | None = None) -> Solution:
-        """Solve all rows, at most `batch_size` of them live at a time."""
+    def solve(
+        self,
+        problem: Problem,
+        x0: Float[Tensor, "b n"],
+        batch_size: int | None = None,
+        watch: Callable[[Int[Tensor, " r"]], None] | None = None,
+    ) -> Solution:
+        """Solve all rows, at most `batch_size` of them live at a time; `watch` is told after each tick which rows are
+        not done."""
         b = len(x0)
         size = min(batch_size or b, b)
         waiting = torch.arange(b, device=x0.device)
@@ -116,10 +127,13 @@ class BFGSSQP:
                 live, room = take(live, (~done).nonzero()[:, 0]), int(done.sum())
                 if len(waiting):
                     live, waiting = join(live, self._enter(problem, x0, waiting[:room])), waiting[room:]
+            if watch is not None:
+                watch(torch.cat([live.row, waiting]))
         return solution.finish()
 
     def _enter(self, problem: Problem, x0: Tensor, rows: Tensor) -> State:
-        """Fresh rows: a search from phi = inf along d = 0, so that their first tick evaluates the start and accepts it."""
+        """Fresh rows: a search from phi = inf along d = 0, so that their first tick evaluates the start and accepts
+        it."""
         x = x0[rows].clone()
         r, k = len(x), 1 + problem.constraints
         zero, count = x.new_zeros(r), torch.zeros_like(rows)
@@ -133,7 +147,7 @@ class BFGSSQP:
             stop=count + RUNNING,
         )  # fmt: skip
 
-    def _memory(self, rows: int, like: Tensor) -> Dense | Limited:
+    def _memory(self, rows: int, like: Tensor) -> Memory:
         if self.memory is None and like.shape[1] <= DENSE_UP_TO:
             return Dense.start(rows, like)
         return Limited.start(rows, like, self.memory or PAIRS)
@@ -186,10 +200,11 @@ class BFGSSQP:
 
     @staticmethod
     def _change(live: State, rows: Tensor, x: Tensor, at: Evaluation) -> Float[Tensor, "r n"]:
-        """The change y of the Lagrangian's gradient, with the multipliers of the step, damped (Powell 1978) so that s.y > 0.
+        """The change y of the Lagrangian's gradient, with the multipliers of the step, damped (Powell 1978) so that
+        s.y > 0.
 
-        The penalty's own gradient jumps where a constraint becomes active; the QP knows of that kink, so H need not learn it. For the
-        damping B s = -t (w G) is at hand, as the step is s = -t H (w G).
+        The penalty's own gradient jumps where a constraint becomes active; the QP knows of that kink, so H need not
+        learn it. For the damping B s = -t (w G) is at hand, as the step is s = -t H (w G).
         """
         w = live.w[rows, None]
         old = bmm(w, live.at.grads[rows])[:, 0]
@@ -202,8 +217,8 @@ class BFGSSQP:
     def _aim(self, live: State, rows: Tensor, at: Evaluation, products=None) -> None:
         """The direction by steering, and a search along it; `products` of the gradients, where they are known already.
 
-        The measure of stationarity for the present gradient alone comes with it, per unit of mu: where mu has become small, any
-        direction is short, however far the objective is from its minimum.
+        The measure of stationarity for the present gradient alone comes with it, per unit of mu: where mu has become
+        small, any direction is short, however far the objective is from its minimum.
         """
         P, parts = products or live.memory.products(rows, at.grads)
         w, mu = self.steering(at.c.double(), at.equalities, P.double(), live.mu[rows].double(), self.tol)
@@ -212,7 +227,8 @@ class BFGSSQP:
         self._search(live, rows, at, live.memory.combine(rows, -w.to(live.mu), at.grads, parts))
 
     def _search(self, live: State, rows: Tensor, at: Evaluation, d: Tensor) -> None:
-        """A search along d, which tries the unit step first; the very first, as H knows nothing yet, no more than the size of x."""
+        """A search along d, which tries the unit step first; the very first, as H knows nothing yet, no more than the
+        size of x."""
         mu = live.mu[rows]
         reach = torch.linalg.vector_norm(live.x[rows], dim=1).clamp(min=1) / torch.linalg.vector_norm(d, dim=1)
         t = torch.where(live.steps[rows] <= 1, reach.clamp(max=1), 1.0)
@@ -220,7 +236,8 @@ class BFGSSQP:
         live.d[rows] = d
 
     def _judge(self, live: State, rows: Tensor, at: Evaluation) -> None:
-        """Stop rows that are stationary, or that no longer progress; lower mu of rows stationary at an infeasible point."""
+        """Stop rows that are stationary, or that no longer progress; lower mu of rows stationary at an infeasible
+        point."""
         self._measure(live, rows, at)
         violation = at.violations.amax(1) if at.c.shape[1] else torch.zeros_like(at.f)
         feasible = violation <= self.tol
@@ -232,7 +249,9 @@ class BFGSSQP:
             (found & (live.since[rows] >= (self.patience or torch.inf)), Stop.STALLED),
             (live.steps[rows] >= self.max_steps, Stop.MAX_STEPS),
         ):
-            live.stop[rows[which]] = torch.where(live.stop[rows[which]] == RUNNING, STOPS.index(why), live.stop[rows[which]])
+            live.stop[rows[which]] = torch.where(
+                live.stop[rows[which]] == RUNNING, STOPS.index(why), live.stop[rows[which]]
+            )
         stuck = (flat & ~feasible).nonzero()[:, 0]
         if len(stuck):
             self._contradicted(live, rows[stuck], take(at, stuck))
@@ -245,12 +264,14 @@ class BFGSSQP:
         many = ((live.stationarity[rows] > self.tol) & (near.sum(1) > 1)).nonzero()[:, 0]
         if len(many):
             some = rows[many]
-            found, _ = self.measure(take(at, many), take(live.samples, some), near[many], live.mu[some], live.memory, some)
+            found, _ = self.measure(
+                take(at, many), take(live.samples, some), near[many], live.mu[some], live.memory, some
+            )
             live.stationarity[some] = torch.minimum(live.stationarity[some], found / live.mu[some].clamp(max=1))
 
     def _contradicted(self, live: State, rows: Tensor, at: Evaluation) -> None:
-        """Rows stationary for phi at an infeasible point whose violation no direction lowers by much: infeasible if stationary for
-        the violation alone, too; else the objective weighs too much."""
+        """Rows stationary for phi at an infeasible point whose violation no direction lowers by much: infeasible if
+        stationary for the violation alone, too; else the objective weighs too much."""
         P = live.memory.products(rows, at.grads)[0].double()
         w, hope = self.steering.best(at.c.double(), at.equalities, P)
         hopeless = hope < self.steering.c_viol
@@ -260,8 +281,8 @@ class BFGSSQP:
             self._aim(live, rows[hopeless], take(at, hopeless.nonzero()[:, 0]))
 
     def _fall_back(self, live: State, rows: Tensor, x: Tensor, trial: Evaluation) -> None:
-        """The ladder when a search fails: forget the Hessian and descend over the gradients nearby (Burke et al. 2020), then
-        steepest descent of phi, then stop.
+        """The ladder when a search fails: forget the Hessian and descend over the gradients nearby (Burke et al.
+        2020), then steepest descent of phi, then stop.
 
         The trial at which the search failed lies across a kink, as a rule: its gradient is worth a sample.
         """

@@ -39,7 +39,8 @@ class Search:
 
 @dataclass(frozen=True)
 class WeakWolfe:
-    """c1: sufficient decrease; c2: curvature; tries: evaluations until a bracketed search fails, not counting doublings; doublings: until an open one does."""
+    """c1: sufficient decrease; c2: curvature; tries: evaluations until a bracketed search fails, not counting
+    doublings; doublings: until an open one does."""
 
     c1: float = 1e-4
     c2: float = 0.5
@@ -50,7 +51,9 @@ class WeakWolfe:
         if not 0 < self.c1 < self.c2 < 1:
             raise ValueError(f"WeakWolfe needs 0 < c1 < c2 < 1, got c1={self.c1}, c2={self.c2}.")
 
-    def start(self, phi: Float[Tensor, " r"], slope: Float[Tensor, " r"], t: Float[Tensor, " r"] | float = 1.0) -> Search:
+    def start(
+        self, phi: Float[Tensor, " r"], slope: Float[Tensor, " r"], t: Float[Tensor, " r"] | float = 1.0
+    ) -> Search:
         """A search from phi(0) and phi'(0) that tries the step t first."""
         zero = torch.zeros_like(phi)
         count = torch.zeros_like(phi, dtype=torch.long)

@@ -1,8 +1,9 @@
-"""The inverse Hessian H of the penalty, learned by BFGS: dense for few unknowns, limited memory in compact form for many.
+"""The inverse Hessian H of the penalty, learned by BFGS: dense for few unknowns, limited memory in compact form for
+many.
 
-Both learn from a step s and a change y of the gradient, and answer the same two questions about gradients G (r, k, n): their
-products G H G' (r, k, k), from which every small QP is made, and one combination H (w G) (r, n). The products come first, so that
-n-vectors are touched only twice per step, however many QPs are solved in between.
+Both learn from a step s and a change y of the gradient, and answer the same two questions about gradients G (r, k,
+n): their products G H G' (r, k, k), from which every small QP is made, and one combination H (w G) (r, n). The
+products come first, so that n-vectors are touched only twice per step, however many QPs are solved in between.
 
 A memory belongs to all live rows; `rows` says which of them a call is about.
 """
@@ -10,12 +11,25 @@ A memory belongs to all live rows; `rows` says which of them a call is about.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.solver.rows import bmm, dot
+
+
+class Memory(Protocol):
+    """What the solver asks of H; `parts` are what `combine` needs of the products' work."""
+
+    def forget(self, rows: Int[Tensor, " s"]) -> None: ...
+
+    def learn(self, rows: Int[Tensor, " s"], s: Tensor, y: Tensor, G: Tensor) -> tuple[Tensor, Any]: ...
+
+    def products(self, rows: Int[Tensor, " s"], G: Tensor) -> tuple[Tensor, Any]: ...
+
+    def combine(self, rows: Int[Tensor, " s"], w: Tensor, G: Tensor, parts: Any) -> Tensor: ...
 
 
 def _curved(s: Tensor, y: Tensor) -> Tensor:
@@ -62,16 +76,19 @@ class Dense:
         HG = bmm(G, self.H[rows])
         return bmm(HG, G.transpose(1, 2)), HG
 
-    def combine(self, rows: Int[Tensor, " s"], w: Float[Tensor, "s k"], G: Tensor, HG: Tensor) -> Float[Tensor, "s n"]:
-        return bmm(w[:, None], HG)[:, 0]
+    def combine(
+        self, rows: Int[Tensor, " s"], w: Float[Tensor, "s k"], G: Tensor, parts: Tensor
+    ) -> Float[Tensor, "s n"]:
+        return bmm(w[:, None], parts)[:, 0]
 
 
 @dataclass(frozen=True)
 class Limited:
     """H = gamma I + [S', gamma Y'] M [S; gamma Y]: the last pairs of (s, y) (Byrd, Nocedal, Schnabel 1994, Eq. 3.1).
 
-    Pairs live in slots used in turn; an empty slot holds zeros and adds nothing. Kept beside them: SY[i, j] = s_i . y_j for i not
-    younger than j (all that M needs), YY[i, j] = y_i . y_j, and gamma = s.y / y.y of the last pair, renewed at each.
+    Pairs live in slots used in turn; an empty slot holds zeros and adds nothing. Kept beside them: SY[i, j] = s_i .
+    y_j for i not younger than j (all that M needs), YY[i, j] = y_i . y_j, and
+    gamma = s.y / y.y of the last pair, renewed at each.
     """
 
     S: Float[Tensor, "r p n"]
@@ -95,7 +112,8 @@ class Limited:
     def learn(
         self, rows: Int[Tensor, " s"], s: Float[Tensor, "s n"], y: Float[Tensor, "s n"], G: Float[Tensor, "s k n"]
     ) -> tuple[Float[Tensor, "s k k"], tuple[Tensor, Tensor]]:
-        """One more pair in place of the oldest, and the products of G after it; rows without curvature keep what they had.
+        """One more pair in place of the oldest, and the products of G after it; rows without curvature keep what they
+        had.
 
         S and Y are read once for both, since reading them is what costs.
         """
@@ -111,7 +129,9 @@ class Limited:
         self.count[new] += 1
         return self._products(rows, G, of_s[:, :, 1:], of_y[:, :, 1:])
 
-    def products(self, rows: Int[Tensor, " s"], G: Float[Tensor, "s k n"]) -> tuple[Float[Tensor, "s k k"], tuple[Tensor, Tensor]]:
+    def products(
+        self, rows: Int[Tensor, " s"], G: Float[Tensor, "s k n"]
+    ) -> tuple[Float[Tensor, "s k k"], tuple[Tensor, Tensor]]:
         V = G.transpose(1, 2)
         return self._products(rows, G, self._times(self.S, rows, V), self._times(self.Y, rows, V))
 
@@ -146,7 +166,9 @@ class Limited:
         return (start[:, None] + torch.arange(p, device=start.device)) % p
 
     @staticmethod
-    def _times(kept: Float[Tensor, "r p n"], rows: Int[Tensor, " s"], v: Float[Tensor, "s n k"]) -> Float[Tensor, "s p k"]:
+    def _times(
+        kept: Float[Tensor, "r p n"], rows: Int[Tensor, " s"], v: Float[Tensor, "s n k"]
+    ) -> Float[Tensor, "s p k"]:
         """kept[rows] v, without copying kept[rows] where most rows are asked: copying costs more than multiplying."""
         if 2 * len(rows) < len(kept):
             return bmm(kept[rows], v)

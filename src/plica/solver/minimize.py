@@ -25,21 +25,27 @@ def minimize(
 ) -> Solution:
     """Minimise f subject to c <= 0 and h = 0, from x0, by BFGS-SQP (Curtis, Mitchell, Overton 2017).
 
-    fun(x): x is (b, n); returns f (b,), or (f, c), or (f, c, h), with c (b, m) <= 0 and h (b, k) = 0 (c may be None), written in
-        torch, differentiable almost everywhere, each row by itself.
-    x0: (n,) for one problem or (b, n) for b of them, float32 or float64. In float64 tolerances down to 1e-12 make sense, in
+    fun(x): x is (b, n); returns f (b,), or (f, c), or (f, c, h), with c (b, m) <= 0 and h (b, k) = 0 (c may be None),
+        written in torch, differentiable almost everywhere, each row by itself.
+    x0: (n,) for one problem or (b, n) for b of them, float32 or float64. In float64 tolerances down to 1e-12 make
+    sense, in
         float32 down to about 1e-5: a smaller `tol` is raised to that.
-    tol: of the measure of stationarity and of the largest violation. max_steps: of the method, each of one or more evaluations.
+    tol: of the measure of stationarity and of the largest violation. max_steps: of the method, each of one or more
+        evaluations.
     memory: pairs of limited-memory BFGS; None keeps a dense matrix up to 200 unknowns and 10 pairs beyond.
 
-    The answer's x, f, violation, stationarity, steps, evaluations and status have the leading axis that x0 has; x is the best
-    feasible point seen (violation <= tol), else the least violated one.
+    The answer's x, f, violation, stationarity, steps, evaluations and status have the leading axis that x0 has; x is
+    the best feasible point seen (violation <= tol), else the least violated one.
     """
     if not isinstance(x0, Tensor) or x0.dtype not in FINEST:
         seen = x0.dtype if isinstance(x0, Tensor) else type(x0).__name__
-        raise TypeError(f"x0 must be a float32 or float64 tensor, got {seen}; convert it with torch.as_tensor(x0, dtype=...).")
+        raise TypeError(
+            f"x0 must be a float32 or float64 tensor, got {seen}; convert it with torch.as_tensor(x0, dtype=...)."
+        )
     if x0.ndim not in (1, 2) or 0 in x0.shape:
-        raise ValueError(f"x0 must have shape (n,) or (b, n) with n, b >= 1, got {tuple(x0.shape)}; see Variables for others.")
+        raise ValueError(
+            f"x0 must have shape (n,) or (b, n) with n, b >= 1, got {tuple(x0.shape)}; see Variables for others."
+        )
     if not bool(x0.isfinite().all()):
         raise ValueError("x0 must be finite; it holds nan or inf.")
     if not tol > 0 or max_steps < 1 or (memory is not None and memory < 1):

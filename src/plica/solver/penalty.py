@@ -11,7 +11,8 @@ from plica.solver.rows import bmm
 
 
 def signs(at: Evaluation) -> Float[Tensor, "r m"]:
-    """Derivative of the violation with respect to each constraint: 1 where c > 0, 0 elsewhere; sign(h) for equalities."""
+    """Derivative of the violation with respect to each constraint: 1 where c > 0, 0 elsewhere; sign(h) for
+    equalities."""
     split = at.c.shape[1] - at.equalities
     return torch.cat([(at.c[:, :split] > 0).to(at.c), at.c[:, split:].sign()], 1)
 

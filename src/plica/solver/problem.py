@@ -19,7 +19,8 @@ from torch import Tensor
 class Evaluation:
     """Values and gradients at one point per row.
 
-    values: (r, 1 + m), the objective f first, then the m constraints, of which the last `equalities` are h(x) = 0 and the
+    values: (r, 1 + m), the objective f first, then the m constraints, of which the last `equalities` are h(x) = 0 and
+        the
         others c(x) <= 0.
     grads: (r, 1 + m, n), their gradients in the same order.
     done: (r,) bool, rows whose question is answered, which need not go on; None for none.
@@ -57,10 +58,13 @@ class Problem(Protocol):
     constraints: m; equalities: how many of them, the last ones, are h(x) = 0.
     """
 
-    constraints: int
-    equalities: int
+    @property
+    def constraints(self) -> int: ...
 
-    def __call__(self, x: Float[Tensor, "r n"], rows: Int[Tensor, " r"]) -> Evaluation: ...
+    @property
+    def equalities(self) -> int: ...
+
+    def __call__(self, x: Float[Tensor, "r n"], rows: Int[Tensor, " r"], /) -> Evaluation: ...
 
 
 Written = Callable[[Tensor], "Tensor | tuple[Tensor, ...]"]
@@ -111,8 +115,9 @@ class Autograd:
                 raise TypeError(f"fun must return tensors, got {type(part).__name__} for {name}.")
             shape = (len(z),) if name == "f" else (len(z), part.shape[-1] if part.ndim == 2 else "m")
             if tuple(part.shape) != shape:
-                raise ValueError(f"fun must return {name} of shape {shape} for x of shape {tuple(z.shape)}, "
-                                 f"got {tuple(part.shape)}.")
+                raise ValueError(
+                    f"fun must return {name} of shape {shape} for x of shape {tuple(z.shape)}, got {tuple(part.shape)}."
+                )
             columns.append(part[:, None] if name == "f" else part)
         equalities = parts[2].shape[1] if len(parts) == 3 and parts[2] is not None else 0
         return torch.cat(columns, 1), equalities

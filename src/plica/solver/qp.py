@@ -8,6 +8,8 @@ takes the simplex that the stationarity QP (29) adds.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -60,7 +62,8 @@ def interior_point(
     simplex: Float[Tensor, " m"] | None = None,
     steps: int = 40,
 ) -> Float[Tensor, "r m"]:
-    """The same maximiser for any number of unknowns, by a primal-dual interior point method with predictor and corrector.
+    """The same maximiser for any number of unknowns, by a primal-dual interior point method with predictor and
+    corrector.
 
     simplex: 0/1 marks of unknowns whose sum is held at 1 (they start at equal shares, which must lie inside the box).
     A row that has converged is left alone, so that its answer does not depend on the other rows.
@@ -82,13 +85,7 @@ def interior_point(
             break
         factor = torch.linalg.cholesky_ex(Q + torch.diag_embed(a / s + b / u))[0]
 
-        def newton(target, da_ds, db_du, s=s, u=u, a=a, b=b, residual=residual, factor=factor):
-            right = -residual + (target - a * s - da_ds) / s - (target - b * u - db_du) / u
-            dz = torch.cholesky_solve(torch.stack([right, normal], 2), factor)
-            lift = (normal * dz[:, :, 0]).sum(1) / (normal * dz[:, :, 1]).sum(1).clamp(min=1e-300)
-            dz = dz[:, :, 0] - lift[:, None] * dz[:, :, 1] if simplex is not None else dz[:, :, 0]
-            return dz, -lift, (target - a * s - da_ds - a * dz) / s, (target - b * u - db_du + b * dz) / u
-
+        newton = partial(_newton, factor, normal, simplex is not None, residual, s, u, a, b)
         dz, _, da, db = newton(0.0, 0.0, 0.0)
         t = _longest(s, dz, u, -dz, a, da, b, db)
         ahead = (((a + t * da) * (s + t * dz)).sum(1) + ((b + t * db) * (u - t * dz)).sum(1)) / (2 * q.shape[1])
@@ -102,6 +99,17 @@ def interior_point(
         )
         nu = torch.where(halt, nu, nu + t[:, 0] * dnu)
     return torch.minimum(torch.maximum(z, lo), hi)
+
+
+def _newton(factor, normal, tied, residual, s, u, a, b, target, da_ds, db_du) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The step (dz, dnu, da, db) towards a s = b u = target, with the second-order terms of a step already known."""
+    right = -residual + (target - a * s - da_ds) / s - (target - b * u - db_du) / u
+    both = torch.cholesky_solve(torch.stack([right, normal], 2), factor)
+    dz, along = both[:, :, 0], both[:, :, 1]
+    lift = (normal * dz).sum(1) / (normal * along).sum(1).clamp(min=1e-300)
+    if tied:
+        dz = dz - lift[:, None] * along
+    return dz, -lift, (target - a * s - da_ds - a * dz) / s, (target - b * u - db_du + b * dz) / u
 
 
 def _longest(*pairs: Tensor) -> Float[Tensor, "r 1"]:

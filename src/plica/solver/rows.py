@@ -22,7 +22,7 @@ def take(record: R, rows: Tensor) -> R:
     return replace(record, **{f.name: pick(getattr(record, f.name)) for f in fields(record)})  # type: ignore[type-var]
 
 
-def put(record: R, rows: Tensor, part: R) -> None:
+def put(record: R, rows: Tensor | slice, part: R) -> None:
     """Write `part` into the given rows of `record`, in place."""
     for f in fields(record):  # type: ignore[arg-type]
         old, new = getattr(record, f.name), getattr(part, f.name)
@@ -45,7 +45,8 @@ def join(a: R, b: R) -> R:
 
 
 def bmm(a: Tensor, b: Tensor) -> Tensor:
-    """torch.bmm, the same to the last bit however many rows there are: a batch of one takes another kernel, so it gets company."""
+    """torch.bmm, the same to the last bit however many rows there are: a batch of one takes another kernel, so it
+    gets company."""
     if len(a) == 1:
         return torch.bmm(a.repeat(2, 1, 1), b.repeat(2, 1, 1))[:1]
     return torch.bmm(a, b)

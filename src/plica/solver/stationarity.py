@@ -1,10 +1,11 @@
-"""How far a point is from being stationary for the penalty: the shortest d = H (G sigma + J lam) over nearby gradients, Eq. (29-30).
+"""How far a point is from being stationary for the penalty: the shortest d = H (G sigma + J lam) over nearby
+gradients, Eq. (29-30).
 
-Its length is taken in the norm of the Hessian, sqrt(d H^-1 d), whose square is twice the decrease that the model promises: in the
-plain norm every d is short where H is small, stationary or not, and long where H is large.
+Its length is taken in the norm of the Hessian, sqrt(d H^-1 d), whose square is twice the decrease that the model
+promises: in the plain norm every d is short where H is small, stationary or not, and long where H is large.
 
-Away from kinks one gradient tells; near a kink gradients from several sides are needed, as in gradient sampling (Burke et al.
-2020). The samples are gradients of recent iterates within a small distance of the present one.
+Away from kinks one gradient tells; near a kink gradients from several sides are needed, as in gradient sampling
+(Burke et al. 2020). The samples are gradients of recent iterates within a small distance of the present one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from plica.solver.memory import Memory
 from plica.solver.problem import Evaluation
 from plica.solver.qp import interior_point
 
@@ -30,8 +32,11 @@ class Samples:
     @staticmethod
     def start(rows: int, keep: int, grads: Float[Tensor, "r k n"]) -> Samples:
         k, n = grads.shape[1:]
-        return Samples(grads.new_full((rows, keep, n), torch.inf), grads.new_zeros(rows, keep, k, n),
-                       torch.zeros(rows, dtype=torch.long, device=grads.device))
+        return Samples(
+            grads.new_full((rows, keep, n), torch.inf),
+            grads.new_zeros(rows, keep, k, n),
+            torch.zeros(rows, dtype=torch.long, device=grads.device),
+        )
 
     def add(self, rows: Int[Tensor, " s"], x: Float[Tensor, "s n"], grads: Float[Tensor, "s k n"]) -> None:
         """One more iterate for each of the rows, in place of its oldest."""
@@ -43,7 +48,8 @@ class Samples:
 
 @dataclass(frozen=True)
 class Stationarity:
-    """radius: samples count within radius * sqrt(n) of the point; keep: how many iterates are remembered, 0 for none."""
+    """radius: samples count within radius * sqrt(n) of the point; keep: how many iterates are remembered, 0 for
+    none."""
 
     radius: float = 1e-4
     keep: int = 8
@@ -54,7 +60,13 @@ class Stationarity:
         return away <= self.radius * x.shape[1] ** 0.5
 
     def __call__(
-        self, at: Evaluation, samples: Samples, near: Bool[Tensor, "r l"], mu: Float[Tensor, " r"], memory, rows: Int[Tensor, " r"]
+        self,
+        at: Evaluation,
+        samples: Samples,
+        near: Bool[Tensor, "r l"],
+        mu: Float[Tensor, " r"],
+        memory: Memory,
+        rows: Int[Tensor, " r"],
     ) -> tuple[Float[Tensor, " r"], Float[Tensor, "r n"]]:
         """The length of d of Eq. (30), and d, for the given rows of the memory.
 

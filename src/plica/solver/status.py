@@ -9,7 +9,9 @@ class Stop(Enum):
     STATIONARY = "Stationary and feasible to the tolerances."
     ANSWERED = "The problem said that its question is answered."
     STALLED = "No further progress in many steps; the point is feasible."
-    LINE_SEARCH = "A minimiser was bracketed but no step satisfied the Wolfe conditions; often a kink. Check the stationarity."
+    LINE_SEARCH = (
+        "A minimiser was bracketed but no step satisfied the Wolfe conditions; often a kink. Check the stationarity."
+    )
     MAX_STEPS = "Step limit reached; raise max_steps or loosen tol."
     BUDGET = "All gradients of the budget are spent."
     INFEASIBLE = "Stationary for the violation alone: the constraints seem to contradict each other here."

@@ -1,7 +1,7 @@
 """Direction and penalty parameter for the next line search (Algorithm 1), from inner products alone.
 
-The direction is d = -H (mu df + dc lam), with lam from the dual (25). Everything that steering asks of a trial mu follows from
-the products P = [df, dc] H [df, dc]': no trial touches an n-vector.
+The direction is d = -H (mu df + dc lam), with lam from the dual (25). Everything that steering asks of a trial mu
+follows from the products P = [df, dc] H [df, dc]': no trial touches an n-vector.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from plica.solver.qp import box_qp
 
 @dataclass(frozen=True)
 class Steering:
-    """c_viol: share of the best possible reduction of the violation that is asked for; c_mu: factor of mu per trial; tries of them."""
+    """c_viol: share of the best possible reduction of the violation that is asked for; c_mu: factor of mu per trial;
+    tries of them."""
 
     c_viol: float = 0.1
     c_mu: float = 0.9
@@ -59,8 +60,11 @@ class Steering:
         mu[short] = trial
         return w, mu
 
-    def best(self, c: Float[Tensor, "r m"], equalities: int, P: Float[Tensor, "r k k"]) -> tuple[Float[Tensor, "r k"], Float[Tensor, " r"]]:
-        """The weights of the best direction for the violation alone (mu = 0), and the share of the violation that it should remove."""
+    def best(
+        self, c: Float[Tensor, "r m"], equalities: int, P: Float[Tensor, "r k k"]
+    ) -> tuple[Float[Tensor, "r k"], Float[Tensor, " r"]]:
+        """The weights of the best direction for the violation alone (mu = 0), and the share of the violation that it
+        should remove."""
         model = _Model(c, equalities, P)
         w = model.weights(torch.zeros_like(c[:, 0]))
         return w, 1 - model.violation(w) / model.violation(torch.zeros_like(w)).clamp(min=torch.finfo(c.dtype).tiny)
