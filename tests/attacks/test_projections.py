@@ -1,0 +1,115 @@
+"""Projections onto ball and box: optimality, scipy's answer, company, and what the sequential projection misses."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from plica import Unsupported
+from plica.attacks.projections import project
+
+P = (1, 2, math.inf)
+
+
+def case(b=40, n=12, seed=0, dtype=torch.float64):
+    """Images near the walls as well, points on all sides of the box, radii from tiny to idle."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.rand(b, n, generator=g, dtype=torch.float64)
+    z = x + torch.randn(b, n, generator=g, dtype=torch.float64)
+    radius = 3 * torch.rand(b, generator=g, dtype=torch.float64) ** 2
+    return z.to(dtype), x.to(dtype), radius.to(dtype)
+
+
+@pytest.mark.parametrize("p", P)
+@pytest.mark.parametrize(("dtype", "tol"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_inside_ball_and_box(p, dtype, tol):
+    z, x, radius = case(dtype=dtype)
+    found = project(z, x, radius, p)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    assert (torch.linalg.vector_norm(found - x, ord=p, dim=1) <= radius + tol).all()
+
+
+@pytest.mark.parametrize("p", P)
+def test_no_point_of_the_set_is_nearer(p):
+    """The variational inequality <z - P, v - P> <= 0 for all v of the set: necessary and sufficient."""
+    z, x, radius = case()
+    found = project(z, x, radius, p)
+    g = torch.Generator().manual_seed(1)
+    for spread in (0.01, 0.3, 3.0):
+        for _ in range(100):
+            v = (found + spread * torch.randn(x.shape, generator=g, dtype=x.dtype)).clamp(0, 1)
+            size = torch.linalg.vector_norm(v - x, ord=p, dim=1)
+            v = x + (v - x) * (radius / size).clamp(max=1)[:, None]  # towards x: stays in the box
+            assert (((z - found) * (v - found)).sum(1) <= 1e-12).all()
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_scipy_finds_no_nearer_point(p):
+    z, x, radius = (t.numpy() for t in case(b=6, n=5, seed=2))
+    found = project(*(torch.from_numpy(t) for t in (z, x, radius)), p).numpy()
+    for row in range(len(z)):
+        # z' = x + u - v with u, v >= 0 makes the l_1 ball smooth; for l_2 it does no harm
+        def split(w, row=row):
+            return x[row] + w[:5] - w[5:]
+
+        def room(w, row=row):
+            size = w.sum() if p == 1 else np.sqrt(((w[:5] - w[5:]) ** 2).sum() + 1e-300)
+            return radius[row] - size
+
+        walls = [(0, 1 - v) for v in x[row]] + [(0, v) for v in x[row]]
+        answer = minimize(
+            lambda w, row=row: ((split(w) - z[row]) ** 2).sum(),
+            np.full(10, 1e-3),
+            method="SLSQP",
+            bounds=walls,
+            constraints={"type": "ineq", "fun": room},
+            options=dict(ftol=1e-14, maxiter=500),
+        )
+        ours = ((found[row] - z[row]) ** 2).sum()
+        assert ours == pytest.approx(answer.fun, rel=1e-6, abs=1e-8)  # SLSQP's own accuracy
+
+
+def test_a_point_of_the_set_stays():
+    z, x, _ = case()
+    z = z.clamp(0, 1)
+    for p in P:
+        radius = 1.01 * torch.linalg.vector_norm(z - x, ord=p, dim=1)
+        assert torch.allclose(project(z, x, radius, p), z, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("p", P)
+def test_radius_zero_is_the_image(p):
+    z, x, radius = case()
+    assert torch.equal(project(z, x, 0 * radius, p), x)
+
+
+@pytest.mark.parametrize("p", P)
+def test_alone_as_in_company(p):
+    z, x, radius = case(dtype=torch.float32)
+    together = project(z, x, radius, p)
+    alone = torch.cat([project(z[i : i + 1], x[i : i + 1], radius[i : i + 1], p) for i in range(len(x))])
+    assert torch.equal(together, alone)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_ball_then_box_is_not_exact(p):
+    """A pixel at the wall leaves its share of the radius to the others."""
+    x, z = torch.tensor([[1.0, 0.5]], dtype=torch.float64), torch.tensor([[3.0, 0.9]], dtype=torch.float64)
+    found = project(z, x, torch.tensor([0.3], dtype=torch.float64), p)
+    assert torch.allclose(found, torch.tensor([[1.0, 0.8]], dtype=torch.float64))
+
+
+def test_other_bounds():
+    z, x, radius = case()
+    for p in P:
+        wide = project(255 * z, 255 * x, 255 * radius, p, (0, 255))
+        assert torch.allclose(wide, 255 * project(z, x, radius, p), rtol=1e-10)
+
+
+def test_other_norms_are_refused():
+    z, x, radius = case()
+    with pytest.raises(Unsupported, match=r"l1\.5"):
+        project(z, x, radius, 1.5)
