@@ -5,7 +5,7 @@ from plica.attacks.task import Status
 from plica.metrics import Lp, Unsupported
 from plica.questions import MaxLoss, MinRadius
 from plica.result import Result
-from plica.solver import minimize
+from plica.solver import Variables, minimize
 from plica.weighted import WeightedLp
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Result",
     "Status",
     "Unsupported",
+    "Variables",
     "WeightedLp",
     "attack",
     "methods",

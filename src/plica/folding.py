@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -27,6 +27,7 @@ from plica.solver.rows import dot
 Term = tuple[Tensor, Tensor]  # value (r,), gradient with respect to the unknowns (r, k)
 
 
+@runtime_checkable
 class Posing(Protocol):
     """One way to write a perturbation of flattened images x (r, n) as unknowns u (r, k)."""
 

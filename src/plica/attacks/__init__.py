@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from plica.attacks.geometry import has_prox
+from plica.attacks.peers import PEERS
 from plica.attacks.pwcf import pwcf
 from plica.attacks.radius import radius
 from plica.attacks.task import Found, Task
@@ -13,4 +14,4 @@ def auto(task: Task) -> Found:
     return radius(task) if has_prox(task.question.metric) else pwcf(task)
 
 
-ATTACKS: dict[str, Callable[[Task], Found]] = {"auto": auto, "pwcf": pwcf, "radius": radius}
+ATTACKS: dict[str, Callable[[Task], Found]] = {"auto": auto, "pwcf": pwcf, "radius": radius, **PEERS}

@@ -97,6 +97,7 @@ def _found(solution: Solution, images: int) -> Found:
     feasible = solution.violation.view(images, -1) <= SOLVER.tol
     order = torch.where(feasible, rows, 1e30 * (1 + solution.violation.view(images, -1)))
     best = order.nan_to_num(nan=torch.inf).argmin(1) + torch.arange(images, device=rows.device) * rows.shape[1]
+    assert isinstance(solution.status, list)
     return Found(solution.stationarity[best], [STATUS[solution.status[i]] for i in best.tolist()])
 
 

@@ -4,5 +4,6 @@ from plica.solver.bfgs_sqp import BFGSSQP, Solution
 from plica.solver.minimize import minimize
 from plica.solver.problem import Autograd, Evaluation, Problem
 from plica.solver.status import Stop
+from plica.solver.variables import Variables
 
-__all__ = ["BFGSSQP", "Autograd", "Evaluation", "Problem", "Solution", "Stop", "minimize"]
+__all__ = ["BFGSSQP", "Autograd", "Evaluation", "Problem", "Solution", "Stop", "Variables", "minimize"]

@@ -31,15 +31,18 @@ RUNNING = -1
 
 @dataclass(frozen=True)
 class Solution:
-    """One entry per row. x is the best feasible point seen (violation <= tol), else the least violated one."""
+    """One entry per problem; the bare entry where `minimize` was given a single problem.
 
-    x: Float[Tensor, "b n"]
-    f: Float[Tensor, " b"]
-    violation: Float[Tensor, " b"]
-    stationarity: Float[Tensor, " b"]
-    steps: Int[Tensor, " b"]
-    evaluations: Int[Tensor, " b"]
-    status: list[Stop]
+    x is the best feasible point seen (violation <= tol), else the least violated one.
+    """
+
+    x: Float[Tensor, "*b n"]
+    f: Float[Tensor, "*b"]
+    violation: Float[Tensor, "*b"]
+    stationarity: Float[Tensor, "*b"]
+    steps: Int[Tensor, "*b"]
+    evaluations: Int[Tensor, "*b"]
+    status: list[Stop] | Stop
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ A memory belongs to all live rows; `rows` says which of them a call is about.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,6 +20,7 @@ from torch import Tensor
 from plica.solver.rows import bmm, dot
 
 
+@runtime_checkable
 class Memory(Protocol):
     """What the solver asks of H; `parts` are what `combine` needs of the products' work."""
 

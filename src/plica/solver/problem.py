@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -52,6 +52,7 @@ class Evaluation:
         return self.values.sum(1).isfinite() & self.grads.sum((1, 2)).isfinite()
 
 
+@runtime_checkable
 class Problem(Protocol):
     """b independent problems; `rows` (r,) tells which of them are asked, `x` (r, n) where.
 
