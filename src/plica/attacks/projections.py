@@ -17,6 +17,7 @@ from torch import Tensor
 from plica.metrics import Unsupported, total
 
 BISECTIONS = 40  # past the last bit of float32; in float64 the closed form finds the rest
+SHARE = 1e-6  # of a radius, left free: roundings of many pixels add up, at random
 
 
 @torch.no_grad()
@@ -48,6 +49,14 @@ def project(
             f'Use method="auto", which needs no projection.'
         )
     return (x + (delta.sign() * moved).view_as(x)).clamp(low, high)
+
+
+def safely_inside(
+    radius: Float[Tensor, " b"], x: Float[Tensor, "b *image"], bounds: tuple[float, float]
+) -> Float[Tensor, " b"]:
+    """The radius less what rounding x + delta to pixels may add to it: the judge measures in float64."""
+    pixel = torch.finfo(x.dtype).eps * max(abs(bound) for bound in bounds)
+    return ((1 - SHARE) * radius - pixel).clamp(min=0).to(x)
 
 
 def _onto_l2(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:

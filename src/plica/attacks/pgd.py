@@ -1,0 +1,85 @@
+"""Projected gradient ascent (Madry et al. 2018) for MaxLoss: the steepest step of the norm, then the exact projection.
+
+z <- P(z + step), step = argmax <gradient, s> over ||s||_p <= 2.5 radius / steps; P is attacks/projections.py. The
+simplest peer: any loss, l1, l2 and linf.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plica.attacks.projections import project, safely_inside
+from plica.attacks.task import Found, Status, Task
+from plica.losses import LOSSES, Loss, Targets
+from plica.metrics import Lp, Unsupported, total
+from plica.questions import MaxLoss
+
+PACE = 2.5  # the steps together are so many radii long, so that every point of the ball can be reached (Madry et al.)
+
+
+def pgd(task: Task) -> Found:
+    """One ascent per image from the image itself; an image with a point inside its radius is left at once.
+
+    Raises Unsupported for MinRadius, and for distances other than l1, l2, linf.
+    """
+    question = task.question
+    if not isinstance(question, MaxLoss) or task.radius is None:
+        raise Unsupported('pgd maximises a loss inside a given radius; for MinRadius use method="auto" or "fmn".')
+    if not isinstance(question.metric, Lp) or question.metric.p not in (1, 2, math.inf):
+        raise Unsupported(f'pgd projects onto l1, l2 and linf balls, not onto those of {question.metric}; use "auto".')
+    radius = safely_inside(task.radius, task.x, task.bounds)
+    p, every = question.metric.p, torch.arange(len(task.x))
+    for images in every.to(task.x.device).split(max(1, task.batch_size)):
+        _ascend(task, images, radius[images], p, LOSSES[question.loss])
+        task.notify(int(images[-1]) + 1)
+    broken = task.archive.distance.isfinite().tolist()
+    return Found(torch.full_like(task.radius, torch.nan), [Status.SUCCEEDED if b else Status.BUDGET for b in broken])
+
+
+def _ascend(task: Task, images: Tensor, radius: Float[Tensor, " i"], p: float, loss: Loss) -> None:
+    z = task.x[images]
+    for _ in range(task.gradients):
+        left = ~task.archive.distance[images].isfinite()
+        images, z, radius = images[left], z[left], radius[left]
+        if not len(images):
+            return
+        y, targets = task.y[images], None if task.targets is None else task.targets[images]
+        _, logits, grad = task.queries.gradient(z, images, partial(_value, loss, y, targets))
+        task.archive.offer(z, images, logits)
+        step = steepest(grad.flatten(1), z.flatten(1), PACE / task.gradients * radius, p, task.bounds)
+        z = project(z + step.view_as(z), task.x[images], radius, p, task.bounds)
+
+
+def _value(loss: Loss, y: Tensor, targets: Targets, logits: Tensor, rows: slice) -> Tensor:
+    return loss(logits, y[rows], None if targets is None else targets[rows])
+
+
+def steepest(
+    grad: Float[Tensor, "r n"],
+    z: Float[Tensor, "r n"],
+    length: Float[Tensor, " r"],
+    p: float,
+    bounds: tuple[float, float],
+) -> Float[Tensor, "r n"]:
+    """argmax <grad, s> over ||s||_p <= length.
+
+    For l1 also over z + s in the box: a pixel alone, the steepest step of the ball, soon stands at its wall, and what
+    it leaves of the length goes to the next one.
+    """
+    if p == math.inf:
+        return length[:, None] * grad.sign()
+    if p == 2:
+        size = total(grad**2).sqrt()[:, None]
+        return length[:, None] * grad / size.clamp(min=torch.finfo(grad.dtype).tiny)
+    low, high = bounds
+    room = torch.where(grad > 0, high - z, z - low) * (grad != 0)
+    order = grad.abs().argsort(dim=1, descending=True, stable=True)
+    ordered = room.gather(1, order)
+    before = ordered.cumsum(1) - ordered
+    share = torch.minimum((length[:, None] - before).clamp(min=0), ordered)
+    return grad.sign() * torch.zeros_like(room).scatter(1, order, share)
