@@ -1,0 +1,351 @@
+"""plica.attack: wrong arguments are refused before any work, bad images do not hurt others, nothing is left behind."""
+
+import inspect
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import plica
+from linear import linear
+from plica import Lp, MaxLoss, MinRadius, Status, Unsupported
+
+ASK = inspect.unwrap(plica.attack)  # wrong types are the point here: past the type checker of the tests
+L2 = MinRadius(Lp(2))
+X, Y = torch.full((3, 2, 4), 0.5), torch.tensor([0, 1, 0])
+
+
+def never(x):
+    raise AssertionError("the model was run")
+
+
+def refused(kind, match, model=never, x=X, y=Y, question=L2, **more):
+    with pytest.raises(kind, match=match) as caught:
+        ASK(model, x, y, question, **more)
+    assert "the model was run" not in str(caught.value)
+
+
+def spoilt(value):
+    x = X.clone()
+    x[1, 0, 2] = value
+    return x
+
+
+@pytest.mark.parametrize("value", [1.001, -0.001, math.nan, math.inf])
+def test_pixels_outside_the_bounds(value):
+    refused(ValueError, r"x must lie in bounds \[0, 1\]", x=spoilt(value))
+
+
+def test_pixels_outside_other_bounds():
+    refused(ValueError, "pixels range from 0.5 to 0.5", bounds=(0.6, 1))
+
+
+@pytest.mark.parametrize("bounds", [(1, 0), (0.5, 0.5), (0, math.nan)])
+def test_bounds_that_are_no_interval(bounds):
+    refused(ValueError, "bounds", bounds=bounds)
+
+
+@pytest.mark.parametrize("bounds", [(0,), 1, ("low", "high"), None])
+def test_bounds_that_are_not_two_numbers(bounds):
+    refused(TypeError, "bounds must be two numbers", bounds=bounds)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
+def test_integer_images(dtype):
+    refused(TypeError, "floating-point", x=X.to(dtype))
+
+
+@pytest.mark.parametrize("x", [X.numpy(), X.tolist(), None])
+def test_images_that_are_no_tensor(x):
+    refused(TypeError, "x must be a torch tensor", x=x)
+
+
+@pytest.mark.parametrize("shape", [(3,), (0, 2, 4), (3, 0)])
+def test_images_without_pixels_or_none_at_all(shape):
+    refused(ValueError, "shape", x=torch.zeros(shape), y=torch.zeros(shape[0], dtype=torch.long))
+
+
+@pytest.mark.parametrize("y", [Y[:2], Y[None], Y[0], torch.tensor([0, 1, 0, 1])])
+def test_labels_of_another_length(y):
+    refused(ValueError, r"y must have shape \(3,\)", y=y)
+
+
+@pytest.mark.parametrize("y", [Y.int(), Y.float(), [0, 1, 0], Y.numpy()])
+def test_labels_of_another_type(y):
+    refused(TypeError, "y must be an int64 tensor", y=y)
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets", "match"),
+    [
+        (TypeError, 1, "targets must be an int64 tensor"),
+        (ValueError, torch.tensor([1]), r"targets must have shape \(3,\)"),
+        (ValueError, torch.tensor([1, 0, 0]), r"targets must differ from y, but targets\[2\]"),
+    ],
+)
+def test_targets(kind, targets, match):
+    refused(kind, match, targets=targets)
+
+
+@pytest.mark.parametrize("radius", [-0.1, math.nan, torch.tensor([0.1, -0.1, 0.1])])
+def test_a_negative_radius(radius):
+    refused(ValueError, "radius", question=MaxLoss(Lp(2), radius))
+
+
+def test_radii_of_another_shape():
+    for radius in (torch.ones(2), torch.ones(1), torch.ones(3, 1)):
+        question = MaxLoss(Lp(2), 1.0)
+        object.__setattr__(question, "radius", radius)  # past the type checker
+        refused(ValueError, r"shape \(3,\)", question=question)
+
+
+def test_questions_that_are_none():
+    for question in (Lp(2), None, MinRadius, "l2"):
+        refused(TypeError, "MinRadius", question=question)
+    with pytest.raises(ValueError, match="margin, ce, dlr"):
+        MaxLoss(Lp(2), 1.0, loss="cross")
+    with pytest.raises(TypeError):
+        MinRadius("l2")
+
+
+@pytest.mark.parametrize("name", ["gradients", "seed", "batch_size"])
+def test_numbers(name):
+    for value in (1.5, True, "10"):
+        refused(TypeError, f"{name} must be a whole number", **{name: value})
+    refused(ValueError, f"{name} must be at least", **{name: -1})
+    if name != "seed":
+        refused(ValueError, f"{name} must be at least 1, got 0", **{name: 0})
+
+
+def test_an_unknown_method_is_told_its_neighbour():
+    refused(ValueError, "did you mean 'pwcf'", method="pcwf")
+    refused(ValueError, "auto, pwcf", method="no such thing")
+
+
+def bad_metric(x, z):
+    return (z - x).abs()
+
+
+def similarity(x, z):
+    return 1 - (z - x).flatten(1).norm(dim=1)
+
+
+def broken(x, z):
+    raise KeyError("features")
+
+
+@pytest.mark.parametrize(
+    ("metric", "match"),
+    [
+        (bad_metric, r"one distance for each image, shape \(2,\), got \(2, 2, 4\)"),
+        (lambda x, z: (z - x).norm(), r"got \(\)"),
+        (lambda x, z: 0.0, "got float"),
+        (similarity, "0 from an image to itself"),
+        (lambda x, z: (z - x).flatten(1).norm(dim=1) * math.nan, "0 from an image to itself"),
+        (broken, "raised KeyError"),
+    ],
+)
+def test_metrics_that_are_none(metric, match):
+    refused(ValueError, match, question=MinRadius(metric))
+
+
+def test_a_method_that_cannot_treat_the_metric_says_which_can():
+    case = linear()
+    with pytest.raises(Unsupported, match="pwcf"):
+        ASK(case.model, case.x, case.y, MinRadius(lambda x, z: (z - x).flatten(1).norm(dim=1)), method="radius")
+
+
+def constant(*row):
+    return lambda x: torch.tensor(row, dtype=x.dtype).expand(len(x), -1) + 0 * x.flatten(1)[:, :1]
+
+
+@pytest.mark.parametrize("label", [-1, 2, 100])
+@pytest.mark.parametrize("which", ["y", "targets"])
+def test_labels_outside_the_classes(label, which):
+    labels = torch.tensor([1, label, 1])
+    more = {"y": labels} if which == "y" else {"targets": labels, "y": torch.zeros_like(labels)}
+    refused(ValueError, f"{which} must hold classes from 0 to 1", model=constant(1.0, 0), **more)
+
+
+def test_a_single_class():
+    refused(ValueError, "at least two classes", model=constant(1.0), y=torch.zeros(3, dtype=torch.long))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_model_that_is_nowhere_finite(value):
+    refused(ValueError, "nan or inf for every image", model=constant(value, 0.0))
+
+
+class Modes(nn.Module):
+    """Submodules in modes of their own, and two that behave otherwise while training."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.body = nn.Sequential(
+                nn.Flatten(), nn.Linear(8, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 3)
+            )
+        self.body.train()
+        self.body[2].eval()
+        self.training = False
+
+    def forward(self, x):
+        return self.body(x)
+
+
+def modes(net):
+    return [m.training for m in net.modules()]
+
+
+def test_the_model_is_run_in_eval_mode_and_left_as_it_was():
+    net = Modes()
+    before, state = modes(net), {k: v.clone() for k, v in net.state_dict().items()}
+    x = torch.rand(6, 2, 4, generator=torch.Generator().manual_seed(1))
+    y = Modes().eval()(x).argmax(1)
+    found = plica.attack(net, x, y, L2)
+    assert modes(net) == before
+    assert set(before) == {True, False}
+    assert all(torch.equal(state[k], v) for k, v in net.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in net.parameters())
+    again = plica.attack(net.eval(), x, y, L2)
+    assert torch.equal(found.x_adv, again.x_adv)
+
+
+def test_the_modes_are_restored_when_the_model_raises():
+    class Raising(Modes):
+        def forward(self, x):
+            raise RuntimeError("out of memory")
+
+    net = Raising()
+    before = modes(net)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        plica.attack(net, X, Y, L2)
+    assert modes(net) == before
+
+
+METHODS = pytest.mark.parametrize("method", ["pwcf", "auto"])
+
+
+def same(found, rows, other):
+    """Rows of `found` are the answers of `other`."""
+    for name in ("x_adv", "distance", "success", "gradients", "forwards", "margin", "prediction"):
+        assert torch.equal(getattr(found, name)[rows], getattr(other, name)), name
+    assert [found.status[i] for i in rows] == other.status
+
+
+@METHODS
+@pytest.mark.parametrize("question", [L2, MaxLoss(Lp(2), 0.2)], ids=str)
+def test_images_that_are_not_finite_end_and_the_others_arrive(method, question):
+    """Image 1 is not finite where it is; image 4 is not finite wherever else one looks."""
+    case = linear(b=6, shape=(48,), classes=3)
+    case.model.w[0] = 0  # the first pixel marks the two images, and nothing moves it by much
+    x = case.x.clone()
+    x[1, 0], x[4, 0] = 0.95, 0.9
+    y = case.model(x).argmax(1)
+
+    def model(z):
+        first = z[:, :1]
+        return torch.where((first > 0.7) & (z != x[4]).any(1, keepdim=True), math.nan, case.model(z))
+
+    found = plica.attack(model, x, y, question, method=method)
+    assert found.status[1] == Status.NOT_FINITE
+    assert found.status[4] != Status.MISCLASSIFIED
+    bad, good = [1, 4], [0, 2, 3, 5]
+    assert not found.success[bad].any()
+    assert found.distance[bad].isinf().all()
+    assert torch.equal(found.x_adv[bad], x[bad])
+    assert found.success[good].any()
+    same(found, good, plica.attack(model, x[good], y[good], question, method=method))
+
+
+@METHODS
+def test_a_plain_function(method):
+    case = linear()
+    found = plica.attack(lambda x: case.model(x), case.x, case.y, L2, method=method)
+    torch.testing.assert_close(found.distance, case.radius(2), rtol=1e-3, atol=0)  # 64 roundings of the margin
+
+
+@METHODS
+def test_float64(method):
+    case = linear(dtype=torch.float64)
+    found = plica.attack(case.model, case.x, case.y, L2, method=method)
+    assert found.x_adv.dtype == torch.float64
+    torch.testing.assert_close(found.distance, case.radius(2), rtol=1e-3, atol=0)
+    assert (found.distance >= case.radius(2)).all()
+
+
+def test_images_of_one_axis():
+    case = linear(shape=(30,))
+    assert plica.attack(case.model, case.x, case.y, L2).success.all()
+
+
+@METHODS
+@pytest.mark.parametrize("batch_size", [None, 1])
+def test_progress_only_goes_forward(method, batch_size):
+    case, seen = linear(), []
+    y = case.y.clone()
+    y[0] = 1 - y[0]  # done from the start
+    found = plica.attack(case.model, case.x, y, L2, method=method, batch_size=batch_size, on_progress=seen.append)
+    assert len(seen) > 0
+    assert {p.total for p in seen} == {6}
+    for name in ("done", "gradients"):
+        values = [getattr(p, name) for p in seen]
+        assert values == sorted(values), name
+    assert seen[0].done >= 1
+    assert seen[-1].done <= 6
+    assert seen[-1].gradients <= int(found.gradients.sum())
+    assert seen[-1].radius == pytest.approx(float(case.radius(2)[1:].median()), rel=0.2)
+
+
+def curved():
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(48, 32), nn.ReLU(), nn.Linear(32, 5))
+    x = torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    return net.eval(), x, net(x).argmax(1)
+
+
+@METHODS
+def test_the_seed(method):
+    first, again, other = (plica.attack(*curved(), MinRadius(Lp(1)), method=method, seed=seed) for seed in (7, 7, 8))
+    same(first, list(range(5)), again)
+    assert not torch.equal(first.x_adv, other.x_adv)
+    torch.testing.assert_close(first.distance, other.distance, rtol=0.5, atol=0)  # other points, not other radii
+
+
+def test_the_random_numbers_of_the_caller_are_left_alone():
+    state = torch.random.get_rng_state()
+    plica.attack(*curved(), L2)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_what_an_answer_holds():
+    net, x, y = curved()
+    before = x.clone()
+    radius = plica.attack(net, x, y, L2, method="pwcf").distance.median().item()
+    for question in (L2, MaxLoss(Lp(2), radius)):
+        found = plica.attack(net, x, y, question, method="pwcf")
+        assert len(found) == 5
+        assert found.success.any()
+        assert torch.equal(x, before)
+        assert found.x_adv.data_ptr() != x.data_ptr()
+        assert not found.x_adv.requires_grad
+        assert torch.equal(found.prediction, net(found.x_adv).argmax(1))
+        assert torch.equal(found.success, found.prediction != y)
+        assert torch.equal(found.success, found.distance.isfinite())
+        assert torch.equal(found.success, found.violation == 0)
+        for name in ("distance", "violation", "stationarity"):
+            assert getattr(found, name).dtype == torch.float64
+        expected = torch.where(found.success, Lp(2)(x.double(), found.x_adv.double()), math.inf)
+        assert torch.equal(found.distance, expected)
+        assert all(isinstance(status, Status) for status in found.status)
+        assert (found.seconds > 0).all()
+
+
+def test_gradients_may_be_switched_off_by_the_caller():
+    net, x, y = curved()
+    with torch.no_grad():
+        inside = plica.attack(net, x, y, L2)
+    assert torch.equal(inside.x_adv, plica.attack(net, x, y, L2).x_adv)
