@@ -142,20 +142,21 @@ class Posed:
         z = flat.view(-1, *task.x.shape[1:])
         loss, logits, grad = task.queries.gradient(z, image, partial(self._loss, rows=rows))
         task.archive.offer(z, image, logits)
-        grad = grad.flatten(1).masked_fill_(free != flat, 0)
-        loss, grad = loss * self.unit[rows], posing.pull(u, grad) * self.unit[rows, None]
-        done = None
+        pull = posing.pull(u, grad.flatten(1).masked_fill_(free != flat, 0))
+        unit = self.unit[rows]
+        grads = u.new_empty(len(u), 1 + self.constraints, u.shape[1])
         if task.radius is None:
-            aim = AIM * self.aims.margin[rows].abs() * self.unit[rows]
-            terms = [posing.size(u, x), (aim - loss, -grad)]
-        else:
-            most = self._most(logits.shape[1], rows) * self.unit[rows]
-            past = loss >= most
-            terms = [(-torch.minimum(loss, most), torch.where(past[:, None], 0, -grad)),
-                     posing.excess(u, x, INSIDE * task.radius[image].to(x.dtype))]  # fmt: skip
-            done = task.archive.distance[image].isfinite()
-        values, grads = zip(*(term for term in terms if term is not None), strict=True)
-        return Evaluation(torch.stack(values, 1), torch.stack(grads, 1), done=done)
+            size, grads[:, 0] = posing.size(u, x)
+            torch.mul(pull, -unit[:, None], out=grads[:, 1])
+            return Evaluation(torch.stack([size, unit * (AIM * self.aims.margin[rows].abs() - loss)], 1), grads)
+        most = self._most(logits.shape[1], rows)
+        torch.mul(pull, -torch.where(loss < most, unit, 0)[:, None], out=grads[:, 0])
+        values = [-unit * torch.minimum(loss, most)]
+        excess = posing.excess(u, x, INSIDE * task.radius[image].to(x.dtype))
+        if excess is not None:
+            values.append(excess[0])
+            grads[:, 1] = excess[1]
+        return Evaluation(torch.stack(values, 1), grads, done=task.archive.distance[image].isfinite())
 
     def _loss(self, logits: Tensor, part: slice, rows: Tensor) -> Tensor:
         """f_class - f_y; for MaxLoss with another loss than the margin, that loss aimed at the class."""

@@ -72,6 +72,7 @@ class State:
     at: Evaluation
     mu: Float[Tensor, " r"]
     w: Float[Tensor, "r k"]  # multipliers (mu, lam) of the direction
+    lagrangian: Float[Tensor, "r n"]  # the gradient w G
     d: Float[Tensor, "r n"]
     search: Search
     memory: Memory
@@ -143,7 +144,8 @@ class BFGSSQP:
         grads = x.new_zeros(r, k, x.shape[1])
         return State(
             row=rows, x=x, at=Evaluation(x.new_zeros(r, k), grads, problem.equalities), mu=zero + self.mu,
-            w=x.new_zeros(r, k), d=torch.zeros_like(x), search=self.search.start(zero + torch.inf, zero),
+            w=x.new_zeros(r, k), lagrangian=torch.zeros_like(x), d=torch.zeros_like(x),
+            search=self.search.start(zero + torch.inf, zero),
             memory=self._memory(r, x), samples=Samples.start(r, self.measure.keep, grads),
             best=Best(x.clone(), zero + torch.inf, zero + torch.inf), rung=count.clone(), steps=count.clone(),
             evaluations=count.clone(), stationarity=zero + torch.inf, landmark=zero + torch.inf, since=count.clone(),
@@ -187,8 +189,8 @@ class BFGSSQP:
 
     def _accept(self, live: State, rows: Tensor, x: Tensor, at: Evaluation) -> None:
         """Learn from the step to x and choose the next direction."""
-        y = self._change(live, rows, x, at)
-        products = live.memory.learn(rows, x - live.x[rows], y, at.grads)
+        s = x - live.x[rows]
+        products = live.memory.learn(rows, s, self._change(live, rows, s, at), at.grads)
         live.samples.add(rows, x, at.grads)
         live.x[rows] = x
         put(live.at, rows, at)
@@ -202,20 +204,21 @@ class BFGSSQP:
         self._judge(live, rows, at)
 
     @staticmethod
-    def _change(live: State, rows: Tensor, x: Tensor, at: Evaluation) -> Float[Tensor, "r n"]:
+    def _change(live: State, rows: Tensor, s: Tensor, at: Evaluation) -> Float[Tensor, "r n"]:
         """The change y of the Lagrangian's gradient, with the multipliers of the step, damped (Powell 1978) so that
         s.y > 0.
 
         The penalty's own gradient jumps where a constraint becomes active; the QP knows of that kink, so H need not
         learn it. For the damping B s = -t (w G) is at hand, as the step is s = -t H (w G).
         """
-        w = live.w[rows, None]
-        old = bmm(w, live.at.grads[rows])[:, 0]
-        y, s = bmm(w, at.grads)[:, 0] - old, x - live.x[rows]
-        Bs = -(live.search.t[rows, None]) * old
-        sy, sBs = dot(s, y), dot(s, Bs)
-        theta = torch.where(sy < 0.2 * sBs, 0.8 * sBs / (sBs - sy), 1.0)[:, None]
-        return torch.lerp(Bs, y, theta)
+        old, t = live.lagrangian[rows], live.search.t[rows]
+        y = bmm(live.w[rows, None], at.grads)[:, 0].sub_(old)
+        sy, sBs = dot(s, y), -t * dot(s, old)
+        weak = sy < 0.2 * sBs
+        if bool(weak.any()):
+            theta = torch.where(weak, 0.8 * sBs / (sBs - sy), 1.0)[:, None]
+            y = torch.lerp(-t[:, None] * old, y, theta)
+        return y
 
     def _aim(self, live: State, rows: Tensor, at: Evaluation, products=None) -> None:
         """The direction by steering, and a search along it; `products` of the gradients, where they are known already.
@@ -226,15 +229,18 @@ class BFGSSQP:
         P, parts = products or live.memory.products(rows, at.grads)
         w, mu = self.steering(at.c.double(), at.equalities, P.double(), live.mu[rows].double(), self.tol)
         live.stationarity[rows] = (length(P.double(), w) / mu.clamp(max=1)).to(live.stationarity)
-        live.mu[rows], live.w[rows] = mu.to(live.mu), w.to(live.w)
-        self._search(live, rows, at, live.memory.combine(rows, -w.to(live.mu), at.grads, parts))
+        w = w.to(live.w)
+        lagrangian = bmm(w[:, None], at.grads)[:, 0]
+        live.mu[rows], live.w[rows], live.lagrangian[rows] = mu.to(live.mu), w, lagrangian
+        self._search(live, rows, at, live.memory.combine(rows, w, lagrangian, parts).neg_())
 
     def _search(self, live: State, rows: Tensor, at: Evaluation, d: Tensor) -> None:
         """A search along d, which tries the unit step first; the very first, as H knows nothing yet, no more than the
         size of x."""
-        mu = live.mu[rows]
-        reach = torch.linalg.vector_norm(live.x[rows], dim=1).clamp(min=1) / torch.linalg.vector_norm(d, dim=1)
-        t = torch.where(live.steps[rows] <= 1, reach.clamp(max=1), 1.0)
+        mu, t = live.mu[rows], torch.ones_like(d[:, 0])
+        first = (live.steps[rows] <= 1).nonzero()[:, 0]
+        size, reach = (torch.linalg.vector_norm(v, dim=1) for v in (live.x[rows[first]], d[first]))
+        t[first] = (size.clamp(min=1) / reach).clamp(max=1)
         put(live.search, rows, self.search.start(penalty.value(at, mu), penalty.slope(at, d, mu), t))
         live.d[rows] = d
 
@@ -311,8 +317,8 @@ class BFGSSQP:
 
     @staticmethod
     def _steepest(live: State, rows: Tensor, at: Evaluation) -> Float[Tensor, "r n"]:
-        live.w[rows] = penalty.weights(at, live.mu[rows])
-        return -penalty.gradient(at, live.mu[rows])
+        live.w[rows], live.lagrangian[rows] = penalty.weights(at, live.mu[rows]), penalty.gradient(at, live.mu[rows])
+        return -live.lagrangian[rows]
 
     def _run_away(self, live: State, rows: Tensor, x: Tensor, trial: Evaluation) -> None:
         """phi falls without end along d: so does f, if the points are feasible; else the objective weighs too much."""

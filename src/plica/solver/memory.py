@@ -2,7 +2,7 @@
 many.
 
 Both learn from a step s and a change y of the gradient, and answer the same two questions about gradients G (r, k,
-n): their products G H G' (r, k, k), from which every small QP is made, and one combination H (w G) (r, n). The
+n): their products G H G' (r, k, k), from which every small QP is made, and H g (r, n) for one combination g = w G. The
 products come first, so that n-vectors are touched only twice per step, however many QPs are solved in between.
 
 A memory belongs to all live rows; `rows` says which of them a call is about.
@@ -30,12 +30,12 @@ class Memory(Protocol):
 
     def products(self, rows: Int[Tensor, " s"], G: Tensor) -> tuple[Tensor, Any]: ...
 
-    def combine(self, rows: Int[Tensor, " s"], w: Tensor, G: Tensor, parts: Any) -> Tensor: ...
+    def combine(self, rows: Int[Tensor, " s"], w: Tensor, g: Tensor, parts: Any) -> Tensor: ...
 
 
 def _curved(s: Tensor, y: Tensor) -> Tensor:
-    """Rows whose pair has curvature worth keeping: s.y > 0 beyond rounding, so that H stays positive definite."""
-    return dot(s, y) > 1e-10 * torch.linalg.vector_norm(s, dim=1) * torch.linalg.vector_norm(y, dim=1)
+    """Rows whose pair has curvature, s.y > 0, so that H stays positive definite."""
+    return dot(s, y) > torch.finfo(s.dtype).tiny
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,9 @@ class Dense:
         return bmm(HG, G.transpose(1, 2)), HG
 
     def combine(
-        self, rows: Int[Tensor, " s"], w: Float[Tensor, "s k"], G: Tensor, parts: Tensor
+        self, rows: Int[Tensor, " s"], w: Float[Tensor, "s k"], g: Float[Tensor, "s n"], parts: Float[Tensor, "s k n"]
     ) -> Float[Tensor, "s n"]:
+        """H g for g = w G, with the parts that came with the products of G."""
         return bmm(w[:, None], parts)[:, 0]
 
 
@@ -121,7 +122,7 @@ class Limited:
         good = _curved(s, y)
         new, slot = rows[good], self.count[rows[good]] % self.S.shape[1]
         self.S[new, slot], self.Y[new, slot] = s[good], y[good]
-        V = torch.cat([y[:, None], G], 1).transpose(1, 2)
+        V = torch.cat([y[:, None], G], 1)
         of_s, of_y = self._times(self.S, rows, V), self._times(self.Y, rows, V)
         yy = of_y[good, :, 0]
         self.SY[new, :, slot] = of_s[good, :, 0]
@@ -133,8 +134,7 @@ class Limited:
     def products(
         self, rows: Int[Tensor, " s"], G: Float[Tensor, "s k n"]
     ) -> tuple[Float[Tensor, "s k k"], tuple[Tensor, Tensor]]:
-        V = G.transpose(1, 2)
-        return self._products(rows, G, self._times(self.S, rows, V), self._times(self.Y, rows, V))
+        return self._products(rows, G, self._times(self.S, rows, G), self._times(self.Y, rows, G))
 
     def _products(self, rows: Tensor, G: Tensor, of_s: Tensor, of_y: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """G H G' and the weights of S and Y in H G', from S G' and Y G'."""
@@ -152,13 +152,11 @@ class Limited:
         return (gram + gram.transpose(1, 2)) / 2, (first.gather(1, back), -gamma * u.gather(1, back))
 
     def combine(
-        self, rows: Int[Tensor, " s"], w: Float[Tensor, "s k"], G: Float[Tensor, "s k n"], parts: tuple[Tensor, Tensor]
+        self, rows: Int[Tensor, " s"], w: Float[Tensor, "s k"], g: Float[Tensor, "s n"], parts: tuple[Tensor, Tensor]
     ) -> Float[Tensor, "s n"]:
-        of_s, of_y = (bmm(part, w[:, :, None]) for part in parts)
-        out = bmm(w[:, None] * self.gamma[rows, None, None], G)[:, 0]
-        for kept, of in ((self.S, of_s), (self.Y, of_y)):
-            out += self._mix(kept, rows, of.transpose(1, 2))
-        return out
+        """H g for g = w G, with the parts that came with the products of G."""
+        of_s, of_y = (bmm(part, w[:, :, None]).transpose(1, 2) for part in parts)
+        return (self.gamma[rows, None] * g).add_(self._mix(self.S, rows, of_s)).add_(self._mix(self.Y, rows, of_y))
 
     def _order(self, rows: Tensor) -> Int[Tensor, "s p"]:
         """Slots from the oldest pair to the newest; empty slots stand where they are, which is harmless."""
@@ -168,16 +166,21 @@ class Limited:
 
     @staticmethod
     def _times(
-        kept: Float[Tensor, "r p n"], rows: Int[Tensor, " s"], v: Float[Tensor, "s n k"]
+        kept: Float[Tensor, "r p n"], rows: Int[Tensor, " s"], V: Float[Tensor, "s k n"]
     ) -> Float[Tensor, "s p k"]:
-        """kept[rows] v, without copying kept[rows] where most rows are asked: copying costs more than multiplying."""
-        if 2 * len(rows) < len(kept):
-            return bmm(kept[rows], v)
+        """kept[rows] V', without copying kept[rows] where most rows are asked: copying costs more than multiplying.
+
+        Taken as the transpose of V kept[rows]', which the kernels do faster.
+        """
         if len(rows) == len(kept):
-            return bmm(kept, v)
-        spread = v.new_zeros(len(kept), v.shape[2], v.shape[1])
-        spread[rows] = v.transpose(1, 2)
-        return bmm(kept, spread.transpose(1, 2))[rows]
+            product = bmm(V, kept.transpose(1, 2))
+        elif 2 * len(rows) < len(kept):
+            product = bmm(V, kept[rows].transpose(1, 2))
+        else:
+            spread = V.new_zeros(len(kept), *V.shape[1:])
+            spread[rows] = V
+            product = bmm(spread, kept.transpose(1, 2))[rows]
+        return product.transpose(1, 2)
 
     @staticmethod
     def _mix(kept: Float[Tensor, "r p n"], rows: Int[Tensor, " s"], w: Float[Tensor, "s 1 p"]) -> Float[Tensor, "s n"]:

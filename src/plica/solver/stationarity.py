@@ -19,6 +19,7 @@ from torch import Tensor
 from plica.solver.memory import Memory
 from plica.solver.problem import Evaluation
 from plica.solver.qp import interior_point
+from plica.solver.rows import bmm
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Stationarity:
         P = P.double()
         w = self._multipliers(at, P, mu.double(), l)
         w[:, :l] *= mu[:, None]
-        return length(P, w).to(mu), memory.combine(rows, w.to(mu), grads, parts)
+        return length(P, w).to(mu), memory.combine(rows, w.to(mu), bmm(w.to(mu)[:, None], grads)[:, 0], parts)
 
     @staticmethod
     def _multipliers(at: Evaluation, P: Tensor, mu: Tensor, l: int) -> Tensor:
