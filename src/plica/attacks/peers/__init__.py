@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from plica.attacks.peers.advlib import ADV_LIB
+from plica.attacks.peers.autoattack import AUTOATTACK
+from plica.attacks.peers.foolbox import FOOLBOX
 from plica.attacks.pgd import pgd
 from plica.attacks.task import Found, Task
 
-PEERS: dict[str, Callable[[Task], Found]] = {"pgd": pgd}
+PEERS: dict[str, Callable[[Task], Found]] = {
+    "pgd": pgd,
+    **{peer.name: peer for peer in (*FOOLBOX, *AUTOATTACK, *ADV_LIB)},
+}

@@ -1,0 +1,92 @@
+"""AutoAttack's four (Croce, Hein 2020): APGD-CE, APGD-T, FAB-T and Square, from pyautoattack (MIT).
+
+Settings are those of its standard version, iterations excepted: as many as the budget pays for, shared by the target
+classes. APGD and Square search a ball and answer MaxLoss alone; FAB-T answers MinRadius as well.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+
+from plica.attacks.peers.common import Peer, Watched
+from plica.metrics import Unsupported
+
+INSTALL = 'pip install "plica[peers]" (or pyautoattack)'
+TARGETS = 9  # classes aimed at in turn, at most
+LEAST = 3  # gradients that a class is given, at least: with fewer, fewer classes are tried
+QUERIES = 3  # Square asks for forward runs only; a gradient costs about as much as so many
+SIDE = 8  # pixels: in smaller images the windows of its l1 form vanish
+NAMES = {1: "L1", 2: "L2", math.inf: "Linf"}
+
+
+def _module(name: str):
+    return importlib.import_module(f"pyautoattack.{name}")
+
+
+def _classes(watched: Watched, gradients: int) -> int:
+    return max(1, min(TARGETS, watched.classes - 1, gradients // LEAST))
+
+
+def _apgd_steps(norm: float, gradients: int) -> int:
+    """For l1 three phases of shrinking radius, each of which begins with a gradient of its own."""
+    return max(4, gradients - 3) if norm == 1 else max(1, gradients - 1)
+
+
+def _radius(watched: Watched) -> float:
+    if watched.radius is None:
+        raise ValueError("A ball is needed.")
+    return float(watched.radius[0])
+
+
+def apgd_ce(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """Auto-PGD on the cross-entropy."""
+    attack = _module("autopgd_base").APGDAttack(
+        watched, n_iter=_apgd_steps(norm, gradients), norm=NAMES[norm], eps=_radius(watched), seed=seed, loss="ce",
+        device=watched.u.device, use_largereps=norm == 1,
+    )  # fmt: skip
+    attack.perturb(watched.u, watched.y)
+
+
+def apgd_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """Auto-PGD on the targeted DLR loss, one class after the other; the loss needs four classes."""
+    if watched.classes < 4:
+        raise Unsupported(f'apgd-t needs four classes, the model has {watched.classes}; use "apgd-ce" or "auto".')
+    classes = _classes(watched, gradients)
+    attack = _module("autopgd_base").APGDAttack_targeted(
+        watched, n_iter=_apgd_steps(norm, gradients // classes), norm=NAMES[norm], eps=_radius(watched), seed=seed,
+        n_target_classes=classes, device=watched.u.device, use_largereps=norm == 1,
+    )  # fmt: skip
+    attack.perturb(watched.u, watched.y)
+
+
+def fab_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """FAB towards one class after the other, a gradient per iteration. Without a radius no class ends the search."""
+    classes = _classes(watched, gradients)
+    attack = _module("fab_pt").FABAttack_PT(
+        watched, norm=NAMES[norm], n_iter=gradients // classes, eps=0.0 if watched.radius is None else _radius(watched),
+        seed=seed, targeted=True, n_target_classes=classes, device=watched.u.device,
+    )  # fmt: skip
+    attack.perturb(watched.u, watched.y)
+
+
+def square(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """Random search with squares: three forward runs for every gradient of the budget, and no gradient."""
+    if watched.u.ndim != 4 or min(watched.u.shape[2:]) < SIDE:
+        seen, least = tuple(watched.u.shape[1:]), f"height and width at least {SIDE}"
+        raise Unsupported(
+            f'square needs images (channels, height, width), {least}, got {seen}; use "apgd-ce" or "auto".'
+        )
+    attack = _module("square").SquareAttack(
+        watched, norm=NAMES[norm], n_queries=QUERIES * gradients, eps=_radius(watched), seed=seed,
+        device=watched.u.device,
+    )  # fmt: skip
+    attack.perturb(watched.u, watched.y)
+
+
+AUTOATTACK = (
+    Peer("apgd-ce", "pyautoattack", INSTALL, apgd_ce, targeted=False, ball=True),
+    Peer("apgd-t", "pyautoattack", INSTALL, apgd_t, targeted=False, ball=True),
+    Peer("fab-t", "pyautoattack", INSTALL, fab_t, targeted=False),
+    Peer("square", "pyautoattack", INSTALL, square, targeted=False, ball=True),
+)
