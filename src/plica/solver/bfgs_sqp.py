@@ -27,6 +27,7 @@ DENSE_UP_TO = 200  # unknowns up to which a dense H is kept when `memory` is not
 PAIRS = 10  # of limited memory otherwise
 STOPS = tuple(Stop)
 RUNNING = -1
+SHORT = 10  # bisections after which a step may be too short to move x
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,9 @@ class BFGSSQP:
         self._end(live, (live.steps == 0) & phi.isinf(), Stop.NOT_FINITE)
         if at.done is not None:
             self._end(live, at.done, Stop.ANSWERED)
+        # a step that rounds to nothing is none, though the search may have taken it for one
+        short = ((live.search.verdict == Verdict.ACCEPTED) & (live.search.tries > SHORT)).nonzero()[:, 0]
+        live.search.verdict[short[(x[short] == live.x[short]).all(1)]] = int(Verdict.FAILED)
         verdict = torch.where(live.stop == RUNNING, live.search.verdict, int(Verdict.TRYING))
         for which, then in (
             (Verdict.ACCEPTED, self._accept),
@@ -228,11 +232,12 @@ class BFGSSQP:
         """
         P, parts = products or live.memory.products(rows, at.grads)
         w, mu = self.steering(at.c.double(), at.equalities, P.double(), live.mu[rows].double(), self.tol)
-        live.stationarity[rows] = (length(P.double(), w) / mu.clamp(max=1)).to(live.stationarity)
         w = w.to(live.w)
         lagrangian = bmm(w[:, None], at.grads)[:, 0]
         live.mu[rows], live.w[rows], live.lagrangian[rows] = mu.to(live.mu), w, lagrangian
-        self._search(live, rows, at, live.memory.combine(rows, w, lagrangian, parts).neg_())
+        d = live.memory.combine(rows, w, lagrangian, parts).neg_()
+        live.stationarity[rows] = length(d, lagrangian) / (live.mu[rows].clamp(max=1) * live.memory.scale(rows))
+        self._search(live, rows, at, d)
 
     def _search(self, live: State, rows: Tensor, at: Evaluation, d: Tensor) -> None:
         """A search along d, which tries the unit step first; the very first, as H knows nothing yet, no more than the
@@ -276,15 +281,19 @@ class BFGSSQP:
             found, _ = self.measure(
                 take(at, many), take(live.samples, some), near[many], live.mu[some], live.memory, some
             )
-            live.stationarity[some] = torch.minimum(live.stationarity[some], found / live.mu[some].clamp(max=1))
+            found = found / (live.mu[some].clamp(max=1) * live.memory.scale(some))
+            live.stationarity[some] = torch.minimum(live.stationarity[some], found)
 
     def _contradicted(self, live: State, rows: Tensor, at: Evaluation) -> None:
         """Rows stationary for phi at an infeasible point whose violation no direction lowers by much: infeasible if
         stationary for the violation alone, too; else the objective weighs too much."""
-        P = live.memory.products(rows, at.grads)[0].double()
-        w, hope = self.steering.best(at.c.double(), at.equalities, P)
+        P, parts = live.memory.products(rows, at.grads)
+        w, hope = self.steering.best(at.c.double(), at.equalities, P.double())
+        w = w.to(live.w)
+        g = bmm(w[:, None], at.grads)[:, 0]
+        flat = length(live.memory.combine(rows, w, g, parts), g) <= self.tol
         hopeless = hope < self.steering.c_viol
-        live.stop[rows[hopeless & (length(P, w) <= self.tol)]] = STOPS.index(Stop.INFEASIBLE)
+        live.stop[rows[hopeless & flat]] = STOPS.index(Stop.INFEASIBLE)
         if bool(hopeless.any()):
             live.mu[rows[hopeless]] *= 0.1
             self._aim(live, rows[hopeless], take(at, hopeless.nonzero()[:, 0]))

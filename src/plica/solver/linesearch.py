@@ -74,7 +74,8 @@ class WeakWolfe:
         verdict = torch.where(low_enough & flat_enough & descends, int(Verdict.ACCEPTED), int(Verdict.TRYING))
         trying = verdict == Verdict.TRYING
         # a bracket that t cannot split any more has failed, however few tries it took
-        spent = (tries >= self.tries + hi.clamp(min=1).log2()) | (t <= lo) | (t >= hi)
+        most = self.tries if phi.dtype == torch.float64 else self.tries // 2  # half the digits, half the bisections
+        spent = (tries >= most + hi.clamp(min=1).log2()) | (t <= lo) | (t >= hi)
         verdict = torch.where(trying & ((hi.isfinite() & spent) | ~descends), int(Verdict.FAILED), verdict)
         verdict = torch.where(trying & hi.isinf() & (tries >= self.doublings), int(Verdict.NO_UPPER_END), verdict)
         return Search(t, lo, hi, s.phi, s.slope, tries, verdict)

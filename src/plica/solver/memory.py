@@ -32,6 +32,8 @@ class Memory(Protocol):
 
     def combine(self, rows: Int[Tensor, " s"], w: Tensor, g: Tensor, parts: Any) -> Tensor: ...
 
+    def scale(self, rows: Int[Tensor, " s"]) -> Tensor | float: ...
+
 
 def _curved(s: Tensor, y: Tensor) -> Tensor:
     """Rows whose pair has curvature, s.y > 0, so that H stays positive definite."""
@@ -82,6 +84,10 @@ class Dense:
     ) -> Float[Tensor, "s n"]:
         """H g for g = w G, with the parts that came with the products of G."""
         return bmm(w[:, None], parts)[:, 0]
+
+    def scale(self, rows: Int[Tensor, " s"]) -> float:
+        """What the length of a direction is divided by before it is called short."""
+        return 1.0
 
 
 @dataclass(frozen=True)
@@ -157,6 +163,10 @@ class Limited:
         """H g for g = w G, with the parts that came with the products of G."""
         of_s, of_y = (bmm(part, w[:, :, None]).transpose(1, 2) for part in parts)
         return (self.gamma[rows, None] * g).add_(self._mix(self.S, rows, of_s)).add_(self._mix(self.Y, rows, of_y))
+
+    def scale(self, rows: Int[Tensor, " s"]) -> Float[Tensor, " s"]:
+        """sqrt(gamma), where it is small: at a kink gamma falls to 0 and every direction with it, stationary or not."""
+        return self.gamma[rows].clamp(max=1).sqrt()
 
     def _order(self, rows: Tensor) -> Int[Tensor, "s p"]:
         """Slots from the oldest pair to the newest; empty slots stand where they are, which is harmless."""

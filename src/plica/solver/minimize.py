@@ -12,6 +12,7 @@ from plica.solver.bfgs_sqp import BFGSSQP, Solution
 from plica.solver.problem import Autograd, Written
 from plica.solver.stationarity import Stationarity
 
+PATIENCE = 100  # steps without a change of f beyond rounding
 FINEST = {torch.float64: 1e-12, torch.float32: 1e-5}  # below these, rounding of f and its gradients decides
 
 
@@ -52,7 +53,9 @@ def minimize(
         raise ValueError(f"tol > 0, max_steps >= 1 and memory >= 1 are needed, got {tol}, {max_steps} and {memory}.")
     rows = x0 if x0.ndim == 2 else x0[None]
     tol = max(tol, FINEST[x0.dtype])
-    solver = BFGSSQP(tol=tol, max_steps=max_steps, memory=memory, measure=Stationarity(radius=tol))
+    least = 100 * torch.finfo(x0.dtype).eps
+    measure = Stationarity(radius=tol)
+    solver = BFGSSQP(tol=tol, max_steps=max_steps, memory=memory, patience=PATIENCE, progress=least, measure=measure)
     solution = solver.solve(Autograd.of(fun, rows), rows.detach())
     if x0.ndim == 2:
         return solution

@@ -128,6 +128,5 @@ class LpProx:
 
 
 def clip(u: Float[Tensor, "r n"], low: Float[Tensor, "r n"], high: Float[Tensor, "r n"]) -> None:
-    """Into the box, in place; two calls, for clamp with two tensors is not vectorised."""
-    torch.maximum(u, low, out=u)
-    torch.minimum(u, high, out=u)
+    """Into the box, in place."""
+    torch.clamp(u, low, high, out=u)

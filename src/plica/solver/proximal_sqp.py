@@ -17,10 +17,10 @@ from torch import Tensor
 
 from plica.solver.prox import Work, clip
 from plica.solver.rows import put, take
+from plica.solver.subproblem import TINY, solve
 
 BLOCK = 32  # rows worked on at a time: their vectors stay in the cache, which is worth a factor of five on a CPU
 PAD = 16  # rows of a block are a multiple of this: kernels treat the last numbers of a tensor otherwise than the rest
-TINY = 1e-30
 
 
 @runtime_checkable
@@ -69,6 +69,9 @@ class Rows:
     steps: Float[Tensor, " r"]
 
 
+NAMES = [f.name for f in fields(Rows)]
+
+
 @dataclass(frozen=True)
 class ProximalSQP:
     """The steps of the method. Lengths are relative to the row's first linear model, margins to its first |m|.
@@ -110,8 +113,7 @@ class ProximalSQP:
         zero = u.new_zeros(len(u))
         filled = torch.cat([u, u[:1].expand(-len(u) % PAD, u.shape[1])])
         size = torch.cat([self.prox.norm(part, torch.empty_like(part)) for part in filled.split(BLOCK)])[: len(u)]
-        names = [f.name for f in fields(Rows)][6:]
-        small = {name: zero.clone() for name in names if name != "recent"}
+        small = {name: zero.clone() for name in NAMES[6:] if name != "recent"}
         rows = Rows(low, high, u, torch.zeros_like(u), u.new_zeros(u.shape if self.inertia else (len(u), 0)), size,
                     **small, recent=u.new_full((len(u), 2), torch.inf))  # fmt: skip
         rows.eta = zero + torch.nan if eta is None else eta.clone()
@@ -138,12 +140,12 @@ class ProximalSQP:
         weight = (self.patience / (rows.steps + 1)).clamp(1 - self.average_most, 1 - self.average)
         if opening:
             weight = torch.ones_like(weight)
-        z_size, rows.size = torch.empty_like(old), torch.empty_like(old)
-        work = rows.u.new_empty(3, BLOCK, rows.u.shape[1])
+        z_size, rows.size = torch.empty_like(old), old.clone()
+        work = rows.u.new_empty(4, BLOCK, rows.u.shape[1])
         trials = self.trials_first if opening else self.trials
         for at in range(0, len(rise), BLOCK):
             part = slice(at, at + BLOCK)
-            block = Rows(*(getattr(rows, f.name)[part] for f in fields(rows)))
+            block = Rows(*(getattr(rows, name)[part] for name in NAMES))
             ours = torch.arange(len(block.u), device=rise.device)
             if len(ours) % PAD:
                 filled = torch.cat([ours, ours.new_zeros(-len(ours) % PAD)])
@@ -172,6 +174,8 @@ class ProximalSQP:
         rows.lam = 1 / dual + rows.first / (rows.eta * square)
         rows.slope = rows.eta * square
         rows.level = torch.where(rows.size > 0, torch.minimum(rows.size, length), length)
+        if getattr(self.prox, "p", 0) == 2:
+            rows.level = torch.ones_like(length)
 
     def _resize(self, rows: Rows, merit: Tensor) -> None:
         ratio = (rows.merit - merit) / (rows.merit - rows.predicted).clamp(min=1e-12)
@@ -182,56 +186,25 @@ class ProximalSQP:
     def _move(self, block: Rows, grad: Tensor, weight: Tensor, rise: Tensor, trials: int, work: Tensor) -> Tensor:
         """Take the gradient into the plane, find z, and move u; rise is what plane . (z - u) must come to. Returns
         ||z||."""
-        z, spare, more = work[:, : len(rise)]
+        work = work[:, : len(rise)]
         torch.lerp(block.plane, grad, weight[:, None], out=block.plane)
-        torch.mul(block.u, block.plane, out=spare)
-        self._solve(block, rise + spare.sum(1), trials, z, (spare, more))
+        along = torch.mul(block.u, block.plane, out=work[0]).sum(1)
+        z, spare = solve(self.prox, block, rise + along, along, trials, work), work[1]
         size = self.prox.norm(z, spare)
         length = torch.linalg.vector_norm(block.u, dim=1)
         torch.sub(z, block.u, out=spare)
         block.residual.copy_(torch.linalg.vector_norm(spare, dim=1) / length.clamp(min=TINY))
         if self.inertia:
             block.velocity.mul_(self.inertia).add_(spare)
-            torch.add(block.u, block.velocity, out=z)
-            clip(z, block.low, block.high)
-        block.u.copy_(z)
-        block.size.copy_(self.prox.norm(z, spare) if self.inertia else size)
+            torch.add(block.u, block.velocity, out=block.u)
+            clip(block.u, block.low, block.high)
+            block.size.copy_(self.prox.norm(block.u, spare))
+        else:
+            block.u.copy_(z)
+            block.size.copy_(size)
         if self.prox.remembers_norm:
             block.level.copy_(size)
         return size
-
-    def _solve(self, block: Rows, goal: Tensor, trials: int, z: Tensor, work: Work) -> None:
-        """The multiplier at which plane . z(lam) = goal, and z there: a secant kept inside its bracket, from the last
-        multiplier.
-
-        The number of trials is fixed, so that no row waits for another; what is left of the error is mended at the next
-        step.
-        """
-        lam, slope = block.lam, block.slope
-        low, high = torch.zeros_like(lam), torch.full_like(lam, torch.inf)
-        lam_old = f_old = lam
-        for trial in range(trials):
-            f = self._reach(block, lam, z, work) - goal
-            if trial:
-                secant = (f - f_old) / (lam - lam_old)
-                usable = (secant > 1e-3 * slope) & (secant < 1e3 * slope)
-                slope = torch.where(usable, secant, torch.where(lam == lam_old, slope, 0.5 * slope))
-            if trial == trials - 1:
-                break
-            short = f < 0
-            low, high = torch.where(short, lam, low), torch.where(short, high, lam)
-            lam_old, f_old = lam, f
-            newton = torch.minimum(lam - f / slope, 4 * lam + TINY)
-            inside = ((newton >= low) & (newton <= high)) | high.isinf()
-            lam = torch.where(inside, newton, 0.5 * (low + high))
-        block.lam.copy_(lam)
-        block.slope.copy_(slope)
-
-    def _reach(self, block: Rows, lam: Tensor, z: Tensor, work: Work) -> Tensor:
-        """plane . z(lam), with z(lam) written into z."""
-        torch.addcmul(block.u, block.plane, (block.eta * lam)[:, None], out=z)
-        self.prox.apply(z, block.eta, block.level, block.low, block.high, work)
-        return torch.mul(z, block.plane, out=work[0]).sum(1)
 
     @staticmethod
     def _estimate(rows: Rows, size: Tensor, margin: Tensor, opening: bool) -> None:

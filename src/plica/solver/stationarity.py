@@ -19,7 +19,7 @@ from torch import Tensor
 from plica.solver.memory import Memory
 from plica.solver.problem import Evaluation
 from plica.solver.qp import interior_point
-from plica.solver.rows import bmm
+from plica.solver.rows import bmm, dot
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,11 @@ class Stationarity:
         k = grads.shape[2]
         grads = grads.transpose(1, 2).reshape(r, k * l, -1)
         P, parts = memory.products(rows, grads)
-        P = P.double()
-        w = self._multipliers(at, P, mu.double(), l)
+        w = self._multipliers(at, P.double(), mu.double(), l).to(mu)
         w[:, :l] *= mu[:, None]
-        return length(P, w).to(mu), memory.combine(rows, w.to(mu), bmm(w.to(mu)[:, None], grads)[:, 0], parts)
+        g = bmm(w[:, None], grads)[:, 0]
+        d = memory.combine(rows, w, g, parts)
+        return length(d, g), d
 
     @staticmethod
     def _multipliers(at: Evaluation, P: Tensor, mu: Tensor, l: int) -> Tensor:
@@ -101,7 +102,6 @@ class Stationarity:
         return interior_point(P * scale[:, :, None] * scale[:, None], q, lo, hi, simplex)
 
 
-def length(P: Float[Tensor, "r k k"], w: Float[Tensor, "r k"]) -> Float[Tensor, " r"]:
-    """sqrt(d H^-1 d) of d = H (w G), from the products P = G H G'; inf where rounding has made it negative."""
-    square = (w * (P * w[:, None]).sum(2)).sum(1)
-    return torch.where(square >= 0, square, torch.inf).sqrt()
+def length(d: Float[Tensor, "r n"], g: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:
+    """sqrt(d H^-1 d) of d = H g, up to sign: from the vectors, as products of gradients cancel in float32."""
+    return dot(d, g).abs().sqrt()
