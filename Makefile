@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+DATA ?= ../shared/data
 # Threads that wait give their core away: on a machine with other work, spinning made two threads five times dearer than one.
 export OMP_WAIT_POLICY := PASSIVE
 
@@ -10,7 +11,7 @@ export OMP_WAIT_POLICY := PASSIVE
 help:
 	@echo "make demo      robustness radii of twenty CIFAR-10 images: a table and a picture"
 	@echo "make test      the tests (minutes); make test-all also runs the slow ones"
-	@echo "make bench     the table of results in README.md"
+	@echo "make bench     the tables of README.md and docs/benchmarks.md; for the latter DATA=folder of networks and images"
 	@echo "make lint      style; make types: the type checker; make format: rewrite in style"
 
 setup: $(READY)
@@ -19,7 +20,7 @@ setup: $(READY)
 $(READY): pyproject.toml requirements/constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f"plica needs Python 3.10 or newer, $(PYTHON) is {v[0]}.{v[1]}; try make PYTHON=python3.12")'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { echo "No virtual environment could be made; on Debian: apt install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt -e ".[demo,dev]"
+	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt -e ".[demo,peers,dev]"
 	@touch $@
 
 demo: $(READY)
@@ -33,6 +34,7 @@ test-all: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/table.py
+	$(BIN)/python benchmarks/radii.py --data $(DATA) --into docs/benchmarks.md --figure docs/radii
 
 lint: $(READY)
 	$(BIN)/ruff check .
