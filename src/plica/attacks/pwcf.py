@@ -41,7 +41,7 @@ RESERVED = 3  # forward runs that the first look and the judge need
 INSIDE = (
     1 - 1e-3
 )  # share of the radius that MaxLoss may use, so that a violation within the tolerance stays inside the radius
-SOLVER = BFGSSQP(tol=1e-5, memory=6, patience=20, progress=5e-4, measure=Stationarity(keep=0))
+SOLVER = BFGSSQP(tol=1e-5, memory=6, patience=30, progress=3e-4, measure=Stationarity(keep=0))
 
 
 def pwcf(task: Task) -> Found:
