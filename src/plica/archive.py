@@ -37,10 +37,15 @@ class Archive:
         rows = (m > rounding(logits)).nonzero()[:, 0]
         if not len(rows):
             return
-        z, image, m = z[rows], image[rows], m[rows]
+        if len(rows) < len(z):
+            z, image, m = z[rows], image[rows], m[rows]
         d = self.metric(self.x[image], z)
         good = d < self.distance[image] if self.radius is None else (d <= self.radius[image]) & (m > self.margin[image])
-        for row in good.nonzero()[:, 0][d[good].argsort(descending=True)].tolist():
-            at = image[row]
-            if self.radius is not None or d[row] < self.distance[at]:
-                self.x_adv[at], self.distance[at], self.margin[at] = z[row], d[row], m[row]
+        # of several good rows of an image the nearest, of several nearest the first
+        d = torch.where(good, d, torch.inf)
+        nearest = torch.full_like(self.distance, torch.inf).scatter_reduce(0, image, d, "amin")
+        place = torch.arange(len(d), device=d.device).masked_fill(~good | (d > nearest[image]), len(d))
+        first = image.new_full((len(self.x),), len(d)).scatter_reduce(0, image, place, "amin")
+        at = (first < len(d)).nonzero()[:, 0]
+        row = first[at]
+        self.x_adv[at], self.distance[at], self.margin[at] = z[row], d[row], m[row]

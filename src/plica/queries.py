@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 PAD = 16
+FASTEST = 128  # rows of a call on a CPU: more no longer fit its cache
 ROUNDINGS = 64  # a margin below so many units of rounding of the largest logit is not trusted
 
 
@@ -27,37 +28,44 @@ class Queries:
         self.gradients = torch.zeros(images, dtype=torch.long)
         self.forwards = torch.zeros(images, dtype=torch.long)
 
+    def parts(self, rows: int, device: torch.device) -> list[slice]:
+        """So many rows cut into calls of about equal size, each but the last a multiple of PAD."""
+        most = min(self.most, FASTEST) if device.type == "cpu" else self.most
+        pads = -(-rows // PAD)
+        step = -(-pads // -(-pads * PAD // most)) * PAD
+        return [slice(at, min(at + step, rows)) for at in range(0, rows, step)]
+
     @torch.no_grad()
     def logits(self, x: Float[Tensor, "r *image"], image: Int[Tensor, " r"]) -> Float[Tensor, "r classes"]:
         """The model's logits at x; image (r,) tells on whose account."""
         self.forwards.index_add_(0, image.cpu(), torch.ones_like(image, device="cpu"))
-        return torch.cat([self.model(_padded(part))[: len(part)].detach() for part in x.split(self.most)])
+        parts = self.parts(len(x), x.device)
+        return torch.cat([self.model(_padded(x[p]).clone())[: p.stop - p.start].detach() for p in parts])
 
     def gradient(
-        self, x: Float[Tensor, "r *image"], image: Int[Tensor, " r"], value: Callable[[Tensor, slice], Tensor]
+        self, x: Float[Tensor, "p *image"], image: Int[Tensor, " r"], value: Callable[[Tensor, slice], Tensor]
     ) -> tuple[Float[Tensor, " r"], Float[Tensor, "r classes"], Float[Tensor, "r *image"]]:
-        """value(logits of rows, rows) (r,), the logits, and the gradient of the value with respect to x."""
+        """value(logits of rows, rows) (r,), the logits, and the gradient of the value with respect to x.
+
+        x may bring its own padding: rows past the r that are asked for, up to a multiple of PAD.
+        """
         self.gradients.index_add_(0, image.cpu(), torch.ones_like(image, device="cpu"))
-        parts = []
-        for start in range(0, len(x), self.most):
-            rows = slice(start, min(start + self.most, len(x)))
+        told = []
+        for rows in self.parts(len(image), x.device):
+            size = rows.stop - rows.start
             with torch.enable_grad():
-                z = _padded(x[rows].detach()).requires_grad_(True)
-                logits = self.model(z)[: rows.stop - start]
+                z = _padded(x.detach()[rows.start : rows.start + -(-size // PAD) * PAD]).requires_grad_(True)
+                logits = self.model(z)[:size]
                 values = value(logits, rows)
                 (grad,) = torch.autograd.grad(values.sum(), z)
-            parts.append((values.detach(), logits.detach(), grad[: rows.stop - start]))
-        values, logits, grads = zip(*parts, strict=True)
-        return (
-            (values[0], logits[0], grads[0])
-            if len(parts) == 1
-            else (torch.cat(values), torch.cat(logits), torch.cat(grads))
-        )
+            told.append((values.detach(), logits.detach(), grad[:size]))
+        values, logits, grads = told[0] if len(told) == 1 else (torch.cat(t) for t in zip(*told, strict=True))
+        return values, logits, grads
 
 
 def _padded(x: Tensor) -> Tensor:
     short = -len(x) % PAD
-    return torch.cat([x, x[:1].expand(short, *x.shape[1:])]) if short else x.clone()
+    return torch.cat([x, x[:1].expand(short, *x.shape[1:])]) if short else x
 
 
 def rounding(logits: Float[Tensor, "r classes"]) -> Float[Tensor, " r"]:

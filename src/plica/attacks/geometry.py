@@ -32,9 +32,9 @@ class Geometry:
     def scaled(self, delta: Float[Tensor, "r n"]) -> Float[Tensor, "r n"]:
         return delta if self.scale is None else torch.where(self.scale.isinf(), 0, delta * self.scale)
 
-    def point(self, x: Float[Tensor, "r n"], u: Float[Tensor, "r n"]) -> Float[Tensor, "r n"]:
-        """The images at u."""
-        return torch.add(x, u if self.scale is None else u / self.scale).clamp_(*self.bounds)
+    def point(self, x: Float[Tensor, "r n"], u: Float[Tensor, "r n"], out: Float[Tensor, "r n"]) -> None:
+        """Write the images at u into out."""
+        torch.add(x, u if self.scale is None else u / self.scale, out=out).clamp_(*self.bounds)
 
     def pull(self, grad: Float[Tensor, "r n"]) -> Float[Tensor, "r n"]:
         """A gradient with respect to u, from one with respect to the image."""
@@ -69,16 +69,16 @@ def _settings(p: float, bounds: tuple[float, float]) -> Geometry:
     """Tuned on 150 CIFAR images and three networks; see docs/design/radius.md."""
     prox = LpProx(p)
     if p == 2:
-        race = ProximalSQP(prox, eta=3.0, grow=1.1, shrink=0.8, trials=3)
+        race = ProximalSQP(prox, eta=3.0, grow=1.1, shrink=0.8, trials=1, trials_first=2)
         # a heavy ball comes to rest in better minima than averaging does, and takes longer
         plain = replace(race, average=0.0, average_most=0.0, inertia=0.5)
         explore = replace(plain, grow=1.3, shrink=0.6, decay=1.0, decay_aim=0.75)
         return Geometry(race, explore, 1.0, bounds)
     if p == math.inf:
-        race = ProximalSQP(prox, eta=1.0, near=0.0, far=0.2)
+        race = ProximalSQP(prox, eta=1.0, near=0.0, far=0.2, trials=2, trials_first=6)
         return Geometry(race, race, 1.0, bounds)
     if p <= 1:
-        race = ProximalSQP(prox, eta=0.15, grow=1.3, shrink=0.6, decay=0.95, decay_aim=0.7, far=0.2)
+        race = ProximalSQP(prox, eta=0.15, grow=1.3, shrink=0.6, trials=3, decay=0.95, decay_aim=0.7, far=0.2)
         race = replace(race, average=0.6, average_most=0.6)
         return Geometry(race, race, 0.06, bounds)
     race = ProximalSQP(prox)

@@ -18,8 +18,8 @@ from plica.attacks.geometry import Geometry, geometry
 from plica.attacks.landing import land
 from plica.attacks.task import Found, Status, Task
 from plica.losses import margin
-from plica.queries import rounding
-from plica.solver.proximal_sqp import ProximalSQP, Rows
+from plica.queries import PAD, rounding
+from plica.solver.proximal_sqp import BLOCK, ProximalSQP, Rows
 from plica.solver.rows import join, put, take
 
 FIRST, MORE = 5, 2  # classes tried by logit at first, and after ten gradients
@@ -56,7 +56,6 @@ class Bunch:
 
     place: Int[Tensor, " r"]
     target: Int[Tensor, " r"]
-    x: Float[Tensor, "r n"]
     best: Float[Tensor, " r"]
     state: Rows
 
@@ -72,6 +71,7 @@ class _Search:
         self.task, self.images, self.shape = task, images, shape
         self.x, self.y = task.x[images].flatten(1), task.y[images]
         self.spent, self.round, self.landed = 0, 0, 0
+        self.points = self.x.new_zeros(0, self.x.shape[1])
         self.residual = self.x.new_full((len(images),), torch.nan)
         self.best = self.x.new_full((len(images),), torch.inf)
         others = task.logits[images].scatter(1, self.y[:, None], -torch.inf)
@@ -114,7 +114,7 @@ class _Search:
         self.round += 1
         rows = self._bunch(solver, targets, starts, self._region())
         for kept, ticks in ((len(AIMED), 5), (2, 5), (1, 20)):
-            rows = take(rows, self._least(rows, kept))
+            rows = self._keep(rows, kept)
             self._advance(solver, rows, ticks)
         self._land()
 
@@ -141,7 +141,7 @@ class _Search:
         u = torch.minimum(torch.maximum(u, low), high)
         places = torch.arange(images, device=x.device).repeat(m)
         state = solver.start(low, high, u, None if eta is None else eta.repeat(m))
-        return Bunch(places, target, x, self.best.new_full((len(x),), torch.inf), state)
+        return Bunch(places, target, self.best.new_full((len(x),), torch.inf), state)
 
     def _enter(self, solver: ProximalSQP, pool: Bunch | None, first: int, last: int, ticks: int = 1) -> Bunch:
         """Rows at the image itself, for its classes first..last by logit, moved and added to the pool."""
@@ -149,11 +149,11 @@ class _Search:
         if not len(target) and pool is not None:
             return pool
         more = self._bunch(solver, target, torch.zeros_like(self.x).repeat(len(target) // len(self.x), 1), None)
-        more = take(more, self._least(more, len(more.place)))
+        more = self._keep(more, len(more.place))
         self._advance(solver, more, ticks)
         # images that were answered meanwhile leave both
-        more = take(more, self._least(more, len(more.place)))
-        return more if pool is None else join(take(pool, self._least(pool, len(pool.place))), more)
+        more = self._keep(more, len(more.place))
+        return more if pool is None else join(self._keep(pool, len(pool.place)), more)
 
     def _stage(self, solver: ProximalSQP, pool: Bunch, kept: int, ticks: int) -> None:
         """Move the `kept` rows of least estimate of every image."""
@@ -161,6 +161,12 @@ class _Search:
         part = take(pool, rows)
         self._advance(solver, part, ticks)
         put(pool, rows, part)
+
+    def _keep(self, pool: Bunch, kept: int) -> Bunch:
+        """The `kept` rows of least estimate of every image, the least first."""
+        rows = self._least(pool, kept)
+        same = len(rows) == len(pool.place) and bool((rows[1:] > rows[:-1]).all())
+        return pool if same else take(pool, rows)
 
     def _least(self, pool: Bunch, kept: int) -> Tensor:
         """The `kept` rows of least estimate of every image that is not answered yet."""
@@ -189,13 +195,13 @@ class _Search:
             m = self.task.gradients - self.spent
             rows = take(rows, torch.arange(m * images, device=rows.place.device))
         self.spent += m
-        z, image, y = self.shape.point(rows.x, rows.state.u), self.images[rows.place], self.y[rows.place]
-        z = z.view(-1, *self.task.x.shape[1:])
+        z, image, y = self._points(rows, m), self.images[rows.place], self.y[rows.place]
 
         def towards(logits: Tensor, part: slice) -> Tensor:
             return (logits.gather(1, rows.target[part, None]) - logits.gather(1, y[part, None]))[:, 0]
 
         value, logits, grad = self.task.queries.gradient(z, image, towards)
+        z = z[: len(image)]
         size, noise = rows.state.size, rounding(logits)
         targets = None if self.task.targets is None else rows.target
         wrong = margin(logits, y, targets) > noise
@@ -211,6 +217,20 @@ class _Search:
         residual = rows.state.residual.view(m, -1).gather(0, which[None])[0]
         self.residual[places] = torch.where(better, residual, self.residual[places])
         self.best[places] = torch.where(better, least, self.best[places])
+
+    def _points(self, rows: Bunch, m: int) -> Tensor:
+        """The images at the rows' u, and padding after them, in a buffer that the next tick overwrites.  (p, *image)"""
+        count, images = len(rows.place), len(rows.place) // m
+        if len(self.points) < count:
+            self.points = self.x.new_zeros(count + -count % PAD, self.x.shape[1])
+        places = rows.place[:images]
+        x = self.x if images == len(self.x) else self.x[places]
+        for start in range(0, count, images):
+            for at in range(0, images, BLOCK):
+                part = slice(at, min(at + BLOCK, images))
+                there = slice(start + part.start, start + part.stop)
+                self.shape.point(x[part], rows.state.u[there], self.points[there])
+        return self.points[: count + -count % PAD].view(-1, *self.task.x.shape[1:])
 
     def _land(self) -> None:
         """Forward runs as far as the gradients spent so far allow: part of the sequence, whatever the budget."""
