@@ -4,8 +4,8 @@
     python benchmarks/radii.py --read radii.json --into docs/benchmarks.md --figure docs/radii
 
 Optimality is AttackBench's: with A(r) the share of images still right at radius r, interpolated, and A* that of the
-best radius known for each image, 1 - (area of A - area of A*) / (A(0) * r_max - area of A*) up to r_max, the largest best
-radius. Best known are the best of all methods of the run and, where the data has them beside it, of bench/peers.json.
+best radius known for each image, 1 - (area of A - area of A*) / (A(0) * r_max - area of A*) up to r_max, the largest
+best radius. Best known: the best of all methods of the run and, where the data has it beside it, of bench/peers.json.
 Methods whose package is missing are named and left out.
 """
 

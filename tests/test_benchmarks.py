@@ -1,0 +1,55 @@
+"""benchmarks/radii.py: optimality of curves whose area is known, its table, and its word on missing data."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="module")
+def radii():
+    path = Path(__file__).parents[1] / "benchmarks" / "radii.py"
+    spec = importlib.util.spec_from_file_location("radii", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_optimality_of_known_areas(radii):
+    """Radii 0, 1, 2, 4: accuracy falls from 3/4 at 0 to 0 at 4, area 5/4 of at most 3; later ones have area 7/4."""
+    best = np.array([0.0, 1.0, 2.0, 4.0])
+    assert radii.optimality(best, best) == pytest.approx(1)
+    assert radii.optimality(np.array([0.0, 2.0, 3.0, np.inf]), best) == pytest.approx(1 - 0.5 / 1.75)
+    assert radii.optimality(np.array([0.0, 2.0, 1.0, 4.0]), best) == pytest.approx(1)  # a curve has no images
+    assert radii.optimality(np.array([0.0, 0.5, 1.5, 4.0]), best) > 1  # nearer than the best known
+
+
+def row(method, value):
+    return dict(net="n", norm="l2", method=method, budget=30, optimality=value, median=0.3, failed=0, gradients=30.0,
+                forwards=3.0, seconds=0.1, radii=[0.3])  # fmt: skip
+
+
+def test_table_and_figure_from_saved_rows(radii, tmp_path, monkeypatch):
+    rows, page = tmp_path / "rows.json", tmp_path / "page.md"
+    rows.write_text(json.dumps([row("fmn", 0.9), row("auto", 0.99)]))
+    page.write_text(f"before\n{radii.START}old\n{radii.END}after\n")
+    arguments = ["radii.py", "--read", str(rows), "--into", str(page), "--figure", str(tmp_path / "f")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    radii.main()
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert text.index("| auto |") < text.index("| fmn |")
+    assert (tmp_path / "f-n.png").stat().st_size > 1000
+
+
+def test_missing_data_is_named(radii, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["radii.py", "--data", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"load\.py is missing; give the folder"):
+        radii.main()
