@@ -133,6 +133,8 @@ def draw(rows, path):
                 axis.plot([r["gradients"] for r in some], [r["median"] for r in some], "o-", label=method, **style)
         axis.set(xscale="log", yscale="log", title=norm, xlabel="gradients per image")
         axis.minorticks_off()
+        axis.set_xticks(sorted({r["budget"] for r in rows}))
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         least = min(r["median"] for r in rows if r["norm"] == norm)
         axis.set_ylim(0.97 * least, 2 * least)  # what lies above is far off
         axis.set_yticks([least, 1.2 * least, 1.5 * least, 2 * least])
