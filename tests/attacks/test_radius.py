@@ -171,6 +171,20 @@ def test_only_the_target_counts():
     assert (task.archive.distance[near] >= truth[near] * (1 - 1e-4)).all()
 
 
+def test_a_third_class_on_the_way_to_the_target():
+    """Past the boundary between label and target lies another class: the nearest point of the target is a corner."""
+
+    def model(z):
+        u = z - 0.5
+        return torch.stack([0 * u[:, 0], u[:, 0] - 0.1, 2 * u[:, 0] + u[:, 1] - 0.15], 1)
+
+    x, y, targets = torch.full((1, 2), 0.5), torch.tensor([0]), torch.tensor([1])
+    task, _ = attack(model, x, y, MinRadius(Lp(2)), 100, targets=targets)
+    assert float(task.archive.distance) == pytest.approx(math.hypot(0.1, 0.05), rel=0.05)  # corners are slow
+    broken, _ = attack(model, x, y, MaxLoss(Lp(2), 0.12), 100, targets=targets)
+    assert float(broken.archive.distance) <= 0.12
+
+
 class Euclidean:
     """A user's metric that offers its norm and prox, and is l_2."""
 

@@ -74,6 +74,7 @@ class _Search:
         self.points = self.x.new_zeros(0, self.x.shape[1])
         self.residual = self.x.new_full((len(images),), torch.nan)
         self.best = self.x.new_full((len(images),), torch.inf)
+        self.length = self.x.new_zeros(len(images))  # l_2, of the best perturbation
         others = task.logits[images].scatter(1, self.y[:, None], -torch.inf)
         self.order = others.argsort(dim=1, descending=True, stable=True)[:, :-1]
         if task.targets is not None:
@@ -129,8 +130,10 @@ class _Search:
         factor = FAR[draw % len(FAR)]
         seed = (self.task.seed * 1_000_003 + draw) % 2**63
         direction = torch.randn(self.x.shape[1], generator=torch.Generator().manual_seed(seed)).to(self.x)
-        best = self.shape.scaled(self.task.archive.x_adv[self.images].flatten(1) - self.x)
-        length = torch.linalg.vector_norm(best, dim=1, keepdim=True)
+        if self.task.radius is None:
+            best = self.shape.scaled(self.task.archive.x_adv[self.images].flatten(1) - self.x)
+            self.length = torch.linalg.vector_norm(best, dim=1)
+        length = self.length[:, None]
         return factor * length * (direction / torch.linalg.vector_norm(direction))
 
     def _bunch(self, solver: ProximalSQP, target: Tensor, u: Tensor, eta: Tensor | None) -> Bunch:
@@ -197,25 +200,31 @@ class _Search:
         self.spent += m
         z, image, y = self._points(rows, m), self.images[rows.place], self.y[rows.place]
 
+        targets = None if self.task.targets is None else rows.target
+
         def towards(logits: Tensor, part: slice) -> Tensor:
+            if targets is not None:
+                return margin(logits, y[part], targets[part])
             return (logits.gather(1, rows.target[part, None]) - logits.gather(1, y[part, None]))[:, 0]
 
         value, logits, grad = self.task.queries.gradient(z, image, towards)
         z = z[: len(image)]
         size, noise = rows.state.size, rounding(logits)
-        targets = None if self.task.targets is None else rows.target
         wrong = margin(logits, y, targets) > noise
         limit = self.task.archive.distance if self.task.radius is None else self.task.radius * (1 - 1e-6)
         near = (wrong & (size <= limit[image] * (1 + 1e-6 * (self.task.radius is None)))).nonzero()[:, 0]
         self.task.archive.offer(z[near], image[near], logits[near])
         found = torch.where(wrong, size, torch.inf)
         rows.best = torch.minimum(rows.best, found)
+        length = torch.linalg.vector_norm(rows.state.u, dim=1)
         solver.step(rows.state, value, noise, self.shape.pull(grad.flatten(1)))
         least, which = found.view(m, -1).min(0)
         places = rows.place[:images]
         better = least < self.best[places]
         residual = rows.state.residual.view(m, -1).gather(0, which[None])[0]
         self.residual[places] = torch.where(better, residual, self.residual[places])
+        length = length.view(m, -1).gather(0, which[None])[0]
+        self.length[places] = torch.where(better, length, self.length[places])
         self.best[places] = torch.where(better, least, self.best[places])
 
     def _points(self, rows: Bunch, m: int) -> Tensor:

@@ -20,7 +20,8 @@ from plica.solver.rows import put, take
 from plica.solver.subproblem import TINY, solve
 
 BLOCK = 32  # rows worked on at a time: their vectors stay in the cache, which is worth a factor of five on a CPU
-PAD = 16  # rows of a block are a multiple of this: kernels treat the last numbers of a tensor otherwise than the rest
+PAD = 16  # numbers of a block are a multiple of this: kernels treat the last of a tensor otherwise than the rest
+FEW = 4  # rows; fewer are padded to PAD whatever their length, as a single one is summed in another order
 
 
 @runtime_checkable
@@ -147,7 +148,7 @@ class ProximalSQP:
             part = slice(at, at + BLOCK)
             block = Rows(*(getattr(rows, name)[part] for name in NAMES))
             ours = torch.arange(len(block.u), device=rise.device)
-            if len(ours) % PAD:
+            if len(ours) % PAD and (len(ours) < FEW or rows.u.shape[1] % PAD or self.prox.remembers_norm):
                 filled = torch.cat([ours, ours.new_zeros(-len(ours) % PAD)])
                 full = take(block, filled)
                 told = grad[part][filled], weight[part][filled], rise[part][filled]
