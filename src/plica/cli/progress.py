@@ -47,7 +47,7 @@ class Reporter:
         self.last = progress
         if self.shown:
             self.bar.update(self.task, completed=self._share(progress), description=self._line(progress))
-        elif time.monotonic() - self.told >= EVERY:
+        elif progress.done < progress.total and time.monotonic() - self.told >= EVERY:
             self.told = time.monotonic()
             print(self._line(progress), file=sys.stderr, flush=True)
 
