@@ -117,6 +117,17 @@ def test_what_is_reported_was_spent(method, budget):
     assert result.gradients.min() >= 3
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_double_precision(method):
+    """Packages that know float32 alone are given it; points and distances are the asker's."""
+    case = linear(classes=4, dtype=torch.float64)
+    radius = 2 * case.radius(2)
+    result = plica.attack(case.model, case.x, case.y, plica.MaxLoss(plica.Lp(2), radius), method=method, gradients=30)
+    assert result.x_adv.dtype == torch.float64
+    assert (result.distance <= radius)[result.success].all()
+    assert result.success[case.y == 1].any() or method in ("pdpgd", "ddn", "ddn-adv")  # those need more steps
+
+
 @FOOLBOX
 def test_bounds_are_the_askers():
     plain, wide = linear(classes=4), linear(classes=4, bounds=(-1.0, 3.0))

@@ -41,10 +41,10 @@ class Watched(nn.Module):
         super().__init__()
         self.ask, self.images = task, images
         self.low, self.span = task.bounds[0], task.bounds[1] - task.bounds[0]
-        self.u = self._unit(task.x[images])
+        self.u = self._unit(task.x[images]).float()  # some packages know no other precision
         self.y, self.classes = task.y[images], task.logits.shape[1]
         self.targets = None if task.targets is None else task.targets[images]
-        inner = None if task.radius is None else safely_inside(task.radius, task.x, task.bounds) / self.span
+        inner = None if task.radius is None else safely_inside(task.radius, task.x.float(), task.bounds) / self.span
         self.radius = None if inner is None else inner[images]
         self.eval()
 
@@ -56,7 +56,7 @@ class Watched(nn.Module):
         self._offer(u.detach(), z.detach(), image, logits.detach())
         if logits.requires_grad:
             self._count_gradients(logits, image)
-        return logits
+        return logits.float()
 
     def _count_gradients(self, logits: Tensor, image: Tensor) -> None:
         alone = torch.ones(len(image), dtype=torch.bool)  # rows whose run counts as a forward one so far
@@ -77,7 +77,7 @@ class Watched(nn.Module):
     def _images(self, u: Tensor) -> Int[Tensor, " r"]:
         if len(u) == len(self.u):
             return self.images
-        return self.images[torch.cdist(u.flatten(1).to(self.u.dtype), self.u.flatten(1)).argmin(1)]
+        return self.images[torch.cdist(u.flatten(1).float(), self.u.flatten(1)).argmin(1)]
 
     def _unit(self, x: Tensor) -> Tensor:
         return x.clone() if (self.low, self.span) == (0, 1) else ((x - self.low) / self.span).clamp(0, 1)
