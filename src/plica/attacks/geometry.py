@@ -78,7 +78,7 @@ def _settings(p: float, bounds: tuple[float, float]) -> Geometry:
         race = ProximalSQP(prox, eta=1.0, near=0.0, far=0.2, trials=2, trials_first=6)
         return Geometry(race, race, 1.0, bounds)
     if p <= 1:
-        race = ProximalSQP(prox, eta=0.15, grow=1.3, shrink=0.6, trials=3, decay=0.95, decay_aim=0.7, far=0.2)
+        race = ProximalSQP(prox, eta=0.15, grow=1.3, shrink=0.6, decay=0.95, decay_aim=0.7, far=0.2)
         race = replace(race, average=0.6, average_most=0.6)
         return Geometry(race, race, 0.06, bounds)
     race = ProximalSQP(prox)
