@@ -83,6 +83,19 @@ def test_products_do_not_see_how_many_rows_there_are(n, dtype):
             assert torch.equal(bmm(a[rows], b[rows]), together[rows]), (p, k, rows)
 
 
+@pytest.mark.parametrize("n", [5, 48, 192, 3072])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_transposed_factors_do_not_see_how_many_rows_there_are(n, dtype):
+    """A transposed factor takes another kernel, and must keep its layout when a single row gets company."""
+    generator = torch.Generator().manual_seed(0)
+    for p, k in SHAPES:
+        a = torch.randn(40, p, n, generator=generator, dtype=dtype)
+        b = torch.randn(40, k, n, generator=generator, dtype=dtype)
+        together = bmm(a, b.transpose(1, 2))
+        for rows in ([7], [0, 39], [5, 4, 3], list(range(17)), list(range(33))):
+            assert torch.equal(bmm(a[rows], b[rows].transpose(1, 2)), together[rows]), (p, k, rows)
+
+
 @pytest.mark.parametrize("n", [1, 5, 48, 1000, 3072])
 def test_inner_products(n):
     a, b = torch.randn(2, 40, n, generator=torch.Generator().manual_seed(1))
