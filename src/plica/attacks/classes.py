@@ -24,17 +24,17 @@ class Aims:
     grad: Float[Tensor, "r n"]
 
 
-def nearest(task: Task, tried: int, kept: int) -> Aims:
+def nearest(task: Task, images: Int[Tensor, " i"], tried: int, kept: int) -> Aims:
     """The `kept` nearest of the `tried` classes of largest logit, by margin / ||gradient||_q; `tried` gradients per
     image.
 
     With targets, or with one class tried, that class.
     """
-    b = len(task.x)
-    others = task.logits.scatter(1, task.y[:, None], -torch.inf)
+    b = len(images)
+    others = task.logits[images].scatter(1, task.y[images, None], -torch.inf)
     tried = min(tried, others.shape[1] - 1)
-    target = others.topk(tried, 1).indices if task.targets is None else task.targets[:, None]
-    image = torch.arange(b, device=target.device).repeat_interleave(target.shape[1])
+    target = others.topk(tried, 1).indices if task.targets is None else task.targets[images, None]
+    image = images.repeat_interleave(target.shape[1])
     y, t = task.y[image], target.flatten()
 
     def towards(logits: Tensor, rows: slice) -> Tensor:

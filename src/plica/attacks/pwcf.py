@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from plica.attacks.classes import Aims, nearest, shortest
@@ -38,33 +38,41 @@ AIM = 1e-4  # share of the first margin by which the boundary is to be passed, s
 CLIP = 1e-2  # share of the first margin past which a larger loss is no better (section 3.2)
 LANDINGS = 6  # forward runs at the end towards the boundary
 RESERVED = 3  # forward runs that the first look and the judge need
-INSIDE = (
-    1 - 1e-3
-)  # share of the radius that MaxLoss may use, so that a violation within the tolerance stays inside the radius
+BATCHES = 4  # of rows whose starts are held at once
+INSIDE = 0.999  # share of the radius that MaxLoss may use: a violation within the tolerance stays inside the radius
 SOLVER = BFGSSQP(tol=1e-5, memory=6, patience=30, progress=3e-4, measure=Stationarity(keep=0))
 
 
 def pwcf(task: Task) -> Found:
     """Solve MinRadius or MaxLoss by BFGS-SQP with folded constraints; any metric."""
+    every = torch.arange(len(task.x), device=task.x.device)
+    # starts are made for a few batches of rows at a time, so that memory does not grow with the number of images
+    parts = [_solve(task, images) for images in every.split(max(1, BATCHES * task.batch_size // (NEAR + len(FAR))))]
+    land(task, every, min(LANDINGS, task.gradients // 5 - RESERVED))
+    return Found(torch.cat([part.stationarity for part in parts]), [status for part in parts for status in part.status])
+
+
+def _solve(task: Task, images: Int[Tensor, " i"]) -> Found:
+    """All rows of the given images, a sequence of neighbours."""
     tried = max(1, task.gradients // TRIED)
     rows = min(NEAR + len(FAR), max(1, (task.gradients - tried) // ROW))
-    near = nearest(task, tried, min(NEAR, rows))
-    aims, reach = _with_far(near, _reach(task, near), len(task.x), rows, task.direction)
+    near = nearest(task, images, tried, min(NEAR, rows))
+    aims, reach = _with_far(near, _reach(task, near), len(images), rows, task.direction)
     x = task.x.flatten(1)[aims.image]
     radius = None if task.radius is None else INSIDE * task.radius[aims.image].to(x.dtype)
     posing = pose(task.question.metric, tuple(task.x.shape[1:]), task.bounds, reach, radius)
     start = posing.start(x, (x + reach + NOISE * task.noise()).clamp(*task.bounds))
     stiff = 1 if isinstance(posing, Plain) else STIFF
     unit = stiff / torch.linalg.vector_norm(posing.pull(start, aims.grad), dim=1).clamp(min=1e-12)
-    left = task.gradients - int(task.queries.gradients.max())
-    solver = replace(SOLVER, max_evaluations=max(1, min(LONGEST, left // (len(x) // len(task.x)))))
-    solution = solver.solve(Posed(task, posing, aims, unit), start, task.batch_size, partial(_tell, task, aims))
-    land(task, torch.arange(len(task.x), device=x.device), min(LANDINGS, task.gradients // 5 - RESERVED))
-    return _found(solution, len(task.x))
+    left = task.gradients - int(task.queries.gradients[images.cpu()].max())
+    solver = replace(SOLVER, max_evaluations=max(1, min(LONGEST, left // (len(x) // len(images)))))
+    problem = Posed(task, posing, aims, unit)
+    solution = solver.solve(problem, start, task.batch_size, partial(_tell, task, aims.image, int(images[-1]) + 1))
+    return _found(solution, len(images))
 
 
-def _tell(task: Task, aims: Aims, rows: Tensor) -> None:
-    task.notify(len(task.x) - len(aims.image[rows].unique()))
+def _tell(task: Task, image: Int[Tensor, " r"], begun: int, rows: Int[Tensor, " s"]) -> None:
+    task.notify(begun - len(image[rows].unique()))
 
 
 def _reach(task: Task, aims: Aims) -> Tensor:
