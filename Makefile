@@ -27,10 +27,10 @@ demo: $(READY)
 	$(BIN)/python -m plica.demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest --numprocesses auto -m ""
 
 bench: $(READY)
 	$(BIN)/python benchmarks/table.py

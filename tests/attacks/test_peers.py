@@ -71,6 +71,7 @@ def test_pdpgd_nears_the_boundary_with_the_steps_it_was_made_for():
     assert (near <= 2 * case.radius(2)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", BALLS)
 @pytest.mark.parametrize("p", [1, 2, INF])
 def test_balls_of_linear_models(method, p):
@@ -117,6 +118,7 @@ def test_what_is_reported_was_spent(method, budget):
     assert result.gradients.min() >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_double_precision(method):
     """Packages that know float32 alone are given it; points and distances are the asker's."""
