@@ -349,3 +349,45 @@ def test_gradients_may_be_switched_off_by_the_caller():
     with torch.no_grad():
         inside = plica.attack(net, x, y, L2)
     assert torch.equal(inside.x_adv, plica.attack(net, x, y, L2).x_adv)
+
+
+def test_images_that_require_gradients():
+    net, x, y = curved()
+    found = plica.attack(net, x.clone().requires_grad_(), y, L2)
+    assert torch.equal(found.x_adv, plica.attack(net, x, y, L2).x_adv)
+    assert not found.x_adv.requires_grad
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x: x.flatten(1)[:, 0],
+        lambda x: x,
+        lambda x: (x.flatten(1)[:, :2], None),
+        lambda x: x.flatten(1)[:1, :2],
+        lambda x: x.flatten(1)[:, :2].repeat(2, 1),
+        lambda x: x.flatten(1)[:, :2].long(),
+        lambda x: x.flatten(1)[:, :2].numpy(),
+        lambda x: None,
+    ],
+    ids=["1-d", "3-d", "tuple", "one row", "too many rows", "integers", "array", "none"],
+)
+def test_a_model_whose_output_is_no_logits(model):
+    refused((ValueError, TypeError), r"model.*\(b, classes\)", model=model)
+
+
+def test_losses_that_need_more_classes():
+    two, three = constant(1.0, 0), constant(2.0, 1, 0)
+    zeros = torch.zeros_like(Y)
+    refused(ValueError, "dlr.*3 classes", model=two, y=zeros, question=MaxLoss(Lp(2), 0.1, loss="dlr"))
+    refused(
+        ValueError, "dlr.*4 classes", model=three, y=zeros, targets=zeros + 1, question=MaxLoss(Lp(2), 0.1, loss="dlr")
+    )
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_all_images_answered_at_once(targeted):
+    """A generous radius and one other class to try: nothing is left to do after the first step."""
+    case = linear(classes=3 if targeted else 2)
+    found = plica.attack(case.model, case.x, case.y, MaxLoss(Lp(2), 0.5), targets=1 - case.y if targeted else None)
+    assert found.success.all()

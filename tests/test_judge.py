@@ -32,7 +32,9 @@ class Ramp(nn.Module):
 def verdict(point, radius=None, model=None, targets=None, bounds=(0.0, 1.0), x=X, fine=True):
     model = model or Ramp()
     radius = None if radius is None else torch.tensor([radius], dtype=torch.float64)
-    judge = Judge(Queries(model, 1), in_float64(model, x) if fine else None, Lp(2), x, Y, targets, radius, bounds)
+    judge = Judge(
+        Queries(model, 1), in_float64(model, x) if fine else None, Lp(2), x, Y, targets, radius, bounds, torch.arange(1)
+    )
     return judge(torch.tensor([point]))
 
 
@@ -123,13 +125,13 @@ def test_only_the_target_counts():
     assert verdict([0.7, 0.5], targets=torch.tensor([1])).sure.all()
 
 
-def test_each_point_by_itself_and_one_forward_run_each():
+def test_each_point_by_itself_and_one_forward_run_each_in_either_precision():
     points = torch.tensor([[0.7, 0.5], [0.55, 0.5], [torch.nan, 0.5], [0.9, 1.1]])
     model, x = Ramp(), X.expand(4, 2)
     queries = Queries(model, 4)
-    found = Judge(queries, in_float64(model, x), Lp(2), x, Y.expand(4), None, None, (0.0, 1.0))(points)
+    found = Judge(queries, in_float64(model, x), Lp(2), x, Y.expand(4), None, None, (0.0, 1.0), torch.arange(4))(points)
     assert found.sure.tolist() == [True, False, False, False]
-    assert queries.forwards.tolist() == [1, 1, 1, 1]
+    assert queries.forwards.tolist() == [2, 2, 2, 2]
 
 
 def test_the_copy_in_float64_leaves_the_model_alone():

@@ -138,7 +138,7 @@ def test_total_does_not_depend_on_the_number_of_rows(n):
         assert torch.equal(total(t[:rows]), together[:rows])
 
 
-@pytest.mark.parametrize("p", [0.5, 1, 2, math.inf])
+@pytest.mark.parametrize("p", [0.5, 1, 1.25, 1.5, 2, 3, 8, math.inf])
 def test_norms_do_not_depend_on_the_number_of_rows(p):
     x, x_adv = (torch.rand(40, 3072, generator=torch.Generator().manual_seed(seed)) for seed in (4, 5))
     value, grad = Lp(p).gradient(x, x_adv)
@@ -193,7 +193,7 @@ def test_the_name_of_a_function():
     assert parse_metric("plica.metrics:total") is total
 
 
-BAD = ["", "l", "2", "l0", "l-1", "lnan", "l2x", "L2", "nowhere_at_all:f", "math:"]
+BAD = ["", ":f", ".m:f", "l", "2", "l0", "l-1", "lnan", "l2x", "L2", "nowhere_at_all:f", "math:"]
 
 
 @pytest.mark.parametrize("text", [*BAD, "plica.metrics:no_such", "plica.metrics:SMOOTHING"])

@@ -14,13 +14,15 @@ from plica import checks
 from plica.archive import Archive
 from plica.attacks import ATTACKS
 from plica.attacks.task import Found, Status, Task
-from plica.judge import Judge, in_float64
+from plica.judge import Judge, Verdict, in_float64
 from plica.losses import Targets, margin
 from plica.queries import Queries, rounding
 from plica.questions import Question
 from plica.result import Result
+from plica.solver.rows import put, take
 
 FLOATS = 2**28  # of memory that a batch of searches may take, about 1 GiB in float32
+STRETCH = 1.01  # of a perturbation whose margin was made of rounding
 VECTORS = 64  # of image size that one row of a search holds
 
 
@@ -89,7 +91,7 @@ class _Asked:
         began = time.perf_counter()
         x, every = self.x, torch.arange(len(self.x), device=self.x.device)
         first = Queries(self.model, len(x), self.size)
-        logits = checks.logits(first.logits(x, every), self.y, self.targets)
+        logits = checks.logits(first.logits(x, every), self.y, self.targets, self.question)
         m = margin(logits, self.y, self.targets)
         finite = logits.isfinite().all(1)
         wrong = finite & (m > rounding(logits))
@@ -117,12 +119,8 @@ class _Asked:
         """Attack the given images and write what the judge finds into `result`."""
         task = self._task(rows, logits)
         found = method(task)
-        allowed = self.gradients // 5 - int(task.queries.forwards.max()) - 2
-        fine = in_float64(self.model, task.x) if allowed > 0 else None
-        judge = Judge(task.queries, fine, self.question.metric, task.x, task.y, task.targets, task.radius, self.bounds)
-        verdict = judge(task.archive.x_adv)
-        kept = verdict.sure.view(-1, *[1] * (task.x.ndim - 1))
-        result.x_adv[rows] = torch.where(kept, task.archive.x_adv, task.x)
+        x_adv, verdict = self._judged(task)
+        result.x_adv[rows] = torch.where(verdict.sure.view(-1, *[1] * (task.x.ndim - 1)), x_adv, task.x)
         for name in ("margin", "distance", "violation", "prediction"):
             getattr(result, name)[rows] = getattr(verdict, name)
         result.success[rows] = verdict.sure
@@ -131,6 +129,32 @@ class _Asked:
         result.forwards[rows] += task.queries.forwards.to(rows.device)
         for row, status in zip(rows.tolist(), found.status, strict=True):
             result.status[row] = status
+
+    def _judged(self, task: Task) -> tuple[Tensor, Verdict]:
+        """The best points as the judge sees them; one that float64 undoes is stretched a little and judged again."""
+        left = self.gradients // 5 - 1 - int(task.queries.forwards.max())  # after the clean look
+        every = torch.arange(len(task.x), device=task.x.device)
+        fine = in_float64(self.model, task.x) if left >= 3 else None
+        if fine is not None:
+            task.queries.charge_forwards(every[:1])  # on which the copy was tried
+        judge = Judge(
+            queries=task.queries,
+            fine=fine,
+            metric=self.question.metric,
+            x=task.x,
+            y=task.y,
+            targets=task.targets,
+            radius=task.radius,
+            bounds=self.bounds,
+            image=every,
+        )
+        x_adv = task.archive.x_adv.clone()
+        verdict = judge(x_adv)
+        again = (~verdict.sure & task.archive.distance.isfinite()).nonzero()[:, 0]
+        if len(again) and left >= 5:
+            x_adv[again] = torch.lerp(task.x[again], x_adv[again], STRETCH).clamp(*self.bounds)
+            put(verdict, again, take(judge, again)(x_adv[again]))
+        return x_adv, verdict
 
     def _task(self, rows: Tensor, logits: Tensor) -> Task:
         x, y = self.x[rows], self.y[rows]

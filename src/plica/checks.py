@@ -10,7 +10,7 @@ from torch import Tensor
 
 from plica.losses import Targets
 from plica.metrics import Metric
-from plica.questions import MaxLoss, MinRadius
+from plica.questions import MaxLoss, MinRadius, Question
 
 
 def arguments(x, y, question, method, gradients, seed, batch_size, bounds, targets) -> Float[Tensor, " b"] | None:
@@ -65,7 +65,7 @@ def images(x, bounds) -> None:
         raise TypeError(f"bounds must be two numbers (low, high), got {bounds!r}.") from None
     if not low < high:
         raise ValueError(f"bounds must be (low, high) with low < high, got {bounds!r}.")
-    seen = (float(x.min()), float(x.max()))  # nan if any pixel is nan
+    seen = (float(x.detach().min()), float(x.detach().max()))  # nan if any pixel is nan
     if not (low <= seen[0] and seen[1] <= high):
         raise ValueError(
             f"x must lie in bounds [{low:g}, {high:g}], but its pixels range from {seen[0]:g} to {seen[1]:g}; "
@@ -120,7 +120,7 @@ def metric(metric: Metric, x: Float[Tensor, "b *image"]) -> None:
         )
 
 
-def logits(logits, y: Tensor, targets: Targets) -> Float[Tensor, "b classes"]:
+def logits(logits: Tensor, y: Tensor, targets: Targets, question: Question) -> Float[Tensor, "b classes"]:
     """The model's output at the images: (b, classes), finite for one image at least, with a class for every label."""
     classes = logits.shape[1]
     if classes < 2:
@@ -129,6 +129,11 @@ def logits(logits, y: Tensor, targets: Targets) -> Float[Tensor, "b classes"]:
         if label is not None and (int(label.min()) < 0 or int(label.max()) >= classes):
             raise ValueError(f"{name} must hold classes from 0 to {classes - 1}, as the model has {classes}, "
                              f"but it ranges from {int(label.min())} to {int(label.max())}.")  # fmt: skip
+    needed = 3 if targets is None else 4
+    if isinstance(question, MaxLoss) and question.loss == "dlr" and classes < needed:
+        raise ValueError(
+            f"The loss dlr needs at least {needed} classes, but the model tells {classes} apart; use loss='margin'."
+        )
     if not bool(logits.isfinite().all(1).any()):
         raise ValueError(
             "The model's output is nan or inf for every image; check its weights and the normalisation of x."

@@ -112,7 +112,7 @@ class Powered:
 
     def excess(self, u: Tensor, x: Tensor, radius: Tensor) -> Term:
         value, grad = self.size(u, x)
-        return value - radius ** (self.p / 2), grad
+        return value - power(radius, self.p / 2), grad
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Judge:
-    """Measures points x_adv of images x, y. `fine` is the model in float64, None where it cannot be had."""
+    """Measures points x_adv of images x, y.
+
+    `fine` is the model in float64, None where it cannot be had or its runs cannot be afforded.
+    """
 
     queries: Queries
     fine: Callable[[Tensor], Tensor] | None
@@ -42,14 +45,15 @@ class Judge:
     targets: Targets
     radius: Float[Tensor, " b"] | None
     bounds: tuple[float, float]
+    image: Int[Tensor, " b"]  # on whose account each point is run
 
     @torch.no_grad()
     def __call__(self, x_adv: Float[Tensor, "b *image"]) -> Verdict:
-        every = torch.arange(len(x_adv), device=x_adv.device)
-        logits = self.queries.logits(x_adv, every)
+        logits = self.queries.logits(x_adv, self.image)
         m = margin(logits, self.y, self.targets).double()
         sure = m > rounding(logits)
         if self.fine is not None:
+            self.queries.charge_forwards(self.image)
             m64 = torch.cat([margin(self.fine(part.double()), y, t) for part, y, t in self._parts(x_adv)])
             # a margin that float64 changes by a third is made of rounding
             sure &= (m64 > 0) & ((m64 - m).abs() < m / 3)

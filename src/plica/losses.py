@@ -39,13 +39,17 @@ def dlr(logits: Float[Tensor, "b classes"], y: Int[Tensor, " b"], targets: Targe
     Untargeted: margin / (f_(1) - f_(3)). With a target: (f_t - f_y) / (f_(1) - (f_(3) + f_(4)) / 2). f_(k): k-th
     largest logit.
     """
-    top = logits.topk(3 if targets is None else 4, dim=1).values
     if targets is None:
-        spread = top[:, 0] - top[:, 2]
-        return margin(logits, y) / spread.clamp(min=1e-12)
-    spread = top[:, 0] - (top[:, 2] + top[:, 3]) / 2
+        return margin(logits, y) / spread(logits, False)
     difference = (logits.gather(1, targets[:, None]) - logits.gather(1, y[:, None]))[:, 0]
-    return difference / spread.clamp(min=1e-12)
+    return difference / spread(logits, True)
+
+
+def spread(logits: Float[Tensor, "b classes"], targeted: bool) -> Float[Tensor, " b"]:
+    """The denominator of DLR."""
+    top = logits.topk(4 if targeted else 3, dim=1).values
+    third = (top[:, 2] + top[:, 3]) / 2 if targeted else top[:, 2]
+    return (top[:, 0] - third).clamp(min=1e-12)
 
 
 Loss = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]

@@ -54,7 +54,7 @@ class Lp:
             return torch.linalg.vector_norm(delta, ord=self.p, dim=1)
         top = delta.abs().amax(1)
         unit = delta.abs() / torch.where(top > 0, top, 1)[:, None]
-        return top * total(power(unit, self.p)) ** (1 / self.p)
+        return top * power(total(power(unit, self.p)), 1 / self.p)
 
     def gradient(
         self, x: Float[Tensor, "b n"], x_adv: Float[Tensor, "b n"]
@@ -74,7 +74,7 @@ class Lp:
             return value, delta.sign() * power(delta.abs() / safe, self.p - 1)
         smooth = (delta**2 + SMOOTHING**2).sqrt()
         mass = total(power(smooth, self.p))[:, None]
-        return value, mass ** (1 / self.p - 1) * power(smooth, self.p - 2) * delta
+        return value, power(mass, 1 / self.p - 1) * power(smooth, self.p - 2) * delta
 
     def scale(self, n: int) -> float:
         """n^(1/2 - 1/p): the factor that brings the l_p norm of an even perturbation to that of its l_2 norm."""
@@ -121,6 +121,8 @@ def parse_metric(text: str) -> Metric:
     known = "write l1, l2, l1.5, linf (any l followed by p > 0) or module:function"
     if ":" in text:
         module, _, name = text.partition(":")
+        if not module or not name or module.startswith("."):
+            raise ValueError(f"The metric {text!r} names no function of a module; {known}.")
         try:
             found = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:

@@ -38,9 +38,23 @@ class Queries:
     @torch.no_grad()
     def logits(self, x: Float[Tensor, "r *image"], image: Int[Tensor, " r"]) -> Float[Tensor, "r classes"]:
         """The model's logits at x; image (r,) tells on whose account."""
-        self.forwards.index_add_(0, image.cpu(), torch.ones_like(image, device="cpu"))
+        self.charge_forwards(image)
         parts = self.parts(len(x), x.device)
-        return torch.cat([self.model(_padded(x[p]).clone())[: p.stop - p.start].detach() for p in parts])
+        return torch.cat([self._run(_padded(x[p]).clone())[: p.stop - p.start].detach() for p in parts])
+
+    def charge_forwards(self, image: Int[Tensor, " r"], runs: int = 1) -> None:
+        """Put so many forward runs on the accounts of these images."""
+        self.forwards.index_add_(0, image.cpu(), torch.full_like(image, runs, device="cpu"))
+
+    def _run(self, x: Float[Tensor, "p *image"]) -> Float[Tensor, "p classes"]:
+        out = self.model(x)
+        if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(x) or not out.is_floating_point():
+            seen = f"{out.dtype} of shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+            raise ValueError(
+                f"The model must return floating-point logits of shape (b, classes), here b = {len(x)}, got {seen}; "
+                "wrap it in a function that does."
+            )
+        return out
 
     def gradient(
         self, x: Float[Tensor, "p *image"], image: Int[Tensor, " r"], value: Callable[[Tensor, slice], Tensor]
@@ -55,7 +69,7 @@ class Queries:
             size = rows.stop - rows.start
             with torch.enable_grad():
                 z = _padded(x.detach()[rows.start : rows.start + -(-size // PAD) * PAD]).requires_grad_(True)
-                logits = self.model(z)[:size]
+                logits = self._run(z)[:size]
                 values = value(logits, rows)
                 (grad,) = torch.autograd.grad(values.sum(), z)
             told.append((values.detach(), logits.detach(), grad[:size]))

@@ -218,3 +218,30 @@ def test_misclassified_among_others():
     assert [s == STARTS for s in found.status] == [i == 2 for i in range(6)]
     assert found.gradients[2] == 0
     assert found.forwards[2] == 1
+
+
+@pytest.mark.parametrize("question", [MinRadius(Lp(2)), MaxLoss(Lp(2), 0.01)], ids=str)
+def test_a_budget_of_one_gradient(question):
+    case = linear(b=3)
+    counted = Counted(case.model)
+    found = plica.attack(counted, case.x, case.y, question, method="pwcf", gradients=1)
+    assert (found.gradients == 1).all()
+    assert counted.ledger.gradients == 3
+
+
+@pytest.mark.parametrize("question", [MinRadius(Lp(2)), MaxLoss(Lp(2), 0.01)], ids=str)
+@pytest.mark.parametrize("gradients", [10, 15, 20, 23, 30, 60, 100])  # below 10, the first look and the judge are more
+def test_forward_runs_come_to_a_fifth_of_the_budget_at_most_and_are_all_counted(question, gradients):
+    """Alone, so that every call without gradients holds this image; runs of a copy in float64 are runs too."""
+    case = linear(b=1)
+    counted = Counted(case.model)
+    found = plica.attack(counted, case.x, case.y, question, method="pwcf", gradients=gradients)
+    assert counted.ledger.forwards == int(found.forwards)
+    assert counted.ledger.forwards <= gradients / 5
+
+
+def test_dlr_with_a_class_far_below():
+    """The spread of the logits divides the margin by 28: another unit, the same question."""
+    case = linear(classes=3)
+    case.model.others -= 25
+    assert ask(case, MaxLoss(Lp(1), 1.05 * case.radius(1), loss="dlr")).success.all()

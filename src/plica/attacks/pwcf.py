@@ -20,7 +20,7 @@ from plica.attacks.classes import Aims, nearest, shortest
 from plica.attacks.landing import land
 from plica.attacks.task import Found, Status, Task
 from plica.folding import Plain, Posing, Sine, pose
-from plica.losses import LOSSES, margin
+from plica.losses import LOSSES, margin, spread
 from plica.questions import MaxLoss
 from plica.solver import BFGSSQP, Evaluation, Solution, Stop
 from plica.solver.rows import take
@@ -37,7 +37,7 @@ NOISE = 1e-3  # of the start, in pixel units: breaks ties and gives the distance
 AIM = 1e-4  # share of the first margin by which the boundary is to be passed, so that the end point is surely past it
 CLIP = 1e-2  # share of the first margin past which a larger loss is no better (section 3.2)
 LANDINGS = 6  # forward runs at the end towards the boundary
-RESERVED = 3  # forward runs that the first look and the judge need
+RESERVED = 4  # forward runs that the first look and the judge, in two precisions, need
 BATCHES = 4  # of rows whose starts are held at once
 INSIDE = 0.999  # share of the radius that MaxLoss may use: a violation within the tolerance stays inside the radius
 SOLVER = BFGSSQP(tol=1e-5, memory=6, patience=30, progress=3e-4, measure=Stationarity(keep=0))
@@ -49,7 +49,11 @@ def pwcf(task: Task) -> Found:
     # starts are made for a few batches of rows at a time, so that memory does not grow with the number of images
     parts = [_solve(task, images) for images in every.split(max(1, BATCHES * task.batch_size // (NEAR + len(FAR))))]
     land(task, every, min(LANDINGS, task.gradients // 5 - RESERVED))
-    return Found(torch.cat([part.stationarity for part in parts]), [status for part in parts for status in part.status])
+    status = [status for part in parts for status in part.status]
+    if task.radius is not None:
+        broken = task.archive.distance.isfinite().tolist()
+        status = [Status.SUCCEEDED if done else why for done, why in zip(broken, status, strict=True)]
+    return Found(torch.cat([part.stationarity for part in parts]), status)
 
 
 def _solve(task: Task, images: Int[Tensor, " i"]) -> Found:
@@ -64,8 +68,12 @@ def _solve(task: Task, images: Int[Tensor, " i"]) -> Found:
     start = posing.start(x, (x + reach + NOISE * task.noise()).clamp(*task.bounds))
     stiff = 1 if isinstance(posing, Plain) else STIFF
     unit = stiff / torch.linalg.vector_norm(posing.pull(start, aims.grad), dim=1).clamp(min=1e-12)
+    if isinstance(task.question, MaxLoss) and task.question.loss == "dlr":
+        unit = unit * spread(task.logits[aims.image], task.targets is not None)
     left = task.gradients - int(task.queries.gradients[images.cpu()].max())
-    solver = replace(SOLVER, max_evaluations=max(1, min(LONGEST, left // (len(x) // len(images)))))
+    if left < len(x) // len(images):
+        return Found(torch.full_like(near.margin[: len(images)], torch.nan), [Status.BUDGET] * len(images))
+    solver = replace(SOLVER, max_evaluations=min(LONGEST, left // (len(x) // len(images))))
     problem = Posed(task, posing, aims, unit)
     solution = solver.solve(problem, start, task.batch_size, partial(_tell, task, aims.image, int(images[-1]) + 1))
     return _found(solution, len(images))

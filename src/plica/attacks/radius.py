@@ -26,7 +26,7 @@ FIRST, MORE = 5, 2  # classes tried by logit at first, and after ten gradients
 FAR = (2.0, 8.0, 4.0, 16.0)  # starts at so many times the length of the best perturbation, in turn
 AIMED = (0, 0, 1, 0)  # at which class: the best one, or the second best
 LANDINGS = 4  # forward runs at a time towards the boundary; regula falsi gains a digit with each
-RESERVED = 3  # forward runs that the first look and the judge need
+RESERVED = 4  # forward runs that the first look and the judge, in two precisions, need
 
 
 def radius(task: Task) -> Found:
@@ -173,6 +173,8 @@ class _Search:
 
     def _least(self, pool: Bunch, kept: int) -> Tensor:
         """The `kept` rows of least estimate of every image that is not answered yet."""
+        if not len(pool.place):
+            raise _SpentError
         images = self._width(pool)
         order = pool.state.estimate.view(-1, images).argsort(dim=0, stable=True)[:kept]
         rows = order * images + torch.arange(images, device=order.device)
