@@ -9,6 +9,7 @@ from torch import Tensor
 from plica.losses import Targets, margin
 from plica.metrics import Metric
 from plica.queries import rounding
+from plica.solver.rows import pick, write
 
 
 class Archive:
@@ -38,8 +39,8 @@ class Archive:
         if not len(rows):
             return
         if len(rows) < len(z):
-            z, image, m = z[rows], image[rows], m[rows]
-        d = self.metric(self.x[image], z)
+            z, image, m = pick(z, rows), image[rows], m[rows]
+        d = self.metric(pick(self.x, image), z)
         good = d < self.distance[image] if self.radius is None else (d <= self.radius[image]) & (m > self.margin[image])
         # of several good rows of an image the nearest, of several nearest the first
         d = torch.where(good, d, torch.inf)
@@ -48,4 +49,5 @@ class Archive:
         first = image.new_full((len(self.x),), len(d)).scatter_reduce(0, image, place, "amin")
         at = (first < len(d)).nonzero()[:, 0]
         row = first[at]
-        self.x_adv[at], self.distance[at], self.margin[at] = z[row], d[row], m[row]
+        write(self.x_adv, at, pick(z, row))
+        self.distance[at], self.margin[at] = d[row], m[row]
