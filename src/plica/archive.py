@@ -51,3 +51,8 @@ class Archive:
         row = first[at]
         write(self.x_adv, at, pick(z, row))
         self.distance[at], self.margin[at] = d[row], m[row]
+
+    def adopt(self, other: Archive, images: Int[Tensor, " i"]) -> None:
+        """Take over the points that another archive of the same images has for the given ones."""
+        for mine, theirs in ((self.x_adv, other.x_adv), (self.distance, other.distance), (self.margin, other.margin)):
+            mine[images] = theirs[images]

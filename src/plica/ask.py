@@ -22,7 +22,7 @@ from plica.result import Result
 from plica.solver.rows import put, take
 
 FLOATS = 2**28  # of memory that a batch of searches may take, about 1 GiB in float32
-STRETCH = 1.01  # of a perturbation whose margin was made of rounding
+STRETCHES = (1.0003, 1.001, 1.003, 1.01)  # of a perturbation whose margin was made of rounding, until one counts
 VECTORS = 64  # of image size that one row of a search holds
 
 
@@ -131,7 +131,8 @@ class _Asked:
             result.status[row] = status
 
     def _judged(self, task: Task) -> tuple[Tensor, Verdict]:
-        """The best points as the judge sees them; one that float64 undoes is stretched a little and judged again."""
+        """The best points as the judge sees them; one that float64 undoes is stretched, as little as
+        will do, and judged again."""
         left = self.gradients // 5 - 1 - int(task.queries.forwards.max())  # after the clean look
         every = torch.arange(len(task.x), device=task.x.device)
         fine = in_float64(self.model, task.x) if left >= 3 else None
@@ -150,9 +151,11 @@ class _Asked:
         )
         x_adv = task.archive.x_adv.clone()
         verdict = judge(x_adv)
-        again = (~verdict.sure & task.archive.distance.isfinite()).nonzero()[:, 0]
-        if len(again) and left >= 5:
-            x_adv[again] = torch.lerp(task.x[again], x_adv[again], STRETCH).clamp(*self.bounds)
+        for stretch in STRETCHES[-((left - 3) // 2) :] if left >= 5 else ():
+            again = (~verdict.sure & task.archive.distance.isfinite()).nonzero()[:, 0]
+            if not len(again):
+                break
+            x_adv[again] = torch.lerp(task.x[again], task.archive.x_adv[again], stretch).clamp(*self.bounds)
             put(verdict, again, take(judge, again)(x_adv[again]))
         return x_adv, verdict
 
