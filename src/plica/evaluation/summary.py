@@ -10,6 +10,7 @@ import importlib.util
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ LEVELS = 101  # points of the curve
 
 
 def write_summary(directory: Path) -> runs.Run:
-    """Read the run, write its summary.json, and give the run with it."""
-    write_json(directory / "summary.json", summarise(runs.load(directory)))
-    return runs.load(directory)
+    """Write the summary.json of a run, and give the run with it."""
+    run = runs.load(directory)
+    summary = summarise(run)
+    write_json(directory / "summary.json", summary)
+    return replace(run, summary=summary)
 
 
 def summarise(run: runs.Run) -> dict[str, Any]:
