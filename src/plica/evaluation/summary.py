@@ -23,6 +23,7 @@ from plica.store import quantiles
 
 HARD = 10  # images named as the hardest
 LEVELS = 101  # points of the curve
+NEEDED = ["id", "distance", "success", "gradients", "forwards", "seconds", "status"]
 
 
 def write_summary(directory: Path) -> runs.Run:
@@ -67,7 +68,7 @@ def share(hits: int, total: int) -> dict[str, Any]:
 
 
 def _question(run: runs.Run, tasks: list[runs.Task]) -> dict[str, Any]:
-    tables = [run.rows(task) for task in tasks]
+    tables = [run.rows(task, NEEDED) for task in tasks]
     first = tasks[0]
     ids = np.unique(np.concatenate([table["id"].to_numpy() for table in tables]))
     wrong = {n for table in tables for n in _ids(table, lambda d, s: s & (d == 0))}

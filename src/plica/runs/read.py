@@ -37,6 +37,11 @@ class Task:
 
 
 CONSTANT = tuple(each.name for each in fields(Task) if each.name != "name")  # columns beside the measured ones
+SAMPLES = pa.schema(
+    {"id": pa.int64(), "label": pa.int64(), "prediction": pa.int64(), "success": pa.bool_()}
+    | dict.fromkeys(("distance", "margin", "violation", "stationarity"), pa.float64())
+    | {"status": pa.string(), "gradients": pa.int64(), "forwards": pa.int64(), "seconds": pa.float64()}
+)  # what is measured of each image
 NOTES = b"notes"  # in the schema of a part: what happened while it was made, a JSON list of sentences
 
 
@@ -75,15 +80,19 @@ class Run:
             raise ValueError(f"{self.directory} has no task {name!r}; it has {few(task.name for task in self.tasks)}.")
         return found[0]
 
-    def rows(self, task: str | Task) -> pa.Table:
-        """The samples of one task, by id.
+    def rows(self, task: str | Task, columns: list[str] | None = None) -> pa.Table:
+        """The samples of one task, by id; of these columns only, id among them, where some are named.
 
         Raises:
             ValueError: a file is broken.
         """
         told = self.task(task)
+        if not self.tables[told.name]:
+            none = _complete(told, SAMPLES.empty_table())
+            return none.select(columns) if columns else none
         try:
-            held = pa.concat_tables([_complete(told, pq.read_table(file)) for file in self.tables[told.name]])
+            held = [pq.read_table(file, columns=columns) for file in self.tables[told.name]]
+            held = pa.concat_tables([part if columns else _complete(told, part) for part in held])
         except (OSError, pa.ArrowException) as error:
             raise ValueError(f"The samples of {told.name} cannot be read ({one_line(error)}).") from error
         return held.sort_by("id") if len(held) else held
