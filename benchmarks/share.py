@@ -21,17 +21,25 @@ class Clock:
     """Adds up the CPU time inside of what it wraps, nested calls once, on the account of `name`."""
 
     def __init__(self):
-        self.inside, self.name, self.spent = 0, "", defaultdict(float)
+        self.inside, self.begin, self.name, self.spent = 0, 0.0, "", defaultdict(float)
+
+    def enter(self):
+        if not self.inside:
+            self.begin = time.process_time()
+        self.inside += 1
+
+    def leave(self):
+        self.inside -= 1
+        if not self.inside:
+            self.spent[self.name] += time.process_time() - self.begin
 
     def wrap(self, function):
         def timed(*given, **more):
-            begin, self.inside = time.process_time(), self.inside + 1
+            self.enter()
             try:
                 return function(*given, **more)
             finally:
-                self.inside -= 1
-                if not self.inside:
-                    self.spent[self.name] += time.process_time() - begin
+                self.leave()
 
         return timed
 
@@ -50,7 +58,8 @@ def main():
 
     def loaded(*spec):
         model = load(*spec)
-        model.forward = clock.wrap(model.forward)
+        model.register_forward_pre_hook(lambda *_: clock.enter())  # hooks go along with the judge's copy in float64
+        model.register_forward_hook(lambda *_: clock.leave())
         return model
 
     def answered(self, work):

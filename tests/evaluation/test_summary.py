@@ -78,7 +78,7 @@ def test_the_radius_of_an_image_is_the_least_of_all_methods(tmp_path):
     (question,) = summarise(run)["questions"]
     assert question["accuracy"]["value"] == 0.75
     assert [row["found"] for row in question["methods"]] == [3, 4]
-    assert [row["best"] for row in question["methods"]] == [2, 4]
+    assert [row["best"] for row in question["methods"]] == [1, 3]
     assert [row["alone"] for row in question["methods"]] == [0, 2]
     assert question["methods"][0]["radius"]["1"] is None
     union = question["union"]

@@ -60,9 +60,8 @@ def _inside(asked: list[dict[str, Any]]) -> Table:
 
 
 def _nearest(asked: list[dict[str, Any]]) -> Table:
-    table = _table(
-        "model", "radius", "method", right=("found", "nearest", "it alone", "quarter", "median", "three quarters")
-    )
+    right = ("found", "nearest", "it alone", "radius: quarter", "median", "three quarters")
+    table = _table("model", "metric", "method", right=right)
     for question in asked:
         where = (question["model"], question["metric"])
         for k, row in enumerate(question["methods"]):

@@ -99,15 +99,16 @@ def _inside(tasks: list[runs.Task], tables: list[pa.Table], ids: np.ndarray) -> 
 
 
 def _nearest(tasks: list[runs.Task], tables: list[pa.Table], ids: np.ndarray) -> dict[str, Any]:
-    """Of min-radius. `best`: images on which no method found a smaller radius, `alone` if no other found as small."""
+    """Of min-radius. `best`: images, not wrong from the start, on which no method found a smaller radius; `alone`: on
+    which no other found as small a one."""
     found = np.full((len(tasks), len(ids)), np.inf)
     for row, table in zip(found, tables, strict=True):
         row[np.searchsorted(ids, table["id"].to_numpy())] = table["distance"].to_numpy()
     least = found.min(0) if len(ids) else np.zeros(0)
-    best = (found == least) & np.isfinite(least)
+    best = (found == least) & np.isfinite(least) & (least > 0)
     methods = [
         {"method": task.method, "asked": len(table), "found": int(np.isfinite(row).sum()), "radius": quantiles(row)}
-        | {"best": int(held.sum()), "alone": int((held & (best.sum(0) == 1) & (least > 0)).sum())}
+        | {"best": int(held.sum()), "alone": int((held & (best.sum(0) == 1)).sum())}
         | _spent(table)
         for task, table, row, held in zip(tasks, tables, found, best, strict=True)
     ]
