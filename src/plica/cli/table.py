@@ -21,6 +21,10 @@ def show(summary: dict[str, Any]) -> None:
         asked = [question for question in summary["questions"] if question["kind"] == kind]
         if asked:
             console.print(draw(asked))
+    for question in summary["questions"]:
+        if question["unanswered"]:
+            told = f"{question['unanswered']} images had no answer and count as not broken"
+            console.print(Text(f"note: {question['model']}, {question['question']}: {told}"))
     for note in summary["notes"][:5]:
         console.print(Text(f"note: {note}"))
     if len(summary["notes"]) > 5:

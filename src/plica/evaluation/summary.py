@@ -18,11 +18,13 @@ import numpy as np
 import pyarrow as pa
 
 from plica import runs
+from plica.attacks.task import Status
 from plica.runs.write import write_json
 from plica.store import quantiles
 
 HARD = 10  # images named as the hardest
 LEVELS = 101  # points of the curve
+UNANSWERED = (Status.FAILED.name, Status.NOT_FINITE.name)  # such images count as not broken, which is to be said
 NEEDED = ["id", "distance", "success", "gradients", "forwards", "seconds", "status"]
 
 
@@ -73,7 +75,9 @@ def _question(run: runs.Run, tasks: list[runs.Task]) -> dict[str, Any]:
     ids = np.unique(np.concatenate([table["id"].to_numpy() for table in tables]))
     wrong = {n for table in tables for n in _ids(table, lambda d, s: s & (d == 0))}
     told = {key: getattr(first, key) for key in ("model", "question", "kind", "metric", "radius", "loss")}
-    told |= {"images": len(ids), "accuracy": share(len(ids) - len(wrong), len(ids))}
+    answered = {n for table in tables for n in _answered(table)}
+    told |= {"images": len(ids), "unanswered": len(ids) - len(answered)}
+    told |= {"accuracy": share(len(ids) - len(wrong), len(ids))}
     return told | (_inside if first.kind == "max-loss" else _nearest)(tasks, tables, ids)
 
 
@@ -122,6 +126,12 @@ def _nearest(tasks: list[runs.Task], tables: list[pa.Table], ids: np.ndarray) ->
 def _ids(table: pa.Table, which: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> list[int]:
     chosen = which(table["distance"].to_numpy(), table["success"].to_numpy())
     return table["id"].to_numpy()[chosen].tolist()
+
+
+def _answered(table: pa.Table) -> list[int]:
+    """Images about which a method could say something."""
+    status = table["status"].to_pylist()
+    return [n for n, why in zip(table["id"].to_pylist(), status, strict=True) if why not in UNANSWERED]
 
 
 def _spent(table: pa.Table) -> dict[str, Any]:
