@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 import plica
+from plica.cli.directories import export, merge
+from plica.cli.evaluate import evaluate, plan
 from plica.cli.run import WrongInputError, parse_radius, read_metric, run
 
 app = typer.Typer(
@@ -43,8 +45,8 @@ OutOption = Annotated[Path, typer.Option(help="directory for the results; must b
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace a former run in --out")]
 
 WRITES = (
-    "--out receives samples.parquet (one row per image), x_adv.safetensors, summary.json and perturbations.png, "
-    "all of them or none."
+    "--out receives samples.parquet (one row per image), x_adv.safetensors, inputs.safetensors, summary.json and "
+    "perturbations.png, all of them or none."
 )
 
 
@@ -114,6 +116,18 @@ def attack(
     """Find, for every image, an input within the radius that the model gets wrong, where there is one."""
     given = locals()
     run("attack", given, lambda: plica.MaxLoss(read_metric(metric), parse_radius(radius), loss))
+
+
+app.command(
+    epilog="""plica evaluate plan.yaml --out runs/all
+
+    plica evaluate --model net.py:make --data test.npz --metric linf --radius 8/255 --method autoattack --out runs/aa
+
+    plica evaluate plan.yaml --shard 2/8 --out runs/shard-2"""
+)(evaluate)
+app.command()(plan)
+app.command(epilog="plica merge runs/shard-* --out runs/all")(merge)
+app.command()(export)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
