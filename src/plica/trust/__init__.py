@@ -1,0 +1,9 @@
+"""May a number be believed? Checks of models and of finished runs, each with a sentence and a weight in the verdict.
+
+Nothing here uses the code whose answers it doubts: not the judge, nor the losses, nor the attacks.
+"""
+
+from plica.trust.examine import examine
+from plica.trust.findings import Belief, Finding, Verdict, Weight
+
+__all__ = ["Belief", "Finding", "Verdict", "Weight", "examine"]
