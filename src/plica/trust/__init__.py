@@ -3,7 +3,8 @@
 Nothing here uses the code whose answers it doubts: not the judge, nor the losses, nor the attacks.
 """
 
+from plica.trust.audit import Audited, audit
 from plica.trust.examine import examine
 from plica.trust.findings import Belief, Finding, Verdict, Weight
 
-__all__ = ["Belief", "Finding", "Verdict", "Weight", "examine"]
+__all__ = ["Audited", "Belief", "Finding", "Verdict", "Weight", "audit", "examine"]
