@@ -11,6 +11,7 @@ import typer
 
 import plica
 from plica.cli.audit import audit
+from plica.cli.doctor import doctor
 from plica.cli.run import WrongInputError, parse_radius, read_metric, run
 
 app = typer.Typer(
@@ -118,6 +119,7 @@ def attack(
 
 
 app.command()(audit)
+app.command()(doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

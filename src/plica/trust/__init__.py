@@ -6,5 +6,17 @@ Nothing here uses the code whose answers it doubts: not the judge, nor the losse
 from plica.trust.audit import Audited, audit
 from plica.trust.examine import examine
 from plica.trust.findings import Belief, Finding, Verdict, Weight
+from plica.trust.stored import check_models, conclude, verdict
 
-__all__ = ["Audited", "Belief", "Finding", "Verdict", "Weight", "audit", "examine"]
+__all__ = [
+    "Audited",
+    "Belief",
+    "Finding",
+    "Verdict",
+    "Weight",
+    "audit",
+    "check_models",
+    "conclude",
+    "examine",
+    "verdict",
+]

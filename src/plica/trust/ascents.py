@@ -8,7 +8,7 @@ classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -42,6 +42,12 @@ class Ascent:
     first: Float[Tensor, " i"]
     end: Float[Tensor, " i"]
 
+    @property
+    def standing(self) -> Ascent:
+        """Those of the images that were not broken."""
+        left = self.end <= 0
+        return Ascent(self.x[left], self.y[left], self.radius, self.start[left], self.first[left], self.end[left])
+
 
 def climb(probe: Probe) -> Ascent | None:
     """The ascent at the smallest radius of RADII that breaks half of the images, or at the largest; None without
@@ -55,16 +61,15 @@ def climb(probe: Probe) -> Ascent | None:
         first = _ascend(partial(slope, probe.model), probe.model, x, y, radius, x)
         if first is None:
             return None
-        end = _from_corners(probe, x, y, radius, first)
-        found = Ascent(x, y, radius, start, first, end)
-        if float((end > 0).double().mean()) >= 0.5:
+        found = Ascent(x, y, radius, start, first, first)
+        if float((first > 0).double().mean()) >= 0.5:
             break
-    return found
+    return None if found is None else replace(found, end=_from_corners(probe, found))
 
 
-def _from_corners(probe: Probe, x: Tensor, y: Tensor, radius: float, first: Tensor) -> Tensor:
+def _from_corners(probe: Probe, ascent: Ascent) -> Tensor:
     """The best lead when images left standing are tried again from corners of the ball.  (i,)"""
-    end = first.clone()
+    x, y, radius, end = ascent.x, ascent.y, ascent.radius, ascent.first.clone()
     for number in range(CORNERS):
         left = (end <= 0).nonzero()[:, 0]
         if not len(left):
@@ -107,7 +112,9 @@ def rises(ascent: Ascent) -> Iterator[Finding]:
 
 def blind(probe: Probe, ascent: Ascent) -> Iterator[Finding]:
     """A random search, in the manner of the Square attack, on the images that the ascent left standing."""
-    yield from _beaten("black box", "a random search that sees outputs alone", ascent, _search(probe, ascent))
+    if len(ascent.standing.x):
+        broken = _search(probe, ascent.standing) > 0
+        yield from _beaten("black box", "a random search that sees outputs alone", ascent, broken)
 
 
 def _search(probe: Probe, ascent: Ascent) -> Float[Tensor, " i"]:
@@ -155,29 +162,32 @@ def smoothed(probe: Probe, ascent: Ascent) -> Iterator[Finding]:
     """Points found on a smoother surrogate: the mean gradient over noise of half the radius."""
 
     def slope_of(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
-        found = [
-            slope(probe.model, (z + 0.5 * ascent.radius * probe.noise(z, 20 + i)).clamp(0, 1), y) for i in range(4)
-        ]
+        noise = [0.5 * ascent.radius * probe.noise(z, 20 + i) for i in range(4)]
+        found = [slope(probe.model, (z + step).clamp(0, 1), y) for step in noise]
         if any(f is None for f in found):
             return None
         return torch.stack([f[0] for f in found if f]).mean(0), torch.stack([f[1] for f in found if f]).mean(0)
 
-    done = _ascend(slope_of, probe.model, ascent.x, ascent.y, ascent.radius, ascent.x, same=False)
-    if done is not None:
-        yield from _beaten("transfer", "a point of the model smoothed by noise", ascent, done)
+    yield from _transfer(probe, ascent, slope_of, "a point of the model smoothed by noise")
 
 
 def transferred(probe: Probe, ascent: Ascent, surrogates: Sequence[Callable[[Tensor], Tensor]]) -> Iterator[Finding]:
     """Points found on other models."""
     for other in surrogates:
-        done = _ascend(partial(slope, other), probe.model, ascent.x, ascent.y, ascent.radius, ascent.x, same=False)
+        yield from _transfer(probe, ascent, partial(slope, other), "a point found on another model")
+
+
+def _transfer(probe: Probe, ascent: Ascent, slope_of: Slope, words: str) -> Iterator[Finding]:
+    left = ascent.standing
+    if len(left.x):
+        done = _ascend(slope_of, probe.model, left.x, left.y, left.radius, left.x, same=False)
         if done is not None:
-            yield from _beaten("transfer", "a point found on another model", ascent, done)
+            yield from _beaten("transfer", words, ascent, done > 0)
 
 
-def _beaten(check: str, words: str, ascent: Ascent, best: Float[Tensor, " i"]) -> Iterator[Finding]:
-    count = int(((best > 0) & (ascent.end <= 0)).sum())
-    share = count / len(ascent.x)
+def _beaten(check: str, words: str, ascent: Ascent, broken: Bool[Tensor, " s"]) -> Iterator[Finding]:
+    """`broken`: of the images that the ascent left standing, those that something else misclassifies."""
+    count, share = int(broken.sum()), float(broken.sum()) / len(ascent.x)
     if count > FEW and share > 0.03:
         yield Finding(
             check,
@@ -191,10 +201,9 @@ def _beaten(check: str, words: str, ascent: Ascent, best: Float[Tensor, " i"]) -
 
 def aimed(probe: Probe, ascent: Ascent) -> Iterator[Finding]:
     """Images that fall only when one class is aimed at."""
-    left = (ascent.end <= 0).nonzero()[:, 0]
-    if not len(left) or probe.logits.shape[1] < 3:
+    x, y = ascent.standing.x, ascent.standing.y
+    if not len(x) or probe.logits.shape[1] < 3:
         return
-    x, y = ascent.x[left], ascent.y[left]
     others = ask(probe.model, x).scatter(1, y[:, None], -torch.inf)
     classes = others.topk(min(AIMS, others.shape[1] - 1), dim=1).indices
     hits = torch.zeros(len(x), dtype=torch.long, device=x.device)
