@@ -12,6 +12,8 @@ import typer
 import plica
 from plica.cli.audit import audit
 from plica.cli.doctor import doctor
+from plica.cli.directories import export, merge
+from plica.cli.evaluate import evaluate, plan
 from plica.cli.run import WrongInputError, parse_radius, read_metric, run
 
 app = typer.Typer(
@@ -120,6 +122,16 @@ def attack(
 
 app.command()(audit)
 app.command()(doctor)
+app.command(
+    epilog="""plica evaluate plan.yaml --out runs/all
+
+    plica evaluate --model net.py:make --data test.npz --metric linf --radius 8/255 --method autoattack --out runs/aa
+
+    plica evaluate plan.yaml --shard 2/8 --out runs/shard-2"""
+)(evaluate)
+app.command()(plan)
+app.command(epilog="plica merge runs/shard-* --out runs/all")(merge)
+app.command()(export)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

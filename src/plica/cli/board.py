@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from types import TracebackType
 
 from rich.console import Console
@@ -31,7 +31,7 @@ class Board:
         self.total: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
         self.fresh: Counter[str] = Counter()
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
         self.rows = {}
         self.began = False
 

@@ -46,7 +46,7 @@ def _inside(asked: list[dict[str, Any]]) -> Table:
         for row in question["methods"]:
             # of a method that was asked of those left standing, what then stood
             share = row["robust_accuracy"] if row["robust_accuracy"] else row["standing"]
-            numbers = (str(row[key]) for key in ("asked", "broken", "alone"))
+            numbers = ("-" if row[key] is None else str(row[key]) for key in ("asked", "broken", "alone"))
             table.add_row("", "", *map(Text, (row["method"], *numbers, percent(share))))
         union = question["union"]
         table.add_row("", "", *map(Text, ("all", str(question["images"]), str(union["broken"]), "")),
@@ -55,7 +55,9 @@ def _inside(asked: list[dict[str, Any]]) -> Table:
 
 
 def _nearest(asked: list[dict[str, Any]]) -> Table:
-    table = _table("model", "radius", "method", right=("found", "nearest", "it alone", "quarter", "median", "three quarters"))
+    table = _table(
+        "model", "radius", "method", right=("found", "nearest", "it alone", "quarter", "median", "three quarters")
+    )
     for question in asked:
         where = (question["model"], question["metric"])
         for k, row in enumerate(question["methods"]):

@@ -18,6 +18,7 @@ from plica.evaluation.methods import SETS
 from plica.losses import LOSSES
 from plica.metrics import parse_metric
 from plica.questions import parse_radius
+from plica.wording import sentence
 
 NAME = re.compile(r"[\w.+@-]+")
 
@@ -206,7 +207,7 @@ def read_plan(given: str | Path | Mapping[str, Any] | Plan, **changes: Any) -> P
     try:
         return Plan.model_validate(held)
     except ValidationError as error:
-        raise PlanError(f"{where}: {_sentence(error)}.") from None
+        raise PlanError(sentence(ValueError(f"{where}: {_fault(error)}"))) from None
 
 
 def nearest(word: str, known: Any) -> str:
@@ -239,7 +240,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return cast(dict[str, Any], held)
 
 
-def _sentence(error: ValidationError) -> str:
+def _fault(error: ValidationError) -> str:
     """The first fault: where, what was seen, what is right."""
     fault: Any = error.errors(include_url=False)[0]
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")

@@ -20,7 +20,7 @@ from plica.evaluation.worker import Worker
 from plica.inputs import Source, open_data, place
 from plica.inputs.source import select
 from plica.store import versions
-from plica.wording import one_line
+from plica.wording import one_line, sentence
 
 TRIED = 16  # images that every method is tried on, with a single gradient
 
@@ -47,7 +47,7 @@ def prepare(plan: Plan, device: str, shard: str | None) -> tuple[dict[str, Any],
     manifest = {
         "format": 1,
         "plan": plan.model_dump(mode="json") | {"identity": told},
-        "hashes": {"plan": _digest(told), "models": hashes, "data": source.hash},
+        "hashes": {"plan": _digest(told), "models": hashes, "data": source.hash()},
         "versions": versions(),
         "data": {"n": len(ids), "shape": list(source.shape), "classes": source.classes},
         "tasks": [asdict(job.task) | {"gradients": job.gradients} for chain in asked for job in chain.jobs],
@@ -130,9 +130,9 @@ def _first_images(source: Source, ids: torch.Tensor) -> tuple[torch.Tensor, torc
         try:
             read.append(source.read(number[None]))
         except (ValueError, OSError) as error:
-            why.append(one_line(error))
+            why.append(sentence(error))
     if len(why) > len(read):
-        raise PlanError(f"{why[0]}.")
+        raise PlanError(why[0])
     x, y = zip(*read, strict=True)
     return torch.cat(x), torch.cat(y)
 

@@ -37,7 +37,7 @@ def summarise(run: runs.Run) -> dict[str, Any]:
     verdict = _judge()
     return {
         "format": 1,
-        "complete": _complete(run),
+        "complete": complete(run),
         "questions": [_question(run, tasks) for tasks in groups],
         "notes": run.notes,
         **({"verdict": verdict(run)} if verdict else {}),
@@ -77,13 +77,16 @@ def _inside(tasks: list[runs.Task], tables: list[pa.Table], ids: np.ndarray) -> 
     """Of max-loss. `broken` by a method, `alone` by no other; `standing` after it and all before it."""
     broken = [set(_ids(table, lambda d, s: s)) for table in tables]
     every = set().union(*broken)
+    every_one = all(len(table) == len(ids) for table in tables)  # else the others had no chance to break them too
     methods = []
     for k, (task, table) in enumerate(zip(tasks, tables, strict=True)):
         others = set().union(*broken[:k], *broken[k + 1 :])
         before = set().union(*broken[: k + 1])
+        all_asked = len(table) == len(ids)
         methods.append(
-            {"method": task.method, "asked": len(table), "broken": len(broken[k]), "alone": len(broken[k] - others)}
-            | {"robust_accuracy": share(len(ids) - len(broken[k]), len(ids)) if len(table) == len(ids) else None}
+            {"method": task.method, "asked": len(table), "broken": len(broken[k])}
+            | {"alone": len(broken[k] - others) if every_one else None}
+            | {"robust_accuracy": share(len(ids) - len(broken[k]), len(ids)) if all_asked else None}
             | {"standing": share(len(ids) - len(before), len(ids))}
             | _spent(table)
         )
@@ -126,7 +129,7 @@ def _named(hardest: list[int]) -> list[int]:
     return hardest[:HARD]
 
 
-def _complete(run: runs.Run) -> bool:
+def complete(run: runs.Run) -> bool:
     """Whether every chunk of every task is there."""
     plan, data = run.manifest.get("plan", {}), run.manifest.get("data", {})
     if "chunk" not in plan:

@@ -27,6 +27,10 @@ from plica.wording import one_line
 FEW = 3  # images that may all fail without the fault being the program's
 
 
+class AllFailedError(RuntimeError):
+    """A method raises an error on every image of a chunk: a fault of the method or the model, not of an image."""
+
+
 @dataclass(frozen=True)
 class Work:
     """Images of a chunk for one task."""
@@ -70,13 +74,13 @@ class Worker:
         """Ask all images; where that fails, fewer side by side, then fewer at all, down to the one that cannot be had.
 
         Raises:
-            Exception: every image fails alike, which is no fault of an image.
+            AllFailedError: every image fails.
         """
         model = self.model(work.job.model)
         peer = isinstance(ATTACKS[work.job.method], Peer)
         part = self._answer(model, work, None if peer else self.fits, [], on_progress)
         if len(work.ids) > FEW and set(part.samples["status"].to_pylist()) == {Status.FAILED.name}:
-            raise RuntimeError(f"{work.job.task.name} fails on every image: {part.notes[-1]}")
+            raise AllFailedError(f"A method fails on all images of a chunk: {part.notes[-1]}")
         return part
 
     def _answer(self, model, work: Work, size: int | None, notes: list[str], on_progress) -> Part:

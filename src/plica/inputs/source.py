@@ -13,7 +13,7 @@ import weakref
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,10 +24,12 @@ from plica.inputs.data import _labels, _pixels, load_data
 from plica.wording import one_line
 
 BLOCK = 2**20  # bytes
+Stream = Any  # a file opened for bytes; those inside an archive are no instances of typing.IO
 
 
+@runtime_checkable
 class Source(Protocol):
-    """len() images of one shape; `labels` (n,) of all of them; `hash` tells one data set from another."""
+    """len() images of one shape; `labels` (n,) of all of them; `hash()` tells one data set from another."""
 
     shape: tuple[int, ...]
     labels: Int64[Tensor, " n"]
@@ -35,7 +37,6 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    @property
     def hash(self) -> str:
         """A hexadecimal digest of all there is."""
         ...
@@ -75,7 +76,6 @@ class HeldSource:
     def __len__(self) -> int:
         return len(self.x)
 
-    @property
     def hash(self) -> str:
         digest = hashlib.sha256(repr((self.shape, str(self.x.dtype))).encode())
         for tensor in (self.labels, *self.x.split(256)):
@@ -91,7 +91,7 @@ class NpzSource:
 
     classes: list[str] | None = None
 
-    def __init__(self, file: Path, stream: IO[bytes], start: int, shape: tuple[int, ...], dtype: np.dtype, y: Tensor):
+    def __init__(self, file: Path, stream: Stream, start: int, shape: tuple[int, ...], dtype: np.dtype, y: Tensor):
         self.file, self.stream, self.start, self.dtype = file, stream, start, dtype
         self.shape, self.labels = shape[1:], y
         weakref.finalize(self, stream.close)
@@ -100,7 +100,6 @@ class NpzSource:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
     def hash(self) -> str:
         return hash_file(self.file)
 
@@ -179,7 +178,7 @@ def _open_npz(file: Path) -> NpzSource | None:
         return None
 
 
-def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(member: Stream) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(member)
     read: Callable = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     return read(member)
@@ -193,7 +192,7 @@ def _data(file: Path, info: zipfile.ZipInfo) -> int:
     return info.header_offset + 30 + int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
 
 
-def _spooled(member: IO[bytes], size: int, file: Path) -> IO[bytes]:
+def _spooled(member: Stream, size: int, file: Path) -> Stream:
     """The rest of a compressed member in a temporary file, which goes when it is closed."""
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if size > free:

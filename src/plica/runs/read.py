@@ -139,7 +139,8 @@ def _load_parts(directory: Path) -> Run:
         samples=pa.concat_tables(samples) if samples else pa.table({}),
         files={task.name: [file.with_suffix(".safetensors") for file in parts.get(task.name, [])] for task in told},
         images=images,
-        notes=[note for each in tables.values() for table in each for note in _notes(table)] + _unreadable(images),
+        notes=_unreadable(images)
+        + [note for task in told for part in tables.get(task.name, []) for note in _notes(part)],
     )
 
 
