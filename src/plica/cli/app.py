@@ -11,8 +11,8 @@ import typer
 
 import plica
 from plica.cli.audit import audit
-from plica.cli.doctor import doctor
 from plica.cli.directories import export, merge
+from plica.cli.doctor import doctor
 from plica.cli.evaluate import evaluate, plan
 from plica.cli.run import WrongInputError, parse_radius, read_metric, run
 
@@ -26,7 +26,11 @@ app = typer.Typer(
 )
 
 ModelOption = Annotated[
-    str, typer.Option(help="file.py:factory or package.module:factory; logits from pixels in [0, 1]")
+    str,
+    typer.Option(
+        help="file.py:factory or package.module:factory (logits from pixels in [0, 1]); torchvision:NAME, timm:NAME, "
+        "hf:FOLDER, net.onnx, ...; with @imagenet or @mean/deviation behind it a normalisation comes before it"
+    ),
 ]
 WeightsOption = Annotated[Path | None, typer.Option(help="a state dict, .safetensors or .pt (no pickled objects)")]
 DataOption = Annotated[Path, typer.Option(help=".npz with x (uint8, or floats in [0, 1]) and y (class numbers)")]
@@ -42,6 +46,7 @@ MethodOption = Annotated[
 GradientsOption = Annotated[int, typer.Option(min=1, help="budget of gradient evaluations per image")]
 CountOption = Annotated[int | None, typer.Option("--n", help="the first N images only")]
 SeedOption = Annotated[int, typer.Option(help="answers depend on it and on the image alone")]
+TrustOption = Annotated[bool, typer.Option("--trust", help="read models that are programs: TorchScript, torch.export")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")]
 OutOption = Annotated[Path, typer.Option(help="directory for the results; must be new or empty")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace a former run in --out")]
@@ -86,6 +91,7 @@ def radius(
     n: CountOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
+    trust: TrustOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Find, for every image, the nearest input that the model gets wrong, and its distance: the robustness radius."""
@@ -113,6 +119,7 @@ def attack(
     n: CountOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
+    trust: TrustOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Find, for every image, an input within the radius that the model gets wrong, where there is one."""

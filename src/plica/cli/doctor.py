@@ -28,7 +28,9 @@ def doctor(
     images: Annotated[int, typer.Option(min=1, help="so many are attacked, up to 256 looked at")] = 64,
     seed: Annotated[int, typer.Option(help="of the sample and of the checks")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")] = "cpu",
-    trust: Annotated[bool, typer.Option("--trust", help="run the Python code that a run itself names")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="read models that are programs; run the Python code that a run itself names")
+    ] = False,
 ) -> None:
     """Look for what makes numbers about a model mislead: wrong pixels, masked gradients, randomness, lost budgets."""
     try:
@@ -38,7 +40,7 @@ def doctor(
             elif model is None or data is None:
                 raise ValueError("Give a run, or --model and --data.")
             else:
-                verdict = _model(model, data, weights, surrogate or [], images, seed, device)
+                verdict = _model(model, data, weights, surrogate or [], images, seed, device, trust)
     except (ValueError, TypeError, OSError) as error:
         raise WrongInputError(f"{one_line(error)}.") from error
     _tell(verdict)
@@ -56,11 +58,13 @@ def _run(directory: Path, model, weights, images: int, seed: int, device: str, t
     return conclude(run)
 
 
-def _model(spec: str, data: Path, weights, surrogates: list[str], images: int, seed: int, device: str) -> Verdict:
+def _model(
+    spec: str, data: Path, weights, surrogates: list[str], images: int, seed: int, device: str, trust
+) -> Verdict:
     x, y = load_data(data)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:256]
-    net = load_model(spec, weights, device)
-    others = [load_model(other, None, device) for other in surrogates]
+    net = load_model(spec, weights, device, trust)
+    others = [load_model(other, None, device, trust) for other in surrogates]
     return examine(net, *place(net, x[order], y[order]), images=images, seed=seed, surrogates=others)
 
 

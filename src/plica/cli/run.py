@@ -34,7 +34,7 @@ def run(command: str, given: dict[str, Any], pose: Callable[[], Question]) -> No
             check_directory(out, overwrite)
             question = pose()
             x, y = load_data(given["data"], given["n"])
-            model = load_model(given["model"], given["weights"], given["device"])
+            model = load_model(given["model"], given["weights"], given["device"], given["trust"])
             x, y = place(model, x, y)
             spend = {name: given[name] for name in ("method", "gradients", "seed")}
             result = plica.attack(model, x, y, question, **spend, on_progress=report)

@@ -29,13 +29,13 @@ def models_of(
     for name in dict.fromkeys(task.model for task in run.tasks):
         spec = given.get(name, given.get("", None))
         if spec is not None:
-            models[name] = load_model(spec, weights, device)
+            models[name] = load_model(spec, weights, device, trust)
             continue
         if name not in plan:
             raise ValueError(f"{run.directory} does not say what {name!r} is; give it with --model.")
         spec, own = plan[name]
         _allowed("model", spec, trust)
-        models[name] = load_model(spec, weights or own, device)
+        models[name] = load_model(spec, weights or own, device, trust)
     return models
 
 
@@ -73,7 +73,7 @@ def _text(value: Any) -> str | None:
 
 
 def _allowed(what: str, spec: str, trust: bool) -> None:
-    if not trust and not spec.startswith("plica."):
+    if not trust and not spec.startswith(("plica.", "torchvision:", "timm:", "hf:")) and ":" in spec:
         raise ValueError(
             f"The run names the {what} {spec}, which is Python code: give --trust if the run is your own, "
             f"or name it with --{'model' if what == 'model' else 'metric'}."
