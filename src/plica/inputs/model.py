@@ -126,14 +126,14 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _make(spec: str) -> Any:
+def _make(spec: str, what: str = "model") -> Any:
     """Import, look up, call."""
     place, colon, name = spec.rpartition(":")
     if not (place and colon and name):
         raise ValueError(
-            f"The model {spec!r} is not of the form file.py:factory or package.module:factory, or any other."
+            f"The {what} {spec!r} is not of the form file.py:factory or package.module:factory, or any other."
         )
-    module = _file(Path(place)) if place.endswith(".py") else _module(place)
+    module = _file(Path(place), what) if place.endswith(".py") else _module(place, what)
     if not hasattr(module, name):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise ValueError(f"{place} has no {name!r}; it has {few(functions) or 'no functions'}.")
@@ -143,13 +143,13 @@ def _make(spec: str) -> Any:
     try:
         return factory()
     except Exception as error:
-        raise ValueError(f"The model factory {spec} failed: {one_line(error, named=True)}.") from error
+        raise ValueError(f"The {what} factory {spec} failed: {one_line(error, named=True)}.") from error
 
 
-def _file(path: Path) -> Any:
+def _file(path: Path, what: str) -> Any:
     """Run a file as a module; what stands beside it can be imported, as when Python runs it."""
     if not path.is_file():
-        raise FileNotFoundError(f"There is no model file {path}; give file.py:factory.")
+        raise FileNotFoundError(f"There is no {what} file {path}; give file.py:factory.")
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -161,15 +161,15 @@ def _file(path: Path) -> Any:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ValueError(f"The model file {path} failed: {one_line(error, named=True)}.") from error
+        raise ValueError(f"The {what} file {path} failed: {one_line(error, named=True)}.") from error
     return module
 
 
-def _module(name: str) -> Any:
+def _module(name: str, what: str) -> Any:
     try:
         return importlib.import_module(name)
     except Exception as error:
-        raise ValueError(f"The model's module {name} cannot be imported: {one_line(error, named=True)}.") from error
+        raise ValueError(f"The {what}'s module {name} cannot be imported: {one_line(error, named=True)}.") from error
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor], file: str | Path) -> None:
