@@ -223,3 +223,15 @@ def test_parts_of_several_tasks(tmp_path):
     one, two = trust.audit(runs.load(tmp_path / "parts"), {"m": defects.Sound()})
     assert (one.agrees, one.answers, one.confirmed) == (True, 14, 14)
     assert (two.agrees, two.answers, two.confirmed) == (True, 7, 7)
+
+
+def test_text_that_a_terminal_or_a_table_would_obey(tmp_path, capsys):
+    """Names come from whoever made the run."""
+    directory = made(tmp_path)
+    summary = json.loads((directory / "summary.json").read_text())
+    summary["arguments"]["model"] = "\x1b[2J[red]net[/nothing]\x07"
+    (directory / "summary.json").write_text(json.dumps(summary))
+    assert main(["audit", str(directory), "--model", "defects:Sound"]) == 0
+    said = capsys.readouterr()
+    assert "\x1b[2J" not in said.out + said.err
+    assert "?[2J[red]net[/nothing]?" in said.out

@@ -86,7 +86,7 @@ def test_searches_that_stopped_at_the_limit(tmp_path, gradients, weight, kind):
     assert found(verdict) == {("limit", weight)}
     (finding,) = verdict.findings
     assert finding.share == (0.5 if kind == "max-loss" else 1)
-    assert f"after {gradients} gradients" in finding.sentence
+    assert (f"after {gradients} gradients" if gradients < 50 else "upper bounds") in finding.sentence
 
 
 def test_the_budgets_of_methods_in_a_row_count_together(tmp_path):
@@ -162,3 +162,12 @@ def test_the_command_on_a_run(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "note, few images: 12 images: a share of them is known to +- 28% at best." in said
     assert json.loads((directory / "checks.json").read_text())["defects:Sound"]["verdict"] == "trustworthy"
+
+
+def test_the_summary_gets_the_verdict_of_now(tmp_path):
+    run(tmp_path, samples(task(), half(), "STALLED"))
+    write_json(tmp_path / "summary.json", {"questions": [1]})
+    trust.refresh(runs.load(tmp_path))
+    held = json.loads((tmp_path / "summary.json").read_text())
+    assert held["questions"] == [1]
+    assert held["verdict"]["verdict"] == "trustworthy"

@@ -1,20 +1,20 @@
 """`plica audit`: measure every answer of a run anew; exit status 1 when something differs."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from plica.cli.run import WrongInputError
 from plica.inputs import load_data
 from plica.runs import Run, load
 from plica.runs.write import write_json
-from plica.trust import Audited
+from plica.trust import Audited, refresh
 from plica.trust import audit as measure
 from plica.trust.sources import metrics_of, models_of
-from plica.wording import one_line
+from plica.wording import one_line, plain, sentence
 
 ModelsOption = Annotated[
     list[str] | None,
@@ -41,10 +41,10 @@ def audit(
         with Console(stderr=True).status("measuring") as status:
             measured = measure(
                 run, models, metrics=metrics, data=images, bounds=(float(low), float(high)),
-                told=lambda task, rows: status.update(f"measuring {task}"),
+                told=lambda task, rows: status.update(escape(plain(f"measuring {task}"))),
             )  # fmt: skip
     except (ValueError, TypeError, OSError) as error:
-        raise WrongInputError(f"{one_line(error)}.") from error
+        raise WrongInputError(sentence(error)) from error
     for task in measured:
         _tell(task)
     _keep(run, measured)
@@ -70,14 +70,17 @@ def _named(models: list[str]) -> dict[str, str]:
 def _tell(task: Audited) -> None:
     """What was measured, in a few lines on standard output."""
     precision = "float64" if task.float64 else "the model's own precision, float64 could not be had"
-    print(f"{task.task.name}: {task.answers} answers, {task.confirmed} of {task.successes} successes confirmed", end="")
+    print(
+        plain(task.task.name) + f": {task.answers} answers, {task.confirmed} of {task.successes} successes confirmed",
+        end="",
+    )
     print(f" in {precision}")
     if task.perturbed:
         inside = "" if task.task.radius is None else f", {task.within} of them within the radius"
         print(f"  8 bits: {task.survive} of {task.perturbed} perturbed answers survive{inside}", end="")
         print("" if task.price is None else f"; repaired, the median distance is {task.price:.4f} times the reported")
     for kind, told in task.differences.items():
-        print(f"  DIFFERS, {kind} ({len(told)}): {told[0]}")
+        print(plain(f"  DIFFERS, {kind} ({len(told)}): {told[0]}"))
 
 
 def _keep(run: Run, measured: list[Audited]) -> None:
@@ -85,7 +88,8 @@ def _keep(run: Run, measured: list[Audited]) -> None:
     agrees = all(task.agrees for task in measured)
     record = {"agrees": agrees, "tasks": [task.record() for task in measured]}
     try:
-        write_json(run.directory / "audit.json", json.loads(json.dumps(record)))
+        write_json(run.directory / "audit.json", record)
+        refresh(run)
     except OSError as error:
         print(f"  (audit.json could not be written: {one_line(error)})")
     answers, differ = sum(t.answers for t in measured), sum(len(d) for t in measured for d in t.differences.values())

@@ -1,5 +1,6 @@
 """`plica doctor`: would numbers about this model mislead? Exit status 1 when they are not to be believed."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -8,11 +9,13 @@ import typer
 from rich.console import Console
 
 from plica.cli.run import WrongInputError
-from plica.inputs import load_data, load_model, place
+from plica.inputs import load_model, open_data, place
+from plica.inputs.source import select
 from plica.runs import load
-from plica.trust import Belief, Verdict, check_models, conclude, examine
+from plica.trust import Belief, Verdict, check_model, conclude, examine, refresh
+from plica.trust.examine import PICTURES
 from plica.trust.sources import models_of
-from plica.wording import one_line
+from plica.wording import plain, sentence
 
 
 def doctor(
@@ -42,7 +45,7 @@ def doctor(
             else:
                 verdict = _model(model, data, weights, surrogate or [], images, seed, device, trust)
     except (ValueError, TypeError, OSError) as error:
-        raise WrongInputError(f"{one_line(error)}.") from error
+        raise WrongInputError(sentence(error)) from error
     _tell(verdict)
     if verdict.belief is Belief.NOT_BELIEVED:
         raise typer.Exit(1)
@@ -54,15 +57,19 @@ def _run(directory: Path, model, weights, images: int, seed: int, device: str, t
     named = {} if model is None else {"": model}
     models = models_of(run, named, None if weights is None else str(weights), trust, device)
     low, high = (run.manifest.get("plan") or {}).get("bounds", (0.0, 1.0))
-    check_models(run, models, images, (float(low), float(high)), seed)
+    for name, net in models.items():
+        check_model(run, name, net, images, (float(low), float(high)), seed)
+    with suppress(OSError):  # a run that is not ours to write to
+        refresh(run)
     return conclude(run)
 
 
 def _model(
     spec: str, data: Path, weights, surrogates: list[str], images: int, seed: int, device: str, trust
 ) -> Verdict:
-    x, y = load_data(data)
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:256]
+    source = open_data(data)
+    x, y = source.read(select(source.labels, min(PICTURES, len(source)), None, "balanced", seed))
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     net = load_model(spec, weights, device, trust)
     others = [load_model(other, None, device, trust) for other in surrogates]
     return examine(net, *place(net, x[order], y[order]), images=images, seed=seed, surrogates=others)
@@ -71,5 +78,5 @@ def _model(
 def _tell(verdict: Verdict) -> None:
     """The findings, the heaviest first, and the verdict."""
     for finding in verdict.findings:
-        print(f"{finding.weight.name.lower()}, {finding.check}: {finding.sentence}")
+        print(plain(f"{finding.weight.name.lower()}, {finding.check}: {finding.sentence}"))
     print(f"{len(verdict.checks)} checks: {verdict}")

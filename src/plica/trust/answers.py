@@ -119,7 +119,7 @@ class Answers:
     def _margins(self, told: Differences, words: str, m: np.ndarray, unit: np.ndarray) -> np.ndarray:
         """One reading of the margins; `unit`: what rounding may change."""
         claimed, stored = self.claimed, self.column("margin").astype(float)
-        missed = ~claimed & (m > unit) & (self.column("status") != "NOT_FINITE")
+        missed = ~claimed & (m > unit) & ~np.isin(self.column("status"), ("NOT_FINITE", "FAILED"))
         off = claimed & (np.abs(m - stored) > np.maximum(unit, 0.4 * np.abs(stored)))
         self._note(
             told, f"missed in {words}", missed,

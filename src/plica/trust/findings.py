@@ -79,6 +79,16 @@ class Verdict:
         }
 
     @staticmethod
+    def read(record: Mapping[str, Any]) -> Verdict:
+        """The verdict of a record.
+
+        Raises:
+            ValueError: it is no record of a verdict.
+        """
+        findings = [Finding.read(finding) for finding in record.get("findings", [])]
+        return Verdict.of(findings, map(str, record.get("checks", [])))
+
+    @staticmethod
     def of(findings: Iterable[Finding], checks: Iterable[str]) -> Verdict:
         """The same finding counts once."""
         ordered = sorted(dict.fromkeys(findings), key=lambda finding: -finding.weight)

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float64, Int64
 
+from plica.inputs import place
 from plica.runs import Run, Task
 from plica.runs.write import write_json
 from plica.trust.examine import Model, examine
@@ -63,8 +64,10 @@ def verdict(run: Run) -> dict[str, Any]:
 def conclude(run: Run) -> Verdict:
     """Findings in the answers of a run, in the checks of its models and in its audit."""
     found: list[Finding] = []
-    for group in _groups(run):
-        found += [*_limit(group), *_one_class(group), *_black_box(group), *_broken(group), *_chance(group)]
+    groups = [*_groups(run)]
+    found += _limits(groups)
+    for group in groups:
+        found += [*_one_class(group), *_black_box(group), *_broken(group), *_chance(group)]
     checks = [*CHECKED]
     examined = _json(run.directory / "checks.json")
     for model in dict.fromkeys(task.model for task in run.tasks):
@@ -78,16 +81,24 @@ def conclude(run: Run) -> Verdict:
     return Verdict.of(found, checks)
 
 
-def check_models(run: Run, models: Mapping[str, Model], images: int = 32, bounds=(0.0, 1.0), seed: int = 0) -> None:
-    """Examine the models of a run on its first images, and keep what is found as checks.json beside it.
+def refresh(run: Run) -> None:
+    """Put the verdict of now into the run's summary.json, where there is one."""
+    file = run.directory / "summary.json"
+    if run.summary:
+        write_json(file, run.summary | {"verdict": verdict(run)})
+
+
+def check_model(run: Run, name: str, model: Model, images: int = 32, bounds=(0.0, 1.0), seed: int = 0) -> Verdict:
+    """Examine a model of a run on the run's first images; what is found is kept in checks.json beside it.
 
     Raises:
-        ValueError: the run has not kept its images.
+        ValueError: the run has not kept its images, or the model cannot take them.
     """
     for _, x, y in run.inputs():
-        found = {name: examine(m, x, y, bounds=bounds, images=images, seed=seed).record() for name, m in models.items()}
-        write_json(run.directory / "checks.json", found)
-        return
+        found = examine(model, *place(model, x, y), bounds=bounds, images=images, seed=seed)
+        held = _json(run.directory / "checks.json")
+        write_json(run.directory / "checks.json", {**held, name: found.record()})
+        return found
     raise ValueError(f"{run.directory} has not kept its images; examine its models with plica doctor --model --data.")
 
 
@@ -95,21 +106,31 @@ def _of(model: str, finding: Finding) -> Finding:
     return Finding(finding.check, finding.weight, f"{model}: {finding.sentence}", finding.share)
 
 
-def _limit(group: Group) -> Iterator[Finding]:
-    """Searches that the budget ended: what they did not find may be there."""
-    share = float(group.limited.mean())
-    if not share:
-        return
-    spent = float(np.median(group.gradients[group.limited]))
-    hasty = spent < ENOUGH and share > 0.05
-    what = "stand only because" if group.kind == "max-loss" else "have a radius that could shrink, since"
-    yield Finding(
-        "limit",
-        Weight.RESERVATION if hasty else Weight.NOTE,
-        f"{group.name}: {share:.0%} of the images {what} the search stopped at its limit, after {spent:.0f} gradients"
-        + ("; raise gradients." if hasty else "."),
-        share,
-    )
+def _limits(groups: list[Group]) -> Iterator[Finding]:
+    """Searches that the budget ended: what they did not find may be there. Small budgets singly, others together."""
+    long = []
+    for group in groups:
+        if not group.limited.any():
+            continue
+        share, spent = float(group.limited.mean()), float(np.median(group.gradients[group.limited]))
+        if spent >= ENOUGH or share <= 0.05:
+            long.append(share)
+            continue
+        yield Finding(
+            "limit",
+            Weight.RESERVATION,
+            f"{group.name}: for {share:.0%} of the images the search stopped at its limit, after {spent:.0f} "
+            "gradients; raise gradients.",
+            share,
+        )
+    if long:
+        yield Finding(
+            "limit",
+            Weight.NOTE,
+            f"In {len(long)} of {len(groups)} questions searches stopped at their limit, for up to {max(long):.0%} of "
+            "the images: their radii are upper bounds, and so is the accuracy.",
+            max(long),
+        )
 
 
 def _one_class(group: Group) -> Iterator[Finding]:
@@ -155,8 +176,8 @@ def _broken(group: Group) -> Iterator[Finding]:
         yield Finding(
             "not finite",
             Weight.FATAL if share > 0.5 else Weight.RESERVATION,
-            f"{group.name}: for {share:.0%} of the images the model or the distance gave NaN or infinity, and they "
-            "count as withstanding.",
+            f"{group.name}: for {share:.0%} of the images the model or the distance gave NaN or infinity, or failed, "
+            "and they count as withstanding.",
             share,
         )
 
@@ -209,7 +230,7 @@ def _group(tasks: list[Task], tables: list[pa.Table]) -> Group:
         taken[at[nearer]] = table["prediction"].to_numpy()[nearer]
         gradients[at] += table["gradients"].to_numpy()
         wrong[at] |= ok & (d == 0)
-        lost[at] |= status == "NOT_FINITE"
+        lost[at] |= np.isin(status, ("NOT_FINITE", "FAILED"))
         limited[at] = status == "BUDGET"  # of the last method that was asked
         least[at] = np.minimum(least[at], d)
         side = blind if any(word in task.method for word in BLIND) else seeing
