@@ -10,7 +10,7 @@ import typer
 
 from plica.cli.board import Board
 from plica.cli.run import WrongInputError
-from plica.cli.table import show
+from plica.cli.table import answers, show
 from plica.evaluation import PlanError, read_plan
 from plica.evaluation.example import EXAMPLE
 from plica.evaluation.plan import Plan
@@ -98,7 +98,7 @@ def evaluate(
         if finding.weight > Weight.NOTE:
             print(plain(f"{finding.weight.name.lower()}, {finding.check}: {finding.sentence}"))
     print(f"These numbers: {verdict}")
-    print(f"{out}: {len(run.samples)} answers, summary.json; plica export writes tables")
+    print(f"{out}: {answers(run.summary)} answers, summary.json; plica export writes tables")
 
 
 def plan(file: Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="a new file")] = None) -> None:

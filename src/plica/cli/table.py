@@ -27,6 +27,11 @@ def show(summary: dict[str, Any]) -> None:
         console.print(Text(f"note: and {len(summary['notes']) - 5} more, in summary.json"))
 
 
+def answers(summary: dict[str, Any]) -> int:
+    """Images asked, of all methods together."""
+    return sum(row["asked"] for question in summary["questions"] for row in question["methods"])
+
+
 def percent(share: dict[str, Any] | None) -> str:
     """61.4 % (58.3-64.4)"""
     if share is None or share["value"] is None:

@@ -10,6 +10,7 @@ import importlib.util
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,15 @@ from plica.store import quantiles
 
 HARD = 10  # images named as the hardest
 LEVELS = 101  # points of the curve
+NEEDED = ["id", "distance", "success", "gradients", "forwards", "seconds", "status"]
 
 
 def write_summary(directory: Path) -> runs.Run:
-    """Read the run, write its summary.json, and give the run with it."""
-    write_json(directory / "summary.json", summarise(runs.load(directory)))
-    return runs.load(directory)
+    """Write the summary.json of a run, and give the run with it."""
+    run = runs.load(directory)
+    summary = summarise(run)
+    write_json(directory / "summary.json", summary)
+    return replace(run, summary=summary)
 
 
 def summarise(run: runs.Run) -> dict[str, Any]:
@@ -64,7 +68,7 @@ def share(hits: int, total: int) -> dict[str, Any]:
 
 
 def _question(run: runs.Run, tasks: list[runs.Task]) -> dict[str, Any]:
-    tables = [run.rows(task) for task in tasks]
+    tables = [run.rows(task, NEEDED) for task in tasks]
     first = tasks[0]
     ids = np.unique(np.concatenate([table["id"].to_numpy() for table in tables]))
     wrong = {n for table in tables for n in _ids(table, lambda d, s: s & (d == 0))}
