@@ -33,7 +33,13 @@ ModelOption = Annotated[
     ),
 ]
 WeightsOption = Annotated[Path | None, typer.Option(help="a state dict, .safetensors or .pt (no pickled objects)")]
-DataOption = Annotated[Path, typer.Option(help=".npz with x (uint8, or floats in [0, 1]) and y (class numbers)")]
+DataOption = Annotated[
+    Path,
+    typer.Option(
+        help=".npz with x (uint8, or floats in [0, 1]) and y (class numbers), a folder with a folder of pictures for each "
+        "class, .safetensors, .parquet, torchvision:NAME:FOLDER, file.py:dataset, ..."
+    ),
+]
 MetricOption = Annotated[
     str, typer.Option(help="l1, l1.5, l2, l8, linf, ..., or module:function for your own distance")
 ]
@@ -44,7 +50,11 @@ MethodOption = Annotated[
     ),
 ]
 GradientsOption = Annotated[int, typer.Option(min=1, help="budget of gradient evaluations per image")]
-CountOption = Annotated[int | None, typer.Option("--n", help="the first N images only")]
+CountOption = Annotated[int | None, typer.Option("--n", help="so many images, the first if --sample says nothing else")]
+SampleOption = Annotated[
+    str | None, typer.Option(help="which N images: first (default), random, or balanced over the classes, by --seed")
+]
+IndicesOption = Annotated[str | None, typer.Option(help="these images, by their rows in the data: 3,7,20-29")]
 SeedOption = Annotated[int, typer.Option(help="answers depend on it and on the image alone")]
 TrustOption = Annotated[bool, typer.Option("--trust", help="read models that are programs: TorchScript, torch.export")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")]
@@ -89,6 +99,8 @@ def radius(
     method: MethodOption = "auto",
     gradients: GradientsOption = 100,
     n: CountOption = None,
+    sample: SampleOption = None,
+    indices: IndicesOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
     trust: TrustOption = False,
@@ -117,6 +129,8 @@ def attack(
     method: MethodOption = "auto",
     gradients: GradientsOption = 100,
     n: CountOption = None,
+    sample: SampleOption = None,
+    indices: IndicesOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
     trust: TrustOption = False,
