@@ -14,6 +14,7 @@ from plica import checks
 from plica.archive import Archive
 from plica.attacks import ATTACKS
 from plica.attacks.task import Found, Status, Task
+from plica.boxes import attack_in_box, read_box
 from plica.judge import Judge, Verdict, in_float64
 from plica.losses import Targets, margin
 from plica.queries import Queries, rounding
@@ -52,7 +53,7 @@ def attack(
     gradients: int = 100,
     seed: int = 0,
     batch_size: int | None = None,
-    bounds: tuple[float, float] = (0.0, 1.0),
+    bounds: tuple[float | Tensor, float | Tensor] = (0.0, 1.0),
     targets: Targets = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Result:
@@ -64,12 +65,22 @@ def attack(
         forward run, has distance 0 and x_adv = x.
     seed: the answer for an image depends on it and on the image alone, not on its company or the batch size.
     batch_size: searches that are solved side by side; chosen by the memory they take when not given.
+    bounds: two numbers, or two tensors of an image's shape, one bound for each feature; where they are equal, and where
+        a WeightedLp weighs inf, the feature stays as it is.
     targets: None for "any other class", or (b,) the only class that counts as a success.
     on_progress: called now and then with a Progress.
 
     Raises ValueError or TypeError before any work, with a sentence that says what to do; Unsupported where the method
     cannot treat the metric. Images at which the model is not finite end with a status, and the others still arrive.
     """
+    if any(isinstance(bound, Tensor) and bound.ndim for bound in bounds):
+        checks.whole("gradients", gradients, least=1)
+        box = read_box(bounds, x)
+        with _Evaluating(model):
+            return attack_in_box(
+                attack, model, x.detach(), y, question, box, targets, method=method, gradients=gradients, seed=seed,
+                batch_size=batch_size, on_progress=on_progress,
+            )  # fmt: skip
     radius = checks.arguments(x, y, question, method, gradients, seed, batch_size, bounds, targets)
     checks.metric(question.metric, x)
     x, y = x.detach(), y.detach()

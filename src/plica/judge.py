@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,6 +17,7 @@ from torch import Tensor
 from plica.losses import Targets, margin
 from plica.metrics import Metric, distance
 from plica.queries import Queries, rounding
+from plica.solver.rows import WHOLE
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Judge:
 
     queries: Queries
     fine: Callable[[Tensor], Tensor] | None
-    metric: Metric
+    metric: Metric = field(metadata=WHOLE)
     x: Float[Tensor, "b *image"]
     y: Int[Tensor, " b"]
     targets: Targets

@@ -60,8 +60,11 @@ def save_run(
     elapsed: float,
     classes: Sequence[str] | None = None,
     overwrite: bool = False,
+    ids: Int64[Tensor, " b"] | None = None,
 ) -> dict[str, Any]:
     """Write a result; gives the summary. `arguments` are kept as they are, "metric" among them; `elapsed` in seconds.
+
+    ids: the images' rows in the data, by default 0, 1, ...
 
     Raises:
         FileExistsError: the directory holds something, and `overwrite` is not set; with it, a former run is replaced.
@@ -75,10 +78,11 @@ def save_run(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         half = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=directory))
-        pq.write_table(samples(torch.arange(len(y)), y, result), half / "samples.parquet")
+        own = {} if ids is None else {"id": ids.cpu().contiguous()}
+        pq.write_table(samples(torch.arange(len(y)) if ids is None else ids, y, result), half / "samples.parquet")
         # serialised first, written by Python: safetensors' own writer hides which system error it met
-        (half / "x_adv.safetensors").write_bytes(save({"x_adv": result.x_adv.detach().cpu().contiguous()}))
-        images = {"x": pack(x.detach().cpu()).contiguous(), "y": y.cpu()}
+        (half / "x_adv.safetensors").write_bytes(save({"x_adv": result.x_adv.detach().cpu().contiguous()} | own))
+        images = {"x": pack(x.detach().cpu()).contiguous(), "y": y.cpu()} | own
         (half / "inputs.safetensors").write_bytes(save(images))
         draw_perturbations(half / "perturbations.png", x, y, {str(arguments.get("metric", "d")): result}, classes)
         (half / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")

@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 import plica
+from plica.cli.audit import audit
 from plica.cli.directories import export, merge
+from plica.cli.doctor import doctor
 from plica.cli.evaluate import evaluate, plan
 from plica.cli.run import WrongInputError, parse_radius, read_metric, run
 
@@ -24,10 +26,20 @@ app = typer.Typer(
 )
 
 ModelOption = Annotated[
-    str, typer.Option(help="file.py:factory or package.module:factory; logits from pixels in [0, 1]")
+    str,
+    typer.Option(
+        help="file.py:factory or package.module:factory (logits from pixels in [0, 1]); torchvision:NAME, timm:NAME, "
+        "hf:FOLDER, net.onnx, ...; with @imagenet or @mean/deviation behind it a normalisation comes before it"
+    ),
 ]
 WeightsOption = Annotated[Path | None, typer.Option(help="a state dict, .safetensors or .pt (no pickled objects)")]
-DataOption = Annotated[Path, typer.Option(help=".npz with x (uint8, or floats in [0, 1]) and y (class numbers)")]
+DataOption = Annotated[
+    Path,
+    typer.Option(
+        help=".npz with x (uint8, or floats in [0, 1]) and y (class numbers), a folder of pictures for each "
+        "class in a folder, .safetensors, .parquet, torchvision:NAME:FOLDER, file.py:dataset, ..."
+    ),
+]
 MetricOption = Annotated[
     str, typer.Option(help="l1, l1.5, l2, l8, linf, ..., or module:function for your own distance")
 ]
@@ -38,8 +50,13 @@ MethodOption = Annotated[
     ),
 ]
 GradientsOption = Annotated[int, typer.Option(min=1, help="budget of gradient evaluations per image")]
-CountOption = Annotated[int | None, typer.Option("--n", help="the first N images only")]
+CountOption = Annotated[int | None, typer.Option("--n", help="so many images, the first if --sample says nothing else")]
+SampleOption = Annotated[
+    str | None, typer.Option(help="which N images: first (default), random, or balanced over the classes, by --seed")
+]
+IndicesOption = Annotated[str | None, typer.Option(help="these images, by their rows in the data: 3,7,20-29")]
 SeedOption = Annotated[int, typer.Option(help="answers depend on it and on the image alone")]
+TrustOption = Annotated[bool, typer.Option("--trust", help="read models that are programs: TorchScript, torch.export")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")]
 OutOption = Annotated[Path, typer.Option(help="directory for the results; must be new or empty")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace a former run in --out")]
@@ -82,8 +99,11 @@ def radius(
     method: MethodOption = "auto",
     gradients: GradientsOption = 100,
     n: CountOption = None,
+    sample: SampleOption = None,
+    indices: IndicesOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
+    trust: TrustOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Find, for every image, the nearest input that the model gets wrong, and its distance: the robustness radius."""
@@ -109,8 +129,11 @@ def attack(
     method: MethodOption = "auto",
     gradients: GradientsOption = 100,
     n: CountOption = None,
+    sample: SampleOption = None,
+    indices: IndicesOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
+    trust: TrustOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Find, for every image, an input within the radius that the model gets wrong, where there is one."""
@@ -118,6 +141,8 @@ def attack(
     run("attack", given, lambda: plica.MaxLoss(read_metric(metric), parse_radius(radius), loss))
 
 
+app.command()(audit)
+app.command()(doctor)
 app.command(
     epilog="""plica evaluate plan.yaml --out runs/all
 

@@ -17,7 +17,8 @@ from plica.evaluation.plan import Plan
 from plica.evaluation.run import DiskError
 from plica.evaluation.run import evaluate as carry_out
 from plica.evaluation.worker import AllFailedError
-from plica.wording import one_line, sentence
+from plica.trust import Verdict, Weight
+from plica.wording import one_line, plain, sentence
 
 PlanArgument = Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="`plica plan` writes one")]
 OutOption = Annotated[Path, typer.Option(help="directory of the run; one that is unfinished goes on where it ended")]
@@ -92,6 +93,11 @@ def evaluate(
                 raise
             raise WrongInputError(sentence(error)) from error
     show(run.summary)
+    verdict = Verdict.read(run.summary["verdict"])
+    for finding in verdict.findings:
+        if finding.weight > Weight.NOTE:
+            print(plain(f"{finding.weight.name.lower()}, {finding.check}: {finding.sentence}"))
+    print(f"These numbers: {verdict}")
     print(f"{out}: {answers(run.summary)} answers, summary.json; plica export writes tables")
 
 

@@ -38,6 +38,11 @@ def merge(directories: Sequence[str | Path], out: str | Path) -> runs.Run:
             for file in sorted(shard.directory.glob("inputs/*")) + sorted(shard.directory.glob("parts/*/*")):
                 if not file.name.startswith("."):
                     copy_whole(file, out / file.relative_to(shard.directory))
+        checked = next(
+            (d / "checks.json" for d in (s.directory for s in shards) if (d / "checks.json").is_file()), None
+        )
+        if checked is not None:
+            copy_whole(checked, out / "checks.json")
         write_json(out / "manifest.json", first | {"shard": None, "merged": [_origin(shard) for shard in shards]})
         return write_summary(out)
 

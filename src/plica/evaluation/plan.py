@@ -48,11 +48,15 @@ class Strict(BaseModel):
 
 
 class Model(Strict):
-    """A network: what `--model` and `--weights` take. `name` is its name in tables, by default that of the factory."""
+    """A network: what `--model` and `--weights` take. `name` is its name in tables, by default that of the factory.
+
+    trust: read a model that is a program (TorchScript, torch.export).
+    """
 
     model: str
     weights: str | None = None
     name: str = ""
+    trust: bool = False
 
     @model_validator(mode="before")
     @classmethod

@@ -7,6 +7,7 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ from plica.evaluation.prepare import check_same, prepare
 from plica.evaluation.summary import write_summary
 from plica.evaluation.tasks import Chain, Job
 from plica.evaluation.worker import Part, Work, no_part
-from plica.inputs import Source
+from plica.inputs import Source, load_model
 from plica.runs.pack import unpack
 from plica.runs.write import Store, locked, write_json
+from plica.trust import check_model
 from plica.wording import one_line
 
 
@@ -84,6 +86,7 @@ def evaluate(
             images = _Images(Store(directory), source, ids, plan.chunk)
             steps = (_steps(images, chain, chunk, on_event) for chain, chunk in _by_model(asked, chunks))
             drive(steps, plan, manifest["versions"]["threads"], workers, gpus)
+            _examine(directory, plan, manifest)
             return write_summary(directory)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -92,6 +95,18 @@ def evaluate(
             f"There is no room left for {directory} ({one_line(error)}); what is finished is kept, so free some space "
             "and run the same again."
         ) from error
+
+
+def _examine(directory: Path, plan: Plan, manifest: dict[str, Any]) -> None:
+    """The checks of each model that were not made yet, on so many images that they cost about a tenth of the run."""
+    run, budget = runs.load(directory), manifest["data"]["n"] * sum(task["gradients"] for task in manifest["tasks"])
+    held = directory / "checks.json"
+    done = json.loads(held.read_text()) if held.is_file() else {}
+    for model in plan.models:
+        if model.name not in done:
+            made = load_model(model.model, model.weights, plan.device, model.trust)
+            with suppress(ValueError):  # what cannot be examined is said by the verdict
+                check_model(run, model.name, made, max(4, min(32, budget // 2500)), plan.bounds)
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:

@@ -67,7 +67,7 @@ class Worker:
         """The model, loaded when another was there."""
         if self.held is None or self.held[0] != spec:
             self.held, self.fits = None, self.batch_size  # the former one leaves first
-            self.held = spec, load_model(spec.model, spec.weights, self.device)
+            self.held = spec, load_model(spec.model, spec.weights, self.device, spec.trust)
         return self.held[1]
 
     def answer(self, work: Work, on_progress: Callable[[Progress], None] | None = None) -> Part:

@@ -21,6 +21,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from plica.inputs.data import _labels, _pixels, load_data
+from plica.inputs.forms import open_form
+from plica.inputs.limits import check_npz
 from plica.wording import one_line
 
 BLOCK = 2**20  # bytes
@@ -56,6 +58,9 @@ def open_data(spec: str | Path) -> Source:
     Raises:
         FileNotFoundError, ValueError: one sentence that says what was wrong and what to do.
     """
+    source = open_form(spec)
+    if source is not None:
+        return source
     file = Path(spec)
     if file.suffix == ".npz" and zipfile.is_zipfile(file):
         streamed = _open_npz(file)
@@ -158,6 +163,7 @@ def select(
 def _open_npz(file: Path) -> NpzSource | None:
     """None where the arrays are laid out so that load_data must read them, or has to say what is wrong with them."""
     try:
+        check_npz(file)
         with np.load(file, allow_pickle=False) as arrays:
             y = arrays["y"]
         with zipfile.ZipFile(file) as archive:
