@@ -87,6 +87,14 @@ def test_write(n, dtype):
     assert torch.equal(t, expected)
 
 
+def test_write_where_rows_begin_anywhere():
+    """A single row may have any stride, and a part of a tensor begin within a number of the widest kind."""
+    whole = torch.zeros(17)
+    write(whole[1:].view(4, 4), torch.tensor([2]), torch.ones(4, 1).T)
+    assert whole[9:13].tolist() == [1] * 4
+    assert float(whole.sum()) == 4
+
+
 def test_write_keeps_nan():
     t = torch.zeros(2, 4)
     write(t, torch.tensor([1]), torch.full((1, 4), torch.nan))

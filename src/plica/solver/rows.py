@@ -63,7 +63,8 @@ def write(t: Tensor, rows: Tensor | slice, values: Tensor) -> None:
 def _wide(t: Tensor) -> bool:
     """Whether t can be seen as numbers of WIDE bytes."""
     many = WIDE // t.element_size()
-    return t.ndim > 1 and t.is_contiguous() and int(t.shape[-1]) % many == 0 and int(t.storage_offset()) % many == 0
+    steps = (t.shape[-1], t.storage_offset(), *t.stride()[:-1]) if t.ndim > 1 else (1,)
+    return t.is_contiguous() and all(int(step) % many == 0 for step in steps)
 
 
 def join(a: R, b: R) -> R:
