@@ -177,9 +177,10 @@ def _load_single(directory: Path) -> Run:
     task = Task(f"{model}--{question}--{method}", model, question, kind, metric, value, loss, method)
     count = pq.read_metadata(directory / "samples.parquet").num_rows
     images = directory / "inputs.safetensors"
+    data = {"n": count, "classes": summary.get("classes")}
     return Run(
         directory=directory,
-        manifest={"format": 1, "plan": given, "versions": summary.get("versions", {}), "data": {"n": count}},
+        manifest={"format": 1, "plan": given, "versions": summary.get("versions", {}), "data": data},
         summary=summary,
         tasks=[task],
         tables={task.name: [directory / "samples.parquet"]},
