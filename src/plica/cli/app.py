@@ -36,7 +36,7 @@ WeightsOption = Annotated[Path | None, typer.Option(help="a state dict, .safeten
 DataOption = Annotated[
     Path,
     typer.Option(
-        help=".npz with x (uint8, or floats in [0, 1]) and y (class numbers), a folder with a folder of pictures for each "
+        help=".npz with x (uint8, or floats in [0, 1]) and y (class numbers), a folder of pictures for each "
         "class, .safetensors, .parquet, torchvision:NAME:FOLDER, file.py:dataset, ..."
     ),
 ]
