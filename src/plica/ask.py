@@ -73,7 +73,7 @@ def attack(
     Raises ValueError or TypeError before any work, with a sentence that says what to do; Unsupported where the method
     cannot treat the metric. Images at which the model is not finite end with a status, and the others still arrive.
     """
-    if any(isinstance(bound, Tensor) and bound.ndim for bound in bounds):
+    if isinstance(bounds, tuple | list) and any(isinstance(bound, Tensor) and bound.ndim for bound in bounds):
         checks.whole("gradients", gradients, least=1)
         box = read_box(bounds, x)
         with _Evaluating(model):

@@ -41,7 +41,7 @@ def same(spec, classes=None, order=None):
     assert tuple(source.shape) == (3, 5, 4)
     assert source.labels.tolist() == y.tolist()
     assert source.classes == classes
-    assert source.hash == open_data(spec).hash
+    assert source.hash() == open_data(spec).hash()
     ids = torch.tensor([4, 1])
     part, labels = source.read(ids)
     assert torch.equal(part, x[ids])

@@ -235,3 +235,33 @@ def test_text_that_a_terminal_or_a_table_would_obey(tmp_path, capsys):
     said = capsys.readouterr()
     assert "\x1b[2J" not in said.out + said.err
     assert "?[2J[red]net[/nothing]?" in said.out
+
+
+def test_points_that_beat_those_of_another_model(tmp_path):
+    """A model asked with one gradient, beside the same one asked properly: its images fall to the other's points."""
+    from plica.evaluation import evaluate
+    from plica.trust.transfer import Transfer, transfers
+
+    x, y = (t[:24] for t in defects.images())
+    save_file({"x": x, "y": y}, tmp_path / "d.safetensors")
+    models = [{"model": "defects:Sound", "name": "asked"}, {"model": "defects:Sound", "name": "hardly"}]
+    plan = {"models": models, "data": str(tmp_path / "d.safetensors"), "gradients": 40}
+    plan["questions"] = [{"ask": "max-loss", "metric": "linf", "radius": 0.06}]
+    run = evaluate(plan, tmp_path / "run")
+    nets = {"asked": defects.Sound(), "hardly": defects.Sound()}
+    assert [pair.beaten for pair in transfers(run, nets, (0.0, 1.0))] == [0, 0]
+    (part,) = (tmp_path / "run" / "parts").glob("hardly*")
+    file = next(part.glob("*.parquet"))
+    table = pq.read_table(file)
+    fallen = sum(table["success"].to_pylist())
+    lost = table.set_column(table.column_names.index("success"), "success", [[False] * len(table)])
+    pq.write_table(lost, file)
+    there, back = transfers(runs.load(tmp_path / "run"), nets, (0.0, 1.0))
+    assert {there, back} == {
+        Transfer("max-loss linf 0.06", "hardly", "asked", 24, 0),
+        Transfer("max-loss linf 0.06", "asked", "hardly", 24, fallen),
+    }
+    assert fallen > 12
+    assert main(["audit", str(tmp_path / "run"), "--trust"]) == 1  # the points that are no answers any more
+    findings = trust.conclude(runs.load(tmp_path / "run")).findings
+    assert {"audit", "transfer"} <= {finding.check for finding in findings}

@@ -37,7 +37,7 @@ DataOption = Annotated[
     Path,
     typer.Option(
         help=".npz with x (uint8, or floats in [0, 1]) and y (class numbers), a folder of pictures for each "
-        "class in a folder, .safetensors, .parquet, torchvision:NAME:FOLDER, file.py:dataset, ..."
+        "class, .safetensors, .parquet, torchvision:NAME:FOLDER, file.py:dataset, ..."
     ),
 ]
 MetricOption = Annotated[

@@ -14,6 +14,7 @@ from plica.runs.write import write_json
 from plica.trust import Audited, refresh
 from plica.trust import audit as measure
 from plica.trust.sources import metrics_of, models_of
+from plica.trust.transfer import Transfer, transfers
 from plica.wording import one_line, plain, sentence
 
 ModelsOption = Annotated[
@@ -43,11 +44,15 @@ def audit(
                 run, models, metrics=metrics, data=images, bounds=(float(low), float(high)),
                 told=lambda task, rows: status.update(escape(plain(f"measuring {task}"))),
             )  # fmt: skip
+            crossed = transfers(run, models, (float(low), float(high)))
     except (ValueError, TypeError, OSError) as error:
         raise WrongInputError(sentence(error)) from error
     for task in measured:
         _tell(task)
-    _keep(run, measured)
+    for pair in (pair for pair in crossed if pair.beaten):
+        print(plain(f"{pair.model}, {pair.question}: on {pair.beaten} of {pair.images} images a point of {pair.origin} "
+                    "beats what was found"))  # fmt: skip
+    _keep(run, measured, crossed)
     if not all(task.agrees for task in measured):
         raise typer.Exit(1)
 
@@ -83,10 +88,11 @@ def _tell(task: Audited) -> None:
         print(plain(f"  DIFFERS, {kind} ({len(told)}): {told[0]}"))
 
 
-def _keep(run: Run, measured: list[Audited]) -> None:
+def _keep(run: Run, measured: list[Audited], crossed: list[Transfer]) -> None:
     """audit.json beside the run, for whoever reads it later; a run that is not ours to write to is audited as well."""
     agrees = all(task.agrees for task in measured)
     record = {"agrees": agrees, "tasks": [task.record() for task in measured]}
+    record["transfers"] = [pair.record() for pair in crossed]
     try:
         write_json(run.directory / "audit.json", record)
         refresh(run)

@@ -62,7 +62,6 @@ class ArraySource:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
     def hash(self) -> str:
         digest = hashlib.sha256(repr((self.shape, self.x.dtype.str)).encode() + self.labels.numpy().tobytes())
         for at in range(0, len(self.x), 256):
@@ -119,7 +118,6 @@ class TensorSource:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
     def hash(self) -> str:
         digest = hashlib.sha256()
         with self.file.open("rb") as stream:
@@ -180,7 +178,6 @@ class DatasetSource:
             x = x[None] if x.ndim == 2 else x.transpose(2, 0, 1)
         return x, y
 
-    @property
     def hash(self) -> str:
         digest = hashlib.sha256(json.dumps([self.name, *self.shape]).encode() + self.labels.numpy().tobytes())
         for i in range(len(self)):

@@ -52,7 +52,6 @@ class PictureSource:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
     def hash(self) -> str:
         digest = hashlib.sha256(repr((self.name, self.shape)).encode())
         digest.update(self.labels.numpy().tobytes())

@@ -21,11 +21,11 @@ from plica.trust.probe import Probe, ask, lead, rows, slope
 Model = Callable[[Tensor], Tensor]
 Slope = Callable[[Tensor, Tensor], "tuple[Tensor, Tensor] | None"]
 STEPS = 20
-CORNERS = 3  # of the ball, as starts after the image itself
+CORNERS = 5  # of the ball, as starts after the image itself
 LOOKS = 150  # of the random search, forward runs
 RADII = (1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255, 32 / 255)
 AIMS = 5  # classes aimed at, those that are ahead at the image
-FEW = 2  # images that may go another way by luck
+FEW = 3  # images that may go another way by luck
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _transfer(probe: Probe, ascent: Ascent, slope_of: Slope, words: str) -> Iter
 def _beaten(check: str, words: str, ascent: Ascent, broken: Bool[Tensor, " s"]) -> Iterator[Finding]:
     """`broken`: of the images that the ascent left standing, those that something else misclassifies."""
     count, share = int(broken.sum()), float(broken.sum()) / len(ascent.x)
-    if count > FEW and share > 0.03:
+    if count > FEW and share > 0.05:
         yield Finding(
             check,
             Weight.FATAL if share >= 0.1 else Weight.RESERVATION,

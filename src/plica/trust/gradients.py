@@ -48,7 +48,7 @@ def differences(probe: Probe, images: int = 16) -> Iterator[Finding]:
     can be had so. Directions whose derivative is rounding do not count.
     """
     fine = doubled(probe.model, probe.x)
-    model, h = (probe.model, 2e-2) if fine is None else (fine, 1e-4)
+    model, h = (probe.model, 2e-2) if fine is None else (fine, 1e-6)
     x = probe.x[probe.right][:images] if bool(probe.right.any()) else probe.x[:images]
     y = probe.y[probe.right][:images] if bool(probe.right.any()) else probe.y[:images]
     x = x if fine is None else x.double()
@@ -64,7 +64,11 @@ def differences(probe: Probe, images: int = 16) -> Iterator[Finding]:
         told = (grad * d).flatten(1).sum(1)
         quotient = (lead(ask(model, x + h * d), y) - lead(ask(model, x - h * d), y)) / (2 * h)
         off = (told - quotient).abs()
-        wrong |= off > AGREE * torch.maximum(told.abs(), quotient.abs()) + noise
+        # a direction across the gradient has a derivative of about |grad| / sqrt(n), by chance far less
+        size = torch.maximum(
+            torch.maximum(told.abs(), quotient.abs()), grad.flatten(1).norm(dim=1) / d[0].numel() ** 0.5
+        )
+        wrong |= off > AGREE * size + noise
     share = float(wrong.double().mean())
     if share > 0.25:  # a few differences straddle a kink
         yield Finding(

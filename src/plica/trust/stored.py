@@ -77,7 +77,8 @@ def conclude(run: Run) -> Verdict:
         else:
             said = f"{model} was not examined; run `plica doctor` on the run."
             found.append(Finding("not examined", Weight.RESERVATION, said))
-    found += _audit(_json(run.directory / "audit.json"))
+    audited = _json(run.directory / "audit.json")
+    found += [*_audit(audited), *_transfers(audited)]
     return Verdict.of(found, checks)
 
 
@@ -203,6 +204,20 @@ def _audit(record: Mapping[str, Any]) -> Iterator[Finding]:
         kinds = [kind for task in record.get("tasks", []) for kind in task.get("differences", {})]
         named = ", ".join(dict.fromkeys(map(str, kinds)))
         yield Finding("audit", Weight.FATAL, f"An audit measured other answers than are stored ({named}).")
+
+
+def _transfers(record: Mapping[str, Any]) -> Iterator[Finding]:
+    """Points of other models that beat a model's own, as the audit found them."""
+    for pair in record.get("transfers", []):
+        share = pair["beaten"] / max(pair["images"], 1)
+        if pair["beaten"] > 2 and share > 0.03:
+            yield Finding(
+                "transfer",
+                Weight.FATAL if share >= 0.1 else Weight.RESERVATION,
+                f"{pair['model']}, {pair['question']}: on {share:.0%} of the images a point found on {pair['origin']} "
+                "beats what was found on the model itself.",
+                share,
+            )
 
 
 def _groups(run: Run) -> Iterator[Group]:
