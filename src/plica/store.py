@@ -2,6 +2,7 @@
 
     samples.parquet     one row per image: what was found and what it cost
     x_adv.safetensors   the points, "x_adv" (b, *image)
+    inputs.safetensors  the images and labels, "x" and "y", so that the run can be read anywhere
     perturbations.png   a picture of them
     summary.json        versions, arguments, accuracy, quantiles of the radius; written last, so it marks a whole run
 
@@ -32,9 +33,11 @@ from torch import Tensor
 
 from plica.figures import draw_perturbations
 from plica.result import Result
+from plica.runs.pack import pack
 from plica.wording import one_line
 
-FILES = ("samples.parquet", "x_adv.safetensors", "perturbations.png", "summary.json")
+FILES = ("samples.parquet", "x_adv.safetensors", "inputs.safetensors", "perturbations.png", "summary.json")
+NEEDED = ("samples.parquet", "x_adv.safetensors", "summary.json")
 QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
 
 
@@ -74,6 +77,8 @@ def save_run(
         pq.write_table(_samples(y, result), half / "samples.parquet")
         # serialised first, written by Python: safetensors' own writer hides which system error it met
         (half / "x_adv.safetensors").write_bytes(save({"x_adv": result.x_adv.detach().cpu().contiguous()}))
+        images = {"x": pack(x.detach().cpu()).contiguous(), "y": y.cpu()}
+        (half / "inputs.safetensors").write_bytes(save(images))
         draw_perturbations(half / "perturbations.png", x, y, {str(arguments.get("metric", "d")): result}, classes)
         (half / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
         (directory / "summary.json").unlink(missing_ok=True)
@@ -118,7 +123,7 @@ def load_run(directory: str | Path) -> Run:
         ValueError: a file of it is broken.
     """
     directory = Path(directory)
-    missing = [name for name in FILES if name != "perturbations.png" and not (directory / name).is_file()]
+    missing = [name for name in NEEDED if not (directory / name).is_file()]
     if missing:
         raise FileNotFoundError(f"{directory} is not a complete run: it has no {missing[0]}.")
     try:

@@ -43,8 +43,8 @@ OutOption = Annotated[Path, typer.Option(help="directory for the results; must b
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace a former run in --out")]
 
 WRITES = (
-    "--out receives samples.parquet (one row per image), x_adv.safetensors, summary.json and perturbations.png, "
-    "all of them or none."
+    "--out receives samples.parquet (one row per image), x_adv.safetensors, inputs.safetensors, summary.json and "
+    "perturbations.png, all of them or none."
 )
 
 

@@ -1,0 +1,199 @@
+"""The reading side of a run directory: tables at once, tensors chunk by chunk, so that memory stays flat."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Float, Int64
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from plica.runs.pack import unpack
+from plica.wording import few, one_line
+
+
+@dataclass(frozen=True)
+class Task:
+    """One model, asked one question by one method. radius and loss are None for min-radius, in the metric's units."""
+
+    name: str
+    model: str
+    question: str
+    kind: str
+    metric: str
+    radius: float | None
+    loss: str | None
+    method: str
+
+
+CONSTANT = tuple(field.name for field in fields(Task) if field.name != "name")  # columns beside the measured ones
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as far as it has come. `samples` has a row per task and image, by task as in `tasks`, then by id."""
+
+    directory: Path
+    manifest: dict[str, Any]
+    summary: dict[str, Any]
+    tasks: list[Task]
+    samples: pa.Table
+    files: dict[str, list[Path]]  # per task, the safetensors of its finished parts
+    images: list[Path]
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes, where the data have some."""
+        return (self.manifest.get("data") or {}).get("classes")
+
+    def task(self, name: str | Task) -> Task:
+        """The task of that name.
+
+        Raises:
+            ValueError: there is none.
+        """
+        found = [task for task in self.tasks if name in (task, task.name)]
+        if not found:
+            raise ValueError(f"{self.directory} has no task {name!r}; it has {few(task.name for task in self.tasks)}.")
+        return found[0]
+
+    def rows(self, task: str | Task) -> pa.Table:
+        """The samples of one task, by id."""
+        return self.samples.filter(pc.field("task") == self.task(task).name)
+
+    def points(self, task: str | Task) -> Iterator[tuple[Int64[Tensor, " b"], Float[Tensor, "b *image"]]]:
+        """ids and x_adv of a task, chunk by chunk."""
+        for file in self.files[self.task(task).name]:
+            held = read_tensors(file)
+            yield _ids(held, "x_adv"), held["x_adv"]
+
+    def inputs(self) -> Iterator[tuple[Int64[Tensor, " b"], Float[Tensor, "b *image"], Int64[Tensor, " b"]]]:
+        """ids, x and y chunk by chunk, as they were attacked; nothing where the run did not keep them."""
+        for file in self.images:
+            held = read_tensors(file)
+            yield _ids(held, "x"), unpack(held["x"]), held["y"]
+
+
+def load(directory: str | Path) -> Run:
+    """Read a run, or what there is of one that is unfinished.
+
+    Raises:
+        FileNotFoundError: there is no run.
+        ValueError: a file of it is broken.
+    """
+    directory = Path(directory)
+    if directory.is_file():
+        directory = directory.parent  # a file of the run was named
+    try:
+        if (directory / "manifest.json").is_file():
+            return _load_parts(directory)
+        if (directory / "samples.parquet").is_file():
+            return _load_single(directory)
+    except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise ValueError(f"The run {directory} is broken ({one_line(error)}); make it anew.") from error
+    raise FileNotFoundError(f"{directory} holds no run (no manifest.json, no samples.parquet); give one's directory.")
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file.
+
+    Raises:
+        ValueError: it is broken.
+    """
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} cannot be read ({one_line(error)}); make the run anew.") from error
+
+
+def _load_parts(directory: Path) -> Run:
+    manifest = _json(directory / "manifest.json")
+    parts = {
+        folder.name: sorted(folder.glob("[0-9]*.parquet"))  # the parquet comes last, so it marks a whole part
+        for folder in sorted((directory / "parts").glob("*"))
+    }
+    tables = {name: [pq.read_table(file) for file in files] for name, files in parts.items()}
+    told = [Task(**{key: task[key] for key in ("name", *CONSTANT)}) for task in manifest.get("tasks", [])]
+    told = told or [_constant(name, tables[name]) for name in tables if any(map(len, tables[name]))]
+    samples = [
+        _named(task, pa.concat_tables(tables[task.name]).sort_by("id")) for task in told if tables.get(task.name)
+    ]
+    return Run(
+        directory=directory,
+        manifest=manifest,
+        summary=_json(directory / "summary.json") if (directory / "summary.json").is_file() else {},
+        tasks=told,
+        samples=pa.concat_tables(samples) if samples else pa.table({}),
+        files={task.name: [file.with_suffix(".safetensors") for file in parts.get(task.name, [])] for task in told},
+        images=sorted((directory / "inputs").glob("[0-9]*.safetensors")),
+    )
+
+
+def _load_single(directory: Path) -> Run:
+    """The directory of `plica radius` or `plica attack`."""
+    summary = _json(directory / "summary.json") if (directory / "summary.json").is_file() else {}
+    given = summary.get("arguments", {})
+    radius = given.get("radius")
+    kind = "min-radius" if radius is None else "max-loss"
+    value = None if radius is None else _ratio(radius)
+    metric, method, model = (str(given.get(key, "?")) for key in ("metric", "method", "model"))
+    question = f"{kind} {metric}" if value is None else f"{kind} {metric} {value:.3g}"
+    loss = None if radius is None else str(given.get("loss", "margin"))
+    task = Task(f"{model}--{question}--{method}", model, question, kind, metric, value, loss, method)
+    samples = pq.read_table(directory / "samples.parquet")
+    for key, column in constant_columns(task, len(samples)).items():
+        samples = samples.append_column(key, column)
+    images = directory / "inputs.safetensors"
+    return Run(
+        directory=directory,
+        manifest={"format": 1, "plan": given, "versions": summary.get("versions", {}), "data": {"n": len(samples)}},
+        summary=summary,
+        tasks=[task],
+        samples=_named(task, samples),
+        files={task.name: [directory / "x_adv.safetensors"]},
+        images=[images] if images.is_file() else [],
+    )
+
+
+def constant_columns(task: Task, rows: int) -> dict[str, pa.Array]:
+    """What every row of a task says about it."""
+    return {key: pa.array([value] * rows, type=_type(key)) for key, value in asdict(task).items() if key != "name"}
+
+
+def _type(key: str) -> pa.DataType:
+    return pa.float64() if key == "radius" else pa.string()
+
+
+def _constant(name: str, tables: list[pa.Table]) -> Task:
+    """A task from the columns of its parts."""
+    first = next(table for table in tables if len(table)).slice(0, 1).to_pylist()[0]
+    return Task(name=name, **{key: first[key] for key in CONSTANT})
+
+
+def _named(task: Task, samples: pa.Table) -> pa.Table:
+    return samples.append_column("task", pa.array([task.name] * len(samples), type=pa.string()))
+
+
+def _ids(held: dict[str, Tensor], name: str) -> Tensor:
+    return held.get("id", torch.arange(len(held[name])))
+
+
+def _ratio(text: object) -> float:
+    top, _, bottom = str(text).partition("/")
+    return float(top) / float(bottom or "1")
+
+
+def _json(file: Path) -> dict[str, Any]:
+    held = json.loads(file.read_text())
+    if not isinstance(held, dict):
+        raise ValueError(f"{file.name} holds a {type(held).__name__}, not an object")
+    return cast(dict[str, Any], held)
