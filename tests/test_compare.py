@@ -14,12 +14,12 @@ scipy = pytest.importorskip("scipy.stats", reason="the signed-rank test is scipy
 
 def contender(radius, name="a"):
     radius = np.asarray(radius, dtype=np.float64)
-    b = len(radius)
-    return answers.Contender(name, np.arange(b), np.zeros(b, int), radius, np.ones(b, int), ["m"] * b, [])
+    ones = np.ones(len(radius), int)
+    return answers.Contender(name, np.arange(len(radius)), ones, radius, ones, -ones, ones > 0, [])
 
 
 def group(*contenders, by="model", budget=None):
-    return answers.Group(by, "min-radius l2", "min-radius", "l2", budget, list(contenders))
+    return answers.Group(by, "l2", budget, list(contenders))
 
 
 def test_accuracy_counts_the_radii_beyond():
@@ -107,8 +107,9 @@ def run(tmp_path):
 
 
 def test_models_are_represented_by_their_nearest_points(run):
-    ball, nearest = answers.groups([run])
-    assert (nearest.question, nearest.by) == ("min-radius l2", "model")
+    nearest, ball = answers.groups([run])
+    assert (str(nearest), nearest.by) == ("smallest l2 distance", "model")
+    assert str(ball) == "within l2 distance 0.5"
     a, b = nearest.contenders
     assert (a.name, a.radius.tolist()) == ("a", [1, 1, 3, math.inf])
     assert a.by == ["radius", "pwcf", "radius", ""]
@@ -117,19 +118,19 @@ def test_models_are_represented_by_their_nearest_points(run):
 
 
 def test_methods_can_be_compared_and_losses_are_told_apart(run):
-    ball, nearest = answers.groups([run], by="method")
+    nearest, ball = answers.groups([run], by="method")
     assert {c.name for c in nearest.contenders} == {"a, radius", "a, pwcf", "b, radius", "b, pwcf"}
     assert [c.name for c in ball.contenders] == ["a, pwcf ce", "a, pwcf margin"]
 
 
 def test_one_model_in_two_runs_is_named_by_its_run(run, tmp_path):
     groups = answers.groups([run, run])
-    assert len(groups[0].contenders) == 1  # one place twice is one place
+    assert len(groups[1].contenders) == 1  # one place twice is one place
     other = tmp_path / "other"
     x, y = torch.cat([x for _, x, _ in run.inputs()]), torch.tensor([0, 1, 0, 1])
     write_inputs(other, x, y, models=("a",))
     write_task(other, made_up(x[:3], x[:3], [1, 1, 1]), y[:3], model="a")
-    names = [c.name for c in answers.groups([run, runs.load(other)])[1].contenders]
+    names = [c.name for c in answers.groups([run, runs.load(other)])[0].contenders]
     assert f"a ({other})" in names
 
 
@@ -141,3 +142,19 @@ def test_other_images_are_refused(run, tmp_path, changed):
     write_task(tmp_path / "other", made_up(x, x, [1, 1, 1, 1]), y)
     with pytest.raises(ValueError, match=r"only runs on the same images|give runs on the same images"):
         answers.groups([run, runs.load(tmp_path / "other")])
+
+
+def test_a_method_that_was_spared_images_is_compared_on_those_it_was_asked(tmp_path):
+    """As where each method is asked only about the images that those before it left."""
+    x, y = torch.rand(4, 3, 4, 4), torch.tensor([0, 1, 0, 1])
+    write_inputs(tmp_path / "run", x, y)
+    write_task(tmp_path / "run", made_up(x, x, [0.4, math.inf, 0, math.inf]), y, method="a", radius=0.5, loss="ce")
+    spared = made_up(x[:2], x[:2], [math.inf, 0.5])
+    write_task(tmp_path / "run", spared, y[:2], method="b", radius=0.5, loss="ce")
+    (models,) = answers.groups([runs.load(tmp_path / "run")], by="model")
+    assert models.contenders[0].radius.tolist() == [0.4, 0.5, 0, math.inf]
+    assert models.contenders[0].by == ["a", "b", "a", ""]
+    (methods,) = answers.groups([runs.load(tmp_path / "run")], by="method")
+    assert methods.contenders[1].asked.tolist() == [True, True, False, False]
+    assert compare.pair(*methods.contenders).images == 2
+    assert [place.value.value for place in compare.ranking(methods)] == [0.5, 0.5]

@@ -73,7 +73,7 @@ def test_zero_is_white_and_signs_have_colours():
 
 def test_the_colour_that_changed_most_is_shown_with_its_sign():
     delta = torch.tensor([0.1, -0.3, 0.2]).view(3, 1, 1)
-    assert figures._signed(delta) == pytest.approx(np.array([[-0.3]]))
+    assert figures.signed(delta) == pytest.approx(np.array([[-0.3]]))
 
 
 @pytest.mark.parametrize("shape", [(3, 6, 5), (1, 6, 5), (6, 5), (4, 6, 5), (30,), (2, 3, 4, 5)])

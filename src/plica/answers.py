@@ -6,7 +6,7 @@ Radii are upper bounds, as every attack's are: a larger one may be a harder imag
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ class Contender:
     """The answers of one model or method to one question, an entry per image.
 
     radius: distance of the nearest point found, inf where none was; for max-loss that is inside its budget.
-    prediction: what that point is taken for. by: the method that found it, "" where none did. places: what was joined.
+    prediction: what that point is taken for. asked: whether the question was asked at all; a method may be spared the
+    images that others have broken. places: the tasks that were joined; place: which of them found the point, -1 where
+    none did.
     """
 
     name: str
@@ -28,7 +30,8 @@ class Contender:
     label: Int64[np.ndarray, " b"]
     radius: Float64[np.ndarray, " b"]
     prediction: Int64[np.ndarray, " b"]
-    by: list[str]
+    place: Int64[np.ndarray, " b"]
+    asked: Bool[np.ndarray, " b"]
     places: list[tuple[Run, Task]]
 
     @property
@@ -36,28 +39,40 @@ class Contender:
         """Where a misclassified point was found."""
         return np.isfinite(self.radius)
 
-    def at(self, ids: Int64[np.ndarray, " k"]) -> Contender:
-        """The same for some of the images, in the order given."""
-        order = np.argsort(self.ids)
-        rows = order[np.searchsorted(self.ids, ids, sorter=order)]
-        fields = {name: getattr(self, name)[rows] for name in ("ids", "label", "radius", "prediction")}
-        return Contender(self.name, **fields, by=[self.by[row] for row in rows], places=self.places)
+    @property
+    def model(self) -> str:
+        """The model that was asked."""
+        return self.places[0][1].model if self.places else self.name
+
+    @property
+    def by(self) -> list[str]:
+        """The method that found each point, "" where none did."""
+        return [self.places[k][1].method if k >= 0 else "" for k in self.place.tolist()]
+
+    def take(self, rows: Bool[np.ndarray, " b"] | Int64[np.ndarray, " k"]) -> Contender:
+        """The same for some of the images."""
+        columns = ("ids", "label", "radius", "prediction", "place", "asked")
+        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
 
 
 @dataclass(frozen=True)
 class Group:
-    """One question and who answered it, about the same images in the same order. by: "model" or "method"."""
+    """One question (smallest distance, or broken within a budget) and who answered it, about the same images in the
+    same order. by: "model" or "method"."""
 
     by: str
-    question: str
-    kind: str
     metric: str
     budget: float | None
     contenders: list[Contender]
 
+    def __str__(self) -> str:
+        """smallest l2 distance, or: within l2 distance 0.5"""
+        start = "smallest" if self.budget is None else "within"
+        return f"{start} {self.metric} distance" + ("" if self.budget is None else f" {self.budget:.3g}")
+
 
 def groups(runs: Sequence[Run], by: str = "auto") -> list[Group]:
-    """One group per question, in the order of the runs.
+    """One group per question: the smallest distances first, then the budgets.
 
     by: "model", "method", or "auto": models where there are several, else methods.
 
@@ -69,54 +84,50 @@ def groups(runs: Sequence[Run], by: str = "auto") -> list[Group]:
     if by == "auto":
         by = "method" if len(models) == 1 and len(methods) > 1 else "model"
     _same_images(runs)
-    found: dict[tuple, list[tuple[Run, Task]]] = {}
+    found: dict[tuple[str, float | None], list[tuple[Run, Task]]] = {}
     for run, task in places:
-        found.setdefault((task.kind, task.metric, task.radius), []).append((run, task))
-    return [_group(key, members, by, len(models) > 1) for key, members in found.items()]
+        found.setdefault((task.metric, task.radius), []).append((run, task))
+    keys = sorted(found, key=lambda key: key[1] is not None)
+    return [_group(key, found[key], by, len(models) > 1) for key in keys]
 
 
-def _group(key: tuple, members: list[tuple[Run, Task]], by: str, several: bool) -> Group:
-    kind, metric, budget = key
+def _group(key: tuple[str, float | None], members: list[tuple[Run, Task]], by: str, several: bool) -> Group:
     joined: dict[tuple[str, str], list[tuple[Run, Task]]] = {}
-    losses = {(task.method, task.loss) for _, task in members}
     for run, task in members:
-        method = task.method if [m for m, _ in losses].count(task.method) == 1 else f"{task.method} {task.loss}"
-        name = task.model if by == "model" else f"{task.model}, {method}" if several else method
+        name = task.model if by == "model" else _method(task, [other for _, other in members], several)
         joined.setdefault((str(run.directory), name), []).append((run, task))
     names = [name for _, name in joined]
-    contenders = []
-    for (directory, name), places in joined.items():
-        twice = names.count(name) > 1
-        contenders.append(_join(f"{name} ({directory})" if twice else name, places))
-    shared = contenders[0].ids
-    for contender in contenders[1:]:
-        shared = shared[np.isin(shared, contender.ids)]
-    question = f"{kind} {metric}" + ("" if budget is None else f" {budget:.3g}")
-    return Group(by, question, kind, metric, budget, [contender.at(shared) for contender in contenders])
+    ids = np.unique(np.concatenate([run.rows(task)["id"].to_numpy() for run, task in members]))
+    contenders = [
+        _join(f"{name} ({directory})" if names.count(name) > 1 else name, places, ids)
+        for (directory, name), places in joined.items()
+    ]
+    return Group(by, *key, contenders)
 
 
-def _join(name: str, places: list[tuple[Run, Task]]) -> Contender:
-    """The nearest point of each image over all of these tasks; images that some task has not reached are left out."""
-    tables = [run.rows(task) for run, task in places]
-    held = [{key: t[key].to_numpy() for key in ("id", "label", "distance", "success", "prediction")} for t in tables]
-    ids = held[0]["id"]
-    for part in held[1:]:
-        ids = ids[np.isin(ids, part["id"])]
-    rows = [np.argsort(part["id"])[np.searchsorted(np.sort(part["id"]), ids)] for part in held]
-    radius = np.stack([np.where(h["success"], h["distance"], np.inf)[r] for h, r in zip(held, rows, strict=True)])
-    taken = np.stack([h["prediction"][r] for h, r in zip(held, rows, strict=True)])
-    first = radius.argmin(0)
-    every = np.arange(len(ids))
-    methods = [task.method for _, task in places]
-    return Contender(
-        name=name,
-        ids=ids,
-        label=held[0]["label"][rows[0]],
-        radius=radius[first, every],
-        prediction=taken[first, every],
-        by=[methods[k] if np.isfinite(radius[k, i]) else "" for i, k in enumerate(first)],
-        places=places,
-    )
+def _method(task: Task, others: list[Task], several: bool) -> str:
+    """The method, with its loss and its model as far as they tell it from the others."""
+    losses = {other.loss for other in others if other.method == task.method}
+    method = f"{task.method} {task.loss}" if len(losses) > 1 else task.method
+    if not several:
+        return method
+    return task.model if len({(o.method, o.loss) for o in others}) == 1 else f"{task.model}, {method}"
+
+
+def _join(name: str, places: list[tuple[Run, Task]], ids: Int64[np.ndarray, " b"]) -> Contender:
+    """The nearest point of each image over all of these tasks."""
+    radius = np.full((len(places), len(ids)), np.inf)
+    label, asked = np.full(len(ids), -1), np.zeros(len(ids), bool)
+    taken = np.full((len(places), len(ids)), -1)
+    for k, (run, task) in enumerate(places):
+        held = {key: run.rows(task)[key].to_numpy() for key in ("id", "label", "distance", "success", "prediction")}
+        rows = np.searchsorted(ids, held["id"])
+        radius[k, rows] = np.where(held["success"], held["distance"], np.inf)
+        taken[k, rows], label[rows], asked[rows] = held["prediction"], held["label"], True
+    first, every = radius.argmin(0), np.arange(len(ids))
+    least = radius[first, every]
+    place = np.where(np.isfinite(least), first, -1)
+    return Contender(name, ids, label, least, taken[first, every], place, asked, places)
 
 
 def _same_images(runs: Sequence[Run]) -> None:

@@ -52,7 +52,8 @@ class Crossing:
 class Pair:
     """Two contenders on the same images.
 
-    difference: median over images of radius(b) - radius(a). larger, smaller: shares of images whose radius is larger
+    images: those that both were asked about. difference: median over them of radius(b) - radius(a); right: the same
+    over the images that neither misclassifies as they are. larger, smaller: shares of images whose radius is larger
     (smaller) for b. p: two-sided Wilcoxon signed-rank test that the differences are symmetric about 0.
     accuracy: for a budget, accuracy under attack of b minus that of a. crossings, touches: see `crossing`.
     """
@@ -61,6 +62,7 @@ class Pair:
     b: str
     images: int
     difference: Interval
+    right: Interval
     larger: float
     smaller: float
     p: float
@@ -86,32 +88,46 @@ def accuracy(radius: Float64[np.ndarray, " b"], at: Float64[np.ndarray, " k"]) -
 
 
 def pair(a: Contender, b: Contender, seed: int = 0) -> Pair:
-    """Compare two contenders whose entries are the same images in the same order."""
+    """Compare two contenders whose entries are the same images in the same order.
+
+    Raises:
+        ValueError: they were asked about no image in common.
+        ModuleNotFoundError: scipy is not installed.
+    """
+    both = a.asked & b.asked
+    if not both.any():
+        raise ValueError(f"{a.name} and {b.name} have no image in common.")
+    a, b = a.take(both), b.take(both)
+    right = (a.radius > 0) & (b.radius > 0)
     difference = _difference(a.radius, b.radius)
-    rows = _draws(len(difference), seed)
     held = a.broken.astype(float) - b.broken  # accuracy of b - accuracy of a
     crossings, touches = crossing(a, b, seed)
     return Pair(
         a=a.name,
         b=b.name,
         images=len(difference),
-        difference=_interval(np.median(difference), np.median(difference[rows], axis=1)),
+        difference=_middle(difference, seed),
+        right=_middle(difference[right], seed),
         larger=float((difference > 0).mean()),
         smaller=float((difference < 0).mean()),
         p=signed_rank(difference),
-        accuracy=_interval(held.mean(), held[rows].mean(1)),
+        accuracy=_interval(held.mean(), _weights(len(held), seed) @ held),
         crossings=crossings,
         touches=touches,
     )
 
 
 def ranking(group: Group, seed: int = 0) -> list[Place]:
-    """The most robust model, or the strongest method, first."""
+    """The most robust model, or the strongest method, first; over the images that all were asked about."""
     score = _median if group.budget is None else _held
     better = 1 if group.by == "model" else -1  # a method is the better the smaller the radii that it finds
-    rows = _draws(len(group.contenders[0].ids), seed)
-    values = np.array([score(c.radius) for c in group.contenders])
-    drawn = np.stack([score(c.radius[rows]) for c in group.contenders])  # (contenders, draws)
+    shared = np.all([c.asked for c in group.contenders], axis=0)
+    radii = [c.radius[shared] for c in group.contenders]
+    if not shared.any():
+        return []
+    rows = _draws(int(shared.sum()), seed)
+    values = np.array([score(radius) for radius in radii])
+    drawn = np.stack([score(radius[rows]) for radius in radii])  # (contenders, draws)
     above = (better * drawn[None] > better * drawn[:, None]).sum(1)  # how many are ahead of each, per draw
     level = (drawn[None] == drawn[:, None]).sum(1) - 1
     places = [
@@ -216,6 +232,13 @@ def _held(radius: np.ndarray) -> np.ndarray:
 def _draws(n: int, seed: int) -> np.ndarray:
     """(DRAWS, n) image numbers, drawn with replacement."""
     return np.random.default_rng(seed).integers(0, n, (DRAWS, n))
+
+
+def _middle(difference: np.ndarray, seed: int) -> Interval:
+    """The median with its interval; nan where there is nothing."""
+    if not len(difference):
+        return Interval(np.nan, np.nan, np.nan)
+    return _interval(float(_median(difference)), _median(difference[_draws(len(difference), seed)]))
 
 
 def _weights(n: int, seed: int) -> np.ndarray:

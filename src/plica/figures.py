@@ -98,7 +98,7 @@ def _moved(answer: Result) -> Bool[np.ndarray, " b"]:
 
 def _perturbation(axes: Axes, change: Float[Tensor, " *image"], distance: float, label: str) -> None:
     """One perturbation, magnified to the full scale of colours but for one entry in a thousand, which saturates."""
-    delta = _signed(change)
+    delta = signed(change)
     largest = float(np.quantile(np.abs(delta), 0.999)) or float(np.abs(delta).max()) or 1.0
     times = float(f"{1 / largest:.2g}")
     full = 1 / times
@@ -154,7 +154,7 @@ def _pixels(image: Float[Tensor, " *image"]) -> Shaped[np.ndarray, "..."]:
     return array if array.ndim == 2 else array.reshape(-1)
 
 
-def _signed(delta: Float[Tensor, " *image"]) -> Shaped[np.ndarray, "..."]:
+def signed(delta: Float[Tensor, " *image"]) -> Shaped[np.ndarray, "..."]:
     """(h, w) with the entry of largest magnitude among the channels, sign kept; else the entries in a row."""
     array = delta.detach().float().cpu().numpy()
     if array.ndim == 3:

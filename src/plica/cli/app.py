@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 import plica
+from plica.cli import compare, report, show
 from plica.cli.run import WrongInputError, parse_radius, read_metric, run
 
 app = typer.Typer(
@@ -114,6 +115,11 @@ def attack(
     """Find, for every image, an input within the radius that the model gets wrong, where there is one."""
     given = locals()
     run("attack", given, lambda: plica.MaxLoss(read_metric(metric), parse_radius(radius), loss))
+
+
+app.command(epilog=report.EPILOG)(report.report)
+app.command(epilog=compare.EPILOG)(compare.compare)
+app.command(epilog=show.EPILOG)(show.show)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
