@@ -250,3 +250,15 @@ def _weights(n: int, seed: int) -> np.ndarray:
 def _interval(value: float, drawn: np.ndarray) -> Interval:
     low, high = np.quantile(drawn, (0.025, 0.975), method="inverted_cdf")
     return Interval(float(value), float(low), float(high))
+
+
+def band(
+    radius: Float64[np.ndarray, " b"], at: Float64[np.ndarray, " k"]
+) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
+    """The pointwise 95 % interval (Wilson 1927) of `accuracy`.
+
+    (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+    """
+    p, n, z = accuracy(radius, at), len(radius), 1.959964
+    middle, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    return (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)

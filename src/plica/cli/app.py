@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import plica
-from plica.cli import compare, report, show
+from plica.cli import compare, figures, report, show
 from plica.cli.run import WrongInputError, parse_radius, read_metric, run
 
 app = typer.Typer(
@@ -118,6 +118,7 @@ def attack(
 
 
 app.command(epilog=report.EPILOG)(report.report)
+app.command(epilog=figures.EPILOG)(figures.figures)
 app.command(epilog=compare.EPILOG)(compare.compare)
 app.command(epilog=show.EPILOG)(show.show)
 
