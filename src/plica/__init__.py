@@ -1,5 +1,7 @@
 """plica: how far is the nearest input that a PyTorch classifier gets wrong, under any distance."""
 
+from typing import TYPE_CHECKING, Any
+
 from plica.ask import Progress, attack, methods
 from plica.attacks.task import Status
 from plica.metrics import Lp, Unsupported
@@ -7,6 +9,9 @@ from plica.questions import MaxLoss, MinRadius
 from plica.result import Result
 from plica.solver import Variables, minimize
 from plica.weighted import WeightedLp
+
+if TYPE_CHECKING:
+    from plica.evaluation import evaluate
 
 __all__ = [
     "Lp",
@@ -19,6 +24,16 @@ __all__ = [
     "Variables",
     "WeightedLp",
     "attack",
+    "evaluate",
     "methods",
     "minimize",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What brings packages along that an attack alone has no need of is imported when it is asked for."""
+    if name == "evaluate":
+        from plica.evaluation import evaluate
+
+        return evaluate
+    raise AttributeError(f"module 'plica' has no attribute {name!r}")

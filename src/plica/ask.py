@@ -73,10 +73,15 @@ def attack(
     radius = checks.arguments(x, y, question, method, gradients, seed, batch_size, bounds, targets)
     checks.metric(question.metric, x)
     x, y = x.detach(), y.detach()
-    size = batch_size or max(16, min(256, FLOATS // (VECTORS * max(1, x[0].numel()))))
+    size = batch_size or fitting(x)
     with _Evaluating(model):
         ask = _Asked(model, x, y, question, radius, targets, bounds, gradients, seed, size, on_progress)
         return ask.answer(ATTACKS[method])
+
+
+def fitting(x: Float[Tensor, "b *image"]) -> int:
+    """Searches that are solved side by side where nobody says how many."""
+    return max(16, min(256, FLOATS // (VECTORS * max(1, x[0].numel()))))
 
 
 class _Asked:

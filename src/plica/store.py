@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Int64
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -74,7 +74,7 @@ def save_run(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         half = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=directory))
-        pq.write_table(_samples(y, result), half / "samples.parquet")
+        pq.write_table(samples(torch.arange(len(y)), y, result), half / "samples.parquet")
         # serialised first, written by Python: safetensors' own writer hides which system error it met
         (half / "x_adv.safetensors").write_bytes(save({"x_adv": result.x_adv.detach().cpu().contiguous()}))
         images = {"x": pack(x.detach().cpu()).contiguous(), "y": y.cpu()}
@@ -140,12 +140,11 @@ def summarise(result: Result, arguments: Mapping[str, Any], elapsed: float) -> d
     robust = {} if arguments.get("radius") is None else {"robust_accuracy": 1 - float(result.success.double().mean())}
     return {
         "arguments": dict(arguments),
-        "versions": {name: _version(name) for name in ("plica", "torch", "numpy")}
-        | {"python": platform.python_version(), "system": platform.platform(), "threads": torch.get_num_threads()},
+        "versions": versions(),
         "images": len(result.success),
         "accuracy": 1 - float(wrong.double().mean()),
         **robust,
-        "radius": _quantiles(result.distance),
+        "radius": quantiles(result.distance.cpu().numpy()),
         "status": {
             status.name: {"images": count, "means": str(status.value)}
             for status, count in Counter(result.status).most_common()
@@ -156,22 +155,33 @@ def summarise(result: Result, arguments: Mapping[str, Any], elapsed: float) -> d
     }
 
 
-def _quantiles(distance: Float64[Tensor, " b"]) -> dict[str, float | None]:
+def quantiles(distance: np.ndarray) -> dict[str, float | None]:
     """For each fraction the smallest radius within which that fraction of all images is misclassified."""
+    if not len(distance):
+        return {f"{q:g}": None for q in QUANTILES}
     # inverted_cdf never averages two images, so an infinite distance stays where it belongs
-    values = np.quantile(distance.cpu().numpy(), QUANTILES, method="inverted_cdf")
+    values = np.quantile(distance, QUANTILES, method="inverted_cdf")
     return {f"{q:g}": float(value) if np.isfinite(value) else None for q, value in zip(QUANTILES, values, strict=True)}
 
 
-def _samples(y: Int64[Tensor, " b"], result: Result) -> pa.Table:
+def samples(ids: Int64[Tensor, " b"], y: Int64[Tensor, " b"], result: Result) -> pa.Table:
     """One row per image: `id` is its row in the data, `prediction` what x_adv is taken for, `status` the name."""
     measured = ("prediction", "success", "distance", "margin", "violation", "stationarity")
     spent = ("gradients", "forwards", "seconds")
-    columns: dict[str, Any] = {"id": np.arange(len(y)), "label": y.cpu().numpy()}
+    columns: dict[str, Any] = {"id": ids.numpy(), "label": y.cpu().numpy()}
     columns |= {name: getattr(result, name).cpu().numpy() for name in measured}
     columns |= {"status": [status.name for status in result.status]}
     columns |= {name: getattr(result, name).cpu().numpy() for name in spent}
     return pa.table(columns)
+
+
+def versions() -> dict[str, Any]:
+    """What the numbers may depend on beside the arguments."""
+    return {name: _version(name) for name in ("plica", "torch", "numpy")} | {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _version(name: str) -> str | None:

@@ -11,6 +11,12 @@ def one_line(error: BaseException, named: bool = False) -> str:
     return (f"{name}: {text}" if named else text) if text else name
 
 
+def sentence(error: BaseException) -> str:
+    """An error's message in one line, with the mark that ends a sentence."""
+    text = one_line(error)
+    return text if text.endswith("?") else f"{text}."
+
+
 def few(names: Iterable[object], most: int = 3) -> str:
     """The first few names, and how many more there are."""
     words = [str(name) for name in names]

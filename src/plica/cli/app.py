@@ -11,6 +11,8 @@ import typer
 
 import plica
 from plica.cli import compare, figures, report, show
+from plica.cli.directories import export, merge
+from plica.cli.evaluate import evaluate, plan
 from plica.cli.run import WrongInputError, parse_radius, read_metric, run
 
 app = typer.Typer(
@@ -121,6 +123,16 @@ app.command(epilog=report.EPILOG)(report.report)
 app.command(epilog=figures.EPILOG)(figures.figures)
 app.command(epilog=compare.EPILOG)(compare.compare)
 app.command(epilog=show.EPILOG)(show.show)
+app.command(
+    epilog="""plica evaluate plan.yaml --out runs/all
+
+    plica evaluate --model net.py:make --data test.npz --metric linf --radius 8/255 --method autoattack --out runs/aa
+
+    plica evaluate plan.yaml --shard 2/8 --out runs/shard-2"""
+)(evaluate)
+app.command()(plan)
+app.command(epilog="plica merge runs/shard-* --out runs/all")(merge)
+app.command()(export)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,7 +1,6 @@
 """One run: read, ask, write, tell. Whatever is wrong with the input is said in one sentence before any work."""
 
 import errno
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +10,11 @@ import plica
 from plica.cli.progress import Reporter
 from plica.inputs import load_data, load_model, place
 from plica.metrics import Metric, parse_metric
-from plica.questions import Question
+from plica.questions import Question, parse_radius
 from plica.store import FILES, check_directory, save_run
 from plica.wording import one_line
+
+__all__ = ["WrongInputError", "parse_radius", "read_metric", "run"]
 
 
 class WrongInputError(Exception):
@@ -74,19 +75,3 @@ def read_metric(text: str) -> Metric:
         raise
     except Exception as error:
         raise ValueError(f"The metric {text} failed: {one_line(error, named=True)}.") from error
-
-
-def parse_radius(text: str) -> float:
-    """A number or a ratio, "0.5" or "8/255".
-
-    Raises:
-        ValueError: it is neither, or negative.
-    """
-    top, _, bottom = text.partition("/")
-    try:
-        value = float(top) / float(bottom or "1")
-    except (ValueError, ZeroDivisionError):
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise ValueError(f"--radius {text!r} is not a distance; give a number such as 0.5 or a ratio such as 8/255.")
-    return value

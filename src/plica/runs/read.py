@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from plica.questions import parse_radius
 from plica.runs.pack import unpack
 from plica.wording import few, one_line
 
@@ -35,7 +36,8 @@ class Task:
     method: str
 
 
-CONSTANT = tuple(field.name for field in fields(Task) if field.name != "name")  # columns beside the measured ones
+CONSTANT = tuple(each.name for each in fields(Task) if each.name != "name")  # columns beside the measured ones
+NOTES = b"notes"  # in the schema of a part: what happened while it was made, a JSON list of sentences
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Run:
     samples: pa.Table
     files: dict[str, list[Path]]  # per task, the safetensors of its finished parts
     images: list[Path]
+    notes: list[str] = field(default_factory=list)  # what happened on the way: images that failed, batches halved
 
     @property
     def classes(self) -> list[str] | None:
@@ -128,6 +131,7 @@ def _load_parts(directory: Path) -> Run:
         for folder in sorted((directory / "parts").glob("*"))
     }
     tables = {name: [pq.read_table(file) for file in files] for name, files in parts.items()}
+    images = sorted((directory / "inputs").glob("[0-9]*.safetensors"))
     told = [Task(**{key: task[key] for key in ("name", *CONSTANT)}) for task in manifest.get("tasks", [])]
     told = told or [_constant(name, tables[name]) for name in tables if any(map(len, tables[name]))]
     samples = [
@@ -140,7 +144,9 @@ def _load_parts(directory: Path) -> Run:
         tasks=told,
         samples=pa.concat_tables(samples) if samples else pa.table({}),
         files={task.name: [file.with_suffix(".safetensors") for file in parts.get(task.name, [])] for task in told},
-        images=sorted((directory / "inputs").glob("[0-9]*.safetensors")),
+        images=images,
+        notes=_unreadable(images)
+        + [note for task in told for part in tables.get(task.name, []) for note in _notes(part)],
     )
 
 
@@ -150,7 +156,7 @@ def _load_single(directory: Path) -> Run:
     given = summary.get("arguments", {})
     radius = given.get("radius")
     kind = "min-radius" if radius is None else "max-loss"
-    value = None if radius is None else _ratio(radius)
+    value = None if radius is None else parse_radius(str(radius))
     metric, method, model = (str(given.get(key, "?")) for key in ("metric", "method", "model"))
     question = f"{kind} {metric}" if value is None else f"{kind} {metric} {value:.3g}"
     loss = None if radius is None else str(given.get("loss", "margin"))
@@ -185,17 +191,26 @@ def _constant(name: str, tables: list[pa.Table]) -> Task:
     return Task(name=name, **{key: first[key] for key in CONSTANT})
 
 
+def _notes(table: pa.Table) -> list[str]:
+    return json.loads((table.schema.metadata or {}).get(NOTES, b"[]"))
+
+
+def _unreadable(images: list[Path]) -> list[str]:
+    """What is noted of images that were asked for and are not there."""
+    held = []
+    for file in images:
+        with safe_open(file, "pt") as opened:
+            notes = json.loads((opened.metadata() or {}).get("notes", "{}"))
+        held += [f"image {number} could not be read: {why}" for number, why in notes.items()]
+    return held
+
+
 def _named(task: Task, samples: pa.Table) -> pa.Table:
     return samples.append_column("task", pa.array([task.name] * len(samples), type=pa.string()))
 
 
 def _ids(held: dict[str, Tensor], name: str) -> Tensor:
     return held.get("id", torch.arange(len(held[name])))
-
-
-def _ratio(text: object) -> float:
-    top, _, bottom = str(text).partition("/")
-    return float(top) / float(bottom or "1")
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from plica.runs.pack import pack
-from plica.runs.read import read_tensors
+from plica.runs.read import NOTES, read_tensors
 
 TEMPORARY = ".tmp-"
-NOTES = b"notes"  # in the schema of a part
 
 
 class Store:
@@ -42,13 +41,19 @@ class Store:
         return pq.read_table(self._part(task, chunk))
 
     def write(
-        self, task: str, chunk: int, samples: pa.Table, ids: Int64[Tensor, " b"], x_adv: Float[Tensor, "b *image"]
+        self,
+        task: str,
+        chunk: int,
+        samples: pa.Table,
+        ids: Int64[Tensor, " b"],
+        x_adv: Float[Tensor, "b *image"],
+        notes: Sequence[str] = (),
     ) -> None:
-        """Keep a finished part: the points, then the samples."""
+        """Keep a finished part: the points, then the samples, which carry the notes in their schema."""
         held = {"x_adv": x_adv.detach().cpu().contiguous(), "id": ids.cpu()}
         write_whole(self._part(task, chunk).with_suffix(".safetensors"), save(held))
         memory = io.BytesIO()
-        pq.write_table(samples, memory)
+        pq.write_table(samples.replace_schema_metadata({NOTES: json.dumps(list(notes))}), memory)
         write_whole(self._part(task, chunk), memory.getvalue())
 
     def has_inputs(self, chunk: int) -> bool:
