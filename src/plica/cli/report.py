@@ -11,7 +11,7 @@ from plica.report import write_report
 
 EPILOG = """The file needs no network and nothing beside it. Several runs on the same images become one comparison.
 
-    plica report runs/demo/* -o report.html
+    plica report runs/demo -o report.html
 
     plica report runs/resnet runs/wide -o both.html --title "Two networks"
 """

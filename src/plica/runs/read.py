@@ -165,9 +165,10 @@ def _load_single(directory: Path) -> Run:
     for key, column in constant_columns(task, len(samples)).items():
         samples = samples.append_column(key, column)
     images = directory / "inputs.safetensors"
+    data = {"n": len(samples), "classes": summary.get("classes")}
     return Run(
         directory=directory,
-        manifest={"format": 1, "plan": given, "versions": summary.get("versions", {}), "data": {"n": len(samples)}},
+        manifest={"format": 1, "plan": given, "versions": summary.get("versions", {}), "data": data},
         summary=summary,
         tasks=[task],
         samples=_named(task, samples),
