@@ -33,6 +33,10 @@ class Recorded:
         self.passed: list[float] = []
         self.start = time.monotonic()
 
+    def restart(self) -> None:
+        """Begin to count the seconds anew."""
+        self.start = time.monotonic()
+
     def __call__(self, x: Tensor) -> Any:
         out = self.fun(x)
         f, *rest = out if isinstance(out, tuple) else (out,)
