@@ -170,7 +170,7 @@ def samples(ids: Int64[Tensor, " b"], y: Int64[Tensor, " b"], result: Result) ->
     spent = ("gradients", "forwards", "seconds")
     columns: dict[str, Any] = {"id": ids.numpy(), "label": y.cpu().numpy()}
     columns |= {name: getattr(result, name).cpu().numpy() for name in measured}
-    columns |= {"status": [status.name for status in result.status]}
+    columns |= {"status": pa.array([status.name for status in result.status], pa.string())}  # typed without rows, too
     columns |= {name: getattr(result, name).cpu().numpy() for name in spent}
     return pa.table(columns)
 

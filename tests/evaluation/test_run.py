@@ -40,6 +40,13 @@ def test_later_methods_see_what_is_still_standing(plan, whole):
     assert [len(every.rows(task)) for task in inside] == [20, 20]
 
 
+def test_chunks_of_which_nothing_is_left_for_the_second_method(plan, whole):
+    asked = plan["questions"][1]
+    run = plica.evaluate(plan | {"questions": asked, "chunk": 1}, "run")
+    assert run.rows(run.tasks[1])["id"].to_pylist() == whole.rows(run.tasks[1])["id"].to_pylist()
+    assert len(list(run.points(run.tasks[1]))) == 20
+
+
 def test_each_batch_size_gives_the_same(plan, whole):
     for size in (4, 1000):
         assert_same(whole, plica.evaluate(plan | {"batch_size": size}, f"batch-{size}"))

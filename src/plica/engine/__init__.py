@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
-from plica.evaluation.plan import PlanError
-
 if TYPE_CHECKING:
     from plica.evaluation.worker import Part, Work
 
@@ -24,7 +22,7 @@ def find(name: str) -> Callable[..., None]:
     """drive(steps, plan, threads, workers, gpus) of that engine.
 
     Raises:
-        PlanError: there is none, or its package is missing.
+        ValueError: there is none, or its package is missing.
     """
     if name == "local":
         from plica.engine.local import drive
@@ -34,4 +32,4 @@ def find(name: str) -> Callable[..., None]:
         from plica.engine.ray import drive
 
         return drive
-    raise PlanError(f"There is no engine {name!r}; known are {', '.join(ENGINES)}.")
+    raise ValueError(f"There is no engine {name!r}; known are {', '.join(ENGINES)}.")
