@@ -40,9 +40,12 @@ def test_the_python_examples_run_as_printed(python):
 def test_the_command_lines_run_as_printed(python):
     folder, _ = python
     lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("plica ")]
-    assert [line.split()[1] for line in lines] == ["radius", "attack"]
-    for line in lines:
-        assert "4 images, accuracy 100.0%" in shell("/bin/sh", "-c", line, cwd=folder)
+    assert [line.split()[1] for line in lines] == ["radius", "attack", "show", "report", "figures"]
+    said = [shell("/bin/sh", "-c", line, cwd=folder) for line in lines]
+    assert all("4 images, accuracy 100.0%" in answer for answer in said[:2])
+    assert "Accuracy by l2 distance" in said[2]
+    assert (folder / "report.html").read_text().count("<li data-id=") >= 4
+    assert (folder / "figures" / "accuracy-l2.pdf").is_file()
     written = re.findall(r"^\| `([\w.]+)` \|", README, flags=re.MULTILINE)
     for run in ("l2", "linf"):
         assert sorted(path.name for path in (folder / "runs" / run).iterdir()) == sorted(
