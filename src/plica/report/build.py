@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import importlib.util
 import json
 import os
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from plica.answers import Group, groups
-from plica.report import comparison, curves, numbers, patterning
+from plica.report import comparison, curves, numbers, patterning, words
 from plica.report.gallery import cards, examples, panels, picks
 from plica.report.gather import Look, look
 from plica.runs import Run
@@ -67,6 +68,7 @@ def gathered(runs: Sequence[Run], title: str | None) -> dict[str, Any]:
         "images": max(len(c.ids) for group in models for c in group.contenders),
         "made": datetime.date.today().isoformat(),
         "version": version("plica"),
+        "questions": [words.title(group) for group in models],
         "headlines": numbers.headlines(models),
         "curves": curves.curves(models),
         "histograms": curves.histograms(models),
@@ -117,8 +119,10 @@ def flat(record: dict[str, Any], before: str = "") -> list[tuple[str, str]]:
 
 
 def verdict(run: Run) -> dict[str, Any]:
-    """How far the run itself believes its numbers, where its summary says so."""
+    """How far the numbers can be believed, as the run's summary or, where that is silent, plica.trust says."""
     told = run.summary.get("verdict")
+    if not told and importlib.util.find_spec("plica.trust") is not None:
+        told = importlib.import_module("plica.trust").verdict(run)
     return told if isinstance(told, dict) else {"verdict": told} if told else {}
 
 
