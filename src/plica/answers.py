@@ -71,6 +71,13 @@ class Group:
         return f"{start} {self.metric} distance" + ("" if self.budget is None else f" {self.budget:.3g}")
 
 
+def by_model(asked: Sequence[Group]) -> list[tuple[Group, str]]:
+    """The groups with the contenders of each model apart, and the model's name: "" where there is one model."""
+    models = list(dict.fromkeys(c.model for group in asked for c in group.contenders))
+    parts = [(group, model, [c for c in group.contenders if c.model == model]) for group in asked for model in models]
+    return [(replace(g, contenders=own), model if len(models) > 1 else "") for g, model, own in parts if own]
+
+
 def groups(runs: Sequence[Run], by: str = "auto") -> list[Group]:
     """One group per question: the smallest distances first, then the budgets.
 

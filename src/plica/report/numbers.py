@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from plica import compare
-from plica.answers import Contender, Group
+from plica.answers import Contender, Group, by_model
 from plica.patterns import overlap
 from plica.report.svg import box
 from plica.report.words import DASH, budget, distance, percent, span, title
@@ -61,15 +60,7 @@ def _or(words: list[str]) -> str:
 
 def methods(by_method: Sequence[Group]) -> list[dict[str, Any]]:
     """Per question and model a line per method: quantiles of its radii, or what it broke; and what it alone did."""
-    models = list(dict.fromkeys(c.model for group in by_method for c in group.contenders))
-    parts = [
-        (group, model, [c for c in group.contenders if c.model == model]) for group in by_method for model in models
-    ]
-    return [
-        _methods(replace(group, contenders=part), model if len(models) > 1 else "")
-        for group, model, part in parts
-        if part
-    ]
+    return [_methods(group, model) for group, model in by_model(by_method)]
 
 
 def _methods(group: Group, model: str) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from plica.answers import Group
+from plica.answers import Contender, Group, by_model
 from plica.patterns import MEASURES
 from plica.report.gather import EDGES, Look, cosine
-from plica.report.svg import Chart, swatch
+from plica.report.svg import COLOURS, Chart, swatch
 from plica.report.words import percent, title
 
 WORDS = {
@@ -39,34 +39,40 @@ def explained() -> list[dict[str, str]]:
 
 
 def tables(by_method: Sequence[Group], looks: dict[tuple[str, str], Look]) -> list[dict[str, Any]]:
-    """Per question: the measures of each method's perturbations, their distribution, their magnitudes, and cosines."""
-    out = []
-    for number, group in enumerate(by_method):
-        seen = [
-            (c.name, looks[str(place[0].directory), place[1].name]) for c in group.contenders for place in c.places[:1]
-        ]
-        seen = [(name, one) for name, one in seen if len(one.measures["hoyer"])]
-        if not seen:
-            continue
-        rows = [
-            {
-                "name": name,
-                "images": len(one.measures["hoyer"]),
-                "swatch": swatch(k),
-                "cells": [_cell(one.measures[m], m) for m in MEASURES],
-            }
-            for k, (name, one) in enumerate(seen)
-        ]
-        out.append(
-            {
-                "title": title(group),
-                "rows": rows,
-                "density": _density(number, group, seen),
-                "sizes": _sizes(number, group, seen),
-                "cosines": _cosines(seen),
-            }
-        )
-    return out
+    """Per question (and model, where there are more methods than one chart can show): the measures of each method's
+    perturbations, their distribution, their magnitudes, and cosines."""
+    many = any(len(group.contenders) > COLOURS for group in by_method)
+    parts = by_model(by_method) if many else [(group, "") for group in by_method]
+    found = [_table(number, group, model, looks) for number, (group, model) in enumerate(parts)]
+    return [table for table in found if table["rows"]]
+
+
+def _table(number: int, group: Group, model: str, looks: dict[tuple[str, str], Look]) -> dict[str, Any]:
+    seen = [(c.name.removeprefix(f"{model}, "), _look(c, looks)) for c in group.contenders]
+    seen = [(name, one) for name, one in seen if len(one.measures["hoyer"])]
+    if not seen:
+        return {"rows": []}
+    rows = [
+        {
+            "name": name,
+            "images": len(one.measures["hoyer"]),
+            "swatch": swatch(k),
+            "cells": [_cell(one.measures[measure], measure) for measure in MEASURES],
+        }
+        for k, (name, one) in enumerate(seen)
+    ]
+    return {
+        "title": f"{title(group)}, {model}" if model else title(group),
+        "rows": rows,
+        "density": _density(number, group, seen),
+        "sizes": _sizes(number, group, seen),
+        "cosines": _cosines(seen),
+    }
+
+
+def _look(c: Contender, looks: dict[tuple[str, str], Look]) -> Look:
+    run, task = c.places[0]
+    return looks[str(run.directory), task.name]
 
 
 def _cell(values: np.ndarray, measure: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 WIDE, HIGH = 420, 260
+COLOURS = 8  # of the style sheet, with dashes of their own; further series begin anew
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 24, 42
 STEPS = 300  # corners of a curve: more are finer than a pixel
 
@@ -38,7 +39,9 @@ class Chart:
         """A curve in the colour and the dashes of its series."""
         points = " ".join(f"{self._x(x):.1f},{self._y(y):.1f}" for x, y in zip(xs, ys, strict=True))
         self.marks.append(
-            Markup('<polyline class="line s{}" points="{}"><title>{}</title></polyline>').format(series, points, label)
+            Markup('<polyline class="line s{}" points="{}"><title>{}</title></polyline>').format(
+                series % COLOURS, points, label
+            )
         )
 
     def steps(self, xs: Sequence[float], ys: Sequence[float], series: int, label: str) -> None:
@@ -50,7 +53,7 @@ class Chart:
         there = [f"{self._x(x):.1f},{self._y(y):.1f}" for x, y in zip(xs, high, strict=True)]
         back = [f"{self._x(x):.1f},{self._y(y):.1f}" for x, y in zip(xs, low, strict=True)]
         self.marks.append(
-            Markup('<polygon class="band s{}" points="{}"/>').format(series, " ".join(there + back[::-1]))
+            Markup('<polygon class="band s{}" points="{}"/>').format(series % COLOURS, " ".join(there + back[::-1]))
         )
 
     def bars(self, edges: Sequence[float], heights: Sequence[float], series: int) -> None:
@@ -62,7 +65,7 @@ class Chart:
             x, top = self._x(left), self._y(height)
             self.marks.append(
                 Markup('<rect class="bar s{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
-                    series, x, top, max(self._x(right) - x - 0.6, 0.6), foot - top
+                    series % COLOURS, x, top, max(self._x(right) - x - 0.6, 0.6), foot - top
                 )
             )
 
@@ -70,7 +73,7 @@ class Chart:
         """A marked point."""
         self.marks.append(
             Markup('<circle class="dot s{}" cx="{:.1f}" cy="{:.1f}" r="4.5"><title>{}</title></circle>').format(
-                series, self._x(x), self._y(y), label
+                series % COLOURS, self._x(x), self._y(y), label
             )
         )
 
@@ -162,7 +165,7 @@ def box(quantiles: Sequence[float], limits: tuple[float, float], series: int, la
     return Markup(
         '<svg class="box s{s}" viewBox="0 0 160 16" role="img" aria-label="{t}"><line x1="{a}" x2="{d}" y1="8" y2="8"/>'
         '<rect x="{b}" width="{w:.1f}" y="3" height="10"/><line class="median" x1="{m}" x2="{m}" y1="1" y2="15"/></svg>'
-    ).format(s=series, t=label, a=a, b=b, m=m, d=d, w=max(place[3] - place[1], 1))
+    ).format(s=series % COLOURS, t=label, a=a, b=b, m=m, d=d, w=max(place[3] - place[1], 1))
 
 
 def swatch(series: int) -> Markup:
@@ -170,7 +173,7 @@ def swatch(series: int) -> Markup:
     return Markup(
         '<svg class="swatch" viewBox="0 0 28 8" aria-hidden="true">'
         '<line class="line s{}" x1="0" x2="28" y1="4" y2="4"/></svg>'
-    ).format(series)
+    ).format(series % COLOURS)
 
 
 def thin(xs: np.ndarray, most: int = STEPS) -> np.ndarray:
