@@ -90,3 +90,11 @@ def test_nothing_found_is_said_in_words(tmp_path, drawn):
     x = torch.rand(2, 3, 4, 4)
     draw_perturbations(tmp_path / "a.png", x, torch.tensor([0, 1]), {"l2": result(x, [0.0, math.inf])})
     assert [text.get_text() for text in drawn[0].axes[0].texts] == ["No image has a perturbation to show."]
+
+
+def test_rounding_beside_a_changed_pixel_is_no_pattern():
+    change = np.full(1024, 1e-7)
+    change[3] = -0.5
+    assert figures.scale(change) == pytest.approx(0.1)
+    assert figures.scale(np.zeros(4)) == 1
+    assert figures.scale(np.random.default_rng(0).normal(size=100_000)) == pytest.approx(3.29, abs=0.15)  # of a normal

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from plica.figures import SIGNED, signed
+from plica.figures import SIGNED, scale, signed
 from plica.patterns import MEASURES, l1_over_l2
 from plica.plot.style import COLOURS, PAGE, line, paper, ready
 
@@ -21,7 +21,7 @@ def perturbation(delta: Float[Tensor, " *image"], axes: Axes | None = None, *, t
     """One perturbation with its sign, red raised and blue lowered, to its own scale, which the title tells."""
     axes = ready(axes, 1.2, 1.4)
     change = signed(delta)
-    full = float(np.quantile(np.abs(change), 0.999)) or float(np.abs(change).max()) or 1.0
+    full = scale(change)
     if change.ndim == 2:
         axes.imshow(change, cmap=SIGNED, vmin=-full, vmax=full, interpolation="nearest")
     else:

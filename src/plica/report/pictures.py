@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, features
 from torch import Tensor
 
-from plica.figures import SIGNED, signed
+from plica.figures import SIGNED, scale, signed
 
 SIDE = 96  # pixels: larger images are made smaller
 QUALITY = 85  # of images; perturbations are kept to the last bit of their 33 colours
@@ -37,10 +37,10 @@ def image_uri(x: Float[Tensor, " *image"]) -> str:
 def perturbation_uri(delta: Float[Tensor, " *image"]) -> tuple[str, float]:
     """delta with its sign, red where a pixel is raised and blue where it is lowered, and how much it was magnified.
 
-    Of the channels of a pixel the one that changed most is shown; one entry in a thousand saturates.
+    Of the channels of a pixel the one that changed most is shown; the largest may saturate (plica.figures.scale).
     """
     change = signed(delta)
-    full = float(np.quantile(np.abs(change), 0.999)) or float(np.abs(change).max()) or 1.0
+    full = scale(change)
     levels = _shrunk(change / full)
     picture = Image.fromarray(levels)
     picture.putpalette(PALETTE)
