@@ -34,6 +34,7 @@ from torch import Tensor
 from plica.figures import draw_perturbations
 from plica.result import Result
 from plica.runs.pack import pack
+from plica.runs.read import SAMPLES
 from plica.wording import one_line
 
 FILES = ("samples.parquet", "x_adv.safetensors", "inputs.safetensors", "perturbations.png", "summary.json")
@@ -170,9 +171,9 @@ def samples(ids: Int64[Tensor, " b"], y: Int64[Tensor, " b"], result: Result) ->
     spent = ("gradients", "forwards", "seconds")
     columns: dict[str, Any] = {"id": ids.numpy(), "label": y.cpu().numpy()}
     columns |= {name: getattr(result, name).cpu().numpy() for name in measured}
-    columns |= {"status": pa.array([status.name for status in result.status], pa.string())}  # typed without rows, too
+    columns |= {"status": [status.name for status in result.status]}
     columns |= {name: getattr(result, name).cpu().numpy() for name in spent}
-    return pa.table(columns)
+    return pa.table(columns, schema=SAMPLES)
 
 
 def versions() -> dict[str, Any]:

@@ -115,6 +115,7 @@ def test_logits_that_are_not_finite_on_some_images(plan, whole, folder):
     np.savez("d.npz", x=x, y=y)
     run = plica.evaluate(plan | {"models": {"model": "net.py:sometimes", "name": "make"}}, "run")
     assert {r["id"] for r in rows(run) if r["status"] == "NOT_FINITE"} == {5, 18, 19}
+    assert [question["unanswered"] for question in run.summary["questions"]] == [3, 3, 3]
     kept = [r for r in rows(whole) if r["id"] not in (5, 18, 19)]
     assert [r["distance"] for r in rows(run) if r["status"] != "NOT_FINITE"] == [r["distance"] for r in kept]
     x[:, 0, 0, 0] = 255

@@ -52,6 +52,16 @@ def test_each_batch_size_gives_the_same(plan, whole):
         assert_same(whole, plica.evaluate(plan | {"batch_size": size}, f"batch-{size}"))
 
 
+def test_public_attacks_too_do_not_depend_on_batch_sizes_or_shards(plan):
+    pytest.importorskip("pyautoattack", reason="the extra peers is not installed")
+    asked = plan | {"questions": plan["questions"][1], "methods": ["apgd-ce", "fab-t", "pgd"]}
+    whole = plica.evaluate(asked, "public")
+    assert_same(whole, plica.evaluate(asked | {"batch_size": 2}, "public-2"))
+    for k in (1, 2):
+        plica.evaluate(asked | {"batch_size": 5}, f"part-{k}", shard=f"{k}/2")
+    assert_same(whole, merge(["part-1", "part-2"], "parts"))
+
+
 def test_three_shards_merged_are_the_whole(plan, whole):
     for k in (1, 2, 3):
         part = plica.evaluate(plan, f"shard-{k}", shard=f"{k}/3")

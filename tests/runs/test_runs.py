@@ -65,6 +65,15 @@ def test_points_without_their_samples_are_no_part(directory):
     assert [ids.tolist() for ids, _ in run.points(NEAREST)] == [[2, 4]]
 
 
+def test_a_task_that_has_not_begun_has_no_rows(directory):
+    (directory / "parts" / INSIDE.name / "00000.parquet").unlink()
+    run = runs.load(directory)
+    assert run.rows(INSIDE).num_rows == 0
+    assert run.rows(INSIDE, ["id", "status"]).column_names == ["id", "status"]
+    assert list(run.points(INSIDE)) == []
+    assert len(run.samples) == 4
+
+
 def test_tasks_are_known_from_the_parts_where_the_manifest_does_not_name_them(directory):
     (directory / "manifest.json").write_text('{"format": 1}')
     assert set(runs.load(directory).tasks) == {NEAREST, INSIDE}

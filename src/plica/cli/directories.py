@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from plica.cli.run import WrongInputError
-from plica.cli.table import show
+from plica.cli.table import answers, show
 from plica.evaluation.export import export as write_tables
 from plica.evaluation.merge import merge as join
 from plica.wording import sentence
@@ -24,7 +24,7 @@ def merge(
     except (ValueError, OSError) as error:
         raise WrongInputError(sentence(error)) from error
     show(run.summary)
-    print(f"{out}: {len(run.samples)} answers from {len(directories)} shards")
+    print(f"{out}: {answers(run.summary)} answers from {len(directories)} shards")
 
 
 def export(

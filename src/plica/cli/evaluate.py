@@ -10,7 +10,7 @@ import typer
 
 from plica.cli.board import Board
 from plica.cli.run import WrongInputError
-from plica.cli.table import show
+from plica.cli.table import answers, show
 from plica.evaluation import PlanError, read_plan
 from plica.evaluation.example import EXAMPLE
 from plica.evaluation.plan import Plan
@@ -92,7 +92,7 @@ def evaluate(
                 raise
             raise WrongInputError(sentence(error)) from error
     show(run.summary)
-    print(f"{out}: {len(run.samples)} answers, summary.json; plica export writes tables")
+    print(f"{out}: {answers(run.summary)} answers, summary.json; plica export writes tables")
 
 
 def plan(file: Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="a new file")] = None) -> None:

@@ -21,10 +21,19 @@ def show(summary: dict[str, Any]) -> None:
         asked = [question for question in summary["questions"] if question["kind"] == kind]
         if asked:
             console.print(draw(asked))
+    for question in summary["questions"]:
+        if question["unanswered"]:
+            told = f"{question['unanswered']} images had no answer and count as not broken"
+            console.print(Text(f"note: {question['model']}, {question['question']}: {told}"))
     for note in summary["notes"][:5]:
         console.print(Text(f"note: {note}"))
     if len(summary["notes"]) > 5:
         console.print(Text(f"note: and {len(summary['notes']) - 5} more, in summary.json"))
+
+
+def answers(summary: dict[str, Any]) -> int:
+    """Images asked, of all methods together."""
+    return sum(row["asked"] for question in summary["questions"] for row in question["methods"])
 
 
 def percent(share: dict[str, Any] | None) -> str:
@@ -55,9 +64,8 @@ def _inside(asked: list[dict[str, Any]]) -> Table:
 
 
 def _nearest(asked: list[dict[str, Any]]) -> Table:
-    table = _table(
-        "model", "radius", "method", right=("found", "nearest", "it alone", "quarter", "median", "three quarters")
-    )
+    right = ("found", "nearest", "it alone", "radius: quarter", "median", "three quarters")
+    table = _table("model", "metric", "method", right=right)
     for question in asked:
         where = (question["model"], question["metric"])
         for k, row in enumerate(question["methods"]):

@@ -5,6 +5,7 @@ Every node must find the models under the same names; images are sent to the wor
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -104,7 +105,7 @@ class _Crew:
 
 def _ray() -> Any:
     try:
-        import ray
+        ray = importlib.import_module("ray")
     except ImportError:
         raise ValueError('The engine ray needs the package ray: pip install "plica[ray]".') from None
     if not ray.is_initialized():

@@ -10,6 +10,7 @@ import importlib.util
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,22 @@ import numpy as np
 import pyarrow as pa
 
 from plica import runs
+from plica.attacks.task import Status
 from plica.runs.write import write_json
 from plica.store import quantiles
 
 HARD = 10  # images named as the hardest
 LEVELS = 101  # points of the curve
+UNANSWERED = (Status.FAILED.name, Status.NOT_FINITE.name)  # such images count as not broken, which is to be said
+NEEDED = ["id", "distance", "success", "gradients", "forwards", "seconds", "status"]
 
 
 def write_summary(directory: Path) -> runs.Run:
-    """Read the run, write its summary.json, and give the run with it."""
-    write_json(directory / "summary.json", summarise(runs.load(directory)))
-    return runs.load(directory)
+    """Write the summary.json of a run, and give the run with it."""
+    run = runs.load(directory)
+    summary = summarise(run)
+    write_json(directory / "summary.json", summary)
+    return replace(run, summary=summary)
 
 
 def summarise(run: runs.Run) -> dict[str, Any]:
@@ -64,12 +70,14 @@ def share(hits: int, total: int) -> dict[str, Any]:
 
 
 def _question(run: runs.Run, tasks: list[runs.Task]) -> dict[str, Any]:
-    tables = [run.rows(task) for task in tasks]
+    tables = [run.rows(task, NEEDED) for task in tasks]
     first = tasks[0]
     ids = np.unique(np.concatenate([table["id"].to_numpy() for table in tables]))
     wrong = {n for table in tables for n in _ids(table, lambda d, s: s & (d == 0))}
     told = {key: getattr(first, key) for key in ("model", "question", "kind", "metric", "radius", "loss")}
-    told |= {"images": len(ids), "accuracy": share(len(ids) - len(wrong), len(ids))}
+    answered = {n for table in tables for n in _answered(table)}
+    told |= {"images": len(ids), "unanswered": len(ids) - len(answered)}
+    told |= {"accuracy": share(len(ids) - len(wrong), len(ids))}
     return told | (_inside if first.kind == "max-loss" else _nearest)(tasks, tables, ids)
 
 
@@ -95,15 +103,16 @@ def _inside(tasks: list[runs.Task], tables: list[pa.Table], ids: np.ndarray) -> 
 
 
 def _nearest(tasks: list[runs.Task], tables: list[pa.Table], ids: np.ndarray) -> dict[str, Any]:
-    """Of min-radius. `best`: images on which no method found a smaller radius, `alone` if no other found as small."""
+    """Of min-radius. `best`: images, not wrong from the start, on which no method found a smaller radius; `alone`: on
+    which no other found as small a one."""
     found = np.full((len(tasks), len(ids)), np.inf)
     for row, table in zip(found, tables, strict=True):
         row[np.searchsorted(ids, table["id"].to_numpy())] = table["distance"].to_numpy()
     least = found.min(0) if len(ids) else np.zeros(0)
-    best = (found == least) & np.isfinite(least)
+    best = (found == least) & np.isfinite(least) & (least > 0)
     methods = [
         {"method": task.method, "asked": len(table), "found": int(np.isfinite(row).sum()), "radius": quantiles(row)}
-        | {"best": int(held.sum()), "alone": int((held & (best.sum(0) == 1) & (least > 0)).sum())}
+        | {"best": int(held.sum()), "alone": int((held & (best.sum(0) == 1)).sum())}
         | _spent(table)
         for task, table, row, held in zip(tasks, tables, found, best, strict=True)
     ]
@@ -117,6 +126,12 @@ def _nearest(tasks: list[runs.Task], tables: list[pa.Table], ids: np.ndarray) ->
 def _ids(table: pa.Table, which: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> list[int]:
     chosen = which(table["distance"].to_numpy(), table["success"].to_numpy())
     return table["id"].to_numpy()[chosen].tolist()
+
+
+def _answered(table: pa.Table) -> list[int]:
+    """Images about which a method could say something."""
+    status = table["status"].to_pylist()
+    return [n for n, why in zip(table["id"].to_pylist(), status, strict=True) if why not in UNANSWERED]
 
 
 def _spent(table: pa.Table) -> dict[str, Any]:

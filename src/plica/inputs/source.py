@@ -158,22 +158,19 @@ def select(
 def _open_npz(file: Path) -> NpzSource | None:
     """None where the arrays are laid out so that load_data must read them, or has to say what is wrong with them."""
     try:
+        with np.load(file, allow_pickle=False) as arrays:
+            y = arrays["y"]
         with zipfile.ZipFile(file) as archive:
             info = archive.getinfo("x.npy")
             with archive.open(info) as member:
                 shape, fortran, dtype = _header(member)
-                if fortran or dtype.kind not in "uf" or len(shape) < 2 or 0 in shape:
+                if fortran or dtype.kind not in "uf" or len(shape) < 2 or 0 in shape or y.shape != shape[:1]:
                     return None
-                header = member.tell()
+                labels = _labels(y, file)
                 if info.compress_type == zipfile.ZIP_STORED:
-                    stream, start = file.open("rb"), _data(file, info) + header
-                else:
-                    stream, start = _spooled(member, info.file_size, file), 0
-        with np.load(file, allow_pickle=False) as arrays:
-            y = arrays["y"]
-        if y.shape != shape[:1]:
-            return None
-        return NpzSource(file, stream, start, shape, dtype, _labels(y, file))
+                    start = _data(file, info) + member.tell()
+                    return NpzSource(file, file.open("rb"), start, shape, dtype, labels)
+                return NpzSource(file, _spooled(member, info.file_size, file), 0, shape, dtype, labels)
     except (KeyError, EOFError, zipfile.BadZipFile):
         return None
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int64
@@ -37,21 +37,32 @@ class Task:
 
 
 CONSTANT = tuple(each.name for each in fields(Task) if each.name != "name")  # columns beside the measured ones
+SAMPLES = pa.schema(
+    {"id": pa.int64(), "label": pa.int64(), "prediction": pa.int64(), "success": pa.bool_()}
+    | dict.fromkeys(("distance", "margin", "violation", "stationarity"), pa.float64())
+    | {"status": pa.string(), "gradients": pa.int64(), "forwards": pa.int64(), "seconds": pa.float64()}
+)  # what is measured of each image
 NOTES = b"notes"  # in the schema of a part: what happened while it was made, a JSON list of sentences
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as far as it has come. `samples` has a row per task and image, by task as in `tasks`, then by id."""
+    """A run as far as it has come: per task the files of its finished parts, and the files of the images."""
 
     directory: Path
     manifest: dict[str, Any]
     summary: dict[str, Any]
     tasks: list[Task]
-    samples: pa.Table
-    files: dict[str, list[Path]]  # per task, the safetensors of its finished parts
+    tables: dict[str, list[Path]]
+    files: dict[str, list[Path]]
     images: list[Path]
     notes: list[str] = field(default_factory=list)  # what happened on the way: images that failed, batches halved
+
+    @cached_property
+    def samples(self) -> pa.Table:
+        """A row per task and image, by task as in `tasks`, then by id; read when it is asked for."""
+        held = [self.rows(task) for task in self.tasks if self.tables[task.name]]
+        return pa.concat_tables(held) if held else pa.table({})
 
     @property
     def classes(self) -> list[str] | None:
@@ -75,9 +86,22 @@ class Run:
             raise ValueError(f"{self.directory} has no task {name!r}; it has {few(task.name for task in self.tasks)}.")
         return found[0]
 
-    def rows(self, task: str | Task) -> pa.Table:
-        """The samples of one task, by id."""
-        return self.samples.filter(pc.field("task") == self.task(task).name)
+    def rows(self, task: str | Task, columns: list[str] | None = None) -> pa.Table:
+        """The samples of one task, by id; of these columns only, id among them, where some are named.
+
+        Raises:
+            ValueError: a file is broken.
+        """
+        told = self.task(task)
+        if not self.tables[told.name]:
+            none = _complete(told, SAMPLES.empty_table())
+            return none.select(columns) if columns else none
+        try:
+            held = [pq.read_table(file, columns=columns) for file in self.tables[told.name]]
+            held = pa.concat_tables([part if columns else _complete(told, part) for part in held])
+        except (OSError, pa.ArrowException) as error:
+            raise ValueError(f"The samples of {told.name} cannot be read ({one_line(error)}).") from error
+        return held.sort_by("id") if len(held) else held
 
     def points(self, task: str | Task) -> Iterator[tuple[Int64[Tensor, " b"], Float[Tensor, "b *image"]]]:
         """ids and x_adv of a task, chunk by chunk."""
@@ -126,27 +150,23 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 def _load_parts(directory: Path) -> Run:
     manifest = _json(directory / "manifest.json")
-    parts = {
+    tables = {
         folder.name: sorted(folder.glob("[0-9]*.parquet"))  # the parquet comes last, so it marks a whole part
         for folder in sorted((directory / "parts").glob("*"))
     }
-    tables = {name: [pq.read_table(file) for file in files] for name, files in parts.items()}
     images = sorted((directory / "inputs").glob("[0-9]*.safetensors"))
     told = [Task(**{key: task[key] for key in ("name", *CONSTANT)}) for task in manifest.get("tasks", [])]
-    told = told or [_constant(name, tables[name]) for name in tables if any(map(len, tables[name]))]
-    samples = [
-        _named(task, pa.concat_tables(tables[task.name]).sort_by("id")) for task in told if tables.get(task.name)
-    ]
+    told = told or [task for name in tables for task in _constant(name, tables[name])]
+    tables = {task.name: tables.get(task.name, []) for task in told}
     return Run(
         directory=directory,
         manifest=manifest,
         summary=_json(directory / "summary.json") if (directory / "summary.json").is_file() else {},
         tasks=told,
-        samples=pa.concat_tables(samples) if samples else pa.table({}),
-        files={task.name: [file.with_suffix(".safetensors") for file in parts.get(task.name, [])] for task in told},
+        tables=tables,
+        files={name: [file.with_suffix(".safetensors") for file in files] for name, files in tables.items()},
         images=images,
-        notes=_unreadable(images)
-        + [note for task in told for part in tables.get(task.name, []) for note in _notes(part)],
+        notes=_unreadable(images) + [note for files in tables.values() for file in files for note in _notes(file)],
     )
 
 
@@ -161,17 +181,15 @@ def _load_single(directory: Path) -> Run:
     question = f"{kind} {metric}" if value is None else f"{kind} {metric} {value:.3g}"
     loss = None if radius is None else str(given.get("loss", "margin"))
     task = Task(f"{model}--{question}--{method}", model, question, kind, metric, value, loss, method)
-    samples = pq.read_table(directory / "samples.parquet")
-    for key, column in constant_columns(task, len(samples)).items():
-        samples = samples.append_column(key, column)
+    count = pq.read_metadata(directory / "samples.parquet").num_rows
     images = directory / "inputs.safetensors"
-    data = {"n": len(samples), "classes": summary.get("classes")}
+    data = {"n": count, "classes": summary.get("classes")}
     return Run(
         directory=directory,
         manifest={"format": 1, "plan": given, "versions": summary.get("versions", {}), "data": data},
         summary=summary,
         tasks=[task],
-        samples=_named(task, samples),
+        tables={task.name: [directory / "samples.parquet"]},
         files={task.name: [directory / "x_adv.safetensors"]},
         images=[images] if images.is_file() else [],
     )
@@ -186,14 +204,24 @@ def _type(key: str) -> pa.DataType:
     return pa.float64() if key == "radius" else pa.string()
 
 
-def _constant(name: str, tables: list[pa.Table]) -> Task:
-    """A task from the columns of its parts."""
-    first = next(table for table in tables if len(table)).slice(0, 1).to_pylist()[0]
-    return Task(name=name, **{key: first[key] for key in CONSTANT})
+def _complete(task: Task, samples: pa.Table) -> pa.Table:
+    """With the columns of the task, its name among them."""
+    for key, column in constant_columns(task, len(samples)).items():
+        if key not in samples.column_names:
+            samples = samples.append_column(key, column)
+    return samples.append_column("task", pa.array([task.name] * len(samples), type=pa.string()))
 
 
-def _notes(table: pa.Table) -> list[str]:
-    return json.loads((table.schema.metadata or {}).get(NOTES, b"[]"))
+def _constant(name: str, files: list[Path]) -> list[Task]:
+    """A task from the columns of its first part that has rows."""
+    for file in files:
+        for row in pq.read_table(file, columns=list(CONSTANT)).slice(0, 1).to_pylist():
+            return [Task(name=name, **row)]
+    return []
+
+
+def _notes(file: Path) -> list[str]:
+    return json.loads((pq.read_schema(file).metadata or {}).get(NOTES, b"[]"))
 
 
 def _unreadable(images: list[Path]) -> list[str]:
@@ -204,10 +232,6 @@ def _unreadable(images: list[Path]) -> list[str]:
             notes = json.loads((opened.metadata() or {}).get("notes", "{}"))
         held += [f"image {number} could not be read: {why}" for number, why in notes.items()]
     return held
-
-
-def _named(task: Task, samples: pa.Table) -> pa.Table:
-    return samples.append_column("task", pa.array([task.name] * len(samples), type=pa.string()))
 
 
 def _ids(held: dict[str, Tensor], name: str) -> Tensor:
