@@ -9,10 +9,8 @@ import numpy as np
 
 from plica import compare
 from plica.answers import Contender, Group
-from plica.report.svg import Chart, swatch, thin
+from plica.report.svg import Chart, bins, swatch, thin
 from plica.report.words import budget, distance, percent
-
-BINS = 30
 
 
 def curves(models: Sequence[Group]) -> list[dict[str, Any]]:
@@ -81,7 +79,7 @@ def histograms(models: Sequence[Group]) -> list[dict[str, Any]]:
         shown = [(k, c, c.radius[c.broken & (c.radius > 0)]) for k, c in enumerate(group.contenders)]
         top = 1.02 * float(np.quantile(np.concatenate([radius for _, _, radius in shown]), 0.99))
         top = max([top, *[1.05 * mark for mark in marks if mark < 3 * top]])
-        edges = np.linspace(0, top, BINS + 1)
+        edges = np.linspace(0, top, bins(max(len(radius) for _, _, radius in shown)) + 1)
         high = max(int(np.histogram(radius, edges)[0].max()) for _, _, radius in shown)
         for k, c, radius in shown:
             if len(radius):

@@ -12,7 +12,7 @@ import numpy as np
 from plica.answers import Contender, Group, by_model
 from plica.patterns import MEASURES
 from plica.report.gather import EDGES, Look, cosine
-from plica.report.svg import COLOURS, Chart, swatch
+from plica.report.svg import COLOURS, Chart, bins, swatch
 from plica.report.words import percent, title
 
 WORDS = {
@@ -84,7 +84,8 @@ def _cell(values: np.ndarray, measure: str) -> dict[str, str]:
 def _density(number: int, group: Group, seen: list[tuple[str, Look]]) -> Chart:
     every = np.concatenate([one.measures["l1_over_l2"] for _, one in seen])
     low, high = np.quantile(every, [0.002, 0.998])
-    edges = np.linspace(max(0, low - 0.03 * (high - low)), high + 0.03 * (high - low) + 1e-9, 33)
+    count = bins(max(len(one.measures["l1_over_l2"]) for _, one in seen))
+    edges = np.linspace(max(0, low - 0.03 * (high - low)), high + 0.03 * (high - low) + 1e-9, count + 1)
     shares = [np.histogram(one.measures["l1_over_l2"], edges)[0] / len(one.measures["l1_over_l2"]) for _, one in seen]
     told = [f"{name}: median {np.median(one.measures['l1_over_l2']):.3g}" for name, one in seen]
     chart = Chart(

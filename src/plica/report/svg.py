@@ -150,6 +150,11 @@ def ticks(low: float, high: float, log: bool = False) -> list[float]:
     return [float(v) for v in values if low - slack <= v <= high + slack]
 
 
+def bins(values: int) -> int:
+    """How many bins a histogram of so many values has."""
+    return min(32, max(8, values // 4))
+
+
 def number(value: float) -> str:
     """0.25, 8, 0.0003, 2e+05: no more digits than are round."""
     if value and not 1e-4 <= abs(value) < 1e5:
@@ -183,4 +188,4 @@ def thin(xs: np.ndarray, most: int = STEPS) -> np.ndarray:
     return xs[np.linspace(0, len(xs) - 1, most).round().astype(int)]
 
 
-__all__ = ["Chart", "box", "escape", "number", "swatch", "thin", "ticks"]
+__all__ = ["Chart", "bins", "box", "escape", "number", "swatch", "thin", "ticks"]
