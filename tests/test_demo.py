@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import plica
+from plica.cli import main
 from plica.demo import CLASSES, images, resnet18
 from plica.demo.__main__ import NORMS, demo, table
 from plica.demo.wheels import wheel
@@ -50,7 +51,12 @@ def test_the_demonstration_with_a_small_budget(tmp_path, capsys):
     said = capsys.readouterr().out
     assert said.splitlines()[-1] == f"Picture: {tmp_path / 'demo' / 'perturbations.png'}"
     assert (tmp_path / "demo" / "perturbations.png").stat().st_size > 10_000
+    assert f"report {tmp_path / 'demo'} -o report.html" in said
     model, labels = resnet18(), images()[1][:2]
+    page = tmp_path / "report.html"
+    assert main(["report", str(tmp_path / "demo"), "-o", str(page)]) == 0
+    assert page.read_text().count("<li data-id=") == 2 * len(NORMS)
+    assert CLASSES[int(labels[0])] in page.read_text()
     for norm in NORMS:
         run = load_run(tmp_path / "demo" / norm)
         found = torch.tensor(run.samples["success"].to_pylist())

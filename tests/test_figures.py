@@ -73,7 +73,7 @@ def test_zero_is_white_and_signs_have_colours():
 
 def test_the_colour_that_changed_most_is_shown_with_its_sign():
     delta = torch.tensor([0.1, -0.3, 0.2]).view(3, 1, 1)
-    assert figures._signed(delta) == pytest.approx(np.array([[-0.3]]))
+    assert figures.signed(delta) == pytest.approx(np.array([[-0.3]]))
 
 
 @pytest.mark.parametrize("shape", [(3, 6, 5), (1, 6, 5), (6, 5), (4, 6, 5), (30,), (2, 3, 4, 5)])
@@ -90,3 +90,11 @@ def test_nothing_found_is_said_in_words(tmp_path, drawn):
     x = torch.rand(2, 3, 4, 4)
     draw_perturbations(tmp_path / "a.png", x, torch.tensor([0, 1]), {"l2": result(x, [0.0, math.inf])})
     assert [text.get_text() for text in drawn[0].axes[0].texts] == ["No image has a perturbation to show."]
+
+
+def test_rounding_beside_a_changed_pixel_is_no_pattern():
+    change = np.full(1024, 1e-7)
+    change[3] = -0.5
+    assert figures.scale(change) == pytest.approx(0.1)
+    assert figures.scale(np.zeros(4)) == 1
+    assert figures.scale(np.random.default_rng(0).normal(size=100_000)) == pytest.approx(3.29, abs=0.15)  # of a normal

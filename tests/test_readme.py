@@ -41,11 +41,14 @@ def test_the_command_lines_run_as_printed(python):
     folder, _ = python
     lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("plica ")]
     told = {line.split()[1]: shell("/bin/sh", "-c", line, cwd=folder) for line in lines}
-    assert list(told) == ["radius", "attack", "evaluate", "plan", "doctor", "audit"]
+    assert list(told) == ["radius", "attack", "evaluate", "plan", "doctor", "audit", "show", "report", "figures"]
     for command in ("radius", "attack"):
         assert "4 images, accuracy 100.0%" in told[command]
     assert "100.0 % (51.0-100.0)" in told["evaluate"]  # as they are; the interval of four out of four
     assert (folder / "plan.yaml").is_file()
+    assert "Accuracy by l2 distance" in told["show"]
+    assert (folder / "report.html").read_text().count("<li data-id=") >= 4
+    assert (folder / "figures" / "accuracy-l2.pdf").is_file()
     written = re.findall(r"^\| `([\w.]+)` \|", README, flags=re.MULTILINE)
     for run in ("l2", "linf"):
         assert sorted(path.name for path in (folder / "runs" / run).iterdir()) == sorted(

@@ -1,5 +1,6 @@
 """plica: how far is the nearest input that a PyTorch classifier gets wrong, under any distance."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from plica.ask import Progress, attack, methods
@@ -36,4 +37,6 @@ def __getattr__(name: str) -> Any:
         from plica.evaluation import evaluate
 
         return evaluate
+    if name in ("compare", "patterns", "plot", "report", "runs"):
+        return importlib.import_module(f"plica.{name}")
     raise AttributeError(f"module 'plica' has no attribute {name!r}")

@@ -98,9 +98,8 @@ def _moved(answer: Result) -> Bool[np.ndarray, " b"]:
 
 def _perturbation(axes: Axes, change: Float[Tensor, " *image"], distance: float, label: str) -> None:
     """One perturbation, magnified to the full scale of colours but for one entry in a thousand, which saturates."""
-    delta = _signed(change)
-    largest = float(np.quantile(np.abs(delta), 0.999)) or float(np.abs(delta).max()) or 1.0
-    times = float(f"{1 / largest:.2g}")
+    delta = signed(change)
+    times = float(f"{1 / scale(delta):.2g}")
     full = 1 / times
     _frame(axes, f"{distance:.3g} (\u00d7{times:g})", label)
     if delta.ndim == 2:
@@ -108,6 +107,13 @@ def _perturbation(axes: Axes, change: Float[Tensor, " *image"], distance: float,
     else:
         axes.axhline(0.0, color="0.8", linewidth=0.5)
         axes.plot(delta, color=INK, linewidth=0.6)
+
+
+def scale(change: Shaped[np.ndarray, "..."]) -> float:
+    """The magnitude of the fullest colour: that which one entry in a thousand exceeds, and a fifth of the largest at
+    least, lest the rounding beside a single changed pixel be shown as a pattern; 1 where nothing changed."""
+    size = np.abs(change)
+    return max(float(np.quantile(size, 0.999)), float(size.max()) / 5) or 1.0
 
 
 def _histogram(axes: Axes, name: str, x: Float[Tensor, "b *image"], answer: Result) -> None:
@@ -154,7 +160,7 @@ def _pixels(image: Float[Tensor, " *image"]) -> Shaped[np.ndarray, "..."]:
     return array if array.ndim == 2 else array.reshape(-1)
 
 
-def _signed(delta: Float[Tensor, " *image"]) -> Shaped[np.ndarray, "..."]:
+def signed(delta: Float[Tensor, " *image"]) -> Shaped[np.ndarray, "..."]:
     """(h, w) with the entry of largest magnitude among the channels, sign kept; else the entries in a row."""
     array = delta.detach().float().cpu().numpy()
     if array.ndim == 3:

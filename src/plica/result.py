@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.attacks.task import Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -41,3 +47,31 @@ class Result:
 
     def __len__(self) -> int:
         return len(self.status)
+
+    def to_arrow(self) -> pa.Table:
+        """All but x_adv as a table, one row per image; `id` is its place, `status` the name of the reason."""
+        import pyarrow as pa
+
+        measured = ("prediction", "success", "distance", "margin", "violation", "stationarity")
+        spent = ("gradients", "forwards", "seconds")
+        columns: dict[str, Any] = {"id": range(len(self))}
+        columns |= {name: getattr(self, name).cpu().numpy() for name in measured}
+        columns |= {"status": [status.name for status in self.status]}
+        columns |= {name: getattr(self, name).cpu().numpy() for name in spent}
+        return pa.table({name: pa.array(values) for name, values in columns.items()})
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The same as a pandas data frame.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed.
+        """
+        if importlib.util.find_spec("pandas") is None:
+            raise ModuleNotFoundError('to_pandas needs pandas: pip install "plica[see]" (or pandas).')
+        return self.to_arrow().to_pandas()
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        from plica.notebook import result_html
+
+        return result_html(self)

@@ -72,7 +72,7 @@ def save_run(
     """
     directory = Path(directory)
     check_directory(directory, overwrite)
-    summary = summarise(result, arguments, elapsed)
+    summary = summarise(result, arguments, elapsed) | ({"classes": list(classes)} if classes else {})
     new = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     half = None
     try:

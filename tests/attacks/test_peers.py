@@ -36,7 +36,7 @@ RADII = [
     *[pytest.param("fmn-adv", p, 0.01, marks=ADV_LIB) for p in (1, INF)],
     pytest.param("ddn-adv", 2, 0.02, marks=ADV_LIB),
 ]
-BALLS = [pytest.param(name, marks=AUTOATTACK) for name in ("apgd-ce", "apgd-t", "fab-t")]
+BALLS = [pytest.param(name, marks=AUTOATTACK) for name in ("apgd-ce", "apgd-margin", "apgd-t", "fab-t")]
 
 
 @pytest.mark.parametrize(("method", "p", "gap"), RADII)
@@ -97,7 +97,7 @@ def test_square_runs_forward_only(p):
 
 METHODS = [
     *[pytest.param(name, marks=FOOLBOX) for name in ("fmn", "ddn", "deepfool")],
-    *[pytest.param(name, marks=AUTOATTACK) for name in ("apgd-ce", "apgd-t", "fab-t")],
+    *[pytest.param(name, marks=AUTOATTACK) for name in ("apgd-ce", "apgd-margin", "apgd-t", "fab-t")],
     *[pytest.param(name, marks=ADV_LIB) for name in ("alma", "pdpgd", "sdf", "fmn-adv", "ddn-adv")],
 ]
 
@@ -197,7 +197,7 @@ def test_other_metrics_are_refused(method):
         plica.attack(case.model, case.x, case.y, plica.MaxLoss(plica.Lp(1.5), 0.1), method=method)
 
 
-@pytest.mark.parametrize("method", ["apgd-ce", "apgd-t", "square"])
+@pytest.mark.parametrize("method", ["apgd-ce", "apgd-margin", "apgd-t", "square"])
 def test_balls_only(method):
     case = linear(classes=4)
     with pytest.raises(plica.Unsupported, match="answers MaxLoss"):

@@ -11,6 +11,7 @@ import typer
 
 import plica
 from plica.cli.audit import audit
+from plica.cli import compare, figures, report, show
 from plica.cli.directories import export, merge
 from plica.cli.doctor import doctor
 from plica.cli.evaluate import evaluate, plan
@@ -143,6 +144,10 @@ def attack(
 
 app.command()(audit)
 app.command()(doctor)
+app.command(epilog=report.EPILOG)(report.report)
+app.command(epilog=figures.EPILOG)(figures.figures)
+app.command(epilog=compare.EPILOG)(compare.compare)
+app.command(epilog=show.EPILOG)(show.show)
 app.command(
     epilog="""plica evaluate plan.yaml --out runs/all
 

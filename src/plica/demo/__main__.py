@@ -29,12 +29,14 @@ def demo(out: Path, gradients: int = 100, n: int = 20) -> None:
         with Reporter(gradients) as report:
             question = plica.MinRadius(parse_metric(norm))
             answers[norm] = plica.attack(model, x, y, question, gradients=gradients, on_progress=report)
-        given = dict(command="demo", model="plica.demo:resnet18", metric=norm, gradients=gradients, n=n, seed=0)
+        given = dict(command="demo", model="plica.demo:resnet18", metric=norm, method="auto")
+        given |= dict(gradients=gradients, n=n, seed=0)
         save_run(out / norm, x, y, answers[norm], given, time.monotonic() - begin, CLASSES, overwrite=True)
     picture = out / "perturbations.png"
     draw_perturbations(picture, x, y, answers, CLASSES)
     print(table([CLASSES[label] for label in y.tolist()], answers))
     print(f"{time.monotonic() - start:.0f} s; one folder of results per norm in {out}")
+    print(f"A page to look at: {Path(sys.executable).parent / 'plica'} report {out} -o report.html")
     print(f"Picture: {picture}")
 
 

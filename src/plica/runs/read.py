@@ -69,6 +69,12 @@ class Run:
         """Names of the classes, where the data have some."""
         return (self.manifest.get("data") or {}).get("classes")
 
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        from plica.notebook import run_html
+
+        return run_html(self)
+
     def task(self, name: str | Task) -> Task:
         """The task of that name.
 

@@ -1,7 +1,8 @@
 """AutoAttack's four (Croce, Hein 2020): APGD-CE, APGD-T, FAB-T and Square, from pyautoattack (MIT).
 
 Settings are those of its standard version, iterations excepted: as many as the budget pays for, shared by the target
-classes. APGD and Square search a ball and answer MaxLoss alone; FAB-T answers MinRadius as well.
+classes. APGD and Square search a ball and answer MaxLoss alone; FAB-T answers MinRadius as well. `apgd-margin` is the
+papers' APGD-M: Auto-PGD on the margin, which the package does not offer by itself.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import importlib
 import math
 
 from plica.attacks.peers.common import Peer, Watched
+from plica.losses import margin
 from plica.metrics import Unsupported
 
 INSTALL = 'pip install "plica[peers]" (or pyautoattack)'
@@ -39,12 +41,22 @@ def _radius(watched: Watched) -> float:
     return float(watched.radius[0])
 
 
-def apgd_ce(watched: Watched, norm: float, gradients: int, seed: int) -> None:
-    """Auto-PGD on the cross-entropy."""
-    attack = _module("autopgd_base").APGDAttack(
-        watched, n_iter=_apgd_steps(norm, gradients), norm=NAMES[norm], eps=_radius(watched), seed=seed, loss="ce",
+def _apgd(watched: Watched, norm: float, gradients: int, seed: int, loss: str):
+    return _module("autopgd_base").APGDAttack(
+        watched, n_iter=_apgd_steps(norm, gradients), norm=NAMES[norm], eps=_radius(watched), seed=seed, loss=loss,
         device=watched.u.device, use_largereps=norm == 1,
     )  # fmt: skip
+
+
+def apgd_ce(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """Auto-PGD on the cross-entropy."""
+    _apgd(watched, norm, gradients, seed, "ce").perturb(watched.u, watched.y)
+
+
+def apgd_margin(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """Auto-PGD on the margin, put where the package keeps the DLR loss: another function of the logits and labels."""
+    attack = _apgd(watched, norm, gradients, seed, "dlr")
+    attack.dlr_loss = margin
     attack.perturb(watched.u, watched.y)
 
 
@@ -86,6 +98,7 @@ def square(watched: Watched, norm: float, gradients: int, seed: int) -> None:
 
 AUTOATTACK = (
     Peer("apgd-ce", "pyautoattack", INSTALL, apgd_ce, targeted=False, ball=True),
+    Peer("apgd-margin", "pyautoattack", INSTALL, apgd_margin, targeted=False, ball=True),
     Peer("apgd-t", "pyautoattack", INSTALL, apgd_t, targeted=False, ball=True),
     Peer("fab-t", "pyautoattack", INSTALL, fab_t, targeted=False),
     Peer("square", "pyautoattack", INSTALL, square, targeted=False, ball=True),

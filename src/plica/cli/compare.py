@@ -1,0 +1,97 @@
+"""`plica compare`: models or methods side by side, in the terminal or as JSON."""
+
+import dataclasses
+import itertools
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from plica.answers import Group, groups
+from plica.cli.reading import with_runs
+from plica.cli.run import WrongInputError
+from plica.compare import Pair, Place, pair, ranking
+from plica.report.comparison import crossing_sentence
+from plica.report.words import between, distance, percent, points, title
+from plica.runs import Run
+
+EPILOG = """Intervals are 95 % bootstrap intervals over the images. Radii are those of the nearest point found.
+
+    plica compare runs/resnet runs/wide
+
+    plica compare runs/all --by method --json methods.json
+"""
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="directories of runs on the same images", metavar="RUN...")],
+    by: Annotated[str, typer.Option(help="model, method, or auto: models where there are several")] = "auto",
+    into: Annotated[Path | None, typer.Option("--json", help="also write every number to this file")] = None,
+) -> None:
+    """Compare models or methods image by image: ranking, differences of radii, and where accuracy curves cross."""
+    if by not in ("auto", "model", "method"):
+        raise WrongInputError(f"--by takes model, method or auto, got {by!r}.")
+    compared = with_runs(runs, lambda read: _compared(read, by))
+    if not compared:
+        raise WrongInputError(
+            "There is nothing to compare: one model and one method; give another run, or --by method."
+        )
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    for group, places, pairs in compared:
+        _tell(console, group, places, pairs)
+    if into is not None:
+        told = [
+            {"question": str(g), "ranking": _plain(places), "pairs": _plain(pairs)} for g, places, pairs in compared
+        ]
+        with_runs([], lambda _: into.write_text(json.dumps(told, indent=2) + "\n"))
+        print(f"{into}: every number")
+
+
+def _compared(read: list[Run], by: str) -> list[tuple[Group, list[Place], list[Pair]]]:
+    return [
+        (group, ranking(group), [pair(a, b) for a, b in itertools.combinations(group.contenders, 2)])
+        for group in groups(read, by)
+        if len(group.contenders) > 1
+    ]
+
+
+def _tell(console: Console, group: Group, places: Sequence[Place], pairs: Sequence[Pair]) -> None:
+    ball = group.budget is not None
+    console.print(f"\n{title(group)}, {len(group.contenders[0].ids)} images", style="bold", markup=False)
+    table = Table("rank", group.by, "accuracy under attack" if ball else "median radius", box=None, pad_edge=False)
+    for place in places:
+        ranks = str(place.best) if place.best == place.worst else f"{place.best} to {place.worst}"
+        table.add_row(ranks, place.name, between(place.value, percent if ball else distance))
+    console.print(table)
+    if ball:
+        table = Table("pair", "difference of accuracy, points", box=None, pad_edge=False)
+        for p in pairs:
+            table.add_row(f"{p.b} against {p.a}", between(p.accuracy, points))
+    else:
+        table = Table(
+            "pair", "median difference where both are right", "larger", "smaller", "p", box=None, pad_edge=False
+        )
+        for p in pairs:
+            table.add_row(f"{p.b} against {p.a}", between(p.right), percent(p.larger), percent(p.smaller), f"{p.p:.2g}")
+    console.print(table)
+    for crossing in itertools.chain.from_iterable(p.crossings for p in pairs):
+        if group.by == "model" and not ball:
+            console.print(crossing_sentence(crossing, group.metric), markup=False, highlight=False)
+
+
+def _plain(records: Sequence[Place] | Sequence[Pair]) -> list[Any]:
+    """Records as JSON knows them: what is not finite is null."""
+    return [_finite(dataclasses.asdict(record)) for record in records]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not abs(value) < float("inf") else value

@@ -1,0 +1,91 @@
+"""`plica show`: what a run found, in the terminal."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from plica import compare
+from plica.answers import Contender, Group, groups
+from plica.cli.reading import with_runs
+from plica.report.numbers import headlines, methods
+from plica.report.words import distance
+from plica.runs import Run
+
+BLOCKS = " ▁▂▃▄▅▆▇█"
+PLAIN = " .:-=+*#@"  # where the terminal has no blocks
+COLUMNS = 60
+
+EPILOG = """For a page to look at: plica report RUN -o report.html
+
+    plica show runs/demo/l2
+"""
+
+
+def show(runs: Annotated[list[Path], typer.Argument(help="directories of runs", metavar="RUN...")]) -> None:
+    """Print what was found: accuracies, radii, what each method contributed, and the curve of accuracy by radius."""
+    with_runs(runs, _show)
+
+
+def _show(read: list[Run]) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    models = groups(read, "model")
+    if not models:
+        raise ValueError("The run holds no answers yet")
+    for model in headlines(models):
+        console.print(
+            f"{model['name']}: accuracy {model['accuracy']} of {model['images']} images.", style="bold", markup=False
+        )
+        console.print(model["sentence"], markup=False)
+    for found in methods(groups(read, "method")):
+        _methods(console, found)
+    for group in models:
+        if group.budget is None:
+            _curves(console, group)
+
+
+def _methods(console: Console, found: dict) -> None:
+    ball = found["budget"] is not None
+    console.print(f"\n{found['title']}", style="bold", markup=False)
+    columns = [
+        "left",
+        "broke",
+        "it alone",
+        *(["missed"] if ball else ["nearest", "5 %", "25 %", "median", "75 %", "95 %"]),
+    ]
+    table = Table("method", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in found["rows"]:
+        own = [str(row["missed"])] if ball else [str(row["nearest"]), *row["quantiles"]]
+        table.add_row(row["name"], row["left"], str(row["broke"]), str(row["alone"]), *own)
+    console.print(table)
+
+
+def _curves(console: Console, group: Group) -> None:
+    finite = np.concatenate([c.radius[c.broken] for c in group.contenders])
+    top = float(np.quantile(finite, 0.98)) if len(finite) else 0.0
+    if not top:
+        return
+    wide = max(len(c.name) for c in group.contenders)
+    console.print(f"\nAccuracy by {group.metric} distance, 0 to {distance(top)}", style="bold", markup=False)
+    for c in group.contenders:
+        console.print(f"{c.name:<{wide}} |{curve(c, top, _blocks(console))}|", markup=False)
+
+
+def curve(c: Contender, top: float, blocks: str = BLOCKS, columns: int = COLUMNS) -> str:
+    """Accuracy from distance 0 to `top`, a character per step, full height at 100 %."""
+    share = compare.accuracy(c.radius[c.asked], np.linspace(0, top, columns))
+    return "".join(blocks[round(float(s) * (len(blocks) - 1))] for s in share)
+
+
+def _blocks(console: Console) -> str:
+    try:
+        BLOCKS.encode(console.encoding)
+    except (UnicodeError, LookupError):
+        return PLAIN
+    return BLOCKS

@@ -1,0 +1,105 @@
+"""Radii as curves, histograms and differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float64
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from plica import compare
+from plica.answers import Contender
+from plica.plot.style import COLOURS, line, ready
+from plica.result import Result
+
+Radii = Result | Contender | Tensor | np.ndarray | Sequence[float]
+
+
+def of(radii: Radii) -> Float64[np.ndarray, " b"]:
+    """The radii of all images, inf where nothing was found."""
+    if isinstance(radii, Result):
+        return np.where(radii.success.cpu().numpy(), radii.distance.cpu().numpy(), np.inf)
+    if isinstance(radii, Contender):
+        return radii.radius[radii.asked]
+    return np.asarray(radii.cpu() if isinstance(radii, Tensor) else radii, dtype=np.float64)
+
+
+def accuracy_curve(
+    answers: Mapping[str, Radii], axes: Axes | None = None, *, budgets: Sequence[float] = (), unit: str = "distance"
+) -> Axes:
+    """The share of images with a radius beyond each distance, a line per name, with a pointwise 95 % band (Wilson)."""
+    axes = ready(axes)
+    held = {name: of(radii) for name, radii in answers.items()}
+    finite = np.concatenate([radius[np.isfinite(radius)] for radius in held.values()])
+    top = float(np.quantile(finite, 0.98)) if len(finite) else 1.0
+    at = np.linspace(0, top, 400)
+    for series, (name, radius) in enumerate(held.items()):
+        low, high = compare.band(radius, at)
+        axes.fill_between(at, low, high, color=COLOURS[series % len(COLOURS)], alpha=0.15, linewidth=0)
+        axes.plot(at, compare.accuracy(radius, at), label=name, **line(series))
+    _marked(axes, budgets)
+    axes.set(xlim=(0, top), ylim=(0, 1), xlabel=unit, ylabel="accuracy")
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    axes.legend()
+    return axes
+
+
+def radii_histogram(
+    radii: Radii, axes: Axes | None = None, *, budgets: Sequence[float] = (), bins: int = 30, unit: str = "radius"
+) -> Axes:
+    """How many of the images that are classified correctly have which radius; budgets are dashed lines (Fig. 7 b of
+    "Implications of Solution Patterns")."""
+    axes = ready(axes)
+    radius = of(radii)
+    radius = radius[(radius > 0) & np.isfinite(radius)]
+    axes.hist(radius.tolist(), bins=bins, color=COLOURS[0])
+    _marked(axes, budgets)
+    axes.set(xlabel=unit, ylabel="images", xlim=(0, None))
+    return axes
+
+
+def radii_by_image(
+    radii: Radii, axes: Axes | None = None, *, budgets: Sequence[float] = (), unit: str = "radius"
+) -> Axes:
+    """The radius of each image, in the images' order, with budgets across (Fig. 1 of the same paper)."""
+    axes = ready(axes)
+    radius = of(radii)
+    axes.plot(
+        np.arange(len(radius)), np.where(np.isfinite(radius), radius, np.nan), ".", color=COLOURS[0], markersize=3
+    )
+    for budget in budgets:
+        axes.axhline(budget, color="#c00000", linestyle="--", linewidth=0.9)
+    axes.set(xlabel="image", ylabel=unit, ylim=(0, None))
+    return axes
+
+
+def radius_difference(
+    a: Radii, b: Radii, axes: Axes | None = None, *, names: tuple[str, str] = ("first", "second"), unit: str = "radius"
+) -> Axes:
+    """radius(b) - radius(a) of each image, from the least to the largest: where it is negative, b found a nearer point
+    (Fig. 4 of "Optimizers Matter"). Linear up to the median difference, logarithmic beyond. Images that either found
+    nothing for are left out, and counted in the title."""
+    axes = ready(axes)
+    first, second = of(a), of(b)
+    both = np.isfinite(first) & np.isfinite(second)
+    both &= (first > 0) | (second > 0)  # an image that is misclassified as it is needs no search
+    change = np.sort((second - first)[both])
+    place = np.arange(len(change))
+    for better, series, name in ((change < 0, 0, names[1]), (change > 0, 1, names[0])):
+        label = f"{name} nearer: {int(better.sum())}"
+        axes.fill_between(place, np.where(better, change, 0), color=COLOURS[series], step="mid", label=label)
+    lost = int((np.isinf(first) | np.isinf(second)).sum())
+    axes.set_title(f"{len(change)} images" + (f", {lost} without a point" if lost else ""))
+    typical = float(np.median(np.abs(change[change != 0]))) if change.any() else 1.0
+    axes.set_yscale("symlog", linthresh=typical)
+    axes.axhline(0, color="0.4", linewidth=0.6)
+    axes.set(xlabel="images, sorted", ylabel=f"{unit}: {names[1]} \u2212 {names[0]}")
+    axes.legend()
+    return axes
+
+
+def _marked(axes: Axes, budgets: Sequence[float]) -> None:
+    for budget in budgets:
+        axes.axvline(budget, color="#c00000", linestyle="--", linewidth=0.9)

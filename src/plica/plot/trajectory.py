@@ -1,0 +1,72 @@
+"""Objective and violation along a solver's way, for any problem written for plica.minimize."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from plica.plot.style import COLUMN, line, paper
+
+
+class OutOfTime(Exception):  # noqa: N818 - no error of the problem's
+    """The time that a recorded function was given is over."""
+
+
+class Recorded:
+    """A function for plica.minimize, on one problem, that keeps the objective and the largest violation at every point
+    it was asked about, and the seconds passed: `plica.minimize(recorded, x0)`, then `recorded.objective`, ...
+
+    After `seconds` it raises OutOfTime; what was recorded stays.
+    """
+
+    def __init__(self, fun: Callable[[Tensor], Any], seconds: float = math.inf):
+        self.fun, self.seconds = fun, seconds
+        self.objective: list[float] = []
+        self.violation: list[float] = []
+        self.passed: list[float] = []
+        self.start = time.monotonic()
+
+    def restart(self) -> None:
+        """Begin to count the seconds anew."""
+        self.start = time.monotonic()
+
+    def __call__(self, x: Tensor) -> Any:
+        out = self.fun(x)
+        f, *rest = out if isinstance(out, tuple) else (out,)
+        c, h = (*rest, None, None)[:2]
+        worst = 0.0
+        if c is not None and c.numel():
+            worst = max(worst, float(c.detach()[0].max()))
+        if h is not None and h.numel():
+            worst = max(worst, float(h.detach()[0].abs().max()))
+        self.objective.append(float(f.detach()[0]))
+        self.violation.append(worst)
+        self.passed.append(time.monotonic() - self.start)
+        if self.passed[-1] > self.seconds:
+            raise OutOfTime
+        return out
+
+
+def trajectory(ways: Mapping[str, Recorded], axes: tuple[Axes, Axes] | None = None) -> tuple[Axes, Axes]:
+    """Objective, and violation on a logarithmic scale, against evaluations, a line per name (Fig. 1 of "Optimizers
+    Matter")."""
+    if axes is None:
+        with paper():
+            above, below = Figure(figsize=(COLUMN, 3.2)).subplots(2, 1, sharex=True)
+    else:
+        above, below = axes
+    for series, (name, way) in enumerate(ways.items()):
+        at = np.arange(1, len(way.objective) + 1)
+        above.plot(at, way.objective, label=name, **line(series))
+        below.plot(at, np.maximum(way.violation, 1e-8), **line(series))
+    above.set_ylabel("objective")
+    below.set(ylabel="violation", xlabel="evaluations", yscale="log", xscale="log")
+    above.legend()
+    return above, below

@@ -1,0 +1,69 @@
+"""Models side by side: who is ahead, by how much, how sure that is, and where their accuracy curves cross."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from plica import compare
+from plica.answers import Contender, Group
+from plica.report.words import between, distance, percent, points, title
+
+
+def comparisons(models: Sequence[Group]) -> list[dict[str, Any]]:
+    """Per question with several contenders: the ranking, every pair, crossings, and the hardest images of each."""
+    return [_comparison(group) for group in models if len(group.contenders) > 1]
+
+
+def _comparison(group: Group) -> dict[str, Any]:
+    pairs = [compare.pair(a, b) for a, b in itertools.combinations(group.contenders, 2)]
+    out = {
+        "title": title(group),
+        "budget": group.budget,
+        "pairs": [_pair(p, group) for p in pairs],
+        "ranking": [_place(place, group) for place in compare.ranking(group)],
+        "crossings": [],
+        "hardest": [],
+    }
+    if group.budget is None:
+        out["crossings"] = [crossing_sentence(c, group.metric) for pair in pairs for c in pair.crossings]
+        out["hardest"] = [{"name": c.name, "images": _hardest(c)} for c in group.contenders]
+    return out
+
+
+def crossing_sentence(c: compare.Crossing, metric: str) -> str:
+    """Who is ahead where, and by how much."""
+    (r1, before), (r2, after) = c.before, c.after
+    return (
+        f"{c.first} and {c.second} cross near {metric} distance {distance(c.radius)}: at {distance(r1)} {c.first} is "
+        f"ahead by {points(before.value)} points ({points(before.low)} to {points(before.high)}), at {distance(r2)} "
+        f"{c.second} by {points(-after.value)} ({points(-after.high)} to {points(-after.low)}). "
+        "No single radius ranks them."
+    )
+
+
+def _place(place: compare.Place, group: Group) -> dict[str, str]:
+    ranks = str(place.best) if place.best == place.worst else f"{place.best} to {place.worst}"
+    return {
+        "name": place.name,
+        "ranks": ranks,
+        "value": between(place.value, distance if group.budget is None else percent),
+    }
+
+
+def _pair(p: compare.Pair, group: Group) -> dict[str, str]:
+    chance = "< 0.0001" if p.p < 1e-4 else f"{p.p:.2g}"
+    value = between(p.right) if group.budget is None else between(p.accuracy, points)
+    return {
+        "a": p.a,
+        "b": p.b,
+        "difference": value,
+        "larger": percent(p.larger),
+        "smaller": percent(p.smaller),
+        "p": chance,
+    }
+
+
+def _hardest(c: Contender) -> str:
+    return ", ".join(f"{image} ({distance(radius)})" for image, radius in compare.hardest(c.take(c.radius > 0)))

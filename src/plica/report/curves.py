@@ -1,0 +1,126 @@
+"""Accuracy against radius, and the radii themselves, with the budgets that were asked for marked on both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from plica import compare
+from plica.answers import Contender, Group
+from plica.report.svg import Chart, bins, swatch, thin
+from plica.report.words import budget, distance, percent
+
+
+def curves(models: Sequence[Group]) -> list[dict[str, Any]]:
+    """A chart per metric with a line per model; accuracies under attack at a budget are circles."""
+    return [_curve(k, group, _balls(models, group.metric)) for k, group in enumerate(_radii(models))]
+
+
+def _curve(number: int, group: Group, balls: Sequence[Group]) -> dict[str, Any]:
+    top = float(np.quantile(np.concatenate([c.radius[c.broken] for c in group.contenders]), 0.98)) or 1.0
+    top = max([top, *[1.05 * budget(ball) for ball in balls if budget(ball) < 2 * top]])
+    names = [c.name for c in group.contenders]
+    chart = Chart(
+        f"curve{number}",
+        f"Accuracy against {group.metric} distance",
+        _told(group),
+        (0, top),
+        (0, 1),
+        f"{group.metric} distance",
+        "accuracy",
+        percent=True,
+    )
+    for ball in balls:
+        chart.rule(budget(ball), f"{budget(ball):.3g}")
+    for series, c in enumerate(group.contenders):
+        radius = c.radius[c.asked]
+        xs = thin(np.unique(np.append(radius[radius <= top], [0.0, top])))
+        chart.steps(xs.tolist(), compare.accuracy(radius, xs).tolist(), series, c.name)
+    for ball in balls:
+        for c in ball.contenders:
+            held = 1 - float(c.broken[c.asked].mean())
+            series = names.index(c.name) if c.name in names else len(names)
+            if budget(ball) <= top:
+                chart.dot(budget(ball), held, series, f"{c.name}: {percent(held)} withstand {budget(ball):.3g}")
+    rows = [
+        [
+            distance(r),
+            *[percent(float(compare.accuracy(c.radius[c.asked], np.array([r]))[0])) for c in group.contenders],
+        ]
+        for r in np.linspace(0, top, 9)
+    ]
+    legend = [{"swatch": swatch(k), "name": name} for k, name in enumerate(names)]
+    return {
+        "metric": group.metric,
+        "chart": chart,
+        "legend": legend,
+        "rows": rows,
+        "names": names,
+        "budgets": bool(balls),
+    }
+
+
+def _told(group: Group) -> str:
+    """The chart in words, for those who cannot see it."""
+    told = []
+    for c in group.contenders:
+        half = float(np.quantile(c.radius[c.asked], 0.5, method="inverted_cdf"))
+        told.append(f"{c.name}: {percent(1 - float((c.radius == 0)[c.asked].mean()))} at 0, half at {distance(half)}")
+    return "; ".join(told) + "."
+
+
+def histograms(models: Sequence[Group]) -> list[dict[str, Any]]:
+    """How many images have which radius (Fig. 1 and 7 of the paper), on one scale for all models of a metric."""
+    out = []
+    for number, group in enumerate(_radii(models)):
+        marks = [budget(ball) for ball in _balls(models, group.metric)]
+        shown = [(k, c, c.radius[c.broken & (c.radius > 0)]) for k, c in enumerate(group.contenders)]
+        top = 1.02 * float(np.quantile(np.concatenate([radius for _, _, radius in shown]), 0.99))
+        top = max([top, *[1.05 * mark for mark in marks if mark < 3 * top]])
+        edges = np.linspace(0, top, bins(max(len(radius) for _, _, radius in shown)) + 1)
+        high = max(int(np.histogram(radius, edges)[0].max()) for _, _, radius in shown)
+        for k, c, radius in shown:
+            if len(radius):
+                out.append(_histogram(f"hist{number}-{k}", k, c, radius, edges, high, group.metric, marks))
+    return out
+
+
+def _histogram(
+    name: str,
+    series: int,
+    c: Contender,
+    radius: np.ndarray,
+    edges: np.ndarray,
+    high: int,
+    metric: str,
+    marks: list[float],
+) -> dict[str, Any]:
+    below = ", ".join(
+        f"{percent(float((radius <= mark).mean()))} of the radii are at most {mark:.3g}" for mark in marks
+    )
+    chart = Chart(
+        name,
+        f"{c.name}: {metric} radii of {len(radius)} images",
+        below or f"Median {distance(np.median(radius).item())}.",
+        (0, float(edges[-1])),
+        (0, 1.15 * high),
+        f"{metric} radius",
+        "images",
+        high=190,
+    )
+    chart.bars(edges.tolist(), np.histogram(radius, edges)[0].tolist(), series)
+    for mark in marks:
+        chart.rule(mark, f"budget {mark:.3g}")
+    return {"name": c.name, "metric": metric, "chart": chart, "below": below}
+
+
+def _radii(models: Sequence[Group]) -> list[Group]:
+    """The questions after the smallest distance that found anything."""
+    return [g for g in models if g.budget is None and any((c.broken & (c.radius > 0)).any() for c in g.contenders)]
+
+
+def _balls(models: Sequence[Group], metric: str) -> list[Group]:
+    """The budgets of a metric, by size."""
+    return sorted((g for g in models if g.budget is not None and g.metric == metric), key=budget)

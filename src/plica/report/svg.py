@@ -1,0 +1,191 @@
+"""Charts as inline SVG: text stays text, colours come from the page's style sheet, so that dark mode and print follow.
+
+A chart is 420 units wide and is drawn about as wide as a phone is, so that its type is readable there too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib.ticker import LogLocator, MaxNLocator
+
+WIDE, HIGH = 420, 260
+COLOURS = 8  # of the style sheet, with dashes of their own; further series begin anew
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 24, 42
+STEPS = 300  # corners of a curve: more are finer than a pixel
+
+
+@dataclass
+class Chart:
+    """An x range, a y range, and what was drawn so far. `log` is of the y axis; `percent` labels it so."""
+
+    name: str
+    title: str
+    described: str
+    x: tuple[float, float]
+    y: tuple[float, float]
+    x_label: str
+    y_label: str = ""
+    percent: bool = False
+    log: bool = False
+    high: int = HIGH
+    marks: list[Markup] = field(default_factory=list)
+
+    def line(self, xs: Sequence[float], ys: Sequence[float], series: int, label: str) -> None:
+        """A curve in the colour and the dashes of its series."""
+        points = " ".join(f"{self._x(x):.1f},{self._y(y):.1f}" for x, y in zip(xs, ys, strict=True))
+        self.marks.append(
+            Markup('<polyline class="line s{}" points="{}"><title>{}</title></polyline>').format(
+                series % COLOURS, points, label
+            )
+        )
+
+    def steps(self, xs: Sequence[float], ys: Sequence[float], series: int, label: str) -> None:
+        """A curve that keeps ys[k] from xs[k] to xs[k + 1]."""
+        self.line(np.repeat(xs, 2)[1:].tolist(), np.repeat(ys, 2)[:-1].tolist(), series, label)
+
+    def band(self, xs: Sequence[float], low: Sequence[float], high: Sequence[float], series: int) -> None:
+        """The area between two curves."""
+        there = [f"{self._x(x):.1f},{self._y(y):.1f}" for x, y in zip(xs, high, strict=True)]
+        back = [f"{self._x(x):.1f},{self._y(y):.1f}" for x, y in zip(xs, low, strict=True)]
+        self.marks.append(
+            Markup('<polygon class="band s{}" points="{}"/>').format(series % COLOURS, " ".join(there + back[::-1]))
+        )
+
+    def bars(self, edges: Sequence[float], heights: Sequence[float], series: int) -> None:
+        """A histogram."""
+        foot = self._y(self.y[0])
+        for left, right, height in zip(edges[:-1], edges[1:], heights, strict=True):
+            if height <= self.y[0]:
+                continue
+            x, top = self._x(left), self._y(height)
+            self.marks.append(
+                Markup('<rect class="bar s{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
+                    series % COLOURS, x, top, max(self._x(right) - x - 0.6, 0.6), foot - top
+                )
+            )
+
+    def dot(self, x: float, y: float, series: int, label: str) -> None:
+        """A marked point."""
+        self.marks.append(
+            Markup('<circle class="dot s{}" cx="{:.1f}" cy="{:.1f}" r="4.5"><title>{}</title></circle>').format(
+                series % COLOURS, self._x(x), self._y(y), label
+            )
+        )
+
+    def rule(self, x: float, label: str) -> None:
+        """A dashed vertical line with its name at the top."""
+        if not self.x[0] <= x <= self.x[1]:
+            return
+        at = self._x(x)
+        side = "end" if at > WIDE * 0.7 else "start"
+        self.marks.append(
+            Markup('<line class="rule" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>').format(
+                at, TOP, self.high - BOTTOM
+            )
+            + Markup('<text class="note" x="{:.1f}" y="{}" text-anchor="{}">{}</text>').format(
+                at + (-4 if side == "end" else 4), TOP + 10, side, label
+            )
+        )
+
+    def __html__(self) -> Markup:
+        head = Markup(
+            '<svg class="chart" viewBox="0 0 {w} {h}" role="img" aria-labelledby="{n}-t {n}-d">'
+            '<title id="{n}-t">{t}</title><desc id="{n}-d">{d}</desc>'
+        ).format(w=WIDE, h=self.high, n=self.name, t=self.title, d=self.described)
+        return head + self._grid() + Markup("").join(self.marks) + Markup("</svg>")
+
+    def _grid(self) -> Markup:
+        low, right = self.high - BOTTOM, WIDE - RIGHT
+        out = []
+        for value in ticks(*self.y, self.log):
+            y = self._y(value)
+            text = f"{value:.0%}".replace("%", "\u2009%") if self.percent else number(value)
+            out.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, right, y, y))
+            if self.y_label or self.percent:
+                out.append(
+                    Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(
+                        LEFT - 6, y + 4, text
+                    )
+                )
+        for value in ticks(*self.x):
+            out.append(
+                Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+                    self._x(value), low + 16, number(value)
+                )
+            )
+        out.append(Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, right, low, low))
+        middle = (LEFT + right) / 2
+        out.append(
+            Markup('<text class="label" x="{}" y="{}" text-anchor="middle">{}</text>').format(
+                middle, self.high - 6, self.x_label
+            )
+        )
+        if self.y_label:
+            out.append(Markup('<text class="label" x="2" y="11">{}</text>').format(self.y_label))
+        return Markup("").join(out)
+
+    def _x(self, value: float) -> float:
+        low, high = self.x
+        return LEFT + (WIDE - LEFT - RIGHT) * (min(max(value, low), high) - low) / ((high - low) or 1)
+
+    def _y(self, value: float) -> float:
+        low, high = self.y
+        if self.log:
+            value, low, high = (math.log10(max(v, self.y[0])) for v in (value, low, high))
+        return (
+            self.high - BOTTOM - (self.high - TOP - BOTTOM) * (min(max(value, low), high) - low) / ((high - low) or 1)
+        )
+
+
+def ticks(low: float, high: float, log: bool = False) -> list[float]:
+    """About five round numbers within a range."""
+    locator = LogLocator(numticks=6) if log else MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
+    values = locator.tick_values(low, high)
+    slack = 1e-9 * (high - low)
+    return [float(v) for v in values if low - slack <= v <= high + slack]
+
+
+def bins(values: int) -> int:
+    """How many bins a histogram of so many values has."""
+    return min(32, max(8, values // 4))
+
+
+def number(value: float) -> str:
+    """0.25, 8, 0.0003, 2e+05: no more digits than are round."""
+    if value and not 1e-4 <= abs(value) < 1e5:
+        return f"{value:.2g}"
+    return f"{value:.5g}"
+
+
+def box(quantiles: Sequence[float], limits: tuple[float, float], series: int, label: str) -> Markup:
+    """A line of a table as a picture: from the 5 % to the 95 % quantile, a bar over the middle half, the median."""
+    low, high = limits
+    place = [2 + 156 * min(max((q - low) / ((high - low) or 1), 0), 1) if math.isfinite(q) else 158 for q in quantiles]
+    a, b, m, _c, d = (f"{p:.1f}" for p in place)
+    return Markup(
+        '<svg class="box s{s}" viewBox="0 0 160 16" role="img" aria-label="{t}"><line x1="{a}" x2="{d}" y1="8" y2="8"/>'
+        '<rect x="{b}" width="{w:.1f}" y="3" height="10"/><line class="median" x1="{m}" x2="{m}" y1="1" y2="15"/></svg>'
+    ).format(s=series % COLOURS, t=label, a=a, b=b, m=m, d=d, w=max(place[3] - place[1], 1))
+
+
+def swatch(series: int) -> Markup:
+    """The line of a series, for a legend."""
+    return Markup(
+        '<svg class="swatch" viewBox="0 0 28 8" aria-hidden="true">'
+        '<line class="line s{}" x1="0" x2="28" y1="4" y2="4"/></svg>'
+    ).format(series % COLOURS)
+
+
+def thin(xs: np.ndarray, most: int = STEPS) -> np.ndarray:
+    """At most so many of the sorted values, ends included."""
+    if len(xs) <= most:
+        return xs
+    return xs[np.linspace(0, len(xs) - 1, most).round().astype(int)]
+
+
+__all__ = ["Chart", "bins", "box", "escape", "number", "swatch", "thin", "ticks"]

@@ -1,0 +1,86 @@
+"""Runs in an experiment tracker: `log_run(plica.runs.load(directory))` inside or outside an MLflow run."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from plica.answers import groups
+from plica.report import write_report
+from plica.runs import Run
+
+
+def log_run(run: Run, report: bool = True) -> None:
+    """Log a run to MLflow: the plan as parameters, accuracies and radii as metrics, the report as an artefact.
+
+    Goes to the active MLflow run, or to a new one named after the run's directory.
+
+    Raises:
+        ModuleNotFoundError: mlflow is not installed.
+    """
+    try:
+        mlflow = importlib.import_module("mlflow")
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError('Tracking needs MLflow: pip install "plica[track]" (or mlflow).') from None
+    with _active(mlflow, run.directory.name):
+        mlflow.log_params(parameters(run))
+        mlflow.log_metrics(metrics(run))
+        if report:
+            with tempfile.TemporaryDirectory() as folder:
+                write_report([run], Path(folder) / "report.html")
+                mlflow.log_artifact(str(Path(folder) / "report.html"))
+
+
+@contextmanager
+def _active(mlflow: Any, name: str) -> Iterator[None]:
+    if mlflow.active_run() is not None:
+        yield
+        return
+    with mlflow.start_run(run_name=name):
+        yield
+
+
+def parameters(run: Run) -> dict[str, str]:
+    """The plan's entries and the hashes, a name with dots for each; texts cut to MLflow's 500 characters."""
+    held = {"plan": run.manifest.get("plan") or {}, "hash": run.manifest.get("hashes") or {}}
+    return {_name(key): value[:500] for key, value in _flat(held)}
+
+
+def metrics(run: Run) -> dict[str, float]:
+    """Per model: accuracy; per question the median radius (left out where it is infinite) or the accuracy under attack,
+    over all methods."""
+    out: dict[str, float] = {}
+    for group in groups([run], "model"):
+        for c in group.contenders:
+            radius = c.radius[c.asked]
+            out[_name(f"{c.name}.accuracy")] = float((radius > 0).mean())
+            if group.budget is not None:
+                out[_name(f"{c.name}.accuracy_{group.metric}_{group.budget:.3g}")] = 1 - float(
+                    np.isfinite(radius).mean()
+                )
+                continue
+            half = float(np.quantile(radius, 0.5, method="inverted_cdf"))
+            if math.isfinite(half):
+                out[_name(f"{c.name}.median_{group.metric}_radius")] = half
+    return out
+
+
+def _flat(value: Any, before: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _flat(part, f"{before}.{key}" if before else str(key))
+    else:
+        yield before, str(value)
+
+
+def _name(text: str) -> str:
+    """What MLflow allows in a name."""
+    return re.sub(r"[^\w\-. /]", "_", text)
