@@ -2,16 +2,17 @@
 
 from plica.ask import Progress, attack, methods
 from plica.attacks.task import Status
-from plica.metrics import Lp, Unsupported
+from plica.metrics import LPIPS, Lp, Perceptual, Unsupported, WeightedLp
 from plica.questions import MaxLoss, MinRadius
 from plica.result import Result
 from plica.solver import Variables, minimize
-from plica.weighted import WeightedLp
 
 __all__ = [
+    "LPIPS",
     "Lp",
     "MaxLoss",
     "MinRadius",
+    "Perceptual",
     "Progress",
     "Result",
     "Status",
