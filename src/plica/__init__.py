@@ -2,22 +2,36 @@
 
 from plica.ask import Progress, attack, methods
 from plica.attacks.task import Status
-from plica.metrics import LPIPS, Lp, Perceptual, Unsupported, WeightedLp
+from plica.metrics import (
+    CIEDE2000,
+    LPIPS,
+    Largest,
+    Lp,
+    Perceptual,
+    Similarity,
+    Unsupported,
+    Wasserstein,
+    WeightedLp,
+)
 from plica.questions import MaxLoss, MinRadius
 from plica.result import Result
 from plica.solver import Variables, minimize
 
 __all__ = [
+    "CIEDE2000",
     "LPIPS",
+    "Largest",
     "Lp",
     "MaxLoss",
     "MinRadius",
     "Perceptual",
     "Progress",
     "Result",
+    "Similarity",
     "Status",
     "Unsupported",
     "Variables",
+    "Wasserstein",
     "WeightedLp",
     "attack",
     "methods",
