@@ -6,7 +6,7 @@ from torch import nn
 
 import plica
 from plica import CIEDE2000, Largest, Lp, Similarity, Wasserstein, checks
-from plica.metrics import Sum, WeightedLp, distance, gradient, parse_metric
+from plica.metrics import Facts, Sum, WeightedLp, distance, facts, gradient, parse_metric
 from plica.metrics.similarity import MEASURES
 
 LARGE = ("ms-ssim", "iw-ssim", "srsim", "vif")  # need 161, or 41, pixels
@@ -121,6 +121,52 @@ def test_a_mixture_with_a_norm_has_a_gradient_at_the_image(p):
         assert (gradient(metric, x, x.clone())[1] == 0).all()
         x_adv[:, :, ::2] = x[:, :, ::2]
         assert gradient(metric, x, x_adv)[1].isfinite().all()
+
+
+class Offered:
+    """A user's norm with its prox."""
+
+    def __call__(self, x, x_adv):
+        return self.norm((x_adv - x).flatten(1))
+
+    def norm(self, u):
+        return 2 * u.norm(dim=1)
+
+    def prox(self, u, eta):
+        return u * (1 - 2 * eta / u.norm(dim=1).clamp(min=1e-30)).clamp(min=0)[:, None]
+
+
+def soft(x, x_adv):
+    """Bounded by 1."""
+    return torch.tanh((x_adv - x).flatten(1).norm(dim=1))
+
+
+WEIGHTS = torch.linspace(0.1, 2, 32)
+KINDS = {
+    "l2": (Lp(2), Facts(True, True, True)),
+    "l0.5": (Lp(0.5), Facts(False, True, True)),
+    "weighted": (WeightedLp(3, WEIGHTS), Facts(True, True, True)),
+    "sum of norms": (Lp(2) + 0.1 * Lp(1), Facts(True, False, True)),
+    "largest": (Largest(Lp(2), Lp(0.5)), Facts(False, False, True)),
+    "sum": (Lp(2) + CIEDE2000(), Facts(False, False, False)),
+    "offered": (Offered(), Facts(True, True, True)),
+    "a callable": (soft, Facts(False, False, False)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_metric_says_of_itself(kind):
+    """And that it is true: twice the perturbation is twice as far, and a sum no farther than the way round."""
+    metric, expected = KINDS[kind]
+    assert facts(metric) == expected
+    x, x_adv = images(dtype=torch.float64)
+    delta, other = 0.2 * (x_adv - x), (x_adv - x).flip(0)
+    if expected.scale_free:
+        torch.testing.assert_close(metric(x, x + 2 * delta), 2 * metric(x, x + delta))
+    if expected.norm:
+        assert (metric(x, x + delta + other) <= metric(x, x + delta) + metric(x, x + other) + 1e-12).all()
+    if expected.prox:
+        assert plica.attacks.geometry.has_prox(metric)
 
 
 BAD = {

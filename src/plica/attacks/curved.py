@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from plica.attacks.measure import Measure
@@ -18,7 +18,7 @@ from plica.losses import margin
 from plica.queries import rounding
 from plica.solver.curvature import Curvature
 from plica.solver.curved_sqp import CurvedSQP, Rows
-from plica.solver.rows import join, take
+from plica.solver.rows import dot, join, take
 
 CLASSES, FIRST, MORE = 3, 4, 3  # tried by logit: gradients for the first of them, and for each other one
 UNTIL = 50  # gradients before the first start from outside
@@ -47,7 +47,6 @@ class Bunch:
 
     place: Int[Tensor, " r"]
     target: Int[Tensor, " r"]
-    best: Float[Tensor, " r"]
     state: Rows
 
 
@@ -94,13 +93,9 @@ class _Search:
     def _explore(self, best: Bunch) -> None:
         """Rounds of 24 gradients: a start far outside at the best class; the better of it and the best so far."""
         while True:
-            new = self._enter(
-                best.place,
-                best.target,
-                take(best.state.memory, torch.arange(len(best.place), device=best.place.device)),
-            )
-            at = self._outside(self.round)[best.place]
-            self.solver.move(new.state, at, lambda z, place=best.place: self.measure(z, place))
+            every = torch.arange(len(best.place), device=best.place.device)
+            new = self._enter(best.place, best.target, take(best.state.memory, every))
+            self.solver.move(new.state, self._outside(best.state), lambda z, at=best.place: self.measure(z, at))
             self.round += 1
             self._advance(new, OUTSIDE)
             best = self._alone(join(best, new), OUTSIDE)
@@ -112,15 +107,16 @@ class _Search:
             self._advance(pool, 1)
         return self._keep(pool)
 
-    def _outside(self, draw: int) -> Tensor:
-        """Points in a random direction, the same for every image, at FAR times the best perturbation's length."""
-        length = (self.task.archive.x_adv[self.images].flatten(1) - self.x).square().sum(1).sqrt()[:, None]
-        return (self.x + FAR[draw % len(FAR)] * length * self.task.direction(draw)).clamp(*self.task.bounds)
+    def _outside(self, rows: Rows) -> Tensor:
+        """Points in a random direction, the same for every image, at FAR times the present perturbation's length."""
+        delta = rows.z - rows.x
+        reach = FAR[self.round % len(FAR)] * dot(delta, delta).sqrt()
+        return (rows.x + reach[:, None] * self.task.direction(self.round)).clamp(*self.task.bounds)
 
     def _enter(self, place: Tensor, target: Tensor, memory: Curvature | None) -> Bunch:
         """Rows at the images themselves; the metric's curvature is what other rows of the same image know of it."""
         state = self.solver.start(self.x[place], self.quadratic[place], memory)
-        return Bunch(place, target, torch.full_like(state.size, torch.inf), state)
+        return Bunch(place, target, state)
 
     def _keep(self, pool: Bunch) -> Bunch:
         """The row of least estimate of every image that is not answered yet."""
@@ -171,7 +167,6 @@ class _Search:
         near = (wrong & (size <= limit[image])).nonzero()[:, 0]
         self.task.archive.offer(z[near], image[near], logits[near], size[near])
         found = torch.where(wrong, size, torch.inf)
-        rows.best = torch.minimum(rows.best, found)
         self.solver.step(state, value, noise, grad.flatten(1), lambda z: self.measure(z, rows.place))
         least, which = found.view(m, -1).min(0)
         places = rows.place[:images]

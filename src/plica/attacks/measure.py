@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from plica.metrics import Embedding, Metric, gradient
+from plica.metrics import Embedding, Metric, facts, gradient
 from plica.metrics.lp import norm
 from plica.queries import PAD, Queries
 
@@ -54,6 +54,8 @@ class Measure:
     @torch.no_grad()
     def quadratic(self, direction: Float[Tensor, " n"], bounds: tuple[float, float]) -> Tensor:
         """Images at which d grows as the square of the step, as 1 - SSIM does, rather than in proportion, as a norm."""
+        if facts(self.metric).scale_free:
+            return torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
         every = torch.arange(len(self.x), device=self.x.device)
         x, (low, high) = self.x.flatten(1), bounds
         unit = direction.abs() * len(direction) ** 0.5 * PROBE * (high - low)

@@ -27,7 +27,11 @@ ModelOption = Annotated[
 WeightsOption = Annotated[Path | None, typer.Option(help="a state dict, .safetensors or .pt (no pickled objects)")]
 DataOption = Annotated[Path, typer.Option(help=".npz with x (uint8, or floats in [0, 1]) and y (class numbers)")]
 MetricOption = Annotated[
-    str, typer.Option(help="l1, l1.5, l2, l8, linf, ..., or module:function for your own distance")
+    str,
+    typer.Option(
+        help="l1, l1.5, l2, l8, linf, ...; lpips, ssim, ciede2000, ... (a wrong name lists them all); or "
+        "module:function for your own distance"
+    ),
 ]
 MethodOption = Annotated[
     str,

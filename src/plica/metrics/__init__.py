@@ -2,6 +2,7 @@
 
 from plica.metrics.base import Metric, Unsupported, distance, gradient
 from plica.metrics.colour import CIEDE2000
+from plica.metrics.facts import Facts, facts
 from plica.metrics.lp import SMOOTHING, Lp, power, total
 from plica.metrics.lpips import LPIPS
 from plica.metrics.mixtures import Largest, Sum
@@ -16,6 +17,7 @@ __all__ = [
     "LPIPS",
     "SMOOTHING",
     "Embedding",
+    "Facts",
     "Largest",
     "Lp",
     "Metric",
@@ -26,6 +28,7 @@ __all__ = [
     "Wasserstein",
     "WeightedLp",
     "distance",
+    "facts",
     "gradient",
     "parse_metric",
     "power",

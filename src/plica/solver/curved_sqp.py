@@ -78,8 +78,8 @@ class CurvedSQP:
     """
 
     bounds: tuple[float, float]
-    pairs: int = 20
-    inner: int = 10
+    pairs: int = 30
+    inner: int = 16
     tau: float = 0.1
     good: float = 0.6
     bad: float = 0.2
