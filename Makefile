@@ -20,7 +20,7 @@ setup: $(READY)
 $(READY): pyproject.toml requirements/constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f"plica needs Python 3.10 or newer, $(PYTHON) is {v[0]}.{v[1]}; try make PYTHON=python3.12")'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { echo "No virtual environment could be made; on Debian: apt install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt -e ".[demo,peers,see,dev]"
+	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt -e ".[demo,peers,see,perceptual,dev]"
 	@touch $@
 
 demo: $(READY)

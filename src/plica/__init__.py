@@ -5,24 +5,39 @@ from typing import TYPE_CHECKING, Any
 
 from plica.ask import Progress, attack, methods
 from plica.attacks.task import Status
-from plica.metrics import Lp, Unsupported
+from plica.metrics import (
+    CIEDE2000,
+    LPIPS,
+    Largest,
+    Lp,
+    Perceptual,
+    Similarity,
+    Unsupported,
+    Wasserstein,
+    WeightedLp,
+)
 from plica.questions import MaxLoss, MinRadius
 from plica.result import Result
 from plica.solver import Variables, minimize
-from plica.weighted import WeightedLp
 
 if TYPE_CHECKING:
     from plica.evaluation import evaluate
 
 __all__ = [
+    "CIEDE2000",
+    "LPIPS",
+    "Largest",
     "Lp",
     "MaxLoss",
     "MinRadius",
+    "Perceptual",
     "Progress",
     "Result",
+    "Similarity",
     "Status",
     "Unsupported",
     "Variables",
+    "Wasserstein",
     "WeightedLp",
     "attack",
     "evaluate",

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from plica.losses import Targets, margin
-from plica.metrics import Metric
+from plica.metrics.base import Metric, values
 from plica.queries import rounding
 from plica.solver.rows import pick, write
 
@@ -32,15 +32,25 @@ class Archive:
         self.margin = x.new_full((len(x),), -torch.inf)
 
     @torch.no_grad()
-    def offer(self, z: Float[Tensor, "r *image"], image: Int[Tensor, " r"], logits: Float[Tensor, "r classes"]) -> None:
-        """Keep what is better than what was there; several rows may belong to one image. z lies in the box."""
+    def offer(
+        self,
+        z: Float[Tensor, "r *image"],
+        image: Int[Tensor, " r"],
+        logits: Float[Tensor, "r classes"],
+        d: Float[Tensor, " r"] | None = None,
+    ) -> None:
+        """Keep what is better than what was there; several rows may belong to one image. z lies in the box.
+
+        d: the distances of z where they are known.
+        """
         m = margin(logits, self.y[image], None if self.targets is None else self.targets[image])
         rows = (m > rounding(logits)).nonzero()[:, 0]
         if not len(rows):
             return
         if len(rows) < len(z):
             z, image, m = pick(z, rows), image[rows], m[rows]
-        d = self.metric(pick(self.x, image), z)
+            d = None if d is None else d[rows]
+        d = values(self.metric, pick(self.x, image), z) if d is None else d
         good = d < self.distance[image] if self.radius is None else (d <= self.radius[image]) & (m > self.margin[image])
         # of several good rows of an image the nearest, of several nearest the first
         d = torch.where(good, d, torch.inf)

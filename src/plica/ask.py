@@ -82,7 +82,7 @@ def attack(
                 batch_size=batch_size, on_progress=on_progress,
             )  # fmt: skip
     radius = checks.arguments(x, y, question, method, gradients, seed, batch_size, bounds, targets)
-    checks.metric(question.metric, x)
+    checks.metric(question.metric, x, bounds)
     x, y = x.detach(), y.detach()
     size = batch_size or fitting(x)
     with _Evaluating(model):
@@ -122,6 +122,7 @@ class _Asked:
             margin=m.double(),
             prediction=logits.argmax(1),
             seconds=torch.zeros_like(m).double(),
+            metric_gradients=torch.zeros_like(first.gradients.to(x.device)),
             status=[Status.MISCLASSIFIED if w else Status.NOT_FINITE for w in wrong.tolist()],
         )
         rows = (finite & ~wrong).nonzero()[:, 0]
@@ -142,6 +143,8 @@ class _Asked:
         result.success[rows] = verdict.sure
         result.stationarity[rows] = found.stationarity.double()
         result.gradients[rows] += task.queries.gradients.to(rows.device)
+        if found.metric_gradients is not None and result.metric_gradients is not None:
+            result.metric_gradients[rows] = found.metric_gradients.to(rows.device)
         result.forwards[rows] += task.queries.forwards.to(rows.device)
         for row, status in zip(rows.tolist(), found.status, strict=True):
             result.status[row] = status

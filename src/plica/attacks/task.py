@@ -79,3 +79,4 @@ class Found:
 
     stationarity: Float[Tensor, " b"]
     status: list[Status]
+    metric_gradients: Int[Tensor, " b"] | None = None

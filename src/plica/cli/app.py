@@ -42,7 +42,11 @@ DataOption = Annotated[
     ),
 ]
 MetricOption = Annotated[
-    str, typer.Option(help="l1, l1.5, l2, l8, linf, ..., or module:function for your own distance")
+    str,
+    typer.Option(
+        help="l1, l1.5, l2, l8, linf, ...; lpips, ssim, ciede2000, ... (a wrong name lists them all); or "
+        "module:function for your own distance"
+    ),
 ]
 MethodOption = Annotated[
     str,
