@@ -8,13 +8,15 @@ from torch import Tensor
 
 from plica.losses import Targets, margin
 from plica.metrics import Metric
+from plica.perturbations.perturbation import Own, Through
 from plica.queries import rounding
 
 
 class Archive:
     """Points that are surely misclassified, one per image: the nearest; or, given radii, one inside them.
 
-    x_adv (b, *image), distance (b,) (inf where there is none), margin (b,).
+    x_adv (b, *image), distance (b,) (inf where there is none), margin (b,); for a perturbation `through` the theta (b, k)
+    that x_adv comes from.
     """
 
     def __init__(
@@ -24,22 +26,30 @@ class Archive:
         y: Int[Tensor, " b"],
         targets: Targets,
         radius: Float[Tensor, " b"] | None,
+        through: Through | None = None,
     ):
         self.metric, self.x, self.y, self.targets, self.radius = metric, x, y, targets, radius
         self.x_adv = x.clone()
+        self.theta = None if through is None else through.start(x)
         self.distance = x.new_full((len(x),), torch.inf)
         self.margin = x.new_full((len(x),), -torch.inf)
 
     @torch.no_grad()
-    def offer(self, z: Float[Tensor, "r *image"], image: Int[Tensor, " r"], logits: Float[Tensor, "r classes"]) -> None:
+    def offer(
+        self,
+        z: Float[Tensor, "r *image"],
+        image: Int[Tensor, " r"],
+        logits: Float[Tensor, "r classes"],
+        theta: Float[Tensor, "r k"] | None = None,
+    ) -> None:
         """Keep what is better than what was there; several rows may belong to one image. z lies in the box."""
         m = margin(logits, self.y[image], None if self.targets is None else self.targets[image])
         rows = (m > rounding(logits)).nonzero()[:, 0]
         if not len(rows):
             return
         if len(rows) < len(z):
-            z, image, m = z[rows], image[rows], m[rows]
-        d = self.metric(self.x[image], z)
+            z, image, m, theta = z[rows], image[rows], m[rows], None if theta is None else theta[rows]
+        d = self.metric(self.x[image], theta if isinstance(self.metric, Own) else z)
         good = d < self.distance[image] if self.radius is None else (d <= self.radius[image]) & (m > self.margin[image])
         # of several good rows of an image the nearest, of several nearest the first
         d = torch.where(good, d, torch.inf)
@@ -49,3 +59,5 @@ class Archive:
         at = (first < len(d)).nonzero()[:, 0]
         row = first[at]
         self.x_adv[at], self.distance[at], self.margin[at] = z[row], d[row], m[row]
+        if self.theta is not None and theta is not None:
+            self.theta[at] = theta[row]

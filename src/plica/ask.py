@@ -12,10 +12,11 @@ from torch import Tensor
 
 from plica import checks
 from plica.archive import Archive
-from plica.attacks import ATTACKS
+from plica.attacks import ATTACKS, treats_perturbations
 from plica.attacks.task import Found, Status, Task
 from plica.judge import Judge, Verdict, in_float64
 from plica.losses import Targets, margin
+from plica.perturbations.perturbation import Own, between, check, moved
 from plica.queries import Queries, rounding
 from plica.questions import Question
 from plica.result import Result
@@ -71,7 +72,11 @@ def attack(
     cannot treat the metric. Images at which the model is not finite end with a status, and the others still arrive.
     """
     radius = checks.arguments(x, y, question, method, gradients, seed, batch_size, bounds, targets)
-    checks.metric(question.metric, x)
+    if question.through is not None:
+        check(question.through, x)
+        treats_perturbations(method)
+    if not isinstance(question.metric, Own):
+        checks.metric(question.metric, x)
     x, y = x.detach(), y.detach()
     size = batch_size or max(16, min(256, FLOATS // (VECTORS * max(1, x[0].numel()))))
     with _Evaluating(model):
@@ -107,6 +112,7 @@ class _Asked:
             prediction=logits.argmax(1),
             seconds=torch.zeros_like(m).double(),
             status=[Status.MISCLASSIFIED if w else Status.NOT_FINITE for w in wrong.tolist()],
+            theta=None if self.question.through is None else self.question.through.start(x),
         )
         rows = (finite & ~wrong).nonzero()[:, 0]
         if len(rows):
@@ -119,8 +125,10 @@ class _Asked:
         """Attack the given images and write what the judge finds into `result`."""
         task = self._task(rows, logits)
         found = method(task)
-        x_adv, verdict = self._judged(task)
+        x_adv, theta, verdict = self._judged(task)
         result.x_adv[rows] = torch.where(verdict.sure.view(-1, *[1] * (task.x.ndim - 1)), x_adv, task.x)
+        if result.theta is not None and theta is not None:
+            result.theta[rows] = torch.where(verdict.sure[:, None], theta, result.theta[rows])
         for name in ("margin", "distance", "violation", "prediction"):
             getattr(result, name)[rows] = getattr(verdict, name)
         result.success[rows] = verdict.sure
@@ -130,8 +138,9 @@ class _Asked:
         for row, status in zip(rows.tolist(), found.status, strict=True):
             result.status[row] = status
 
-    def _judged(self, task: Task) -> tuple[Tensor, Verdict]:
-        """The best points as the judge sees them; one that float64 undoes is stretched a little and judged again."""
+    def _judged(self, task: Task) -> tuple[Tensor, Tensor | None, Verdict]:
+        """The best points (and their theta) as the judge sees them; one that float64 undoes is stretched a little and
+        judged again. Of a perturbation theta alone is believed: the images are made of it anew."""
         left = self.gradients // 5 - 1 - int(task.queries.forwards.max())  # after the clean look
         every = torch.arange(len(task.x), device=task.x.device)
         fine = in_float64(self.model, task.x) if left >= 3 else None
@@ -148,20 +157,24 @@ class _Asked:
             bounds=self.bounds,
             image=every,
         )
-        x_adv = task.archive.x_adv.clone()
-        verdict = judge(x_adv)
+        through, theta = self.question.through, task.archive.theta
+        x_adv = task.archive.x_adv.clone() if through is None else moved(through, task.x, theta, self.bounds)
+        verdict = judge(x_adv, theta)
         again = (~verdict.sure & task.archive.distance.isfinite()).nonzero()[:, 0]
         if len(again) and left >= 5:
-            x_adv[again] = torch.lerp(task.x[again], x_adv[again], STRETCH).clamp(*self.bounds)
-            put(verdict, again, take(judge, again)(x_adv[again]))
-        return x_adv, verdict
+            end = x_adv if theta is None else theta
+            point, x_adv[again] = between(through, task.x[again], end[again], STRETCH, self.bounds)
+            if theta is not None:
+                theta[again] = point
+            put(verdict, again, take(judge, again)(x_adv[again], point))
+        return x_adv, theta, verdict
 
     def _task(self, rows: Tensor, logits: Tensor) -> Task:
         x, y = self.x[rows], self.y[rows]
         targets = None if self.targets is None else self.targets[rows]
         radius = None if self.radius is None else self.radius[rows]
         queries = Queries(self.model, len(rows), self.size)
-        archive = Archive(self.question.metric, x, y, targets, radius)
+        archive = Archive(self.question.metric, x, y, targets, radius, self.question.through)
         return Task(
             queries=queries,
             archive=archive,

@@ -3,15 +3,27 @@
 from collections.abc import Callable
 
 from plica.attacks.geometry import has_prox
+from plica.attacks.grid import grid
 from plica.attacks.peers import PEERS
 from plica.attacks.pwcf import pwcf
 from plica.attacks.radius import radius
 from plica.attacks.task import Found, Task
+from plica.metrics import Unsupported
 
 
 def auto(task: Task) -> Found:
-    """The best that the metric allows: `radius` where it has a prox, else `pwcf`."""
-    return radius(task) if has_prox(task.question.metric) else pwcf(task)
+    """The best that the question allows: `radius` where the metric has a prox, else `pwcf`."""
+    question = task.question
+    return radius(task) if question.through is None and has_prox(question.metric) else pwcf(task)
 
 
-ATTACKS: dict[str, Callable[[Task], Found]] = {"auto": auto, "pwcf": pwcf, "radius": radius, **PEERS}
+ATTACKS: dict[str, Callable[[Task], Found]] = {"auto": auto, "pwcf": pwcf, "radius": radius, "grid": grid, **PEERS}
+MOVING = ("auto", "pwcf", "grid")  # those that answer perturbations other than x' = x + delta
+
+
+def treats_perturbations(method: str) -> None:
+    """Raises Unsupported unless the method treats perturbations x' = T(x, theta)."""
+    if method not in MOVING:
+        raise Unsupported(
+            f"{method} adds a perturbation to the image and knows no other; with through=... use {' or '.join(MOVING)}."
+        )

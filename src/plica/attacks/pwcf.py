@@ -18,6 +18,7 @@ from torch import Tensor
 
 from plica.attacks.classes import Aims, nearest, shortest
 from plica.attacks.landing import land
+from plica.attacks.moving import begin
 from plica.attacks.task import Found, Status, Task
 from plica.folding import Plain, Posing, Sine, pose
 from plica.losses import LOSSES, margin, spread
@@ -61,22 +62,30 @@ def _solve(task: Task, images: Int[Tensor, " i"]) -> Found:
     tried = max(1, task.gradients // TRIED)
     rows = min(NEAR + len(FAR), max(1, (task.gradients - tried) // ROW))
     near = nearest(task, images, tried, min(NEAR, rows))
-    aims, reach = _with_far(near, _reach(task, near), len(images), rows, task.direction)
+    if task.question.through is not None:
+        aims, posing, start, unit = begin(task, near, len(images), rows)
+    else:
+        aims, posing, start, unit = _begin(task, near, len(images), rows)
+    if isinstance(task.question, MaxLoss) and task.question.loss == "dlr":
+        unit = unit * spread(task.logits[aims.image], task.targets is not None)
+    left = task.gradients - int(task.queries.gradients[images.cpu()].max())
+    if left < len(start) // len(images):
+        return Found(torch.full_like(near.margin[: len(images)], torch.nan), [Status.BUDGET] * len(images))
+    solver = replace(SOLVER, max_evaluations=min(LONGEST, left // (len(start) // len(images))))
+    problem = Posed(task, posing, aims, unit)
+    solution = solver.solve(problem, start, task.batch_size, partial(_tell, task, aims.image, int(images[-1]) + 1))
+    return _found(solution, len(images))
+
+
+def _begin(task: Task, near: Aims, images: int, rows: int) -> tuple[Aims, Posing, Tensor, Tensor]:
+    """`rows` rows for each image: what they aim at, the posing, the starts, and the unit of margins."""
+    aims, reach = _with_far(near, _reach(task, near), images, rows, task.direction)
     x = task.x.flatten(1)[aims.image]
     radius = None if task.radius is None else INSIDE * task.radius[aims.image].to(x.dtype)
     posing = pose(task.question.metric, tuple(task.x.shape[1:]), task.bounds, reach, radius)
     start = posing.start(x, (x + reach + NOISE * task.noise()).clamp(*task.bounds))
     stiff = 1 if isinstance(posing, Plain) else STIFF
-    unit = stiff / torch.linalg.vector_norm(posing.pull(start, aims.grad), dim=1).clamp(min=1e-12)
-    if isinstance(task.question, MaxLoss) and task.question.loss == "dlr":
-        unit = unit * spread(task.logits[aims.image], task.targets is not None)
-    left = task.gradients - int(task.queries.gradients[images.cpu()].max())
-    if left < len(x) // len(images):
-        return Found(torch.full_like(near.margin[: len(images)], torch.nan), [Status.BUDGET] * len(images))
-    solver = replace(SOLVER, max_evaluations=min(LONGEST, left // (len(x) // len(images))))
-    problem = Posed(task, posing, aims, unit)
-    solution = solver.solve(problem, start, task.batch_size, partial(_tell, task, aims.image, int(images[-1]) + 1))
-    return _found(solution, len(images))
+    return aims, posing, start, stiff / torch.linalg.vector_norm(posing.pull(start, aims.grad), dim=1).clamp(min=1e-12)
 
 
 def _tell(task: Task, image: Int[Tensor, " r"], begun: int, rows: Int[Tensor, " s"]) -> None:
@@ -157,7 +166,7 @@ class Posed:
         flat = free.clamp(*task.bounds)
         z = flat.view(-1, *task.x.shape[1:])
         loss, logits, grad = task.queries.gradient(z, image, partial(self._loss, rows=rows))
-        task.archive.offer(z, image, logits)
+        task.archive.offer(z, image, logits, None if task.archive.theta is None else u)
         pull = posing.pull(u, grad.flatten(1).masked_fill_(free != flat, 0))
         unit = self.unit[rows]
         grads = u.new_empty(len(u), 1 + self.constraints, u.shape[1])
