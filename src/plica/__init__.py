@@ -2,19 +2,20 @@
 
 from plica.ask import Progress, attack, methods
 from plica.attacks.task import Status
-from plica.metrics import Lp, Unsupported
+from plica.metrics import LPIPS, Lp, Perceptual, Unsupported, WeightedLp
 from plica.perturbations import Flow, HueSaturation, Perturbation, Recolor, RotateTranslate
 from plica.questions import MaxLoss, MinRadius
 from plica.result import Result
 from plica.solver import Variables, minimize
-from plica.weighted import WeightedLp
 
 __all__ = [
+    "LPIPS",
     "Flow",
     "HueSaturation",
     "Lp",
     "MaxLoss",
     "MinRadius",
+    "Perceptual",
     "Perturbation",
     "Progress",
     "Recolor",

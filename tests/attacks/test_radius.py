@@ -10,8 +10,8 @@ from plica import Lp, MaxLoss, MinRadius, Unsupported
 from plica.archive import Archive
 from plica.attacks.radius import radius
 from plica.attacks.task import Found, Status, Task
+from plica.metrics import WeightedLp
 from plica.queries import Queries
-from plica.weighted import WeightedLp
 
 P = (1, 1.5, 2, 4, 8, math.inf)
 

@@ -9,10 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plica.metrics import Lp, Metric, Unsupported
+from plica.metrics import Lp, Metric, Unsupported, WeightedLp
 from plica.solver.prox import LpProx, Work, clip
 from plica.solver.proximal_sqp import ProximalSQP
-from plica.weighted import WeightedLp
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,9 @@ def check(through: Through, x: Float[Tensor, "b *image"]) -> None:
             f"The perturbation {name} raised {type(error).__name__} for images of shape {tuple(part.shape)}: {error}"
         ) from error
     if theta.ndim != 2 or len(theta) != len(part):
-        raise ValueError(f"{name}.start(x) must have shape ({len(part)}, k), one theta a row, got {tuple(theta.shape)}.")
+        raise ValueError(
+            f"{name}.start(x) must have shape ({len(part)}, k), one theta a row, got {tuple(theta.shape)}."
+        )
     if image.shape != part.shape or image.dtype != part.dtype:
         raise ValueError(f"{name}(x, theta) must return images like x, {part.dtype} of shape {tuple(part.shape)}, "
                          f"got {image.dtype} of shape {tuple(image.shape)}.")  # fmt: skip

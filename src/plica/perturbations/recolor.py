@@ -42,7 +42,10 @@ class Recolor:
         low, high = self.bounds
         place = 2 * (x - low) / (high - low) - 1
         if x.shape[1] == 1:  # a curve: one row of nodes
-            table, spot = theta.view(-1, 1, 1, self.nodes), torch.stack([place[:, 0], torch.zeros_like(place[:, 0])], -1)
+            table, spot = (
+                theta.view(-1, 1, 1, self.nodes),
+                torch.stack([place[:, 0], torch.zeros_like(place[:, 0])], -1),
+            )
             return x + grid_sample(table, spot, padding_mode="border", align_corners=True)
         # grid_sample names the axes of a volume backwards
         table, spot = self._table(x, theta), place.flip(1).permute(0, 2, 3, 1)[:, None]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plica.metrics import Lp
+from plica.metrics.lp import Lp
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,26 +1,15 @@
-"""Distances between images: l_p norms, and any callable d(x, x_adv) -> (b,) that is differentiable almost everywhere.
-
-A metric that knows its gradient offers `gradient(x, x_adv) -> (value, gradient)`; for the others autograd finds it.
-"""
+"""l_p norms for every p > 0, exact at every size and the same to the last bit for any number of rows."""
 
 from __future__ import annotations
 
-import importlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Metric = Callable[[Tensor, Tensor], Tensor]
 SMOOTHING = 1e-3  # of the gradient of l_p for p < 1, in pixel units: |delta| becomes sqrt(delta^2 + SMOOTHING^2)
-
-
-class Unsupported(ValueError):  # noqa: N818 - the public name, as it reads in `except plica.Unsupported`
-    """The method cannot treat the metric or the question; the message says which can."""
 
 
 @dataclass(frozen=True)
@@ -93,46 +82,3 @@ def total(t: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
     """The sum of each row, the same to the last bit however many rows there are (a single row may be summed in
     another order)."""
     return t.sum(1) if len(t) > 1 else t.repeat(2, 1).sum(1)[:1]
-
-
-def gradient(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *image"]):
-    """metric(x, x_adv) and its gradient with respect to x_adv.  (b,), (b, *image)"""
-    if isinstance(metric, Lp):
-        value, grad = metric.gradient(x.flatten(1), x_adv.flatten(1))
-        return value, grad.view_as(x_adv)
-    with torch.enable_grad():
-        z = x_adv.detach().requires_grad_(True)
-        value = metric(x, z)
-        (grad,) = torch.autograd.grad(value.sum(), z)
-    return value.detach(), grad
-
-
-@torch.no_grad()
-def distance(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
-    """metric(x, x_adv) in float64; in the precision of x where the metric itself cannot be had in float64."""
-    try:
-        return metric(x.double(), x_adv.double()).double()
-    except RuntimeError:  # a metric with float32 weights inside
-        return metric(x, x_adv).double()
-
-
-def parse_metric(text: str) -> Metric:
-    """The metric a string names: l1, l1.5, l2, l8, linf, or module:function (any callable d(x, x_adv) -> (b,))."""
-    known = "write l1, l2, l1.5, linf (any l followed by p > 0) or module:function"
-    if ":" in text:
-        module, _, name = text.partition(":")
-        if not module or not name or module.startswith("."):
-            raise ValueError(f"The metric {text!r} names no function of a module; {known}.")
-        try:
-            found = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"The metric {text!r} cannot be imported ({error}); {known}.") from None
-        if not callable(found):
-            raise ValueError(
-                f"The metric {text!r} is a {type(found).__name__}, not a function d(x, x_adv) -> (b,); {known}."
-            )
-        return cast(Metric, found)
-    try:
-        return Lp(text.removeprefix("l") if text.startswith("l") else "none")
-    except ValueError:
-        raise ValueError(f"There is no metric {text!r}; {known}.") from None

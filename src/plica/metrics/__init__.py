@@ -1,0 +1,24 @@
+"""Distances between images: l_p norms, plain and weighted, distances between features, and any callable of a user's."""
+
+from plica.metrics.base import Metric, Unsupported, distance, gradient
+from plica.metrics.lp import SMOOTHING, Lp, power, total
+from plica.metrics.lpips import LPIPS
+from plica.metrics.parse import parse_metric
+from plica.metrics.perceptual import Embedding, Perceptual
+from plica.metrics.weighted import WeightedLp
+
+__all__ = [
+    "LPIPS",
+    "SMOOTHING",
+    "Embedding",
+    "Lp",
+    "Metric",
+    "Perceptual",
+    "Unsupported",
+    "WeightedLp",
+    "distance",
+    "gradient",
+    "parse_metric",
+    "power",
+    "total",
+]

@@ -1,0 +1,34 @@
+"""Metrics by name, as on the command line and in configuration."""
+
+from __future__ import annotations
+
+import importlib
+from typing import cast
+
+from plica.metrics.base import Metric
+from plica.metrics.lp import Lp
+from plica.metrics.lpips import LPIPS
+
+
+def parse_metric(text: str) -> Metric:
+    """The metric a string names: l1, l1.5, l2, linf, lpips, or module:function (any callable d(x, x_adv) -> (b,))."""
+    known = "write l1, l2, l1.5, linf (any l followed by p > 0), lpips, or module:function"
+    if text == "lpips":
+        return LPIPS()
+    if ":" in text:
+        module, _, name = text.partition(":")
+        if not module or not name or module.startswith("."):
+            raise ValueError(f"The metric {text!r} names no function of a module; {known}.")
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"The metric {text!r} cannot be imported ({error}); {known}.") from None
+        if not callable(found):
+            raise ValueError(
+                f"The metric {text!r} is a {type(found).__name__}, not a function d(x, x_adv) -> (b,); {known}."
+            )
+        return cast(Metric, found)
+    try:
+        return Lp(text.removeprefix("l") if text.startswith("l") else "none")
+    except ValueError:
+        raise ValueError(f"There is no metric {text!r}; {known}.") from None
