@@ -15,8 +15,8 @@ from plica.queries import rounding
 class Archive:
     """Points that are surely misclassified, one per image: the nearest; or, given radii, one inside them.
 
-    x_adv (b, *image), distance (b,) (inf where there is none), margin (b,); for a perturbation `through` the theta (b, k)
-    that x_adv comes from.
+    x_adv (b, *image), distance (b,) (inf where there is none), margin (b,); with a perturbation `through` also theta
+    (b, k), which x_adv comes from.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Archive:
             return
         if len(rows) < len(z):
             z, image, m, theta = z[rows], image[rows], m[rows], None if theta is None else theta[rows]
-        d = self.metric(self.x[image], theta if isinstance(self.metric, Own) else z)
+        d = self.metric(self.x[image], theta if theta is not None and isinstance(self.metric, Own) else z)
         good = d < self.distance[image] if self.radius is None else (d <= self.radius[image]) & (m > self.margin[image])
         # of several good rows of an image the nearest, of several nearest the first
         d = torch.where(good, d, torch.inf)

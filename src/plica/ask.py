@@ -158,13 +158,13 @@ class _Asked:
             image=every,
         )
         through, theta = self.question.through, task.archive.theta
-        x_adv = task.archive.x_adv.clone() if through is None else moved(through, task.x, theta, self.bounds)
+        x_adv = task.archive.x_adv.clone() if theta is None else moved(through, task.x, theta, self.bounds)
         verdict = judge(x_adv, theta)
         again = (~verdict.sure & task.archive.distance.isfinite()).nonzero()[:, 0]
         if len(again) and left >= 5:
             end = x_adv if theta is None else theta
             point, x_adv[again] = between(through, task.x[again], end[again], STRETCH, self.bounds)
-            if theta is not None:
+            if theta is not None and point is not None:
                 theta[again] = point
             put(verdict, again, take(judge, again)(x_adv[again], point))
         return x_adv, theta, verdict

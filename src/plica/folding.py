@@ -13,7 +13,7 @@ The box is not a constraint: the model sees x' clamped into it (section 3.1.1).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from plica import metrics
 from plica.metrics import Lp, Metric, power
-from plica.solver.rows import dot
+from plica.solver.rows import WHOLE, dot
 
 Term = tuple[Tensor, Tensor]  # value (r,), gradient with respect to the unknowns (r, k)
 
@@ -57,7 +57,7 @@ class Posing(Protocol):
 class Plain:
     """Unknowns are the pixels of x'; any metric."""
 
-    metric: Metric
+    metric: Metric = field(metadata=WHOLE)
     shape: tuple[int, ...]
 
     def start(self, x: Tensor, z: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +18,7 @@ from plica.losses import Targets, margin
 from plica.metrics import Metric, distance
 from plica.perturbations.perturbation import Own
 from plica.queries import Queries, rounding
+from plica.solver.rows import WHOLE
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Judge:
 
     queries: Queries
     fine: Callable[[Tensor], Tensor] | None
-    metric: Metric
+    metric: Metric = field(metadata=WHOLE)
     x: Float[Tensor, "b *image"]
     y: Int[Tensor, " b"]
     targets: Targets

@@ -23,7 +23,7 @@ class MinRadius:
     """
 
     metric: Any
-    through: Through | None = None
+    through: Any = None
 
     def __post_init__(self):
         object.__setattr__(self, "metric", _checked(self.metric, self.through))
@@ -40,7 +40,7 @@ class MaxLoss:
     metric: Any
     radius: float | Float[Tensor, " b"]
     loss: str = "margin"
-    through: Through | None = None
+    through: Any = None
 
     def __post_init__(self):
         object.__setattr__(self, "metric", _checked(self.metric, self.through))

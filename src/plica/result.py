@@ -25,8 +25,8 @@ class Result:
         not count.
     margin: max_{i != y} f_i - f_y at x_adv; prediction: the class of x_adv. seconds: share of the wall time, by
         gradients spent.
-    theta: for a perturbation x_adv = T(x, theta), clamped into the bounds; where nothing was found its start, T(x, theta) = x.
-        None for x' = x + delta.
+    theta: with a perturbation, x_adv = T(x, theta) clamped into the bounds; its start where nothing was found. None for
+        x' = x + delta.
     """
 
     x_adv: Float[Tensor, "b *image"]

@@ -21,8 +21,8 @@ def grid(task: Task) -> Found:
     through = task.question.through
     if through is None or not hasattr(through, "grid"):
         raise Unsupported(
-            "grid tries all values of a few unknowns, such as those of plica.RotateTranslate() or plica.HueSaturation();"
-            f' {"a perturbation of the pixels" if through is None else type(through).__name__} has none. Use "auto".'
+            "grid tries all values of a few unknowns, those of plica.RotateTranslate() or plica.HueSaturation();"
+            f' {"x + delta" if through is None else type(through).__name__} has none. Use "auto".'
         )
     nodes = through.grid(max(1, RUNS * task.gradients - LANDINGS))  # type: ignore[attr-defined]
     every = torch.arange(len(task.x), device=task.x.device)

@@ -1,5 +1,5 @@
-"""Towards the image along the ray through the best point (or its theta), as close to the boundary as can be had, with forward runs
-only."""
+"""Towards the image along the ray through the best point (or its theta), as close to the boundary as can be had, with
+forward runs only."""
 
 from __future__ import annotations
 

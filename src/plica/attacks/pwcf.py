@@ -71,7 +71,8 @@ def _solve(task: Task, images: Int[Tensor, " i"]) -> Found:
     left = task.gradients - int(task.queries.gradients[images.cpu()].max())
     if left < len(start) // len(images):
         return Found(torch.full_like(near.margin[: len(images)], torch.nan), [Status.BUDGET] * len(images))
-    solver = replace(SOLVER, max_evaluations=min(LONGEST, left // (len(start) // len(images))))
+    memory = None if start.shape[1] < task.x[0].numel() else SOLVER.memory  # few unknowns: dense
+    solver = replace(SOLVER, memory=memory, max_evaluations=min(LONGEST, left // (len(start) // len(images))))
     problem = Posed(task, posing, aims, unit)
     solution = solver.solve(problem, start, task.batch_size, partial(_tell, task, aims.image, int(images[-1]) + 1))
     return _found(solution, len(images))

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from plica.metrics import Lp, Metric
 
+L2 = Lp(2)
+
 
 @runtime_checkable
 class Through(Protocol):
@@ -61,17 +63,22 @@ class Perturbation:
     """
 
     move: Callable[[Tensor, Tensor], Tensor]
-    origin: Float[Tensor, " k"]
-    metric: Metric = Lp(2)
+    origin: Tensor
+    metric: Metric = L2
     unit: float = 1.0
+
+    def __post_init__(self):
+        if not isinstance(self.origin, Tensor) or self.origin.ndim != 1 or not self.origin.is_floating_point():
+            seen = tuple(self.origin.shape) if isinstance(self.origin, Tensor) else type(self.origin).__name__
+            raise ValueError(f"Perturbation(origin=...) is one theta, a float tensor of shape (k,), got {seen}.")
 
     def start(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b k"]:
         return self.origin.to(x).expand(len(x), -1).clone()
 
-    def __call__(self, x: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"]) -> Float[Tensor, "b *image"]:
+    def __call__(self, x: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"]) -> Tensor:
         return self.move(x, theta)
 
-    def distance(self, x: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"]) -> Float[Tensor, " b"]:
+    def distance(self, x: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"]) -> Tensor:
         return self.metric(self.start(x), theta)
 
 

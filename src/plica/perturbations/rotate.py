@@ -50,7 +50,7 @@ class RotateTranslate:
 
 
 def grid(counts: tuple[int, ...]) -> Float[Tensor, "g k"]:
-    """So many values along each axis, evenly from -1 to 1 (0 where there is one), nearest to the middle first."""
-    axes = [torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1) for n in counts]
+    """The centres of so many equal cells of [-1, 1] along each axis, nearest to the middle first."""
+    axes = [(2 * torch.arange(n) + 1 - n) / n for n in counts]
     nodes = torch.cartesian_prod(*axes).view(-1, len(counts))
     return nodes[nodes.abs().amax(1).argsort(stable=True)]

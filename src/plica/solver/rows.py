@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 R = TypeVar("R")
+WHOLE = {"whole": True}  # metadata of a field that has no rows, though it may be a record with tensors of its own
 
 
 def take(record: R, rows: Tensor) -> R:
@@ -20,7 +21,8 @@ def take(record: R, rows: Tensor) -> R:
             return value[rows] if rows.dtype == torch.bool else value.index_select(0, rows)
         return take(value, rows) if is_dataclass(value) else value
 
-    return replace(record, **{f.name: pick(getattr(record, f.name)) for f in fields(record)})  # type: ignore[type-var]
+    own = [f.name for f in fields(record) if not f.metadata.get("whole")]  # type: ignore[arg-type]
+    return replace(record, **{name: pick(getattr(record, name)) for name in own})  # type: ignore[type-var]
 
 
 def put(record: R, rows: Tensor | slice, part: R) -> None:
