@@ -10,6 +10,7 @@ from plica.losses import Targets, margin
 from plica.metrics import Metric
 from plica.perturbations.perturbation import Own, Through
 from plica.queries import rounding
+from plica.solver.rows import pick, write
 
 
 class Archive:
@@ -48,8 +49,8 @@ class Archive:
         if not len(rows):
             return
         if len(rows) < len(z):
-            z, image, m, theta = z[rows], image[rows], m[rows], None if theta is None else theta[rows]
-        d = self.metric(self.x[image], theta if theta is not None and isinstance(self.metric, Own) else z)
+            z, image, m, theta = pick(z, rows), image[rows], m[rows], None if theta is None else pick(theta, rows)
+        d = self.metric(pick(self.x, image), theta if theta is not None and isinstance(self.metric, Own) else z)
         good = d < self.distance[image] if self.radius is None else (d <= self.radius[image]) & (m > self.margin[image])
         # of several good rows of an image the nearest, of several nearest the first
         d = torch.where(good, d, torch.inf)
@@ -58,6 +59,7 @@ class Archive:
         first = image.new_full((len(self.x),), len(d)).scatter_reduce(0, image, place, "amin")
         at = (first < len(d)).nonzero()[:, 0]
         row = first[at]
-        self.x_adv[at], self.distance[at], self.margin[at] = z[row], d[row], m[row]
+        write(self.x_adv, at, pick(z, row))
+        self.distance[at], self.margin[at] = d[row], m[row]
         if self.theta is not None and theta is not None:
-            self.theta[at] = theta[row]
+            write(self.theta, at, pick(theta, row))

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from plica import metrics
 from plica.metrics import Lp, Metric, power
-from plica.solver.rows import WHOLE, dot
+from plica.solver.rows import WHOLE, aligned, dot
 
 Term = tuple[Tensor, Tensor]  # value (r,), gradient with respect to the unknowns (r, k)
 
@@ -131,29 +131,34 @@ class Sine:
         delta = z - x
         top = delta.abs().amax(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
         a = (self.turn * delta / top).asin() * self.sigma[:, None]
-        return a if self.radius is not None else torch.cat([a, top / self.turn * x.shape[1] ** 0.5], 1)
-
-    def _split(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """The angles a / sigma (r, n) and t (r, 1)."""
         if self.radius is not None:
-            return u / self.sigma[:, None], self.radius[:, None]
-        return u[:, :-1] / self.sigma[:, None], u[:, -1:] / (u.shape[1] - 1) ** 0.5
+            return a
+        return aligned(torch.cat([a, top / self.turn * x.shape[1] ** 0.5], 1))
+
+    def _split(self, u: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """The angles a / sigma (r, n) and t (r, 1)."""
+        t = self.radius[:, None] if self.radius is not None else u[:, n, None] / n**0.5
+        return u[:, :n] / self.sigma[:, None], t
 
     def image(self, u: Tensor, x: Tensor) -> Tensor:
-        angle, t = self._split(u)
-        return x + t * angle.sin()
+        angle, t = self._split(u, x.shape[1])
+        return torch.addcmul(x, t, angle.sin_())
 
     def pull(self, u: Tensor, grad: Tensor) -> Tensor:
-        angle, t = self._split(u)
-        of_a = grad * angle.cos() * (t / self.sigma[:, None])
+        n = grad.shape[1]
+        angle, t = self._split(u, n)
+        of_t = dot(grad, angle.sin())
+        of_a = angle.cos_().mul_(grad).mul_(t / self.sigma[:, None])
         if self.radius is not None:
             return of_a
-        return torch.cat([of_a, dot(grad, angle.sin())[:, None] / (u.shape[1] - 1) ** 0.5], 1)
+        pulled = torch.zeros_like(u)
+        pulled[:, :n], pulled[:, n] = of_a, of_t / n**0.5
+        return pulled
 
     def size(self, u: Tensor, x: Tensor) -> Term:
-        grad = torch.zeros_like(u)
-        grad[:, -1] = u[:, -1].sign()
-        return u[:, -1].abs(), grad
+        t, grad = u[:, x.shape[1]], torch.zeros_like(u)
+        grad[:, x.shape[1]] = t.sign()
+        return t.abs(), grad
 
     def excess(self, u: Tensor, x: Tensor, radius: Tensor) -> None:
         return None

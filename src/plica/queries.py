@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 PAD = 16
-FASTEST = 128  # rows of a call on a CPU: more no longer fit its cache
+FASTEST = 256  # rows of a call on a CPU: more bring nothing, and may no longer fit its cache
 ROUNDINGS = 64  # a margin below so many units of rounding of the largest logit is not trusted
 
 

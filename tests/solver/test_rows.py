@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from plica.solver.rows import bmm, dot, join, put, take
+from plica.solver.rows import ALIGN, aligned, bmm, dot, join, put, refill, take, write
 
 
 @dataclass(frozen=True)
@@ -66,34 +66,62 @@ def test_join():
     assert both.count == 3
 
 
-# as the solver multiplies: one or a few columns, tall or small, either factor transposed
-SHAPES = [(1, 1), (1, 3), (2, 2), (3, 1), (6, 1), (6, 3), (10, 4)]
+@pytest.mark.parametrize("fresh", [0, 1, 3])
+def test_refill_keeps_the_rows_that_are_not_done(fresh):
+    """Whatever their order: fresh rows stand where others were done, and the rest close the gaps."""
+    done = torch.tensor([True, False, False, True, True])
+    new = Outer(torch.arange(100.0, 100 + 2 * fresh).view(fresh, 2), Inner(1000 + 10 * torch.arange(fresh)))
+    live = refill(outer(), done, new if fresh else None, fresh)
+    assert sorted(live.inner.y.tolist()) == [10, 20, *new.inner.y.tolist()]
+    for x, y in zip(live.x.tolist(), live.inner.y.tolist(), strict=True):
+        assert x[0] == (y / 5 if y < 1000 else 100 + (y - 1000) / 5)
 
 
-@pytest.mark.parametrize("n", [5, 48, 192, 3072])
+@pytest.mark.parametrize("n", [1, 3, 4, 16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.long])
+def test_write(n, dtype):
+    t, expected = torch.zeros(5, 2, n, dtype=dtype), torch.zeros(5, 2, n, dtype=dtype)
+    rows, values = torch.tensor([4, 1]), torch.arange(4 * n).view(2, 2, n).to(dtype)
+    write(t, rows, values)
+    expected[rows] = values
+    assert torch.equal(t, expected)
+
+
+def test_write_keeps_nan():
+    t = torch.zeros(2, 4)
+    write(t, torch.tensor([1]), torch.full((1, 4), torch.nan))
+    assert t.isnan().sum(1).tolist() == [0, 4]
+
+
+@pytest.mark.parametrize("n", [5, 16, 75])
+def test_aligned(n):
+    t = torch.randn(3, 2, n)
+    wide = aligned(t)
+    assert wide.shape[-1] % ALIGN == 0
+    assert torch.equal(wide[..., :n], t)
+    assert not wide[..., n:].any()
+
+
+# as the solver multiplies: few weights by tall vectors, and tall vectors by tall vectors, of aligned length
+COMPANY = ([7], [0, 39], [5, 4, 3], [1, 2, 3, 4, 6], range(8), range(17), range(33))
+
+
+@pytest.mark.parametrize("n", [16, 48, 192, 3072, 3088])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_products_do_not_see_how_many_rows_there_are(n, dtype):
+@pytest.mark.parametrize(("k", "p"), [(1, 1), (1, 2), (1, 3), (1, 8), (1, 20), (2, 2), (2, 8), (3, 8), (4, 20)])
+def test_products_do_not_see_how_many_rows_there_are(n, dtype, k, p):
     generator = torch.Generator().manual_seed(0)
-    for p, k in SHAPES:
-        a = torch.randn(40, p, n, generator=generator, dtype=dtype)
-        b = torch.randn(40, n, k, generator=generator, dtype=dtype)
-        together = bmm(a, b)
-        torch.testing.assert_close(together, torch.einsum("rpn,rnk->rpk", a, b), rtol=1e-4, atol=1e-3)
-        for rows in ([7], [0, 39], [5, 4, 3], list(range(17)), list(range(33))):
-            assert torch.equal(bmm(a[rows], b[rows]), together[rows]), (p, k, rows)
 
+    def draw(*shape):
+        return torch.randn(40, *shape, generator=generator, dtype=dtype)
 
-@pytest.mark.parametrize("n", [5, 48, 192, 3072])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_transposed_factors_do_not_see_how_many_rows_there_are(n, dtype):
-    """A transposed factor takes another kernel, and must keep its layout when a single row gets company."""
-    generator = torch.Generator().manual_seed(0)
-    for p, k in SHAPES:
-        a = torch.randn(40, p, n, generator=generator, dtype=dtype)
-        b = torch.randn(40, k, n, generator=generator, dtype=dtype)
-        together = bmm(a, b.transpose(1, 2))
-        for rows in ([7], [0, 39], [5, 4, 3], list(range(17)), list(range(33))):
-            assert torch.equal(bmm(a[rows], b[rows].transpose(1, 2)), together[rows]), (p, k, rows)
+    w, kept, V = draw(k, p), draw(p, n), draw(k, n)
+    mixed, products = bmm(w, kept), bmm(V, kept.transpose(1, 2))
+    torch.testing.assert_close(mixed, torch.einsum("rkp,rpn->rkn", w, kept), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(products, torch.einsum("rkn,rpn->rkp", V, kept), rtol=1e-4, atol=1e-3)
+    for rows in map(list, COMPANY):
+        assert torch.equal(bmm(w[rows], kept[rows]), mixed[rows]), rows
+        assert torch.equal(bmm(V[rows], kept[rows].transpose(1, 2)), products[rows]), rows
 
 
 @pytest.mark.parametrize("n", [1, 5, 48, 1000, 3072])

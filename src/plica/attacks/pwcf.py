@@ -24,7 +24,7 @@ from plica.folding import Plain, Posing, Sine, pose
 from plica.losses import LOSSES, margin, spread
 from plica.questions import MaxLoss
 from plica.solver import BFGSSQP, Evaluation, Solution, Stop
-from plica.solver.rows import take
+from plica.solver.rows import pick, take
 from plica.solver.stationarity import Stationarity
 
 ROW = 30  # gradients that a row needs before a second row is worth having
@@ -162,13 +162,13 @@ class Posed:
     def __call__(self, u: Tensor, rows: Tensor) -> Evaluation:
         """Values and gradients at the unknowns u; the point is offered to the archive."""
         task, image = self.task, self.aims.image[rows]
-        x, posing = task.x[image].flatten(1), take(self.posing, rows)
+        x, posing = pick(task.x.flatten(1), image), take(self.posing, rows)
         free = posing.image(u, x)
         flat = free.clamp(*task.bounds)
         z = flat.view(-1, *task.x.shape[1:])
         loss, logits, grad = task.queries.gradient(z, image, partial(self._loss, rows=rows))
         task.archive.offer(z, image, logits, None if task.archive.theta is None else u)
-        pull = posing.pull(u, grad.flatten(1).masked_fill_(free != flat, 0))
+        pull = posing.pull(u, grad.flatten(1).mul_(free == flat))
         unit = self.unit[rows]
         grads = u.new_empty(len(u), 1 + self.constraints, u.shape[1])
         if task.radius is None:

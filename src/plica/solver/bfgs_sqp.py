@@ -17,8 +17,8 @@ from torch import Tensor
 from plica.solver import penalty
 from plica.solver.linesearch import Search, Verdict, WeakWolfe
 from plica.solver.memory import Dense, Limited, Memory
-from plica.solver.problem import Evaluation, Problem
-from plica.solver.rows import bmm, dot, join, put, take
+from plica.solver.problem import Aligned, Evaluation, Problem
+from plica.solver.rows import ALIGN, aligned, bmm, dot, pick, put, refill, take, write
 from plica.solver.stationarity import Samples, Stationarity, length
 from plica.solver.status import Stop
 from plica.solver.steering import Steering
@@ -61,7 +61,8 @@ class Best:
         feasible, was = violation <= tol, self.violation <= tol
         better = torch.where(feasible, ~was | (at.f < self.f), ~was & (violation < self.violation)) & finite
         rows = better.nonzero()[:, 0]
-        self.x[rows], self.f[rows], self.violation[rows] = x[rows], at.f[rows], violation[rows]
+        write(self.x, rows, pick(x, rows))
+        self.f[rows], self.violation[rows] = at.f[rows], violation[rows]
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,10 @@ class BFGSSQP:
     ) -> Solution:
         """Solve all rows, at most `batch_size` of them live at a time; `watch` is told after each tick which rows are
         not done."""
-        b = len(x0)
+        b, n = x0.shape
+        if self._limited(n) and n % ALIGN:
+            solution = self.solve(Aligned(problem, n), aligned(x0), batch_size, watch)
+            return replace(solution, x=solution.x[:, :n].contiguous())
         size = min(batch_size or b, b)
         waiting = torch.arange(b, device=x0.device)
         live, waiting = self._enter(problem, x0, waiting[:size]), waiting[size:]
@@ -129,9 +133,8 @@ class BFGSSQP:
             done = live.stop != RUNNING
             if bool(done.any()):
                 solution.collect(take(live, done.nonzero()[:, 0]))
-                live, room = take(live, (~done).nonzero()[:, 0]), int(done.sum())
-                if len(waiting):
-                    live, waiting = join(live, self._enter(problem, x0, waiting[:room])), waiting[room:]
+                enter, waiting = waiting.split([room := min(len(waiting), int(done.sum())), len(waiting) - room])
+                live = refill(live, done, self._enter(problem, x0, enter) if room else None, room)
             if watch is not None:
                 watch(torch.cat([live.row, waiting]))
         return solution.finish()
@@ -153,10 +156,13 @@ class BFGSSQP:
             stop=count + RUNNING,
         )  # fmt: skip
 
+    def _limited(self, n: int) -> bool:
+        return self.memory is not None or n > DENSE_UP_TO
+
     def _memory(self, rows: int, like: Tensor) -> Memory:
-        if self.memory is None and like.shape[1] <= DENSE_UP_TO:
-            return Dense.start(rows, like)
-        return Limited.start(rows, like, self.memory or PAIRS)
+        if self._limited(like.shape[1]):
+            return Limited.start(rows, like, self.memory or PAIRS)
+        return Dense.start(rows, like)
 
     def _tick(self, problem: Problem, live: State) -> None:
         """One evaluation per live row, and what follows from it, written into `live`."""
@@ -182,7 +188,7 @@ class BFGSSQP:
         ):
             rows = (verdict == which).nonzero()[:, 0]
             if len(rows):
-                then(live, rows, x[rows], replace(take(at, rows), done=None))
+                then(live, rows, pick(x, rows), replace(take(at, rows), done=None))
         if self.max_evaluations is not None:
             self._end(live, live.evaluations >= self.max_evaluations, Stop.BUDGET)
 
@@ -193,10 +199,10 @@ class BFGSSQP:
 
     def _accept(self, live: State, rows: Tensor, x: Tensor, at: Evaluation) -> None:
         """Learn from the step to x and choose the next direction."""
-        s = x - live.x[rows]
+        s = x - pick(live.x, rows)
         products = live.memory.learn(rows, s, self._change(live, rows, s, at), at.grads)
         live.samples.add(rows, x, at.grads)
-        live.x[rows] = x
+        write(live.x, rows, x)
         put(live.at, rows, at)
         live.rung[rows] = 0
         live.steps[rows] += 1
@@ -215,7 +221,7 @@ class BFGSSQP:
         The penalty's own gradient jumps where a constraint becomes active; the QP knows of that kink, so H need not
         learn it. For the damping B s = -t (w G) is at hand, as the step is s = -t H (w G).
         """
-        old, t = live.lagrangian[rows], live.search.t[rows]
+        old, t = pick(live.lagrangian, rows), live.search.t[rows]
         y = bmm(live.w[rows, None], at.grads)[:, 0].sub_(old)
         sy, sBs = dot(s, y), -t * dot(s, old)
         weak = sy < 0.2 * sBs
@@ -234,7 +240,8 @@ class BFGSSQP:
         w, mu = self.steering(at.c.double(), at.equalities, P.double(), live.mu[rows].double(), self.tol)
         w = w.to(live.w)
         lagrangian = bmm(w[:, None], at.grads)[:, 0]
-        live.mu[rows], live.w[rows], live.lagrangian[rows] = mu.to(live.mu), w, lagrangian
+        live.mu[rows], live.w[rows] = mu.to(live.mu), w
+        write(live.lagrangian, rows, lagrangian)
         d = live.memory.combine(rows, w, lagrangian, parts).neg_()
         live.stationarity[rows] = length(d, lagrangian) / (live.mu[rows].clamp(max=1) * live.memory.scale(rows))
         self._search(live, rows, at, d)
@@ -247,7 +254,7 @@ class BFGSSQP:
         size, reach = (torch.linalg.vector_norm(v, dim=1) for v in (live.x[rows[first]], d[first]))
         t[first] = (size.clamp(min=1) / reach).clamp(max=1)
         put(live.search, rows, self.search.start(penalty.value(at, mu), penalty.slope(at, d, mu), t))
-        live.d[rows] = d
+        write(live.d, rows, d)
 
     def _judge(self, live: State, rows: Tensor, at: Evaluation) -> None:
         """Stop rows that are stationary, or that no longer progress; lower mu of rows stationary at an infeasible

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from plica.solver.rows import bmm, dot
+from plica.solver.rows import bmm, dot, pick, write
 
 
 @runtime_checkable
@@ -94,13 +94,12 @@ class Dense:
 class Limited:
     """H = gamma I + [S', gamma Y'] M [S; gamma Y]: the last pairs of (s, y) (Byrd, Nocedal, Schnabel 1994, Eq. 3.1).
 
-    Pairs live in slots used in turn; an empty slot holds zeros and adds nothing. Kept beside them: SY[i, j] = s_i .
-    y_j for i not younger than j (all that M needs), YY[i, j] = y_i . y_j, and
-    gamma = s.y / y.y of the last pair, renewed at each.
+    Pairs live in slots used in turn; an empty slot holds zeros and adds nothing. `pairs` holds S, then Y (q = 2 p
+    vectors). Kept beside them: SY[i, j] = s_i . y_j for i not younger than j (all that M needs), YY[i, j] = y_i . y_j,
+    and gamma = s.y / y.y of the last pair, renewed at each.
     """
 
-    S: Float[Tensor, "r p n"]
-    Y: Float[Tensor, "r p n"]
+    pairs: Float[Tensor, "r q n"]
     SY: Float[Tensor, "r p p"]
     YY: Float[Tensor, "r p p"]
     gamma: Float[Tensor, " r"]
@@ -108,12 +107,12 @@ class Limited:
 
     @staticmethod
     def start(rows: int, like: Float[Tensor, "r n"], pairs: int) -> Limited:
-        S, small = like.new_zeros(rows, pairs, like.shape[1]), like.new_zeros(rows, pairs, pairs)
+        kept, small = like.new_zeros(rows, 2 * pairs, like.shape[1]), like.new_zeros(rows, pairs, pairs)
         count = torch.zeros(rows, dtype=torch.long, device=like.device)
-        return Limited(S, S.clone(), small, small.clone(), like.new_ones(rows), count)
+        return Limited(kept, small, small.clone(), like.new_ones(rows), count)
 
     def forget(self, rows: Int[Tensor, " s"]) -> None:
-        for kept in (self.S, self.Y, self.SY, self.YY, self.count):
+        for kept in (self.pairs, self.SY, self.YY, self.count):
             kept[rows] = 0
         self.gamma[rows] = 1
 
@@ -123,46 +122,58 @@ class Limited:
         """One more pair in place of the oldest, and the products of G after it; rows without curvature keep what they
         had.
 
-        S and Y are read once for both, since reading them is what costs.
+        The pairs are read once for both, since reading them is what costs.
         """
-        good = _curved(s, y)
-        new, slot = rows[good], self.count[rows[good]] % self.S.shape[1]
-        self.S[new, slot], self.Y[new, slot] = s[good], y[good]
-        V = torch.cat([y[:, None], G], 1)
-        of_s, of_y = self._times(self.S, rows, V), self._times(self.Y, rows, V)
-        yy = of_y[good, :, 0]
-        self.SY[new, :, slot] = of_s[good, :, 0]
-        self.YY[new, :, slot], self.YY[new, slot] = yy, yy
+        p, good = self.SY.shape[1], _curved(s, y)
+        new, slot = rows[good], self.count[rows[good]] % p
+        for at, vectors in ((slot, s), (p + slot, y)):
+            place = new * 2 * p + at
+            write(self.pairs.view(-1, s.shape[1]), place, vectors if bool(good.all()) else pick(vectors, good))
+        kept = self._of(rows)
+        products = _times(kept, torch.cat([y[:, None], G], 1))
+        of_y = products[good, :, 0]
+        self.SY[new, :, slot] = of_y[:, :p]
+        self.YY[new, :, slot], self.YY[new, slot] = of_y[:, p:], of_y[:, p:]
         self.gamma[new] = self.SY[new, slot, slot] / self.YY[new, slot, slot]
         self.count[new] += 1
-        return self._products(rows, G, of_s[:, :, 1:], of_y[:, :, 1:])
+        return self._products(rows, G, products[:, :, 1:], kept)
 
     def products(
         self, rows: Int[Tensor, " s"], G: Float[Tensor, "s k n"]
     ) -> tuple[Float[Tensor, "s k k"], tuple[Tensor, Tensor]]:
-        return self._products(rows, G, self._times(self.S, rows, G), self._times(self.Y, rows, G))
+        kept = self._of(rows)
+        return self._products(rows, G, _times(kept, G), kept)
 
-    def _products(self, rows: Tensor, G: Tensor, of_s: Tensor, of_y: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """G H G' and the weights of S and Y in H G', from S G' and Y G'."""
+    def _of(self, rows: Tensor) -> Float[Tensor, "s q n"]:
+        """The pairs of the given rows; copied once for both products, unless they are asked for all."""
+        return self.pairs if len(rows) == len(self.pairs) else pick(self.pairs, rows)
+
+    def _products(
+        self, rows: Tensor, G: Tensor, of_pairs: Tensor, kept: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """G H G', and the weights of the pairs in H G' with the pairs themselves, from the products of both."""
+        p = self.SY.shape[1]
         order, gamma = self._order(rows), self.gamma[rows, None, None]
         turn = order[:, :, None].expand(-1, -1, G.shape[1])
-        a, b = of_s.gather(1, turn), gamma * of_y.gather(1, turn)
+        a, b = of_pairs[:, :p].gather(1, turn), gamma * of_pairs[:, p:].gather(1, turn)
         SY, YY = (_sorted(kept[rows], order) for kept in (self.SY, self.YY))
         D = SY.diagonal(dim1=1, dim2=2)
         R = SY.triu() + torch.diag_embed((D == 0).to(SY))
         u = torch.linalg.solve_triangular(R, a, upper=True)
         right = D[:, :, None] * u + gamma * bmm(YY, u) - b
-        first = torch.linalg.solve_triangular(R.transpose(1, 2), right, upper=False)
-        gram = gamma * bmm(G, G.transpose(1, 2)) + bmm(a.transpose(1, 2), first) - bmm(b.transpose(1, 2), u)
+        top = torch.linalg.solve_triangular(R.transpose(1, 2), right, upper=False)
+        gram = gamma * bmm(G, G.transpose(1, 2)) + bmm(a.transpose(1, 2), top) - bmm(b.transpose(1, 2), u)
         back = order.argsort(1)[:, :, None].expand(-1, -1, G.shape[1])
-        return (gram + gram.transpose(1, 2)) / 2, (first.gather(1, back), -gamma * u.gather(1, back))
+        weights = torch.cat([top.gather(1, back), -gamma * u.gather(1, back)], 1)
+        return (gram + gram.transpose(1, 2)) / 2, (weights, kept)
 
     def combine(
         self, rows: Int[Tensor, " s"], w: Float[Tensor, "s k"], g: Float[Tensor, "s n"], parts: tuple[Tensor, Tensor]
     ) -> Float[Tensor, "s n"]:
         """H g for g = w G, with the parts that came with the products of G."""
-        of_s, of_y = (bmm(part, w[:, :, None]).transpose(1, 2) for part in parts)
-        return (self.gamma[rows, None] * g).add_(self._mix(self.S, rows, of_s)).add_(self._mix(self.Y, rows, of_y))
+        weights, kept = parts
+        mixed = bmm(bmm(weights, w[:, :, None]).transpose(1, 2), kept)[:, 0]
+        return mixed.addcmul_(g, self.gamma[rows, None])
 
     def scale(self, rows: Int[Tensor, " s"]) -> Float[Tensor, " s"]:
         """sqrt(gamma), where it is small: at a kink gamma falls to 0 and every direction with it, stationary or not."""
@@ -170,36 +181,14 @@ class Limited:
 
     def _order(self, rows: Tensor) -> Int[Tensor, "s p"]:
         """Slots from the oldest pair to the newest; empty slots stand where they are, which is harmless."""
-        p, count = self.S.shape[1], self.count[rows]
+        p, count = self.SY.shape[1], self.count[rows]
         start = torch.where(count > p, count % p, 0)
         return (start[:, None] + torch.arange(p, device=start.device)) % p
 
-    @staticmethod
-    def _times(
-        kept: Float[Tensor, "r p n"], rows: Int[Tensor, " s"], V: Float[Tensor, "s k n"]
-    ) -> Float[Tensor, "s p k"]:
-        """kept[rows] V', without copying kept[rows] where most rows are asked: copying costs more than multiplying.
 
-        Taken as the transpose of V kept[rows]', which the kernels do faster.
-        """
-        if len(rows) == len(kept):
-            product = bmm(V, kept.transpose(1, 2))
-        elif 2 * len(rows) < len(kept):
-            product = bmm(V, kept[rows].transpose(1, 2))
-        else:
-            spread = V.new_zeros(len(kept), *V.shape[1:])
-            spread[rows] = V
-            product = bmm(spread, kept.transpose(1, 2))[rows]
-        return product.transpose(1, 2)
-
-    @staticmethod
-    def _mix(kept: Float[Tensor, "r p n"], rows: Int[Tensor, " s"], w: Float[Tensor, "s 1 p"]) -> Float[Tensor, "s n"]:
-        """w kept[rows], likewise."""
-        if 2 * len(rows) < len(kept):
-            return bmm(w, kept[rows])[:, 0]
-        spread = w.new_zeros(len(kept), 1, w.shape[2])
-        spread[rows] = w
-        return bmm(spread, kept)[rows, 0]
+def _times(kept: Float[Tensor, "s q n"], V: Float[Tensor, "s k n"]) -> Float[Tensor, "s q k"]:
+    """kept V', taken as the transpose of V kept', which the kernels do faster."""
+    return bmm(V, kept.transpose(1, 2)).transpose(1, 2)
 
 
 def _sorted(small: Tensor, order: Tensor) -> Tensor:

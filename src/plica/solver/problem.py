@@ -7,12 +7,14 @@ Equations are those of "Optimizers Matter in Adversarial Robustness" (Liang et a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from plica.solver.rows import aligned
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,26 @@ class Problem(Protocol):
     def equalities(self) -> int: ...
 
     def __call__(self, x: Float[Tensor, "r n"], rows: Int[Tensor, " r"], /) -> Evaluation: ...
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A problem of n unknowns with idle ones after them, up to a multiple of rows.ALIGN."""
+
+    problem: Problem
+    n: int
+
+    @property
+    def constraints(self) -> int:
+        return self.problem.constraints
+
+    @property
+    def equalities(self) -> int:
+        return self.problem.equalities
+
+    def __call__(self, x: Tensor, rows: Tensor) -> Evaluation:
+        at = self.problem(x[:, : self.n].contiguous(), rows)
+        return replace(at, grads=aligned(at.grads))
 
 
 Written = Callable[[Tensor], "Tensor | tuple[Tensor, ...]"]
