@@ -18,9 +18,9 @@ from plica.figures import draw_perturbations
 
 MOVES = {
     "flow": plica.Flow(),
-    "turn and shift": plica.RotateTranslate(),
-    "colour map": plica.Recolor(),
-    "hue, saturation": plica.HueSaturation(),
+    "turn": plica.RotateTranslate(),
+    "colours": plica.Recolor(),
+    "hue": plica.HueSaturation(),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -116,12 +116,12 @@ class _Asked:
         )
         rows = (finite & ~wrong).nonzero()[:, 0]
         if len(rows):
-            self._solve(method, rows, logits[rows], result)
+            result = self._solve(method, rows, logits[rows], result)
         spent = (3 * result.gradients + result.forwards).double()
         result.seconds.copy_(spent / spent.sum() * (time.perf_counter() - began))
         return result
 
-    def _solve(self, method: Callable[[Task], Found], rows: Tensor, logits: Tensor, result: Result) -> None:
+    def _solve(self, method: Callable[[Task], Found], rows: Tensor, logits: Tensor, result: Result) -> Result:
         """Attack the given images and write what the judge finds into `result`."""
         task = self._task(rows, logits)
         found = method(task)
@@ -137,6 +137,7 @@ class _Asked:
         result.forwards[rows] += task.queries.forwards.to(rows.device)
         for row, status in zip(rows.tolist(), found.status, strict=True):
             result.status[row] = status
+        return result if found.end is None else replace(result, end=self.x.index_copy(0, rows, found.end))
 
     def _judged(self, task: Task) -> tuple[Tensor, Tensor | None, Verdict]:
         """The best points (and their theta) as the judge sees them; one that float64 undoes is stretched a little and

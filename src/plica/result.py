@@ -27,6 +27,8 @@ class Result:
         gradients spent.
     theta: with a perturbation, x_adv = T(x, theta) clamped into the bounds; its start where nothing was found. None for
         x' = x + delta.
+    end: where the attack itself left off, unjudged: it may miss the radius or be classified rightly. None for methods
+        that do not say.
     """
 
     x_adv: Float[Tensor, "b *image"]
@@ -41,6 +43,7 @@ class Result:
     seconds: Float[Tensor, " b"]
     status: list[Status]
     theta: Float[Tensor, "b k"] | None = None
+    end: Float[Tensor, "b *image"] | None = None
 
     def __len__(self) -> int:
         return len(self.status)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from plica.attacks.geometry import has_prox
 from plica.attacks.grid import grid
 from plica.attacks.peers import PEERS
+from plica.attacks.perceptual import PERCEPTUAL
 from plica.attacks.pwcf import pwcf
 from plica.attacks.radius import radius
 from plica.attacks.task import Found, Task
@@ -17,7 +18,14 @@ def auto(task: Task) -> Found:
     return radius(task) if question.through is None and has_prox(question.metric) else pwcf(task)
 
 
-ATTACKS: dict[str, Callable[[Task], Found]] = {"auto": auto, "pwcf": pwcf, "radius": radius, "grid": grid, **PEERS}
+ATTACKS: dict[str, Callable[[Task], Found]] = {
+    "auto": auto,
+    "pwcf": pwcf,
+    "radius": radius,
+    "grid": grid,
+    **{a.name: a for a in PERCEPTUAL},
+    **PEERS,
+}
 MOVING = ("auto", "pwcf", "grid")  # those that answer perturbations other than x' = x + delta
 
 

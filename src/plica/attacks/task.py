@@ -74,7 +74,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Found:
-    """What the attack knows of its end points beside the points themselves, one entry per image of the task."""
+    """What the attack knows of its end points beside the points themselves, one entry per image of the task.
+
+    end: where it left off, unjudged; None where it does not say.
+    """
 
     stationarity: Float[Tensor, " b"]
     status: list[Status]
+    end: Float[Tensor, "b *image"] | None = None
