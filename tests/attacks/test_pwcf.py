@@ -1,6 +1,8 @@
 """PWCF on linear models, whose exact answers are known: radii, balls, targets, bounds, and what it spends."""
 
+import importlib.util
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -253,3 +255,20 @@ def test_a_metric_with_tensors_of_its_own_stays_whole_when_rows_leave():
     weights = torch.full((3, 4, 4), 2.0)
     found = plica.attack(case.model, case.x, case.y, plica.MinRadius(plica.WeightedLp(2, weights)), method="pwcf")
     assert (found.distance <= 2.02 * case.radius(2)).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("p", [2, "inf"])
+def test_a_photograph_whose_margin_falls_short_of_its_linear_model(p):
+    """With mu left to steering alone no point was found: the objective held the search at a third of the radius."""
+    pytest.importorskip("efficientnet_lite_pytorch", reason="needs the package efficientnet-lite-pytorch")
+    folder = Path(__file__).resolve().parents[3] / "shared" / "data"
+    if not (folder / "imagenet").exists():
+        pytest.skip(f"needs photographs, looked for in {folder}")
+    spec = importlib.util.spec_from_file_location("load", folder / "load.py")
+    load = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(load)
+    x, y, _ = load.imagenet(1)
+    x, y = torch.tensor(x).float() / 255, torch.tensor(y)
+    found = plica.attack(load.efficientnet_lite(0), x, y, MinRadius(Lp(p)), method="pwcf", gradients=30)
+    assert found.success.all()

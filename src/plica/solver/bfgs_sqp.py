@@ -27,6 +27,7 @@ DENSE_UP_TO = 200  # unknowns up to which a dense H is kept when `memory` is not
 PAIRS = 10  # of limited memory otherwise
 STOPS = tuple(Stop)
 RUNNING = -1
+GIVE = 0.3  # factor of mu where a row insists on its objective
 SHORT = 10  # bisections after which a step may be too short to move x
 
 
@@ -86,6 +87,8 @@ class State:
     stationarity: Float[Tensor, " r"]
     landmark: Float[Tensor, " r"]  # best f when progress was last made
     since: Int[Tensor, " r"]  # steps since then
+    worst: Float[Tensor, " r"]  # least violation when it was last halved, of rows that were never feasible
+    late: Int[Tensor, " r"]  # steps since then
     stop: Int[Tensor, " r"]  # index into STOPS, or RUNNING
 
 
@@ -95,8 +98,9 @@ class BFGSSQP:
 
     tol: of the stationarity (Eq. 30) and of the largest violation. mu: first penalty parameter. memory: pairs of
     limited memory, None for a dense H up to 200 unknowns and 10 pairs beyond. patience: stop a feasible row after so
-    many steps without a relative improvement of f by `progress`; None never does. abyss: a feasible f below -abyss
-    counts as unbounded.
+    many steps without a relative improvement of f by `progress`; None never does. insist: lower mu of a row that was
+    never feasible when so many steps have not halved its least violation; None never does. abyss: a feasible f below
+    -abyss counts as unbounded.
     """
 
     tol: float = 1e-6
@@ -106,6 +110,7 @@ class BFGSSQP:
     memory: int | None = None
     patience: int | None = None
     progress: float = 1e-3
+    insist: int | None = None
     abyss: float = 1e12
     steering: Steering = field(default_factory=Steering)
     search: WeakWolfe = field(default_factory=WeakWolfe)
@@ -153,6 +158,7 @@ class BFGSSQP:
             memory=self._memory(r, x), samples=Samples.start(r, self.measure.keep, grads),
             best=Best(x.clone(), zero + torch.inf, zero + torch.inf), rung=count.clone(), steps=count.clone(),
             evaluations=count.clone(), stationarity=zero + torch.inf, landmark=zero + torch.inf, since=count.clone(),
+            worst=zero + torch.inf, late=count.clone(),
             stop=count + RUNNING,
         )  # fmt: skip
 
@@ -210,8 +216,24 @@ class BFGSSQP:
         ahead = best < landmark - self.progress * landmark.abs().nan_to_num(posinf=0.0)
         live.landmark[rows] = torch.where(ahead, best, landmark)
         live.since[rows] = torch.where(ahead, 0, live.since[rows] + 1)
+        if self.insist is not None:
+            self._insist(live, rows)
         self._aim(live, rows, at, products)
         self._judge(live, rows, at)
+
+    def _insist(self, live: State, rows: Tensor) -> None:
+        """Lower mu of rows that were never feasible and whose least violation has not halved in `insist` steps.
+
+        Steering trusts the linear model of the violation; where that promises again and again what does not come, the
+        objective holds the row back.
+        """
+        least, worst = live.best.violation[rows], live.worst[rows]
+        late, halved = live.late[rows] + 1, least <= 0.5 * worst
+        give = ~halved & (late >= self.insist) & (least > self.tol)
+        live.mu[rows] *= torch.where(give, GIVE, 1.0)
+        again = halved | give
+        live.worst[rows] = torch.where(again, least, worst)
+        live.late[rows] = torch.where(again, 0, late)
 
     @staticmethod
     def _change(live: State, rows: Tensor, s: Tensor, at: Evaluation) -> Float[Tensor, "r n"]:
