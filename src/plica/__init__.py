@@ -2,16 +2,28 @@
 
 from plica.ask import Progress, attack, methods
 from plica.attacks.task import Status
-from plica.metrics import LPIPS, Lp, Perceptual, Unsupported, WeightedLp
+from plica.metrics import (
+    CIEDE2000,
+    LPIPS,
+    Largest,
+    Lp,
+    Perceptual,
+    Similarity,
+    Unsupported,
+    Wasserstein,
+    WeightedLp,
+)
 from plica.perturbations import Flow, HueSaturation, Perturbation, Recolor, RotateTranslate
 from plica.questions import MaxLoss, MinRadius
 from plica.result import Result
 from plica.solver import Variables, minimize
 
 __all__ = [
+    "CIEDE2000",
     "LPIPS",
     "Flow",
     "HueSaturation",
+    "Largest",
     "Lp",
     "MaxLoss",
     "MinRadius",
@@ -21,9 +33,11 @@ __all__ = [
     "Recolor",
     "Result",
     "RotateTranslate",
+    "Similarity",
     "Status",
     "Unsupported",
     "Variables",
+    "Wasserstein",
     "WeightedLp",
     "attack",
     "methods",

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from plica.losses import Targets, margin
-from plica.metrics import Metric
+from plica.metrics.base import Metric, values
 from plica.perturbations.perturbation import Own, Through
 from plica.queries import rounding
 from plica.solver.rows import pick, write
@@ -42,15 +42,23 @@ class Archive:
         image: Int[Tensor, " r"],
         logits: Float[Tensor, "r classes"],
         theta: Float[Tensor, "r k"] | None = None,
+        d: Float[Tensor, " r"] | None = None,
     ) -> None:
-        """Keep what is better than what was there; several rows may belong to one image. z lies in the box."""
+        """Keep what is better than what was there; several rows may belong to one image. z lies in the box.
+
+        theta: what z was made of, with a perturbation. d: the distances of z where they are known.
+        """
         m = margin(logits, self.y[image], None if self.targets is None else self.targets[image])
         rows = (m > rounding(logits)).nonzero()[:, 0]
         if not len(rows):
             return
         if len(rows) < len(z):
             z, image, m, theta = pick(z, rows), image[rows], m[rows], None if theta is None else pick(theta, rows)
-        d = self.metric(pick(self.x, image), theta if theta is not None and isinstance(self.metric, Own) else z)
+            d = None if d is None else d[rows]
+        if d is None:
+            d = values(
+                self.metric, pick(self.x, image), theta if theta is not None and isinstance(self.metric, Own) else z
+            )
         good = d < self.distance[image] if self.radius is None else (d <= self.radius[image]) & (m > self.margin[image])
         # of several good rows of an image the nearest, of several nearest the first
         d = torch.where(good, d, torch.inf)

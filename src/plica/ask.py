@@ -76,7 +76,7 @@ def attack(
         check(question.through, x)
         treats_perturbations(method)
     if not isinstance(question.metric, Own):
-        checks.metric(question.metric, x)
+        checks.metric(question.metric, x, bounds)
     x, y = x.detach(), y.detach()
     size = batch_size or max(16, min(256, FLOATS // (VECTORS * max(1, x[0].numel()))))
     with _Evaluating(model):
@@ -111,6 +111,7 @@ class _Asked:
             margin=m.double(),
             prediction=logits.argmax(1),
             seconds=torch.zeros_like(m).double(),
+            metric_gradients=torch.zeros_like(first.gradients.to(x.device)),
             status=[Status.MISCLASSIFIED if w else Status.NOT_FINITE for w in wrong.tolist()],
             theta=None if self.question.through is None else self.question.through.start(x),
         )
@@ -134,6 +135,8 @@ class _Asked:
         result.success[rows] = verdict.sure
         result.stationarity[rows] = found.stationarity.double()
         result.gradients[rows] += task.queries.gradients.to(rows.device)
+        if found.metric_gradients is not None and result.metric_gradients is not None:
+            result.metric_gradients[rows] = found.metric_gradients.to(rows.device)
         result.forwards[rows] += task.queries.forwards.to(rows.device)
         for row, status in zip(rows.tolist(), found.status, strict=True):
             result.status[row] = status

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from plica.losses import Targets
-from plica.metrics import Metric
+from plica.metrics import Lp, Metric
 from plica.questions import MaxLoss, MinRadius, Question
 
 
@@ -100,15 +101,10 @@ def radii(question: MaxLoss, x: Tensor) -> Float[Tensor, " b"]:
     return radius.expand(len(x)).clone()
 
 
-def metric(metric: Metric, x: Float[Tensor, "b *image"]) -> None:
-    """One distance per image, 0 from an image to itself."""
-    part = x[:2]
-    try:
-        d = metric(part, part.clone())
-    except Exception as error:
-        raise ValueError(
-            f"The metric raised {type(error).__name__} for images of shape {tuple(part.shape)}: {error}"
-        ) from error
+def metric(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, float] = (0.0, 1.0)) -> None:
+    """One distance per image, 0 from an image to itself, with a gradient that is finite there and beside it."""
+    part = x[:2].detach()
+    d = _asked(metric, part, part.clone())
     if not isinstance(d, Tensor) or tuple(d.shape) != (len(part),):
         seen = tuple(d.shape) if isinstance(d, Tensor) else type(d).__name__
         raise ValueError(f"The metric must return one distance for each image, shape ({len(part)},), got {seen}; "
@@ -118,6 +114,33 @@ def metric(metric: Metric, x: Float[Tensor, "b *image"]) -> None:
             f"The metric must be 0 from an image to itself, got {d.tolist()}; "
             "is it a similarity rather than a distance?"
         )
+    if isinstance(metric, Lp) or hasattr(metric, "prox"):  # nobody asks autograd for their gradient
+        return
+    noise = torch.rand(part.shape, generator=torch.Generator().manual_seed(0)).to(part)
+    beside = torch.lerp(part, bounds[0] + (bounds[1] - bounds[0]) * noise, 0.02)
+    for where, at in (("beside an image", beside), ("at x_adv = x", part.clone())):
+        with torch.enable_grad():
+            d = _asked(metric, part, at.requires_grad_(True))
+        if not d.requires_grad:
+            raise ValueError(
+                "The metric has no gradient with respect to x_adv; write it in torch, without detach or no_grad."
+            )
+        (grad,) = torch.autograd.grad(d.sum(), at, allow_unused=True)
+        known = where == "at x_adv = x" and getattr(metric, "rooted", False)
+        if grad is None or not (bool(grad.isfinite().all()) or known):
+            raise ValueError(
+                f"The metric's gradient is not finite {where}, often the root of 0; "
+                "write torch.linalg.vector_norm(v, dim=1), or (s + 1e-12).sqrt()."
+            )
+
+
+def _asked(metric: Metric, x: Tensor, x_adv: Tensor) -> Any:
+    try:
+        return metric(x, x_adv)
+    except Exception as error:
+        raise ValueError(
+            f"The metric raised {type(error).__name__} for images of shape {tuple(x.shape)}: {error}"
+        ) from error
 
 
 def logits(logits: Tensor, y: Tensor, targets: Targets, question: Question) -> Float[Tensor, "b classes"]:

@@ -23,6 +23,7 @@ class Result:
         was solved.
     gradients, forwards: runs of the model on this image, forward and backward, and forward alone; rows of padding do
         not count.
+    metric_gradients: runs of the metric, forward and backward; 0 for methods that need or count none.
     margin: max_{i != y} f_i - f_y at x_adv; prediction: the class of x_adv. seconds: share of the wall time, by
         gradients spent.
     theta: with a perturbation, x_adv = T(x, theta) clamped into the bounds; its start where nothing was found. None for
@@ -44,6 +45,7 @@ class Result:
     status: list[Status]
     theta: Float[Tensor, "b k"] | None = None
     end: Float[Tensor, "b *image"] | None = None
+    metric_gradients: Int[Tensor, " b"] | None = None
 
     def __len__(self) -> int:
         return len(self.status)

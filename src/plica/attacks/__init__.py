@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from plica.attacks.curved import curved
 from plica.attacks.geometry import has_prox
 from plica.attacks.grid import grid
 from plica.attacks.peers import PEERS
@@ -13,15 +14,17 @@ from plica.metrics import Unsupported
 
 
 def auto(task: Task) -> Found:
-    """The best that the question allows: `radius` where the metric has a prox, else `pwcf`."""
-    question = task.question
-    return radius(task) if question.through is None and has_prox(question.metric) else pwcf(task)
+    """The best that the question allows: `radius` where the metric has a prox, else `curved`; `pwcf` for perturbations."""
+    if task.question.through is not None:
+        return pwcf(task)
+    return radius(task) if has_prox(task.question.metric) else curved(task)
 
 
 ATTACKS: dict[str, Callable[[Task], Found]] = {
     "auto": auto,
     "pwcf": pwcf,
     "radius": radius,
+    "curved": curved,
     "grid": grid,
     **{a.name: a for a in PERCEPTUAL},
     **PEERS,

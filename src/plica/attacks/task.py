@@ -82,3 +82,4 @@ class Found:
     stationarity: Float[Tensor, " b"]
     status: list[Status]
     end: Float[Tensor, "b *image"] | None = None
+    metric_gradients: Int[Tensor, " b"] | None = None

@@ -1,20 +1,29 @@
 """Distances between images: l_p norms, plain and weighted, distances between features, and any callable of a user's."""
 
 from plica.metrics.base import Metric, Unsupported, distance, gradient
+from plica.metrics.colour import CIEDE2000
 from plica.metrics.lp import SMOOTHING, Lp, power, total
 from plica.metrics.lpips import LPIPS
+from plica.metrics.mixtures import Largest, Sum
 from plica.metrics.parse import parse_metric
 from plica.metrics.perceptual import Embedding, Perceptual
+from plica.metrics.similarity import Similarity
+from plica.metrics.transport import Wasserstein
 from plica.metrics.weighted import WeightedLp
 
 __all__ = [
+    "CIEDE2000",
     "LPIPS",
     "SMOOTHING",
     "Embedding",
+    "Largest",
     "Lp",
     "Metric",
     "Perceptual",
+    "Similarity",
+    "Sum",
     "Unsupported",
+    "Wasserstein",
     "WeightedLp",
     "distance",
     "gradient",

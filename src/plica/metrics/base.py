@@ -14,6 +14,7 @@ from torch import Tensor
 
 from plica.metrics.lp import Lp
 
+CALL = 64  # rows of a metric's call, at most
 Metric = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -34,9 +35,21 @@ def gradient(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, 
 
 
 @torch.no_grad()
+def values(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *point"]) -> Float[Tensor, " b"]:
+    """metric(x, x_adv), the same to the last bit for any number of rows: a network inside is asked for CALL at a time,
+    the last of them repeated as often as need be."""
+    if isinstance(metric, Lp):
+        return metric(x, x_adv)
+    told = []
+    for a, b in zip(x.split(CALL), x_adv.split(CALL), strict=True):
+        fill = torch.arange(-(-len(a) // 16) * 16, device=a.device).clamp(max=len(a) - 1)
+        told.append(metric(a[fill], b[fill])[: len(a)])
+    return torch.cat(told)
+
+
 def distance(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *point"]) -> Float[Tensor, " b"]:
     """metric(x, x_adv) in float64; in the precision of x where the metric itself cannot be had in float64."""
     try:
-        return metric(x.double(), x_adv.double()).double()
+        return values(metric, x.double(), x_adv.double()).double()
     except RuntimeError:  # a metric with float32 weights inside
-        return metric(x, x_adv).double()
+        return values(metric, x, x_adv).double()

@@ -9,11 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from plica.metrics.mixtures import Combines
+
 SMOOTHING = 1e-3  # of the gradient of l_p for p < 1, in pixel units: |delta| becomes sqrt(delta^2 + SMOOTHING^2)
 
 
 @dataclass(frozen=True)
-class Lp:
+class Lp(Combines):
     """d(x, x') = ||x' - x||_p for a number p > 0 or "inf"; pixels in the units of `bounds`.
 
     Below p = 1 this is the quasi-norm (sum |delta|^p)^(1/p): its values are exact, its gradient, infinite at 0, is
@@ -35,7 +37,7 @@ class Lp:
         return f"l{self.p:g}"
 
     def __call__(self, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
-        return self.norm((x_adv - x).flatten(1))
+        return norm((x_adv - x).flatten(1), self.p)
 
     def norm(self, delta: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
         """||delta||_p of each row, scaled by its largest entry so that no power under- or overflows."""
@@ -68,6 +70,25 @@ class Lp:
     def scale(self, n: int) -> float:
         """n^(1/2 - 1/p): the factor that brings the l_p norm of an even perturbation to that of its l_2 norm."""
         return n ** (0.5 - 1 / self.p)
+
+
+def norm(delta: Float[Tensor, "b n"], p: float) -> Float[Tensor, " b"]:
+    """||delta||_p with the gradient that Lp gives, 0 at delta = 0 for every p."""
+    if not (torch.is_grad_enabled() and delta.requires_grad):
+        return Lp(p).norm(delta)
+    return _Norm.apply(delta, p)  # type: ignore[return-value]
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, delta, p):
+        value, grad = Lp(p).gradient(torch.zeros_like(delta), delta)
+        ctx.save_for_backward(grad)
+        return value
+
+    @staticmethod
+    def backward(ctx, *grads):
+        return grads[0][:, None] * ctx.saved_tensors[0], None
 
 
 def power(t: Tensor, exponent: float) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from plica.inputs.model import read_weights
+from plica.metrics.mixtures import Combines
 from plica.metrics.perceptual import unit
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pixels in [-1, 1], as published with the heads
@@ -49,7 +50,7 @@ TRUNKS = {
 
 
 @dataclass(frozen=True, eq=False)
-class LPIPS:
+class LPIPS(Combines):
     """d(x, x') = sum_l mean over places of w_l . (unit_l(x') - unit_l(x))^2, RGB images in [0, 1].
 
     weights: a .safetensors or .pt file of a trunk (features.0.weight, ...) and heads (lin0.weight, ...); None takes the

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from plica.metrics.base import Metric
+from plica.metrics.colour import CIEDE2000
 from plica.metrics.lp import Lp
 from plica.metrics.lpips import LPIPS
+from plica.metrics.similarity import MEASURES, Similarity
+from plica.metrics.transport import Wasserstein
+
+NAMED: dict[str, Callable[[], Metric]] = {
+    "lpips": LPIPS,
+    "ciede2000": CIEDE2000,
+    "wasserstein": Wasserstein,
+    **{name: partial(Similarity, name) for name in MEASURES},
+}
 
 
 def parse_metric(text: str) -> Metric:
-    """The metric a string names: l1, l1.5, l2, linf, lpips, or module:function (any callable d(x, x_adv) -> (b,))."""
-    known = "write l1, l2, l1.5, linf (any l followed by p > 0), lpips, or module:function"
-    if text == "lpips":
-        return LPIPS()
+    """The metric a string names: l1, l1.5, l2, linf, a key of NAMED, or module:function (any d(x, x_adv) -> (b,))."""
+    known = f"write l1, l2, l1.5, linf (any l followed by p > 0), {', '.join(NAMED)}, or module:function"
+    if text in NAMED:
+        return NAMED[text]()
     if ":" in text:
         module, _, name = text.partition(":")
         if not module or not name or module.startswith("."):

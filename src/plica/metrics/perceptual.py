@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from plica.metrics.lp import Lp
+from plica.metrics.lp import Lp, norm
+from plica.metrics.mixtures import Combines
 
 LEAST = 1e-10  # added to the length of a channel vector: one that is all zero stays zero
 
@@ -36,7 +37,7 @@ class Embedding(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Perceptual:
+class Perceptual(Combines):
     """d(x, x') = ||phi(x') - phi(x)||_p, p >= 1.
 
     features: (b, *image) -> list of feature maps (b, channels, *places), or (b, channels); normalised here.
@@ -93,23 +94,6 @@ def unit(maps: Float[Tensor, "b c *places"]) -> Float[Tensor, "b c *places"]:
 def normalised(maps: Float[Tensor, "b c *places"]) -> Float[Tensor, "b features"]:
     """Unit channel vectors over the square root of the number of places, flattened."""
     return unit(maps).flatten(1) / math.sqrt(maps[0, 0].numel())
-
-
-def norm(delta: Float[Tensor, "b n"], p: float) -> Float[Tensor, " b"]:
-    """||delta||_p with the gradient that Lp gives, 0 at delta = 0 for every p."""
-    return _Norm.apply(delta, p)  # type: ignore[return-value]
-
-
-class _Norm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, delta, p):
-        value, grad = Lp(p).gradient(torch.zeros_like(delta), delta)
-        ctx.save_for_backward(grad)
-        return value
-
-    @staticmethod
-    def backward(ctx, *grads):
-        return grads[0][:, None] * ctx.saved_tensors[0], None
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plica.metrics.lp import Lp
+from plica.metrics.lp import Lp, norm
+from plica.metrics.mixtures import Combines
 
 
 @dataclass(frozen=True, eq=False)
-class WeightedLp:
+class WeightedLp(Combines):
     """d(x, x') = ||w (x' - x)||_p, w > 0 of the shape of an image (or one that expands to it); w = inf holds a pixel
     fixed."""
 
@@ -31,4 +32,4 @@ class WeightedLp:
     def __call__(self, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
         delta = x_adv - x
         # inf * 0 is nan: a fixed pixel costs nothing while it stays
-        return Lp(self.p).norm(torch.where(delta == 0, 0, delta * self.weights.to(x)).flatten(1))
+        return norm(torch.where(delta == 0, 0, delta * self.weights.to(x)).flatten(1), self.p)

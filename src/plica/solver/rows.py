@@ -96,6 +96,15 @@ def aligned(t: Tensor) -> Tensor:
     return torch.nn.functional.pad(t, (0, short)) if short else t
 
 
+def choose(which: Tensor, a: R, b: R) -> R:
+    """The rows of `a` where `which` (r,) is true, else those of `b`."""
+
+    def pick(x, y):
+        return torch.where(which.view(-1, *[1] * (x.ndim - 1)), x, y)
+
+    return replace(a, **{f.name: pick(getattr(a, f.name), getattr(b, f.name)) for f in fields(a)})  # type: ignore[type-var]
+
+
 def bmm(a: Tensor, b: Tensor) -> Tensor:
     """torch.bmm, the same to the last bit however many rows there are: a batch of one takes another kernel, so it
     gets company."""

@@ -1,0 +1,181 @@
+"""MinRadius for distances of which only the gradient is known (solver/curved_sqp.py): which classes, which starts.
+
+One fixed sequence of gradients per image, which does not know the budget: a larger budget goes on where a smaller one
+stopped. MaxLoss is answered by the same search: an image is broken at radius r exactly when its radius is at most r.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from plica.attacks.measure import Measure
+from plica.attacks.task import Found, Status, Task
+from plica.losses import margin
+from plica.queries import rounding
+from plica.solver.curvature import Curvature
+from plica.solver.curved_sqp import CurvedSQP, Rows
+from plica.solver.rows import join, take
+
+CLASSES, FIRST, MORE = 3, 4, 3  # tried by logit: gradients for the first of them, and for each other one
+UNTIL = 50  # gradients before the first start from outside
+OUTSIDE = 12  # gradients for it before it is compared with the best, and for the better of them then
+FAR = (2.0, 8.0, 4.0, 16.0)  # starts at so many times the length of the best perturbation, in turn
+INSIDE = 0.999  # share of the radius that MaxLoss may use: float64 may find a point farther than float32 does
+
+
+def curved(task: Task) -> Found:
+    """The nearest misclassified point, for any metric; keeps its distance whole by L-BFGS on the metric alone."""
+    every = torch.arange(len(task.x), device=task.x.device)
+    stationarity = task.x.new_full((len(task.x),), torch.nan)
+    spent = torch.zeros(len(task.x), dtype=torch.long)
+    for images in every.split(max(1, task.batch_size // 2)):
+        search = _Search(task, images)
+        search.run()
+        stationarity[images], spent[images.cpu()] = search.residual, search.measure.gradients
+        task.notify(int(images[-1]) + 1)
+    done = (task.archive.distance.isfinite() & torch.tensor(task.radius is not None)).tolist()
+    return Found(stationarity, [Status.SUCCEEDED if d else Status.BUDGET for d in done], spent)
+
+
+@dataclass
+class Bunch:
+    """Rows of a search, m for each of some images: row (i, j) at i * images + j."""
+
+    place: Int[Tensor, " r"]
+    target: Int[Tensor, " r"]
+    best: Float[Tensor, " r"]
+    state: Rows
+
+
+class _SpentError(Exception):
+    """The budget is spent, or all images are answered."""
+
+
+class _Search:
+    """The search on some images at once, in lock step: the schedule is the same for all of them."""
+
+    def __init__(self, task: Task, images: Int[Tensor, " i"]):
+        self.task, self.images = task, images
+        self.x, self.y = task.x[images].flatten(1), task.y[images]
+        self.measure = Measure(task.question.metric, task.x[images], task.queries)
+        self.quadratic = self.measure.quadratic(task.direction(0), task.bounds)
+        self.solver = CurvedSQP(task.bounds)
+        self.spent, self.round = 0, 0
+        self.best = self.x.new_full((len(images),), torch.inf)
+        self.residual = self.x.new_full((len(images),), torch.nan)
+        others = task.logits[images].scatter(1, self.y[:, None], -torch.inf)
+        self.order = others.argsort(dim=1, descending=True, stable=True)[:, :-1]
+        if task.targets is not None:
+            self.order = task.targets[images, None]
+
+    def run(self) -> None:
+        try:
+            self._race()
+        except _SpentError:
+            return
+
+    def _race(self) -> None:
+        """To 50 gradients: the first class by logit, two more with the curvature it learnt, then the least estimate."""
+        every = torch.arange(len(self.x), device=self.x.device)
+        pool = self._enter(every, self.order[:, 0], None)
+        self._advance(pool, FIRST)
+        others = self.order[:, 1:CLASSES].T
+        if len(others):
+            places = every.repeat(len(others))
+            more = self._enter(places, others.flatten(), take(pool.state.memory, places))
+            self._advance(more, MORE)
+            pool = join(pool, more)
+        self._explore(self._alone(pool, UNTIL - self.spent))
+
+    def _explore(self, best: Bunch) -> None:
+        """Rounds of 24 gradients: a start far outside at the best class; the better of it and the best so far."""
+        while True:
+            new = self._enter(
+                best.place,
+                best.target,
+                take(best.state.memory, torch.arange(len(best.place), device=best.place.device)),
+            )
+            at = self._outside(self.round)[best.place]
+            self.solver.move(new.state, at, lambda z, place=best.place: self.measure(z, place))
+            self.round += 1
+            self._advance(new, OUTSIDE)
+            best = self._alone(join(best, new), OUTSIDE)
+
+    def _alone(self, pool: Bunch, ticks: int) -> Bunch:
+        """Move the row of least estimate of every image; images that are answered leave."""
+        for _ in range(ticks):
+            pool = self._keep(pool)
+            self._advance(pool, 1)
+        return self._keep(pool)
+
+    def _outside(self, draw: int) -> Tensor:
+        """Points in a random direction, the same for every image, at FAR times the best perturbation's length."""
+        length = (self.task.archive.x_adv[self.images].flatten(1) - self.x).square().sum(1).sqrt()[:, None]
+        return (self.x + FAR[draw % len(FAR)] * length * self.task.direction(draw)).clamp(*self.task.bounds)
+
+    def _enter(self, place: Tensor, target: Tensor, memory: Curvature | None) -> Bunch:
+        """Rows at the images themselves; the metric's curvature is what other rows of the same image know of it."""
+        state = self.solver.start(self.x[place], self.quadratic[place], memory)
+        return Bunch(place, target, torch.full_like(state.size, torch.inf), state)
+
+    def _keep(self, pool: Bunch) -> Bunch:
+        """The row of least estimate of every image that is not answered yet."""
+        images = self._width(pool)
+        if not images:
+            raise _SpentError
+        if len(pool.place) == images and self.task.radius is None:
+            return pool
+        least = pool.state.estimate.view(-1, images).argsort(dim=0, stable=True)[0]
+        rows = least * images + torch.arange(images, device=least.device)
+        return take(pool, rows[~self._answered(pool.place[:images])])
+
+    def _answered(self, places: Tensor) -> Tensor:
+        found = self.task.archive.distance[self.images[places]].isfinite()
+        return found if self.task.radius is not None else torch.zeros_like(found)
+
+    @staticmethod
+    def _width(rows: Bunch) -> int:
+        """For how many images there are rows."""
+        return len(rows.place) // max(1, int((rows.place == rows.place[:1]).sum()))
+
+    def _advance(self, rows: Bunch, ticks: int) -> None:
+        for _ in range(ticks):
+            self._tick(rows)
+
+    def _tick(self, rows: Bunch) -> None:
+        """One model call for all rows; each image pays one gradient per row."""
+        images = self._width(rows)
+        if not images or self.spent >= self.task.gradients:
+            raise _SpentError
+        m = min(len(rows.place) // images, self.task.gradients - self.spent)
+        if m * images < len(rows.place):
+            rows = take(rows, torch.arange(m * images, device=rows.place.device))
+        self.spent += m
+        state, image, y = rows.state, self.images[rows.place], self.y[rows.place]
+        targets = None if self.task.targets is None else rows.target
+
+        def towards(logits: Tensor, part: slice) -> Tensor:
+            if targets is not None:
+                return margin(logits, y[part], targets[part])
+            return (logits.gather(1, rows.target[part, None]) - logits.gather(1, y[part, None]))[:, 0]
+
+        z = state.z.view(-1, *self.task.x.shape[1:])
+        value, logits, grad = self.task.queries.gradient(z, image, towards)
+        noise, size = rounding(logits), state.size
+        wrong = margin(logits, y, targets) > noise
+        limit = self.task.archive.distance if self.task.radius is None else INSIDE * self.task.radius
+        near = (wrong & (size <= limit[image])).nonzero()[:, 0]
+        self.task.archive.offer(z[near], image[near], logits[near], size[near])
+        found = torch.where(wrong, size, torch.inf)
+        rows.best = torch.minimum(rows.best, found)
+        self.solver.step(state, value, noise, grad.flatten(1), lambda z: self.measure(z, rows.place))
+        least, which = found.view(m, -1).min(0)
+        places = rows.place[:images]
+        better = least < self.best[places]
+        residual = state.residual.view(m, -1).gather(0, which[None])[0]
+        self.residual[places] = torch.where(better, residual, self.residual[places])
+        self.best[places] = torch.where(better, least, self.best[places])

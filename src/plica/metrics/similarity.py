@@ -1,0 +1,80 @@
+"""Measures of image quality by name, each as a distance that is 0 from an image to itself; computed by the package piq.
+
+Similarities s in [0, 1] become 1 - s; measures that are 0 for equal images stay as they are.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from plica.metrics.mixtures import Combines
+
+# name: (piq's function, a similarity, its gradient at x' = x is nan as it takes the root of 0 there)
+MEASURES = {
+    "ssim": ("ssim", True, False),  # Wang et al. 2004
+    "ms-ssim": ("multi_scale_ssim", True, False),  # Wang et al. 2003
+    "iw-ssim": ("information_weighted_ssim", True, False),  # Wang, Li 2011
+    "gmsd": ("gmsd", False, True),  # Xue et al. 2013
+    "ms-gmsd": ("multi_scale_gmsd", False, True),  # Zhang et al. 2017
+    "fsim": ("fsim", True, False),  # Zhang et al. 2011
+    "vsi": ("vsi", True, False),  # Zhang et al. 2014
+    "mdsi": ("mdsi", False, True),  # Nafchi et al. 2016
+    "haarpsi": ("haarpsi", True, False),  # Reisenhofer et al. 2018
+    "srsim": ("srsim", True, False),  # Zhang, Li 2012
+    "dss": ("dss", True, False),  # Balanov et al. 2015
+    "vif": ("vif_p", True, False),  # Sheikh, Bovik 2006, in the domain of pixels
+}
+
+
+@dataclass(frozen=True)
+class Similarity(Combines):
+    """d(x, x') = 1 - s(x, x'), or the measure itself where it is a distance; images (b, channels, h, w) in [0, 1].
+
+    name: a key of MEASURES. resize: the side to which images are first enlarged (bilinear): some measures need 161
+    pixels, which a message then says.
+    """
+
+    name: str
+    resize: int | None = None
+
+    def __post_init__(self):
+        if self.name not in MEASURES:
+            near = get_close_matches(str(self.name), MEASURES, 1)
+            raise ValueError(
+                f"There is no similarity {self.name!r}; {f'did you mean {near[0]!r}? ' if near else ''}"
+                f"known are {', '.join(MEASURES)}."
+            )
+        _piq()
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def rooted(self) -> bool:
+        """Whether the gradient at x' = x itself does not exist, so that searches have to start beside it."""
+        return MEASURES[self.name][2]
+
+    def __call__(self, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
+        function, similarity, _ = MEASURES[self.name]
+        # piq refuses pixels a rounding outside; a search may ask there, and the gradient is passed straight through
+        a, b = x.clamp(0, 1), x_adv + (x_adv.clamp(0, 1) - x_adv).detach()
+        b = b.clamp(0, 1) if not b.requires_grad else b
+        if self.resize is not None:
+            a, b = (
+                F.interpolate(t, size=(self.resize, self.resize), mode="bilinear", align_corners=False) for t in (a, b)
+            )
+        value = getattr(_piq(), function)(b, a, data_range=1.0, reduction="none").view(len(x))
+        return 1 - value if similarity else value
+
+
+def _piq():
+    try:
+        return importlib.import_module("piq")
+    except ImportError:
+        raise ImportError("Image quality measures need the package piq; pip install 'plica[perceptual]'.") from None
