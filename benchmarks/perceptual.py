@@ -89,10 +89,13 @@ def main() -> None:
                 wrong = torch.cat([net(part).argmax(1) for part in result.end.split(16)]) != y
                 far = torch.cat([metric(*parts) for parts in zip(x.split(16), result.end.split(16), strict=True)])
             cells = (far > radius, wrong & (far <= radius), result.success, broken)
-            shares = " | ".join(f"{100 * float(cell.float().mean()):.0f} %" for cell in cells)
+            spent, shares = (
+                float(result.gradients.double().mean()),
+                " | ".join(f"{100 * float(cell.float().mean()):.0f} %" for cell in cells),
+            )
             name = f"{radius:.3g}" + (f" ({100 * level:.0f} % quantile)" if level != radius else "")
-            print(f"| {args.net} | {args.metric} | {name} | {loss} | {method} | "
-                  f"{float(result.gradients.double().mean()):.0f} | {shares} | {seconds:.2f} |", flush=True)  # fmt: skip
+            row = f"{args.net} | {args.metric} | {name} | {loss} | {method} | {spent:.0f} | {shares} | {seconds:.2f}"
+            print(f"| {row} |", flush=True)
 
 
 if __name__ == "__main__":

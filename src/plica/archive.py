@@ -41,12 +41,12 @@ class Archive:
         z: Float[Tensor, "r *image"],
         image: Int[Tensor, " r"],
         logits: Float[Tensor, "r classes"],
-        theta: Float[Tensor, "r k"] | None = None,
         d: Float[Tensor, " r"] | None = None,
+        theta: Float[Tensor, "r k"] | None = None,
     ) -> None:
         """Keep what is better than what was there; several rows may belong to one image. z lies in the box.
 
-        theta: what z was made of, with a perturbation. d: the distances of z where they are known.
+        d: the distances of z where they are known. theta: what z was made of, with a perturbation.
         """
         m = margin(logits, self.y[image], None if self.targets is None else self.targets[image])
         rows = (m > rounding(logits)).nonzero()[:, 0]
@@ -56,9 +56,8 @@ class Archive:
             z, image, m, theta = pick(z, rows), image[rows], m[rows], None if theta is None else pick(theta, rows)
             d = None if d is None else d[rows]
         if d is None:
-            d = values(
-                self.metric, pick(self.x, image), theta if theta is not None and isinstance(self.metric, Own) else z
-            )
+            point = theta if theta is not None and isinstance(self.metric, Own) else z
+            d = values(self.metric, pick(self.x, image), point)
         good = d < self.distance[image] if self.radius is None else (d <= self.radius[image]) & (m > self.margin[image])
         # of several good rows of an image the nearest, of several nearest the first
         d = torch.where(good, d, torch.inf)

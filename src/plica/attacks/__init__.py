@@ -14,7 +14,7 @@ from plica.metrics import Unsupported
 
 
 def auto(task: Task) -> Found:
-    """The best that the question allows: `radius` where the metric has a prox, else `curved`; `pwcf` for perturbations."""
+    """The best there is: `radius` where the metric has a prox, `curved` without, `pwcf` for other perturbations."""
     if task.question.through is not None:
         return pwcf(task)
     return radius(task) if has_prox(task.question.metric) else curved(task)

@@ -30,7 +30,7 @@ def grid(task: Task) -> Found:
         for node in nodes.to(task.x):
             theta = node.expand(len(images), -1)
             z = moved(through, task.x[images], theta, task.bounds)
-            task.archive.offer(z, images, task.queries.logits(z, images), theta)
+            task.archive.offer(z, images, task.queries.logits(z, images), theta=theta)
         land(task, images, LANDINGS)
         task.notify(int(images[-1]) + 1)
     found = task.archive.distance.isfinite() if task.radius is not None else torch.zeros_like(task.y)

@@ -32,7 +32,7 @@ def land(task: Task, images: Int[Tensor, " i"], forwards: int) -> None:
         s = torch.maximum(high - above * (high - low) / (above - below), 0.5 * (low + high))
         theta, z = between(through, x, end, s, task.bounds)
         logits = task.queries.logits(z, rows)
-        archive.offer(z, rows, logits, theta)
+        archive.offer(z, rows, logits, theta=theta)
         m = margin(logits, y, targets) - 2 * rounding(logits)
         past = m > 0
         below = torch.where(past, below / 2, m)

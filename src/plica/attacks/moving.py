@@ -130,7 +130,7 @@ def _looked(task: Task, images: Int[Tensor, " i"], rows: int) -> tuple[Aims, Flo
         free = through(x, theta)
         z = free.clamp(*task.bounds)
         m, logits, grad = task.queries.gradient(z, images, lacking)
-        task.archive.offer(z, images, logits, theta)
+        task.archive.offer(z, images, logits, theta=theta)
         grad = pulled(through, x, theta, grad.masked_fill(free != z, 0))
         others = logits.scatter(1, y[:, None], -torch.inf).argmax(1) if targets is None else targets
         far = through.distance(x, theta) + (-m).clamp(min=0) / torch.linalg.vector_norm(grad, dim=1).clamp(min=1e-12)

@@ -188,7 +188,7 @@ class Posed:
         flat = free.clamp(*task.bounds)
         z = flat.view(-1, *task.x.shape[1:])
         loss, logits, grad = task.queries.gradient(z, image, partial(self._loss, rows=rows))
-        task.archive.offer(z, image, logits, None if task.archive.theta is None else u)
+        task.archive.offer(z, image, logits, theta=None if task.archive.theta is None else u)
         pull = posing.pull(u, grad.flatten(1).mul_(free == flat))
         unit = self.unit[rows]
         grads = u.new_empty(len(u), 1 + self.constraints, u.shape[1])
