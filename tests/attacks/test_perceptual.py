@@ -92,8 +92,8 @@ def test_pwcf_ends_inside_and_breaks_what_the_others_break():
         found = plica.attack(net, x, y, MaxLoss(metric, radius), method="pwcf")
         assert found.end is not None
         assert (metric(x, found.end) <= radius).all()
-        for method in METHODS:
-            other = plica.attack(net, x, y, MaxLoss(metric, radius), method=method, gradients=200)
+        for method in ("ppgd", "lpa"):
+            other = plica.attack(net, x, y, MaxLoss(metric, radius), method=method, gradients=100)
             assert (found.success | ~other.success).all()
 
 

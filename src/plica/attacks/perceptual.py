@@ -167,7 +167,7 @@ def _each_batch(task: Task, name: str, search: Callable[[Task, Tensor, Ball], Te
         task.notify(int(images[-1]) + 1)
     broken = task.archive.distance.isfinite().tolist()
     status = [Status.SUCCEEDED if b else Status.BUDGET for b in broken]
-    return Found(torch.full_like(task.radius, torch.nan), status, end)
+    return Found(torch.full_like(task.radius, torch.nan), status, end=end)
 
 
 def _start(task: Task, images: Int[Tensor, " i"]) -> Tensor:

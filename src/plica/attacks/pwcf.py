@@ -58,7 +58,9 @@ def pwcf(task: Task) -> Found:
         status = [Status.SUCCEEDED if done else why for done, why in zip(broken, status, strict=True)]
     end = torch.cat([part.end for part in parts if part.end is not None])
     done = task.archive.distance.isfinite().view(-1, *[1] * (end.ndim - 1))
-    return Found(torch.cat([part.stationarity for part in parts]), status, torch.where(done, task.archive.x_adv, end))
+    return Found(
+        torch.cat([part.stationarity for part in parts]), status, end=torch.where(done, task.archive.x_adv, end)
+    )
 
 
 def _solve(task: Task, images: Int[Tensor, " i"]) -> Found:
@@ -145,7 +147,7 @@ def _found(solution: Solution, images: int, problem: Posed) -> Found:
     assert isinstance(solution.status, list)
     x = problem.task.x[problem.aims.image[best]]
     end = take(problem.posing, best).image(solution.x[best], x.flatten(1)).clamp(*problem.task.bounds).view_as(x)
-    return Found(solution.stationarity[best], [STATUS[solution.status[i]] for i in best.tolist()], end)
+    return Found(solution.stationarity[best], [STATUS[solution.status[i]] for i in best.tolist()], end=end)
 
 
 STATUS = {

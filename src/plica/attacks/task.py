@@ -81,5 +81,5 @@ class Found:
 
     stationarity: Float[Tensor, " b"]
     status: list[Status]
-    end: Float[Tensor, "b *image"] | None = None
     metric_gradients: Int[Tensor, " b"] | None = None
+    end: Float[Tensor, "b *image"] | None = None
