@@ -1,7 +1,7 @@
 """Table 4 of "Optimizers Matter" on real networks: attacks inside a ball of a distance between features.
 
-    python benchmarks/perceptual.py --net resnet18 --metric self --images 20
-    python benchmarks/perceptual.py --net efficientnet --metric alex --images 4 --losses margin
+    python benchmarks/table4.py --net resnet18 --metric self --images 20
+    python benchmarks/table4.py --net efficientnet --metric alex --images 4 --losses margin
 
 Violated: share of images whose end point, as the attack left it, lies outside the ball. Succeeded: share whose end
 point is misclassified and inside; judged: share for which plica's judge accepted a point, of all that were seen.
