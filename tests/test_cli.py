@@ -231,3 +231,30 @@ def test_help_teaches_by_example(capsys, command):
     said = capsys.readouterr().out
     assert f"plica {command} --model" in said
     assert "samples.parquet" in said
+
+
+def test_some_images_by_their_rows_or_a_balanced_sample(folder, capsys):
+    assert call("--indices", "1,3-4", "--gradients", "5") == 0
+    x = np.load("d.npz")["x"]
+    assert pq.read_table(folder / "out" / "samples.parquet")["id"].to_pylist() == [1, 3, 4]
+    held = load_file(folder / "out" / "inputs.safetensors")
+    assert held["id"].tolist() == [1, 3, 4]
+    assert np.array_equal(held["x"].numpy(), x[[1, 3, 4]])
+    y = np.array([0, 0, 0, 0, 0, 3])
+    np.savez("d.npz", x=x, y=y)
+    assert call("--n", "2", "--sample", "balanced", "--seed", "1", "--gradients", "5", out="two") == 0
+    assert sorted(pq.read_table("two/samples.parquet")["label"].to_pylist()) == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--indices", "1,x"], "names no rows"),
+        (["--indices", "4-2"], "smaller row first"),
+        (["--indices", "6"], "there are 6 images"),
+        (["--indices", "1", "--n", "1"], "Give --indices alone"),
+        (["--sample", "best"], "first, random, balanced"),
+    ],
+)
+def test_images_that_are_not_there(folder, capsys, more, said):
+    assert said in refusal(capsys, call(*more))

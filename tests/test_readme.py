@@ -40,14 +40,19 @@ def test_the_python_examples_run_as_printed(python):
 def test_the_command_lines_run_as_printed(python):
     folder, _ = python
     lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("plica ")]
-    assert [line.split()[1] for line in lines] == ["radius", "attack"]
-    for line in lines:
-        assert "4 images, accuracy 100.0%" in shell("/bin/sh", "-c", line, cwd=folder)
+    told = {line.split()[1]: shell("/bin/sh", "-c", line, cwd=folder) for line in lines}
+    assert list(told) == ["radius", "attack", "evaluate", "plan", "doctor", "audit"]
+    for command in ("radius", "attack"):
+        assert "4 images, accuracy 100.0%" in told[command]
+    assert "100.0 % (51.0-100.0)" in told["evaluate"]  # as they are; the interval of four out of four
+    assert (folder / "plan.yaml").is_file()
     written = re.findall(r"^\| `([\w.]+)` \|", README, flags=re.MULTILINE)
     for run in ("l2", "linf"):
         assert sorted(path.name for path in (folder / "runs" / run).iterdir()) == sorted(
             name for name in written if name.endswith((".parquet", ".safetensors", ".json", ".png"))
         )
+    assert "checks: " in shell("/bin/sh", "-c", lines[2], cwd=folder)
+    assert "no disagreement" in shell("/bin/sh", "-c", lines[3], cwd=folder)
 
 
 def test_what_it_points_to_is_there():

@@ -1,5 +1,7 @@
 """plica: how far is the nearest input that a PyTorch classifier gets wrong, under any distance."""
 
+from typing import TYPE_CHECKING, Any
+
 from plica.ask import Progress, attack, methods
 from plica.attacks.task import Status
 from plica.metrics import (
@@ -17,6 +19,9 @@ from plica.perturbations import Flow, HueSaturation, Perturbation, Recolor, Rota
 from plica.questions import MaxLoss, MinRadius
 from plica.result import Result
 from plica.solver import Variables, minimize
+
+if TYPE_CHECKING:
+    from plica.evaluation import evaluate
 
 __all__ = [
     "CIEDE2000",
@@ -40,6 +45,16 @@ __all__ = [
     "Wasserstein",
     "WeightedLp",
     "attack",
+    "evaluate",
     "methods",
     "minimize",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What brings packages along that an attack alone has no need of is imported when it is asked for."""
+    if name == "evaluate":
+        from plica.evaluation import evaluate
+
+        return evaluate
+    raise AttributeError(f"module 'plica' has no attribute {name!r}")

@@ -70,3 +70,8 @@ class Archive:
         self.distance[at], self.margin[at] = d[row], m[row]
         if self.theta is not None and theta is not None:
             write(self.theta, at, pick(theta, row))
+
+    def adopt(self, other: Archive, images: Int[Tensor, " i"]) -> None:
+        """Take over the points that another archive of the same images has for the given ones; their theta stays."""
+        for mine, theirs in ((self.x_adv, other.x_adv), (self.distance, other.distance), (self.margin, other.margin)):
+            mine[images] = theirs[images]

@@ -14,8 +14,10 @@ from plica import checks
 from plica.archive import Archive
 from plica.attacks import ATTACKS, treats_perturbations
 from plica.attacks.task import Found, Status, Task
+from plica.boxes import attack_in_box, read_box
 from plica.judge import Judge, Verdict, in_float64
 from plica.losses import Targets, margin
+from plica.metrics import Unsupported
 from plica.perturbations.perturbation import Own, between, check, moved
 from plica.queries import Queries, rounding
 from plica.questions import Question
@@ -23,7 +25,7 @@ from plica.result import Result
 from plica.solver.rows import put, take
 
 FLOATS = 2**28  # of memory that a batch of searches may take, about 1 GiB in float32
-STRETCH = 1.01  # of a perturbation whose margin was made of rounding
+STRETCHES = (1.0003, 1.001, 1.003, 1.01)  # of a perturbation whose margin was made of rounding, until one counts
 VECTORS = 64  # of image size that one row of a search holds
 
 
@@ -53,7 +55,7 @@ def attack(
     gradients: int = 100,
     seed: int = 0,
     batch_size: int | None = None,
-    bounds: tuple[float, float] = (0.0, 1.0),
+    bounds: tuple[float | Tensor, float | Tensor] = (0.0, 1.0),
     targets: Targets = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Result:
@@ -65,12 +67,26 @@ def attack(
         forward run, has distance 0 and x_adv = x.
     seed: the answer for an image depends on it and on the image alone, not on its company or the batch size.
     batch_size: searches that are solved side by side; chosen by the memory they take when not given.
+    bounds: two numbers, or two tensors of an image's shape, one bound for each feature; where they are equal, and where
+        a WeightedLp weighs inf, the feature stays as it is.
     targets: None for "any other class", or (b,) the only class that counts as a success.
     on_progress: called now and then with a Progress.
 
     Raises ValueError or TypeError before any work, with a sentence that says what to do; Unsupported where the method
     cannot treat the metric. Images at which the model is not finite end with a status, and the others still arrive.
     """
+    if any(isinstance(bound, Tensor) and bound.ndim for bound in bounds):
+        checks.whole("gradients", gradients, least=1)
+        box = read_box(bounds, x)
+        if getattr(question, "through", None) is not None:
+            raise Unsupported(
+                "Perturbations other than x + delta take bounds of two numbers; give those with through=..."
+            )
+        with _Evaluating(model):
+            return attack_in_box(
+                attack, model, x.detach(), y, question, box, targets, method=method, gradients=gradients, seed=seed,
+                batch_size=batch_size, on_progress=on_progress,
+            )  # fmt: skip
     radius = checks.arguments(x, y, question, method, gradients, seed, batch_size, bounds, targets)
     if question.through is not None:
         check(question.through, x)
@@ -78,10 +94,15 @@ def attack(
     if not isinstance(question.metric, Own):
         checks.metric(question.metric, x, bounds)
     x, y = x.detach(), y.detach()
-    size = batch_size or max(16, min(256, FLOATS // (VECTORS * max(1, x[0].numel()))))
+    size = batch_size or fitting(x)
     with _Evaluating(model):
         ask = _Asked(model, x, y, question, radius, targets, bounds, gradients, seed, size, on_progress)
         return ask.answer(ATTACKS[method])
+
+
+def fitting(x: Float[Tensor, "b *image"]) -> int:
+    """Searches that are solved side by side where nobody says how many."""
+    return max(16, min(256, FLOATS // (VECTORS * max(1, x[0].numel()))))
 
 
 class _Asked:
@@ -143,8 +164,8 @@ class _Asked:
         return result if found.end is None else replace(result, end=self.x.index_copy(0, rows, found.end))
 
     def _judged(self, task: Task) -> tuple[Tensor, Tensor | None, Verdict]:
-        """The best points (and their theta) as the judge sees them; one that float64 undoes is stretched a little and
-        judged again. Of a perturbation theta alone is believed: the images are made of it anew."""
+        """The best points (and their theta) as the judge sees them; one that float64 undoes is stretched, as little as
+        will do, and judged again. Of a perturbation theta alone is believed: the images are made of it anew."""
         left = self.gradients // 5 - 1 - int(task.queries.forwards.max())  # after the clean look
         every = torch.arange(len(task.x), device=task.x.device)
         fine = in_float64(self.model, task.x) if left >= 3 else None
@@ -164,10 +185,12 @@ class _Asked:
         through, theta = self.question.through, task.archive.theta
         x_adv = task.archive.x_adv.clone() if theta is None else moved(through, task.x, theta, self.bounds)
         verdict = judge(x_adv, theta)
-        again = (~verdict.sure & task.archive.distance.isfinite()).nonzero()[:, 0]
-        if len(again) and left >= 5:
-            end = x_adv if theta is None else theta
-            point, x_adv[again] = between(through, task.x[again], end[again], STRETCH, self.bounds)
+        ends = x_adv.clone() if theta is None else theta.clone()
+        for stretch in STRETCHES[-((left - 3) // 2) :] if left >= 5 else ():
+            again = (~verdict.sure & task.archive.distance.isfinite()).nonzero()[:, 0]
+            if not len(again):
+                break
+            point, x_adv[again] = between(through, task.x[again], ends[again], stretch, self.bounds)
             if theta is not None and point is not None:
                 theta[again] = point
             put(verdict, again, take(judge, again)(x_adv[again], point))

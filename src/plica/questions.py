@@ -3,6 +3,7 @@ al. 2023)."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,22 @@ class MaxLoss:
 
 
 Question = MinRadius | MaxLoss
+
+
+def parse_radius(text: str) -> float:
+    """A number or a ratio, "0.5" or "8/255".
+
+    Raises:
+        ValueError: it is neither, or negative.
+    """
+    top, _, bottom = text.partition("/")
+    try:
+        value = float(top) / float(bottom or "1")
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ValueError(f"The radius {text!r} is not a distance; give a number such as 0.5 or a ratio such as 8/255.")
+    return value
 
 
 def _checked(metric, through):

@@ -2,6 +2,7 @@
 
     samples.parquet     one row per image: what was found and what it cost
     x_adv.safetensors   the points, "x_adv" (b, *image)
+    inputs.safetensors  the images and labels, "x" and "y", so that the run can be read anywhere
     perturbations.png   a picture of them
     summary.json        versions, arguments, accuracy, quantiles of the radius; written last, so it marks a whole run
 
@@ -25,16 +26,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Int64
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from plica.figures import draw_perturbations
 from plica.result import Result
+from plica.runs.pack import pack
+from plica.runs.read import SAMPLES
 from plica.wording import one_line
 
-FILES = ("samples.parquet", "x_adv.safetensors", "perturbations.png", "summary.json")
+FILES = ("samples.parquet", "x_adv.safetensors", "inputs.safetensors", "perturbations.png", "summary.json")
+NEEDED = ("samples.parquet", "x_adv.safetensors", "summary.json")
 QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
 
 
@@ -56,8 +60,11 @@ def save_run(
     elapsed: float,
     classes: Sequence[str] | None = None,
     overwrite: bool = False,
+    ids: Int64[Tensor, " b"] | None = None,
 ) -> dict[str, Any]:
     """Write a result; gives the summary. `arguments` are kept as they are, "metric" among them; `elapsed` in seconds.
+
+    ids: the images' rows in the data, by default 0, 1, ...
 
     Raises:
         FileExistsError: the directory holds something, and `overwrite` is not set; with it, a former run is replaced.
@@ -71,9 +78,12 @@ def save_run(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         half = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=directory))
-        pq.write_table(_samples(y, result), half / "samples.parquet")
+        own = {} if ids is None else {"id": ids.cpu().contiguous()}
+        pq.write_table(samples(torch.arange(len(y)) if ids is None else ids, y, result), half / "samples.parquet")
         # serialised first, written by Python: safetensors' own writer hides which system error it met
-        (half / "x_adv.safetensors").write_bytes(save({"x_adv": result.x_adv.detach().cpu().contiguous()}))
+        (half / "x_adv.safetensors").write_bytes(save({"x_adv": result.x_adv.detach().cpu().contiguous()} | own))
+        images = {"x": pack(x.detach().cpu()).contiguous(), "y": y.cpu()} | own
+        (half / "inputs.safetensors").write_bytes(save(images))
         draw_perturbations(half / "perturbations.png", x, y, {str(arguments.get("metric", "d")): result}, classes)
         (half / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
         (directory / "summary.json").unlink(missing_ok=True)
@@ -118,7 +128,7 @@ def load_run(directory: str | Path) -> Run:
         ValueError: a file of it is broken.
     """
     directory = Path(directory)
-    missing = [name for name in FILES if name != "perturbations.png" and not (directory / name).is_file()]
+    missing = [name for name in NEEDED if not (directory / name).is_file()]
     if missing:
         raise FileNotFoundError(f"{directory} is not a complete run: it has no {missing[0]}.")
     try:
@@ -135,12 +145,11 @@ def summarise(result: Result, arguments: Mapping[str, Any], elapsed: float) -> d
     robust = {} if arguments.get("radius") is None else {"robust_accuracy": 1 - float(result.success.double().mean())}
     return {
         "arguments": dict(arguments),
-        "versions": {name: _version(name) for name in ("plica", "torch", "numpy")}
-        | {"python": platform.python_version(), "system": platform.platform(), "threads": torch.get_num_threads()},
+        "versions": versions(),
         "images": len(result.success),
         "accuracy": 1 - float(wrong.double().mean()),
         **robust,
-        "radius": _quantiles(result.distance),
+        "radius": quantiles(result.distance.cpu().numpy()),
         "status": {
             status.name: {"images": count, "means": str(status.value)}
             for status, count in Counter(result.status).most_common()
@@ -151,22 +160,33 @@ def summarise(result: Result, arguments: Mapping[str, Any], elapsed: float) -> d
     }
 
 
-def _quantiles(distance: Float64[Tensor, " b"]) -> dict[str, float | None]:
+def quantiles(distance: np.ndarray) -> dict[str, float | None]:
     """For each fraction the smallest radius within which that fraction of all images is misclassified."""
+    if not len(distance):
+        return {f"{q:g}": None for q in QUANTILES}
     # inverted_cdf never averages two images, so an infinite distance stays where it belongs
-    values = np.quantile(distance.cpu().numpy(), QUANTILES, method="inverted_cdf")
+    values = np.quantile(distance, QUANTILES, method="inverted_cdf")
     return {f"{q:g}": float(value) if np.isfinite(value) else None for q, value in zip(QUANTILES, values, strict=True)}
 
 
-def _samples(y: Int64[Tensor, " b"], result: Result) -> pa.Table:
+def samples(ids: Int64[Tensor, " b"], y: Int64[Tensor, " b"], result: Result) -> pa.Table:
     """One row per image: `id` is its row in the data, `prediction` what x_adv is taken for, `status` the name."""
     measured = ("prediction", "success", "distance", "margin", "violation", "stationarity")
     spent = ("gradients", "forwards", "seconds")
-    columns: dict[str, Any] = {"id": np.arange(len(y)), "label": y.cpu().numpy()}
+    columns: dict[str, Any] = {"id": ids.numpy(), "label": y.cpu().numpy()}
     columns |= {name: getattr(result, name).cpu().numpy() for name in measured}
     columns |= {"status": [status.name for status in result.status]}
     columns |= {name: getattr(result, name).cpu().numpy() for name in spent}
-    return pa.table(columns)
+    return pa.table(columns, schema=SAMPLES)
+
+
+def versions() -> dict[str, Any]:
+    """What the numbers may depend on beside the arguments."""
+    return {name: _version(name) for name in ("plica", "torch", "numpy")} | {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _version(name: str) -> str | None:

@@ -141,7 +141,7 @@ def test_company_changes_nothing(p):
 
 def test_seeds_differ():
     model, x, y = curved()
-    one, two = (attack(model, x, y, MinRadius(Lp(1)), 100, seed=seed)[0].archive.x_adv for seed in (0, 1))
+    one, two = (attack(model, x, y, MinRadius(Lp(2)), 150, seed=seed)[0].archive.x_adv for seed in (0, 1))
     assert not torch.equal(one, two)
 
 

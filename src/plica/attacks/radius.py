@@ -8,12 +8,15 @@ is at most r.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from plica.archive import Archive
+from plica.attacks.ascent import ascend
 from plica.attacks.geometry import Geometry, geometry
 from plica.attacks.landing import land
 from plica.attacks.task import Found, Status, Task
@@ -24,29 +27,35 @@ from plica.solver.rows import join, put, take
 
 FIRST, MORE = 5, 2  # classes tried by logit at first, and after ten gradients
 FAR = (2.0, 8.0, 4.0, 16.0)  # starts at so many times the length of the best perturbation, in turn
-AIMED = (0, 0, 1, 0)  # at which class: the best one, or the second best
+AIMED = (0, 0, 1)  # at which class: the best one, or the second best
+ASCENT = 8  # gradients of direct ascent, for one more start
+WIDE = 3.0  # times the best radius, the ball of the ascent
 LANDINGS = 4  # forward runs at a time towards the boundary; regula falsi gains a digit with each
+INSIDE = 1 - 1e-6  # of the radius asked for: a distance in float32 stays inside it in float64
 RESERVED = 4  # forward runs that the first look and the judge, in two precisions, need
 
 
 def radius(task: Task) -> Found:
-    """The nearest misclassified point, for a metric with a prox. Raises Unsupported for one without."""
+    """The nearest misclassified point, for a metric with a prox. Raises Unsupported for one without.
+
+    For MaxLoss the same search, which leaves an image at its first point inside the radius.
+    """
     shape = geometry(task.question.metric, task.x, task.bounds)
     stationarity = task.x.new_full((len(task.x),), torch.nan)
     every = torch.arange(len(task.x), device=task.x.device)
+    near, wanted = task, torch.zeros_like(task.logits[:, 0])
+    if task.radius is not None:
+        archive = Archive(task.question.metric, task.x, task.y, task.targets, None)
+        near, wanted = replace(task, archive=archive, radius=None), task.radius.to(wanted) * INSIDE
     for images in every.split(max(1, task.batch_size)):
-        search = _Search(task, images, shape)
+        search = _Search(near, images, shape, wanted)
         search.run()
         stationarity[images] = search.residual
+        if near is not task:
+            task.archive.adopt(near.archive, images[near.archive.distance[images] <= wanted[images]])
         task.notify(int(images[-1]) + 1)
-    done = _answered(task, every).tolist()
+    done = (near.archive.distance <= wanted).tolist()
     return Found(stationarity, [Status.SUCCEEDED if d else Status.BUDGET for d in done])
-
-
-def _answered(task: Task, images: Tensor) -> Tensor:
-    """Images of which no more is asked: for MaxLoss those with a point inside the radius."""
-    found = task.archive.distance[images].isfinite()
-    return found if task.radius is not None else torch.zeros_like(found)
 
 
 @dataclass
@@ -67,14 +76,13 @@ class _SpentError(Exception):
 class _Search:
     """The search on some images at once, in lock step: the schedule is the same for all of them."""
 
-    def __init__(self, task: Task, images: Int[Tensor, " i"], shape: Geometry):
-        self.task, self.images, self.shape = task, images, shape
+    def __init__(self, task: Task, images: Int[Tensor, " i"], shape: Geometry, wanted: Float[Tensor, " b"]):
+        self.task, self.images, self.shape, self.wanted = task, images, shape, wanted
         self.x, self.y = task.x[images].flatten(1), task.y[images]
         self.spent, self.round, self.landed = 0, 0, 0
         self.points = self.x.new_zeros(0, self.x.shape[1])
         self.residual = self.x.new_full((len(images),), torch.nan)
         self.best = self.x.new_full((len(images),), torch.inf)
-        self.length = self.x.new_zeros(len(images))  # l_2, of the best perturbation
         others = task.logits[images].scatter(1, self.y[:, None], -torch.inf)
         self.order = others.argsort(dim=1, descending=True, stable=True)[:, :-1]
         if task.targets is not None:
@@ -107,17 +115,41 @@ class _Search:
         self._land()
 
     def _explore(self) -> None:
-        """A round of 50 gradients: four starts far outside, of which the best two, then the best one go on."""
+        """A round of 50 gradients: starts far outside and one at the end of a direct ascent, of which the best two,
+        then the best one go on."""
         solver, classes = self.shape.explore, self.table.argsort(dim=1, stable=True)
         last = self.order.shape[1] - 1
-        targets = torch.cat([classes[:, min(aimed, last)] for aimed in AIMED])
-        starts = torch.cat([self._outside(self.round * len(AIMED) + i) for i in range(len(AIMED))])
+        targets = [classes[:, min(aimed, last)] for aimed in AIMED]
+        starts = [self._outside(self.round * len(AIMED) + i) for i in range(len(AIMED))]
+        climbed, target = self._ascend(classes[:, 0])
         self.round += 1
-        rows = self._bunch(solver, targets, starts, self._region())
-        for kept, ticks in ((len(AIMED), 5), (2, 5), (1, 20)):
+        rows = self._bunch(solver, torch.cat([*targets, target]), torch.cat([*starts, climbed]), self._region())
+        for kept, ticks in ((len(AIMED) + 1, 4), (2, 4), (1, 18)):
             rows = self._keep(rows, kept)
             self._advance(solver, rows, ticks)
         self._land()
+
+    def _ascend(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Starts at the end of a direct ascent, from the image in the first round, then from random points of the
+        ball; and the classes nearest there. Images without a radius yet keep the image, and target."""
+        radius = WIDE * self.best
+        live = (~self._answered(slice(None)) & radius.isfinite()).nonzero()[:, 0]
+        u, target = torch.zeros_like(self.x), target.clone()
+        if len(live) and self.round:
+            u = self._direction(-self.round) * radius[:, None].nan_to_num(posinf=0) * self.x.shape[1] ** 0.5
+        if len(live):
+            u[live], target[live] = ascend(
+                self.task, self.images[live], self.shape, u[live], radius[live], self._spend(ASCENT)
+            )
+        return u, target
+
+    def _spend(self, ticks: int) -> Iterator[int]:
+        """Counts down to 0 while the budget lasts, one gradient of every image at a time."""
+        for left in reversed(range(ticks)):
+            if self.spent >= self.task.gradients:
+                raise _SpentError
+            self.spent += 1
+            yield left
 
     def _region(self) -> Tensor:
         """Trust regions of starts far outside: in proportion to the present radius; nan, for the solver's own, without
@@ -128,13 +160,14 @@ class _Search:
     def _outside(self, draw: int) -> Tensor:
         """Points in a random direction, the same for every image, at FAR times the best perturbation's length."""
         factor = FAR[draw % len(FAR)]
+        best = self.shape.scaled(self.task.archive.x_adv[self.images].flatten(1) - self.x)
+        return factor * torch.linalg.vector_norm(best, dim=1, keepdim=True) * self._direction(draw)
+
+    def _direction(self, draw: int) -> Float[Tensor, " n"]:
+        """A random unit vector, another for each number."""
         seed = (self.task.seed * 1_000_003 + draw) % 2**63
         direction = torch.randn(self.x.shape[1], generator=torch.Generator().manual_seed(seed)).to(self.x)
-        if self.task.radius is None:
-            best = self.shape.scaled(self.task.archive.x_adv[self.images].flatten(1) - self.x)
-            self.length = torch.linalg.vector_norm(best, dim=1)
-        length = self.length[:, None]
-        return factor * length * (direction / torch.linalg.vector_norm(direction))
+        return direction / torch.linalg.vector_norm(direction)
 
     def _bunch(self, solver: ProximalSQP, target: Tensor, u: Tensor, eta: Tensor | None) -> Bunch:
         """Rows that aim at target (m * images,) from u, of the same length; eta (images,)."""
@@ -178,7 +211,12 @@ class _Search:
         images = self._width(pool)
         order = pool.state.estimate.view(-1, images).argsort(dim=0, stable=True)[:kept]
         rows = order * images + torch.arange(images, device=order.device)
-        return rows[:, ~_answered(self.task, self.images[pool.place[:images]])].flatten()
+        return rows[:, ~self._answered(pool.place[:images])].flatten()
+
+    def _answered(self, places: Tensor | slice) -> Tensor:
+        """Images of which no more is asked: those with a point inside the radius wanted."""
+        images = self.images[places]
+        return self.task.archive.distance[images] <= self.wanted[images]
 
     @staticmethod
     def _width(rows: Bunch) -> int:
@@ -213,20 +251,16 @@ class _Search:
         z = z[: len(image)]
         size, noise = rows.state.size, rounding(logits)
         wrong = margin(logits, y, targets) > noise
-        limit = self.task.archive.distance if self.task.radius is None else self.task.radius * (1 - 1e-6)
-        near = (wrong & (size <= limit[image] * (1 + 1e-6 * (self.task.radius is None)))).nonzero()[:, 0]
+        near = (wrong & (size <= self.task.archive.distance[image] * (1 + 1e-6))).nonzero()[:, 0]
         self.task.archive.offer(z[near], image[near], logits[near])
         found = torch.where(wrong, size, torch.inf)
         rows.best = torch.minimum(rows.best, found)
-        length = torch.linalg.vector_norm(rows.state.u, dim=1)
         solver.step(rows.state, value, noise, self.shape.pull(grad.flatten(1)))
         least, which = found.view(m, -1).min(0)
         places = rows.place[:images]
         better = least < self.best[places]
         residual = rows.state.residual.view(m, -1).gather(0, which[None])[0]
         self.residual[places] = torch.where(better, residual, self.residual[places])
-        length = length.view(m, -1).gather(0, which[None])[0]
-        self.length[places] = torch.where(better, length, self.length[places])
         self.best[places] = torch.where(better, least, self.best[places])
 
     def _points(self, rows: Bunch, m: int) -> Tensor:
@@ -246,6 +280,6 @@ class _Search:
     def _land(self) -> None:
         """Forward runs as far as the gradients spent so far allow: part of the sequence, whatever the budget."""
         runs = min(LANDINGS, self.spent // 5 - RESERVED - self.landed)
-        if self.task.radius is None and runs > 0:
-            land(self.task, self.images, runs)
+        if runs > 0:
+            land(self.task, self.images[~self._answered(slice(None))], runs)
             self.landed += runs

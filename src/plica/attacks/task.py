@@ -29,6 +29,7 @@ class Status(Enum):
         "The constraints seem to contradict each other near the image; raise gradients or ask for a larger radius."
     )
     NOT_FINITE = "The model or the metric gave values that are not finite; the image was left there."
+    FAILED = "The method raised an error on this image; the notes of the run say which."
 
 
 @dataclass(frozen=True)

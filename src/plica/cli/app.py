@@ -10,6 +10,10 @@ from typing import Annotated
 import typer
 
 import plica
+from plica.cli.audit import audit
+from plica.cli.directories import export, merge
+from plica.cli.doctor import doctor
+from plica.cli.evaluate import evaluate, plan
 from plica.cli.run import WrongInputError, parse_radius, read_metric, run
 
 app = typer.Typer(
@@ -22,10 +26,20 @@ app = typer.Typer(
 )
 
 ModelOption = Annotated[
-    str, typer.Option(help="file.py:factory or package.module:factory; logits from pixels in [0, 1]")
+    str,
+    typer.Option(
+        help="file.py:factory or package.module:factory (logits from pixels in [0, 1]); torchvision:NAME, timm:NAME, "
+        "hf:FOLDER, net.onnx, ...; with @imagenet or @mean/deviation behind it a normalisation comes before it"
+    ),
 ]
 WeightsOption = Annotated[Path | None, typer.Option(help="a state dict, .safetensors or .pt (no pickled objects)")]
-DataOption = Annotated[Path, typer.Option(help=".npz with x (uint8, or floats in [0, 1]) and y (class numbers)")]
+DataOption = Annotated[
+    Path,
+    typer.Option(
+        help=".npz with x (uint8, or floats in [0, 1]) and y (class numbers), a folder of pictures for each "
+        "class in a folder, .safetensors, .parquet, torchvision:NAME:FOLDER, file.py:dataset, ..."
+    ),
+]
 MetricOption = Annotated[
     str, typer.Option(help="l1, l1.5, l2, l8, linf, ..., or module:function for your own distance")
 ]
@@ -36,15 +50,20 @@ MethodOption = Annotated[
     ),
 ]
 GradientsOption = Annotated[int, typer.Option(min=1, help="budget of gradient evaluations per image")]
-CountOption = Annotated[int | None, typer.Option("--n", help="the first N images only")]
+CountOption = Annotated[int | None, typer.Option("--n", help="so many images, the first if --sample says nothing else")]
+SampleOption = Annotated[
+    str | None, typer.Option(help="which N images: first (default), random, or balanced over the classes, by --seed")
+]
+IndicesOption = Annotated[str | None, typer.Option(help="these images, by their rows in the data: 3,7,20-29")]
 SeedOption = Annotated[int, typer.Option(help="answers depend on it and on the image alone")]
+TrustOption = Annotated[bool, typer.Option("--trust", help="read models that are programs: TorchScript, torch.export")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")]
 OutOption = Annotated[Path, typer.Option(help="directory for the results; must be new or empty")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace a former run in --out")]
 
 WRITES = (
-    "--out receives samples.parquet (one row per image), x_adv.safetensors, summary.json and perturbations.png, "
-    "all of them or none."
+    "--out receives samples.parquet (one row per image), x_adv.safetensors, inputs.safetensors, summary.json and "
+    "perturbations.png, all of them or none."
 )
 
 
@@ -80,8 +99,11 @@ def radius(
     method: MethodOption = "auto",
     gradients: GradientsOption = 100,
     n: CountOption = None,
+    sample: SampleOption = None,
+    indices: IndicesOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
+    trust: TrustOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Find, for every image, the nearest input that the model gets wrong, and its distance: the robustness radius."""
@@ -107,13 +129,30 @@ def attack(
     method: MethodOption = "auto",
     gradients: GradientsOption = 100,
     n: CountOption = None,
+    sample: SampleOption = None,
+    indices: IndicesOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
+    trust: TrustOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Find, for every image, an input within the radius that the model gets wrong, where there is one."""
     given = locals()
     run("attack", given, lambda: plica.MaxLoss(read_metric(metric), parse_radius(radius), loss))
+
+
+app.command()(audit)
+app.command()(doctor)
+app.command(
+    epilog="""plica evaluate plan.yaml --out runs/all
+
+    plica evaluate --model net.py:make --data test.npz --metric linf --radius 8/255 --method autoattack --out runs/aa
+
+    plica evaluate plan.yaml --shard 2/8 --out runs/shard-2"""
+)(evaluate)
+app.command()(plan)
+app.command(epilog="plica merge runs/shard-* --out runs/all")(merge)
+app.command()(export)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

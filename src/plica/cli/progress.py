@@ -62,13 +62,13 @@ class Reporter:
         if not math.isnan(progress.radius):
             words.append(f"median distance {progress.radius:.4g}")
         if not left:
-            words.append(f"{_clock(passed)} in all")
+            words.append(f"{clock(passed)} in all")
         elif share > 0:
-            words.append(f"{_clock(passed * (1 - share) / share)} left")
+            words.append(f"{clock(passed * (1 - share) / share)} left")
         return ", ".join(words)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

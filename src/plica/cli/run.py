@@ -7,13 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 import plica
 from plica.cli.progress import Reporter
-from plica.inputs import load_data, load_model, place
+from plica.inputs import load_data, load_model, open_data, place
+from plica.inputs.limits import check_memory
+from plica.inputs.source import select
 from plica.metrics import Metric, parse_metric
-from plica.questions import Question
+from plica.questions import Question, parse_radius
 from plica.store import FILES, check_directory, save_run
 from plica.wording import one_line
+
+__all__ = ["WrongInputError", "parse_radius", "read_metric", "run"]
+
+
+SAMPLES = ("first", "random", "balanced")
 
 
 class WrongInputError(Exception):
@@ -32,8 +41,8 @@ def run(command: str, given: dict[str, Any], pose: Callable[[], Question]) -> No
         try:
             check_directory(out, overwrite)
             question = pose()
-            x, y = load_data(given["data"], given["n"])
-            model = load_model(given["model"], given["weights"], given["device"])
+            x, y, ids = read_images(given)
+            model = load_model(given["model"], given["weights"], given["device"], given["trust"])
             x, y = place(model, x, y)
             spend = {name: given[name] for name in ("method", "gradients", "seed")}
             result = plica.attack(model, x, y, question, **spend, on_progress=report)
@@ -43,11 +52,47 @@ def run(command: str, given: dict[str, Any], pose: Callable[[], Question]) -> No
             raise WrongInputError(f"{one_line(error)}.") from error
     arguments = {"command": command} | {name: str(v) if isinstance(v, Path) else v for name, v in given.items()}
     try:
-        summary = save_run(out, x, y, result, arguments, time.monotonic() - start, overwrite=overwrite)
+        summary = save_run(out, x, y, result, arguments, time.monotonic() - start, overwrite=overwrite, ids=ids)
     except OSError as error:
         cure = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "give another directory"
         raise WrongInputError(f"The results could not be written to {out} ({one_line(error)}); {cure}.") from error
     _tell(summary, out)
+
+
+def read_images(given: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Images, labels and, where not the first were asked for, their rows in the data.
+
+    Raises:
+        ValueError, OSError: one sentence.
+    """
+    sample, indices = given["sample"] or "first", given["indices"]
+    if sample == "first" and indices is None:
+        return *load_data(given["data"], given["n"]), None
+    if sample not in SAMPLES or (indices is not None and (given["n"] is not None or given["sample"])):
+        raise ValueError(f"Give --indices alone, or --n with --sample one of {', '.join(SAMPLES)}.")
+    source = open_data(given["data"])
+    rows = None if indices is None else parse_indices(indices)
+    ids = select(source.labels, given["n"], rows, sample, given["seed"])
+    check_memory(len(ids) * math.prod(source.shape), given["data"])
+    return *source.read(ids), ids
+
+
+def parse_indices(text: str) -> list[int]:
+    """ "3,7,20-29": single rows and ranges, both ends included.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    rows: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or len(part) > 20:
+            raise ValueError(f"--indices {text!r} names no rows; write 3,7,20-29, counted from 0.")
+        low, high = int(first), int(last or first)
+        if not low <= high < low + 10**7:
+            raise ValueError(f"--indices {part!r} is an empty or endless range; write the smaller row first.")
+        rows += range(low, high + 1)
+    return rows
 
 
 def _tell(summary: dict[str, Any], out: Path) -> None:
@@ -74,19 +119,3 @@ def read_metric(text: str) -> Metric:
         raise
     except Exception as error:
         raise ValueError(f"The metric {text} failed: {one_line(error, named=True)}.") from error
-
-
-def parse_radius(text: str) -> float:
-    """A number or a ratio, "0.5" or "8/255".
-
-    Raises:
-        ValueError: it is neither, or negative.
-    """
-    top, _, bottom = text.partition("/")
-    try:
-        value = float(top) / float(bottom or "1")
-    except (ValueError, ZeroDivisionError):
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise ValueError(f"--radius {text!r} is not a distance; give a number such as 0.5 or a ratio such as 8/255.")
-    return value

@@ -2,5 +2,6 @@
 
 from plica.inputs.data import load_data
 from plica.inputs.model import load_model, place, read_weights
+from plica.inputs.source import Source, open_data
 
-__all__ = ["load_data", "load_model", "place", "read_weights"]
+__all__ = ["Source", "load_data", "load_model", "open_data", "place", "read_weights"]

@@ -1,4 +1,4 @@
-"""A model from "file.py:factory" or "package.module:factory", with weights that are read without running any code."""
+"""A model from what a command line can say, with weights that are read without running any code."""
 
 import importlib
 import importlib.util
@@ -14,35 +14,61 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from plica.inputs.adapt import Adapted, split_normalisation, unwrap
+from plica.inputs.exported import is_file_form, read_network
+from plica.inputs.zoos import zoo_of
 from plica.wording import few, one_line
 
 Model = Callable[[Tensor], Tensor]
 
 
-def load_model(spec: str, weights: str | Path | None = None, device: str = "cpu") -> Model:
-    """The model that the factory returns, in eval mode, on the device.
+def load_model(spec: str, weights: str | Path | None = None, device: str = "cpu", trust: bool = False) -> Model:
+    """The model in eval mode, on the device; it takes pixels in [0, 1] and gives logits.
 
-    `spec` is "file.py:factory" or "package.module:factory". The factory takes no argument and returns a
-    torch.nn.Module, or any callable (b, *image) -> (b, classes); a module itself may stand in its place. `weights` is
-    a state dict, .safetensors, or .pt read with weights_only=True.
+    `spec` is one of
+
+        file.py:factory, package.module:factory   without argument; gives a torch.nn.Module, or any callable
+                                                  (b, *image) -> (b, classes); a module itself may stand in its place
+        torchvision:NAME, timm:NAME, hf:DIR-OR-ID, robustbench:ID      normalised as their makers say
+        net.onnx; net.pt2 (torch.export), net.ts or net.pt (TorchScript): programs, read only with `trust`
+
+    and may end in a normalisation that comes before the network: @imagenet, @cifar10, @half, @none, or @mean/deviation,
+    such as @0.5/0.25. Logits in a tuple, a mapping or a record are taken out of it. `weights` is a state dict,
+    .safetensors, or .pt read with weights_only=True.
 
     Raises:
         FileNotFoundError, ValueError: one sentence that says what was wrong and what to do.
     """
     target = _device(device)
+    spec, normalisation, stated = split_normalisation(spec)
+    zoo = zoo_of(spec)
+    if zoo is None and is_file_form(spec):
+        if weights is not None:
+            raise ValueError(f"{spec} brings its own weights; leave --weights out.")
+        return read_network(spec, normalisation, trust).to(target).eval()
+    if zoo is not None:
+        family, name = zoo
+        net, own = family(name, weights is None, trust)
+        if weights is not None:
+            _fill(net, read_weights(weights), weights)
+        return Adapted(net, normalisation if stated else own).to(target).eval()
     made = _make(spec)
     if not callable(made):
         raise ValueError(
             f"{spec} gave an object of type {type(made).__name__}, which cannot be called; return a torch.nn.Module."
         )
     if not isinstance(made, nn.Module):
-        if weights is not None or target.type != "cpu":
+        if weights is not None or target.type != "cpu" or normalisation is not None:
             raise ValueError(
-                f"{spec} gave an object of type {type(made).__name__}; --weights and --device need a torch.nn.Module."
+                f"{spec} gave an object of type {type(made).__name__}; --weights, --device and a normalisation need a "
+                "torch.nn.Module."
             )
         return cast(Model, made)
     if weights is not None:
         _fill(made, read_weights(weights), weights)
+    if normalisation is not None:
+        return Adapted(made, normalisation).to(target).eval()
+    made.register_forward_hook(unwrap)
     return made.to(target).eval()
 
 
@@ -55,14 +81,23 @@ def place(model: Model, x: Float[Tensor, "b *image"], y: Int64[Tensor, " b"]) ->
     if isinstance(model, nn.Module):
         own = next((p for p in model.parameters() if p.is_floating_point()), x)
         x, y = x.to(own), y.to(own.device)
+    shape = tuple(x.shape[1:])
+    several = _refusal(model, x[:1].repeat(2, *[1] * len(shape)))
+    if several is not None:
+        alone = _refusal(model, x[:1])
+        batches = "" if alone else " in batches, only one by one"
+        raise ValueError(f"The model cannot take images of shape {shape}{batches}: {alone or several}.")
+    return x, y
+
+
+def _refusal(model: Model, x: Float[Tensor, "b *image"]) -> str | None:
+    """What the model raises for such images."""
     try:
         with torch.no_grad():
-            model(x[:1])
+            model(x)
     except Exception as error:
-        raise ValueError(
-            f"The model cannot take images of shape {tuple(x.shape[1:])}: {one_line(error, named=True)}."
-        ) from error
-    return x, y
+        return one_line(error, named=True)
+    return None
 
 
 def read_weights(file: str | Path) -> dict[str, Tensor]:
@@ -91,12 +126,14 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _make(spec: str) -> Any:
+def _make(spec: str, what: str = "model") -> Any:
     """Import, look up, call."""
     place, colon, name = spec.rpartition(":")
     if not (place and colon and name):
-        raise ValueError(f"The model {spec!r} is not of the form file.py:factory or package.module:factory.")
-    module = _file(Path(place)) if place.endswith(".py") else _module(place)
+        raise ValueError(
+            f"The {what} {spec!r} is not of the form file.py:factory or package.module:factory, or any other."
+        )
+    module = _file(Path(place), what) if place.endswith(".py") else _module(place, what)
     if not hasattr(module, name):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise ValueError(f"{place} has no {name!r}; it has {few(functions) or 'no functions'}.")
@@ -106,13 +143,13 @@ def _make(spec: str) -> Any:
     try:
         return factory()
     except Exception as error:
-        raise ValueError(f"The model factory {spec} failed: {one_line(error, named=True)}.") from error
+        raise ValueError(f"The {what} factory {spec} failed: {one_line(error, named=True)}.") from error
 
 
-def _file(path: Path) -> Any:
+def _file(path: Path, what: str) -> Any:
     """Run a file as a module; what stands beside it can be imported, as when Python runs it."""
     if not path.is_file():
-        raise FileNotFoundError(f"There is no model file {path}; give file.py:factory.")
+        raise FileNotFoundError(f"There is no {what} file {path}; give file.py:factory.")
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -124,15 +161,15 @@ def _file(path: Path) -> Any:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ValueError(f"The model file {path} failed: {one_line(error, named=True)}.") from error
+        raise ValueError(f"The {what} file {path} failed: {one_line(error, named=True)}.") from error
     return module
 
 
-def _module(name: str) -> Any:
+def _module(name: str, what: str) -> Any:
     try:
         return importlib.import_module(name)
     except Exception as error:
-        raise ValueError(f"The model's module {name} cannot be imported: {one_line(error, named=True)}.") from error
+        raise ValueError(f"The {what}'s module {name} cannot be imported: {one_line(error, named=True)}.") from error
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor], file: str | Path) -> None:

@@ -217,19 +217,19 @@ class BFGSSQP:
         live.landmark[rows] = torch.where(ahead, best, landmark)
         live.since[rows] = torch.where(ahead, 0, live.since[rows] + 1)
         if self.insist is not None:
-            self._insist(live, rows)
+            self._insist(live, rows, self.insist)
         self._aim(live, rows, at, products)
         self._judge(live, rows, at)
 
-    def _insist(self, live: State, rows: Tensor) -> None:
-        """Lower mu of rows that were never feasible and whose least violation has not halved in `insist` steps.
+    def _insist(self, live: State, rows: Tensor, steps: int) -> None:
+        """Lower mu of rows that were never feasible and whose least violation has not halved in so many steps.
 
         Steering trusts the linear model of the violation; where that promises again and again what does not come, the
         objective holds the row back.
         """
         least, worst = live.best.violation[rows], live.worst[rows]
         late, halved = live.late[rows] + 1, least <= 0.5 * worst
-        give = ~halved & (late >= self.insist) & (least > self.tol)
+        give = ~halved & (late >= steps) & (least > self.tol)
         live.mu[rows] *= torch.where(give, GIVE, 1.0)
         again = halved | give
         live.worst[rows] = torch.where(again, least, worst)

@@ -12,6 +12,7 @@ R = TypeVar("R")
 WHOLE = {"whole": True}  # metadata of a field that has no rows, though it may be a record with tensors of its own
 ALIGN = 16  # numbers that a vector of the processor holds, at most
 WIDE = 16  # bytes of the widest number that can be copied
+WHOLE = {"whole": True}  # metadata of a field that has no rows, though it may be a record with tensors of its own
 
 
 def take(record: R, rows: Tensor) -> R:
@@ -55,11 +56,15 @@ def pick(t: Tensor, rows: Tensor) -> Tensor:
 
 def write(t: Tensor, rows: Tensor | slice, values: Tensor) -> None:
     """t[rows] = values. A CPU copies indexed rows number by number, so numbers are taken four (float32) at a time."""
-    if isinstance(rows, Tensor) and t.device.type == "cpu" and t.ndim > 1 and t.dtype == values.dtype:
-        wide = WIDE // t.element_size() if t.element_size() else 1
-        if t.shape[-1] and t.shape[-1] % wide == 0 and t.is_contiguous() and values.is_contiguous():
-            t, values = t.view(torch.complex128), values.view(torch.complex128)
+    if isinstance(rows, Tensor) and t.device.type == "cpu" and t.dtype == values.dtype and _wide(t) and _wide(values):
+        t, values = t.view(torch.complex128), values.view(torch.complex128)
     t[rows] = values
+
+
+def _wide(t: Tensor) -> bool:
+    """Whether t can be seen as numbers of WIDE bytes."""
+    many = WIDE // t.element_size()
+    return t.ndim > 1 and t.is_contiguous() and int(t.shape[-1]) % many == 0 and int(t.storage_offset()) % many == 0
 
 
 def join(a: R, b: R) -> R:

@@ -1,0 +1,96 @@
+"""`plica audit`: measure every answer of a run anew; exit status 1 when something differs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from plica.cli.run import WrongInputError
+from plica.inputs import load_data
+from plica.runs import Run, load
+from plica.runs.write import write_json
+from plica.trust import Audited, refresh
+from plica.trust import audit as measure
+from plica.trust.sources import metrics_of, models_of
+from plica.wording import one_line, plain, sentence
+
+ModelsOption = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="the model, or NAME=model for one of several; by default what the run names"),
+]
+
+
+def audit(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="a run of plica evaluate, radius or attack")],
+    model: ModelsOption = None,
+    weights: Annotated[Path | None, typer.Option(help="of --model, or instead of those that the run names")] = None,
+    data: Annotated[Path | None, typer.Option(help="where the run has not kept its images")] = None,
+    metric: Annotated[str | None, typer.Option(help="where the run's distance cannot be told from its name")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="run the Python code that the run itself names")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")] = "cpu",
+) -> None:
+    """Measure every stored answer anew: in float64, at other batch sizes, and rounded to 8 bits."""
+    try:
+        run = load(directory)
+        models = models_of(run, _named(model or []), None if weights is None else str(weights), trust, device)
+        metrics = metrics_of(run, metric, trust)
+        images = None if data is None else load_data(data)
+        low, high = (run.manifest.get("plan") or {}).get("bounds", (0.0, 1.0))
+        with Console(stderr=True).status("measuring") as status:
+            measured = measure(
+                run, models, metrics=metrics, data=images, bounds=(float(low), float(high)),
+                told=lambda task, rows: status.update(escape(plain(f"measuring {task}"))),
+            )  # fmt: skip
+    except (ValueError, TypeError, OSError) as error:
+        raise WrongInputError(sentence(error)) from error
+    for task in measured:
+        _tell(task)
+    _keep(run, measured)
+    if not all(task.agrees for task in measured):
+        raise typer.Exit(1)
+
+
+def _named(models: list[str]) -> dict[str, str]:
+    """NAME=model, or one model for all tasks under the name "".
+
+    Raises:
+        ValueError: several without names.
+    """
+    named: dict[str, str] = {}
+    for text in models:
+        name, equals, spec = text.partition("=")
+        named |= {name: spec} if equals else {"": text}
+    if len(named) < len(models):
+        raise ValueError("--model was given twice for the same tasks; write --model NAME=model for each.")
+    return named
+
+
+def _tell(task: Audited) -> None:
+    """What was measured, in a few lines on standard output."""
+    precision = "float64" if task.float64 else "the model's own precision, float64 could not be had"
+    print(
+        plain(task.task.name) + f": {task.answers} answers, {task.confirmed} of {task.successes} successes confirmed",
+        end="",
+    )
+    print(f" in {precision}")
+    if task.perturbed:
+        inside = "" if task.task.radius is None else f", {task.within} of them within the radius"
+        print(f"  8 bits: {task.survive} of {task.perturbed} perturbed answers survive{inside}", end="")
+        print("" if task.price is None else f"; repaired, the median distance is {task.price:.4f} times the reported")
+    for kind, told in task.differences.items():
+        print(plain(f"  DIFFERS, {kind} ({len(told)}): {told[0]}"))
+
+
+def _keep(run: Run, measured: list[Audited]) -> None:
+    """audit.json beside the run, for whoever reads it later; a run that is not ours to write to is audited as well."""
+    agrees = all(task.agrees for task in measured)
+    record = {"agrees": agrees, "tasks": [task.record() for task in measured]}
+    try:
+        write_json(run.directory / "audit.json", record)
+        refresh(run)
+    except OSError as error:
+        print(f"  (audit.json could not be written: {one_line(error)})")
+    answers, differ = sum(t.answers for t in measured), sum(len(d) for t in measured for d in t.differences.values())
+    print(f"{run.directory}: {answers} answers, " + ("no disagreement" if agrees else f"{differ} disagreements"))

@@ -1,0 +1,82 @@
+"""`plica doctor`: would numbers about this model mislead? Exit status 1 when they are not to be believed."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+from plica.cli.run import WrongInputError
+from plica.inputs import load_model, open_data, place
+from plica.inputs.source import select
+from plica.runs import load
+from plica.trust import Belief, Verdict, check_model, conclude, examine, refresh
+from plica.trust.examine import PICTURES
+from plica.trust.sources import models_of
+from plica.wording import plain, sentence
+
+
+def doctor(
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="a run, instead of --model and --data")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="the model, as for plica radius")] = None,
+    data: Annotated[Path | None, typer.Option(help="labelled images, as for plica radius")] = None,
+    weights: Annotated[Path | None, typer.Option(help="a state dict, .safetensors or .pt (no pickled objects)")] = None,
+    surrogate: Annotated[
+        list[str] | None, typer.Option(help="another model of the same task, whose points are tried on this one")
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="so many are attacked, up to 256 looked at")] = 64,
+    seed: Annotated[int, typer.Option(help="of the sample and of the checks")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")] = "cpu",
+    trust: Annotated[
+        bool, typer.Option("--trust", help="read models that are programs; run the Python code that a run itself names")
+    ] = False,
+) -> None:
+    """Look for what makes numbers about a model mislead: wrong pixels, masked gradients, randomness, lost budgets."""
+    try:
+        with Console(stderr=True).status("examining"):
+            if directory is not None:
+                verdict = _run(directory, model, weights, images, seed, device, trust)
+            elif model is None or data is None:
+                raise ValueError("Give a run, or --model and --data.")
+            else:
+                verdict = _model(model, data, weights, surrogate or [], images, seed, device, trust)
+    except (ValueError, TypeError, OSError) as error:
+        raise WrongInputError(sentence(error)) from error
+    _tell(verdict)
+    if verdict.belief is Belief.NOT_BELIEVED:
+        raise typer.Exit(1)
+
+
+def _run(directory: Path, model, weights, images: int, seed: int, device: str, trust: bool) -> Verdict:
+    """Examine the models of a run anew, keep what is found beside it, and conclude."""
+    run = load(directory)
+    named = {} if model is None else {"": model}
+    models = models_of(run, named, None if weights is None else str(weights), trust, device)
+    low, high = (run.manifest.get("plan") or {}).get("bounds", (0.0, 1.0))
+    for name, net in models.items():
+        check_model(run, name, net, images, (float(low), float(high)), seed)
+    with suppress(OSError):  # a run that is not ours to write to
+        refresh(run)
+    return conclude(run)
+
+
+def _model(
+    spec: str, data: Path, weights, surrogates: list[str], images: int, seed: int, device: str, trust
+) -> Verdict:
+    source = open_data(data)
+    x, y = source.read(select(source.labels, min(PICTURES, len(source)), None, "balanced", seed))
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    net = load_model(spec, weights, device, trust)
+    others = [load_model(other, None, device, trust) for other in surrogates]
+    return examine(net, *place(net, x[order], y[order]), images=images, seed=seed, surrogates=others)
+
+
+def _tell(verdict: Verdict) -> None:
+    """The findings, the heaviest first, and the verdict."""
+    for finding in verdict.findings:
+        print(plain(f"{finding.weight.name.lower()}, {finding.check}: {finding.sentence}"))
+    print(f"{len(verdict.checks)} checks: {verdict}")

@@ -1,0 +1,90 @@
+"""The table that an evaluation ends with: a line per model, question and method, then one for all methods together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+WIDTH = 120  # without a terminal
+
+
+def show(summary: dict[str, Any]) -> None:
+    """On standard output."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
+    for kind, draw in (("max-loss", _inside), ("min-radius", _nearest)):
+        asked = [question for question in summary["questions"] if question["kind"] == kind]
+        if asked:
+            console.print(draw(asked))
+    for question in summary["questions"]:
+        if question["unanswered"]:
+            told = f"{question['unanswered']} images had no answer and count as not broken"
+            console.print(Text(f"note: {question['model']}, {question['question']}: {told}"))
+    for note in summary["notes"][:5]:
+        console.print(Text(f"note: {note}"))
+    if len(summary["notes"]) > 5:
+        console.print(Text(f"note: and {len(summary['notes']) - 5} more, in summary.json"))
+
+
+def answers(summary: dict[str, Any]) -> int:
+    """Images asked, of all methods together."""
+    return sum(row["asked"] for question in summary["questions"] for row in question["methods"])
+
+
+def percent(share: dict[str, Any] | None) -> str:
+    """61.4 % (58.3-64.4)"""
+    if share is None or share["value"] is None:
+        return "-"
+    return f"{100 * share['value']:.1f} % ({100 * share['low']:.1f}-{100 * share['high']:.1f})"
+
+
+def radius(value: float | None) -> str:
+    return "not found" if value is None else f"{value:.4g}"
+
+
+def _inside(asked: list[dict[str, Any]]) -> Table:
+    table = _table("model", "within", "method", right=("asked", "broke", "it alone", "robust accuracy, 95 %"))
+    for question in asked:
+        where = [question["model"], question["question"].removeprefix("max-loss ")]
+        table.add_row(*map(Text, (*where, "none", str(question["images"]), "", "", percent(question["accuracy"]))))
+        for row in question["methods"]:
+            # of a method that was asked of those left standing, what then stood
+            share = row["robust_accuracy"] if row["robust_accuracy"] else row["standing"]
+            numbers = ("-" if row[key] is None else str(row[key]) for key in ("asked", "broken", "alone"))
+            table.add_row("", "", *map(Text, (row["method"], *numbers, percent(share))))
+        union = question["union"]
+        table.add_row("", "", *map(Text, ("all", str(question["images"]), str(union["broken"]), "")),
+                      Text(percent(union["robust_accuracy"]), style="bold"), end_section=True)  # fmt: skip
+    return table
+
+
+def _nearest(asked: list[dict[str, Any]]) -> Table:
+    right = ("found", "nearest", "it alone", "radius: quarter", "median", "three quarters")
+    table = _table("model", "metric", "method", right=right)
+    for question in asked:
+        where = (question["model"], question["metric"])
+        for k, row in enumerate(question["methods"]):
+            numbers = (f"{row['found']}/{row['asked']}", str(row["best"]), str(row["alone"]))
+            table.add_row(*map(Text, (*(where if k == 0 else ("", "")), row["method"], *numbers, *_quartiles(row))))
+        union = question["union"]
+        numbers = (f"{union['found']}/{question['images']}", "", "", *_quartiles(union))
+        table.add_row("", "", "all", *(Text(text, style="bold") for text in numbers), end_section=True)
+    return table
+
+
+def _quartiles(row: dict[str, Any]) -> list[str]:
+    return [radius(row["radius"][q]) for q in ("0.25", "0.5", "0.75")]
+
+
+def _table(*left: str, right: tuple[str, ...]) -> Table:
+    table = Table(box=box.SIMPLE)
+    for name in left:
+        table.add_column(name)
+    for name in right:
+        table.add_column(name, justify="right")
+    return table

@@ -1,0 +1,40 @@
+"""The plan that `plica plan` writes to start from; a test reads it."""
+
+EXAMPLE = """\
+# An evaluation for `plica evaluate plan.yaml --out DIR`. Everything below `methods` may be left out.
+
+models: # file.py:factory or package.module:factory, as for `plica radius --model`; paths from the current folder
+  - model: plica.demo:resnet18
+    # weights: net.safetensors
+    # name: resnet18               # in tables; by default the factory's name
+
+data:
+  path: cifar10.npz # x (uint8, or floats in [0, 1]) and y
+  # n: 1000                        # the first n; all of them if left out
+  # sample: balanced               # or random: n of them drawn with the seed, equally from each class or not
+  # seed: 0
+  # indices: [3, 14, 15]           # or just these
+
+questions:
+  - ask: min-radius # how far is the nearest input that is misclassified?
+    metric: [l2, linf]
+  - ask: max-loss # is there one within the radius?
+    metric: linf
+    radius: [2/255, 8/255]
+    # loss: margin                 # or ce, dlr
+    # methods: [autoattack+plica]  # where they differ from those below
+
+methods: # of `plica radius --help`; autoattack and autoattack+plica are sets of them, each with its standard budget
+  - auto
+  - name: pwcf
+    gradients: 200 # budget per image
+
+gradients: 100 # budget per image where a method says nothing else
+individual: false # for max-loss: true asks every method about every image, false each about those still standing
+seed: 0
+device: cpu # cuda, cuda:1, mps
+bounds: [0, 1] # of pixels
+chunk: 128 # images that are attacked, and kept, together
+# batch_size: 64                   # searches side by side; halved by itself where memory ends
+# threads: 1
+"""

@@ -1,0 +1,96 @@
+"""A run as tables for other programs: samples.csv, summary.csv, and table.tex for a paper."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import pyarrow.csv
+
+from plica import runs
+from plica.evaluation.summary import summarise
+from plica.runs.write import write_whole
+
+FILES = ("samples.csv", "summary.csv", "table.tex")
+SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+SPECIAL |= {c: "\\" + c for c in "&%$#_{}"}
+NORMS = {"l1": r"$\ell_1$", "l2": r"$\ell_2$", "linf": r"$\ell_\infty$"}
+
+
+def export(directory: str | Path, out: str | Path | None = None) -> list[Path]:
+    """Write the tables into `out`, by default the run's own directory; their paths.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no run, or a broken one.
+    """
+    run = runs.load(directory)
+    folder = Path(out) if out else run.directory
+    memory = io.BytesIO()
+    pyarrow.csv.write_csv(run.samples, memory)
+    summary = summarise(run)
+    texts = [memory.getvalue(), _csv(summary).encode(), latex(summary).encode()]
+    for name, content in zip(FILES, texts, strict=True):
+        write_whole(folder / name, content)
+    return [folder / name for name in FILES]
+
+
+def latex(summary: dict[str, Any]) -> str:
+    """A tabular (package booktabs) with a line per model and question: accuracy, each method, all together, in per cent
+    for max-loss and median radii for min-radius."""
+    methods = list(dict.fromkeys(row["method"] for question in summary["questions"] for row in question["methods"]))
+    head = " & ".join(["model", "question", "accuracy", *(escape(m) for m in methods), "all"])
+    lines = [rf"\begin{{tabular}}{{ll{'r' * (len(methods) + 2)}}}", r"\toprule", head + r" \\", r"\midrule"]
+    for question in summary["questions"]:
+        cells = {row["method"]: _cell(question, row) for row in question["methods"]}
+        told = [escape(question["model"]), _asked(question), _percent(question["accuracy"])]
+        told += [cells.get(method, "--") for method in methods] + [_cell(question, question["union"])]
+        lines.append(" & ".join(told) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def escape(text: str) -> str:
+    """As TeX prints it."""
+    return "".join(SPECIAL.get(c, c) for c in text)
+
+
+def _asked(question: dict[str, Any]) -> str:
+    norm = NORMS.get(question["metric"], escape(question["metric"]))
+    if question["kind"] == "min-radius":
+        return f"{norm}, median radius"
+    return f"{norm} $\\leq$ {question['radius']:.4g}, robust accuracy"
+
+
+def _cell(question: dict[str, Any], row: dict[str, Any]) -> str:
+    if question["kind"] == "min-radius":
+        median = row["radius"]["0.5"]
+        return "--" if median is None else f"{median:.4g}"
+    return _percent(row["robust_accuracy"] or row["standing"])
+
+
+def _percent(share: dict[str, Any]) -> str:
+    return "--" if share["value"] is None else f"{100 * share['value']:.1f}"
+
+
+def _csv(summary: dict[str, Any]) -> str:
+    """A line per method, and one called "all" per question."""
+    memory = io.StringIO()
+    asked = ("model", "question", "kind", "metric", "radius", "loss", "images")
+    told = ("method", "asked", "broken", "alone", "found", "best", "gradients", "forwards", "seconds")
+    shares = ("accuracy", "robust_accuracy", "standing")
+    writer = csv.writer(memory, lineterminator="\n")
+    writer.writerow([*asked, *told, *shares, "low", "high", "radius_25", "radius_50", "radius_75"])
+    for question in summary["questions"]:
+        for row in [*question["methods"], {"method": "all"} | question["union"]]:
+            share = row.get("robust_accuracy") or row.get("standing") or {}
+            values = [
+                (question["accuracy"] if key == "accuracy" else row.get(key) or {}).get("value") for key in shares
+            ]
+            radii = [row.get("radius", {}).get(q) for q in ("0.25", "0.5", "0.75")]
+            writer.writerow(
+                [question[key] for key in asked]
+                + [row.get(key) for key in told]
+                + [*values, share.get("low"), share.get("high"), *radii]
+            )
+    return memory.getvalue()

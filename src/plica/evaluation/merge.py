@@ -1,0 +1,63 @@
+"""Shards of one plan joined to one run. Nothing is computed; files get a second name where the file system allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from plica import runs
+from plica.evaluation.plan import PlanError
+from plica.evaluation.prepare import differs
+from plica.evaluation.run import parse_shard
+from plica.evaluation.summary import complete, write_summary
+from plica.runs.write import copy_whole, locked, write_json
+
+
+def merge(directories: Sequence[str | Path], out: str | Path) -> runs.Run:
+    """Join runs that are shards of one; `out` is a new directory.
+
+    Raises:
+        PlanError: they do not belong together, or something is missing; one sentence.
+    """
+    shards, out = [runs.load(directory) for directory in directories], Path(out)
+    if out.exists() and any(out.iterdir()):
+        raise PlanError(f"{out} is not empty; give a new directory.")
+    first = shards[0].manifest
+    for shard in shards:
+        if "hashes" not in shard.manifest:
+            raise PlanError(f"{shard.directory} is no run of plica evaluate; only those can be merged.")
+        difference = differs(shard.manifest, first, shard=False)
+        if difference:
+            raise PlanError(f"{shard.directory} does not belong to {shards[0].directory}: it is of {difference}.")
+        if not complete(shard):
+            raise PlanError(f"{shard.directory} is unfinished; run its shard {shard.manifest['shard']} again.")
+    _check_all_there(shards)
+    with locked(out):
+        for shard in shards:
+            for file in sorted(shard.directory.glob("inputs/*")) + sorted(shard.directory.glob("parts/*/*")):
+                if not file.name.startswith("."):
+                    copy_whole(file, out / file.relative_to(shard.directory))
+        checked = next(
+            (d / "checks.json" for d in (s.directory for s in shards) if (d / "checks.json").is_file()), None
+        )
+        if checked is not None:
+            copy_whole(checked, out / "checks.json")
+        write_json(out / "manifest.json", first | {"shard": None, "merged": [_origin(shard) for shard in shards]})
+        return write_summary(out)
+
+
+def _check_all_there(shards: list[runs.Run]) -> None:
+    there = [parse_shard(shard.manifest["shard"]) for shard in shards]
+    places = there[0][1]
+    if {n for _, n in there} != {places} or len(set(there)) < len(there):
+        said = ", ".join(shard.manifest["shard"] or "all" for shard in shards)
+        raise PlanError(f"The shards {said} are not parts of one division; give each of 1/N to N/N once.")
+    missing = sorted(set(range(places)) - {place for place, _ in there})
+    if missing:
+        names = ", ".join(f"{place + 1}/{places}" for place in missing)
+        raise PlanError(f"The shard {names} is missing; give its directory too.")
+
+
+def _origin(shard: runs.Run) -> dict[str, Any]:
+    return {"shard": shard.manifest["shard"], "versions": shard.manifest["versions"]}

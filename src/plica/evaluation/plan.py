@@ -1,0 +1,260 @@
+"""What an evaluation is asked to do: models, data, questions, methods. Written as YAML, a dict, or these records.
+
+A wrong plan is one sentence that names the key, what was seen there, and the nearest right one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from plica.evaluation.methods import SETS
+from plica.losses import LOSSES
+from plica.metrics import parse_metric
+from plica.questions import parse_radius
+from plica.wording import sentence
+
+NAME = re.compile(r"[\w.+@-]+")
+
+
+class PlanError(ValueError):
+    """A plan that cannot be carried out; one sentence."""
+
+
+def _several(value: Any) -> Any:
+    """One of something stands for a list of one."""
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+class Strict(BaseModel):
+    """A record that takes its own keys only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        if isinstance(given, Mapping):
+            for key in given:
+                if key not in cls.model_fields:
+                    raise ValueError(f"there is no key {key!r}{nearest(str(key), cls.model_fields)}")
+        return given
+
+
+class Model(Strict):
+    """A network: what `--model` and `--weights` take. `name` is its name in tables, by default that of the factory.
+
+    trust: read a model that is a program (TorchScript, torch.export).
+    """
+
+    model: str
+    weights: str | None = None
+    name: str = ""
+    trust: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, given: Any) -> Any:
+        given = {"model": given} if isinstance(given, str) else given
+        if isinstance(given, Mapping) and isinstance(given.get("model"), str) and not given.get("name"):
+            last = re.split(r"[:/\\]", given["model"])[-1]
+            given = {**given, "name": re.sub(r"[^\w.+@-]", "-", last)}
+        return given
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if not NAME.fullmatch(name):
+            raise ValueError("a name has letters, digits and . _ + @ - only")
+        return name
+
+
+class Data(Strict):
+    """Labelled images: what `--data` takes, and which of them: the first n, n at random, or n with equal classes."""
+
+    path: str
+    n: Annotated[int, Field(ge=1)] | None = None
+    sample: Literal["first", "random", "balanced"] = "first"
+    seed: Annotated[int, Field(ge=0)] = 0
+    indices: list[int] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, given: Any) -> Any:
+        return {"path": str(given)} if isinstance(given, str | Path) else given
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> Data:
+        if self.indices is not None and (self.n is not None or self.sample != "first"):
+            raise ValueError("indices stand alone; leave n and sample out")
+        return self
+
+
+class Method(Strict):
+    """A method of plica.attack, or one of the sets; its budget of gradients per image and its seed."""
+
+    name: str
+    gradients: Annotated[int, Field(ge=1)] | None = None
+    seed: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, given: Any) -> Any:
+        return {"name": given} if isinstance(given, str) else given
+
+    @field_validator("name")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        from plica.ask import methods
+
+        known = (*SETS, *methods())
+        if name not in known:
+            raise ValueError(f"there is no method {name!r}{nearest(name, known)}")
+        return name
+
+
+class Question(Strict):
+    """min-radius, or max-loss within each radius, for each metric; `methods` where they differ from the plan's."""
+
+    ask: Literal["min-radius", "max-loss"]
+    metric: Annotated[list[str], BeforeValidator(_several), Field(min_length=1)]
+    radius: Annotated[list[float], BeforeValidator(_several)] = []
+    loss: str = "margin"
+    methods: Annotated[list[Method], BeforeValidator(_several)] = []
+
+    @field_validator("metric")
+    @classmethod
+    def _metrics(cls, metrics: list[str]) -> list[str]:
+        for metric in metrics:
+            if ":" not in metric:  # module:function is imported when the work begins
+                parse_metric(metric)
+        return metrics
+
+    @field_validator("radius", mode="before")
+    @classmethod
+    def _ratios(cls, radii: Any) -> Any:
+        return [parse_radius(str(radius)) for radius in _several(radii)]
+
+    @field_validator("loss")
+    @classmethod
+    def _losses(cls, loss: str) -> str:
+        if loss not in LOSSES:
+            raise ValueError(f"there is no loss {loss!r}{nearest(loss, LOSSES)}")
+        return loss
+
+    @model_validator(mode="after")
+    def _radius_where_needed(self) -> Question:
+        if self.ask == "max-loss" and not self.radius:
+            raise ValueError("max-loss needs a radius, such as radius: 8/255")
+        if self.ask == "min-radius" and (self.radius or "loss" in self.model_fields_set):
+            raise ValueError("min-radius takes no radius and no loss; write ask: max-loss")
+        return self
+
+
+class Plan(Strict):
+    """The whole evaluation.
+
+    gradients: budget per image where a method says nothing else. individual: for max-loss, every method on every image,
+    instead of on those that the methods before it left standing. chunk: images that are attacked and kept together; it
+    is part of the answer for public attacks, whose random numbers depend on their company. batch_size, threads: how the
+    work is done, not what comes out.
+    """
+
+    models: Annotated[list[Model], BeforeValidator(_several), Field(min_length=1)]
+    data: Data
+    questions: Annotated[list[Question], BeforeValidator(_several), Field(min_length=1)]
+    methods: Annotated[list[Method], BeforeValidator(_several), Field(min_length=1)] = [Method(name="auto")]
+    gradients: Annotated[int, Field(ge=1)] = 100
+    individual: bool = False
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: str = "cpu"
+    bounds: tuple[float, float] = (0.0, 1.0)
+    chunk: Annotated[int, Field(ge=1)] = 128
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("models")
+    @classmethod
+    def _names_differ(cls, models: list[Model]) -> list[Model]:
+        names = [model.name for model in models]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two models are called {name!r}; give each a name of its own")
+        return models
+
+    def identity(self) -> dict[str, Any]:
+        """What the answers depend on beside models and data, which have hashes of their own wherever they lie."""
+        told = self.model_dump(mode="json", exclude={"batch_size", "threads"})
+        told["models"] = [{"name": model["name"]} for model in told["models"]]
+        del told["data"]["path"]
+        return told | {"device": self.device.partition(":")[0]}
+
+
+def read_plan(given: str | Path | Mapping[str, Any] | Plan, **changes: Any) -> Plan:
+    """A plan from a YAML file, a dict, or as it is; `changes` overwrite keys, "data.n" those of a record inside.
+
+    Raises:
+        PlanError: it is no plan; one sentence.
+    """
+    where = "The plan"
+    if isinstance(given, str | Path):
+        where, given = f"The plan {given}", _read_yaml(Path(given))
+    held: Any = given.model_dump(exclude_unset=True) if isinstance(given, Plan) else dict(given)
+    for key, value in changes.items():
+        held = _changed(held, key.split("."), value)
+    try:
+        return Plan.model_validate(held)
+    except ValidationError as error:
+        raise PlanError(sentence(ValueError(f"{where}: {_fault(error)}"))) from None
+
+
+def nearest(word: str, known: Any) -> str:
+    """The end of a sentence about a word that is not known: the one that is meant, or all there are."""
+    names = [str(name) for name in known]
+    near = get_close_matches(word, names, 1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(names)}"
+
+
+def _changed(held: Any, keys: list[str], value: Any) -> Any:
+    if len(keys) == 1:
+        return {**held, keys[0]: value}
+    inner = held.get(keys[0], {})
+    inner = {"path": str(inner)} if isinstance(inner, str | Path) else inner  # the short form of data
+    return {**held, keys[0]: _changed(inner, keys[1:], value)}
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        held = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        raise PlanError(f"There is no plan {file}; `plica plan` writes one to start from.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f" at line {mark.line + 1}" if mark else ""
+        said = getattr(error, "problem", None) or getattr(error, "strerror", None) or "no text"
+        raise PlanError(f"The plan {file} cannot be read as YAML{at} ({said}); `plica plan` writes one.") from None
+    if not isinstance(held, dict):
+        raise PlanError(f"The plan {file} holds no keys; `plica plan` writes one to start from.")
+    return cast(dict[str, Any], held)
+
+
+def _fault(error: ValidationError) -> str:
+    """The first fault: where, what was seen, what is right."""
+    fault: Any = error.errors(include_url=False)[0]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
+    at = f"{where}: " if where else ""
+    if fault["type"] == "missing":
+        return f"{where} is missing"
+    if fault["type"] == "value_error":
+        return at + str(fault["ctx"]["error"]).rstrip(".")
+    if fault["type"] == "literal_error":
+        known = re.findall(r"'([^']*)'", fault["ctx"]["expected"])
+        return f"{at}there is no {fault['input']!r}{nearest(str(fault['input']), known)}"
+    said = fault["msg"][0].lower() + fault["msg"][1:]
+    return f"{at}{said}, got {fault['input']!r}"

@@ -1,0 +1,206 @@
+"""The run: chunk after chunk, each part kept as soon as it is done, what is kept never done again."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from plica import engine as engines
+from plica import runs
+from plica.engine import Steps
+from plica.evaluation.plan import Plan, PlanError, read_plan
+from plica.evaluation.prepare import check_same, prepare
+from plica.evaluation.summary import write_summary
+from plica.evaluation.tasks import Chain, Job
+from plica.evaluation.worker import Part, Work, no_part
+from plica.inputs import Source, load_model
+from plica.runs.pack import unpack
+from plica.runs.write import Store, locked, write_json
+from plica.trust import check_model
+from plica.wording import one_line
+
+
+class DiskError(OSError):
+    """The disk is full. What was finished is kept, and the same call goes on from there."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """A part is there; `fresh` if it was not there before."""
+
+    job: Job
+    images: int
+    fresh: bool
+
+
+def evaluate(
+    plan: str | Path | Mapping[str, Any] | Plan,
+    out: str | Path | None = None,
+    *,
+    n: int | None = None,
+    shard: str | None = None,
+    engine: str = "local",
+    workers: int | None = None,
+    gpus: float = 0,
+    on_start: Callable[[list[Chain], int], None] = lambda chains, chunks: None,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> runs.Run:
+    """Carry out a plan, or go on with one: what the directory `out` holds of it already is not done again.
+
+    plan: a YAML file, a dict with its keys, or a Plan. out: a directory for the run; a new temporary one if not given.
+    n: the first n images instead of the plan's. shard: "i/N", the i-th of N parts of the chunks, for `merge`.
+    engine: "local", or "ray" with so many workers (as many as the cluster has room for), each with so many gpus
+        (a fraction lets several share one).
+    on_start: told the chains of tasks and the number of chunks; on_event: told of every part that is there.
+
+    Raises:
+        ValueError, OSError: wrong input, before any work; a full disk, whatever was finished being kept. One sentence.
+    """
+    plan = read_plan(plan) if n is None else read_plan(plan, **{"data.n": n})
+    place, places = parse_shard(shard)
+    drive = engines.find(engine)
+    directory = Path(tempfile.mkdtemp(prefix="plica-") if out is None else out)
+    former = _former(directory)
+    if former and plan.threads is None:
+        plan = plan.model_copy(update={"threads": former["versions"]["threads"]})  # on which the last bits depend
+    manifest, source, ids, asked = prepare(plan, "cpu" if engine == "ray" else plan.device, shard)
+    if former:
+        check_same(directory, former, manifest)
+    chunks = range(place, -(-len(ids) // plan.chunk), places)
+    on_start(asked, len(chunks))
+    try:
+        with locked(directory):
+            if not former:
+                write_json(directory / "manifest.json", manifest)
+            images = _Images(Store(directory), source, ids, plan.chunk)
+            steps = (_steps(images, chain, chunk, on_event) for chain, chunk in _by_model(asked, chunks))
+            drive(steps, plan, manifest["versions"]["threads"], workers, gpus)
+            _examine(directory, plan, manifest)
+            return write_summary(directory)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskError(
+            f"There is no room left for {directory} ({one_line(error)}); what is finished is kept, so free some space "
+            "and run the same again."
+        ) from error
+
+
+def _examine(directory: Path, plan: Plan, manifest: dict[str, Any]) -> None:
+    """The checks of each model that were not made yet, on so many images that they cost about a tenth of the run."""
+    run, budget = runs.load(directory), manifest["data"]["n"] * sum(task["gradients"] for task in manifest["tasks"])
+    held = directory / "checks.json"
+    done = json.loads(held.read_text()) if held.is_file() else {}
+    for model in plan.models:
+        if model.name not in done:
+            made = load_model(model.model, model.weights, plan.device, model.trust)
+            with suppress(ValueError):  # what cannot be examined is said by the verdict
+                check_model(run, model.name, made, max(4, min(32, budget // 2500)), plan.bounds)
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """ "2/8" as (1, 8): chunks 1, 9, 17, ..., counted from 0.
+
+    Raises:
+        PlanError: it is none.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise PlanError(f"The shard {text!r} is none; write i/N with i from 1 to N, such as 2/8.")
+    return int(match[1]) - 1, int(match[2])
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The images of each chunk, kept in the run when they are first read."""
+
+    store: Store
+    source: Source
+    ids: Int64[Tensor, " n"]
+    chunk: int
+
+    def read(self, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
+        """ids, x, y of those that can be read."""
+        if not self.store.has_inputs(chunk):
+            self._keep(chunk, self.ids[chunk * self.chunk : (chunk + 1) * self.chunk])
+        held = self.store.read_inputs(chunk)
+        return held["id"], unpack(held["x"]), held["y"]
+
+    def _keep(self, chunk: int, ids: Int64[Tensor, " b"]) -> None:
+        """All at once; one by one where that fails, so that the bad ones can be named."""
+        notes: dict[str, str] = {}
+        try:
+            x, y = self.source.read(ids)
+        except (ValueError, OSError):
+            good = [one for number in ids.tolist() for one in self._one(number, notes)]
+            ids = torch.tensor([number for number, _, _ in good], dtype=torch.long)
+            x = torch.cat([torch.zeros(0, *self.source.shape), *(x for _, x, _ in good)])
+            y = torch.cat([torch.zeros(0, dtype=torch.long), *(y for _, _, y in good)])
+        self.store.write_inputs(chunk, ids, x, y, notes)
+
+    def _one(self, number: int, notes: dict[str, str]) -> list[tuple[int, Tensor, Tensor]]:
+        """The image, or none and why."""
+        try:
+            return [(number, *self.source.read(torch.tensor([number])))]
+        except (ValueError, OSError) as error:
+            notes[str(number)] = one_line(error)
+            return []
+
+
+def _steps(images: _Images, chain: Chain, chunk: int, on_event: Callable[[Event], None]) -> Steps:
+    """The methods of a chain on one chunk, in order; what is in the store already is not asked again."""
+    store, done = images.store, [images.store.has(job.task.name, chunk) for job in chain.jobs]
+    ids, x, y = images.read(chunk) if not all(done) else 3 * (torch.zeros(0),)
+    broken: set[int] = set()
+    for job, there in zip(chain.jobs, done, strict=True):
+        if there:
+            samples = store.read(job.task.name, chunk)
+        else:
+            standing = [not (chain.ordered and number in broken) for number in ids.tolist()]
+            rows = torch.tensor(standing, dtype=torch.bool)
+            work = Work(job, chunk, ids[rows], x[rows], y[rows])
+            part: Part = (yield work) if len(work.ids) else no_part(work)
+            store.write(job.task.name, chunk, part.samples, part.ids, part.x_adv, part.notes)
+            samples = part.samples
+        columns = samples.select(["id", "success"]).to_pydict()
+        broken |= {number for number, success in zip(*columns.values(), strict=True) if success}
+        on_event(Event(job, len(samples), fresh=not there))
+
+
+def _by_model(asked: list[Chain], chunks: range) -> Iterator[tuple[Chain, int]]:
+    """All questions about a chunk, then the next chunk; one model after the other, so that one at a time is held."""
+    for model in dict.fromkeys(chain.jobs[0].model for chain in asked):
+        for chunk in chunks:
+            yield from ((chain, chunk) for chain in asked if chain.jobs[0].model == model)
+
+
+def _former(directory: Path) -> dict[str, Any] | None:
+    """The manifest of the run that is there already, if any.
+
+    Raises:
+        PlanError: something else is there.
+    """
+    if (directory / "manifest.json").is_file():
+        try:
+            held = json.loads((directory / "manifest.json").read_text())
+            if isinstance(held, dict) and {"plan", "hashes", "versions", "shard"} <= set(held):
+                return held
+        except ValueError:
+            pass
+        raise PlanError(f"{directory} holds a run with a broken manifest.json; give another --out.")
+    if directory.exists() and not directory.is_dir():
+        raise PlanError(f"{directory} is a file; give a directory for the run.")
+    if directory.is_dir() and any(entry.name != ".lock" for entry in directory.iterdir()):
+        raise PlanError(f"{directory} holds something that is no run of plica evaluate; give another --out.")
+    return None

@@ -1,0 +1,163 @@
+"""What a run says: accuracies with their uncertainty, who broke what, radii, and the images that held out longest.
+
+For max-loss an image is broken when some method found a point within the radius. For min-radius the radius of an image
+is the least that any method found, and the share of images with a larger one than r is the accuracy at radius r.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from plica import runs
+from plica.attacks.task import Status
+from plica.runs.write import write_json
+from plica.store import quantiles
+
+HARD = 10  # images named as the hardest
+LEVELS = 101  # points of the curve
+UNANSWERED = (Status.FAILED.name, Status.NOT_FINITE.name)  # such images count as not broken, which is to be said
+NEEDED = ["id", "distance", "success", "gradients", "forwards", "seconds", "status"]
+
+
+def write_summary(directory: Path) -> runs.Run:
+    """Write the summary.json of a run, and give the run with it."""
+    run = runs.load(directory)
+    summary = summarise(run)
+    write_json(directory / "summary.json", summary)
+    return replace(run, summary=summary)
+
+
+def summarise(run: runs.Run) -> dict[str, Any]:
+    """All numbers of a run. "verdict" is there when there is somebody to give one."""
+    asked = dict.fromkeys((task.model, task.question) for task in run.tasks)
+    groups = [[task for task in run.tasks if (task.model, task.question) == key] for key in asked]
+    verdict = _judge()
+    return {
+        "format": 1,
+        "complete": complete(run),
+        "questions": [_question(run, tasks) for tasks in groups],
+        "notes": run.notes,
+        **({"verdict": verdict(run)} if verdict else {}),
+    }
+
+
+def wilson(hits: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """The score interval of a proportion, 95 % by default.
+
+    (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n): Wilson, J. Am. Stat. Assoc. 22 (1927), 209.
+    """
+    if not total:
+        return 0.0, 1.0
+    p, q = hits / total, z * z / total
+    middle, half = p + q / 2, z * math.sqrt(p * (1 - p) / total + q / (4 * total))
+    # at 0 and at all hits the bounds are 0 and 1, which rounding may miss
+    return (max(0.0, (middle - half) / (1 + q)) if hits else 0.0), ((middle + half) / (1 + q) if hits < total else 1.0)
+
+
+def share(hits: int, total: int) -> dict[str, Any]:
+    """A proportion with its 95 % interval."""
+    low, high = wilson(hits, total)
+    return {"value": hits / total if total else None, "low": low, "high": high, "images": total}
+
+
+def _question(run: runs.Run, tasks: list[runs.Task]) -> dict[str, Any]:
+    tables = [run.rows(task, NEEDED) for task in tasks]
+    first = tasks[0]
+    ids = np.unique(np.concatenate([table["id"].to_numpy() for table in tables]))
+    wrong = {n for table in tables for n in _ids(table, lambda d, s: s & (d == 0))}
+    told = {key: getattr(first, key) for key in ("model", "question", "kind", "metric", "radius", "loss")}
+    answered = {n for table in tables for n in _answered(table)}
+    told |= {"images": len(ids), "unanswered": len(ids) - len(answered)}
+    told |= {"accuracy": share(len(ids) - len(wrong), len(ids))}
+    return told | (_inside if first.kind == "max-loss" else _nearest)(tasks, tables, ids)
+
+
+def _inside(tasks: list[runs.Task], tables: list[pa.Table], ids: np.ndarray) -> dict[str, Any]:
+    """Of max-loss. `broken` by a method, `alone` by no other; `standing` after it and all before it."""
+    broken = [set(_ids(table, lambda d, s: s)) for table in tables]
+    every = set().union(*broken)
+    every_one = all(len(table) == len(ids) for table in tables)  # else the others had no chance to break them too
+    methods = []
+    for k, (task, table) in enumerate(zip(tasks, tables, strict=True)):
+        others = set().union(*broken[:k], *broken[k + 1 :])
+        before = set().union(*broken[: k + 1])
+        all_asked = len(table) == len(ids)
+        methods.append(
+            {"method": task.method, "asked": len(table), "broken": len(broken[k])}
+            | {"alone": len(broken[k] - others) if every_one else None}
+            | {"robust_accuracy": share(len(ids) - len(broken[k]), len(ids)) if all_asked else None}
+            | {"standing": share(len(ids) - len(before), len(ids))}
+            | _spent(table)
+        )
+    union = {"broken": len(every), "robust_accuracy": share(len(ids) - len(every), len(ids))}
+    return {"methods": methods, "union": union, "hard": _named(sorted(set(ids.tolist()) - every))}
+
+
+def _nearest(tasks: list[runs.Task], tables: list[pa.Table], ids: np.ndarray) -> dict[str, Any]:
+    """Of min-radius. `best`: images, not wrong from the start, on which no method found a smaller radius; `alone`: on
+    which no other found as small a one."""
+    found = np.full((len(tasks), len(ids)), np.inf)
+    for row, table in zip(found, tables, strict=True):
+        row[np.searchsorted(ids, table["id"].to_numpy())] = table["distance"].to_numpy()
+    least = found.min(0) if len(ids) else np.zeros(0)
+    best = (found == least) & np.isfinite(least) & (least > 0)
+    methods = [
+        {"method": task.method, "asked": len(table), "found": int(np.isfinite(row).sum()), "radius": quantiles(row)}
+        | {"best": int(held.sum()), "alone": int((held & (best.sum(0) == 1)).sum())}
+        | _spent(table)
+        for task, table, row, held in zip(tasks, tables, found, best, strict=True)
+    ]
+    finite = least[np.isfinite(least)]
+    levels = np.linspace(0, finite.max() if len(finite) else 0, LEVELS)
+    curve = {"radius": levels.tolist(), "accuracy": [float((least > r).mean()) if len(ids) else 0.0 for r in levels]}
+    union = {"found": len(finite), "radius": quantiles(least), "curve": curve}
+    return {"methods": methods, "union": union, "hard": _named(ids[np.argsort(-least, kind="stable")].tolist())}
+
+
+def _ids(table: pa.Table, which: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> list[int]:
+    chosen = which(table["distance"].to_numpy(), table["success"].to_numpy())
+    return table["id"].to_numpy()[chosen].tolist()
+
+
+def _answered(table: pa.Table) -> list[int]:
+    """Images about which a method could say something."""
+    status = table["status"].to_pylist()
+    return [n for n, why in zip(table["id"].to_pylist(), status, strict=True) if why not in UNANSWERED]
+
+
+def _spent(table: pa.Table) -> dict[str, Any]:
+    """In all, over the images that were asked."""
+    spent = {name: table[name].to_numpy().sum().item() for name in ("gradients", "forwards", "seconds")}
+    return spent | {"status": dict(Counter(table["status"].to_pylist()).most_common())}
+
+
+def _named(hardest: list[int]) -> list[int]:
+    return hardest[:HARD]
+
+
+def complete(run: runs.Run) -> bool:
+    """Whether every chunk of every task is there."""
+    plan, data = run.manifest.get("plan", {}), run.manifest.get("data", {})
+    if "chunk" not in plan:
+        return True
+    from plica.evaluation.run import parse_shard
+
+    place, places = parse_shard(run.manifest.get("shard"))
+    wanted = {f"{c:05d}" for c in range(place, -(-data["n"] // plan["chunk"]), places)}
+    return all({file.stem for file in run.files[task.name]} >= wanted for task in run.tasks)
+
+
+def _judge() -> Callable[[runs.Run], Any] | None:
+    """Whoever says how far the numbers can be believed, where there is one."""
+    if importlib.util.find_spec("plica.trust") is None:
+        return None
+    return getattr(importlib.import_module("plica.trust"), "verdict", None)

@@ -1,0 +1,185 @@
+"""Who answers: one task about some images at a time, one model in memory at a time, whatever happens to some images."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+import plica
+from plica.ask import Progress, fitting
+from plica.attacks import ATTACKS
+from plica.attacks.peers.common import Peer
+from plica.attacks.task import Status
+from plica.evaluation.plan import Model
+from plica.evaluation.tasks import Job
+from plica.inputs import load_model, place
+from plica.result import Result
+from plica.runs.read import constant_columns
+from plica.store import samples
+from plica.wording import one_line
+
+FEW = 3  # images that may all fail without the fault being the program's
+
+
+class AllFailedError(RuntimeError):
+    """A method raises an error on every image of a chunk: a fault of the method or the model, not of an image."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Images of a chunk for one task."""
+
+    job: Job
+    chunk: int
+    ids: Int64[Tensor, " b"]
+    x: Float[Tensor, "b *image"]
+    y: Int64[Tensor, " b"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The answer: rows as in samples.parquet, points, and what is to be noted."""
+
+    samples: pa.Table
+    ids: Int64[Tensor, " b"]
+    x_adv: Float[Tensor, "b *image"]
+    notes: list[str] = field(default_factory=list)
+
+
+class Worker:
+    """Answers Work. `batch_size` is for the methods of plica, whose answers do not depend on it; a public attack takes
+    all images of a chunk at once."""
+
+    def __init__(self, device: str, bounds: tuple[float, float], batch_size: int | None, threads: int | None):
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.device, self.bounds, self.batch_size = device, bounds, batch_size
+        self.fits = batch_size  # with the present model
+        self.held: tuple[Model, Callable[[Tensor], Tensor]] | None = None
+
+    def model(self, spec: Model) -> Callable[[Tensor], Tensor]:
+        """The model, loaded when another was there."""
+        if self.held is None or self.held[0] != spec:
+            self.held, self.fits = None, self.batch_size  # the former one leaves first
+            self.held = spec, load_model(spec.model, spec.weights, self.device, spec.trust)
+        return self.held[1]
+
+    def answer(self, work: Work, on_progress: Callable[[Progress], None] | None = None) -> Part:
+        """Ask all images; where that fails, fewer side by side, then fewer at all, down to the one that cannot be had.
+
+        Raises:
+            AllFailedError: every image fails.
+        """
+        model = self.model(work.job.model)
+        peer = isinstance(ATTACKS[work.job.method], Peer)
+        part = self._answer(model, work, None if peer else self.fits, [], on_progress)
+        if len(work.ids) > FEW and set(part.samples["status"].to_pylist()) == {Status.FAILED.name}:
+            raise AllFailedError(f"A method fails on all images of a chunk: {part.notes[-1]}")
+        return part
+
+    def _answer(self, model, work: Work, size: int | None, notes: list[str], on_progress) -> Part:
+        try:
+            x, y = place(model, work.x, work.y)
+            result = self._attack(model, x, y, work.job, size, on_progress)
+            return _part(work, result, notes)
+        except Exception as error:
+            more, cause = len(work.ids) > 1, error
+        _free()  # outside of the handler, whose traceback holds the tensors that filled the memory
+        if out_of_memory(cause):
+            size = min(size or fitting(work.x), len(work.ids)) // 2
+            if size:
+                self.fits = size
+                told = f"{work.job.task.name}, chunk {work.chunk}: out of memory, batch size {size} from here"
+                return self._answer(model, work, size, [*notes, told], on_progress)
+        if _nowhere_finite(model, work):
+            return _part(work, _nothing(work, Status.NOT_FINITE), notes)
+        if not more:
+            told = f"{work.job.task.name}, image {int(work.ids[0])}: {one_line(cause, named=True)}"
+            return _part(work, _nothing(work, Status.FAILED), [*notes, told])
+        half = len(work.ids) // 2
+        sides = [self._answer(model, _some(work, rows), size, [], None) for rows in (slice(half), slice(half, None))]
+        return Part(
+            pa.concat_tables([side.samples for side in sides]),
+            work.ids,
+            torch.cat([side.x_adv for side in sides]),
+            notes + [note for side in sides for note in side.notes],
+        )
+
+    def _attack(self, model, x, y, job: Job, size: int | None, on_progress) -> Result:
+        return plica.attack(
+            model,
+            x,
+            y,
+            job.question(),
+            method=job.method,
+            gradients=job.gradients,
+            seed=job.seed,
+            batch_size=size,
+            bounds=self.bounds,
+            on_progress=on_progress,
+        )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """CUDA's, Python's, or that of torch's CPU allocator, which has no type of its own; or an error that came from
+    one."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "allocate memory" in str(error):
+        return True
+    return error.__cause__ is not None and out_of_memory(error.__cause__)
+
+
+def no_part(work: Work) -> Part:
+    """The answer about no images."""
+    return _part(work, _nothing(work, Status.FAILED), [])
+
+
+def _part(work: Work, result: Result, notes: list[str]) -> Part:
+    table = samples(work.ids, work.y, result)
+    for name, column in constant_columns(work.job.task, len(work.ids)).items():
+        table = table.append_column(name, column)
+    return Part(table, work.ids, result.x_adv.detach().cpu(), notes)
+
+
+def _some(work: Work, rows: slice) -> Work:
+    return Work(work.job, work.chunk, work.ids[rows], work.x[rows], work.y[rows])
+
+
+def _nothing(work: Work, status: Status) -> Result:
+    """No point was found for any image, and nothing is known of what it cost."""
+    b = len(work.ids)
+    nan, none = torch.full((b,), torch.nan).double(), torch.zeros(b, dtype=torch.long)
+    return Result(
+        x_adv=work.x,
+        success=torch.zeros(b, dtype=torch.bool),
+        distance=torch.full((b,), torch.inf).double(),
+        violation=nan,
+        stationarity=nan,
+        gradients=none,
+        forwards=none,
+        margin=nan,
+        prediction=none - 1,
+        seconds=torch.zeros(b).double(),
+        status=[status] * b,
+    )
+
+
+@torch.no_grad()
+def _nowhere_finite(model, work: Work) -> bool:
+    """Whether the model has no number to offer for any of the images, which plica.attack refuses to work with."""
+    try:
+        x, _ = place(model, work.x, work.y)
+        return not bool(model(x).isfinite().all(1).any())
+    except Exception:  # whatever the model raises is found again, image by image
+        return False
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,114 @@
+"""What stands between pixels in [0, 1] and logits: a normalisation before the network, an unwrapping behind it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation, one for all channels or one each
+
+NAMED: dict[str, Normalisation | None] = {
+    "none": None,
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+    "half": ((0.5,), (0.5,)),
+}
+FIELDS = ("logits", "out", "output", "scores")  # where records keep them, in this order
+
+
+def split_normalisation(spec: str) -> tuple[str, Normalisation | None, bool]:
+    """ "net.onnx@imagenet" or "net.onnx@0.5,0.5,0.5/0.2,0.2,0.2": the model, its normalisation, whether one was stated.
+
+    Raises:
+        ValueError: there is an @ and something like numbers behind it, but no normalisation.
+    """
+    model, at, text = spec.rpartition("@")
+    if at and text in NAMED:
+        return model, NAMED[text], True
+    if not (at and re.fullmatch(r"[\d.,eE+-]+(/[\d.,eE+-]+)?", text)):
+        return spec, None, False  # an @ of the model's own
+    try:
+        mean, std = (tuple(float(word) for word in part.split(",")) for part in text.split("/"))
+    except ValueError:
+        mean = std = ()
+    fits = mean and (len(mean) == len(std) or 1 in (len(mean), len(std)))
+    if not fits or not all(map(math.isfinite, mean + std)) or not all(s > 0 for s in std):
+        raise ValueError(
+            f"The normalisation {text!r} is none; write mean/deviation, as 0.5/0.25 or 0.49,0.48,0.45/0.2,0.2,0.2, or "
+            f"one of {', '.join(NAMED)}."
+        )
+    return model, (mean, std), True
+
+
+def logits_of(output: Any) -> Any:
+    """The tensor of logits in a tuple, a mapping or a record; other things as they are.
+
+    The first of a tuple; "logits" (else "out", "output", "scores", else the only entry) of a mapping or record.
+    """
+    if isinstance(output, Mapping):
+        named = [output[name] for name in FIELDS if name in output]
+        return logits_of(named[0] if named else next(iter(output.values()))) if named or len(output) == 1 else output
+    if isinstance(output, tuple | list) and output and not hasattr(output, "logits"):
+        return logits_of(output[0])
+    if not isinstance(output, Tensor):
+        held = [getattr(output, name) for name in FIELDS if isinstance(getattr(output, name, None), Tensor)]
+        if not held and dataclasses.is_dataclass(output) and len(dataclasses.fields(output)) == 1:
+            held = [getattr(output, dataclasses.fields(output)[0].name)]
+        return held[0] if held else output
+    return output
+
+
+def unwrap(module: nn.Module, given: Any, output: Any) -> Any:
+    """A forward hook: the logits instead of what holds them."""
+    return logits_of(output)
+
+
+class Adapted(nn.Module):
+    """logits(net((x - mean) / std)), the pixels x in [0, 1]; one row at a time where `rows` says so."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, net: nn.Module, normalisation: Normalisation | None = None, rows: bool = False):
+        super().__init__()
+        self.net, self.rows, self.normalises = net, rows, normalisation is not None
+        mean, std = normalisation or ((0.0,), (1.0,))
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
+
+    def forward(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b classes"]:
+        if self.normalises:
+            axes = [1] * max(x.ndim - 2, 0)
+            x = (x - self.mean.view(1, -1, *axes)) / self.std.view(1, -1, *axes)
+        if self.rows:
+            return torch.cat([logits_of(self.net(row)) for row in x.split(1)])
+        return logits_of(self.net(x))
+
+
+def takes_batches(net: nn.Module, example: Tensor, what: str) -> bool:
+    """Whether two rows give what each gives alone; says so where they do not, since it is slow.
+
+    `example` is one row, zeros do.
+    """
+    two = torch.cat([example, example + 0.5])
+    with torch.no_grad():
+        try:
+            alone = torch.cat([logits_of(net(row)) for row in two.split(1)])
+            together = logits_of(net(two))
+            fits = together.shape == alone.shape and torch.allclose(together, alone, rtol=1e-3, atol=1e-4)
+        except Exception:  # whatever the graph raises: it was written for one row
+            fits = False
+    if not fits:
+        warnings.warn(
+            f"{what} takes one image at a time and will be run so, which is slow; export it with a dynamic batch.",
+            stacklevel=2,
+        )
+    return fits

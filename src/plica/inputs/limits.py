@@ -1,0 +1,65 @@
+"""Sizes that are believed only when they can be true: a header may claim terabytes, an archive may unfold to them."""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DEFLATE = 1032  # the most that deflate can unfold a byte to
+PIXELS = 100_000_000  # of one picture
+
+
+def memory() -> int:
+    """Bytes of this machine's memory; a generous guess where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return 2**36
+
+
+def check_memory(numbers: int, file: object) -> None:
+    """Whether so many float32 numbers could be held at once.
+
+    Raises:
+        ValueError: they could not.
+    """
+    if 4 * numbers > 0.8 * memory():
+        raise ValueError(
+            f"{file} claims {4 * numbers / 1e9:.3g} GB of pixels, and this machine has {memory() / 1e9:.3g} GB; give a "
+            "part of it, or use plica evaluate, which reads chunk by chunk."
+        )
+
+
+def check_npz(file: Path) -> None:
+    """Whether the arrays of an archive can be as large as they claim; names with paths in them are nobody's arrays.
+
+    Raises:
+        ValueError: an array cannot, or lies outside the archive's own folder.
+    """
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            if info.filename.startswith(("/", "\\")) or ".." in Path(info.filename.replace("\\", "/")).parts:
+                raise ValueError(f"{file} has a member {info.filename!r} that points outside it; save it anew.")
+            if info.file_size > DEFLATE * info.compress_size + 1024:
+                raise ValueError(
+                    f"{file} claims {info.file_size / 1e9:.3g} GB for {info.filename}, more than it can hold."
+                )
+            if info.filename.endswith(".npy"):
+                with archive.open(info) as member:
+                    _check_array(member, info, file)
+
+
+def _check_array(member: Any, info: zipfile.ZipInfo, file: Path) -> None:
+    version = np.lib.format.read_magic(member)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(member)
+    claimed, held = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()
+    if claimed != held and dtype.kind != "O":
+        raise ValueError(
+            f"{file} claims {info.filename} of shape {shape}, {claimed / 1e9:.3g} GB, and holds {held} bytes of it."
+        )

@@ -1,0 +1,23 @@
+"""May a number be believed? Checks of models and of finished runs, each with a sentence and a weight in the verdict.
+
+Nothing here uses the code whose answers it doubts: not the judge, nor the losses, nor the attacks.
+"""
+
+from plica.trust.audit import Audited, audit
+from plica.trust.examine import examine
+from plica.trust.findings import Belief, Finding, Verdict, Weight
+from plica.trust.stored import check_model, conclude, refresh, verdict
+
+__all__ = [
+    "Audited",
+    "Belief",
+    "Finding",
+    "Verdict",
+    "Weight",
+    "audit",
+    "check_model",
+    "conclude",
+    "examine",
+    "refresh",
+    "verdict",
+]

@@ -1,0 +1,158 @@
+"""plica.trust.audit: every stored answer measured anew, in float64 and at other batch sizes, and what differs.
+
+The judge's code is not used, nor the attacks' losses and metrics (measure.py): a mistake there would be made twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plica.runs import Run, Task
+from plica.trust.answers import Answers, Ruler
+from plica.trust.eight_bits import eight_bits
+from plica.trust.images import Images
+from plica.trust.measure import Metric, Model, distances, norm_of
+
+SIZES = (1, 50)  # rows of the calls in the model's own precision; float64 takes the last
+SHOWN = 5  # differences of a kind that are spelled out
+
+
+@dataclass
+class Audited:
+    """One task: `answers` stored, `successes` claimed, `confirmed` of these; kinds of difference with their sentences.
+
+    Of the confirmed answers that are perturbed: `survive` 8 bits misclassified, `within` also inside the radius;
+    `prices`: distance of the repaired point over the reported one, nan where no repair was found.
+    """
+
+    task: Task
+    float64: bool = False
+    answers: int = 0
+    successes: int = 0
+    confirmed: int = 0
+    perturbed: int = 0
+    survive: int = 0
+    within: int = 0
+    prices: list[float] = field(default_factory=list)
+    differences: dict[str, list[str]] = field(default_factory=dict)
+
+    def differ(self, kind: str, sentence: str) -> None:
+        self.differences.setdefault(kind, []).append(sentence)
+
+    @property
+    def agrees(self) -> bool:
+        return not self.differences
+
+    @property
+    def price(self) -> float | None:
+        """Median distance of the points repaired to 8 bits, over the distance reported."""
+        known = [price for price in self.prices if not np.isnan(price)]
+        return float(np.median(known)) if known else None
+
+    def record(self) -> dict[str, Any]:
+        """As audit.json keeps it."""
+        counts = ("answers", "successes", "confirmed", "float64", "perturbed", "survive", "within")
+        return {
+            "task": self.task.name,
+            **{name: getattr(self, name) for name in counts},
+            "repaired": sum(not np.isnan(price) for price in self.prices) - self.survive if self.prices else 0,
+            "price": self.price,
+            "differences": {
+                kind: {"count": len(told), "first": told[:SHOWN]} for kind, told in self.differences.items()
+            },
+        }
+
+
+def audit(
+    run: Run,
+    models: Mapping[str, Model],
+    *,
+    metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None,
+    data: tuple[Tensor, Tensor] | None = None,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    sizes: tuple[int, ...] = SIZES,
+    told: Callable[[str, int], None] = lambda task, rows: None,
+) -> list[Audited]:
+    """Measure every answer of every task anew; `models` by the names that the tasks use, modules in eval mode.
+
+    metrics: those that are no l_p norm, by their text. data: x and y by id, where the run did not keep them.
+    told(task, rows): after each chunk.
+
+    Raises:
+        ValueError: a model, a metric or the images are missing.
+    """
+    images = Images(run, data)
+    rulers = [Ruler(_model(models, t), _metric(metrics or {}, t), t.radius, bounds, sizes) for t in run.tasks]
+    return [_task(run, task, ruler, images, told) for task, ruler in zip(run.tasks, rulers, strict=True)]
+
+
+def _model(models: Mapping[str, Model], task: Task) -> Model:
+    if task.model not in models:
+        raise ValueError(f"No model was given for {task.model!r} of {task.name}; give one with --model.")
+    return models[task.model]
+
+
+def _metric(metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]], task: Task) -> Metric:
+    p = norm_of(task.metric)
+    if p is None and task.metric not in metrics:
+        raise ValueError(f"The distance {task.metric!r} of {task.name} cannot be told from its name; give --metric.")
+    return metrics[task.metric] if p is None else p
+
+
+def _task(run: Run, task: Task, ruler: Ruler, images: Images, told: Callable[[str, int], None]) -> Audited:
+    rows = {row["id"]: row for row in run.rows(task).to_pylist()}
+    seen = Audited(task)
+    answered: set[int] = set()
+    for ids, x_adv in run.points(task):
+        for part in torch.arange(len(ids)).split(256):
+            ruler = ruler.with_float64(x_adv)
+            seen.float64 = ruler.fine is not None
+            _chunk(seen, rows, ids[part], x_adv[part], images, ruler)
+            told(task.name, len(part))
+        twice = sorted(answered & set(ids.tolist()))
+        if twice:
+            seen.differ("twice", f"image {twice[0]} is answered twice ({len(twice)} such images in one chunk)")
+        answered |= set(ids.tolist())
+    lost = sorted(set(rows) - answered)
+    if lost:
+        seen.differ("no point", f"image {lost[0]} has a row and no point ({len(lost)} such images)")
+    return seen
+
+
+def _chunk(seen: Audited, rows: dict, ids: Tensor, x_adv: Tensor, images: Images, ruler: Ruler) -> None:
+    """Measure some answers and note what differs."""
+    stray = [i for i in ids.tolist() if i not in rows]
+    if stray:
+        seen.differ("no row", f"image {stray[0]} has a point and no row ({len(stray)} such images)")
+        keep = torch.tensor([i in rows for i in ids.tolist()])
+        ids, x_adv = ids[keep], x_adv[keep]
+        if not len(ids):
+            return
+    x, y = images(ids)
+    at = Answers([rows[i] for i in ids.tolist()], x.to(x_adv.dtype), y.numpy(), x_adv)
+    seen.answers += len(ids)
+    seen.successes += int(at.claimed.sum())
+    sure = at.claimed & ~at.compare(ruler, seen.differences)
+    seen.confirmed += int(sure.sum())
+    _as_pictures(seen, at.of(sure & (at.column("distance") > 0)), ruler)
+
+
+def _as_pictures(seen: Audited, at: Answers, ruler: Ruler) -> None:
+    """8 bits, of confirmed answers that are perturbed; inputs that are no pictures have no 8 bits."""
+    if at.x.ndim != 4 or not len(at.x):
+        return
+    held = eight_bits(
+        lambda points, rows: ruler.margins(points, at.y[rows]) > 0,
+        lambda points, rows: distances(ruler.metric, at.x[rows], points)[0],
+        at.x, at.x_adv, ruler.radius, ruler.bounds,
+    )  # fmt: skip
+    seen.perturbed += len(at.x)
+    seen.survive += int(held.survives.sum())
+    seen.within += int(held.within.sum())
+    seen.prices += held.price.tolist()

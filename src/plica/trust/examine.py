@@ -1,0 +1,97 @@
+"""plica.trust.examine: the checks that need a model and a few labelled images, before an evaluation is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from plica.trust import ascents, gradients, outputs, pictures
+from plica.trust.findings import Finding, Verdict
+from plica.trust.probe import Probe, Unit, ask
+from plica.wording import one_line
+
+Model = Callable[[Tensor], Tensor]
+CHECKS = (
+    "pixels", "normalisation", "accuracy", "labels", "few classes", "train mode", "random outputs", "company",
+    "not finite", "probabilities", "detached", "zero gradient", "finite differences", "loss does not rise",
+    "black box", "transfer", "one target class",
+)  # fmt: skip
+PICTURES = 256  # images for the checks that take forward runs alone
+
+
+def examine(
+    model: Model,
+    x: Float[Tensor, "b *image"],
+    y: Int[Tensor, " labels"],
+    *,
+    bounds: tuple[float | Tensor, float | Tensor] = (0.0, 1.0),
+    images: int = 64,
+    seed: int = 0,
+    surrogates: Sequence[Model] = (),
+) -> Verdict:
+    """What would make numbers about this model mislead, from a few hundred runs on each of `images` images.
+
+    The first 256 images are looked at, the first `images` are attacked, so x should be in random order. `surrogates`
+    are other models of the same task, whose adversarial points are tried on this one. A module is run in eval mode, its
+    modes are restored.
+
+    Raises:
+        ValueError: the model cannot take the images, or x and y do not fit each other; one sentence.
+    """
+    if len(x) != len(y) or not len(x):
+        raise ValueError(f"Images and labels must be as many, and at least one, got {len(x)} and {len(y)}.")
+    low, high = (torch.as_tensor(bound, dtype=x.dtype, device=x.device) for bound in bounds)
+    x, y = x[: max(PICTURES, images)].detach(), y[: max(PICTURES, images)]
+    found = [*outputs.mode(model), *pictures.pixel_range((x - low) / _divisor(high - low))]
+    modules = [*model.modules()] if isinstance(model, nn.Module) else []
+    modes = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.training = False
+        found += _look(model, (x - low) / _divisor(high - low), y, low, high, images, seed, surrogates)
+    finally:
+        for module, training in zip(modules, modes, strict=True):
+            module.training = training
+    return Verdict.of(found, CHECKS)
+
+
+def _divisor(span: Tensor) -> Tensor:
+    """Features that may not move have no span."""
+    return torch.where(span > 0, span, 1)
+
+
+def _look(model, u, y, low, high, images, seed, surrogates) -> list[Finding]:
+    plain = bool((low == 0).all()) and bool((high == 1).all())
+    model, *others = (model, *surrogates) if plain else (Unit(m, low, high) for m in (model, *surrogates))
+    try:
+        logits = ask(model, u)
+    except Exception as error:
+        raise ValueError(
+            f"The model cannot take images of shape {tuple(u.shape[1:])}: {one_line(error, named=True)}."
+        ) from error
+    if logits.ndim != 2 or logits.shape[1] < 2 or not logits.is_floating_point():
+        raise ValueError(f"The model must return logits of shape (b, classes), got {tuple(logits.shape)}.")
+    if int(y.min()) < 0 or int(y.max()) >= logits.shape[1]:
+        raise ValueError(
+            f"The labels range from {int(y.min())} to {int(y.max())}, and the model has {logits.shape[1]} classes."
+        )
+    probe = Probe(model, u, y, logits, seed)
+    found = [
+        *pictures.normalisation(probe),
+        *pictures.labels(probe),
+        *pictures.few_classes(probe),
+        *outputs.repeatable(probe),
+        *outputs.finite(probe),
+        *outputs.probabilities(probe),
+    ]
+    few = probe.first(images)
+    vanishing = [*gradients.vanishing(few)]
+    found += [*vanishing, *gradients.differences(few)]
+    ascent = ascents.climb(few)
+    if ascent is not None:
+        found += [*ascents.rises(ascent), *ascents.blind(few, ascent), *ascents.smoothed(few, ascent)]
+        found += [*ascents.transferred(few, ascent, others), *ascents.aimed(few, ascent)]
+    return found

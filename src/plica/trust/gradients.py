@@ -1,0 +1,80 @@
+"""Is there a gradient, on how many images, and is it the derivative of the output?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plica.trust.findings import Finding, Weight
+from plica.trust.probe import Probe, ask, doubled, lead, rows, slope
+
+DIRECTIONS = 3  # the gradient's own, and random ones
+AGREE = 0.1  # relative difference of derivative and difference quotient
+
+
+def vanishing(probe: Probe) -> Iterator[Finding]:
+    """Detached outputs; gradients that are zero."""
+    found = slope(probe.model, probe.x, probe.y)
+    if found is None:
+        yield Finding(
+            "detached",
+            Weight.FATAL,
+            "The output has no gradient with respect to the input (.detach(), numpy or no_grad inside?): only "
+            "black-box methods see this model.",
+            1.0,
+        )
+        return
+    size = found[1].flatten(1).norm(dim=1)
+    # beside the typical slope of a model on such pixels, a gradient of 1e-12 is none: its direction is rounding
+    zero = size <= 1e-10 * probe.logits.abs().amax(1).clamp(min=1e-10)
+    share = float(zero[probe.right].double().mean()) if bool(probe.right.any()) else 0.0
+    if share:
+        yield Finding(
+            "zero gradient",
+            Weight.FATAL if share > 0.5 else Weight.RESERVATION,
+            f"The gradient is zero on {share:.0%} of the images that the model gets right: methods that follow it "
+            "stand still there; rounding, saturation or clipping in the model?",
+            share,
+        )
+
+
+def differences(probe: Probe, images: int = 16) -> Iterator[Finding]:
+    """The gradient beside central differences, on a few images moved a little off the places where a model may kink.
+
+    (L(x + h d) - L(x - h d)) / 2h = <grad L, d>, with d the gradient's direction or random, in float64 where the model
+    can be had so. Directions whose derivative is rounding do not count.
+    """
+    fine = doubled(probe.model, probe.x)
+    model, h = (probe.model, 2e-2) if fine is None else (fine, 1e-4)
+    x = probe.x[probe.right][:images] if bool(probe.right.any()) else probe.x[:images]
+    y = probe.y[probe.right][:images] if bool(probe.right.any()) else probe.y[:images]
+    x = x if fine is None else x.double()
+    x = (0.99 * x + 0.005 + 1e-3 * probe.noise(x, 1)).clamp(0, 1)
+    found = slope(model, x, y)
+    if found is None:
+        return  # said by `vanishing`
+    grad = found[1]
+    noise = 32 * torch.finfo(x.dtype).eps * ask(model, x).abs().amax(1) / h
+    wrong = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    for number in range(DIRECTIONS):
+        d = _unit(grad if number == 0 else probe.noise(x, 1 + number))
+        told = (grad * d).flatten(1).sum(1)
+        quotient = (lead(ask(model, x + h * d), y) - lead(ask(model, x - h * d), y)) / (2 * h)
+        off = (told - quotient).abs()
+        wrong |= off > AGREE * torch.maximum(told.abs(), quotient.abs()) + noise
+    share = float(wrong.double().mean())
+    if share > 0.25:  # a few differences straddle a kink
+        yield Finding(
+            "finite differences",
+            Weight.RESERVATION,
+            f"On {share:.0%} of {len(x)} images finite differences contradict the gradient: the model changes in "
+            "steps, or its backward pass is not that of its forward pass.",
+            share,
+        )
+
+
+def _unit(d: Float[Tensor, "b *image"]) -> Tensor:
+    return d / rows(d.flatten(1).norm(dim=1).clamp(min=1e-30), d)

@@ -1,0 +1,58 @@
+"""Margins and distances in float64, in numpy: a second pen beside the judge's, which shares no line with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+Model = Callable[[Tensor], Tensor]
+Metric = float | Callable[[Tensor, Tensor], Tensor]  # p of an l_p norm, or any distance
+
+
+def norm_of(metric: str) -> float | None:
+    """p where the text is that of an l_p norm (l2, l1.5, linf), else None."""
+    found = re.fullmatch(r"l(inf|\d+(?:\.\d+)?)", metric)
+    return float(found.group(1)) if found else None
+
+
+def norms(p: float, x: Tensor, x_adv: Tensor) -> Float64[np.ndarray, " b"]:
+    """(sum |x_adv - x|^p)^(1/p), over the largest entry so that no power underflows; the largest entry for inf."""
+    delta = np.abs(x_adv.double().cpu().numpy() - x.double().cpu().numpy()).reshape(len(x), -1)
+    top = delta.max(axis=1)
+    if np.isinf(p):
+        return top
+    unit = delta / np.where(top > 0, top, 1)[:, None]
+    return top * (unit**p).sum(axis=1) ** (1 / p)
+
+
+@torch.no_grad()
+def distances(metric: Metric, x: Tensor, x_adv: Tensor) -> tuple[Float64[np.ndarray, " b"], float]:
+    """Distances, and how far two honest measurements of them may differ, relatively.
+
+    An l_p norm is given as p. Another metric is asked in float64, or in the precision of x where it has weights in it.
+    """
+    if not callable(metric):
+        return norms(metric, x, x_adv), 1e-7
+    try:
+        return metric(x.double(), x_adv.double()).double().cpu().numpy(), 1e-6
+    except RuntimeError:
+        return metric(x, x_adv).double().cpu().numpy(), 1e-4  # float32 sums
+
+
+@torch.no_grad()
+def outputs(model: Model, x: Float[Tensor, "b *image"], size: int) -> Float64[np.ndarray, "b classes"]:
+    """Logits in calls of `size` rows, the last one smaller: not padded, as attacks pad theirs."""
+    return np.concatenate([model(part).detach().double().cpu().numpy() for part in x.split(size)])
+
+
+def margins(logits: Float64[np.ndarray, "b classes"], y: Int64[np.ndarray, " b"]) -> Float64[np.ndarray, " b"]:
+    """The largest logit of another class less that of y."""
+    rows = np.arange(len(y))
+    others = logits.copy()
+    others[rows, y] = -np.inf
+    return others.max(axis=1) - logits[rows, y]

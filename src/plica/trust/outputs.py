@@ -1,0 +1,82 @@
+"""Is the output what an evaluation takes it for: the same each time, of one image alone, and logits?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from plica.trust.findings import Finding, Weight
+from plica.trust.probe import CALL, Probe
+
+UNITS = 2000  # of rounding of the largest logit: sums in another order differ by less
+
+
+def mode(model: Callable[[Tensor], Tensor]) -> Iterator[Finding]:
+    """A module with layers that behave differently in train mode, handed over in it."""
+    if not isinstance(model, nn.Module):
+        return
+    kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.modules.instancenorm._InstanceNorm)
+    found = sorted({type(m).__name__ for m in model.modules() if m.training and isinstance(m, kinds)})
+    if found:
+        yield Finding(
+            "train mode",
+            Weight.RESERVATION,
+            f"The model was handed over in train mode, with {', '.join(found)}: plica runs it in eval mode, other code "
+            "may not; call model.eval().",
+        )
+
+
+@torch.no_grad()
+def repeatable(probe: Probe) -> Iterator[Finding]:
+    """Twice the same images; the same images in other company."""
+    x = probe.x[:CALL]
+    first, again = probe.model(x), probe.model(x)
+    unit = UNITS * torch.finfo(first.dtype).eps * first.abs().amax().clamp(min=1e-30)
+    changed = float(((first - again).abs().amax(1) > unit).double().mean())
+    if changed:
+        yield Finding(
+            "random outputs",
+            Weight.FATAL,
+            f"The output for the same image changes from call to call ({changed:.0%} of the images, by up to "
+            f"{float((first - again).abs().max()):.2g}): success is then luck; fix the randomness, or attack the mean.",
+            changed,
+        )
+        return  # what company does could not be told from chance
+    if len(x) < 2:
+        return
+    alone = torch.cat([probe.model(x[i : i + 1]) for i in range(min(len(x), 8))])
+    differs = (first[: len(alone)] - alone).abs().amax(1)
+    if bool((differs > unit).any()):
+        yield Finding(
+            "company",
+            Weight.FATAL,
+            f"The output for an image depends on the other images of its batch (by up to {float(differs.max()):.2g}), "
+            "as with batch statistics; use stored statistics.",
+            float((differs > unit).double().mean()),
+        )
+
+
+def finite(probe: Probe) -> Iterator[Finding]:
+    """NaN or infinite logits."""
+    share = float((~probe.logits.isfinite().all(1)).double().mean())
+    if share:
+        yield Finding(
+            "not finite",
+            Weight.FATAL if share > 0.5 else Weight.RESERVATION,
+            f"The output is NaN or infinite for {share:.0%} of the images, which no attack can treat.",
+            share,
+        )
+
+
+def probabilities(probe: Probe) -> Iterator[Finding]:
+    """Rows that are positive and sum to one: a softmax saturates, and with it every gradient."""
+    logits = probe.logits[probe.logits.isfinite().all(1)].double()
+    if len(logits) and bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all()):
+        yield Finding(
+            "probabilities",
+            Weight.RESERVATION,
+            "The outputs are probabilities (they sum to one), whose gradients vanish where the model is sure; "
+            "return the logits, before softmax.",
+        )

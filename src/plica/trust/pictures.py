@@ -1,0 +1,115 @@
+"""Do the pixels, their normalisation and the labels look right?
+
+A wrong normalisation does not fail: it only makes a weak model, whose small radius is then measured with care. It shows
+when another one serves the model better than chance allows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from plica.trust.findings import Finding, Weight
+from plica.trust.probe import Probe, ask
+
+STATISTICS = {
+    "ImageNet's mean and deviation": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "CIFAR-10's mean and deviation": ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+    "mean 0.5 and deviation 0.5": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "MNIST's mean and deviation": ((0.1307,), (0.3081,)),
+}
+SIGMAS = 3.0  # of the images that change sides, before a gain counts
+GAIN = 0.05  # of accuracy, before a gain counts
+
+
+def pixel_range(x: Tensor) -> Iterator[Finding]:
+    """Pixels, in units of the bounds: outside [0, 1], or in so small a part of it that they were scaled twice."""
+    low, high = float(x.min()), float(x.max())
+    if not math.isfinite(low + high):
+        yield Finding("pixels", Weight.FATAL, "Some pixels are not finite; repair the data.")
+    elif high > 100:
+        yield _pixels(low, high, "they look like 8-bit values that were never divided by 255")
+    elif low < 0 or high > 1:
+        yield _pixels(low, high, "they look normalised already; give pixels and let the model normalise")
+    elif high - low < 0.01:
+        yield _pixels(low, high, "less than a hundredth of the bounds; were they divided by 255 twice?")
+
+
+def _pixels(low: float, high: float, what: str) -> Finding:
+    return Finding("pixels", Weight.FATAL, f"The pixels range from {low:.3g} to {high:.3g} of their bounds: {what}.")
+
+
+def normalisation(probe: Probe) -> Iterator[Finding]:
+    """Chance, or another reading of the pixels with which the model is right significantly more often.
+
+    Gained and lost images are compared as in McNemar's test: gained - lost > 3 sqrt(gained + lost).
+    """
+    count, right = len(probe.x), probe.right
+    chance = 1 / probe.logits.shape[1]
+    best: tuple[int, str] | None = None
+    for name, change in _readings(probe):
+        try:
+            other = ask(probe.model, change(probe.x)).argmax(1) == probe.y
+        except Exception:  # a shape that the model refuses is no reading of its pixels
+            continue
+        gained, lost = int((other & ~right).sum()), int((~other & right).sum())
+        surplus = gained - lost
+        enough = max(SIGMAS * math.sqrt(gained + lost), GAIN * count, (best or (0,))[0])
+        if surplus > enough and float(other.double().mean()) > 2 * chance:
+            best = (surplus, name)
+    accuracy = float(right.double().mean())
+    if best is not None:
+        yield Finding(
+            "normalisation",
+            Weight.FATAL,
+            f"The model is right on {accuracy:.0%} of the images, and on {accuracy + best[0] / count:.0%} {best[1]}: "
+            "the pixels do not reach it as it was trained.",
+        )
+    if count >= 10 and accuracy < chance + 2 * math.sqrt(chance * (1 - chance) / count):
+        yield Finding(
+            "accuracy",
+            Weight.FATAL,
+            f"The model is right on {accuracy:.0%} of {count} images, which is chance for {probe.logits.shape[1]} "
+            "classes; look at the labels, their order, and the weights.",
+        )
+
+
+def _readings(probe: Probe) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
+    """Other readings of the same pixels, as (words, change)."""
+    yield "with pixels from 0 to 255", lambda x: x * 255
+    yield "with pixels divided by 255", lambda x: x / 255
+    colours = probe.x.shape[1] if probe.x.ndim == 4 else 0
+    for name, (mean, std) in STATISTICS.items():
+        if len(mean) in (1, colours):
+            m, s = (probe.x.new_tensor(t).view(-1, *[1] * max(probe.x.ndim - 2, 0)) for t in (mean, std))
+            yield f"normalised with {name}", lambda x, m=m, s=s: (x - m) / s
+            yield f"with {name} undone", lambda x, m=m, s=s: x * s + m
+    if colours == 3:
+        yield "with red and blue exchanged", lambda x: x.flip(1)
+    if probe.x.ndim == 4 and probe.x.shape[-1] in (1, 3) and colours != probe.x.shape[-1]:
+        yield "with the channels first", lambda x: x.permute(0, 3, 1, 2)
+
+
+def few_classes(probe: Probe) -> Iterator[Finding]:
+    """With two or three classes some losses and targeted attacks do not exist."""
+    classes = probe.logits.shape[1]
+    if classes < 4:
+        yield Finding(
+            "few classes",
+            Weight.NOTE,
+            f"The model tells {classes} classes apart: DLR and attacks that aim at several classes need four or more.",
+        )
+
+
+def labels(probe: Probe) -> Iterator[Finding]:
+    """One class alone is no sample."""
+    seen = len(torch.unique(probe.y))
+    if seen == 1 and len(probe.y) >= 10:
+        yield Finding(
+            "labels",
+            Weight.RESERVATION,
+            f"All {len(probe.y)} images have the label {int(probe.y[0])}; take a sample of all classes.",
+        )

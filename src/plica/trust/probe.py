@@ -1,0 +1,117 @@
+"""What all checks share: a few labelled images, the model's logits there, margins and their gradients.
+
+Written against torch alone, on purpose: what doubts the attacks must not use their code. Models are called in calls of
+at most `CALL` rows.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+CALL = 32  # rows of one call
+
+
+class Unit(nn.Module):
+    """A model of pixels in [low, high] as one of u in [0, 1], x = low + (high - low) u, so that checks know one box."""
+
+    low: Tensor
+    span: Tensor
+
+    def __init__(self, model: Callable[[Tensor], Tensor], low: Tensor, high: Tensor):
+        super().__init__()
+        self.model = model
+        self.register_buffer("low", low)
+        self.register_buffer("span", high - low)
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.model(self.low + self.span * u)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A model in eval mode and the images it is examined on.  x (b, *image) in [0, 1], y (b,).
+
+    `logits` are those at x; `right` tells which of the images the model gets right.
+    """
+
+    model: Callable[[Tensor], Tensor]
+    x: Float[Tensor, "b *image"]
+    y: Int[Tensor, " b"]
+    logits: Float[Tensor, "b classes"]
+    seed: int
+
+    @property
+    def right(self) -> Bool[Tensor, " b"]:
+        return self.logits.argmax(1) == self.y
+
+    def first(self, images: int) -> Probe:
+        """The same of the first images."""
+        return replace(self, x=self.x[:images], y=self.y[:images], logits=self.logits[:images])
+
+    def generator(self, stream: int) -> torch.Generator:
+        """Random numbers of one check, the same whatever the others drew."""
+        return torch.Generator().manual_seed(1000003 * self.seed + stream)
+
+    def noise(self, x: Tensor, stream: int) -> Tensor:
+        """Standard normal, of the shape and kind of x."""
+        return torch.randn(x.shape, generator=self.generator(stream)).to(x)
+
+
+@torch.no_grad()
+def ask(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"]) -> Tensor:
+    """The output at x: logits (b, classes), of a model that is what it should be."""
+    return torch.cat([model(part).detach() for part in x.split(CALL)])
+
+
+def lead(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """max_{i != y} f_i - f_y, or f_target - f_y: how far the wrong class is ahead.  (b,)"""
+    own = logits.gather(1, y[:, None])[:, 0]
+    if target is not None:
+        return logits.gather(1, target[:, None])[:, 0] - own
+    return logits.masked_fill(nn.functional.one_hot(y, logits.shape[1]).bool(), -torch.inf).amax(1) - own
+
+
+def slope(
+    model: Callable[[Tensor], Tensor],
+    x: Float[Tensor, "b *image"],
+    y: Int[Tensor, " b"],
+    target: Int[Tensor, " b"] | None = None,
+) -> tuple[Float[Tensor, " b"], Float[Tensor, "b *image"]] | None:
+    """`lead` at x and its gradient; None where the output is not connected to the input."""
+    leads, grads = [], []
+    for at in range(0, len(x), CALL):
+        rows = slice(at, at + CALL)
+        with torch.enable_grad():
+            z = x[rows].detach().clone().requires_grad_(True)
+            value = lead(model(z), y[rows], None if target is None else target[rows])
+            if not value.requires_grad:
+                return None
+            (grad,) = torch.autograd.grad(value.sum(), z, allow_unused=True)
+        if grad is None:
+            return None
+        leads.append(value.detach())
+        grads.append(grad.nan_to_num(0, 0, 0))
+    return torch.cat(leads), torch.cat(grads)
+
+
+def doubled(model: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Tensor] | None:
+    """A copy of a module in float64; None where none can be had."""
+    if not isinstance(model, nn.Module):
+        return None
+    try:
+        fine = copy.deepcopy(model).double()
+        with torch.no_grad():
+            return fine if fine(x[:1].double()).dtype == torch.float64 else None
+    except Exception:  # whatever a user's module raises: then its own precision has to do
+        return None
+
+
+def rows(t: Tensor, x: Tensor) -> Tensor:
+    """One number per image, shaped to multiply images."""
+    return t.view(-1, *[1] * (x.ndim - 1))

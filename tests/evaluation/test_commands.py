@@ -1,0 +1,167 @@
+"""plica evaluate, plan, merge and export as they are typed: what they say, and wrong input in one sentence."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from evaluation.compare import assert_same
+from plica import runs
+from plica.cli import board, main
+from plica.evaluation import run as evaluation
+from plica.evaluation.plan import read_plan
+from plica.evaluation.run import Event
+from plica.evaluation.tasks import chains
+
+FLAGS = ["--model", "net.py:make", "--data", "d.npz", "--method", "radius", "--gradients", "12"]
+
+
+@pytest.fixture
+def file(folder, plan):
+    """The plan as a file; JSON is YAML."""
+    (folder / "plan.yaml").write_text(json.dumps(plan))
+    return "plan.yaml"
+
+
+def refusal(capsys, *line):
+    assert main(list(line)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("plica: ")
+    return err
+
+
+def test_a_plan_from_a_file_ends_with_a_table(file, whole, capsys):
+    assert main(["evaluate", file, "--out", "whole"]) == 0
+    out = capsys.readouterr().out
+    inside = next(q for q in whole.summary["questions"] if q["kind"] == "max-loss")
+    assert f"{100 * inside['union']['robust_accuracy']['value']:.1f} %" in out
+    nearest = whole.summary["questions"][0]
+    assert f"{nearest['union']['radius']['0.5']:.4g}" in out
+    assert "\x1b" not in out
+
+
+def test_the_same_from_flags(folder, whole, capsys):
+    line = ["evaluate", *FLAGS, "--metric", "l2", "--metric", "l1", "--out", "flags"]
+    assert main(line) == 0
+    run = runs.load("flags")
+    assert [task.name for task in run.tasks] == ["make--min-radius-l2--radius", "make--min-radius-l1--radius"]
+    for task in run.tasks:
+        assert run.rows(task)["distance"].to_pylist() == whole.rows(task.name)["distance"].to_pylist()
+    pairs = ["--metric", "linf", "--metric", "l2", "--radius", "8/255", "--radius", "0.5", "--loss", "ce"]
+    assert main(["evaluate", *FLAGS, *pairs, "--n", "2", "--sample", "random", "--out", "pairs"]) == 0
+    told = [(task.metric, task.radius, task.loss) for task in runs.load("pairs").tasks]
+    assert told == [("linf", 8 / 255, "ce"), ("l2", 0.5, "ce")]
+    assert main(["evaluate", *FLAGS, "--metric", "l2", "--radius", "1", "--radius", "2", "--n", "2", "--out", "b"]) == 0
+    assert [task.radius for task in runs.load("b").tasks] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([], "Give a plan, or --metric"),
+        (["--metric", "l2", "--weights", "a", "--weights", "b"], "There are 1 models and 2 weights"),
+        (["--metric", "l2", "--metric", "l1", "--radius", "1"], "There are 2 metrics and 1 radii"),
+        (["--metric", "l2", "--method", "atuo"], "did you mean 'auto'?"),
+        (["--metric", "l2", "--shard", "3/2"], "write i/N"),
+        (["--metric", "l2", "--engine", "dask"], "There is no engine 'dask'"),
+        (["--metric", "l2", "--n", "21"], "choose n between 1 and 20"),
+        (["--metric", "l2", "--out", "net.py"], "net.py is a file"),
+        (["plan.yaml"], "A plan and --model were given"),
+        (["--metric", "l2", "--radius", "-1"], "is not a distance"),
+    ],
+)
+def test_wrong_input_is_one_sentence(folder, capsys, more, said):
+    before = sorted(folder.iterdir())
+    assert said in refusal(capsys, "evaluate", "--out", "new", *FLAGS, *more)
+    assert sorted(path for path in folder.iterdir() if path.name != "__pycache__") == before
+
+
+def test_shards_are_merged(file, whole, capsys):
+    for k in (1, 2):
+        assert main(["evaluate", file, "--shard", f"{k}/2", "--out", f"shard-{k}"]) == 0
+    assert "The shard 2/2 is missing" in refusal_after(capsys, "merge", "shard-1", "--out", "all")
+    assert main(["merge", "shard-1", "shard-2", "--out", "all"]) == 0
+    assert "answers from 2 shards" in capsys.readouterr().out
+    assert_same(whole, runs.load("all"))
+    assert "holds no run" in refusal_after(capsys, "merge", "nowhere", "--out", "new")
+
+
+def refusal_after(capsys, *line):
+    capsys.readouterr()
+    return refusal(capsys, *line)
+
+
+def test_export_writes_tables(folder, capsys):
+    assert main(["export", "whole"]) == 0
+    assert capsys.readouterr().out.strip() == "whole/samples.csv, whole/summary.csv, whole/table.tex"
+    assert "holds no run" in refusal(capsys, "export", "nowhere")
+
+
+def test_plan_writes_one_to_start_from(folder, capsys):
+    assert main(["plan"]) == 0
+    assert main(["plan", "new.yaml"]) == 0
+    assert (folder / "new.yaml").read_text() in capsys.readouterr().out
+    assert "is there already" in refusal(capsys, "plan", "new.yaml")
+    assert "cannot be written" in refusal(capsys, "plan", "no/where.yaml")
+
+
+def test_an_interruption_says_how_to_go_on(file, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation, "_steps", interrupt)
+    assert main(["evaluate", file, "--out", "run"]) == 1
+    said = "plica: interrupted; what is finished is in run, and the same command goes on."
+    assert capsys.readouterr().err.strip() == said
+
+
+def test_a_fault_of_the_program_is_not_called_wrong_input(file, monkeypatch):
+    def fault(*_):
+        raise ValueError("a fault after the work began")
+
+    monkeypatch.setattr(evaluation, "_steps", fault)
+    with pytest.raises(ValueError, match="after the work began"):
+        main(["evaluate", file, "--out", "run"])
+
+
+def ticking(monkeypatch, seconds):
+    """A clock that goes on by so many seconds whenever it is looked at."""
+    clock = iter(range(0, 10**6, seconds))
+    monkeypatch.setattr(board.time, "monotonic", lambda: float(next(clock)))
+
+
+def events(plan, report):
+    (chain,) = chains(read_plan(plan | {"questions": {"ask": "min-radius", "metric": "l2"}}))
+    report.start([chain], 3)
+    for chunk in range(3):
+        for job in chain.jobs:
+            report.event(Event(job, 6, fresh=chunk > 0))
+
+
+def test_plain_lines_tell_what_is_done_and_what_is_left(plan, capsys, monkeypatch):
+    ticking(monkeypatch, 10)
+    with board.Board() as report:
+        events(plan, report)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1] == "radius 1/3 chunks; pwcf 1/3 chunks; 0:00 left"  # that was there already: nothing is known
+    assert lines[2] == "radius 2/3 chunks; pwcf 1/3 chunks; 0:30 left"
+    assert len(lines) == 5
+
+
+def test_bars_on_a_terminal(plan, monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(board, "Console", lambda **_: Console(file=screen, force_terminal=True, width=100))
+    with board.Board() as report:
+        events(plan, report)
+        report.bars.refresh()
+    assert "radius" in screen.getvalue()
+    assert "3/3 chunks" in screen.getvalue()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "plan", "merge", "export"])
+def test_help_teaches(capsys, command):
+    assert main([command, "--help"]) == 0
+    assert f"plica {command}" in capsys.readouterr().out

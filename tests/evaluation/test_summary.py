@@ -1,0 +1,133 @@
+"""The numbers of a summary, from made-up parts whose answer is plain; intervals against published ones."""
+
+import math
+from dataclasses import replace
+
+import pyarrow as pa
+import pytest
+import torch
+
+from plica import runs
+from plica.evaluation.export import escape, export, latex
+from plica.evaluation.summary import share, summarise, wilson
+from plica.runs.read import constant_columns
+from plica.runs.write import Store, write_json
+from plica.store import quantiles
+
+IDS = [1, 2, 4, 8]
+INSIDE = runs.Task("m--in--a", "m", "max-loss l2 0.5", "max-loss", "l2", 0.5, "margin", "a")
+NEAREST = runs.Task("m--near--a", "m", "min-radius l2", "min-radius", "l2", None, None, "a")
+inf = math.inf
+
+
+def other(task, method):
+    return replace(task, name=task.name[:-1] + method, method=method)
+
+
+def make(folder, *answers):
+    """A run of one chunk: for each task the ids asked and the distances found."""
+    store = Store(folder)
+    for task, ids, d in answers:
+        n = len(ids)
+        columns = {"id": ids, "distance": pa.array(d, pa.float64()), "success": [math.isfinite(v) for v in d]}
+        columns |= {"gradients": [10] * n, "forwards": [2] * n, "seconds": [0.5] * n, "status": ["BUDGET"] * n}
+        columns = pa.table(columns | constant_columns(task, n))
+        store.write(task.name, 0, columns, torch.tensor(ids), torch.zeros(n, 2))
+    told = [{key: getattr(task, key) for key in ("name", *runs.read.CONSTANT)} for task, _, _ in answers]
+    write_json(folder / "manifest.json", {"format": 1, "tasks": told, "notes": [], "data": {"n": 4}})
+    return runs.load(folder)
+
+
+def values(shares):
+    return [None if each is None else each["value"] for each in shares]
+
+
+def test_who_broke_what_when_all_were_asked_for_all(tmp_path):
+    run = make(
+        tmp_path,
+        (INSIDE, IDS, [0.0, 0.2, inf, inf]),
+        (other(INSIDE, "b"), IDS, [0.0, inf, 0.4, inf]),
+        (other(INSIDE, "c"), IDS, [0.0, 0.3, 0.5, inf]),
+    )
+    (question,) = summarise(run)["questions"]
+    assert question["accuracy"]["value"] == 0.75
+    assert [row["broken"] for row in question["methods"]] == [2, 2, 3]
+    assert [row["alone"] for row in question["methods"]] == [0, 0, 0]
+    assert values(row["robust_accuracy"] for row in question["methods"]) == [0.5, 0.5, 0.25]
+    assert values(row["standing"] for row in question["methods"]) == [0.5, 0.25, 0.25]
+    assert question["union"]["broken"] == 3
+    assert question["union"]["robust_accuracy"] == share(1, 4)
+    assert question["hard"] == [8]
+    assert question["methods"][0]["gradients"] == 40
+    two = make(tmp_path / "two", (INSIDE, IDS, [0.0, 0.2, inf, inf]), (other(INSIDE, "b"), IDS, [0.0, inf, inf, inf]))
+    assert [row["alone"] for row in summarise(two)["questions"][0]["methods"]] == [1, 0]
+
+
+def test_methods_that_saw_only_what_was_standing(tmp_path):
+    run = make(tmp_path, (INSIDE, IDS, [0.0, 0.2, inf, inf]), (other(INSIDE, "b"), [4, 8], [inf, 0.1]))
+    (question,) = summarise(run)["questions"]
+    assert [row["asked"] for row in question["methods"]] == [4, 2]
+    assert [row["alone"] for row in question["methods"]] == [None, None]  # the others had no chance
+    assert values(row["robust_accuracy"] for row in question["methods"]) == [0.5, None]
+    assert values(row["standing"] for row in question["methods"]) == [0.5, 0.25]
+    assert question["union"]["robust_accuracy"]["value"] == 0.25
+
+
+def test_the_radius_of_an_image_is_the_least_of_all_methods(tmp_path):
+    run = make(tmp_path, (NEAREST, IDS, [0.0, 0.2, 0.9, inf]), (other(NEAREST, "b"), IDS, [0.0, 0.2, 0.5, 0.8]))
+    (question,) = summarise(run)["questions"]
+    assert question["accuracy"]["value"] == 0.75
+    assert [row["found"] for row in question["methods"]] == [3, 4]
+    assert [row["best"] for row in question["methods"]] == [1, 3]
+    assert [row["alone"] for row in question["methods"]] == [0, 2]
+    assert question["methods"][0]["radius"]["1"] is None
+    union = question["union"]
+    assert (union["radius"]["0.25"], union["radius"]["0.5"], union["radius"]["1"]) == (0.0, 0.2, 0.8)
+    curve = dict(zip(union["curve"]["radius"], union["curve"]["accuracy"], strict=True))
+    assert curve[0.0] == 0.75
+    assert curve[0.8] == 0
+    assert min(curve[r] for r in curve if 0.2 <= r < 0.5) == max(curve[r] for r in curve if 0.2 < r < 0.5) == 0.5
+    assert question["hard"] == [8, 4, 2, 1]
+
+
+def test_wilson_intervals_of_newcombe_1998():
+    """Two-sided confidence intervals for the single proportion, Statistics in Medicine 17, table I, method 3."""
+    for hits, total, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611),
+                                   (1, 29, 0.0061, 0.1718)):  # fmt: skip
+        assert wilson(hits, total) == pytest.approx((low, high), abs=5e-5)
+    assert wilson(20, 20)[1] == 1
+    assert wilson(0, 0) == (0, 1)
+
+
+def test_nothing_at_all():
+    assert share(0, 0)["value"] is None
+    assert quantiles(torch.zeros(0).numpy())["0.5"] is None
+
+
+def test_a_run_without_any_part(tmp_path):
+    write_json(tmp_path / "manifest.json", {"format": 1})
+    assert summarise(runs.load(tmp_path))["questions"] == []
+
+
+def test_tables_for_other_programs(tmp_path):
+    run = make(
+        tmp_path,
+        (INSIDE, IDS, [0.0, 0.2, inf, inf]),
+        (other(INSIDE, "b"), [4, 8], [inf, 0.1]),
+        (NEAREST, IDS, [0.0, 0.2, 0.9, inf]),
+    )
+    written = {file.name: file.read_text() for file in export(tmp_path, tmp_path / "tables")}
+    assert len(written["samples.csv"].splitlines()) == 1 + len(run.samples)
+    head, *lines = (line.split(",") for line in written["summary.csv"].splitlines())
+    told = [dict(zip(head, line, strict=True)) for line in lines]
+    assert [row["method"] for row in told] == ["a", "b", "all", "a", "all"]
+    assert [row["standing"] for row in told] == ["0.5", "0.25", "", "", ""]
+    assert told[2]["robust_accuracy"] == "0.25"
+    assert told[4]["radius_50"] == "0.2"
+    assert r"m & $\ell_2$ $\leq$ 0.5, robust accuracy & 75.0 & 50.0 & 25.0 & 25.0 \\" in written["table.tex"]
+    assert r"m & $\ell_2$, median radius & 75.0 & 0.2 & -- & 0.2 \\" in written["table.tex"]
+
+
+def test_names_are_no_commands_in_a_table_for_tex():
+    assert escape(r"a_b\input{x}%^~") == r"a\_b\textbackslash{}input\{x\}\%\textasciicircum{}\textasciitilde{}"
+    assert latex({"questions": []}).count(r"\\") == 1

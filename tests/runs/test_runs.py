@@ -1,0 +1,163 @@
+"""A run directory is read as it was written; files are whole or not there."""
+
+import errno
+import json
+import math
+import os
+
+import pyarrow as pa
+import pytest
+import torch
+
+import plica
+from plica import runs
+from plica.runs.pack import pack, unpack
+from plica.runs.read import constant_columns
+from plica.runs.write import Store, locked, write_json, write_whole
+from plica.store import save_run
+
+NEAREST = runs.Task("m--min-radius-l2--auto", "m", "min-radius l2", "min-radius", "l2", None, None, "auto")
+INSIDE = runs.Task("m--max-loss-linf--pwcf", "m", "max-loss linf 0.1", "max-loss", "linf", 0.1, "margin", "pwcf")
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def part(task, ids, distance):
+    columns = {"id": ids, "success": [math.isfinite(d) for d in distance], "distance": distance}
+    return pa.table(columns | constant_columns(task, len(ids)))
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """Two tasks on the images 2, 4, 5, 7 in chunks of two; of the second task the second chunk is missing."""
+    store = Store(tmp_path / "run")
+    told = [{key: getattr(task, key) for key in ("name", *runs.read.CONSTANT)} for task in (NEAREST, INSIDE)]
+    write_json(tmp_path / "run" / "manifest.json", {"format": 1, "tasks": told, "data": {"classes": ["a", "b"]}})
+    for chunk, ids in ((1, [5, 7]), (0, [2, 4])):
+        x = torch.full((2, 3), ids[0] / 255)
+        store.write_inputs(chunk, torch.tensor(ids), x, torch.tensor(ids) % 2)
+        store.write(NEAREST.name, chunk, part(NEAREST, ids, [0.5, math.inf]), torch.tensor(ids), x + 0.1)
+    store.write(INSIDE.name, 0, part(INSIDE, [4], [0.1]), torch.tensor([4]), x[:1])
+    return tmp_path / "run"
+
+
+def test_what_was_written_is_read(directory):
+    run = runs.load(directory)
+    assert run.tasks == [NEAREST, INSIDE]
+    assert run.samples["id"].to_pylist() == [2, 4, 5, 7, 4]
+    assert run.samples["task"].to_pylist() == [NEAREST.name] * 4 + [INSIDE.name]
+    assert run.samples["radius"].to_pylist() == [None] * 4 + [0.1]
+    assert run.rows(INSIDE)["distance"].to_pylist() == [0.1]
+    assert run.classes == ["a", "b"]
+    assert run.summary == {}
+    assert [ids.tolist() for ids, _ in run.points(NEAREST.name)] == [[2, 4], [5, 7]]
+    for (ids, x, y), (_, x_adv) in zip(run.inputs(), run.points(NEAREST), strict=True):
+        assert torch.equal(x, torch.full((2, 3), int(ids[0]) / 255))
+        assert torch.equal(y, ids % 2)
+        assert torch.equal(x_adv, x + 0.1)
+    with pytest.raises(ValueError, match="has no task 'other'"):
+        run.rows("other")
+
+
+def test_points_without_their_samples_are_no_part(directory):
+    (directory / "parts" / NEAREST.name / "00001.parquet").unlink()
+    run = runs.load(directory)
+    assert run.rows(NEAREST)["id"].to_pylist() == [2, 4]
+    assert [ids.tolist() for ids, _ in run.points(NEAREST)] == [[2, 4]]
+
+
+def test_a_task_that_has_not_begun_has_no_rows(directory):
+    (directory / "parts" / INSIDE.name / "00000.parquet").unlink()
+    run = runs.load(directory)
+    assert run.rows(INSIDE).num_rows == 0
+    assert run.rows(INSIDE, ["id", "status"]).column_names == ["id", "status"]
+    assert list(run.points(INSIDE)) == []
+    assert len(run.samples) == 4
+
+
+def test_tasks_are_known_from_the_parts_where_the_manifest_does_not_name_them(directory):
+    (directory / "manifest.json").write_text('{"format": 1}')
+    assert set(runs.load(directory).tasks) == {NEAREST, INSIDE}
+
+
+def test_a_single_run_is_a_run_with_one_task(tmp_path):
+    net = torch.nn.Linear(4, 3)
+    x = torch.rand(6, 4, generator=GENERATOR)
+    y = net(x).argmax(1)
+    for name, question, more in (
+        ("near", plica.MinRadius(plica.Lp(2)), {}),
+        ("inside", plica.MaxLoss(plica.Lp(2), 8 / 255), {"radius": "8/255", "loss": "margin"}),
+    ):
+        result = plica.attack(net, x, y, question, gradients=20)
+        save_run(tmp_path / name, x, y, result, {"model": "n.py:f", "metric": "l2", "method": "auto", **more}, 1.0)
+        run = runs.load(tmp_path / name / "summary.json")
+        (task,) = run.tasks
+        assert (task.metric, task.method, task.model) == ("l2", "auto", "n.py:f")
+        assert task.radius == (8 / 255 if more else None)
+        assert run.rows(task)["distance"].to_pylist() == result.distance.tolist()
+        assert run.rows(task)["kind"].to_pylist() == ["max-loss" if more else "min-radius"] * 6
+        ((ids, x_adv),) = run.points(task)
+        ((same, kept, labels),) = run.inputs()
+        assert torch.equal(ids, torch.arange(6))
+        assert torch.equal(same, ids)
+        assert torch.equal(x_adv, result.x_adv)
+        assert torch.equal(kept, x)
+        assert torch.equal(labels, y)
+    (tmp_path / "near" / "inputs.safetensors").unlink()
+    assert list(runs.load(tmp_path / "near").inputs()) == []
+
+
+def test_what_is_no_run_or_a_broken_one(tmp_path, directory):
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        runs.load(tmp_path)
+    file = directory / "parts" / NEAREST.name / "00000.safetensors"
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(ValueError, match="cannot be read"):
+        list(runs.load(directory).points(NEAREST))
+    file.with_suffix(".parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match="is broken"):
+        runs.load(directory)
+    (directory / "manifest.json").write_text("[]")
+    with pytest.raises(ValueError, match="is broken"):
+        runs.load(directory)
+
+
+def test_eight_bits_are_kept_in_eight_bits_and_come_back_to_the_bit():
+    every = torch.arange(256, dtype=torch.uint8).view(4, 64)
+    x = torch.from_numpy(every.numpy().astype("float32") / 255)
+    assert pack(x).dtype == torch.uint8
+    assert torch.equal(unpack(pack(x)), x)
+    for other in (x + 1e-7, torch.rand(3, 5, generator=GENERATOR), x.double(), x - 1, x * torch.nan):
+        assert torch.equal(pack(other).isnan(), other.isnan())
+        assert torch.equal(unpack(pack(other)).nan_to_num(), other.nan_to_num())
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_former_file_and_nothing_else(tmp_path, monkeypatch, call):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_whole(tmp_path / "file", b"before")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, full)
+        with pytest.raises(OSError, match="No space left"):
+            write_whole(tmp_path / "file", b"after")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"before"
+
+
+def test_one_writer_at_a_time_who_clears_what_a_killed_one_left(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / ".tmp-1-00000.parquet").touch()
+    with locked(tmp_path):
+        assert list((tmp_path / "parts").iterdir()) == []
+        with pytest.raises(BlockingIOError, match="Another process"), locked(tmp_path):
+            pass
+    with locked(tmp_path):
+        pass
+
+
+def test_json_holds_no_infinity(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"d": math.inf})
+    write_json(tmp_path / "a.json", {"d": None})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"d": None}

@@ -1,0 +1,158 @@
+"""Every planted defect is found and named; a sound model raises nothing."""
+
+import importlib.util
+from pathlib import Path
+
+import defects
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from plica import trust
+from plica.trust import Belief, Finding, Verdict, Weight
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "load.py"
+
+
+def named(verdict):
+    return {finding.check for finding in verdict.findings}
+
+
+def test_nothing_is_raised_on_a_sound_model():
+    x, y = defects.images()
+    verdict = trust.examine(defects.Sound().eval(), x, y)
+    assert verdict.findings == ()
+    assert verdict.belief is Belief.TRUSTWORTHY
+    assert str(verdict) == "trustworthy"
+
+
+@pytest.mark.parametrize("defect", defects.defects())
+def test_each_defect_is_found(defect):
+    model, check = defects.defects()[defect]
+    verdict = trust.examine(model.eval(), *defects.images())
+    assert check in named(verdict)
+    assert verdict.belief is not Belief.TRUSTWORTHY
+    assert check in verdict.checks
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: x * 255, "never divided by 255"),
+        (lambda x: (x - 0.5) / 0.25, "normalised already"),
+        (lambda x: x / 255, "divided by 255 twice"),
+        (lambda x: x.masked_fill(x > 0.9, torch.nan), "not finite"),
+    ],
+)
+def test_pixels_that_are_none(change, said):
+    x, y = defects.images()
+    verdict = trust.examine(defects.Sound().eval(), change(x), y)
+    assert verdict.belief is Belief.NOT_BELIEVED
+    assert any(said in f.sentence for f in verdict.findings if f.check == "pixels")
+
+
+def test_a_model_in_train_mode_is_named_and_its_mode_restored():
+    model = nn.Sequential(nn.Dropout(0.1), defects.Sound()).train()
+    assert named(trust.examine(model, *defects.images())) == {"train mode"}
+    assert model.training
+    assert model[0].training
+
+
+def test_a_point_of_another_model_that_beats_the_gradient():
+    model = defects.Changed(defects.Backward.apply).eval()
+    assert "transfer" not in named(trust.examine(model, *defects.images()))
+    assert "transfer" in named(trust.examine(model, *defects.images(), surrogates=[defects.Sound().eval()]))
+
+
+def test_labels_of_one_class_and_few_classes():
+    x, y = defects.images()
+    assert named(trust.examine(defects.Sound().eval(), x[y == 2], y[y == 2])) == {"labels"}
+    two = defects.Changed(after=lambda z: z[:, :2]).eval()
+    verdict = trust.examine(two, x[y < 2], y[y < 2])
+    assert named(verdict) == {"few classes"}
+    assert verdict.belief is Belief.TRUSTWORTHY  # a note weighs nothing
+
+
+def test_features_with_bounds_of_their_own():
+    """The same model of a vector, in other units: nothing is raised, and outside the bounds something is."""
+    x, y = defects.images()
+    low, span = torch.linspace(-5, 5, 192), torch.linspace(0.1, 100, 192)
+
+    class Vector(defects.Sound):
+        def forward(self, x):
+            return super().forward(((x - low) / span).view(-1, 3, 8, 8))
+
+    u = low + span * x.flatten(1)
+    assert trust.examine(Vector().eval(), u, y, bounds=(low, low + span)).findings == ()
+    assert "pixels" in named(trust.examine(Vector().eval(), u, y, bounds=(low, low + 0.5 * span)))
+
+
+def test_the_same_again_is_the_same():
+    found = [trust.examine(defects.Changed(defects.shattered).eval(), *defects.images()) for _ in range(2)]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("model", "y", "said"),
+    [
+        (nn.Flatten(), torch.arange(4), "labels range"),
+        (lambda x: x.flatten(1).sum(1), torch.arange(4), "logits of shape"),
+        (nn.Linear(3, 3), torch.arange(4), "cannot take images of shape (3, 8, 8)"),
+        (nn.Flatten(), torch.arange(3), "got 4 and 3"),
+    ],
+)
+def test_what_cannot_be_examined_is_one_sentence(model, y, said):
+    with pytest.raises(ValueError, match=r"\.") as refused:
+        trust.examine(model, defects.images(4)[0], y * 100)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_verdict_is_kept_and_read():
+    findings = [
+        Finding("few classes", Weight.NOTE, "Two classes."),
+        Finding("zero gradient", Weight.FATAL, "None.", 0.75),
+        Finding("zero gradient", Weight.FATAL, "None.", 0.75),
+    ]
+    verdict = Verdict.of(findings, ["zero gradient", "few classes"])
+    assert str(verdict) == "not to be believed (zero gradient)"
+    assert len(verdict.findings) == 2
+    assert [Finding.read(record) for record in verdict.record()["findings"]] == list(verdict.findings)
+    with pytest.raises(ValueError, match="is no finding"):
+        Finding.read({"check": "x", "weight": "HEAVY", "sentence": ""})
+
+
+@pytest.fixture(scope="module")
+def shared():
+    if not SHARED.exists():
+        pytest.skip(f"needs trained networks and images, looked for at {SHARED}")
+    spec = importlib.util.spec_from_file_location("load", SHARED)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def sample(shared, name):
+    x, y = shared.mnist() if shared.NETS[name][2][0] == 1 else shared.cifar10("test", 200, seed=0)
+    return torch.from_numpy(x.astype(np.float32) / 255), torch.from_numpy(y)
+
+
+NETWORKS = (
+    "resnet_2b", "cifar_base_kw", "cifar_wide_kw", "cifar10_small", "cifar10_medium", "cifar10_large",
+    "mnist-net_256x2", "mnist-net_256x4", "mnist-net_256x6", "mnist_relu_9_200", "ffnnSIGMOID__Point_6x200",
+    "Convnet_avgpool", "Convnet_maxpool",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_false_alarm_on_networks_in_use(shared, name):
+    verdict = trust.examine(shared.load_net(name), *sample(shared, name))
+    assert verdict.findings == ()
+
+
+@pytest.mark.parametrize("name", ["resnet_2b", "cifar_wide_kw"])
+def test_a_network_in_use_whose_normalisation_was_forgotten(shared, name):
+    verdict = trust.examine(shared.load_net(name, pixels=False), *sample(shared, name))
+    assert "normalisation" in named(verdict)
+    assert verdict.belief is Belief.NOT_BELIEVED

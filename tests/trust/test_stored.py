@@ -1,0 +1,173 @@
+"""What a finished run says about its own numbers, from samples made for it."""
+
+import json
+import math
+
+import defects
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from plica import runs, trust
+from plica.cli import main
+from plica.runs.read import constant_columns
+from plica.runs.write import Store, write_json
+from plica.trust import Weight
+
+N = 120
+
+
+def task(method="auto", kind="max-loss", model="m"):
+    radius = 0.1 if kind == "max-loss" else None
+    return runs.Task(f"{model}-{kind}-{method}", model, f"{kind} linf", kind, "linf", radius, "margin", method)
+
+
+def samples(asked, distance, status="SUCCEEDED", prediction=None, gradients=100, ids=None, label=None):
+    """Rows of a task; distance inf is no success."""
+    distance = np.broadcast_to(np.asarray(distance, float), N)
+    ids = np.arange(N) if ids is None else np.asarray(ids)
+    label = np.arange(N) % 10 if label is None else label
+    table = pa.table(
+        {
+            "id": ids,
+            "label": label[ids],
+            "prediction": ((label + 1 + np.arange(N) // 10) % 10 if prediction is None else np.full(N, prediction))[
+                ids
+            ],
+            "success": np.isfinite(distance[ids]),
+            "distance": distance[ids],
+            "status": [status] * len(ids),
+            "gradients": np.full(len(ids), gradients),
+        }
+    )
+    for key, column in constant_columns(asked, len(ids)).items():
+        table = table.append_column(key, column)
+    return asked, table
+
+
+def run(folder, *parts, examined=True):
+    """A run of those parts; `examined`: with nothing found on its model."""
+    write_json(folder / "manifest.json", {"format": 1})
+    for asked, table in parts:
+        file = Store(folder)._part(asked.name, 0)
+        file.parent.mkdir(parents=True)
+        pa.parquet.write_table(table, file)
+    if examined:
+        write_json(folder / "checks.json", {"m": {"findings": [], "checks": ["zero gradient"]}})
+    return runs.load(folder)
+
+
+def found(verdict):
+    return {(finding.check, finding.weight) for finding in verdict.findings}
+
+
+def half(value=0.05):
+    return np.where(np.arange(N) % 2, value, math.inf)
+
+
+def test_a_run_that_deserves_belief(tmp_path):
+    verdict = trust.conclude(run(tmp_path, samples(task(), half(), "STALLED")))
+    assert found(verdict) == set()
+    assert str(verdict) == "trustworthy"
+    assert {"limit", "zero gradient"} <= set(verdict.checks)
+    assert trust.verdict(runs.load(tmp_path)) == verdict.record()
+
+
+def test_a_model_nobody_looked_at(tmp_path):
+    verdict = trust.conclude(run(tmp_path, samples(task(), half(), "STALLED"), examined=False))
+    assert found(verdict) == {("not examined", Weight.RESERVATION)}
+
+
+@pytest.mark.parametrize(("gradients", "weight"), [(20, Weight.RESERVATION), (100, Weight.NOTE)])
+@pytest.mark.parametrize("kind", ["max-loss", "min-radius"])
+def test_searches_that_stopped_at_the_limit(tmp_path, gradients, weight, kind):
+    distance = half() if kind == "max-loss" else 0.05
+    verdict = trust.conclude(run(tmp_path, samples(task(kind=kind), distance, "BUDGET", gradients=gradients)))
+    assert found(verdict) == {("limit", weight)}
+    (finding,) = verdict.findings
+    assert finding.share == (0.5 if kind == "max-loss" else 1)
+    assert (f"after {gradients} gradients" if gradients < 50 else "upper bounds") in finding.sentence
+
+
+def test_the_budgets_of_methods_in_a_row_count_together(tmp_path):
+    """The images that the first method left standing are asked of the second."""
+    first = samples(task("apgd-ce"), half(), "BUDGET", gradients=30)
+    second = samples(task("fab-t"), np.full(N, math.inf), "BUDGET", gradients=30, ids=np.arange(0, N, 2))
+    assert found(trust.conclude(run(tmp_path, first, second))) == {("limit", Weight.NOTE)}
+
+
+def test_one_class_swallows_all(tmp_path):
+    verdict = trust.conclude(run(tmp_path, samples(task(), half(), "STALLED", prediction=3)))
+    assert found(verdict) == {("one class", Weight.RESERVATION)}
+    assert "taken for class 3" in verdict.findings[0].sentence
+
+
+@pytest.mark.parametrize(("beaten", "weight"), [(6, Weight.RESERVATION), (40, Weight.FATAL)])
+def test_a_black_box_that_beats_the_gradient(tmp_path, beaten, weight):
+    blind = np.where(np.arange(N) < 2 * beaten, 0.05, math.inf)
+    parts = samples(task("apgd-ce"), half(), "STALLED"), samples(task("square"), blind, "STALLED")
+    assert found(trust.conclude(run(tmp_path, *parts))) == {("black box", weight)}
+
+
+def test_a_black_box_that_finds_nearer_points(tmp_path):
+    parts = (
+        samples(task("auto", "min-radius"), 0.05, "STALLED"),
+        samples(task("boundary", "min-radius"), half(0.04), "STALLED"),
+    )
+    assert found(trust.conclude(run(tmp_path, *parts))) == {("black box", Weight.FATAL)}
+
+
+def test_values_that_are_not_finite_and_accuracy_at_chance(tmp_path):
+    verdict = trust.conclude(run(tmp_path / "a", samples(task(), np.full(N, math.inf), "NOT_FINITE")))
+    assert found(verdict) == {("not finite", Weight.FATAL)}
+    wrong = np.where(np.arange(N) % 10 > 0, 0, 0.05)
+    verdict = trust.conclude(run(tmp_path / "b", samples(task(), wrong, "STALLED")))
+    assert ("accuracy", Weight.FATAL) in found(verdict)
+
+
+def test_what_checks_and_audit_found_counts(tmp_path):
+    held = run(tmp_path, samples(task(), half(), "STALLED"))
+    told = {"check": "zero gradient", "weight": "RESERVATION", "sentence": "Zero on 9%.", "share": 0.09}
+    write_json(tmp_path / "checks.json", {"m": {"findings": [told], "checks": ["zero gradient"]}})
+    write_json(tmp_path / "audit.json", {"agrees": False, "tasks": [{"differences": {"distance": {"count": 1}}}]})
+    verdict = trust.conclude(held)
+    assert found(verdict) == {("zero gradient", Weight.RESERVATION), ("audit", Weight.FATAL)}
+    assert str(verdict) == "not to be believed (audit, zero gradient)"
+    assert verdict.findings[1].sentence == "m: Zero on 9%."
+    (tmp_path / "audit.json").write_text("{")
+    with pytest.raises(ValueError, match="is broken"):
+        trust.conclude(held)
+
+
+def test_the_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x, y = defects.images()
+    np.savez("d.npz", x=x.numpy(), y=y.numpy())
+    assert main(["doctor", "--model", "defects:Sound", "--data", "d.npz"]) == 0
+    assert capsys.readouterr().out == "17 checks: trustworthy\n"
+    np.savez("d.npz", x=x.numpy(), y=(y.numpy() + 1) % 6)
+    assert main(["doctor", "--model", "defects:Sound", "--data", "d.npz"]) == 1
+    assert "fatal, accuracy: The model is right on 0% of" in capsys.readouterr().out
+    assert main(["doctor", "--model", "defects:Sound"]) == 2
+    assert "Give a run, or --model and --data" in capsys.readouterr().err
+
+
+def test_the_command_on_a_run(tmp_path, capsys):
+    from test_audit import made
+
+    directory = made(tmp_path)
+    assert main(["doctor", str(directory)]) == 2
+    assert "--trust" in capsys.readouterr().err
+    assert main(["doctor", str(directory), "--trust"]) == 0
+    said = capsys.readouterr().out
+    assert "note, few images: 12 images: a share of them is known to +- 28% at best." in said
+    assert json.loads((directory / "checks.json").read_text())["defects:Sound"]["verdict"] == "trustworthy"
+
+
+def test_the_summary_gets_the_verdict_of_now(tmp_path):
+    run(tmp_path, samples(task(), half(), "STALLED"))
+    write_json(tmp_path / "summary.json", {"questions": [1]})
+    trust.refresh(runs.load(tmp_path))
+    held = json.loads((tmp_path / "summary.json").read_text())
+    assert held["questions"] == [1]
+    assert held["verdict"]["verdict"] == "trustworthy"
