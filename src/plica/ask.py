@@ -80,7 +80,7 @@ def attack(
         box = read_box(bounds, x)
         if getattr(question, "through", None) is not None:
             raise Unsupported(
-                "Perturbations other than x + delta take bounds of two numbers; give those with through=..."
+                "Perturbations other than x + delta take bounds of two numbers, not of tensors."
             )
         with _Evaluating(model):
             return attack_in_box(
@@ -92,7 +92,7 @@ def attack(
         check(question.through, x)
         treats_perturbations(method)
     if not isinstance(question.metric, Own):
-        checks.metric(question.metric, x, bounds)
+        checks.metric(question.metric, x, (float(bounds[0]), float(bounds[1])))
     x, y = x.detach(), y.detach()
     size = batch_size or fitting(x)
     with _Evaluating(model):
