@@ -79,9 +79,7 @@ def attack(
         checks.whole("gradients", gradients, least=1)
         box = read_box(bounds, x)
         if getattr(question, "through", None) is not None:
-            raise Unsupported(
-                "Perturbations other than x + delta take bounds of two numbers, not of tensors."
-            )
+            raise Unsupported("Perturbations other than x + delta take bounds of two numbers, not of tensors.")
         with _Evaluating(model):
             return attack_in_box(
                 attack, model, x.detach(), y, question, box, targets, method=method, gradients=gradients, seed=seed,
