@@ -16,6 +16,7 @@ from plica.metrics import (
     Wasserstein,
     WeightedLp,
 )
+from plica.perturbations import Flow, HueSaturation, Perturbation, Recolor, RotateTranslate
 from plica.questions import MaxLoss, MinRadius
 from plica.result import Result
 from plica.solver import Variables, minimize
@@ -26,13 +27,18 @@ if TYPE_CHECKING:
 __all__ = [
     "CIEDE2000",
     "LPIPS",
+    "Flow",
+    "HueSaturation",
     "Largest",
     "Lp",
     "MaxLoss",
     "MinRadius",
     "Perceptual",
+    "Perturbation",
     "Progress",
+    "Recolor",
     "Result",
+    "RotateTranslate",
     "Similarity",
     "Status",
     "Unsupported",

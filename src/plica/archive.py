@@ -8,6 +8,7 @@ from torch import Tensor
 
 from plica.losses import Targets, margin
 from plica.metrics.base import Metric, values
+from plica.perturbations.perturbation import Own, Through
 from plica.queries import rounding
 from plica.solver.rows import pick, write
 
@@ -15,7 +16,8 @@ from plica.solver.rows import pick, write
 class Archive:
     """Points that are surely misclassified, one per image: the nearest; or, given radii, one inside them.
 
-    x_adv (b, *image), distance (b,) (inf where there is none), margin (b,).
+    x_adv (b, *image), distance (b,) (inf where there is none), margin (b,); with a perturbation `through` also theta
+    (b, k), which x_adv comes from.
     """
 
     def __init__(
@@ -25,9 +27,11 @@ class Archive:
         y: Int[Tensor, " b"],
         targets: Targets,
         radius: Float[Tensor, " b"] | None,
+        through: Through | None = None,
     ):
         self.metric, self.x, self.y, self.targets, self.radius = metric, x, y, targets, radius
         self.x_adv = x.clone()
+        self.theta = None if through is None else through.start(x)
         self.distance = x.new_full((len(x),), torch.inf)
         self.margin = x.new_full((len(x),), -torch.inf)
 
@@ -38,19 +42,22 @@ class Archive:
         image: Int[Tensor, " r"],
         logits: Float[Tensor, "r classes"],
         d: Float[Tensor, " r"] | None = None,
+        theta: Float[Tensor, "r k"] | None = None,
     ) -> None:
         """Keep what is better than what was there; several rows may belong to one image. z lies in the box.
 
-        d: the distances of z where they are known.
+        d: the distances of z where they are known. theta: what z was made of, with a perturbation.
         """
         m = margin(logits, self.y[image], None if self.targets is None else self.targets[image])
         rows = (m > rounding(logits)).nonzero()[:, 0]
         if not len(rows):
             return
         if len(rows) < len(z):
-            z, image, m = pick(z, rows), image[rows], m[rows]
+            z, image, m, theta = pick(z, rows), image[rows], m[rows], None if theta is None else pick(theta, rows)
             d = None if d is None else d[rows]
-        d = values(self.metric, pick(self.x, image), z) if d is None else d
+        if d is None:
+            point = theta if theta is not None and isinstance(self.metric, Own) else z
+            d = values(self.metric, pick(self.x, image), point)
         good = d < self.distance[image] if self.radius is None else (d <= self.radius[image]) & (m > self.margin[image])
         # of several good rows of an image the nearest, of several nearest the first
         d = torch.where(good, d, torch.inf)
@@ -61,8 +68,10 @@ class Archive:
         row = first[at]
         write(self.x_adv, at, pick(z, row))
         self.distance[at], self.margin[at] = d[row], m[row]
+        if self.theta is not None and theta is not None:
+            write(self.theta, at, pick(theta, row))
 
     def adopt(self, other: Archive, images: Int[Tensor, " i"]) -> None:
-        """Take over the points that another archive of the same images has for the given ones."""
+        """Take over the points that another archive of the same images has for the given ones; their theta stays."""
         for mine, theirs in ((self.x_adv, other.x_adv), (self.distance, other.distance), (self.margin, other.margin)):
             mine[images] = theirs[images]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -12,11 +12,13 @@ from torch import Tensor
 
 from plica import checks
 from plica.archive import Archive
-from plica.attacks import ATTACKS
+from plica.attacks import ATTACKS, treats_perturbations
 from plica.attacks.task import Found, Status, Task
 from plica.boxes import attack_in_box, read_box
 from plica.judge import Judge, Verdict, in_float64
 from plica.losses import Targets, margin
+from plica.metrics import Unsupported
+from plica.perturbations.perturbation import Own, between, check, moved
 from plica.queries import Queries, rounding
 from plica.questions import Question
 from plica.result import Result
@@ -76,13 +78,19 @@ def attack(
     if isinstance(bounds, tuple | list) and any(isinstance(bound, Tensor) and bound.ndim for bound in bounds):
         checks.whole("gradients", gradients, least=1)
         box = read_box(bounds, x)
+        if getattr(question, "through", None) is not None:
+            raise Unsupported("Perturbations other than x + delta take bounds of two numbers, not of tensors.")
         with _Evaluating(model):
             return attack_in_box(
                 attack, model, x.detach(), y, question, box, targets, method=method, gradients=gradients, seed=seed,
                 batch_size=batch_size, on_progress=on_progress,
             )  # fmt: skip
     radius = checks.arguments(x, y, question, method, gradients, seed, batch_size, bounds, targets)
-    checks.metric(question.metric, x, bounds)
+    if question.through is not None:
+        check(question.through, x)
+        treats_perturbations(method)
+    if not isinstance(question.metric, Own):
+        checks.metric(question.metric, x, (float(bounds[0]), float(bounds[1])))
     x, y = x.detach(), y.detach()
     size = batch_size or fitting(x)
     with _Evaluating(model):
@@ -124,20 +132,23 @@ class _Asked:
             seconds=torch.zeros_like(m).double(),
             metric_gradients=torch.zeros_like(first.gradients.to(x.device)),
             status=[Status.MISCLASSIFIED if w else Status.NOT_FINITE for w in wrong.tolist()],
+            theta=None if self.question.through is None else self.question.through.start(x),
         )
         rows = (finite & ~wrong).nonzero()[:, 0]
         if len(rows):
-            self._solve(method, rows, logits[rows], result)
+            result = self._solve(method, rows, logits[rows], result)
         spent = (3 * result.gradients + result.forwards).double()
         result.seconds.copy_(spent / spent.sum() * (time.perf_counter() - began))
         return result
 
-    def _solve(self, method: Callable[[Task], Found], rows: Tensor, logits: Tensor, result: Result) -> None:
+    def _solve(self, method: Callable[[Task], Found], rows: Tensor, logits: Tensor, result: Result) -> Result:
         """Attack the given images and write what the judge finds into `result`."""
         task = self._task(rows, logits)
         found = method(task)
-        x_adv, verdict = self._judged(task)
+        x_adv, theta, verdict = self._judged(task)
         result.x_adv[rows] = torch.where(verdict.sure.view(-1, *[1] * (task.x.ndim - 1)), x_adv, task.x)
+        if result.theta is not None and theta is not None:
+            result.theta[rows] = torch.where(verdict.sure[:, None], theta, result.theta[rows])
         for name in ("margin", "distance", "violation", "prediction"):
             getattr(result, name)[rows] = getattr(verdict, name)
         result.success[rows] = verdict.sure
@@ -148,10 +159,11 @@ class _Asked:
         result.forwards[rows] += task.queries.forwards.to(rows.device)
         for row, status in zip(rows.tolist(), found.status, strict=True):
             result.status[row] = status
+        return result if found.end is None else replace(result, end=self.x.index_copy(0, rows, found.end))
 
-    def _judged(self, task: Task) -> tuple[Tensor, Verdict]:
-        """The best points as the judge sees them; one that float64 undoes is stretched, as little as
-        will do, and judged again."""
+    def _judged(self, task: Task) -> tuple[Tensor, Tensor | None, Verdict]:
+        """The best points (and their theta) as the judge sees them; one that float64 undoes is stretched, as little as
+        will do, and judged again. Of a perturbation theta alone is believed: the images are made of it anew."""
         left = self.gradients // 5 - 1 - int(task.queries.forwards.max())  # after the clean look
         every = torch.arange(len(task.x), device=task.x.device)
         fine = in_float64(self.model, task.x) if left >= 3 else None
@@ -168,22 +180,26 @@ class _Asked:
             bounds=self.bounds,
             image=every,
         )
-        x_adv = task.archive.x_adv.clone()
-        verdict = judge(x_adv)
+        through, theta = self.question.through, task.archive.theta
+        x_adv = task.archive.x_adv.clone() if theta is None else moved(through, task.x, theta, self.bounds)
+        verdict = judge(x_adv, theta)
+        ends = x_adv.clone() if theta is None else theta.clone()
         for stretch in STRETCHES[-((left - 3) // 2) :] if left >= 5 else ():
             again = (~verdict.sure & task.archive.distance.isfinite()).nonzero()[:, 0]
             if not len(again):
                 break
-            x_adv[again] = torch.lerp(task.x[again], task.archive.x_adv[again], stretch).clamp(*self.bounds)
-            put(verdict, again, take(judge, again)(x_adv[again]))
-        return x_adv, verdict
+            point, x_adv[again] = between(through, task.x[again], ends[again], stretch, self.bounds)
+            if theta is not None and point is not None:
+                theta[again] = point
+            put(verdict, again, take(judge, again)(x_adv[again], point))
+        return x_adv, theta, verdict
 
     def _task(self, rows: Tensor, logits: Tensor) -> Task:
         x, y = self.x[rows], self.y[rows]
         targets = None if self.targets is None else self.targets[rows]
         radius = None if self.radius is None else self.radius[rows]
         queries = Queries(self.model, len(rows), self.size)
-        archive = Archive(self.question.metric, x, y, targets, radius)
+        archive = Archive(self.question.metric, x, y, targets, radius, self.question.through)
         return Task(
             queries=queries,
             archive=archive,

@@ -55,10 +55,16 @@ class Posing(Protocol):
 
 @dataclass(frozen=True)
 class Plain:
-    """Unknowns are the pixels of x'; any metric."""
+    """Unknowns are the pixels of x'; any metric.
+
+    units (r,): how many units of l_2 one of the metric is worth where a row starts; None for l_p, where it is known.
+    bounds: for metrics other than l_p, which may say anything of a point outside the box: they see it clamped.
+    """
 
     metric: Metric = field(metadata=WHOLE)
     shape: tuple[int, ...]
+    bounds: tuple[float, float] | None = None
+    units: Float[Tensor, " r"] | None = None
 
     def start(self, x: Tensor, z: Tensor) -> Tensor:
         return z.clone()
@@ -70,16 +76,20 @@ class Plain:
         return grad
 
     def size(self, u: Tensor, x: Tensor) -> Term:
-        value, grad = metrics.gradient(self.metric, x.view(-1, *self.shape), u.view(-1, *self.shape))
-        scale = self._scale()
-        return value * scale, grad.flatten(1) * scale
+        z = u if self.bounds is None else u.clamp(*self.bounds)
+        value, grad = metrics.gradient(self.metric, x.view(-1, *self.shape), z.view(-1, *self.shape))
+        grad = grad.flatten(1)
+        scale = self._scale(value)
+        return value * scale, (grad if z is u else grad * (z == u)) * scale[:, None]
 
     def excess(self, u: Tensor, x: Tensor, radius: Tensor) -> Term:
         value, grad = self.size(u, x)
-        return value - radius * self._scale(), grad
+        return value - radius * self._scale(radius), grad
 
-    def _scale(self) -> float:
-        return self.metric.scale(math.prod(self.shape)) if isinstance(self.metric, Lp) else 1.0
+    def _scale(self, like: Tensor) -> Float[Tensor, " r"]:
+        if self.units is not None:
+            return self.units
+        return torch.full_like(like, self.metric.scale(math.prod(self.shape)) if isinstance(self.metric, Lp) else 1.0)
 
 
 @dataclass(frozen=True)
@@ -177,4 +187,4 @@ def pose(
         return Sine(sigma.clamp(min=1e-8), radius)
     if isinstance(metric, Lp) and metric.p < 2:
         return Powered(metric.p, bounds)
-    return Plain(metric, shape)
+    return Plain(metric, shape, None if isinstance(metric, Lp) else bounds)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from plica.losses import Targets, margin
 from plica.metrics import Metric, distance
+from plica.perturbations.perturbation import Own
 from plica.queries import Queries, rounding
 from plica.solver.rows import WHOLE
 
@@ -49,7 +50,8 @@ class Judge:
     image: Int[Tensor, " b"]  # on whose account each point is run
 
     @torch.no_grad()
-    def __call__(self, x_adv: Float[Tensor, "b *image"]) -> Verdict:
+    def __call__(self, x_adv: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"] | None = None) -> Verdict:
+        """theta: what x_adv was made of, for a metric on theta."""
         logits = self.queries.logits(x_adv, self.image)
         m = margin(logits, self.y, self.targets).double()
         sure = m > rounding(logits)
@@ -61,7 +63,8 @@ class Judge:
         low, high = self.bounds
         flat = x_adv.flatten(1).double()
         outside = torch.maximum(low - flat.amin(1), flat.amax(1) - high).clamp(min=0)
-        d = distance(self.metric, self.x, x_adv)
+        point = x_adv if theta is None or not isinstance(self.metric, Own) else theta
+        d = distance(self.metric, self.x, point)
         violation = torch.maximum(outside, (-m).clamp(min=0))
         if self.radius is not None:
             violation = torch.maximum(violation, (d - self.radius).clamp(min=0))

@@ -5,37 +5,46 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from plica.losses import LOSSES
-from plica.metrics import Metric
+from plica.perturbations.perturbation import Own, Through
 
 
 @dataclass(frozen=True)
 class MinRadius:
-    """min d(x, x')  s.t.  x' is misclassified and lies in the box: the robustness radius (Eq. 4)."""
+    """min d(x, x')  s.t.  x' is misclassified and lies in the box: the robustness radius (Eq. 4).
 
-    metric: Metric
+    through: how x' comes about, where not as x + delta: plica.Flow(), RotateTranslate(), Recolor(), HueSaturation(), or
+        a plica.Perturbation of one's own.
+    metric: between the images x and x', a plica.Metric; or "theta", the perturbation's own distance.
+    """
+
+    metric: Any
+    through: Any = None
 
     def __post_init__(self):
-        _check_metric(self.metric)
+        object.__setattr__(self, "metric", _checked(self.metric, self.through))
 
 
 @dataclass(frozen=True)
 class MaxLoss:
     """max loss(f(x'), y)  s.t.  d(x, x') <= radius and x' lies in the box (Eq. 1).
 
-    radius: a number, or one per image (b,), in the metric's units. loss: margin, ce (cross-entropy) or dlr.
+    radius: a number, or one per image (b,), in the metric's units. loss: margin, ce (cross-entropy) or dlr. metric and
+    through: as in MinRadius.
     """
 
-    metric: Metric
+    metric: Any
     radius: float | Float[Tensor, " b"]
     loss: str = "margin"
+    through: Any = None
 
     def __post_init__(self):
-        _check_metric(self.metric)
+        object.__setattr__(self, "metric", _checked(self.metric, self.through))
         if self.loss not in LOSSES:
             raise ValueError(f"MaxLoss(loss=...) must be one of {', '.join(LOSSES)}, got {self.loss!r}.")
 
@@ -59,6 +68,17 @@ def parse_radius(text: str) -> float:
     return value
 
 
-def _check_metric(metric) -> None:
+def _checked(metric, through):
+    """The metric; for "theta" the perturbation's own distance."""
+    if through is not None and not isinstance(through, Through):
+        raise TypeError(
+            "through=... is a perturbation, such as plica.Flow() or plica.Perturbation(function, origin); "
+            f"got {through!r}."
+        )
+    if metric == "theta":
+        if through is None:
+            raise ValueError('"theta" is the distance of a perturbation; give one, such as through=plica.Flow().')
+        return Own(through)
     if not callable(metric):
         raise TypeError(f"A metric is a callable d(x, x_adv) -> (b,), such as plica.Lp(2); got {metric!r}.")
+    return metric

@@ -32,6 +32,10 @@ class Result:
     metric_gradients: runs of the metric, forward and backward; 0 for methods that need or count none.
     margin: max_{i != y} f_i - f_y at x_adv; prediction: the class of x_adv. seconds: share of the wall time, by
         gradients spent.
+    theta: with a perturbation, x_adv = T(x, theta) clamped into the bounds; its start where nothing was found. None for
+        x' = x + delta.
+    end: where the attack itself left off, unjudged: it may miss the radius or be classified rightly. None for methods
+        that do not say.
     """
 
     x_adv: Float[Tensor, "b *image"]
@@ -45,6 +49,8 @@ class Result:
     prediction: Int[Tensor, " b"]
     seconds: Float[Tensor, " b"]
     status: list[Status]
+    theta: Float[Tensor, "b k"] | None = None
+    end: Float[Tensor, "b *image"] | None = None
     metric_gradients: Int[Tensor, " b"] | None = None
 
     def __len__(self) -> int:

@@ -190,7 +190,7 @@ def test_parameters_keep_no_gradients():
     assert case.model.w.grad is None
 
 
-@pytest.mark.parametrize("method", [name for name in PEERS if name != "pgd"])
+@pytest.mark.parametrize("method", [name for name in PEERS if name not in ("pgd", "alma")])  # alma takes any
 def test_other_metrics_are_refused(method):
     case = linear(classes=4)
     with pytest.raises(plica.Unsupported, match=rf'{method} treats .*; l1\.5 it does not\. Use method="auto"'):
@@ -235,3 +235,19 @@ def test_visdom_is_not_left_behind():
     plica.attack(case.model, case.x, case.y, plica.MinRadius(plica.Lp(2)), method="ddn-adv", gradients=2)
     assert "visdom" not in sys.modules
     assert advlib.PACKAGE in sys.modules
+
+
+def tripled(x, x_adv):
+    return 3 * plica.Lp(2)(x, x_adv)
+
+
+@pytest.mark.parametrize("metric", [plica.Lp(1.5), plica.Lp(8), tripled], ids=["l1.5", "l8", "tripled"])
+@ADV_LIB
+def test_alma_is_lent_any_distance(metric):
+    case = linear(classes=4)
+    found = plica.attack(case.model, case.x, case.y, plica.MinRadius(metric), method="alma", gradients=300)
+    assert found.success.all()
+    assert torch.allclose(found.distance, metric(case.x.double(), found.x_adv.double()))
+    truth = case.radius(metric.p) if isinstance(metric, plica.Lp) else 3 * case.radius(2)
+    assert (found.distance >= truth * (1 - 1e-5)).all()
+    assert (found.distance <= truth * 1.2).all()

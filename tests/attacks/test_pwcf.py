@@ -249,6 +249,14 @@ def test_dlr_with_a_class_far_below():
     assert ask(case, MaxLoss(Lp(1), 1.05 * case.radius(1), loss="dlr")).success.all()
 
 
+def test_a_metric_with_tensors_of_its_own_stays_whole_when_rows_leave():
+    """The rows of a posing were once taken from the weights of its metric, too."""
+    case = linear(b=4, shape=(3, 4, 4))
+    weights = torch.full((3, 4, 4), 2.0)
+    found = plica.attack(case.model, case.x, case.y, plica.MinRadius(plica.WeightedLp(2, weights)), method="pwcf")
+    assert (found.distance <= 2.02 * case.radius(2)).all()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("p", [2, "inf"])
 def test_a_photograph_whose_margin_falls_short_of_its_linear_model(p):

@@ -4,15 +4,37 @@ from collections.abc import Callable
 
 from plica.attacks.curved import curved
 from plica.attacks.geometry import has_prox
+from plica.attacks.grid import grid
 from plica.attacks.peers import PEERS
+from plica.attacks.perceptual import PERCEPTUAL
 from plica.attacks.pwcf import pwcf
 from plica.attacks.radius import radius
 from plica.attacks.task import Found, Task
+from plica.metrics import Unsupported
 
 
 def auto(task: Task) -> Found:
-    """The best that the metric allows: `radius` where it has a prox, else `curved`."""
+    """The best there is: `radius` where the metric has a prox, `curved` without, `pwcf` for other perturbations."""
+    if task.question.through is not None:
+        return pwcf(task)
     return radius(task) if has_prox(task.question.metric) else curved(task)
 
 
-ATTACKS: dict[str, Callable[[Task], Found]] = {"auto": auto, "pwcf": pwcf, "radius": radius, "curved": curved, **PEERS}
+ATTACKS: dict[str, Callable[[Task], Found]] = {
+    "auto": auto,
+    "pwcf": pwcf,
+    "radius": radius,
+    "curved": curved,
+    "grid": grid,
+    **{a.name: a for a in PERCEPTUAL},
+    **PEERS,
+}
+MOVING = ("auto", "pwcf", "grid")  # those that answer perturbations other than x' = x + delta
+
+
+def treats_perturbations(method: str) -> None:
+    """Raises Unsupported unless the method treats perturbations x' = T(x, theta)."""
+    if method not in MOVING:
+        raise Unsupported(
+            f"{method} adds a perturbation to the image and knows no other; with through=... use {' or '.join(MOVING)}."
+        )

@@ -1,5 +1,5 @@
-"""Towards the image along the ray through the best point, as close to the boundary as can be had, with forward runs
-only."""
+"""Towards the image along the ray through the best point (or its theta), as close to the boundary as can be had, with
+forward runs only."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from plica.attacks.task import Task
 from plica.losses import margin
+from plica.perturbations.perturbation import between
 from plica.queries import rounding
 
 
@@ -22,15 +23,16 @@ def land(task: Task, images: Int[Tensor, " i"], forwards: int) -> None:
     rows = images[archive.distance[images].isfinite()]
     if task.radius is not None or not len(rows):
         return
-    x, y, end = task.x[rows], task.y[rows], archive.x_adv[rows].clone()
+    x, y, through = task.x[rows], task.y[rows], task.question.through
+    end = archive.x_adv[rows].clone() if archive.theta is None else archive.theta[rows].clone()
     targets = None if task.targets is None else task.targets[rows]
     low, high = torch.zeros_like(archive.margin[rows]), torch.ones_like(archive.margin[rows])
     below, above = margin(task.logits[rows], y, targets), archive.margin[rows].clone()
     for _ in range(forwards):
         s = torch.maximum(high - above * (high - low) / (above - below), 0.5 * (low + high))
-        z = torch.lerp(x, end, s.view(-1, *[1] * (x.ndim - 1))).clamp(*task.bounds)
+        theta, z = between(through, x, end, s, task.bounds)
         logits = task.queries.logits(z, rows)
-        archive.offer(z, rows, logits)
+        archive.offer(z, rows, logits, theta=theta)
         m = margin(logits, y, targets) - 2 * rounding(logits)
         past = m > 0
         below = torch.where(past, below / 2, m)

@@ -18,9 +18,11 @@ from torch import Tensor
 
 from plica.attacks.classes import Aims, nearest, shortest
 from plica.attacks.landing import land
+from plica.attacks.moving import begin
 from plica.attacks.task import Found, Status, Task
 from plica.folding import Plain, Posing, Sine, pose
 from plica.losses import LOSSES, margin, spread
+from plica.metrics import Lp
 from plica.questions import MaxLoss
 from plica.solver import BFGSSQP, Evaluation, Solution, Stop
 from plica.solver.rows import pick, take
@@ -38,6 +40,7 @@ AIM = 1e-4  # share of the first margin by which the boundary is to be passed, s
 CLIP = 1e-2  # share of the first margin past which a larger loss is no better (section 3.2)
 LANDINGS = 6  # forward runs at the end towards the boundary
 RESERVED = 4  # forward runs that the first look and the judge, in two precisions, need
+CLOSER, DRAWN = 0.7, 20  # share of the way that a start too far out keeps, at most so many times
 BATCHES = 4  # of rows whose starts are held at once
 INSIDE = 0.999  # share of the radius that MaxLoss may use: a violation within the tolerance stays inside the radius
 SOLVER = BFGSSQP(tol=1e-5, memory=6, patience=30, progress=3e-4, insist=3, measure=Stationarity(keep=0))
@@ -53,7 +56,11 @@ def pwcf(task: Task) -> Found:
     if task.radius is not None:
         broken = task.archive.distance.isfinite().tolist()
         status = [Status.SUCCEEDED if done else why for done, why in zip(broken, status, strict=True)]
-    return Found(torch.cat([part.stationarity for part in parts]), status)
+    end = torch.cat([part.end for part in parts if part.end is not None])
+    done = task.archive.distance.isfinite().view(-1, *[1] * (end.ndim - 1))
+    return Found(
+        torch.cat([part.stationarity for part in parts]), status, end=torch.where(done, task.archive.x_adv, end)
+    )
 
 
 def _solve(task: Task, images: Int[Tensor, " i"]) -> Found:
@@ -61,22 +68,46 @@ def _solve(task: Task, images: Int[Tensor, " i"]) -> Found:
     tried = max(1, task.gradients // TRIED)
     rows = min(NEAR + len(FAR), max(1, (task.gradients - tried) // ROW))
     near = nearest(task, images, tried, min(NEAR, rows))
-    aims, reach = _with_far(near, _reach(task, near), len(images), rows, task.direction)
+    if task.question.through is not None:
+        aims, posing, start, unit = begin(task, near, len(images), rows)
+    else:
+        aims, posing, start, unit = _begin(task, near, len(images), rows)
+    if isinstance(task.question, MaxLoss) and task.question.loss == "dlr":
+        unit = unit * spread(task.logits[aims.image], task.targets is not None)
+    left = task.gradients - int(task.queries.gradients[images.cpu()].max())
+    if left < len(start) // len(images):
+        return Found(
+            torch.full_like(near.margin[: len(images)], torch.nan), [Status.BUDGET] * len(images), task.x[images]
+        )
+    memory = None if start.shape[1] < task.x[0].numel() else SOLVER.memory  # few unknowns: dense
+    solver = replace(SOLVER, memory=memory, max_evaluations=min(LONGEST, left // (len(start) // len(images))))
+    problem = Posed(task, posing, aims, unit)
+    solution = solver.solve(problem, start, task.batch_size, partial(_tell, task, aims.image, int(images[-1]) + 1))
+    return _found(solution, len(images), problem)
+
+
+def _begin(task: Task, near: Aims, images: int, rows: int) -> tuple[Aims, Posing, Tensor, Tensor]:
+    """`rows` rows for each image: what they aim at, the posing, the starts, and the unit of margins."""
+    aims, reach = _with_far(near, _reach(task, near), images, rows, task.direction)
     x = task.x.flatten(1)[aims.image]
     radius = None if task.radius is None else INSIDE * task.radius[aims.image].to(x.dtype)
     posing = pose(task.question.metric, tuple(task.x.shape[1:]), task.bounds, reach, radius)
     start = posing.start(x, (x + reach + NOISE * task.noise()).clamp(*task.bounds))
+    if isinstance(posing, Plain) and not isinstance(posing.metric, Lp):
+        start = start if radius is None else _inside(posing, x, start, radius)
+        away, units = torch.linalg.vector_norm(start - x, dim=1), posing.size(start, x)[0]
+        posing = replace(posing, units=torch.where(units > 0, away / units, 1.0))
     stiff = 1 if isinstance(posing, Plain) else STIFF
-    unit = stiff / torch.linalg.vector_norm(posing.pull(start, aims.grad), dim=1).clamp(min=1e-12)
-    if isinstance(task.question, MaxLoss) and task.question.loss == "dlr":
-        unit = unit * spread(task.logits[aims.image], task.targets is not None)
-    left = task.gradients - int(task.queries.gradients[images.cpu()].max())
-    if left < len(x) // len(images):
-        return Found(torch.full_like(near.margin[: len(images)], torch.nan), [Status.BUDGET] * len(images))
-    solver = replace(SOLVER, max_evaluations=min(LONGEST, left // (len(x) // len(images))))
-    problem = Posed(task, posing, aims, unit)
-    solution = solver.solve(problem, start, task.batch_size, partial(_tell, task, aims.image, int(images[-1]) + 1))
-    return _found(solution, len(images))
+    return aims, posing, start, stiff / torch.linalg.vector_norm(posing.pull(start, aims.grad), dim=1).clamp(min=1e-12)
+
+
+def _inside(posing: Plain, x: Tensor, start: Tensor, radius: Float[Tensor, " r"]) -> Tensor:
+    """Starts drawn towards the image until they are within the radius: the search then has a feasible point to return,
+    and gets as far (docs/design/pwcf.md)."""
+    for _ in range(DRAWN):
+        far = posing.size(start, x)[0] > radius
+        start = torch.where(far[:, None], torch.lerp(x, start, CLOSER), start)
+    return start
 
 
 def _tell(task: Task, image: Int[Tensor, " r"], begun: int, rows: Int[Tensor, " s"]) -> None:
@@ -106,7 +137,7 @@ def _with_far(
     return take(near, index), reach.flatten(0, 1)
 
 
-def _found(solution: Solution, images: int) -> Found:
+def _found(solution: Solution, images: int, problem: Posed) -> Found:
     """Per image, what is known of the row that ended best: a feasible one of the least objective, else the least
     violated."""
     rows = solution.f.view(images, -1)
@@ -114,7 +145,9 @@ def _found(solution: Solution, images: int) -> Found:
     order = torch.where(feasible, rows, 1e30 * (1 + solution.violation.view(images, -1)))
     best = order.nan_to_num(nan=torch.inf).argmin(1) + torch.arange(images, device=rows.device) * rows.shape[1]
     assert isinstance(solution.status, list)
-    return Found(solution.stationarity[best], [STATUS[solution.status[i]] for i in best.tolist()])
+    x = problem.task.x[problem.aims.image[best]]
+    end = take(problem.posing, best).image(solution.x[best], x.flatten(1)).clamp(*problem.task.bounds).view_as(x)
+    return Found(solution.stationarity[best], [STATUS[solution.status[i]] for i in best.tolist()], end=end)
 
 
 STATUS = {
@@ -157,7 +190,7 @@ class Posed:
         flat = free.clamp(*task.bounds)
         z = flat.view(-1, *task.x.shape[1:])
         loss, logits, grad = task.queries.gradient(z, image, partial(self._loss, rows=rows))
-        task.archive.offer(z, image, logits)
+        task.archive.offer(z, image, logits, theta=None if task.archive.theta is None else u)
         pull = posing.pull(u, grad.flatten(1).mul_(free == flat))
         unit = self.unit[rows]
         grads = u.new_empty(len(u), 1 + self.constraints, u.shape[1])

@@ -56,13 +56,13 @@ class Task:
     batch_size: int
     notify: Callable[[int], None]
 
-    def noise(self) -> Float[Tensor, " n"]:
-        """Uniform in [-1, 1], the same for every image: an answer must not depend on an image's place."""
-        return torch.rand(self._n, generator=self._generator(0)).to(self.x) * 2 - 1
+    def noise(self, n: int | None = None) -> Float[Tensor, " n"]:
+        """Uniform in [-1, 1], the same for every image: an answer must not depend on an image's place. n: as pixels."""
+        return torch.rand(n or self._n, generator=self._generator(0)).to(self.x) * 2 - 1
 
-    def direction(self, number: int) -> Float[Tensor, " n"]:
-        """A random unit vector, another for each number, the same for every image."""
-        u = torch.randn(self._n, generator=self._generator(1 + number)).to(self.x)
+    def direction(self, number: int, n: int | None = None) -> Float[Tensor, " n"]:
+        """A random unit vector, another for each number, the same for every image. n: as pixels."""
+        u = torch.randn(n or self._n, generator=self._generator(1 + number)).to(self.x)
         return u / torch.linalg.vector_norm(u)
 
     @property
@@ -75,8 +75,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Found:
-    """What the attack knows of its end points beside the points themselves, one entry per image of the task."""
+    """What the attack knows of its end points beside the points themselves, one entry per image of the task.
+
+    end: where it left off, unjudged; None where it does not say.
+    """
 
     stationarity: Float[Tensor, " b"]
     status: list[Status]
     metric_gradients: Int[Tensor, " b"] | None = None
+    end: Float[Tensor, "b *image"] | None = None

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 import plica
-from plica.cli.audit import audit
 from plica.cli import compare, figures, report, show
+from plica.cli.audit import audit
 from plica.cli.directories import export, merge
 from plica.cli.doctor import doctor
 from plica.cli.evaluate import evaluate, plan

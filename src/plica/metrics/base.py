@@ -22,7 +22,7 @@ class Unsupported(ValueError):  # noqa: N818 - the public name, as it reads in `
     """The method cannot treat the metric or the question; the message says which can."""
 
 
-def gradient(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *image"]):
+def gradient(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *point"]):
     """metric(x, x_adv) and its gradient with respect to x_adv.  (b,), (b, *image)"""
     if isinstance(metric, Lp):
         value, grad = metric.gradient(x.flatten(1), x_adv.flatten(1))
@@ -35,7 +35,7 @@ def gradient(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, 
 
 
 @torch.no_grad()
-def values(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
+def values(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *point"]) -> Float[Tensor, " b"]:
     """metric(x, x_adv), the same to the last bit for any number of rows: a network inside is asked for CALL at a time,
     the last of them repeated as often as need be."""
     if isinstance(metric, Lp):
@@ -47,7 +47,7 @@ def values(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b
     return torch.cat(told)
 
 
-def distance(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
+def distance(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *point"]) -> Float[Tensor, " b"]:
     """metric(x, x_adv) in float64; in the precision of x where the metric itself cannot be had in float64."""
     try:
         return values(metric, x.double(), x_adv.double()).double()

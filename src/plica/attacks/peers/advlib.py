@@ -11,12 +11,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from plica.attacks.peers.common import NORMS, Peer, Watched
+from plica.metrics import Lp
 
 INSTALL = (
     "pip install --no-deps adv-lib, and pip install tqdm torchvision setuptools "
@@ -55,13 +58,33 @@ def _finish(watched: Watched, points: Tensor) -> None:
 
 def alma(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     """Augmented Lagrangian: one gradient per step. Its first steps and smoothing are set for few steps: with adv-lib's
-    defaults, which are for a thousand, radii at 100 gradients were four times as large for l1 (docs/benchmarks.md)."""
+    defaults, which are for a thousand, radii at 100 gradients were four times as large for l1 (docs/benchmarks.md).
+    Distances other than l1 and l2 are lent to it; its first step is a tenth of what noise of 0.1 per pixel is worth."""
     torch.manual_seed(seed)
-    points = _attack("alma")(
-        **_aim(watched), num_steps=gradients, distance=NORMS[norm], init_lr_distance=0.5 if norm == 1 else 0.1,
-        α=0.5 if gradients < 1000 else 0.9,
-    )  # fmt: skip
+    first = 0.5 if norm == 1 else 0.1
+    with _lent(watched) as name:
+        if name not in NORMS.values():
+            first = 0.1 * float(watched.distance(watched.u, (watched.u + 0.1).clamp(0, 1)).median())
+        points = _attack("alma")(
+            **_aim(watched), num_steps=gradients, distance=name, init_lr_distance=first,
+            α=0.5 if gradients < 1000 else 0.9,
+        )  # fmt: skip
     _finish(watched, points)
+
+
+@contextmanager
+def _lent(watched: Watched) -> Iterator[str]:
+    """The name under which ALMA finds the question's distance: its own l1 or l2, or ours meanwhile among its own."""
+    metric = watched.ask.question.metric
+    if isinstance(metric, Lp) and metric.p in (1, 2):
+        yield NORMS[metric.p]
+        return
+    known = importlib.import_module(f"{PACKAGE}.augmented_lagrangian")._distances
+    known["plica"] = watched.distance
+    try:
+        yield "plica"
+    finally:
+        del known["plica"]
 
 
 def pdpgd(watched: Watched, norm: float, gradients: int, seed: int) -> None:
@@ -90,7 +113,7 @@ def ddn(watched: Watched, norm: float, gradients: int, seed: int) -> None:
 
 
 ADV_LIB = (
-    AdvLib("alma", PACKAGE, INSTALL, alma, norms=(1.0, 2.0)),
+    AdvLib("alma", PACKAGE, INSTALL, alma, every=True),
     AdvLib("pdpgd", PACKAGE, INSTALL, pdpgd),
     AdvLib("sdf", PACKAGE, INSTALL, sdf, norms=(2.0,), targeted=False),
     AdvLib("fmn-adv", PACKAGE, INSTALL, fmn),

@@ -74,6 +74,10 @@ class Watched(nn.Module):
         fine = ((u >= 0) & (u <= 1)).flatten(1).all(1) & logits.isfinite().all(1)
         self.ask.archive.offer(z[fine], image[fine], logits[fine])
 
+    def distance(self, u: Tensor, other: Tensor) -> Float[Tensor, " r"]:
+        """The question's distance between points of [0, 1]."""
+        return self.ask.question.metric(*(self._pixels(t.to(self.ask.x.dtype)) for t in (u, other))).float()
+
     def _images(self, u: Tensor) -> Int[Tensor, " r"]:
         if len(u) == len(self.u):
             return self.images
@@ -101,6 +105,7 @@ class Peer:
     norms: tuple[float, ...] = (1.0, 2.0, math.inf)
     targeted: bool = True
     ball: bool = False
+    every: bool = False  # whether it takes any metric
 
     def __call__(self, task: Task) -> Found:
         """Raises Unsupported for a metric, target or question it has no form for, and without its package."""
@@ -117,7 +122,7 @@ class Peer:
 
     def _norm(self, task: Task) -> float:
         metric = task.question.metric
-        if not isinstance(metric, Lp) or metric.p not in self.norms:
+        if not self.every and (not isinstance(metric, Lp) or metric.p not in self.norms):
             forms = ", ".join(NORMS[p] for p in self.norms)
             raise Unsupported(f'{self.name} treats {forms}; {metric} it does not. Use method="auto", which does.')
         if self.ball and task.radius is None:
@@ -127,7 +132,7 @@ class Peer:
             )
         if task.targets is not None and not self.targeted:
             raise Unsupported(f'{self.name} cannot aim at a class; use method="auto", "pgd" or "fmn".')
-        return metric.p
+        return metric.p if isinstance(metric, Lp) else math.nan
 
     def _groups(self, task: Task) -> Iterator[Tensor]:
         """Images to attack side by side: those of one radius, for an attack takes one number."""

@@ -1,0 +1,38 @@
+"""Perturbations with a few unknowns, tried on an even grid (Engstrom et al. 2019): forward runs and no gradient."""
+
+from __future__ import annotations
+
+import torch
+
+from plica.attacks.landing import land
+from plica.attacks.task import Found, Status, Task
+from plica.metrics import Unsupported
+from plica.perturbations.perturbation import moved
+
+RUNS = 3  # a gradient costs about as much as so many forward runs
+LANDINGS = 6  # of them, at the end towards the boundary
+
+
+def grid(task: Task) -> Found:
+    """Every theta of the grid on every image, three forward runs for each gradient of the budget.
+
+    Raises Unsupported for a perturbation without a grid.
+    """
+    through = task.question.through
+    if through is None or not hasattr(through, "grid"):
+        raise Unsupported(
+            "grid tries all values of a few unknowns, those of plica.RotateTranslate() or plica.HueSaturation();"
+            f' {"x + delta" if through is None else type(through).__name__} has none. Use "auto".'
+        )
+    nodes = through.grid(max(1, RUNS * task.gradients - LANDINGS))  # type: ignore[attr-defined]
+    every = torch.arange(len(task.x), device=task.x.device)
+    for images in every.split(max(1, task.batch_size)):
+        for node in nodes.to(task.x):
+            theta = node.expand(len(images), -1)
+            z = moved(through, task.x[images], theta, task.bounds)
+            task.archive.offer(z, images, task.queries.logits(z, images), theta=theta)
+        land(task, images, LANDINGS)
+        task.notify(int(images[-1]) + 1)
+    found = task.archive.distance.isfinite() if task.radius is not None else torch.zeros_like(task.y)
+    status = [Status.SUCCEEDED if f else Status.BUDGET for f in found.tolist()]
+    return Found(task.x.new_full((len(task.x),), torch.nan), status)

@@ -1,0 +1,215 @@
+"""PPGD, LPA and Fast-LPA: attacks inside a ball of a distance between features (Laidlaw, Singla, Feizi, ICLR 2021).
+
+    PPGD      steps argmax g.delta s.t. ||J delta|| <= eta, that is delta ~ (J'J)^-1 g, J the Jacobian of the features
+    LPA       ascent of loss - lam max(0, d - radius); lam is tenfold after each round that ends outside; projected
+    Fast-LPA  the same with lam growing from 1 to 10 during one round; not projected, so its end may lie outside
+
+For MaxLoss. Written from the paper. What they spend on the distance comes on top of the model's gradients; none leaves
+an image that it has broken. Where the distance is a square (LPIPS) they see its root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from plica import metrics
+from plica.attacks.task import Found, Status, Task
+from plica.losses import LOSSES
+from plica.metrics import Embedding, Metric, Unsupported
+from plica.questions import MaxLoss
+from plica.solver.rows import dot
+
+START = 0.01  # of the pixel range, standard deviation of the noise at the start: at the image d has no gradient
+PROBE = 0.1  # length of the step by which the growth of d along a direction is measured
+CLOSER = 10  # halvings of the segment, or Newton steps, of a projection
+WITHIN = 1 - 1e-6  # share of the radius that a projection aims at: the judge measures in float64
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Ball:
+    """The images z (r, *image) with root(d(x, z)) <= radius, for the images of some rows."""
+
+    metric: Metric
+    x: Float[Tensor, "r *image"]
+    radius: Float[Tensor, " r"]
+    bounds: tuple[float, float]
+
+    @property
+    def exponent(self) -> int:
+        return getattr(self.metric, "exponent", 1)
+
+    @torch.no_grad()
+    def distance(self, z: Tensor, x: Tensor | None = None) -> Float[Tensor, " r"]:
+        return self.metric(self.x if x is None else x, z).clamp(min=0) ** (1 / self.exponent)
+
+    def gradient(self, z: Tensor) -> tuple[Float[Tensor, " r"], Float[Tensor, "r *image"]]:
+        value, grad = metrics.gradient(self.metric, self.x, z)
+        root = value.clamp(min=0) ** (1 / self.exponent)
+        return root, _rows(root / (self.exponent * value.clamp(min=TINY)), grad) if self.exponent > 1 else grad
+
+    def nearer(self, z: Tensor) -> Tensor:
+        """The last point inside on the way from x to z, by bisection."""
+        inside, outside = torch.zeros_like(self.radius), torch.ones_like(self.radius)
+        inside = torch.where(self.distance(z) <= WITHIN * self.radius, outside, inside)
+        for _ in range(CLOSER):
+            middle = (inside + outside) / 2
+            fine = self.distance(torch.lerp(self.x, z, _wide(middle, z))) <= WITHIN * self.radius
+            inside, outside = torch.where(fine, middle, inside), torch.where(fine, outside, middle)
+        return torch.lerp(self.x, z, _wide(inside, z)).clamp(*self.bounds)
+
+    def newton(self, z: Tensor) -> Tensor:
+        """Newton's steps towards d = radius along the gradient of d, from z outside; they may end outside."""
+        for _ in range(CLOSER):
+            d, grad = self.gradient(z)
+            over = d - WITHIN * self.radius
+            if not bool((over > 0).any()):
+                break
+            step = over.clamp(min=0) / dot(grad.flatten(1), grad.flatten(1)).clamp(min=TINY)
+            z = (z - _rows(step, grad)).clamp(*self.bounds)
+        return z
+
+
+@dataclass(frozen=True)
+class LPA:
+    """rounds of `iterations` gradients each, fewer where the budget is less than both together."""
+
+    name: str
+    iterations: int
+    rounds: int
+    project: Callable[[Ball, Tensor], Tensor] | None
+
+    def __call__(self, task: Task) -> Found:
+        return _each_batch(task, self.name, self._search)
+
+    def _search(self, task: Task, images: Int[Tensor, " i"], ball: Ball) -> Tensor:
+        z = start = _start(task, images)
+        rounds = min(self.rounds, task.gradients)
+        iterations = min(self.iterations, task.gradients // rounds)
+        fast = self.rounds == 1
+        lam = torch.full_like(ball.radius, 0.01)
+        for _ in range(rounds):
+            z = start  # each multiplier has a search of its own: where one too small has led is hard to come back from
+            for t in range(iterations):
+                grad = _climb(task, images, z)
+                d, away = ball.gradient(z)
+                weight = torch.full_like(lam, 10 ** (t / iterations)) if fast else lam
+                z = _pace(ball, z, grad - _rows(weight * (d > ball.radius), away), 0.1 ** (t / iterations))
+            lam = torch.where(ball.distance(z) > ball.radius, 10 * lam, lam)
+        return z if self.project is None else self.project(ball, z)
+
+
+@dataclass(frozen=True)
+class PPGD:
+    """`iterations` gradients of the model, each step by `inner` conjugate-gradient steps, then a projection."""
+
+    name: str
+    iterations: int
+    inner: int
+    project: Callable[[Ball, Tensor], Tensor]
+
+    def __call__(self, task: Task) -> Found:
+        metric = task.question.metric
+        if not isinstance(metric, Embedding) or metric.p != 2:
+            raise Unsupported(f"{self.name} needs an l2 distance between features, plica.Perceptual(features) or "
+                              f'plica.LPIPS(), which {metric} is not; use "lpa" or "auto".')  # fmt: skip
+        return _each_batch(task, self.name, partial(self._search, metric=metric))
+
+    def _search(self, task: Task, images: Int[Tensor, " i"], ball: Ball, metric: Embedding) -> Tensor:
+        z = _start(task, images)
+        iterations = min(self.iterations, task.gradients)
+        for t in range(iterations):
+            step, length = self._solve(metric, z, _climb(task, images, z))
+            eta = 0.1 ** (t / iterations) * ball.radius
+            z = self.project(ball, (z + _rows(eta / length.clamp(min=TINY), step)).clamp(*task.bounds))
+        return z
+
+    def _solve(self, metric: Embedding, z: Tensor, grad: Tensor) -> tuple[Tensor, Float[Tensor, " r"]]:
+        """v with J'J v = grad, by conjugate gradients, and ||J v||; J v by a difference, J'u by one backward run."""
+        with torch.enable_grad():
+            at = z.detach().requires_grad_(True)
+            phi = metric.embed(at)
+
+        def along(v: Tensor) -> Tensor:
+            h = 1e-3 / torch.linalg.vector_norm(v.flatten(1), dim=1).clamp(min=TINY)
+            with torch.no_grad():
+                return (metric.embed(z + _rows(h, v)) - phi) / h[:, None]
+
+        v, rest, way = torch.zeros_like(grad), grad, grad
+        size, total = dot(rest.flatten(1), rest.flatten(1)), torch.zeros_like(phi)
+        for _ in range(self.inner):
+            image = along(way)
+            (curved,) = torch.autograd.grad(phi, at, image, retain_graph=True)
+            share = size / dot(image, image).clamp(min=TINY)
+            v, total, rest = v + _rows(share, way), total + share[:, None] * image, rest - _rows(share, curved)
+            old, size = size, dot(rest.flatten(1), rest.flatten(1))
+            way = rest + _rows(size / old.clamp(min=TINY), way)
+        return v, torch.linalg.vector_norm(total.detach(), dim=1)
+
+
+def _each_batch(task: Task, name: str, search: Callable[[Task, Tensor, Ball], Tensor]) -> Found:
+    """Search batch by batch; the end points are run once more and kept as they were left."""
+    if task.radius is None:
+        raise Unsupported(f'{name} maximises a loss inside a given radius; for MinRadius use method="auto".')
+    end, metric = task.x.clone(), task.question.metric
+    exponent = getattr(metric, "exponent", 1)
+    for images in torch.arange(len(task.x), device=task.x.device).split(max(1, task.batch_size)):
+        radius = (task.radius[images] ** (1 / exponent)).to(task.x.dtype)
+        z = search(task, images, Ball(metric, task.x[images], radius, task.bounds))
+        task.archive.offer(z, images, task.queries.logits(z, images))
+        end[images] = z
+        task.notify(int(images[-1]) + 1)
+    broken = task.archive.distance.isfinite().tolist()
+    status = [Status.SUCCEEDED if b else Status.BUDGET for b in broken]
+    return Found(torch.full_like(task.radius, torch.nan), status, end=end)
+
+
+def _start(task: Task, images: Int[Tensor, " i"]) -> Tensor:
+    span, n = task.bounds[1] - task.bounds[0], task.x[0].numel()
+    noise = START * span * n**0.5 * task.direction(0)
+    return (task.x[images] + noise.view_as(task.x[0])).clamp(*task.bounds)
+
+
+def _climb(task: Task, images: Int[Tensor, " i"], z: Tensor) -> Tensor:
+    """The gradient of the loss at z, which is offered to the archive."""
+    assert isinstance(task.question, MaxLoss)
+    loss, y = LOSSES[task.question.loss], task.y[images]
+    targets = None if task.targets is None else task.targets[images]
+
+    def value(logits: Tensor, rows: slice) -> Tensor:
+        return loss(logits, y[rows], None if targets is None else targets[rows])
+
+    _, logits, grad = task.queries.gradient(z, images, value)
+    task.archive.offer(z, images, logits)
+    return grad
+
+
+def _pace(ball: Ball, z: Tensor, grad: Tensor, share: float) -> Tensor:
+    """The step along grad that moves d by so much of the radius, as measured by a small step."""
+    size = torch.linalg.vector_norm(grad.flatten(1), dim=1)
+    way = _rows(1 / size.clamp(min=TINY), grad)
+    growth = ball.distance(z + PROBE * way, z) / PROBE
+    return (z + _rows(share * ball.radius / growth.clamp(min=TINY), way)).clamp(*ball.bounds)
+
+
+def _wide(scalars: Float[Tensor, " r"], like: Tensor) -> Tensor:
+    return scalars.view(-1, *[1] * (like.ndim - 1))
+
+
+def _rows(scalars: Float[Tensor, " r"], t: Tensor) -> Tensor:
+    return _wide(scalars, t) * t
+
+
+PERCEPTUAL = (
+    PPGD("ppgd", 40, 5, Ball.nearer),
+    PPGD("ppgd-newton", 40, 5, Ball.newton),
+    LPA("lpa", 40, 5, Ball.nearer),
+    LPA("lpa-newton", 40, 5, Ball.newton),
+    LPA("fast-lpa", 20, 1, None),
+)

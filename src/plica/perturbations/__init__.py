@@ -1,0 +1,9 @@
+"""Perturbations x' = T(x, theta): flows, turns and shifts, colour maps, hues, or a function of one's own."""
+
+from plica.perturbations.flow import Flow
+from plica.perturbations.hue import HueSaturation
+from plica.perturbations.perturbation import Perturbation, Through, check, moved, pulled
+from plica.perturbations.recolor import Recolor
+from plica.perturbations.rotate import RotateTranslate
+
+__all__ = ["Flow", "HueSaturation", "Perturbation", "Recolor", "RotateTranslate", "Through", "check", "moved", "pulled"]

@@ -1,0 +1,63 @@
+"""A map of colours: equal colours stay equal, wherever they are in the image (ReColorAdv, Laidlaw, Feizi 2019).
+
+    x'(pixel) = c + g(c),  c = x(pixel);   d^2 = mean |g|^2 + smooth^2 mean |dg/dc|^2
+
+g is given on a grid over the cube of colours and interpolated linearly between its nodes; the means are over the grid.
+The second term makes neighbouring colours move alike. (ReColorAdv bounds g and adds the norms of its differences to the
+loss; here both make one distance.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from plica.metrics import total
+from plica.perturbations.sampling import images
+
+SMALLEST = 1e-12  # under the root, whose gradient is infinite at 0
+
+
+@dataclass(frozen=True)
+class Recolor:
+    """theta (b, c * nodes^c): how much of each channel is added to each colour of the grid. Images of 1 or 3 channels.
+
+    smooth: how many units of colour apart two colours move independently. bounds: of the pixels, as in plica.attack.
+    """
+
+    nodes: int = 8
+    smooth: float = 0.3
+    bounds: tuple[float, float] = (0.0, 1.0)
+    unit: float = 0.1
+
+    def start(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b k"]:
+        images(x, "Recolor", (1, 3))
+        return x.new_zeros(len(x), x.shape[1] * self.nodes ** x.shape[1])
+
+    def __call__(self, x: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"]) -> Float[Tensor, "b *image"]:
+        low, high = self.bounds
+        place = 2 * (x - low) / (high - low) - 1
+        if x.shape[1] == 1:  # a curve: one row of nodes
+            table, spot = (
+                theta.view(-1, 1, 1, self.nodes),
+                torch.stack([place[:, 0], torch.zeros_like(place[:, 0])], -1),
+            )
+            return x + grid_sample(table, spot, padding_mode="border", align_corners=True)
+        # grid_sample names the axes of a volume backwards
+        table, spot = self._table(x, theta), place.flip(1).permute(0, 2, 3, 1)[:, None]
+        return x + grid_sample(table, spot, padding_mode="border", align_corners=True)[:, :, 0]
+
+    def distance(self, x: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"]) -> Float[Tensor, " b"]:
+        table, step = self._table(x, theta), (self.bounds[1] - self.bounds[0]) / (self.nodes - 1)
+        energy = total(theta**2) / self.nodes ** x.shape[1]
+        for axis in range(2, table.ndim):
+            slope = table.diff(dim=axis).flatten(1) / step
+            energy = energy + self.smooth**2 * total(slope**2) * x.shape[1] / slope.shape[1]
+        return (energy + SMALLEST).sqrt() - SMALLEST**0.5
+
+    def _table(self, x: Tensor, theta: Tensor) -> Float[Tensor, "b c *nodes"]:
+        return theta.view(len(x), x.shape[1], *[self.nodes] * x.shape[1])
