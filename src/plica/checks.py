@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from plica.losses import Targets
-from plica.metrics import Lp, Metric
+from plica.metrics import Lp, Metric, WeightedLp
 from plica.questions import MaxLoss, MinRadius, Question
 
 
@@ -114,7 +114,7 @@ def metric(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, fl
             f"The metric must be 0 from an image to itself, got {d.tolist()}; "
             "is it a similarity rather than a distance?"
         )
-    if isinstance(metric, Lp) or hasattr(metric, "prox"):  # nobody asks autograd for their gradient
+    if isinstance(metric, Lp | WeightedLp) or hasattr(metric, "prox"):  # nobody asks autograd for their gradient
         return
     noise = torch.rand(part.shape, generator=torch.Generator().manual_seed(0)).to(part)
     beside = torch.lerp(part, bounds[0] + (bounds[1] - bounds[0]) * noise, 0.02)

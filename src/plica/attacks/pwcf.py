@@ -77,7 +77,7 @@ def _solve(task: Task, images: Int[Tensor, " i"]) -> Found:
     left = task.gradients - int(task.queries.gradients[images.cpu()].max())
     if left < len(start) // len(images):
         return Found(
-            torch.full_like(near.margin[: len(images)], torch.nan), [Status.BUDGET] * len(images), task.x[images]
+            torch.full_like(near.margin[: len(images)], torch.nan), [Status.BUDGET] * len(images), end=task.x[images]
         )
     memory = None if start.shape[1] < task.x[0].numel() else SOLVER.memory  # few unknowns: dense
     solver = replace(SOLVER, memory=memory, max_evaluations=min(LONGEST, left // (len(start) // len(images))))

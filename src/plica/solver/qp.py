@@ -13,8 +13,10 @@ from functools import partial
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 EXACT = 3  # unknowns up to which every face is tried: 1, 5, 31 candidates
+VECTOR = 8  # numbers of float64 that a vector of the processor holds, at most
 
 
 def box_qp(
@@ -66,8 +68,17 @@ def interior_point(
     corrector.
 
     simplex: 0/1 marks of unknowns whose sum is held at 1 (they start at equal shares, which must lie inside the box).
-    A row that has converged is left alone, so that its answer does not depend on the other rows.
+    A row that has converged is left alone, and idle unknowns fill up vectors of the processor, so that a row's answer
+    does not depend on the others.
     """
+    m = q.shape[1]
+    if m % VECTOR:
+        idle = (0, -m % VECTOR)
+        size = Q.diagonal(dim1=1, dim2=2).amax(1, keepdim=True)
+        Q, ones = pad(Q, (*idle, *idle)), size * pad(torch.zeros_like(q[0]), idle, value=1.0)
+        ends = pad(q, idle), pad(lo, idle), pad(hi, idle, value=1.0)
+        marks = None if simplex is None else pad(simplex, idle)
+        return interior_point(Q + torch.diag_embed(ones), *ends, marks, steps)[:, :m]
     scale = torch.maximum(Q.diagonal(dim1=1, dim2=2).amax(1), q.abs().amax(1)).clamp(min=1e-300)
     Q, q = Q / scale[:, None, None], q / scale[:, None]
     z = (lo + hi) / 2
