@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from plica.folding import Plain, Powered, Sine, pose
+from plica.folding import Plain, Powered, Sine, pose, within
 from plica.metrics import Lp
 
 SHAPE, N = (3, 2, 2), 12
@@ -182,3 +182,12 @@ def test_where_nothing_moved_all_is_finite(metric, radius):
 def test_which_metric_is_written_how():
     kinds = [type(posed(metric)) for metric in METRICS]
     assert kinds == [Powered, Powered, Powered, Plain, Plain, Sine, Plain]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (-1.0, 1.0), (0.1, 0.7)])
+def test_the_gradient_of_a_clamp_counts_the_bounds_as_inside(bounds, dtype):
+    low, high = (torch.tensor(bound, dtype=dtype) for bound in bounds)
+    past = torch.nextafter(low, low - 1), torch.nextafter(high, high + 1)
+    u = torch.stack([low, high, (low + high) / 2, *past, low - 1, high + 1])[None]
+    assert within(bounds, u, torch.full_like(u, 2.0)).tolist() == [[2, 2, 2, 0, 0, 0, 0]]

@@ -20,7 +20,7 @@ from plica.attacks.classes import Aims, nearest, shortest
 from plica.attacks.landing import land
 from plica.attacks.moving import begin
 from plica.attacks.task import Found, Status, Task
-from plica.folding import Plain, Posing, Sine, pose
+from plica.folding import Plain, Posing, Sine, pose, within
 from plica.losses import LOSSES, margin, spread
 from plica.metrics import Lp
 from plica.questions import MaxLoss
@@ -191,7 +191,7 @@ class Posed:
         z = flat.view(-1, *task.x.shape[1:])
         loss, logits, grad = task.queries.gradient(z, image, partial(self._loss, rows=rows))
         task.archive.offer(z, image, logits, theta=None if task.archive.theta is None else u)
-        pull = posing.pull(u, grad.flatten(1).mul_(free == flat))
+        pull = posing.pull(u, within(task.bounds, free, grad.flatten(1)))
         unit = self.unit[rows]
         grads = u.new_empty(len(u), 1 + self.constraints, u.shape[1])
         if task.radius is None:
