@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from plica.queries import PAD, ROUNDINGS, Queries, rounding
+from plica.calls import LEAST, MULTIPLE
+from plica.queries import ROUNDINGS, Queries, rounding
 
 IMAGE = (3, 4)
 
@@ -29,13 +30,14 @@ def first(logits, rows):
 
 @pytest.mark.parametrize("r", [1, 2, 15, 16, 17, 40, 64, 100])
 @pytest.mark.parametrize("most", [16, 48, 128])
-def test_every_call_is_a_multiple_of_the_padding_and_no_larger_than_asked(r, most):
+def test_every_call_is_padded_and_no_larger_than_asked(r, most):
     model = Seen()
-    queries = Queries(model, r, most)
+    queries = Queries(model, r, most, MULTIPLE)
     x, image = images(r), torch.arange(r)
     logits = queries.logits(x, image)
     values, again, grad = queries.gradient(x, image, first)
-    assert {len(batch) % PAD for batch in model.batches} == {0}
+    assert {len(batch) % MULTIPLE for batch in model.batches} == {0}
+    assert min(len(batch) for batch in model.batches) >= LEAST
     assert max(len(batch) for batch in model.batches) <= most
     with torch.no_grad():
         torch.testing.assert_close(logits, Seen()(x), rtol=0, atol=0)
@@ -45,7 +47,7 @@ def test_every_call_is_a_multiple_of_the_padding_and_no_larger_than_asked(r, mos
     assert not any(t.requires_grad for t in (logits, values, again, grad))
 
 
-@pytest.mark.parametrize(("most", "largest"), [(1, 16), (15, 16), (16, 16), (31, 16), (100, 96)])
+@pytest.mark.parametrize(("most", "largest"), [(1, 16), (15, 16), (16, 16), (31, 24), (100, 96)])
 def test_any_batch_size_is_rounded_to_the_padding(most, largest):
     assert Queries(Seen(), 1, most).most == largest
 
@@ -60,7 +62,7 @@ def test_each_image_is_charged_for_its_own_rows():
 
 def test_the_value_is_told_which_rows_it_is_about():
     """Across chunks, and never of a padding row."""
-    queries = Queries(Seen(), 40, most=16)
+    queries = Queries(Seen(), 40, most=16, multiple=MULTIPLE)
     weights, seen = torch.arange(40.0), []
 
     def value(logits, rows):

@@ -116,6 +116,7 @@ class _Asked:
         x, every = self.x, torch.arange(len(self.x), device=self.x.device)
         first = Queries(self.model, len(x), self.size)
         logits = checks.logits(first.logits(x, every), self.y, self.targets, self.question)
+        self.multiple = first.multiple
         m = margin(logits, self.y, self.targets)
         finite = logits.isfinite().all(1)
         wrong = finite & (m > rounding(logits))
@@ -198,7 +199,7 @@ class _Asked:
         x, y = self.x[rows], self.y[rows]
         targets = None if self.targets is None else self.targets[rows]
         radius = None if self.radius is None else self.radius[rows]
-        queries = Queries(self.model, len(rows), self.size)
+        queries = Queries(self.model, len(rows), self.size, self.multiple)
         archive = Archive(self.question.metric, x, y, targets, radius, self.question.through)
         return Task(
             queries=queries,

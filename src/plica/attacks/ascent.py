@@ -19,8 +19,9 @@ from torch import Tensor
 from plica.attacks.geometry import Geometry
 from plica.attacks.task import Task
 from plica.losses import margin
-from plica.queries import PAD, rounding
+from plica.queries import rounding
 from plica.solver.prox import clip
+from plica.solver.proximal_sqp import PAD
 
 STEP = 0.5  # the first step, of the radius
 SHARE = 50  # for p <= 1 a step moves one of so many entries: a step along one alone would hardly move

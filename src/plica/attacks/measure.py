@@ -11,7 +11,7 @@ from torch import Tensor
 
 from plica.metrics import Embedding, Metric, facts, gradient
 from plica.metrics.lp import norm
-from plica.queries import PAD, Queries
+from plica.queries import Queries
 
 PROBE = 1e-2  # of the box: the length per pixel of the step that tells a norm from its square
 
@@ -26,15 +26,15 @@ class Measure:
         if isinstance(metric, Embedding):
             with torch.no_grad():
                 parts = queries.parts(len(x), x.device)
-                self.phi = torch.cat([metric.embed(_padded(x[p]))[: p.stop - p.start] for p in parts])
+                self.phi = torch.cat([metric.embed(queries.fill(x[p]))[: p.stop - p.start] for p in parts])
 
     def __call__(self, z: Float[Tensor, "r n"], place: Int[Tensor, " r"]) -> tuple[Tensor, Tensor]:
         """d (r,) and its gradient (r, n) at z, a point for each of the images in place."""
         self.gradients.index_add_(0, place.cpu(), torch.ones_like(place, device="cpu"))
         told = []
         for part in self.queries.parts(len(z), z.device):
-            rows = _padded(place[part])
-            at = _padded(z[part]).view(-1, *self.x.shape[1:])
+            rows = self.queries.fill(place[part])
+            at = self.queries.fill(z[part]).view(-1, *self.x.shape[1:])
             d, grad = self._gradient(at, rows)
             size = part.stop - part.start
             told.append((d[:size], grad[:size].flatten(1)))
@@ -63,8 +63,3 @@ class Measure:
         near, far = (self(x + s * inwards, every)[0] for s in (1, 2))
         self.gradients.zero_()
         return far > 2**1.5 * near
-
-
-def _padded(t: Tensor) -> Tensor:
-    short = -len(t) % PAD
-    return torch.cat([t, t[:1].expand(short, *t.shape[1:])]) if short else t

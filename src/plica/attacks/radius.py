@@ -21,7 +21,7 @@ from plica.attacks.geometry import Geometry, geometry
 from plica.attacks.landing import land
 from plica.attacks.task import Found, Status, Task
 from plica.losses import margin
-from plica.queries import PAD, rounding
+from plica.queries import rounding
 from plica.solver.proximal_sqp import BLOCK, ProximalSQP, Rows
 from plica.solver.rows import join, put, take
 
@@ -266,8 +266,9 @@ class _Search:
     def _points(self, rows: Bunch, m: int) -> Tensor:
         """The images at the rows' u, and padding after them, in a buffer that the next tick overwrites.  (p, *image)"""
         count, images = len(rows.place), len(rows.place) // m
-        if len(self.points) < count:
-            self.points = self.x.new_zeros(count + -count % PAD, self.x.shape[1])
+        padded = self.task.queries.padded(count)
+        if len(self.points) < padded:
+            self.points = self.x.new_zeros(padded, self.x.shape[1])
         places = rows.place[:images]
         x = self.x if images == len(self.x) else self.x[places]
         for start in range(0, count, images):
@@ -275,7 +276,7 @@ class _Search:
                 part = slice(at, min(at + BLOCK, images))
                 there = slice(start + part.start, start + part.stop)
                 self.shape.point(x[part], rows.state.u[there], self.points[there])
-        return self.points[: count + -count % PAD].view(-1, *self.task.x.shape[1:])
+        return self.points[:padded].view(-1, *self.task.x.shape[1:])
 
     def _land(self) -> None:
         """Forward runs as far as the gradients spent so far allow: part of the sequence, whatever the budget."""

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 R = TypeVar("R")
-WHOLE = {"whole": True}  # metadata of a field that has no rows, though it may be a record with tensors of its own
 ALIGN = 16  # numbers that a vector of the processor holds, at most
 WIDE = 16  # bytes of the widest number that can be copied
 WHOLE = {"whole": True}  # metadata of a field that has no rows, though it may be a record with tensors of its own
