@@ -213,3 +213,19 @@ def test_a_metric_without_a_prox_is_sent_to_pwcf():
 def test_weights_are_checked():
     with pytest.raises(ValueError, match="positive"):
         WeightedLp(2, torch.zeros(3))
+
+
+@pytest.mark.parametrize("p", [1, 2, math.inf])
+def test_images_whose_starts_all_end_at_the_same_point_leave(p):
+    model, x, y, *_ = linear()
+    task, found = attack(model, x, y, MinRadius(Lp(p)), 700)
+    spent = task.queries.gradients
+    settled = torch.tensor([why == Status.SETTLED for why in found.status])
+    assert settled.any()
+    assert torch.equal(settled, spent < 700)
+    assert (spent[settled] >= 5 * 50).all()
+    longer, again = attack(model, x, y, MinRadius(Lp(p)), 900)
+    for i in settled.nonzero()[:, 0].tolist():
+        assert again.status[i] == Status.SETTLED
+        assert torch.equal(longer.archive.x_adv[i], task.archive.x_adv[i])
+        assert longer.queries.gradients[i] == spent[i]

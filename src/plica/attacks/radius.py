@@ -2,7 +2,7 @@
 
 One fixed sequence of gradients per image, which does not know the budget: a larger budget goes on where a smaller one
 stopped. First a race of classes, dropped by where their linear models meet the boundary; then, round after round,
-starts from far outside. MaxLoss is answered by the same search: an image is broken at radius r exactly when its radius
+starts from far outside, until five of them came back to the same point. MaxLoss is answered by the same search: an image is broken at radius r exactly when its radius
 is at most r.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.archive import Archive
@@ -29,6 +29,7 @@ FIRST, MORE = 5, 2  # classes tried by logit at first, and after ten gradients
 FAR = (2.0, 8.0, 4.0, 16.0)  # starts at so many times the length of the best perturbation, in turn
 AIMED = (0, 0, 1)  # at which class: the best one, or the second best
 ASCENT = 8  # gradients of direct ascent, for one more start
+SAME, SETTLED = 1e-3, 5  # relative distance to the best below which a round ended at the same point; rounds that end it
 WIDE = 3.0  # times the best radius, the ball of the ascent
 LANDINGS = 4  # forward runs at a time towards the boundary; regula falsi gains a digit with each
 INSIDE = 1 - 1e-6  # of the radius asked for: a distance in float32 stays inside it in float64
@@ -43,6 +44,7 @@ def radius(task: Task) -> Found:
     shape = geometry(task.question.metric, task.x, task.bounds)
     stationarity = task.x.new_full((len(task.x),), torch.nan)
     every = torch.arange(len(task.x), device=task.x.device)
+    settled = torch.zeros_like(every, dtype=torch.bool)
     near, wanted = task, torch.zeros_like(task.logits[:, 0])
     if task.radius is not None:
         archive = Archive(task.question.metric, task.x, task.y, task.targets, None)
@@ -50,12 +52,13 @@ def radius(task: Task) -> Found:
     for images in every.split(max(1, task.batch_size)):
         search = _Search(near, images, shape, wanted)
         search.run()
-        stationarity[images] = search.residual
+        stationarity[images], settled[images] = search.residual, search.settled
         if near is not task:
             task.archive.adopt(near.archive, images[near.archive.distance[images] <= wanted[images]])
         task.notify(int(images[-1]) + 1)
     done = (near.archive.distance <= wanted).tolist()
-    return Found(stationarity, [Status.SUCCEEDED if d else Status.BUDGET for d in done])
+    rest = [Status.SETTLED if same else Status.BUDGET for same in settled.tolist()]
+    return Found(stationarity, [Status.SUCCEEDED if d else why for d, why in zip(done, rest, strict=True)])
 
 
 @dataclass
@@ -83,6 +86,7 @@ class _Search:
         self.points = self.x.new_zeros(0, self.x.shape[1])
         self.residual = self.x.new_full((len(images),), torch.nan)
         self.best = self.x.new_full((len(images),), torch.inf)
+        self.again = torch.zeros_like(images)  # rounds in a row that found nothing nearer and ended at the same point
         others = task.logits[images].scatter(1, self.y[:, None], -torch.inf)
         self.order = others.argsort(dim=1, descending=True, stable=True)[:, :-1]
         if task.targets is not None:
@@ -123,11 +127,20 @@ class _Search:
         starts = [self._outside(self.round * len(AIMED) + i) for i in range(len(AIMED))]
         climbed, target = self._ascend(classes[:, 0])
         self.round += 1
+        before = self.best.clone()
         rows = self._bunch(solver, torch.cat([*targets, target]), torch.cat([*starts, climbed]), self._region())
         for kept, ticks in ((len(AIMED) + 1, 4), (2, 4), (1, 18)):
             rows = self._keep(rows, kept)
             self._advance(solver, rows, ticks)
+        ended = torch.full_like(before, torch.inf).scatter_(0, rows.place, rows.best)
+        same = ended.isfinite() & (ended <= self.best * (1 + SAME))
+        self.again.masked_fill_(self.best < before * (1 - SAME), 0).add_(same)
         self._land()
+
+    @property
+    def settled(self) -> Bool[Tensor, " i"]:
+        """Images that no more is spent on, as one round after another comes back to the same point."""
+        return self.again >= SETTLED
 
     def _ascend(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """Starts at the end of a direct ascent, from the image in the first round, then from random points of the
@@ -214,9 +227,9 @@ class _Search:
         return rows[:, ~self._answered(pool.place[:images])].flatten()
 
     def _answered(self, places: Tensor | slice) -> Tensor:
-        """Images of which no more is asked: those with a point inside the radius wanted."""
+        """Images of which no more is asked: those with a point inside the radius wanted, and those that are settled."""
         images = self.images[places]
-        return self.task.archive.distance[images] <= self.wanted[images]
+        return (self.task.archive.distance[images] <= self.wanted[images]) | self.settled[places]
 
     @staticmethod
     def _width(rows: Bunch) -> int:
