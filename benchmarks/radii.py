@@ -1,12 +1,14 @@
 """Robustness radii of ours and of public attacks, all through the same judge: a table, and radius against gradients.
 
     python benchmarks/radii.py --json radii.json              run, save every image's radius, print
-    python benchmarks/radii.py --read radii.json --into docs/benchmarks.md --figure docs/radii
+    python benchmarks/radii.py --first 100 --images 500 --seeds 0 1 2 --methods auto --json ours.json
+    python benchmarks/radii.py --read radii.json ours.json --into docs/benchmarks.md --figure docs/radii
 
 Optimality is AttackBench's: with A(r) the share of images still right at radius r, interpolated, and A* that of the
 best radius known for each image, 1 - (area of A - area of A*) / (A(0) * r_max - area of A*) up to r_max, the largest
-best radius. Best known: the best of all methods of the run and, where the data has it beside it, of bench/peers.json.
-Methods whose package is missing are named and left out.
+best radius. Best known: the best of all methods and seeds of the run or of all files read and, where the data has it
+beside it, of bench/peers.json, which knows the first 100 images. Several seeds make one line, their mean. Methods whose
+package is missing are named and left out.
 """
 
 import argparse
@@ -44,8 +46,8 @@ def optimality(distance, best):
     return 1 - (area(distance) - area(best)) / (clean * top - area(best))
 
 
-def inputs(folder, count):
-    """The first images and labels of the CIFAR-10 file, and the function that loads a network."""
+def inputs(folder, first, count):
+    """Images and labels of the CIFAR-10 file from the first one on, and the function that loads a network."""
     for part in ("load.py", "cifar10/cifar10_test_5000.npz", "models"):
         if not (folder / part).exists():
             sys.exit(f"benchmarks/radii.py: {folder / part} is missing; give the folder that has it with --data.")
@@ -53,7 +55,7 @@ def inputs(folder, count):
     from load import load_net  # pyright: ignore[reportMissingImports]
 
     with np.load(folder / "cifar10" / "cifar10_test_5000.npz") as data:
-        return torch.tensor(data["x"][:count]).float() / 255, torch.tensor(data["y"][:count]), load_net
+        return torch.tensor(data["x"][first : first + count]).float() / 255, torch.tensor(data["y"][first : first + count]), load_net
 
 
 def ask(net, x, y, norm, method, budget, seed):
@@ -69,7 +71,7 @@ def ask(net, x, y, norm, method, budget, seed):
     seconds = time.process_time() - begin
     right = result.distance > 0
     return {
-        "norm": norm, "method": method, "budget": budget, "seconds": seconds / len(x),
+        "norm": norm, "method": method, "budget": budget, "seed": seed, "seconds": seconds / len(x),
         "median": float(result.distance[right].median()), "failed": int((~result.success).sum()),
         "gradients": float(result.gradients[right].double().mean()),
         "forwards": float(result.forwards[right].double().mean()), "radii": result.distance.tolist(),
@@ -77,32 +79,50 @@ def ask(net, x, y, norm, method, budget, seed):
 
 
 def run(given):
-    """All rows, with optimality."""
-    x, y, load_net = inputs(given.data, given.images)
-    known = given.data.parent / "bench" / "peers.json"
-    public = json.loads(known.read_text())["best_known"] if known.exists() else {}
-    print(f"Best known radii: of this run{f', and {known}' if public else f' alone; there is no {known}'}.")
+    """All rows, printed as they come."""
+    x, y, load_net = inputs(given.data, given.first, given.images)
     rows = []
     for name in given.nets:
         net = load_net(name, root=given.data)
         for norm in given.norms:
-            answers = [ask(net, x, y, norm, m, b, given.seed) for m in given.methods for b in given.gradients]
-            group = [answer | {"net": name} for answer in answers if answer]
-            best = np.min([row["radii"] for row in group], axis=0)
-            listed = public.get(name, {}).get(norm)
-            if listed is not None and len(listed) >= len(x):
-                best = np.minimum(best, listed[: len(x)])
-            for row in group:
-                row["optimality"] = optimality(np.array(row["radii"]), best)
+            group = []
+            for method in given.methods:
+                for budget in given.gradients:
+                    answers = [ask(net, x, y, norm, method, budget, seed) for seed in given.seeds]
+                    group += [a | {"net": name, "first": given.first} for a in answers if a]
+            for row in scored(group, given.data):
                 print(line(row), flush=True)
             rows += group
+            if given.json:
+                given.json.write_text(json.dumps(rows))
     return rows
+
+
+def scored(rows, folder):
+    """A row for each network, norm, method and budget: the mean over seeds, with the optimality against the best known
+    radii."""
+    known = folder.parent / "bench" / "peers.json"
+    public = json.loads(known.read_text())["best_known"] if known.exists() else {}
+    means = []
+    for net, norm in dict.fromkeys((row["net"], row["norm"]) for row in rows):
+        group = [row for row in rows if (row["net"], row["norm"]) == (net, norm)]
+        best = np.min([row["radii"] for row in group], axis=0)
+        listed = public.get(net, {}).get(norm)
+        if listed is not None and not group[0].get("first") and len(listed) >= len(best):
+            best = np.minimum(best, listed[: len(best)])
+        for method, budget in dict.fromkeys((row["method"], row["budget"]) for row in group):
+            some = [row for row in group if (row["method"], row["budget"]) == (method, budget)]
+            keys = ("median", "failed", "gradients", "forwards", "seconds")
+            mean = {key: float(np.mean([row[key] for row in some])) for key in keys}
+            optimal = float(np.mean([optimality(np.array(row["radii"]), best) for row in some]))
+            means.append({"net": net, "norm": norm, "method": method, "budget": budget, "optimality": optimal} | mean)
+    return means
 
 
 def line(row):
     return (
         f"| {row['net']} | {row['norm']} | {row['method']} | {row['budget']} | {row['optimality']:.4f} | "
-        f"{row['median']:.5f} | {row['failed']} | {row['gradients']:.0f} | {row['forwards']:.0f} | "
+        f"{row['median']:.5f} | {row['failed']:.0f} | {row['gradients']:.0f} | {row['forwards']:.0f} | "
         f"{row['seconds']:.3f} |"
     )
 
@@ -157,7 +177,8 @@ def main():
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--gradients", type=int, nargs="+", default=[30, 100, 300], help="budgets per image")
     parser.add_argument("--images", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="images before it are left out")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--read", type=Path, nargs="+", help="rows saved with --json, instead of a run")
     parser.add_argument("--json", type=Path, help="all rows, with each image's radius")
     parser.add_argument("--into", type=Path, help="a file whose table is replaced")
@@ -166,8 +187,7 @@ def main():
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of the peers
     rows = [row for path in given.read for row in json.loads(path.read_text())] if given.read else run(given)
-    if given.json:
-        given.json.write_text(json.dumps(rows))
+    rows = scored(rows, given.data)
     if given.into:
         before, _, rest = given.into.read_text().partition(START)
         given.into.write_text(before + START + table(rows) + END + rest.partition(END)[2])

@@ -64,7 +64,8 @@ def test_ball(p, loss):
     """Each image with its own radius: a twentieth more than is needed, or a thirtieth less."""
     case = linear(classes=3)  # which the DLR loss needs
     radius = case.radius(p) * torch.tensor([0.97, 1.05] * 3, dtype=torch.float64)
-    found = ask(case, MaxLoss(Lp(p), radius, loss=loss))
+    # the DLR loss is flat far from the boundary: with 100 gradients l_1 is solved on some seeds and not on others
+    found = ask(case, MaxLoss(Lp(p), radius, loss=loss), gradients=150 if loss == "dlr" else 100)
     assert found.success.tolist() == [False, True] * 3
     won = found.success
     assert (found.distance[won] <= radius[won]).all()

@@ -43,7 +43,7 @@ RESERVED = 4  # forward runs that the first look and the judge, in two precision
 CLOSER, DRAWN = 0.7, 20  # share of the way that a start too far out keeps, at most so many times
 BATCHES = 4  # of rows whose starts are held at once
 INSIDE = 0.999  # share of the radius that MaxLoss may use: a violation within the tolerance stays inside the radius
-SOLVER = BFGSSQP(tol=1e-5, memory=6, patience=30, progress=3e-4, insist=3, measure=Stationarity(keep=0))
+SOLVER = BFGSSQP(tol=1e-5, memory=5, patience=30, progress=3e-4, insist=3, measure=Stationarity(keep=0))
 
 
 def pwcf(task: Task) -> Found:
