@@ -55,7 +55,8 @@ def inputs(folder, first, count):
     from load import load_net  # pyright: ignore[reportMissingImports]
 
     with np.load(folder / "cifar10" / "cifar10_test_5000.npz") as data:
-        return torch.tensor(data["x"][first : first + count]).float() / 255, torch.tensor(data["y"][first : first + count]), load_net
+        some = slice(first, first + count)
+        return torch.tensor(data["x"][some]).float() / 255, torch.tensor(data["y"][some]), load_net
 
 
 def ask(net, x, y, norm, method, budget, seed):

@@ -2,8 +2,8 @@
 
 One fixed sequence of gradients per image, which does not know the budget: a larger budget goes on where a smaller one
 stopped. First a race of classes, dropped by where their linear models meet the boundary; then, round after round,
-starts from far outside, until five of them came back to the same point. MaxLoss is answered by the same search: an image is broken at radius r exactly when its radius
-is at most r.
+starts from far outside, until five of them came back to the same point. MaxLoss is answered by the same search: an
+image is broken at radius r exactly when its radius is at most r.
 """
 
 from __future__ import annotations
