@@ -43,6 +43,26 @@ def test_a_plan_from_a_file_ends_with_a_table(file, whole, capsys):
     assert "\x1b" not in out
 
 
+def test_images_by_their_rows(file, whole, capsys):
+    (whole.directory.parent / "rows.txt").write_text("3, 9-11 # wrong from the start, and three others\n17\n")
+    wanted = [3, 9, 10, 11, 17]
+    for out, line in (
+        ("typed", ["evaluate", file, "--indices", "9-11,3,17"]),
+        ("file", ["evaluate", file, "--indices", "rows.txt"]),
+        ("flags", ["evaluate", *FLAGS, "--metric", "l2", "--indices", "rows.txt"]),
+    ):
+        assert main([*line, "--out", out]) == 0
+        run = runs.load(out)
+        assert [number for ids, *_ in run.inputs() for number in ids.tolist()] == wanted
+    task = run.tasks[0]  # of plica's own methods, whose answers do not depend on company
+    rows = dict(zip(*whole.rows(task.name).select(["id", "distance"]).to_pydict().values(), strict=True))
+    assert run.rows(task)["distance"].to_pylist() == [rows[number] for number in wanted]
+    capsys.readouterr()
+    assert "indices stand alone" in refusal(
+        capsys, "evaluate", file, "--indices", "1", "--n", "2", "--out", str(whole.directory.parent / "x")
+    )
+
+
 def test_the_same_from_flags(folder, whole, capsys):
     line = ["evaluate", *FLAGS, "--metric", "l2", "--metric", "l1", "--out", "flags"]
     assert main(line) == 0

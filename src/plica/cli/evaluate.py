@@ -36,6 +36,7 @@ RadiusOption = Annotated[
 ]
 MethodOption = Annotated[list[str] | None, typer.Option(help="auto, pwcf, autoattack, autoattack+plica; repeatable")]
 SampleOption = Annotated[str | None, typer.Option(help="first, random or balanced: which N images")]
+IndicesOption = Annotated[str | None, typer.Option(help="these rows of the data: 0-99,200,5, or a text file of such")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps")]
 
 
@@ -55,6 +56,7 @@ def evaluate(
     loss: Annotated[str | None, typer.Option(help="margin, ce or dlr")] = None,
     method: MethodOption = None,
     sample: SampleOption = None,
+    indices: IndicesOption = None,
     gradients: Annotated[int | None, typer.Option(min=1, help="budget per image")] = None,
     individual: Annotated[bool, typer.Option("--individual", help="every method on every image")] = False,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
@@ -69,7 +71,10 @@ def evaluate(
     flags |= dict(sample=sample, gradients=gradients, individual=individual or None, seed=seed)
     with Board() as board:
         try:
-            changes = {key: value for key, value in dict(device=device, batch_size=batch_size).items() if value}
+            changes: dict[str, Any] = {"device": device} if device else {}
+            changes |= {"batch_size": batch_size} if batch_size else {}
+            if indices is not None:  # instead of what the plan says
+                changes |= {"data.indices": indices, "data.sample": "first"} | ({} if n else {"data.n": None})
             asked = read_plan(_from_flags(plan, flags), **changes)
             run = carry_out(
                 asked,
@@ -136,7 +141,8 @@ def _from_flags(plan: Path | None, flags: dict[str, Any]) -> Path | Plan:
     if len(weights) != len(given["model"]):
         raise PlanError(f"There are {len(given['model'])} models and {len(weights)} weights; give one for each.")
     held = {key: given[key] for key in ("gradients", "individual", "seed") if key in given}
-    data = {"path": given["data"]} | ({"sample": given["sample"]} if "sample" in given else {})
+    data = {"path": given["data"], "seed": given.get("seed", 0)}
+    data |= {"sample": given["sample"]} if "sample" in given else {}
     models = [{"model": m, "weights": w} for m, w in zip(given["model"], weights, strict=True)]
     return read_plan(
         {"models": models, "data": data, "questions": _questions(given), "methods": given.get("method", ["auto"])}

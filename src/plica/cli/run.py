@@ -12,6 +12,7 @@ from torch import Tensor
 import plica
 from plica.cli.progress import Reporter
 from plica.inputs import load_data, load_model, open_data, place
+from plica.inputs.indices import parse_indices
 from plica.inputs.limits import check_memory
 from plica.inputs.source import select
 from plica.metrics import Metric, parse_metric
@@ -75,24 +76,6 @@ def read_images(given: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor | None]:
     ids = select(source.labels, given["n"], rows, sample, given["seed"])
     check_memory(len(ids) * math.prod(source.shape), given["data"])
     return *source.read(ids), ids
-
-
-def parse_indices(text: str) -> list[int]:
-    """ "3,7,20-29": single rows and ranges, both ends included.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    rows: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or len(part) > 20:
-            raise ValueError(f"--indices {text!r} names no rows; write 3,7,20-29, counted from 0.")
-        low, high = int(first), int(last or first)
-        if not low <= high < low + 10**7:
-            raise ValueError(f"--indices {part!r} is an empty or endless range; write the smaller row first.")
-        rows += range(low, high + 1)
-    return rows
 
 
 def _tell(summary: dict[str, Any], out: Path) -> None:

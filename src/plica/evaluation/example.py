@@ -13,7 +13,7 @@ data:
   # n: 1000                        # the first n; all of them if left out
   # sample: balanced               # or random: n of them drawn with the seed, equally from each class or not
   # seed: 0
-  # indices: [3, 14, 15]           # or just these
+  # indices: 0-99,200,5            # or these rows; a list, or a text file of such
 
 questions:
   - ask: min-radius # how far is the nearest input that is misclassified?

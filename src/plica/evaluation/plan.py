@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from plica.evaluation.methods import SETS
+from plica.inputs.indices import parse_indices
 from plica.losses import LOSSES
 from plica.metrics import parse_metric
 from plica.questions import parse_radius
@@ -76,13 +77,22 @@ class Model(Strict):
 
 
 class Data(Strict):
-    """Labelled images: what `--data` takes, and which of them: the first n, n at random, or n with equal classes."""
+    """Labelled images: what `--data` takes, and which of them: the first n, n at random, n with equal classes, or those
+    of `indices`: rows, "0-99,200,5", or a text file of such."""
 
     path: str
     n: Annotated[int, Field(ge=1)] | None = None
     sample: Literal["first", "random", "balanced"] = "first"
     seed: Annotated[int, Field(ge=0)] = 0
     indices: list[int] | None = None
+
+    @field_validator("indices", mode="before")
+    @classmethod
+    def _named(cls, indices: Any) -> Any:
+        try:
+            return parse_indices(str(indices)) if isinstance(indices, str | int) else indices
+        except OSError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="before")
     @classmethod

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import weakref
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -138,10 +139,10 @@ def select(
     """
     total = len(labels)
     if indices is not None:
-        wrong = [i for i in indices if not 0 <= i < total]
-        if wrong or len(set(indices)) < len(indices):
-            twice = next((i for i in indices if indices.count(i) > 1), None)
-            said = f"{wrong[0]}, but there are {total} images" if wrong else f"{twice} twice"
+        wrong = next((i for i in indices if not 0 <= i < total), None)
+        if wrong is not None or len(set(indices)) < len(indices):
+            twice = next((i for i, times in Counter(indices).items() if times > 1), None)
+            said = f"{twice} twice" if wrong is None else f"{wrong}, but there are {total} images"
             raise ValueError(f"The indices name image {said}; give each of them once, counted from 0.")
         return torch.tensor(sorted(indices), dtype=torch.long)
     count = total if n is None else n
