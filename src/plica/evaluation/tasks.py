@@ -68,7 +68,7 @@ def _jobs(plan: Plan, model: Model, asked: Asked, metric: str, radius: float | N
     told = [
         (name, method.gradients or budget or plan.gradients, plan.seed if method.seed is None else method.seed)
         for method in asked.methods or plan.methods
-        for name, budget in members(method.name, asked.ask).items()
+        for name, budget in members(method.name, asked.ask, metric).items()
     ]
     jobs = []
     for label, (name, gradients, seed) in _labels(list(dict.fromkeys(told))).items():
