@@ -12,6 +12,7 @@ import importlib
 import math
 
 from plica.attacks.peers.common import Peer, Watched
+from plica.attacks.peers.sorting import lent
 from plica.losses import margin
 from plica.metrics import Unsupported
 
@@ -55,14 +56,16 @@ def _apgd(watched: Watched, norm: float, gradients: int, seed: int, loss: str):
 
 def apgd_ce(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     """Auto-PGD on the cross-entropy."""
-    _apgd(watched, norm, gradients, seed, "ce").perturb(watched.u, watched.y)
+    with lent(_module("autopgd_base")):
+        _apgd(watched, norm, gradients, seed, "ce").perturb(watched.u, watched.y)
 
 
 def apgd_margin(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     """Auto-PGD on the margin, put where the package keeps the DLR loss: another function of the logits and labels."""
     attack = _apgd(watched, norm, gradients, seed, "dlr")
     attack.dlr_loss = margin
-    attack.perturb(watched.u, watched.y)
+    with lent(_module("autopgd_base")):
+        attack.perturb(watched.u, watched.y)
 
 
 def apgd_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
@@ -74,7 +77,8 @@ def apgd_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
         watched, n_iter=_apgd_steps(norm, gradients // classes), norm=NAMES[norm], eps=_radius(watched), seed=seed,
         n_target_classes=classes, device=watched.u.device, use_largereps=norm == 1,
     )  # fmt: skip
-    attack.perturb(watched.u, watched.y)
+    with lent(_module("autopgd_base")):
+        attack.perturb(watched.u, watched.y)
 
 
 def fab_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
@@ -84,7 +88,8 @@ def fab_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
         watched, norm=NAMES[norm], n_iter=gradients // classes, eps=0.0 if watched.radius is None else _radius(watched),
         seed=seed, targeted=True, n_target_classes=classes, device=watched.u.device,
     )  # fmt: skip
-    attack.perturb(watched.u, watched.y)
+    with lent(_module("fab_projections")):
+        attack.perturb(watched.u, watched.y)
 
 
 def square(watched: Watched, norm: float, gradients: int, seed: int) -> None:
@@ -98,7 +103,8 @@ def square(watched: Watched, norm: float, gradients: int, seed: int) -> None:
         watched, norm=NAMES[norm], n_queries=QUERIES * gradients, eps=_radius(watched), seed=seed,
         device=watched.u.device, resc_schedule=False,
     )  # fmt: skip
-    attack.perturb(watched.u, watched.y)
+    with lent(_module("autopgd_base")):  # whose projection it has
+        attack.perturb(watched.u, watched.y)
 
 
 AUTOATTACK = (
