@@ -19,6 +19,7 @@ from torch import Tensor
 
 from plica.questions import parse_radius
 from plica.runs.pack import unpack
+from plica.runs.points import filled, unmoved
 from plica.wording import few, one_line
 
 
@@ -104,10 +105,13 @@ class Run:
         return held.sort_by("id") if len(held) else held
 
     def points(self, task: str | Task) -> Iterator[tuple[Int64[Tensor, " b"], Float[Tensor, "b *image"]]]:
-        """ids and x_adv of a task, chunk by chunk."""
-        for file in self.files[self.task(task).name]:
+        """ids and x_adv of a task, chunk by chunk; x_adv is x where nothing was found."""
+        name, images = self.task(task).name, {file.name: file for file in self.images}
+        for table, file in zip(self.tables[name], self.files[name], strict=True):
             held = read_tensors(file)
-            yield _ids(held, "x_adv"), held["x_adv"]
+            ids, x_adv = _ids(held, "x_adv"), held["x_adv"]
+            still = unmoved(table) if file.name in images and len(ids) < pq.read_metadata(table).num_rows else None
+            yield (ids, x_adv) if still is None else filled(ids, x_adv, still, read_tensors(images[file.name]))
 
     def inputs(self) -> Iterator[tuple[Int64[Tensor, " b"], Float[Tensor, "b *image"], Int64[Tensor, " b"]]]:
         """ids, x and y chunk by chunk, as they were attacked; nothing where the run did not keep them."""
