@@ -37,6 +37,7 @@ RadiusOption = Annotated[
 MethodOption = Annotated[list[str] | None, typer.Option(help="auto, pwcf, autoattack, autoattack+plica; repeatable")]
 SampleOption = Annotated[str | None, typer.Option(help="first, random or balanced: which N images")]
 IndicesOption = Annotated[str | None, typer.Option(help="these rows of the data: 0-99,200,5, or a text file of such")]
+BoundsOption = Annotated[str | None, typer.Option(help="two numbers, or an .npz with low, high and mask per feature")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps")]
 
 
@@ -60,6 +61,7 @@ def evaluate(
     gradients: Annotated[int | None, typer.Option(min=1, help="budget per image")] = None,
     individual: Annotated[bool, typer.Option("--individual", help="every method on every image")] = False,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
+    bounds: BoundsOption = None,
     device: DeviceOption = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="searches side by side")] = None,
 ) -> None:
@@ -69,6 +71,7 @@ def evaluate(
     """
     flags = dict(model=model, weights=weights, data=data, metric=metric, radius=radius, loss=loss, method=method)
     flags |= dict(sample=sample, gradients=gradients, individual=individual or None, seed=seed)
+    flags |= dict(bounds=bounds)
     with Board() as board:
         try:
             changes: dict[str, Any] = {"device": device} if device else {}
@@ -140,7 +143,7 @@ def _from_flags(plan: Path | None, flags: dict[str, Any]) -> Path | Plan:
     weights = given.get("weights", [None] * len(given["model"]))
     if len(weights) != len(given["model"]):
         raise PlanError(f"There are {len(given['model'])} models and {len(weights)} weights; give one for each.")
-    held = {key: given[key] for key in ("gradients", "individual", "seed") if key in given}
+    held = {key: given[key] for key in ("gradients", "individual", "seed", "bounds") if key in given}
     data = {"path": given["data"], "seed": given.get("seed", 0)}
     data |= {"sample": given["sample"]} if "sample" in given else {}
     models = [{"model": m, "weights": w} for m, w in zip(given["model"], weights, strict=True)]

@@ -33,7 +33,7 @@ gradients: 100 # budget per image where a method says nothing else
 individual: false # for max-loss: true asks every method about every image, false each about those still standing
 seed: 0
 device: cpu # cuda, cuda:1, mps
-bounds: [0, 1] # of pixels
+bounds: [0, 1] # of pixels; or an .npz with low, high and mask (what may move), for features of different ranges
 chunk: 128 # images that are attacked, and kept, together
 # batch_size: 64                   # searches side by side; halved by itself where memory ends
 # threads: 1

@@ -19,6 +19,7 @@ from plica.attacks.task import Status
 from plica.evaluation.plan import Model
 from plica.evaluation.tasks import Job
 from plica.inputs import load_model, place
+from plica.inputs.bounds import Bounds
 from plica.result import Result
 from plica.runs.points import moved
 from plica.runs.read import constant_columns
@@ -57,7 +58,7 @@ class Worker:
     """Answers Work. `batch_size` is for the methods of plica, whose answers do not depend on it; a public attack takes
     all images of a chunk at once."""
 
-    def __init__(self, device: str, bounds: tuple[float, float], batch_size: int | None, threads: int | None):
+    def __init__(self, device: str, bounds: Bounds, batch_size: int | None, threads: int | None):
         if threads is not None:
             torch.set_num_threads(threads)
         self.device, self.bounds, self.batch_size = device, bounds, batch_size
@@ -117,12 +118,12 @@ class Worker:
             model,
             x,
             y,
-            job.question(),
+            job.question(self.bounds, x.shape[1:]),
             method=job.method,
             gradients=job.gradients,
             seed=job.seed,
             batch_size=size,
-            bounds=self.bounds,
+            bounds=self.bounds.pair,
             on_progress=on_progress,
         )
 

@@ -53,21 +53,22 @@ class Source(Protocol):
         ...
 
 
-def open_data(spec: str | Path) -> Source:
-    """A source from what `load_data` takes.
+def open_data(spec: str | Path, free: bool = False) -> Source:
+    """A source from what `load_data` takes. `free`: floats need not lie in [0, 1].
 
     Raises:
         FileNotFoundError, ValueError: one sentence that says what was wrong and what to do.
     """
-    source = open_form(spec)
+    source = open_form(spec, free)
     if source is not None:
         return source
     file = Path(spec)
     if file.suffix == ".npz" and zipfile.is_zipfile(file):
         streamed = _open_npz(file)
         if streamed is not None:
+            streamed.free = free
             return streamed
-    return HeldSource(*load_data(spec))
+    return HeldSource(*load_data(spec, free=free))
 
 
 class HeldSource:
@@ -96,6 +97,7 @@ class NpzSource:
     """Images inside an .npz file, read one by one: neither the file's size nor its state can hurt the other images."""
 
     classes: list[str] | None = None
+    free = False
 
     def __init__(self, file: Path, stream: Stream, start: int, shape: tuple[int, ...], dtype: np.dtype, y: Tensor):
         self.file, self.stream, self.start, self.dtype = file, stream, start, dtype
@@ -117,7 +119,7 @@ class NpzSource:
             if len(content) < self.bytes:
                 raise ValueError(f"{self.file} ends before image {number}; save it anew.")
             x[row] = np.frombuffer(content, self.dtype).reshape(self.shape)
-        return _pixels(x, self.file), self.labels[ids]
+        return _pixels(x, self.file, self.free), self.labels[ids]
 
 
 def hash_file(file: Path) -> str:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from plica.inputs.bounds import FILE, Bounds, read_bounds
 from plica.questions import parse_radius
 from plica.runs.pack import unpack
 from plica.runs.points import filled, unmoved
@@ -69,6 +70,14 @@ class Run:
     def classes(self) -> list[str] | None:
         """Names of the classes, where the data have some."""
         return (self.manifest.get("data") or {}).get("classes")
+
+    @cached_property
+    def bounds(self) -> Bounds:
+        """Those of the inputs, and which features may move."""
+        file, plan = self.directory / FILE, self.manifest.get("plan") or {}
+        if file.is_file():
+            return Bounds(**read_tensors(file))
+        return read_bounds(plan.get("bounds") or (0.0, 1.0))
 
     def _repr_html_(self) -> str:
         """How a notebook shows it."""
