@@ -49,7 +49,7 @@ def latex(summary: dict[str, Any]) -> str:
         told = [escape(question["model"]), _asked(question), _percent(question["accuracy"])]
         told += [cells.get(method, "--") for method in methods] + [_cell(question, question["union"], interval=True)]
         lines.append(" & ".join(told) + r" \\")
-    note = rf"\multicolumn{{{len(methods) + 4}}}{{l}}{{\footnotesize These numbers: {escape(believed(summary))}.}}"
+    note = rf"\multicolumn{{{len(methods) + 4}}}{{l}}{{\footnotesize These numbers: {escape(believed(summary))}.}} \\"
     return "\n".join([*lines, r"\bottomrule", *([note] if believed(summary) else []), r"\end{tabular}", ""])
 
 
