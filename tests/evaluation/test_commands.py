@@ -2,8 +2,10 @@
 
 import io
 import json
+import warnings
 
 import pytest
+import torch
 from rich.console import Console
 
 from evaluation.compare import assert_same
@@ -13,6 +15,7 @@ from plica.evaluation import run as evaluation
 from plica.evaluation.plan import read_plan
 from plica.evaluation.run import Event
 from plica.evaluation.tasks import chains
+from plica.inputs import load_model
 
 FLAGS = ["--model", "net.py:make", "--data", "d.npz", "--method", "radius", "--gradients", "12"]
 
@@ -41,6 +44,16 @@ def test_a_plan_from_a_file_ends_with_a_table(file, whole, capsys):
     nearest = whole.summary["questions"][0]
     assert f"{nearest['union']['radius']['0.5']:.4g}" in out
     assert "\x1b" not in out
+
+
+def test_a_model_that_is_a_program_needs_trust(folder, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of the form
+        torch.jit.trace(load_model("net.py:make"), torch.rand(2, 1, 8, 8)).save("net.ts")
+    line = ["evaluate", "--model", "net.ts", *FLAGS[2:], "--metric", "l2", "--n", "3", "--out", "traced"]
+    assert "give --trust" in refusal(capsys, *line)
+    assert main([*line, "--trust"]) == 0
+    assert runs.load("traced").samples["success"].to_pylist() == [True] * 3
 
 
 def test_images_by_their_rows(file, whole, capsys):

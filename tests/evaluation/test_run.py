@@ -80,6 +80,19 @@ def test_each_batch_size_gives_the_same(plan, whole):
         assert_same(whole, plica.evaluate(plan | {"batch_size": size}, f"batch-{size}"))
 
 
+@pytest.mark.slow
+def test_batches_of_7_64_and_1000_give_the_same(plan, folder):
+    x = torch.randint(0, 256, (130, 1, 8, 8), generator=torch.Generator().manual_seed(5)).to(torch.uint8)
+    np.savez("many.npz", x=x.numpy(), y=load_model("net.py:make")(x.float() / 255).argmax(1).numpy())
+    made = [
+        plica.evaluate(plan | {"data": "many.npz", "chunk": 130, "gradients": 30, "batch_size": size}, f"many-{size}")
+        for size in (7, 64, 1000)
+    ]
+    assert made[0].summary["questions"][0]["images"] == 130
+    for other in made[1:]:
+        assert_same(made[0], other)
+
+
 def test_public_attacks_too_do_not_depend_on_batch_sizes_or_shards(plan):
     pytest.importorskip("pyautoattack", reason="the extra peers is not installed")
     asked = plan | {"questions": plan["questions"][1], "methods": ["apgd-ce", "fab-t", "pgd"]}

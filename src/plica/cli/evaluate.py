@@ -37,6 +37,7 @@ RadiusOption = Annotated[
 MethodOption = Annotated[list[str] | None, typer.Option(help="auto, pwcf, autoattack, autoattack+plica; repeatable")]
 SampleOption = Annotated[str | None, typer.Option(help="first, random or balanced: which N images")]
 IndicesOption = Annotated[str | None, typer.Option(help="these rows of the data: 0-99,200,5, or a text file of such")]
+TrustOption = Annotated[bool, typer.Option("--trust", help="read models that are programs: TorchScript, torch.export")]
 BoundsOption = Annotated[str | None, typer.Option(help="two numbers, or an .npz with low, high and mask per feature")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps")]
 
@@ -63,6 +64,7 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     bounds: BoundsOption = None,
     device: DeviceOption = None,
+    trust: TrustOption = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="searches side by side")] = None,
 ) -> None:
     """Carry out a plan: models, data, questions and methods in; a directory of results, which `plica.runs` reads, out.
@@ -71,7 +73,7 @@ def evaluate(
     """
     flags = dict(model=model, weights=weights, data=data, metric=metric, radius=radius, loss=loss, method=method)
     flags |= dict(sample=sample, gradients=gradients, individual=individual or None, seed=seed)
-    flags |= dict(bounds=bounds)
+    flags |= dict(bounds=bounds, trust=trust or None)
     with Board() as board:
         try:
             changes: dict[str, Any] = {"device": device} if device else {}
@@ -146,7 +148,8 @@ def _from_flags(plan: Path | None, flags: dict[str, Any]) -> Path | Plan:
     held = {key: given[key] for key in ("gradients", "individual", "seed", "bounds") if key in given}
     data = {"path": given["data"], "seed": given.get("seed", 0)}
     data |= {"sample": given["sample"]} if "sample" in given else {}
-    models = [{"model": m, "weights": w} for m, w in zip(given["model"], weights, strict=True)]
+    pairs = zip(given["model"], weights, strict=True)
+    models = [{"model": m, "weights": w, "trust": "trust" in given} for m, w in pairs]
     return read_plan(
         {"models": models, "data": data, "questions": _questions(given), "methods": given.get("method", ["auto"])}
         | held

@@ -7,6 +7,7 @@ models: # file.py:factory or package.module:factory, as for `plica radius --mode
   - model: plica.demo:resnet18
     # weights: net.safetensors
     # name: resnet18               # in tables; by default the factory's name
+    # trust: true                  # for a model that is a program: TorchScript, torch.export
 
 data:
   path: cifar10.npz # x (uint8, or floats in [0, 1]) and y
