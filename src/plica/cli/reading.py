@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from plica import runs
 from plica.cli.run import WrongInputError
-from plica.trust import Verdict, conclude
+from plica.trust import believed
 from plica.wording import one_line, plain
 
 MARKS = ("manifest.json", "samples.parquet")
@@ -29,10 +29,8 @@ def with_runs(directories: Sequence[Path], work: Callable[[list[runs.Run]], Answ
 def tell_beliefs(read: list[runs.Run]) -> None:
     """How far the numbers of each run can be believed, on standard output."""
     for run in read:
-        held = run.summary.get("verdict")
-        verdict = Verdict.read(held) if isinstance(held, dict) else conclude(run)
         where = f"{run.directory}: these" if len(read) > 1 else "These"
-        print(plain(f"{where} numbers: {verdict}"))
+        print(plain(f"{where} numbers: {believed(run)}"))
 
 
 def _runs(directory: Path) -> list[Path]:
