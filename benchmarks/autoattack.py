@@ -31,7 +31,7 @@ def main():
     parser = argparse.ArgumentParser(description="AutoAttack through plica and by itself.")
     parser.add_argument("--data", required=True)
     parser.add_argument("--n", type=int, default=200)
-    parser.add_argument("--norm", default="linf", choices=["linf", "l2"])
+    parser.add_argument("--norm", default="linf", choices=["linf", "l2", "l1"])
     parser.add_argument("--radius", default="2/255")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()

@@ -13,6 +13,7 @@ from plica import runs
 from plica.cli import main
 from plica.report import render, write_report
 from plica.report.gallery import order
+from plica.store import save_run
 
 pytest.importorskip("scipy.stats", reason="comparisons use scipy, of the extra 'see'")
 
@@ -133,13 +134,29 @@ def test_the_command(run, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
 
 
+def test_names_are_no_markup_in_a_terminal(tmp_path, capsys):
+    x, y = torch.rand(4, 1, 3, 3), torch.zeros(4, dtype=torch.int64)
+    for k, name in enumerate(("[red]net[/blue]", "a:smile:b")):
+        arguments = {"model": name, "metric": "l2", "method": "auto"}
+        save_run(tmp_path / str(k), x, y, made_up(x, x + 0.1, [0.3] * 4), arguments, 1.0)
+    both = [str(tmp_path / "0"), str(tmp_path / "1")]
+    for command in ("show", "compare"):
+        assert main([command, *both]) == 0
+        said = capsys.readouterr().out
+        assert "[red]net[/blue]" in said
+        assert "a:smile:b" in said
+
+
 def test_show_and_compare(run, tmp_path, capsys):
     assert main(["show", str(run)]) == 0
     said = capsys.readouterr().out
     assert "even: accuracy 90.0\u2009% of 100 images." in said
     assert "Accuracy by l2 distance" in said
+    assert "These numbers: with reservations (" in said
     assert main(["compare", str(run), "--json", str(tmp_path / "c.json")]) == 0
-    assert "cross near l2 distance" in " ".join(capsys.readouterr().out.split())
+    said = " ".join(capsys.readouterr().out.split())
+    assert "cross near l2 distance" in said
+    assert "These numbers: with reservations (" in said
     told = json.loads((tmp_path / "c.json").read_text())
     assert [part["question"] for part in told] == ["smallest l2 distance", "within l2 distance 0.5"]
     assert told[0]["pairs"][0]["images"] == 100

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.losses import Targets, margin
@@ -48,8 +48,8 @@ class Archive:
 
         d: the distances of z where they are known. theta: what z was made of, with a perturbation.
         """
-        m = margin(logits, self.y[image], None if self.targets is None else self.targets[image])
-        rows = (m > rounding(logits)).nonzero()[:, 0]
+        m = self._margin(logits, image)
+        rows = self._better(m, logits, image).nonzero()[:, 0]
         if not len(rows):
             return
         if len(rows) < len(z):
@@ -58,7 +58,7 @@ class Archive:
         if d is None:
             point = theta if theta is not None and isinstance(self.metric, Own) else z
             d = values(self.metric, pick(self.x, image), point)
-        good = d < self.distance[image] if self.radius is None else (d <= self.radius[image]) & (m > self.margin[image])
+        good = d < self.distance[image] if self.radius is None else d <= self.radius[image]
         # of several good rows of an image the nearest, of several nearest the first
         d = torch.where(good, d, torch.inf)
         nearest = torch.full_like(self.distance, torch.inf).scatter_reduce(0, image, d, "amin")
@@ -70,6 +70,18 @@ class Archive:
         self.distance[at], self.margin[at] = d[row], m[row]
         if self.theta is not None and theta is not None:
             write(self.theta, at, pick(theta, row))
+
+    def promising(self, logits: Float[Tensor, "r classes"], image: Int[Tensor, " r"]) -> Int[Tensor, " p"]:
+        """The rows that may be kept, wherever they lie: surely misclassified, and within radii by a larger margin than
+        what is kept."""
+        return self._better(self._margin(logits, image), logits, image).nonzero()[:, 0]
+
+    def _margin(self, logits: Tensor, image: Tensor) -> Float[Tensor, " r"]:
+        return margin(logits, self.y[image], None if self.targets is None else self.targets[image])
+
+    def _better(self, m: Tensor, logits: Tensor, image: Tensor) -> Bool[Tensor, " r"]:
+        sure = m > rounding(logits)
+        return sure if self.radius is None else sure & (m > self.margin[image])
 
     def adopt(self, other: Archive, images: Int[Tensor, " i"]) -> None:
         """Take over the points that another archive of the same images has for the given ones; their theta stays."""

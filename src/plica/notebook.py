@@ -45,6 +45,7 @@ def result_html(result: Result) -> str:
 def run_html(run: Run) -> str:
     """Accuracy and radii of each model, and a curve per metric."""
     from plica.answers import groups
+    from plica.trust import believed
 
     models = groups([run], "model")
     told: dict[str, list[tuple[str, str]]] = {}
@@ -60,6 +61,7 @@ def run_html(run: Run) -> str:
                 rows.append((f"withstand {group}", percent(1 - float(np.isfinite(radius).mean()))))
     asked = [group for group in models if group.budget is None]
     charts = [_chart(f"{g.metric} distance", {c.name: c.radius[c.asked] for c in g.contenders}) for g in asked]
+    told |= {"these numbers": [("are", str(believed(run)))]} if told else {}
     return _page(list(told.items()), charts)
 
 

@@ -32,6 +32,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from plica.figures import draw_perturbations
+from plica.inputs.bounds import FILE, Bounds
 from plica.result import Result
 from plica.runs.pack import pack
 from plica.runs.read import SAMPLES
@@ -61,10 +62,11 @@ def save_run(
     classes: Sequence[str] | None = None,
     overwrite: bool = False,
     ids: Int64[Tensor, " b"] | None = None,
+    bounds: Bounds | None = None,
 ) -> dict[str, Any]:
     """Write a result; gives the summary. `arguments` are kept as they are, "metric" among them; `elapsed` in seconds.
 
-    ids: the images' rows in the data, by default 0, 1, ...
+    ids: the images' rows in the data, by default 0, 1, ... bounds: where they could move, by default in [0, 1].
 
     Raises:
         FileExistsError: the directory holds something, and `overwrite` is not set; with it, a former run is replaced.
@@ -85,9 +87,13 @@ def save_run(
         images = {"x": pack(x.detach().cpu()).contiguous(), "y": y.cpu()} | own
         (half / "inputs.safetensors").write_bytes(save(images))
         draw_perturbations(half / "perturbations.png", x, y, {str(arguments.get("metric", "d")): result}, classes)
+        more = [] if bounds is None or bounds.usual else [(FILE, bounds.packed())]
+        for name, content in more:
+            (half / name).write_bytes(content)
         (half / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
         (directory / "summary.json").unlink(missing_ok=True)
-        for name in FILES:
+        (directory / FILE).unlink(missing_ok=True)  # of the former run
+        for name in (*(name for name, _ in more), *FILES):
             os.replace(half / name, directory / name)
         half.rmdir()
     except BaseException:

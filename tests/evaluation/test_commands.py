@@ -2,8 +2,10 @@
 
 import io
 import json
+import warnings
 
 import pytest
+import torch
 from rich.console import Console
 
 from evaluation.compare import assert_same
@@ -13,6 +15,7 @@ from plica.evaluation import run as evaluation
 from plica.evaluation.plan import read_plan
 from plica.evaluation.run import Event
 from plica.evaluation.tasks import chains
+from plica.inputs import load_model
 
 FLAGS = ["--model", "net.py:make", "--data", "d.npz", "--method", "radius", "--gradients", "12"]
 
@@ -41,6 +44,36 @@ def test_a_plan_from_a_file_ends_with_a_table(file, whole, capsys):
     nearest = whole.summary["questions"][0]
     assert f"{nearest['union']['radius']['0.5']:.4g}" in out
     assert "\x1b" not in out
+
+
+def test_a_model_that_is_a_program_needs_trust(folder, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of the form
+        torch.jit.trace(load_model("net.py:make"), torch.rand(2, 1, 8, 8)).save("net.ts")
+    line = ["evaluate", "--model", "net.ts", *FLAGS[2:], "--metric", "l2", "--n", "3", "--out", "traced"]
+    assert "give --trust" in refusal(capsys, *line)
+    assert main([*line, "--trust"]) == 0
+    assert runs.load("traced").samples["success"].to_pylist() == [True] * 3
+
+
+def test_images_by_their_rows(file, whole, capsys):
+    (whole.directory.parent / "rows.txt").write_text("3, 9-11 # wrong from the start, and three others\n17\n")
+    wanted = [3, 9, 10, 11, 17]
+    for out, line in (
+        ("typed", ["evaluate", file, "--indices", "9-11,3,17"]),
+        ("file", ["evaluate", file, "--indices", "rows.txt"]),
+        ("flags", ["evaluate", *FLAGS, "--metric", "l2", "--indices", "rows.txt"]),
+    ):
+        assert main([*line, "--out", out]) == 0
+        run = runs.load(out)
+        assert [number for ids, *_ in run.inputs() for number in ids.tolist()] == wanted
+    task = run.tasks[0]  # of plica's own methods, whose answers do not depend on company
+    rows = dict(zip(*whole.rows(task.name).select(["id", "distance"]).to_pydict().values(), strict=True))
+    assert run.rows(task)["distance"].to_pylist() == [rows[number] for number in wanted]
+    capsys.readouterr()
+    assert "indices stand alone" in refusal(
+        capsys, "evaluate", file, "--indices", "1", "--n", "2", "--out", str(whole.directory.parent / "x")
+    )
 
 
 def test_the_same_from_flags(folder, whole, capsys):

@@ -20,6 +20,7 @@ from plica.cli import main
 from plica.evaluation import PlanError, worker
 from plica.evaluation.run import DiskError
 from plica.evaluation.worker import AllFailedError, Worker
+from plica.inputs.bounds import read_bounds
 from plica.inputs.source import NpzSource
 
 KILLS = 20
@@ -156,7 +157,7 @@ def test_a_method_that_fails_on_all_images_ends_the_run(plan, folder, monkeypatc
 
 
 def test_a_worker_holds_one_model_at_a_time(folder):
-    held = Worker("cpu", (0.0, 1.0), None, None)
+    held = Worker("cpu", read_bounds((0, 1)), None, None)
     one, other = (worker.Model.model_validate(f"net.py:{name}") for name in ("make", "other"))
     assert held.model(one) is held.model(one)
     before = held.model(one)

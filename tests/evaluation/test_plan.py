@@ -37,6 +37,8 @@ def test_the_example_is_a_plan(tmp_path):
     assert commented  # what is commented out can be used, too
     (tmp_path / "more.yaml").write_text(EXAMPLE.replace("# n:", "n:").replace("# sample:", "sample:"))
     assert read_plan(tmp_path / "more.yaml").data.sample == "balanced"
+    (tmp_path / "rows.yaml").write_text(EXAMPLE.replace("# indices:", "indices:"))
+    assert read_plan(tmp_path / "rows.yaml").data.indices == [*range(100), 200, 5]
 
 
 def test_autoattack_is_one_word():
@@ -94,6 +96,24 @@ def test_a_wrong_plan_is_one_sentence(change, said):
     assert text.startswith("The plan: ")
     assert text[-1] in ".?"
     assert "\n" not in text
+
+
+def test_indices_are_rows_ranges_or_a_file(tmp_path):
+    def rows(indices):
+        return read_plan(SMALL | {"data": {"path": "d.npz", "indices": indices}}).data.indices
+
+    assert rows([4, 2]) == rows("4,2") == [4, 2]
+    assert rows(7) == [7]
+    assert rows("0-3, 200,5") == [0, 1, 2, 3, 200, 5]
+    (tmp_path / "rows.txt").write_text("# the hard ones\n0-1\n\n 7,8 # and these\n12\n")
+    assert rows(str(tmp_path / "rows.txt")) == [0, 1, 7, 8, 12]
+    for text, said in (("3-", "at '3-'"), ("5-2", "smaller row first"), ("none.txt", "no such file"), ("", "at ''")):
+        with pytest.raises(PlanError, match=said) as refused:
+            rows(text)
+        assert str(refused.value).startswith("The plan: data.indices: ")
+    (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(PlanError, match="no file of text"):
+        rows(str(tmp_path / "bad.txt"))
 
 
 def test_what_is_no_plan_at_all(tmp_path):

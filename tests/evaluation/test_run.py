@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import plica
 from evaluation.compare import assert_same
@@ -14,6 +15,7 @@ from plica.evaluation import PlanError, worker
 from plica.evaluation.merge import merge
 from plica.inputs import load_model
 from plica.runs.write import Store
+from plica.trust import audit
 
 
 def test_the_answers_are_those_of_plica_attack(plan, whole):
@@ -28,6 +30,32 @@ def test_the_answers_are_those_of_plica_attack(plan, whole):
     assert torch.equal(torch.cat([x for _, x, _ in held]), x)
     assert torch.equal(torch.cat([y for _, _, y in held]), y)
     assert len(held) == 4
+
+
+def test_kept_are_the_points_that_are_not_the_images(whole):
+    images = {int(number): x for ids, xs, _ in whole.inputs() for number, x in zip(ids, xs, strict=True)}
+    for task in whole.tasks:
+        rows = whole.rows(task).to_pylist()
+        found = [row["id"] for row in rows if row["success"] and row["distance"] > 0]
+        kept = [load_file(file)["id"].tolist() for file in whole.files[task.name]]
+        assert [number for ids in kept for number in ids] == found
+        points = {int(number): x for ids, xs in whole.points(task) for number, x in zip(ids, xs, strict=True)}
+        assert list(points) == [row["id"] for row in rows]
+        assert [n for n, x in points.items() if not torch.equal(x, images[n])] == found
+    still = [row["success"] and row["distance"] > 0 for row in whole.samples.to_pylist()].count(False)
+    assert 0 < still < len(whole.samples)
+
+
+def test_a_success_whose_point_is_gone_is_not_taken_for_the_image(whole):
+    task, file = whole.tasks[0], whole.files[whole.tasks[0].name][0]
+    model = {"make": load_model("net.py:make")}
+    honest = next(audited for audited in audit(whole, model) if audited.task == task)
+    held = load_file(file)
+    save_file({name: tensor[1:].clone() for name, tensor in held.items()}, file)
+    broken = next(audited for audited in audit(whole, model) if audited.task == task)
+    assert honest.differences == {}
+    assert list(broken.differences) == ["no point"]
+    assert broken.answers == honest.answers - 1
 
 
 def test_later_methods_see_what_is_still_standing(plan, whole):
@@ -50,6 +78,19 @@ def test_chunks_of_which_nothing_is_left_for_the_second_method(plan, whole):
 def test_each_batch_size_gives_the_same(plan, whole):
     for size in (4, 1000):
         assert_same(whole, plica.evaluate(plan | {"batch_size": size}, f"batch-{size}"))
+
+
+@pytest.mark.slow
+def test_batches_of_7_64_and_1000_give_the_same(plan, folder):
+    x = torch.randint(0, 256, (130, 1, 8, 8), generator=torch.Generator().manual_seed(5)).to(torch.uint8)
+    np.savez("many.npz", x=x.numpy(), y=load_model("net.py:make")(x.float() / 255).argmax(1).numpy())
+    made = [
+        plica.evaluate(plan | {"data": "many.npz", "chunk": 130, "gradients": 30, "batch_size": size}, f"many-{size}")
+        for size in (7, 64, 1000)
+    ]
+    assert made[0].summary["questions"][0]["images"] == 130
+    for other in made[1:]:
+        assert_same(made[0], other)
 
 
 def test_public_attacks_too_do_not_depend_on_batch_sizes_or_shards(plan):

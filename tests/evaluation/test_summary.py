@@ -1,5 +1,6 @@
 """The numbers of a summary, from made-up parts whose answer is plain; intervals against published ones."""
 
+import csv
 import math
 from dataclasses import replace
 
@@ -119,13 +120,18 @@ def test_tables_for_other_programs(tmp_path):
     )
     written = {file.name: file.read_text() for file in export(tmp_path, tmp_path / "tables")}
     assert len(written["samples.csv"].splitlines()) == 1 + len(run.samples)
-    head, *lines = (line.split(",") for line in written["summary.csv"].splitlines())
+    head, *lines = csv.reader(written["summary.csv"].splitlines())
     told = [dict(zip(head, line, strict=True)) for line in lines]
     assert [row["method"] for row in told] == ["a", "b", "all", "a", "all"]
     assert [row["standing"] for row in told] == ["0.5", "0.25", "", "", ""]
     assert told[2]["robust_accuracy"] == "0.25"
     assert told[4]["radius_50"] == "0.2"
-    assert r"m & $\ell_2$ $\leq$ 0.5, robust accuracy & 75.0 & 50.0 & 25.0 & 25.0 \\" in written["table.tex"]
+    inside = r"m & $\ell_2$ $\leq$ 0.5, robust accuracy & 75.0 & 50.0 & 25.0 & 25.0 (4.6--69.9) \\"
+    assert inside in written["table.tex"]
+    belief = "with reservations (limit, not examined)"
+    assert [row["verdict"] for row in told] == [belief] * 5
+    note = written["table.tex"].splitlines()[-2]
+    assert note == rf"\multicolumn{{6}}{{l}}{{\footnotesize These numbers: {belief}.}} \\"
     assert r"m & $\ell_2$, median radius & 75.0 & 0.2 & -- & 0.2 \\" in written["table.tex"]
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from plica.inputs import load_model, place
 from plica.inputs.adapt import logits_of, split_normalisation
 from plica.inputs.exported import read_network
+from plica.inputs.extras import without
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
@@ -205,13 +206,61 @@ def test_hugging_face_code_and_pickles_are_not_run(hf, tmp_path):
     assert "no folder" in refusal("hf:./none")
 
 
+@pytest.fixture
+def robustbench(tmp_path, monkeypatch):
+    """A network of its zoo, small as they go, and the file in which it keeps the weights."""
+    with without("pkg_resources", "autoattack", "autoattack.state"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        zoo = pytest.importorskip("robustbench.model_zoo", reason="robustbench, or a package it needs, is missing")
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "models" / "cifar10" / "Linf" / "Wong2020Fast.pt"
+    file.parent.mkdir(parents=True)
+    kinds = {d.value: {t.value: nets for t, nets in of.items()} for d, of in zoo.model_dicts.items()}
+    torch.manual_seed(0)
+    return kinds["cifar10"]["Linf"]["Wong2020Fast"]["model"]().eval(), file
+
+
+@pytest.mark.slow
+def test_robustbench_whose_weights_are_here(robustbench, tmp_path):
+    plain, file = robustbench
+    x = pictures(2, 32)
+    torch.save({"state_dict": {f"module.{name}": value for name, value in plain.state_dict().items()}}, file)
+    for spec in ("robustbench:Wong2020Fast", "robustbench:cifar10/Linf/Wong2020Fast"):
+        loaded = load_model(spec)
+        assert torch.equal(loaded(x), plain(x))
+        assert differentiable(loaded, x)
+    file.unlink()
+    save_file(plain.state_dict(), tmp_path / "w.safetensors")
+    assert torch.equal(load_model("robustbench:Wong2020Fast", tmp_path / "w.safetensors")(x), plain(x))
+    left = [sys.modules[name] for name in ("autoattack", "pkg_resources") if name in sys.modules]
+    assert all(module.__spec__ for module in left)  # no stand-in
+
+
+@pytest.mark.slow
+def test_robustbench_without_weights_names_or_trust(robustbench, monkeypatch, tmp_path):
+    _, file = robustbench
+
+    def unreachable(*_, **__):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("robustbench.utils.download_gdrive_new", unreachable)
+    assert "check the name, and that the network is there" in refusal("robustbench:Wong2020Fast")
+    monkeypatch.setattr("robustbench.utils.download_gdrive_new", lambda *_: None)  # ends without a file
+    assert "check the name, and that the network is there" in refusal("robustbench:Wong2020Fast")
+    assert "the nearest is Wong2020Fast" in refusal("robustbench:Wong2020Fest")
+    assert "not cifar10/L7" in refusal("robustbench:cifar10/L7/Standard")
+    torch.save({"state_dict": Vault(tmp_path / "ran")}, file)
+    assert "only with --trust" in refusal("robustbench:Wong2020Fast")
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize(
     ("spec", "package", "said"),
     [
         ("torchvision:resnet18", "torchvision.models", 'pip install "plica[torchvision]"'),
         ("timm:resnet18", "timm", 'pip install "plica[timm]"'),
         ("hf:google/vit", "transformers", 'pip install "plica[hf]"'),
-        ("robustbench:Carmon2019Unlabeled", "robustbench", "github.com/RobustBench/robustbench"),
+        ("robustbench:Carmon2019Unlabeled", "robustbench.utils", "pip install robustbench"),
     ],
 )
 def test_a_package_that_is_not_there(monkeypatch, spec, package, said):

@@ -59,7 +59,10 @@ CountOption = Annotated[int | None, typer.Option("--n", help="so many images, th
 SampleOption = Annotated[
     str | None, typer.Option(help="which N images: first (default), random, or balanced over the classes, by --seed")
 ]
-IndicesOption = Annotated[str | None, typer.Option(help="these images, by their rows in the data: 3,7,20-29")]
+IndicesOption = Annotated[str | None, typer.Option(help="these rows of the data: 3,7,20-29, or a text file of such")]
+BoundsOption = Annotated[
+    str, typer.Option(help="of the inputs: two numbers, or an .npz with low, high and mask (what may move) per feature")
+]
 SeedOption = Annotated[int, typer.Option(help="answers depend on it and on the image alone")]
 TrustOption = Annotated[bool, typer.Option("--trust", help="read models that are programs: TorchScript, torch.export")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")]
@@ -107,6 +110,7 @@ def radius(
     sample: SampleOption = None,
     indices: IndicesOption = None,
     seed: SeedOption = 0,
+    bounds: BoundsOption = "0,1",
     device: DeviceOption = "cpu",
     trust: TrustOption = False,
     overwrite: OverwriteOption = False,
@@ -137,6 +141,7 @@ def attack(
     sample: SampleOption = None,
     indices: IndicesOption = None,
     seed: SeedOption = 0,
+    bounds: BoundsOption = "0,1",
     device: DeviceOption = "cpu",
     trust: TrustOption = False,
     overwrite: OverwriteOption = False,

@@ -37,14 +37,13 @@ def audit(
         run = load(directory)
         models = models_of(run, _named(model or []), None if weights is None else str(weights), trust, device)
         metrics = metrics_of(run, metric, trust)
-        images = None if data is None else load_data(data)
-        low, high = (run.manifest.get("plan") or {}).get("bounds", (0.0, 1.0))
+        images = None if data is None else load_data(data, free=not run.bounds.usual)
         with Console(stderr=True).status("measuring") as status:
             measured = measure(
-                run, models, metrics=metrics, data=images, bounds=(float(low), float(high)),
+                run, models, metrics=metrics, data=images, bounds=run.bounds.pair, mask=run.bounds.mask,
                 told=lambda task, rows: status.update(escape(plain(f"measuring {task}"))),
             )  # fmt: skip
-            crossed = transfers(run, models, (float(low), float(high)))
+            crossed = transfers(run, models, run.bounds.pair)
     except (ValueError, TypeError, OSError) as error:
         raise WrongInputError(sentence(error)) from error
     for task in measured:

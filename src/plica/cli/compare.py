@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from plica.answers import Group, groups
-from plica.cli.reading import with_runs
+from plica.cli.reading import tell_beliefs, with_runs
 from plica.cli.run import WrongInputError
 from plica.compare import Pair, Place, pair, ranking
 from plica.report.comparison import crossing_sentence
@@ -36,14 +36,16 @@ def compare(
     """Compare models or methods image by image: ranking, differences of radii, and where accuracy curves cross."""
     if by not in ("auto", "model", "method"):
         raise WrongInputError(f"--by takes model, method or auto, got {by!r}.")
-    compared = with_runs(runs, lambda read: _compared(read, by))
+    read: list[Run] = with_runs(runs, lambda found: found)
+    compared = with_runs([], lambda _: _compared(read, by))
     if not compared:
         raise WrongInputError(
             "There is nothing to compare: one model and one method; give another run, or --by method."
         )
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = Console(width=None if sys.stdout.isatty() else 110, markup=False, emoji=False)
     for group, places, pairs in compared:
         _tell(console, group, places, pairs)
+    with_runs([], lambda _: tell_beliefs(read))
     if into is not None:
         told = [
             {"question": str(g), "ranking": _plain(places), "pairs": _plain(pairs)} for g, places, pairs in compared

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from plica.cli.reading import tell_beliefs
 from plica.cli.run import WrongInputError
 from plica.cli.table import answers, show
 from plica.evaluation.export import export as write_tables
@@ -24,6 +25,7 @@ def merge(
     except (ValueError, OSError) as error:
         raise WrongInputError(sentence(error)) from error
     show(run.summary)
+    tell_beliefs([run])
     print(f"{out}: {answers(run.summary)} answers from {len(directories)} shards")
 
 

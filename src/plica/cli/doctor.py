@@ -10,6 +10,7 @@ from rich.console import Console
 
 from plica.cli.run import WrongInputError
 from plica.inputs import load_model, open_data, place
+from plica.inputs.bounds import Bounds, read_bounds
 from plica.inputs.source import select
 from plica.runs import load
 from plica.trust import Belief, Verdict, check_model, conclude, examine, refresh
@@ -30,6 +31,7 @@ def doctor(
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="so many are attacked, up to 256 looked at")] = 64,
     seed: Annotated[int, typer.Option(help="of the sample and of the checks")] = 0,
+    bounds: Annotated[str, typer.Option(help="of --data: two numbers, or an .npz with low and high")] = "0,1",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")] = "cpu",
     trust: Annotated[
         bool, typer.Option("--trust", help="read models that are programs; run the Python code that a run itself names")
@@ -43,7 +45,8 @@ def doctor(
             elif model is None or data is None:
                 raise ValueError("Give a run, or --model and --data.")
             else:
-                verdict = _model(model, data, weights, surrogate or [], images, seed, device, trust)
+                box = read_bounds(bounds)
+                verdict = _model(model, data, weights, surrogate or [], box, images, seed, device, trust)
     except (ValueError, TypeError, OSError) as error:
         raise WrongInputError(sentence(error)) from error
     _tell(verdict)
@@ -56,23 +59,23 @@ def _run(directory: Path, model, weights, images: int, seed: int, device: str, t
     run = load(directory)
     named = {} if model is None else {"": model}
     models = models_of(run, named, None if weights is None else str(weights), trust, device)
-    low, high = (run.manifest.get("plan") or {}).get("bounds", (0.0, 1.0))
     for name, net in models.items():
-        check_model(run, name, net, images, (float(low), float(high)), seed)
+        check_model(run, name, net, images, run.bounds.pair, seed)
     with suppress(OSError):  # a run that is not ours to write to
         refresh(run)
     return conclude(run)
 
 
 def _model(
-    spec: str, data: Path, weights, surrogates: list[str], images: int, seed: int, device: str, trust
+    spec: str, data: Path, weights, surrogates: list[str], bounds: Bounds, images: int, seed: int, device: str, trust
 ) -> Verdict:
-    source = open_data(data)
+    source = open_data(data, free=not bounds.usual)
     x, y = source.read(select(source.labels, min(PICTURES, len(source)), None, "balanced", seed))
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     net = load_model(spec, weights, device, trust)
     others = [load_model(other, None, device, trust) for other in surrogates]
-    return examine(net, *place(net, x[order], y[order]), images=images, seed=seed, surrogates=others)
+    on = place(net, x[order], y[order])
+    return examine(net, *on, bounds=bounds.pair, images=images, seed=seed, surrogates=others)
 
 
 def _tell(verdict: Verdict) -> None:

@@ -36,6 +36,9 @@ RadiusOption = Annotated[
 ]
 MethodOption = Annotated[list[str] | None, typer.Option(help="auto, pwcf, autoattack, autoattack+plica; repeatable")]
 SampleOption = Annotated[str | None, typer.Option(help="first, random or balanced: which N images")]
+IndicesOption = Annotated[str | None, typer.Option(help="these rows of the data: 0-99,200,5, or a text file of such")]
+TrustOption = Annotated[bool, typer.Option("--trust", help="read models that are programs: TorchScript, torch.export")]
+BoundsOption = Annotated[str | None, typer.Option(help="two numbers, or an .npz with low, high and mask per feature")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps")]
 
 
@@ -55,10 +58,13 @@ def evaluate(
     loss: Annotated[str | None, typer.Option(help="margin, ce or dlr")] = None,
     method: MethodOption = None,
     sample: SampleOption = None,
+    indices: IndicesOption = None,
     gradients: Annotated[int | None, typer.Option(min=1, help="budget per image")] = None,
     individual: Annotated[bool, typer.Option("--individual", help="every method on every image")] = False,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
+    bounds: BoundsOption = None,
     device: DeviceOption = None,
+    trust: TrustOption = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="searches side by side")] = None,
 ) -> None:
     """Carry out a plan: models, data, questions and methods in; a directory of results, which `plica.runs` reads, out.
@@ -67,9 +73,13 @@ def evaluate(
     """
     flags = dict(model=model, weights=weights, data=data, metric=metric, radius=radius, loss=loss, method=method)
     flags |= dict(sample=sample, gradients=gradients, individual=individual or None, seed=seed)
+    flags |= dict(bounds=bounds, trust=trust or None)
     with Board() as board:
         try:
-            changes = {key: value for key, value in dict(device=device, batch_size=batch_size).items() if value}
+            changes: dict[str, Any] = {"device": device} if device else {}
+            changes |= {"batch_size": batch_size} if batch_size else {}
+            if indices is not None:  # instead of what the plan says
+                changes |= {"data.indices": indices, "data.sample": "first"} | ({} if n else {"data.n": None})
             asked = read_plan(_from_flags(plan, flags), **changes)
             run = carry_out(
                 asked,
@@ -135,9 +145,11 @@ def _from_flags(plan: Path | None, flags: dict[str, Any]) -> Path | Plan:
     weights = given.get("weights", [None] * len(given["model"]))
     if len(weights) != len(given["model"]):
         raise PlanError(f"There are {len(given['model'])} models and {len(weights)} weights; give one for each.")
-    held = {key: given[key] for key in ("gradients", "individual", "seed") if key in given}
-    data = {"path": given["data"]} | ({"sample": given["sample"]} if "sample" in given else {})
-    models = [{"model": m, "weights": w} for m, w in zip(given["model"], weights, strict=True)]
+    held = {key: given[key] for key in ("gradients", "individual", "seed", "bounds") if key in given}
+    data = {"path": given["data"], "seed": given.get("seed", 0)}
+    data |= {"sample": given["sample"]} if "sample" in given else {}
+    pairs = zip(given["model"], weights, strict=True)
+    models = [{"model": m, "weights": w, "trust": "trust" in given} for m, w in pairs]
     return read_plan(
         {"models": models, "data": data, "questions": _questions(given), "methods": given.get("method", ["auto"])}
         | held

@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from plica import runs
 from plica.cli.run import WrongInputError
-from plica.wording import one_line
+from plica.trust import believed
+from plica.wording import one_line, plain
 
 MARKS = ("manifest.json", "samples.parquet")
 Answer = TypeVar("Answer")
@@ -23,6 +24,13 @@ def with_runs(directories: Sequence[Path], work: Callable[[list[runs.Run]], Answ
         return work([runs.load(found) for directory in directories for found in _runs(directory)])
     except (ValueError, OSError, ModuleNotFoundError) as error:
         raise WrongInputError(f"{one_line(error)}.") from error
+
+
+def tell_beliefs(read: list[runs.Run]) -> None:
+    """How far the numbers of each run can be believed, on standard output."""
+    for run in read:
+        where = f"{run.directory}: these" if len(read) > 1 else "These"
+        print(plain(f"{where} numbers: {believed(run)}"))
 
 
 def _runs(directory: Path) -> list[Path]:

@@ -4,6 +4,7 @@ import errno
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor
 import plica
 from plica.cli.progress import Reporter
 from plica.inputs import load_data, load_model, open_data, place
+from plica.inputs.bounds import read_bounds
+from plica.inputs.indices import parse_indices
 from plica.inputs.limits import check_memory
 from plica.inputs.source import select
 from plica.metrics import Metric, parse_metric
@@ -40,59 +43,43 @@ def run(command: str, given: dict[str, Any], pose: Callable[[], Question]) -> No
     with Reporter(given["gradients"]) as report:
         try:
             check_directory(out, overwrite)
-            question = pose()
-            x, y, ids = read_images(given)
+            question, bounds = pose(), read_bounds(given["bounds"])
+            x, y, ids = read_images(given, free=not bounds.usual)
+            question = replace(question, metric=bounds.metric(question.metric, x.shape[1:]))
             model = load_model(given["model"], given["weights"], given["device"], given["trust"])
             x, y = place(model, x, y)
             spend = {name: given[name] for name in ("method", "gradients", "seed")}
-            result = plica.attack(model, x, y, question, **spend, on_progress=report)
+            result = plica.attack(model, x, y, question, **spend, bounds=bounds.pair, on_progress=report)
         except (ValueError, TypeError, OSError) as error:
             if report.began:  # the input had been accepted, so this is a fault of the program: let it be seen
                 raise
             raise WrongInputError(f"{one_line(error)}.") from error
+    kept = dict(overwrite=overwrite, ids=ids, bounds=bounds)
     arguments = {"command": command} | {name: str(v) if isinstance(v, Path) else v for name, v in given.items()}
     try:
-        summary = save_run(out, x, y, result, arguments, time.monotonic() - start, overwrite=overwrite, ids=ids)
+        summary = save_run(out, x, y, result, arguments, time.monotonic() - start, **kept)
     except OSError as error:
         cure = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "give another directory"
         raise WrongInputError(f"The results could not be written to {out} ({one_line(error)}); {cure}.") from error
     _tell(summary, out)
 
 
-def read_images(given: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Images, labels and, where not the first were asked for, their rows in the data.
+def read_images(given: dict[str, Any], free: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Images, labels and, where not the first were asked for, their rows in the data; `free`: anywhere, not in [0, 1].
 
     Raises:
         ValueError, OSError: one sentence.
     """
     sample, indices = given["sample"] or "first", given["indices"]
     if sample == "first" and indices is None:
-        return *load_data(given["data"], given["n"]), None
+        return *load_data(given["data"], given["n"], free), None
     if sample not in SAMPLES or (indices is not None and (given["n"] is not None or given["sample"])):
         raise ValueError(f"Give --indices alone, or --n with --sample one of {', '.join(SAMPLES)}.")
-    source = open_data(given["data"])
+    source = open_data(given["data"], free)
     rows = None if indices is None else parse_indices(indices)
     ids = select(source.labels, given["n"], rows, sample, given["seed"])
     check_memory(len(ids) * math.prod(source.shape), given["data"])
     return *source.read(ids), ids
-
-
-def parse_indices(text: str) -> list[int]:
-    """ "3,7,20-29": single rows and ranges, both ends included.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    rows: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or len(part) > 20:
-            raise ValueError(f"--indices {text!r} names no rows; write 3,7,20-29, counted from 0.")
-        low, high = int(first), int(last or first)
-        if not low <= high < low + 10**7:
-            raise ValueError(f"--indices {part!r} is an empty or endless range; write the smaller row first.")
-        rows += range(low, high + 1)
-    return rows
 
 
 def _tell(summary: dict[str, Any], out: Path) -> None:

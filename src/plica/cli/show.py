@@ -11,7 +11,7 @@ from rich.table import Table
 
 from plica import compare
 from plica.answers import Contender, Group, groups
-from plica.cli.reading import with_runs
+from plica.cli.reading import tell_beliefs, with_runs
 from plica.report.numbers import headlines, methods
 from plica.report.words import distance
 from plica.runs import Run
@@ -32,7 +32,7 @@ def show(runs: Annotated[list[Path], typer.Argument(help="directories of runs", 
 
 
 def _show(read: list[Run]) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False, markup=False, emoji=False)
     models = groups(read, "model")
     if not models:
         raise ValueError("The run holds no answers yet")
@@ -46,6 +46,7 @@ def _show(read: list[Run]) -> None:
     for group in models:
         if group.budget is None:
             _curves(console, group)
+    tell_beliefs(read)
 
 
 def _methods(console: Console, found: dict) -> None:

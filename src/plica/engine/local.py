@@ -8,11 +8,12 @@ from contextlib import suppress
 from plica.engine import Steps
 from plica.evaluation.plan import Plan
 from plica.evaluation.worker import Worker
+from plica.inputs.bounds import read_bounds
 
 
 def drive(steps: Iterable[Steps], plan: Plan, threads: int, workers: int | None = None, gpus: float = 0) -> None:
     """Carry out each to its end, one after the other."""
-    worker = Worker(plan.device, plan.bounds, plan.batch_size, threads)
+    worker = Worker(plan.device, read_bounds(plan.bounds), plan.batch_size, threads)
     for each in steps:
         with suppress(StopIteration):
             work = next(each)

@@ -16,6 +16,7 @@ from typing import Any
 from plica.engine import Steps
 from plica.evaluation.plan import Plan
 from plica.evaluation.worker import Part, Work, Worker
+from plica.inputs.bounds import read_bounds
 
 RETRIES = 5  # of work whose worker died: it may be the work that kills them
 
@@ -28,7 +29,8 @@ def drive(steps: Iterable[Steps], plan: Plan, threads: int, workers: int | None 
     """
     ray = _ray()
     kind = ray.remote(num_cpus=threads, num_gpus=gpus)(Worker)
-    crew = _Crew(ray, lambda: kind.remote(plan.device, plan.bounds, plan.batch_size, threads), iter(steps))
+    bounds = read_bounds(plan.bounds)
+    crew = _Crew(ray, lambda: kind.remote(plan.device, bounds, plan.batch_size, threads), iter(steps))
     try:
         for _ in range(workers or _room(ray, threads, gpus)):
             crew.hire()

@@ -7,13 +7,14 @@ models: # file.py:factory or package.module:factory, as for `plica radius --mode
   - model: plica.demo:resnet18
     # weights: net.safetensors
     # name: resnet18               # in tables; by default the factory's name
+    # trust: true                  # for a model that is a program: TorchScript, torch.export
 
 data:
   path: cifar10.npz # x (uint8, or floats in [0, 1]) and y
   # n: 1000                        # the first n; all of them if left out
   # sample: balanced               # or random: n of them drawn with the seed, equally from each class or not
   # seed: 0
-  # indices: [3, 14, 15]           # or just these
+  # indices: 0-99,200,5            # or these rows; a list, or a text file of such
 
 questions:
   - ask: min-radius # how far is the nearest input that is misclassified?
@@ -33,7 +34,7 @@ gradients: 100 # budget per image where a method says nothing else
 individual: false # for max-loss: true asks every method about every image, false each about those still standing
 seed: 0
 device: cpu # cuda, cuda:1, mps
-bounds: [0, 1] # of pixels
+bounds: [0, 1] # of pixels; or an .npz with low, high and mask (what may move), for features of different ranges
 chunk: 128 # images that are attacked, and kept, together
 # batch_size: 64                   # searches side by side; halved by itself where memory ends
 # threads: 1

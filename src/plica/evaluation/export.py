@@ -12,6 +12,7 @@ import pyarrow.csv
 from plica import runs
 from plica.evaluation.summary import summarise
 from plica.runs.write import write_whole
+from plica.trust import Verdict
 
 FILES = ("samples.csv", "summary.csv", "table.tex")
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -38,16 +39,23 @@ def export(directory: str | Path, out: str | Path | None = None) -> list[Path]:
 
 def latex(summary: dict[str, Any]) -> str:
     """A tabular (package booktabs) with a line per model and question: accuracy, each method, all together, in per cent
-    for max-loss and median radii for min-radius."""
+    for max-loss (95 % interval behind the last) and median radii for min-radius; below, how far that can be believed.
+    """
     methods = list(dict.fromkeys(row["method"] for question in summary["questions"] for row in question["methods"]))
     head = " & ".join(["model", "question", "accuracy", *(escape(m) for m in methods), "all"])
     lines = [rf"\begin{{tabular}}{{ll{'r' * (len(methods) + 2)}}}", r"\toprule", head + r" \\", r"\midrule"]
     for question in summary["questions"]:
         cells = {row["method"]: _cell(question, row) for row in question["methods"]}
         told = [escape(question["model"]), _asked(question), _percent(question["accuracy"])]
-        told += [cells.get(method, "--") for method in methods] + [_cell(question, question["union"])]
+        told += [cells.get(method, "--") for method in methods] + [_cell(question, question["union"], interval=True)]
         lines.append(" & ".join(told) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+    note = rf"\multicolumn{{{len(methods) + 4}}}{{l}}{{\footnotesize These numbers: {escape(believed(summary))}.}} \\"
+    return "\n".join([*lines, r"\bottomrule", *([note] if believed(summary) else []), r"\end{tabular}", ""])
+
+
+def believed(summary: dict[str, Any]) -> str:
+    """The verdict in one line; nothing where there is none."""
+    return str(Verdict.read(summary["verdict"])) if "verdict" in summary else ""
 
 
 def escape(text: str) -> str:
@@ -62,11 +70,14 @@ def _asked(question: dict[str, Any]) -> str:
     return f"{norm} $\\leq$ {question['radius']:.4g}, robust accuracy"
 
 
-def _cell(question: dict[str, Any], row: dict[str, Any]) -> str:
+def _cell(question: dict[str, Any], row: dict[str, Any], interval: bool = False) -> str:
     if question["kind"] == "min-radius":
         median = row["radius"]["0.5"]
         return "--" if median is None else f"{median:.4g}"
-    return _percent(row["robust_accuracy"] or row["standing"])
+    share = row["robust_accuracy"] or row["standing"]
+    if not interval or share["value"] is None:
+        return _percent(share)
+    return f"{_percent(share)} ({100 * share['low']:.1f}--{100 * share['high']:.1f})"
 
 
 def _percent(share: dict[str, Any]) -> str:
@@ -80,7 +91,7 @@ def _csv(summary: dict[str, Any]) -> str:
     told = ("method", "asked", "broken", "alone", "found", "best", "gradients", "forwards", "seconds")
     shares = ("accuracy", "robust_accuracy", "standing")
     writer = csv.writer(memory, lineterminator="\n")
-    writer.writerow([*asked, *told, *shares, "low", "high", "radius_25", "radius_50", "radius_75"])
+    writer.writerow([*asked, *told, *shares, "low", "high", "radius_25", "radius_50", "radius_75", "verdict"])
     for question in summary["questions"]:
         for row in [*question["methods"], {"method": "all"} | question["union"]]:
             share = row.get("robust_accuracy") or row.get("standing") or {}
@@ -91,6 +102,6 @@ def _csv(summary: dict[str, Any]) -> str:
             writer.writerow(
                 [question[key] for key in asked]
                 + [row.get(key) for key in told]
-                + [*values, share.get("low"), share.get("high"), *radii]
+                + [*values, share.get("low"), share.get("high"), *radii, believed(summary)]
             )
     return memory.getvalue()

@@ -11,6 +11,7 @@ from plica.evaluation.plan import PlanError
 from plica.evaluation.prepare import differs
 from plica.evaluation.run import parse_shard
 from plica.evaluation.summary import complete, write_summary
+from plica.inputs.bounds import FILE
 from plica.runs.write import copy_whole, locked, write_json
 
 
@@ -38,6 +39,8 @@ def merge(directories: Sequence[str | Path], out: str | Path) -> runs.Run:
             for file in sorted(shard.directory.glob("inputs/*")) + sorted(shard.directory.glob("parts/*/*")):
                 if not file.name.startswith("."):
                     copy_whole(file, out / file.relative_to(shard.directory))
+        if (shards[0].directory / FILE).is_file():
+            copy_whole(shards[0].directory / FILE, out / FILE)
         checked = next(
             (d / "checks.json" for d in (s.directory for s in shards) if (d / "checks.json").is_file()), None
         )

@@ -15,6 +15,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from plica.evaluation.methods import SETS
+from plica.inputs.bounds import read_bounds
+from plica.inputs.indices import parse_indices
 from plica.losses import LOSSES
 from plica.metrics import parse_metric
 from plica.questions import parse_radius
@@ -76,13 +78,22 @@ class Model(Strict):
 
 
 class Data(Strict):
-    """Labelled images: what `--data` takes, and which of them: the first n, n at random, or n with equal classes."""
+    """Labelled images: what `--data` takes, and which of them: the first n, n at random, n with equal classes, or those
+    of `indices`: rows, "0-99,200,5", or a text file of such."""
 
     path: str
     n: Annotated[int, Field(ge=1)] | None = None
     sample: Literal["first", "random", "balanced"] = "first"
     seed: Annotated[int, Field(ge=0)] = 0
     indices: list[int] | None = None
+
+    @field_validator("indices", mode="before")
+    @classmethod
+    def _named(cls, indices: Any) -> Any:
+        try:
+            return parse_indices(str(indices)) if isinstance(indices, str | int) else indices
+        except OSError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="before")
     @classmethod
@@ -162,7 +173,8 @@ class Plan(Strict):
 
     gradients: budget per image where a method says nothing else. individual: for max-loss, every method on every image,
     instead of on those that the methods before it left standing. chunk: images that are attacked and kept together; it
-    is part of the answer for public attacks, whose random numbers depend on their company. batch_size, threads: how the
+    is part of the answer for public attacks, whose random numbers depend on their company. bounds: two numbers, or an
+    .npz file with low, high and mask, for features of different ranges. batch_size, threads: how the
     work is done, not what comes out.
     """
 
@@ -174,10 +186,18 @@ class Plan(Strict):
     individual: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     device: str = "cpu"
-    bounds: tuple[float, float] = (0.0, 1.0)
+    bounds: tuple[float, float] | str = (0.0, 1.0)
     chunk: Annotated[int, Field(ge=1)] = 128
     batch_size: Annotated[int, Field(ge=1)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("bounds", mode="before")
+    @classmethod
+    def _text(cls, bounds: Any) -> Any:
+        if not isinstance(bounds, str | Path):
+            return bounds
+        held = read_bounds(bounds) if Path(bounds).is_file() or not str(bounds).endswith(".npz") else None
+        return str(bounds) if held is None or str(bounds).endswith(".npz") else held.pair
 
     @field_validator("models")
     @classmethod
@@ -193,6 +213,8 @@ class Plan(Strict):
         told = self.model_dump(mode="json", exclude={"batch_size", "threads"})
         told["models"] = [{"name": model["name"]} for model in told["models"]]
         del told["data"]["path"]
+        if isinstance(self.bounds, str):
+            told["bounds"] = read_bounds(self.bounds).digest()
         return told | {"device": self.device.partition(":")[0]}
 
 

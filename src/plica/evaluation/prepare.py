@@ -18,6 +18,7 @@ from plica.evaluation.plan import Plan, PlanError
 from plica.evaluation.tasks import Chain, chains
 from plica.evaluation.worker import Worker
 from plica.inputs import Source, open_data, place
+from plica.inputs.bounds import read_bounds
 from plica.inputs.source import select
 from plica.store import versions
 from plica.wording import one_line, sentence
@@ -32,9 +33,10 @@ def prepare(plan: Plan, device: str, shard: str | None) -> tuple[dict[str, Any],
         PlanError, ValueError, OSError: something in the plan cannot be had; one sentence.
     """
     asked = chains(plan)
-    source = open_data(plan.data.path)
+    bounds = read_bounds(plan.bounds)
+    source = open_data(plan.data.path, free=not bounds.usual)
     ids = select(source.labels, plan.data.n, plan.data.indices, plan.data.sample, plan.data.seed)
-    worker = Worker(device, plan.bounds, plan.batch_size, plan.threads)
+    worker = Worker(device, bounds, plan.batch_size, plan.threads)
     x, y = _first_images(source, ids)
     hashes = {}
     for model in plan.models:
@@ -141,7 +143,8 @@ def _try(worker: Worker, model, on: tuple[torch.Tensor, torch.Tensor], job) -> N
     import plica
 
     try:
-        plica.attack(model, *on, job.question(), method=job.method, gradients=1, seed=job.seed, bounds=worker.bounds)
+        question = job.question(worker.bounds, on[0].shape[1:])
+        plica.attack(model, *on, question, method=job.method, gradients=1, seed=job.seed, bounds=worker.bounds.pair)
     except (ValueError, TypeError, ImportError) as error:
         raise PlanError(f"{job.task.model}, {job.task.question}: {one_line(error)}.") from error
 

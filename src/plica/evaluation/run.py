@@ -25,8 +25,9 @@ from plica.evaluation.summary import write_summary
 from plica.evaluation.tasks import Chain, Job
 from plica.evaluation.worker import Part, Work, no_part
 from plica.inputs import Source, load_model
+from plica.inputs.bounds import read_bounds
 from plica.runs.pack import unpack
-from plica.runs.write import Store, locked, write_json
+from plica.runs.write import Store, keep_bounds, locked, write_json
 from plica.trust import check_model
 from plica.wording import one_line
 
@@ -82,6 +83,7 @@ def evaluate(
     try:
         with locked(directory):
             if not former:
+                keep_bounds(directory, read_bounds(plan.bounds))
                 write_json(directory / "manifest.json", manifest)
             images = _Images(Store(directory), source, ids, plan.chunk)
             steps = (_steps(images, chain, chunk, on_event) for chain, chunk in _by_model(asked, chunks))
@@ -106,7 +108,7 @@ def _examine(directory: Path, plan: Plan, manifest: dict[str, Any]) -> None:
         if model.name not in done:
             made = load_model(model.model, model.weights, plan.device, model.trust)
             with suppress(ValueError):  # what cannot be examined is said by the verdict
-                check_model(run, model.name, made, max(4, min(32, budget // 2500)), plan.bounds)
+                check_model(run, model.name, made, max(4, min(32, budget // 2500)), run.bounds.pair)
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from plica.evaluation.methods import members
 from plica.evaluation.plan import Model, Plan, PlanError
 from plica.evaluation.plan import Question as Asked
+from plica.inputs.bounds import Bounds
 from plica.metrics import parse_metric
 from plica.questions import MaxLoss, MinRadius, Question
 from plica.runs import Task
@@ -24,9 +26,9 @@ class Job:
     gradients: int
     seed: int
 
-    def question(self) -> Question:
-        """What plica.attack is asked."""
-        metric = parse_metric(self.task.metric)
+    def question(self, bounds: Bounds, shape: Sequence[int]) -> Question:
+        """What plica.attack is asked about inputs of this shape."""
+        metric = bounds.metric(parse_metric(self.task.metric), shape)
         if self.task.radius is None:
             return MinRadius(metric)
         return MaxLoss(metric, self.task.radius, self.task.loss or "margin")
@@ -68,7 +70,7 @@ def _jobs(plan: Plan, model: Model, asked: Asked, metric: str, radius: float | N
     told = [
         (name, method.gradients or budget or plan.gradients, plan.seed if method.seed is None else method.seed)
         for method in asked.methods or plan.methods
-        for name, budget in members(method.name, asked.ask).items()
+        for name, budget in members(method.name, asked.ask, metric).items()
     ]
     jobs = []
     for label, (name, gradients, seed) in _labels(list(dict.fromkeys(told))).items():

@@ -19,7 +19,9 @@ from plica.attacks.task import Status
 from plica.evaluation.plan import Model
 from plica.evaluation.tasks import Job
 from plica.inputs import load_model, place
+from plica.inputs.bounds import Bounds
 from plica.result import Result
+from plica.runs.points import moved
 from plica.runs.read import constant_columns
 from plica.store import samples
 from plica.wording import one_line
@@ -44,11 +46,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Part:
-    """The answer: rows as in samples.parquet, points, and what is to be noted."""
+    """The answer: rows as in samples.parquet, the points that are not the images themselves, what is to be noted."""
 
     samples: pa.Table
-    ids: Int64[Tensor, " b"]
-    x_adv: Float[Tensor, "b *image"]
+    ids: Int64[Tensor, " m"]
+    x_adv: Float[Tensor, "m *image"]
     notes: list[str] = field(default_factory=list)
 
 
@@ -56,7 +58,7 @@ class Worker:
     """Answers Work. `batch_size` is for the methods of plica, whose answers do not depend on it; a public attack takes
     all images of a chunk at once."""
 
-    def __init__(self, device: str, bounds: tuple[float, float], batch_size: int | None, threads: int | None):
+    def __init__(self, device: str, bounds: Bounds, batch_size: int | None, threads: int | None):
         if threads is not None:
             torch.set_num_threads(threads)
         self.device, self.bounds, self.batch_size = device, bounds, batch_size
@@ -106,7 +108,7 @@ class Worker:
         sides = [self._answer(model, _some(work, rows), size, [], None) for rows in (slice(half), slice(half, None))]
         return Part(
             pa.concat_tables([side.samples for side in sides]),
-            work.ids,
+            torch.cat([side.ids for side in sides]),
             torch.cat([side.x_adv for side in sides]),
             notes + [note for side in sides for note in side.notes],
         )
@@ -116,12 +118,12 @@ class Worker:
             model,
             x,
             y,
-            job.question(),
+            job.question(self.bounds, x.shape[1:]),
             method=job.method,
             gradients=job.gradients,
             seed=job.seed,
             batch_size=size,
-            bounds=self.bounds,
+            bounds=self.bounds.pair,
             on_progress=on_progress,
         )
 
@@ -143,7 +145,9 @@ def _part(work: Work, result: Result, notes: list[str]) -> Part:
     table = samples(work.ids, work.y, result)
     for name, column in constant_columns(work.job.task, len(work.ids)).items():
         table = table.append_column(name, column)
-    return Part(table, work.ids, result.x_adv.detach().cpu(), notes)
+    x_adv = result.x_adv.detach().cpu()
+    rows = moved(work.x, x_adv)
+    return Part(table, work.ids[rows], x_adv[rows], notes)
 
 
 def _some(work: Work, rows: slice) -> Work:

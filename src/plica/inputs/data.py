@@ -16,11 +16,13 @@ from plica.wording import one_line
 HOW = "write it with numpy.savez(file, x=pixels, y=labels)"
 
 
-def load_data(file: str | Path, n: int | None = None) -> tuple[Float[Tensor, "b *image"], Int64[Tensor, " b"]]:
+def load_data(
+    file: str | Path, n: int | None = None, free: bool = False
+) -> tuple[Float[Tensor, "b *image"], Int64[Tensor, " b"]]:
     """Pixels in [0, 1] as float32 and labels, of the first `n` images or of all.
 
     `file` is any of the forms of plica.inputs.forms. x may be uint8, which is divided by 255, or any float already in
-    [0, 1]; y any integers.
+    [0, 1], or anywhere where `free`; y any integers.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -28,7 +30,7 @@ def load_data(file: str | Path, n: int | None = None) -> tuple[Float[Tensor, "b 
     """
     from plica.inputs.forms import open_form
 
-    source = open_form(file)
+    source = open_form(file, free)
     if source is not None:
         count = _count(n, len(source), file)
         check_memory(count * math.prod(source.shape), file)
@@ -42,7 +44,7 @@ def load_data(file: str | Path, n: int | None = None) -> tuple[Float[Tensor, "b 
     if y.shape != x.shape[:1]:
         raise ValueError(f"Array y in {file} has shape {y.shape}; {len(x)} images need one label each, ({len(x)},).")
     n = _count(n, len(x), file)
-    return _pixels(x[:n], file), _labels(y[:n], file)
+    return _pixels(x[:n], file, free), _labels(y[:n], file)
 
 
 def _count(n: int | None, held: int, file: str | Path) -> int:
@@ -77,7 +79,7 @@ def _arrays(file: Path) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"{file} is no .npz file of plain numbers (Python objects are refused); {HOW}.") from error
 
 
-def _pixels(x: np.ndarray, file: str | Path) -> Float[Tensor, "b *image"]:
+def _pixels(x: np.ndarray, file: str | Path, free: bool = False) -> Float[Tensor, "b *image"]:
     if x.dtype == np.uint8:
         return torch.from_numpy(x.astype(np.float32) / np.float32(255))
     if x.dtype.kind != "f":
@@ -85,10 +87,10 @@ def _pixels(x: np.ndarray, file: str | Path) -> Float[Tensor, "b *image"]:
     low, high = float(x.min()), float(x.max())
     if not np.isfinite([low, high]).all():
         raise ValueError(f"Array x in {file} has pixels that are not finite; save floats in [0, 1].")
-    if low < 0 or high > 1:
+    if not free and (low < 0 or high > 1):
         raise ValueError(
             f"Array x in {file} has values from {low:.4g} to {high:.4g}; pixels must lie in [0, 1] "
-            f"(divide by 255 or save uint8, and let the model normalise)."
+            f"(divide by 255 or save uint8, and let the model normalise), or their bounds be given."
         )
     return torch.from_numpy(x.astype(np.float32))
 

@@ -24,12 +24,20 @@ FORMS = (
 )
 
 
-def open_form(spec: str | Path) -> Any:
-    """A source for every form but .npz; None for what is, or should be, an .npz file.
+def open_form(spec: str | Path, free: bool = False) -> Any:
+    """A source for every form but .npz; None for what is, or should be, an .npz file. `free`: floats need not lie in
+    [0, 1].
 
     Raises:
         FileNotFoundError, ValueError: one sentence.
     """
+    source = _form(spec)
+    if source is not None and hasattr(source, "free"):
+        source.free = free
+    return source
+
+
+def _form(spec: str | Path) -> Any:
     text, path = str(spec), Path(spec)
     if text.startswith("torchvision:"):
         return open_torchvision(text.removeprefix("torchvision:"))
@@ -53,6 +61,7 @@ class ArraySource:
     """Images in an array, which may be a file mapped into memory."""
 
     classes: list[str] | None = None
+    free = False
 
     def __init__(self, name: str, x: np.ndarray, y: np.ndarray):
         if x.ndim < 2 or not len(x) or y.shape != x.shape[:1]:
@@ -70,7 +79,7 @@ class ArraySource:
 
     def read(self, ids: Int64[Tensor, " b"]) -> tuple[Float[Tensor, "b *image"], Int64[Tensor, " b"]]:
         """Raises ValueError for pixels outside [0, 1]."""
-        return _pixels(np.ascontiguousarray(self.x[ids.numpy()]), self.name), self.labels[ids]
+        return _pixels(np.ascontiguousarray(self.x[ids.numpy()]), self.name, self.free), self.labels[ids]
 
 
 def open_npy(x: Path, y: Path) -> ArraySource:
@@ -99,6 +108,7 @@ class TensorSource:
     """A .safetensors file with x (n, *image) and y (n,); slices are read when they are asked for."""
 
     classes: list[str] | None = None
+    free = False
 
     def __init__(self, file: Path):
         self.file = file
@@ -131,7 +141,7 @@ class TensorSource:
             x = held.get_slice("x")
             rows = torch.cat([x[i : i + 1] for i in ids.tolist()])
         rows = rows.float() if rows.dtype == torch.bfloat16 else rows
-        return _pixels(rows.numpy(), self.file), self.labels[ids]
+        return _pixels(rows.numpy(), self.file, self.free), self.labels[ids]
 
 
 def open_factory(spec: str) -> Any:
@@ -154,6 +164,8 @@ def open_factory(spec: str) -> Any:
 
 class DatasetSource:
     """A torch data set: held[i] is (image, label), the image a tensor or an array of pixels in [0, 1], or a picture."""
+
+    free = False
 
     def __init__(self, name: str, held: Any):
         self.name, self.held = name, held
@@ -193,4 +205,4 @@ class DatasetSource:
         odd = next((i for i, x in zip(ids.tolist(), images, strict=True) if x.shape != self.shape), None)
         if odd is not None:
             raise ValueError(f"Image {odd} of {self.name} has another shape than the first, {tuple(self.shape)}.")
-        return _pixels(np.stack(images), self.name), self.labels[ids]
+        return _pixels(np.stack(images), self.name, self.free), self.labels[ids]

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import weakref
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -52,21 +53,22 @@ class Source(Protocol):
         ...
 
 
-def open_data(spec: str | Path) -> Source:
-    """A source from what `load_data` takes.
+def open_data(spec: str | Path, free: bool = False) -> Source:
+    """A source from what `load_data` takes. `free`: floats need not lie in [0, 1].
 
     Raises:
         FileNotFoundError, ValueError: one sentence that says what was wrong and what to do.
     """
-    source = open_form(spec)
+    source = open_form(spec, free)
     if source is not None:
         return source
     file = Path(spec)
     if file.suffix == ".npz" and zipfile.is_zipfile(file):
         streamed = _open_npz(file)
         if streamed is not None:
+            streamed.free = free
             return streamed
-    return HeldSource(*load_data(spec))
+    return HeldSource(*load_data(spec, free=free))
 
 
 class HeldSource:
@@ -95,6 +97,7 @@ class NpzSource:
     """Images inside an .npz file, read one by one: neither the file's size nor its state can hurt the other images."""
 
     classes: list[str] | None = None
+    free = False
 
     def __init__(self, file: Path, stream: Stream, start: int, shape: tuple[int, ...], dtype: np.dtype, y: Tensor):
         self.file, self.stream, self.start, self.dtype = file, stream, start, dtype
@@ -116,7 +119,7 @@ class NpzSource:
             if len(content) < self.bytes:
                 raise ValueError(f"{self.file} ends before image {number}; save it anew.")
             x[row] = np.frombuffer(content, self.dtype).reshape(self.shape)
-        return _pixels(x, self.file), self.labels[ids]
+        return _pixels(x, self.file, self.free), self.labels[ids]
 
 
 def hash_file(file: Path) -> str:
@@ -138,10 +141,10 @@ def select(
     """
     total = len(labels)
     if indices is not None:
-        wrong = [i for i in indices if not 0 <= i < total]
-        if wrong or len(set(indices)) < len(indices):
-            twice = next((i for i in indices if indices.count(i) > 1), None)
-            said = f"{wrong[0]}, but there are {total} images" if wrong else f"{twice} twice"
+        wrong = next((i for i in indices if not 0 <= i < total), None)
+        if wrong is not None or len(set(indices)) < len(indices):
+            twice = next((i for i, times in Counter(indices).items() if times > 1), None)
+            said = f"{twice} twice" if wrong is None else f"{wrong}, but there are {total} images"
             raise ValueError(f"The indices name image {said}; give each of them once, counted from 0.")
         return torch.tensor(sorted(indices), dtype=torch.long)
     count = total if n is None else n

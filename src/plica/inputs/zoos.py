@@ -5,16 +5,19 @@ Weights come from the package's own cache or the network, unless a file of weigh
 
 from __future__ import annotations
 
+import os
+import pickle
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from plica.inputs.adapt import Normalisation
-from plica.inputs.extras import need
-from plica.wording import one_line
+from plica.inputs.extras import need, without
+from plica.wording import few, one_line
 
 Made = tuple[nn.Module, "Normalisation | None"]
 
@@ -66,15 +69,38 @@ def _hf(name: str, pretrained: bool, trust: bool) -> Made:
 
 
 def _robustbench(name: str, pretrained: bool, trust: bool) -> Made:
-    """ID, or DATASET/THREAT/ID; by default CIFAR-10 and Linf. Its networks normalise inside."""
-    install = "pip install git+https://github.com/RobustBench/robustbench"
-    package = need("robustbench.utils", f"robustbench:{name}", install)
-    parts = ["cifar10", "Linf", name] if name.count("/") != 2 else name.split("/")
-    dataset, threat, model = parts
-    net = _fetched(
-        f"robustbench:{name}", lambda: package.load_model(model_name=model, dataset=dataset, threat_model=threat)
-    )
-    return net, None
+    """ID, or DATASET/THREAT/ID; by default CIFAR-10 and Linf. Its networks normalise inside.
+
+    Weights lie in models/DATASET/THREAT/ID.pt, where the package puts them; pickled objects in them need trust.
+    """
+    install = "pip install robustbench (or --no-deps robustbench geotorch torchdiffeq gdown beautifulsoup4)"
+    with without("pkg_resources", "autoattack", "autoattack.state"):  # gone from setuptools; for its own evaluations
+        utils = need("robustbench.utils", f"robustbench:{name}", install)
+        zoo = need("robustbench.model_zoo", f"robustbench:{name}", install)
+    dataset, threat, model = ["cifar10", "Linf", name] if name.count("/") != 2 else name.split("/")
+    held = {f"{d.value}/{t.value}": nets for d, kinds in zoo.model_dicts.items() for t, nets in kinds.items()}
+    known = held.get(f"{dataset}/{threat}")
+    if known is None:
+        raise ValueError(f"robustbench has {few(held)}, not {dataset}/{threat}; write robustbench:DATASET/THREAT/ID.")
+    if model not in known:
+        raise _unknown(f"robustbench {dataset}/{threat}", model, list(known))
+    if not pretrained:
+        return _fetched(f"robustbench:{name}", known[model]["model"]), None
+    with _unpickling(trust):
+        made = lambda: utils.load_model(model_name=model, dataset=dataset, threat_model=threat)  # noqa: E731
+        return _fetched(f"robustbench:{name}", made), None
+
+
+@contextmanager
+def _unpickling(trust: bool) -> Iterator[None]:
+    """Whether torch.load, called by a package, may meanwhile make other objects than tensors, which can run code."""
+    switch = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" if trust else "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    former = os.environ.get(switch)
+    os.environ[switch] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(switch) if former is None else os.environ.update({switch: former})
 
 
 def _fetched(spec: str, make: Callable[[], nn.Module]) -> nn.Module:
@@ -84,6 +110,8 @@ def _fetched(spec: str, make: Callable[[], nn.Module]) -> nn.Module:
             warnings.simplefilter("ignore")  # of the packages, about themselves
             return make()
     except Exception as error:
+        if isinstance(error, pickle.UnpicklingError):
+            raise ValueError(f"{spec} has weights among pickled objects, which are read only with --trust.") from error
         if "trust_remote_code" in str(error):
             raise ValueError(f"{spec} brings Python code of its own, which is run only with --trust.") from error
         raise ValueError(

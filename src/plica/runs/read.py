@@ -17,8 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from plica.inputs.bounds import FILE, Bounds, read_bounds
 from plica.questions import parse_radius
 from plica.runs.pack import unpack
+from plica.runs.points import filled, unmoved
 from plica.wording import few, one_line
 
 
@@ -69,6 +71,14 @@ class Run:
         """Names of the classes, where the data have some."""
         return (self.manifest.get("data") or {}).get("classes")
 
+    @cached_property
+    def bounds(self) -> Bounds:
+        """Those of the inputs, and which features may move."""
+        file, plan = self.directory / FILE, self.manifest.get("plan") or {}
+        if file.is_file():
+            return Bounds(**read_tensors(file))
+        return read_bounds(plan.get("bounds") or (0.0, 1.0))
+
     def _repr_html_(self) -> str:
         """How a notebook shows it."""
         from plica.notebook import run_html
@@ -104,10 +114,13 @@ class Run:
         return held.sort_by("id") if len(held) else held
 
     def points(self, task: str | Task) -> Iterator[tuple[Int64[Tensor, " b"], Float[Tensor, "b *image"]]]:
-        """ids and x_adv of a task, chunk by chunk."""
-        for file in self.files[self.task(task).name]:
+        """ids and x_adv of a task, chunk by chunk; x_adv is x where nothing was found."""
+        name, images = self.task(task).name, {file.name: file for file in self.images}
+        for table, file in zip(self.tables[name], self.files[name], strict=True):
             held = read_tensors(file)
-            yield _ids(held, "x_adv"), held["x_adv"]
+            ids, x_adv = _ids(held, "x_adv"), held["x_adv"]
+            still = unmoved(table) if file.name in images and len(ids) < pq.read_metadata(table).num_rows else None
+            yield (ids, x_adv) if still is None else filled(ids, x_adv, still, read_tensors(images[file.name]))
 
     def inputs(self) -> Iterator[tuple[Int64[Tensor, " b"], Float[Tensor, "b *image"], Int64[Tensor, " b"]]]:
         """ids, x and y chunk by chunk, as they were attacked; nothing where the run did not keep them."""

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int64
 from safetensors.torch import save
 from torch import Tensor
 
+from plica.inputs.bounds import FILE, Bounds
 from plica.runs.pack import pack
 from plica.runs.read import NOTES, read_tensors
 
@@ -80,6 +81,12 @@ class Store:
 
     def _inputs(self, chunk: int) -> Path:
         return self.directory / "inputs" / f"{chunk:05d}.safetensors"
+
+
+def keep_bounds(directory: Path, bounds: Bounds) -> None:
+    """Beside the manifest, where they are not those of pixels."""
+    if not bounds.usual:
+        write_whole(directory / FILE, bounds.packed())
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ Nothing here uses the code whose answers it doubts: not the judge, nor the losse
 from plica.trust.audit import Audited, audit
 from plica.trust.examine import examine
 from plica.trust.findings import Belief, Finding, Verdict, Weight
-from plica.trust.stored import check_model, conclude, refresh, verdict
+from plica.trust.stored import believed, check_model, conclude, refresh, verdict
 
 __all__ = [
     "Audited",
@@ -15,6 +15,7 @@ __all__ = [
     "Verdict",
     "Weight",
     "audit",
+    "believed",
     "check_model",
     "conclude",
     "examine",

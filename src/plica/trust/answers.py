@@ -22,15 +22,16 @@ Differences = dict[str, list[str]]  # by kind, a sentence for each
 class Ruler:
     """With what a task is measured. sizes: rows of the calls in the model's own precision; float64 takes the last.
 
-    fine: the model in float64, None where it cannot be had so.
+    fine: the model in float64, None where it cannot be had so. mask: the features that may move, None for all.
     """
 
     model: Model
     metric: Metric
     radius: float | None
-    bounds: tuple[float, float]
+    bounds: tuple[float | Tensor, float | Tensor]
     sizes: tuple[int, ...]
     fine: Model | None = None
+    mask: Tensor | None = None
 
     def with_float64(self, x: Float[Tensor, "b *image"]) -> Ruler:
         """The same with `fine`, tried on the first image."""
@@ -83,10 +84,14 @@ class Answers:
         return self._note(told, "label", label != self.y, lambda i: f"label {label[i]} stored, {self.y[i]} in the data")
 
     def _box(self, ruler: Ruler, told: Differences) -> np.ndarray:
-        """Points inside the bounds, to the last bit; nothing moved where nothing was found."""
+        """Points inside the bounds, to the last bit; nothing moved where nothing was found, or where it must not."""
         flat = self.x_adv.double().flatten(1).numpy()
         low, high = flat.min(axis=1), flat.max(axis=1)
-        out = ~((low >= ruler.bounds[0]) & (high <= ruler.bounds[1]))  # nan is outside
+        least, most = (torch.as_tensor(bound).to(self.x_adv) for bound in ruler.bounds)
+        out = ~((self.x_adv >= least) & (self.x_adv <= most)).flatten(1).all(1).numpy()  # nan is outside
+        if ruler.mask is not None:
+            stirred = ((self.x_adv != self.x) & ~ruler.mask).flatten(1).any(1).numpy()
+            out |= self._note(told, "mask", stirred, lambda i: "a feature moved that must not")
         moved = ~self.claimed & (self.x_adv != self.x).flatten(1).any(1).numpy()
         self._note(told, "moved", moved, lambda i: "no success, and yet the stored point is not the image")
         return self._note(told, "bounds", out & self.claimed, lambda i: f"pixels from {low[i]:.9g} to {high[i]:.9g}")

@@ -75,20 +75,24 @@ def audit(
     *,
     metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None,
     data: tuple[Tensor, Tensor] | None = None,
-    bounds: tuple[float, float] = (0.0, 1.0),
+    bounds: tuple[float | Tensor, float | Tensor] = (0.0, 1.0),
+    mask: Tensor | None = None,
     sizes: tuple[int, ...] = SIZES,
     told: Callable[[str, int], None] = lambda task, rows: None,
 ) -> list[Audited]:
     """Measure every answer of every task anew; `models` by the names that the tasks use, modules in eval mode.
 
-    metrics: those that are no l_p norm, by their text. data: x and y by id, where the run did not keep them.
+    mask: the features that may move, all of them if not given. metrics: those that are no l_p norm, by their text.
+    data: x and y by id, where the run did not keep them.
     told(task, rows): after each chunk.
 
     Raises:
         ValueError: a model, a metric or the images are missing.
     """
     images = Images(run, data)
-    rulers = [Ruler(_model(models, t), _metric(metrics or {}, t), t.radius, bounds, sizes) for t in run.tasks]
+    rulers = [
+        Ruler(_model(models, t), _metric(metrics or {}, t), t.radius, bounds, sizes, mask=mask) for t in run.tasks
+    ]
     return [_task(run, task, ruler, images, told) for task, ruler in zip(run.tasks, rulers, strict=True)]
 
 
@@ -145,12 +149,13 @@ def _chunk(seen: Audited, rows: dict, ids: Tensor, x_adv: Tensor, images: Images
 
 def _as_pictures(seen: Audited, at: Answers, ruler: Ruler) -> None:
     """8 bits, of confirmed answers that are perturbed; inputs that are no pictures have no 8 bits."""
-    if at.x.ndim != 4 or not len(at.x):
+    low, high = ruler.bounds
+    if at.x.ndim != 4 or not len(at.x) or isinstance(low, Tensor) or isinstance(high, Tensor) or ruler.mask is not None:
         return
     held = eight_bits(
         lambda points, rows: ruler.margins(points, at.y[rows]) > 0,
         lambda points, rows: distances(ruler.metric, at.x[rows], points)[0],
-        at.x, at.x_adv, ruler.radius, ruler.bounds,
+        at.x, at.x_adv, ruler.radius, (low, high),
     )  # fmt: skip
     seen.perturbed += len(at.x)
     seen.survive += int(held.survives.sum())

@@ -61,6 +61,12 @@ def verdict(run: Run) -> dict[str, Any]:
     return conclude(run).record()
 
 
+def believed(run: Run) -> Verdict:
+    """The verdict that the run's summary holds; where it has none, that of now."""
+    held = run.summary.get("verdict")
+    return Verdict.read(held) if isinstance(held, dict) else conclude(run)
+
+
 def conclude(run: Run) -> Verdict:
     """Findings in the answers of a run, in the checks of its models and in its audit."""
     found: list[Finding] = []

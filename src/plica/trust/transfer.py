@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from plica.runs import Run, Task
 from plica.trust.answers import Ruler
@@ -30,7 +31,7 @@ class Transfer:
         return asdict(self)
 
 
-def transfers(run: Run, models: Mapping[str, Model], bounds: tuple[float, float]) -> list[Transfer]:
+def transfers(run: Run, models: Mapping[str, Model], bounds: tuple[float | Tensor, float | Tensor]) -> list[Transfer]:
     """For every question put to several models, every pair of them.
 
     A point counts where it is misclassified and the model's own methods found none (max-loss), or none so near.
@@ -60,7 +61,9 @@ def _best(run: Run, tasks: list[Task]) -> dict[int, float]:
     return best
 
 
-def _beaten(run: Run, tasks: list[Task], model: Model, best: dict[int, float], bounds: tuple[float, float]) -> int:
+def _beaten(
+    run: Run, tasks: list[Task], model: Model, best: dict[int, float], bounds: tuple[float | Tensor, float | Tensor]
+) -> int:
     beaten: set[int] = set()
     for task in tasks:
         rows = {row["id"]: row for row in run.rows(task).select(["id", "label", "success", "distance"]).to_pylist()}

@@ -1,8 +1,9 @@
 """AutoAttack's four (Croce, Hein 2020): APGD-CE, APGD-T, FAB-T and Square, from pyautoattack (MIT).
 
 Settings are those of its standard version, iterations excepted: as many as the budget pays for, shared by the target
-classes. APGD and Square search a ball and answer MaxLoss alone; FAB-T answers MinRadius as well. `apgd-margin` is the
-papers' APGD-M: Auto-PGD on the margin, which the package does not offer by itself.
+classes and, for l1, by the restarts (evaluation/methods.py has the budgets that give the standard ones). APGD and
+Square search a ball and answer MaxLoss alone; FAB-T answers MinRadius as well. `apgd-margin` is the papers' APGD-M:
+Auto-PGD on the margin, which the package does not offer by itself.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ import importlib
 import math
 
 from plica.attacks.peers.common import Peer, Watched
+from plica.attacks.peers.sorting import lent
 from plica.losses import margin
 from plica.metrics import Unsupported
 
 INSTALL = 'pip install "plica[peers]" (or pyautoattack)'
 TARGETS = 9  # classes aimed at in turn, at most
+TARGETS_L1 = 5  # those of APGD-T for l1
+RESTARTS_L1 = 5  # of APGD-CE for l1, at most
+PHASES_L1 = 3  # of shrinking radius, each of which begins with a gradient of its own
+WHOLE = 100  # iterations that a restart is given before there is another
 LEAST = 3  # gradients that a class is given, at least: with fewer, fewer classes are tried
 QUERIES = 3  # Square asks for forward runs only; a gradient costs about as much as so many
 SIDE = 8  # pixels: in smaller images the windows of its l1 form vanish
@@ -26,13 +32,12 @@ def _module(name: str):
     return importlib.import_module(f"pyautoattack.{name}")
 
 
-def _classes(watched: Watched, gradients: int) -> int:
-    return max(1, min(TARGETS, watched.classes - 1, gradients // LEAST))
+def _classes(watched: Watched, gradients: int, targets: int = TARGETS) -> int:
+    return max(1, min(targets, watched.classes - 1, gradients // LEAST))
 
 
 def _apgd_steps(norm: float, gradients: int) -> int:
-    """For l1 three phases of shrinking radius, each of which begins with a gradient of its own."""
-    return max(4, gradients - 3) if norm == 1 else max(1, gradients - 1)
+    return max(4, gradients - PHASES_L1) if norm == 1 else max(1, gradients - 1)
 
 
 def _radius(watched: Watched) -> float:
@@ -42,34 +47,38 @@ def _radius(watched: Watched) -> float:
 
 
 def _apgd(watched: Watched, norm: float, gradients: int, seed: int, loss: str):
+    runs = min(RESTARTS_L1, max(1, gradients // (WHOLE + PHASES_L1))) if norm == 1 else 1
     return _module("autopgd_base").APGDAttack(
-        watched, n_iter=_apgd_steps(norm, gradients), norm=NAMES[norm], eps=_radius(watched), seed=seed, loss=loss,
-        device=watched.u.device, use_largereps=norm == 1,
+        watched, n_iter=_apgd_steps(norm, gradients // runs), norm=NAMES[norm], n_restarts=runs, eps=_radius(watched),
+        seed=seed, loss=loss, device=watched.u.device, use_largereps=norm == 1,
     )  # fmt: skip
 
 
 def apgd_ce(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     """Auto-PGD on the cross-entropy."""
-    _apgd(watched, norm, gradients, seed, "ce").perturb(watched.u, watched.y)
+    with lent(_module("autopgd_base")):
+        _apgd(watched, norm, gradients, seed, "ce").perturb(watched.u, watched.y)
 
 
 def apgd_margin(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     """Auto-PGD on the margin, put where the package keeps the DLR loss: another function of the logits and labels."""
     attack = _apgd(watched, norm, gradients, seed, "dlr")
     attack.dlr_loss = margin
-    attack.perturb(watched.u, watched.y)
+    with lent(_module("autopgd_base")):
+        attack.perturb(watched.u, watched.y)
 
 
 def apgd_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     """Auto-PGD on the targeted DLR loss, one class after the other; the loss needs four classes."""
     if watched.classes < 4:
         raise Unsupported(f'apgd-t needs four classes, the model has {watched.classes}; use "apgd-ce" or "auto".')
-    classes = _classes(watched, gradients)
+    classes = _classes(watched, gradients, TARGETS_L1 if norm == 1 else TARGETS)
     attack = _module("autopgd_base").APGDAttack_targeted(
         watched, n_iter=_apgd_steps(norm, gradients // classes), norm=NAMES[norm], eps=_radius(watched), seed=seed,
         n_target_classes=classes, device=watched.u.device, use_largereps=norm == 1,
     )  # fmt: skip
-    attack.perturb(watched.u, watched.y)
+    with lent(_module("autopgd_base")):
+        attack.perturb(watched.u, watched.y)
 
 
 def fab_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
@@ -79,7 +88,8 @@ def fab_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
         watched, norm=NAMES[norm], n_iter=gradients // classes, eps=0.0 if watched.radius is None else _radius(watched),
         seed=seed, targeted=True, n_target_classes=classes, device=watched.u.device,
     )  # fmt: skip
-    attack.perturb(watched.u, watched.y)
+    with lent(_module("fab_projections")):
+        attack.perturb(watched.u, watched.y)
 
 
 def square(watched: Watched, norm: float, gradients: int, seed: int) -> None:
@@ -91,9 +101,10 @@ def square(watched: Watched, norm: float, gradients: int, seed: int) -> None:
         )
     attack = _module("square").SquareAttack(
         watched, norm=NAMES[norm], n_queries=QUERIES * gradients, eps=_radius(watched), seed=seed,
-        device=watched.u.device,
+        device=watched.u.device, resc_schedule=False,
     )  # fmt: skip
-    attack.perturb(watched.u, watched.y)
+    with lent(_module("autopgd_base")):  # whose projection it has
+        attack.perturb(watched.u, watched.y)
 
 
 AUTOATTACK = (

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from plica.attacks.projections import safely_inside
 from plica.attacks.task import Found, Status, Task
 from plica.metrics import Lp, Unsupported
+from plica.solver.rows import pick
 
 
 class MissingPackageError(Unsupported, ImportError):
@@ -71,8 +72,16 @@ class Watched(nn.Module):
         logits.register_hook(came_back)
 
     def _offer(self, u: Tensor, z: Tensor, image: Tensor, logits: Tensor) -> None:
-        fine = ((u >= 0) & (u <= 1)).flatten(1).all(1) & logits.isfinite().all(1)
-        self.ask.archive.offer(z[fine], image[fine], logits[fine])
+        """Of what the archive might keep, what lies in the box."""
+        rows = self.ask.archive.promising(logits, image)
+        if len(rows) < len(u):
+            u, z, image, logits = pick(u, rows), pick(z, rows), image[rows], logits[rows]
+        if len(rows):
+            flat = u.flatten(1)
+            fine = (flat.amin(1) >= 0) & (flat.amax(1) <= 1) & logits.isfinite().all(1)
+            if not bool(fine.all()):
+                z, image, logits = z[fine], image[fine], logits[fine]
+            self.ask.archive.offer(z, image, logits)
 
     def distance(self, u: Tensor, other: Tensor) -> Float[Tensor, " r"]:
         """The question's distance between points of [0, 1]."""

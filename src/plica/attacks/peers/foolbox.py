@@ -11,6 +11,7 @@ import math
 import torch
 
 from plica.attacks.peers.common import Peer, Watched
+from plica.attacks.peers.sorting import lent, sort
 
 INSTALL = 'pip install "plica[peers]" (or foolbox)'
 
@@ -40,11 +41,17 @@ def _l2_fmn():
     return L2FMN
 
 
+def _sort(t):
+    """eagerpy's, of a tensor of its kind."""
+    return type(t)(sort(t.raw)[0])
+
+
 def fmn(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     """Fast minimum norm: one gradient per step."""
     attacks = importlib.import_module("foolbox").attacks
     kind = {1: attacks.L1FMNAttack, 2: _l2_fmn(), math.inf: attacks.LInfFMNAttack}[norm]
-    _run(kind(steps=gradients), watched)
+    with lent(importlib.import_module("foolbox.attacks.fast_minimum_norm"), "ep", sort=_sort):
+        _run(kind(steps=gradients), watched)
 
 
 def ddn(watched: Watched, norm: float, gradients: int, seed: int) -> None:
