@@ -17,7 +17,8 @@ from plica.solver.proximal_sqp import ProximalSQP
 @dataclass(frozen=True)
 class Geometry:
     """race, explore: the solver at the image, and from far outside; explore_eta: its trust region over the present
-    radius.
+    radius. waves: how far beyond the boundary the race goes once more after 16 and after 30 gradients, in its first
+    aims; None for not at all.
 
     A weighted norm is the plain one of u = scale (z - x); pixels with infinite scale stay where they are.
     """
@@ -26,6 +27,7 @@ class Geometry:
     explore: ProximalSQP
     explore_eta: float
     bounds: tuple[float, float]
+    waves: tuple[float | None, float | None] = (4.0, 16.0)
     scale: Float[Tensor, " n"] | None = None
 
     def scaled(self, delta: Float[Tensor, "r n"]) -> Float[Tensor, "r n"]:
@@ -72,14 +74,14 @@ def _settings(p: float, bounds: tuple[float, float]) -> Geometry:
         # a heavy ball comes to rest in better minima than averaging does, and takes longer
         plain = replace(race, average=0.0, average_most=0.0, inertia=0.5)
         explore = replace(plain, grow=1.3, shrink=0.6, decay=1.0, decay_aim=0.75)
-        return Geometry(race, explore, 1.0, bounds)
+        return Geometry(race, explore, 1.0, bounds, (8.0, 16.0))
     if p == math.inf:
         race = ProximalSQP(prox, eta=1.0, near=0.0, far=0.2, trials=2, trials_first=6)
         return Geometry(race, race, 1.0, bounds)
     if p <= 1:
         race = ProximalSQP(prox, eta=0.15, grow=1.3, shrink=0.6, decay=0.95, decay_aim=0.7, far=0.2)
         race = replace(race, average=0.6, average_most=0.6)
-        return Geometry(race, race, 0.06, bounds)
+        return Geometry(race, race, 0.06, bounds, (None, 8.0))
     race = ProximalSQP(prox)
     return Geometry(race, race, 0.5, bounds)
 

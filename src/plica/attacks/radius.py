@@ -105,17 +105,18 @@ class _Search:
             return
 
     def _race(self) -> None:
-        """To 10, 30 and 50 gradients: five classes at the image, then always those whose estimate is least."""
-        solver = self.shape.race
+        """To 10, 30 and 50 gradients: five classes at the image, then those whose estimate is least; at last the best
+        one in waves, far beyond the boundary and back to it, which comes to rest in better minima than going straight.
+        """
+        solver, (wave, last) = self.shape.race, self.shape.waves
         pool = self._enter(solver, None, 0, 1, 2)
         pool = self._enter(solver, pool, 1, FIRST)
         self._stage(solver, pool, 1, 4)
         pool = self._enter(solver, pool, FIRST, FIRST + MORE)
         self._stage(solver, pool, 2, 2)
-        self._stage(solver, pool, 1, 14)
+        self._stage(solver, pool, 1, 14, wave)
         self._land()
-        self._stage(solver, pool, 4, 4)
-        self._stage(solver, pool, 1, 4)
+        self._stage(solver, pool, 1, 20, last)
         self._land()
 
     def _explore(self) -> None:
@@ -204,10 +205,12 @@ class _Search:
         more = self._keep(more, len(more.place))
         return more if pool is None else join(self._keep(pool, len(pool.place)), more)
 
-    def _stage(self, solver: ProximalSQP, pool: Bunch, kept: int, ticks: int) -> None:
-        """Move the `kept` rows of least estimate of every image."""
+    def _stage(self, solver: ProximalSQP, pool: Bunch, kept: int, ticks: int, wave: float | None = None) -> None:
+        """Move the `kept` rows of least estimate of every image; `wave` is their weight of the aim at first."""
         rows = self._least(pool, kept)
         part = take(pool, rows)
+        if wave is not None:
+            part.state.aim.fill_(wave)
         self._advance(solver, part, ticks)
         put(pool, rows, part)
 
@@ -271,8 +274,10 @@ class _Search:
         solver.step(rows.state, value, noise, self.shape.pull(grad.flatten(1)))
         least, which = found.view(m, -1).min(0)
         places = rows.place[:images]
-        better = least < self.best[places]
+        better, same = least < self.best[places], least >= self.best[places] * (1 - SAME)
         residual = rows.state.residual.view(m, -1).gather(0, which[None])[0]
+        # a wave leaves the best point in long steps; what is known of the same point from before it holds
+        residual = torch.where(same, torch.fmin(residual, self.residual[places]), residual)
         self.residual[places] = torch.where(better, residual, self.residual[places])
         self.best[places] = torch.where(better, least, self.best[places])
 
