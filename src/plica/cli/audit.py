@@ -13,7 +13,7 @@ from plica.runs import Run, load
 from plica.runs.write import write_json
 from plica.trust import Audited, refresh
 from plica.trust import audit as measure
-from plica.trust.sources import metrics_of, models_of
+from plica.trust.sources import bounds_of, image_distance, metrics_of, models_of
 from plica.trust.transfer import Transfer, transfers
 from plica.wording import one_line, plain, sentence
 
@@ -38,13 +38,13 @@ def audit(
         models = models_of(run, _named(model or []), None if weights is None else str(weights), trust, device)
         metrics = metrics_of(run, metric, trust)
         images = None if data is None else load_data(data)
-        low, high = (run.manifest.get("plan") or {}).get("bounds", (0.0, 1.0))
+        bounds = bounds_of(run)
         with Console(stderr=True).status("measuring") as status:
             measured = measure(
-                run, models, metrics=metrics, data=images, bounds=(float(low), float(high)),
+                run, models, metrics=metrics, data=images, bounds=bounds,
                 told=lambda task, rows: status.update(escape(plain(f"measuring {task}"))),
             )  # fmt: skip
-            crossed = transfers(run, models, (float(low), float(high)))
+            crossed = transfers(run, models, bounds)
     except (ValueError, TypeError, OSError) as error:
         raise WrongInputError(sentence(error)) from error
     for task in measured:
@@ -81,7 +81,8 @@ def _tell(task: Audited) -> None:
     )
     print(f" in {precision}")
     if task.perturbed:
-        inside = "" if task.task.radius is None else f", {task.within} of them within the radius"
+        moved = image_distance(task.task.metric) != task.task.metric
+        inside = "" if task.task.radius is None or moved else f", {task.within} of them within the radius"
         print(f"  8 bits: {task.survive} of {task.perturbed} perturbed answers survive{inside}", end="")
         print("" if task.price is None else f"; repaired, the median distance is {task.price:.4f} times the reported")
     for kind, told in task.differences.items():

@@ -15,11 +15,12 @@ from plica.inputs import load_data, load_model, open_data, place
 from plica.inputs.limits import check_memory
 from plica.inputs.source import select
 from plica.metrics import Metric, parse_metric
+from plica.perturbations import joined, parse_distance
 from plica.questions import Question, parse_radius
 from plica.store import FILES, check_directory, save_run
 from plica.wording import one_line
 
-__all__ = ["WrongInputError", "parse_radius", "read_metric", "run"]
+__all__ = ["WrongInputError", "parse_radius", "read_distance", "read_metric", "run"]
 
 
 SAMPLES = ("first", "random", "balanced")
@@ -101,10 +102,25 @@ def _tell(summary: dict[str, Any], out: Path) -> None:
     print(f"{count} images, accuracy {summary['accuracy']:.1%}", end="")
     print(f", robust accuracy {summary['robust_accuracy']:.1%}" if "robust_accuracy" in summary else "")
     at = {q: "not found" if d is None else f"{d:.4g}" for q, d in summary["radius"].items()}
-    print(f"{given['metric']} distance: median {at['0.5']}, quartiles {at['0.25']} and {at['0.75']}", end="")
+    print(f"{joined(given['metric'], given['through'])} distance: median {at['0.5']}", end="")
+    print(f", quartiles {at['0.25']} and {at['0.75']}", end="")
     print(f", smallest {at['0']}, largest {at['1']}")
     print(f"{summary['gradients'] / count:.0f} gradients per image, {summary['seconds']:.1f} s")
     print(f"{out}: {', '.join(FILES)}")
+
+
+def read_distance(metric: str, through: str | None) -> tuple[Any, Any]:
+    """`metric` and `through` of a question, of --metric and --through.
+
+    Raises:
+        ValueError: one sentence.
+    """
+    try:
+        return parse_distance(joined(metric, through), metric=read_metric)
+    except ValueError:
+        raise
+    except Exception as error:  # a module of the user's
+        raise ValueError(f"The perturbation {through} failed: {one_line(error, named=True)}.") from error
 
 
 def read_metric(text: str) -> Metric:

@@ -141,7 +141,9 @@ def _try(worker: Worker, model, on: tuple[torch.Tensor, torch.Tensor], job) -> N
     import plica
 
     try:
-        plica.attack(model, *on, job.question(), method=job.method, gradients=1, seed=job.seed, bounds=worker.bounds)
+        plica.attack(
+            model, *on, job.question(worker.bounds), method=job.method, gradients=1, seed=job.seed, bounds=worker.bounds
+        )
     except (ValueError, TypeError, ImportError) as error:
         raise PlanError(f"{job.task.model}, {job.task.question}: {one_line(error)}.") from error
 

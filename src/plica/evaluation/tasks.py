@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from plica.evaluation.methods import members
 from plica.evaluation.plan import Model, Plan, PlanError
 from plica.evaluation.plan import Question as Asked
-from plica.metrics import parse_metric
+from plica.perturbations import joined, parse_distance
 from plica.questions import MaxLoss, MinRadius, Question
 from plica.runs import Task
 from plica.wording import one_line
@@ -24,12 +24,12 @@ class Job:
     gradients: int
     seed: int
 
-    def question(self) -> Question:
-        """What plica.attack is asked."""
-        metric = parse_metric(self.task.metric)
+    def question(self, bounds: tuple[float, float] = (0.0, 1.0)) -> Question:
+        """What plica.attack is asked, about pixels within the bounds."""
+        metric, through = parse_distance(self.task.metric, bounds)
         if self.task.radius is None:
-            return MinRadius(metric)
-        return MaxLoss(metric, self.task.radius, self.task.loss or "margin")
+            return MinRadius(metric, through)
+        return MaxLoss(metric, self.task.radius, self.task.loss or "margin", through)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,10 @@ def chains(plan: Plan) -> list[Chain]:
         PlanError: the same is asked twice, or a metric cannot be had.
     """
     found = [
-        Chain(_jobs(plan, model, asked, metric, radius), asked.ask == "max-loss" and not plan.individual)
+        Chain(
+            _jobs(plan, model, asked, joined(metric, asked.through), radius),
+            asked.ask == "max-loss" and not plan.individual,
+        )
         for model in plan.models
         for asked in plan.questions
         for metric in asked.metric
@@ -97,8 +100,8 @@ def _short(radius: float, among: list[float]) -> str:
 
 def _check_metric(text: str) -> None:
     try:
-        parse_metric(text)
+        parse_distance(text)
     except ValueError as error:
         raise PlanError(str(error)) from None
     except Exception as error:  # a module of the user's
-        raise PlanError(f"The metric {text} failed: {one_line(error, named=True)}.") from error
+        raise PlanError(f"The distance {text} failed: {one_line(error, named=True)}.") from error

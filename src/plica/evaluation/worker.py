@@ -49,6 +49,7 @@ class Part:
     samples: pa.Table
     ids: Int64[Tensor, " b"]
     x_adv: Float[Tensor, "b *image"]
+    theta: Float[Tensor, "b k"] | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -108,6 +109,7 @@ class Worker:
             pa.concat_tables([side.samples for side in sides]),
             work.ids,
             torch.cat([side.x_adv for side in sides]),
+            torch.cat(thetas) if (thetas := [side.theta for side in sides if side.theta is not None]) else None,
             notes + [note for side in sides for note in side.notes],
         )
 
@@ -116,7 +118,7 @@ class Worker:
             model,
             x,
             y,
-            job.question(),
+            job.question(self.bounds),
             method=job.method,
             gradients=job.gradients,
             seed=job.seed,
@@ -143,7 +145,8 @@ def _part(work: Work, result: Result, notes: list[str]) -> Part:
     table = samples(work.ids, work.y, result)
     for name, column in constant_columns(work.job.task, len(work.ids)).items():
         table = table.append_column(name, column)
-    return Part(table, work.ids, result.x_adv.detach().cpu(), notes)
+    theta = None if result.theta is None else result.theta.detach().cpu()
+    return Part(table, work.ids, result.x_adv.detach().cpu(), theta, notes)
 
 
 def _some(work: Work, rows: slice) -> Work:
@@ -153,6 +156,7 @@ def _some(work: Work, rows: slice) -> Work:
 def _nothing(work: Work, status: Status) -> Result:
     """No point was found for any image, and nothing is known of what it cost."""
     b = len(work.ids)
+    through = work.job.question().through
     nan, none = torch.full((b,), torch.nan).double(), torch.zeros(b, dtype=torch.long)
     return Result(
         x_adv=work.x,
@@ -166,6 +170,7 @@ def _nothing(work: Work, status: Status) -> Result:
         prediction=none - 1,
         seconds=torch.zeros(b).double(),
         status=[status] * b,
+        theta=None if through is None else through.start(work.x),
     )
 
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from plica.perturbations import joined
 from plica.questions import parse_radius
 from plica.runs.pack import unpack
 from plica.wording import few, one_line
@@ -24,7 +25,10 @@ from plica.wording import few, one_line
 
 @dataclass(frozen=True)
 class Task:
-    """One model, asked one question by one method. radius and loss are None for min-radius, in the metric's units."""
+    """One model, asked one question by one method. radius and loss are None for min-radius, in the metric's units.
+
+    metric: "l2"; with a perturbation "l2 through flow", or its own distance, "theta through flow".
+    """
 
     name: str
     model: str
@@ -109,6 +113,11 @@ class Run:
             held = read_tensors(file)
             yield _ids(held, "x_adv"), held["x_adv"]
 
+    def thetas(self, task: str | Task) -> Iterator[Float[Tensor, "b k"] | None]:
+        """What a perturbation made the points of, chunk by chunk as `points` has them; None for x + delta."""
+        for file in self.files[self.task(task).name]:
+            yield read_tensors(file).get("theta")
+
     def inputs(self) -> Iterator[tuple[Int64[Tensor, " b"], Float[Tensor, "b *image"], Int64[Tensor, " b"]]]:
         """ids, x and y chunk by chunk, as they were attacked; nothing where the run did not keep them."""
         for file in self.images:
@@ -178,6 +187,7 @@ def _load_single(directory: Path) -> Run:
     kind = "min-radius" if radius is None else "max-loss"
     value = None if radius is None else parse_radius(str(radius))
     metric, method, model = (str(given.get(key, "?")) for key in ("metric", "method", "model"))
+    metric = joined(metric, given.get("through"))
     question = f"{kind} {metric}" if value is None else f"{kind} {metric} {value:.3g}"
     loss = None if radius is None else str(given.get("loss", "margin"))
     task = Task(f"{model}--{question}--{method}", model, question, kind, metric, value, loss, method)
