@@ -3,9 +3,9 @@
     python benchmarks/table4.py --net resnet18 --metric self --images 96 --minutes 45
     python benchmarks/table4.py --net efficientnet --metric alex --images 16 --losses margin
 
-First the radii that PWCF finds for MinRadius (Figure 1); then every attack, 16 images at a time, no further ones once so
-many minutes are gone. Radii are 0.5 and quantiles of those found. Images that are misclassified as they are, are left
-out.
+First the radii that PWCF finds for MinRadius (Figure 1); then every attack, 16 images at a time, no further ones once
+so many minutes are gone. Radii are 0.5 and quantiles of those found. Images that are misclassified as they are, are
+left out.
 Violated: share of images whose end point, as the attack left it, lies outside the ball. Succeeded: share whose end
 point is misclassified and inside; judged: share for which plica's judge accepted a point, of all that were seen.
 Breakable: share for which any method is known to have a point inside.
@@ -37,7 +37,7 @@ LAYERS = {
     "efficientnet": [],
 }
 PART = 16  # images side by side
-HEAD = "net metric radius loss method gradients violated succeeded judged breakable s".split()
+HEAD = ["net", "metric", "radius", "loss", "method", "gradients", "violated", "succeeded", "judged", "breakable", "s"]
 
 
 def main() -> None:
@@ -67,8 +67,8 @@ def main() -> None:
     told = defaultdict(list)
     for rows in torch.arange(len(x)).split(PART):
         for radius in radii:
-            for cells in asked(args, net, x[rows], y[rows], metric, radius, known[rows]):
-                told[radius, *cells[:2]].append(cells[2:])
+            for loss, method, *part in asked(args, net, x[rows], y[rows], metric, radius, known[rows]):
+                told[radius, loss, method].append(part)
         print(f"{int(rows[-1]) + 1} images, {(time.monotonic() - begun) / 60:.0f} minutes", file=sys.stderr, flush=True)
         table(args, told, radii)
         if time.monotonic() - begun > 60 * args.minutes:

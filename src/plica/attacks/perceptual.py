@@ -50,9 +50,10 @@ class Ball:
         return getattr(self.metric, "exponent", 1)
 
     @cached_property
-    def phi(self) -> Float[Tensor, "r features"] | None:
+    def phi(self) -> Float[Tensor, "r features"]:
+        assert isinstance(self.metric, Embedding)
         with torch.no_grad():
-            return self.metric.embed(self.x) if isinstance(self.metric, Embedding) else None
+            return self.metric.embed(self.x)
 
     @torch.no_grad()
     def distance(self, z: Tensor) -> Float[Tensor, " r"]:
