@@ -4,7 +4,7 @@
     python benchmarks/table4.py --net efficientnet --metric alex --images 16 --losses margin
 
 First the radii that PWCF finds for MinRadius (Figure 1); then every attack, 16 images at a time, no further ones once
-so many minutes are gone. Radii are 0.5 and quantiles of those found. Images that are misclassified as they are, are
+so many minutes are gone. Radii are those given and quantiles of those found. Images that are misclassified as they are, are
 left out.
 Violated: share of images whose end point, as the attack left it, lies outside the ball. Succeeded: share whose end
 point is misclassified and inside; judged: share for which plica's judge accepted a point, of all that were seen.
@@ -47,6 +47,7 @@ def main() -> None:
     parse.add_argument("--metric", choices=["self", "alex"], default="self")
     parse.add_argument("--images", type=int, default=20)
     parse.add_argument("--losses", nargs="+", default=["margin", "ce"])
+    parse.add_argument("--radii", type=float, nargs="*", default=[0.5])
     parse.add_argument("--quantiles", type=float, nargs="*", default=[0.1])
     parse.add_argument("--methods", nargs="+", default=list(METHODS))
     parse.add_argument("--minutes", type=float, default=float("inf"))
@@ -60,7 +61,7 @@ def main() -> None:
     found = ", ".join(f"{q:.4g}" for q in known.quantile(levels, interpolation="higher").tolist())
     print(f"{args.net}, {args.metric}, {len(x)} images; radii found by PWCF with 100 gradients, 0, 10, 25, 50, 75, 90, "
           f"100 %: {found}; below 0.5: {100 * float((known < 0.5).double().mean()):.0f} %\n", flush=True)  # fmt: skip
-    radii = {0.5: "0.5"} | {
+    radii = {radius: f"{radius:g}" for radius in args.radii} | {
         (r := float(known.quantile(q, interpolation="higher"))): f"{r:.3g} ({100 * q:.0f} % quantile)"
         for q in args.quantiles
     }
