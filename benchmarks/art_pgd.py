@@ -3,10 +3,10 @@
     pip install --no-deps adversarial-robustness-toolbox six scikit-learn joblib threadpoolctl narwhals
     python benchmarks/art_pgd.py --data ../shared/data [--n 46] [--gradients 100] [--p 1 1.5 2 3 8 inf]
 
-resnet_2b, the first correctly classified images of the CIFAR-10 test rows. For each p the radius is the median that plica
-finds for MinRadius, so that half of the images can be broken. ART's PGD as it comes: on the cross-entropy, from the
-image, steps of 2.5 radius / gradients; its end points are measured here: misclassified, in [0, 1], ||delta||_p <= radius
-(1 + 1e-5), its projection being in float32. The packages are no dependency of plica.
+resnet_2b, the first correctly classified images of the CIFAR-10 test rows. For each p the radius is the median that
+plica finds for MinRadius, so that half of the images can be broken. ART's PGD as it comes: on the cross-entropy, from
+the image, steps of 2.5 radius / gradients; its end points are measured here: misclassified, and within the radius times
+1 + 1e-5, as it projects in float32. The packages are no dependency of plica.
 """
 
 import argparse

@@ -4,8 +4,8 @@
     python benchmarks/table4.py --net efficientnet --metric alex --images 16 --losses margin
 
 First the radii that PWCF finds for MinRadius (Figure 1); then every attack, 16 images at a time, no further ones once
-so many minutes are gone. Radii are those given and quantiles of those found. Images that are misclassified as they are, are
-left out.
+so many minutes are gone. Radii are those given and quantiles of those found. Images that are misclassified as they are,
+are left out.
 Violated: share of images whose end point, as the attack left it, lies outside the ball. Succeeded: share whose end
 point is misclassified and inside; judged: share for which plica's judge accepted a point, of all that were seen.
 Breakable: share for which any method is known to have a point inside.

@@ -26,7 +26,7 @@ def make():
 
 brighter = plica.Perturbation(lambda x, theta: x * (1 + theta[:, :, None, None]), torch.zeros(3))
 """
-NAMES = ("flow", "rotate-translate", "recolor", "hue-saturation", "moved_net:brighter")
+NAMES = ("flow", "rotate-translate", "recolor", "recolor-luv", "hue-saturation", "moved_net:brighter")
 
 
 @pytest.fixture

@@ -51,8 +51,8 @@ MetricOption = Annotated[
 ThroughOption = Annotated[
     str | None,
     typer.Option(
-        help="a perturbation other than x + delta: flow, rotate-translate, recolor, hue-saturation, or module:name of "
-        "your own; --metric theta is its own distance"
+        help="a perturbation other than x + delta: flow, rotate-translate, recolor, recolor-luv, hue-saturation, or "
+        "module:name of your own; --metric theta is its own distance"
     ),
 ]
 MethodOption = Annotated[

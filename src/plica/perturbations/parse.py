@@ -18,6 +18,7 @@ NAMED: dict[str, Callable[[Bounds], Through]] = {
     "flow": lambda bounds: Flow(),
     "rotate-translate": lambda bounds: RotateTranslate(),
     "recolor": lambda bounds: Recolor(bounds=bounds),
+    "recolor-luv": lambda bounds: Recolor(bounds=bounds, space="luv"),
     "hue-saturation": lambda bounds: HueSaturation(bounds=bounds),
 }
 THROUGH = " through "
