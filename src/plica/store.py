@@ -32,7 +32,6 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from plica.figures import draw_perturbations
-from plica.perturbations import joined
 from plica.result import Result
 from plica.runs.pack import pack, points
 from plica.runs.read import SAMPLES
@@ -85,7 +84,8 @@ def save_run(
         (half / "x_adv.safetensors").write_bytes(save(points(result.x_adv, result.theta) | own))
         images = {"x": pack(x.detach().cpu()).contiguous(), "y": y.cpu()} | own
         (half / "inputs.safetensors").write_bytes(save(images))
-        name = joined(str(arguments.get("metric", "d")), arguments.get("through"))
+        told = (str(arguments.get("metric", "d")), str(arguments.get("through") or ""))
+        name = " ".join(word for word in told if word and not (word == "theta" and told[1]))
         draw_perturbations(half / "perturbations.png", x, y, {name: result}, classes)
         (half / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
         (directory / "summary.json").unlink(missing_ok=True)
