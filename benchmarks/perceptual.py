@@ -1,6 +1,7 @@
 """Radii under distances without a prox: `curved` beside PWCF, and the l_2 and l_inf answers measured in the distance.
 
     python benchmarks/perceptual.py --data ../shared/data [--n 46] [--gradients 30 100] [--distances features-l2 ...]
+    python benchmarks/perceptual.py --distances ssim lpips --methods curved:100 alma:1000  # budgets of their own
 
 resnet_2b, the first correctly classified images of the CIFAR-10 test rows; its own features as self-bounded perceptual
 distances, 1 - SSIM, CIEDE2000 and LPIPS (AlexNet, images enlarged to 64 x 64). Prints one line per distance and method;
@@ -39,8 +40,9 @@ def main() -> None:
             print(f"{name} | l{p} answer, 100 gradients | {float(d.median()):.4g} |", flush=True)
         costs = cost(net, metric, x)
         for method in args.methods:
-            for gradients in args.gradients:
-                print(f"{name} | {method} | {line(net, x, y, metric, method, gradients, costs)}", flush=True)
+            known_as, _, own = method.partition(":")
+            for gradients in [int(own)] if own else args.gradients:
+                print(f"{name} | {known_as} | {line(net, x, y, metric, known_as, gradients, costs)}", flush=True)
 
 
 def setting(data: Path, n: int) -> tuple[torch.nn.Module, Tensor, Tensor, dict[str, Metric]]:
@@ -68,7 +70,9 @@ def line(net, x, y, metric, method: str, gradients: int, costs: tuple[float, flo
     seconds = time.process_time() - began
     asked = int(found.metric_gradients.sum()) or int(found.gradients.sum())  # pwcf: one for each of the model
     alone = int(found.gradients.sum()) * costs[0] + asked * costs[1]
-    return (f"{gradients} | median {float(found.distance.median()):.4g} | failed {int((~found.success).sum())} | "
+    return (f"{gradients} | median {float(found.distance.median()):.4g} | "
+            f"geometric mean {float(found.distance[found.success].log().mean().exp()):.4g} | "
+            f"failed {int((~found.success).sum())} | "
             f"metric gradients {asked / len(x):.0f} | {seconds:.1f} s, ratio {seconds / alone:.2f} | "
             f"stationarity {float(found.stationarity.nanmedian()):.2g}")  # fmt: skip
 

@@ -66,6 +66,54 @@ def test_names_of_measures():
         parse_metric("psnr")
 
 
+def features(x):
+    """Two feature maps of a fixed random network."""
+    generator = torch.Generator().manual_seed(5)
+    w, v = (torch.randn(shape, generator=generator).to(x) for shape in ((4, 3, 3, 3), (6, 4, 3, 3)))
+    first = nn.functional.conv2d(x, w, stride=2).relu()
+    return [first, nn.functional.conv2d(first, v, stride=2).relu()]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_dists_is_that_of_piq_on_the_same_maps(weighted):
+    piq = pytest.importorskip("piq", reason="needs the extra perceptual")
+    x, x_adv = images(dtype=torch.float64)
+    alpha, beta = (torch.rand(13, generator=torch.Generator().manual_seed(n), dtype=x.dtype) for n in (1, 2))
+    metric = plica.DISTS(features, alpha, beta) if weighted else plica.DISTS(features)
+    if not weighted:  # every layer alike, every channel of a layer too
+        alpha = beta = torch.cat([torch.full((c,), 1 / 6 / c, dtype=x.dtype) for c in (3, 4, 6)])
+    maps = [[t, *features(t)] for t in (x_adv, x)]
+    means, covariances = torch.cat(piq.DISTS.compute_distance(None, *maps), 1).flatten(1).split(13, 1)
+    expected = 1 - (means * alpha + covariances * beta).sum(1) / (alpha + beta).sum()
+    value, grad = gradient(metric, x, x_adv)
+    torch.testing.assert_close(value, expected, rtol=1e-9, atol=0)
+    assert grad.isfinite().all()
+    assert torch.equal(metric(x, x.clone()), torch.zeros(3).to(x))
+    assert torch.equal(gradient(metric, x, x.clone())[1], torch.zeros_like(x))
+
+
+def test_dists_does_not_see_where_a_texture_lies_as_a_norm_does():
+    """A shifted texture has other pixels and the same means: it is nearer by DISTS than the flat patch that l_2 takes
+    for nearer."""
+    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    shifted, flat = x.roll(1, 3), torch.full_like(x, 0.5)
+    metric = plica.DISTS(lambda t: [nn.functional.avg_pool2d(t, 2)])
+    assert metric(x, shifted) < metric(x, flat)
+    assert Lp(2)(x, shifted) > Lp(2)(x, flat)
+
+
+def test_what_is_no_dists():
+    x, x_adv = images()
+    with pytest.raises(TypeError, match=r"use DISTS\.of"):
+        plica.DISTS(3)
+    with pytest.raises(ValueError, match="given together"):
+        plica.DISTS(features, torch.ones(13))
+    with pytest.raises(ValueError, match="need 13 weights"):
+        plica.DISTS(features, torch.ones(3), torch.ones(3))(x, x_adv)
+    with pytest.raises(ValueError, match=r"shape \(b, channels, height, width\)"):
+        plica.DISTS(lambda t: [t.flatten(1)])(x, x_adv)
+
+
 def test_wasserstein_of_a_moved_point():
     """A point of light moved by s costs s^2 / 2, whatever lies dark around it; twice the way four times as much."""
     pytest.importorskip("geomloss", reason="needs the extra perceptual")

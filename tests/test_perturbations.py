@@ -12,8 +12,9 @@ import plica
 from linear import linear
 from plica import Flow, HueSaturation, Lp, MaxLoss, MinRadius, Perturbation, Recolor, RotateTranslate
 from plica.perturbations import moved
+from plica.perturbations.luv import HIGH, LOW, luv, rgb
 
-EVERY = (Flow(), RotateTranslate(), Recolor(nodes=4), HueSaturation())
+EVERY = (Flow(), RotateTranslate(), Recolor(nodes=4), HueSaturation(), Recolor(nodes=4, space="luv"))
 named = pytest.mark.parametrize("through", EVERY, ids=lambda t: type(t).__name__)
 
 
@@ -79,6 +80,36 @@ def test_equal_colours_stay_equal():
     for colour in range(int(where.max()) + 1):
         same = after[where == colour]
         assert torch.allclose(same, same[:1].expand_as(same), atol=1e-12)
+
+
+def test_luv_of_known_colours_and_back():
+    """Red, green and blue of sRGB: L*, u*, v* as in tables of the colour space (Lindbloom)."""
+    primaries = torch.eye(3, dtype=torch.float64).view(3, 3, 1, 1)
+    known = [[53.2408, 175.0151, 37.7564], [87.7347, -83.0776, 107.3985], [32.2970, -9.4054, -130.3423]]
+    torch.testing.assert_close(100 * luv(primaries).flatten(1), torch.tensor(known).double(), rtol=2e-4, atol=0)
+    side = torch.linspace(0, 1, 17, dtype=torch.float64)
+    cube = torch.cartesian_prod(side, side, side).T.reshape(1, 3, -1, 1)
+    colours = luv(cube).flatten(2)
+    assert (rgb(luv(cube)) - cube).abs().max() < 1e-12
+    low, high = (torch.tensor(t, dtype=torch.float64) for t in (LOW, HIGH))
+    assert ((colours[0] > low[:, None] - 1e-6) & (colours[0] < high[:, None] + 1e-6)).all()  # 7 digits
+
+
+def test_a_constant_map_of_luv_shifts_lightness_and_keeps_hues():
+    x = 0.3 + 0.4 * pictures()
+    through = Recolor(space="luv")
+    theta = torch.zeros_like(through.start(x)).view(3, 3, -1)
+    theta[:, 0] = 0.05  # five units of L*
+    before, after = luv(x), luv(through(x, theta.flatten(1)))
+    torch.testing.assert_close(after[:, 0], before[:, 0] + 0.05)
+    torch.testing.assert_close(after[:, 1:], before[:, 1:])
+    torch.testing.assert_close(
+        through.distance(x, theta.flatten(1)), torch.full((3,), 0.05).double(), rtol=1e-4, atol=0
+    )
+    with pytest.raises(ValueError, match="rgb or luv"):
+        Recolor(space="lab")
+    with pytest.raises(ValueError, match="needs images of shape"):
+        through.start(torch.rand(2, 1, 8, 8))
 
 
 def test_a_constant_colour_map_costs_its_size():

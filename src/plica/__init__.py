@@ -7,13 +7,16 @@ from plica.ask import Progress, attack, methods
 from plica.attacks.task import Status
 from plica.metrics import (
     CIEDE2000,
+    DISTS,
     LPIPS,
+    Held,
     Largest,
     Lp,
     Perceptual,
     Similarity,
     Unsupported,
     Wasserstein,
+    Weighted,
     WeightedLp,
 )
 from plica.perturbations import Flow, HueSaturation, Perturbation, Recolor, RotateTranslate
@@ -26,8 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CIEDE2000",
+    "DISTS",
     "LPIPS",
     "Flow",
+    "Held",
     "HueSaturation",
     "Largest",
     "Lp",
@@ -44,6 +49,7 @@ __all__ = [
     "Unsupported",
     "Variables",
     "Wasserstein",
+    "Weighted",
     "WeightedLp",
     "attack",
     "evaluate",

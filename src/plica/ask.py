@@ -15,9 +15,10 @@ from plica.archive import Archive
 from plica.attacks import ATTACKS, treats_perturbations
 from plica.attacks.task import Found, Status, Task
 from plica.boxes import attack_in_box, read_box
+from plica.holding import Holding
 from plica.judge import Judge, Verdict, in_float64
 from plica.losses import Targets, margin
-from plica.metrics import Unsupported
+from plica.metrics import Unsupported, held
 from plica.perturbations.perturbation import Own, between, check, moved
 from plica.queries import Queries, rounding
 from plica.questions import Question
@@ -68,7 +69,7 @@ def attack(
     seed: the answer for an image depends on it and on the image alone, not on its company or the batch size.
     batch_size: searches that are solved side by side; chosen by the memory they take when not given.
     bounds: two numbers, or two tensors of an image's shape, one bound for each feature; where they are equal, and where
-        a WeightedLp weighs inf, the feature stays as it is.
+        a WeightedLp weighs inf or a Held metric holds it, the feature stays as it is.
     targets: None for "any other class", or (b,) the only class that counts as a success.
     on_progress: called now and then with a Progress.
 
@@ -199,7 +200,10 @@ class _Asked:
         x, y = self.x[rows], self.y[rows]
         targets = None if self.targets is None else self.targets[rows]
         radius = None if self.radius is None else self.radius[rows]
+        stay = held(self.question.metric, x) if self.question.through is None else None
         queries = Queries(self.model, len(rows), self.size, self.multiple)
+        if stay is not None:
+            queries = Holding(self.model, len(rows), self.size, self.multiple, stay)
         archive = Archive(self.question.metric, x, y, targets, radius, self.question.through)
         return Task(
             queries=queries,
@@ -215,6 +219,7 @@ class _Asked:
             bounds=self.bounds,
             batch_size=self.size,
             notify=self._notifier(queries, archive),
+            held=stay,
         )
 
     def _notifier(self, queries: Queries, archive: Archive) -> Callable[[int], None]:

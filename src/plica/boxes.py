@@ -73,6 +73,8 @@ class Box:
 
     def metric(self, metric: Metric) -> Metric:
         """The same distance, of u."""
+        if isinstance(metric, plica.Held):
+            return plica.Held(self.metric(metric.metric), metric.pixels)
         if not isinstance(metric, Lp | plica.WeightedLp):
             return Asked(metric, self)
         weights = metric.weights if isinstance(metric, plica.WeightedLp) else torch.ones_like(self.span)

@@ -48,7 +48,8 @@ def draw_perturbations(
         for place, row in enumerate(page.columns):
             taken = _name(int(answer.prediction[row]), classes)
             _image(page.axes(group, 0, place), answer.x_adv[row], taken, "perturbed,\ntaken for" if place == 0 else "")
-            label = f"perturbation,\n{name} distance,\nmagnification" if place == 0 else ""
+            far = f"{name} distance" if len(name) < 8 else f"{name}\ndistance"
+            label = f"perturbation,\n{far},\nmagnification" if place == 0 else ""
             _perturbation(page.axes(group, 1, place), answer.x_adv[row] - x[row], float(answer.distance[row]), label)
         _histogram(page.side(group), name, x, answer)
     page.figure.savefig(file, format="png")

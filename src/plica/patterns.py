@@ -127,6 +127,8 @@ def pairs(run: Run, task: Task) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     images = run.inputs()
     ids, x = torch.empty(0, dtype=torch.int64), None
     for wanted, x_adv in run.points(task):
+        if not len(wanted):  # a chunk of which nothing was left standing
+            continue
         while not torch.isin(wanted, ids).all():
             more = next(images, None)
             if more is None:

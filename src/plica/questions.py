@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from plica.losses import LOSSES
+from plica.metrics import Held
 from plica.perturbations.perturbation import Own, Through
 
 
@@ -81,4 +82,4 @@ def _checked(metric, through):
         return Own(through)
     if not callable(metric):
         raise TypeError(f"A metric is a callable d(x, x_adv) -> (b,), such as plica.Lp(2); got {metric!r}.")
-    return metric
+    return metric.plain if isinstance(metric, Held) else metric

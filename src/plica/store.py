@@ -1,7 +1,7 @@
 """A run on disk: one directory that is whole or not there.
 
     samples.parquet     one row per image: what was found and what it cost
-    x_adv.safetensors   the points, "x_adv" (b, *image)
+    x_adv.safetensors   the points, "x_adv" (b, *image); with a perturbation T also "theta" (b, k), x_adv = T(x, theta)
     inputs.safetensors  the images and labels, "x" and "y", so that the run can be read anywhere
     perturbations.png   a picture of them
     summary.json        versions, arguments, accuracy, quantiles of the radius; written last, so it marks a whole run
@@ -34,7 +34,7 @@ from torch import Tensor
 from plica.figures import draw_perturbations
 from plica.inputs.bounds import FILE, Bounds
 from plica.result import Result
-from plica.runs.pack import pack
+from plica.runs.pack import pack, points
 from plica.runs.read import SAMPLES
 from plica.wording import one_line
 
@@ -83,10 +83,12 @@ def save_run(
         own = {} if ids is None else {"id": ids.cpu().contiguous()}
         pq.write_table(samples(torch.arange(len(y)) if ids is None else ids, y, result), half / "samples.parquet")
         # serialised first, written by Python: safetensors' own writer hides which system error it met
-        (half / "x_adv.safetensors").write_bytes(save({"x_adv": result.x_adv.detach().cpu().contiguous()} | own))
+        (half / "x_adv.safetensors").write_bytes(save(points(result.x_adv, result.theta) | own))
         images = {"x": pack(x.detach().cpu()).contiguous(), "y": y.cpu()} | own
         (half / "inputs.safetensors").write_bytes(save(images))
-        draw_perturbations(half / "perturbations.png", x, y, {str(arguments.get("metric", "d")): result}, classes)
+        told = (str(arguments.get("metric", "d")), str(arguments.get("through") or ""))
+        name = " ".join(word for word in told if word and not (word == "theta" and told[1]))
+        draw_perturbations(half / "perturbations.png", x, y, {name: result}, classes)
         more = [] if bounds is None or bounds.usual else [(FILE, bounds.packed())]
         for name, content in more:
             (half / name).write_bytes(content)

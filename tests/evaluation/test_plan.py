@@ -79,6 +79,8 @@ def test_radii_that_three_digits_do_not_tell_apart():
         ({"questions": {"ask": "min-radius", "metric": "l0"}}, "questions[0].metric: There is no metric 'l0'"),
         ({"questions": {"ask": "min-radius", "metric": "far"}}, "questions[0].metric: There is no metric 'far'"),
         ({"questions": {"ask": "min-radius"}}, "questions[0].metric is missing"),
+        ({"questions": {"ask": "min-radius", "metric": "theta"}}, "questions[0]: theta is the distance of a perturb"),
+        ({"questions": INSIDE | {"through": "flo"}}, "questions[0].through: There is no perturbation 'flo'"),
         ({"questions": {"ask": "max-loss", "metric": "l2"}}, "questions[0]: max-loss needs a radius"),
         ({"questions": {"ask": "min-radius", "metric": "l2", "radius": 1}}, "min-radius takes no radius"),
         ({"questions": INSIDE | {"radius": "8/0"}}, "questions[0].radius: The radius '8/0' is not a distance"),

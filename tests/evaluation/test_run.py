@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 import plica
 from evaluation.compare import assert_same
 from plica import runs
+from plica.cli import main
 from plica.evaluation import PlanError, worker
 from plica.evaluation.merge import merge
 from plica.inputs import load_model
@@ -73,6 +74,14 @@ def test_chunks_of_which_nothing_is_left_for_the_second_method(plan, whole):
     run = plica.evaluate(plan | {"questions": asked, "chunk": 1}, "run")
     assert run.rows(run.tasks[1])["id"].to_pylist() == whole.rows(run.tasks[1])["id"].to_pylist()
     assert len(list(run.points(run.tasks[1]))) == 20
+
+
+def test_a_run_with_a_chunk_of_which_nothing_was_left_is_audited_and_reported(plan, folder):
+    asked = {"ask": "max-loss", "metric": "l2", "radius": 8.0}
+    run = plica.evaluate(plan | {"questions": asked}, "done")
+    assert any(len(ids) == 0 for task in run.tasks for ids, _ in run.points(task))
+    assert main(["audit", "done", "--trust"]) == 0
+    assert main(["report", "done", "-o", "done.html"]) == 0
 
 
 def test_each_batch_size_gives_the_same(plan, whole):

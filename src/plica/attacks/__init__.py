@@ -2,15 +2,21 @@
 
 from collections.abc import Callable
 
+from plica.attacks.concave import between, concave
 from plica.attacks.curved import curved
 from plica.attacks.geometry import has_prox
 from plica.attacks.grid import grid
 from plica.attacks.peers import PEERS
 from plica.attacks.perceptual import PERCEPTUAL
 from plica.attacks.pwcf import pwcf
-from plica.attacks.radius import radius
+from plica.attacks.radius import radius as convex
 from plica.attacks.task import Found, Task
 from plica.metrics import Unsupported
+
+
+def radius(task: Task) -> Found:
+    """The nearest point for a metric with a prox; in l_p for p < 1 by way of a q between p and 1."""
+    return between(task) if concave(task.question.metric) else convex(task)
 
 
 def auto(task: Task) -> Found:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +22,7 @@ from plica import metrics
 from plica.attacks.task import Found, Status, Task
 from plica.losses import LOSSES
 from plica.metrics import Embedding, Metric, Unsupported
+from plica.metrics.lp import norm
 from plica.questions import MaxLoss
 from plica.solver.rows import dot
 
@@ -34,7 +35,10 @@ TINY = 1e-12
 
 @dataclass(frozen=True)
 class Ball:
-    """The images z (r, *image) with root(d(x, z)) <= radius, for the images of some rows."""
+    """The images z (r, *image) with root(d(x, z)) <= radius, for the images of some rows.
+
+    Between features, phi(x) is computed once.
+    """
 
     metric: Metric
     x: Float[Tensor, "r *image"]
@@ -45,14 +49,37 @@ class Ball:
     def exponent(self) -> int:
         return getattr(self.metric, "exponent", 1)
 
-    @torch.no_grad()
-    def distance(self, z: Tensor, x: Tensor | None = None) -> Float[Tensor, " r"]:
-        return self.metric(self.x if x is None else x, z).clamp(min=0) ** (1 / self.exponent)
+    @cached_property
+    def phi(self) -> Float[Tensor, "r features"]:
+        assert isinstance(self.metric, Embedding)
+        with torch.no_grad():
+            return self.metric.embed(self.x)
 
-    def gradient(self, z: Tensor) -> tuple[Float[Tensor, " r"], Float[Tensor, "r *image"]]:
+    @torch.no_grad()
+    def distance(self, z: Tensor) -> Float[Tensor, " r"]:
+        if isinstance(self.metric, Embedding):
+            return norm(self.metric.embed(z) - self.phi, self.metric.p)
+        return self.metric(self.x, z).clamp(min=0) ** (1 / self.exponent)
+
+    @torch.no_grad()
+    def growth(self, z: Tensor, way: Tensor, phi: Tensor | None) -> Float[Tensor, " r"]:
+        """How far apart z and z + PROBE way are, over PROBE; phi: of z, where it is known."""
+        if isinstance(self.metric, Embedding) and phi is not None:
+            return norm(self.metric.embed(z + PROBE * way) - phi, self.metric.p) / PROBE
+        return self.metric(z, z + PROBE * way).clamp(min=0) ** (1 / self.exponent) / PROBE
+
+    def gradient(self, z: Tensor) -> tuple[Float[Tensor, " r"], Float[Tensor, "r *image"], Tensor | None]:
+        """root(d) and its gradient, and phi(z) between features."""
+        if isinstance(self.metric, Embedding):
+            with torch.enable_grad():
+                z = z.detach().requires_grad_(True)
+                phi = self.metric.embed(z)
+                root = norm(phi - self.phi, self.metric.p)
+                (grad,) = torch.autograd.grad(root.sum(), z)
+            return root.detach(), grad, phi.detach()
         value, grad = metrics.gradient(self.metric, self.x, z)
         root = value.clamp(min=0) ** (1 / self.exponent)
-        return root, _rows(root / (self.exponent * value.clamp(min=TINY)), grad) if self.exponent > 1 else grad
+        return root, _rows(root / (self.exponent * value.clamp(min=TINY)), grad) if self.exponent > 1 else grad, None
 
     def nearer(self, z: Tensor) -> Tensor:
         """The last point inside on the way from x to z, by bisection."""
@@ -67,7 +94,7 @@ class Ball:
     def newton(self, z: Tensor) -> Tensor:
         """Newton's steps towards d = radius along the gradient of d, from z outside; they may end outside."""
         for _ in range(CLOSER):
-            d, grad = self.gradient(z)
+            d, grad, _ = self.gradient(z)
             over = d - WITHIN * self.radius
             if not bool((over > 0).any()):
                 break
@@ -98,9 +125,9 @@ class LPA:
             z = start  # each multiplier has a search of its own: where one too small has led is hard to come back from
             for t in range(iterations):
                 grad = _climb(task, images, z)
-                d, away = ball.gradient(z)
+                d, away, phi = ball.gradient(z)
                 weight = torch.full_like(lam, 10 ** (t / iterations)) if fast else lam
-                z = _pace(ball, z, grad - _rows(weight * (d > ball.radius), away), 0.1 ** (t / iterations))
+                z = _pace(ball, z, phi, grad - _rows(weight * (d > ball.radius), away), 0.1 ** (t / iterations))
             lam = torch.where(ball.distance(z) > ball.radius, 10 * lam, lam)
         return z if self.project is None else self.project(ball, z)
 
@@ -190,12 +217,12 @@ def _climb(task: Task, images: Int[Tensor, " i"], z: Tensor) -> Tensor:
     return grad
 
 
-def _pace(ball: Ball, z: Tensor, grad: Tensor, share: float) -> Tensor:
-    """The step along grad that moves d by so much of the radius, as measured by a small step."""
+def _pace(ball: Ball, z: Tensor, phi: Tensor | None, grad: Tensor, share: float) -> Tensor:
+    """The step along grad that moves d by so much of the radius, as measured by a small step; phi: of z."""
     size = torch.linalg.vector_norm(grad.flatten(1), dim=1)
     way = _rows(1 / size.clamp(min=TINY), grad)
-    growth = ball.distance(z + PROBE * way, z) / PROBE
-    return (z + _rows(share * ball.radius / growth.clamp(min=TINY), way)).clamp(*ball.bounds)
+    growth = ball.growth(z, way, phi).clamp(min=TINY)
+    return (z + _rows(share * ball.radius / growth, way)).clamp(*ball.bounds)
 
 
 def _wide(scalars: Float[Tensor, " r"], like: Tensor) -> Tensor:

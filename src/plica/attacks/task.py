@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.archive import Archive
@@ -39,8 +39,9 @@ class Task:
 
     Everything that runs the model goes through `queries`, which counts it; every point so evaluated is offered to
     `archive`.
-    notify: to be told now and then how many images are done. gradients: budget per image. radius: per image, None for
-        MinRadius.
+    notify: to be told now and then how many images are done. held: pixels that must not move; `queries` tells a
+        gradient of 0 for them, and what is drawn here at random has 0 there. gradients: budget per image.
+        radius: per image, None for MinRadius.
     """
 
     queries: Queries
@@ -56,15 +57,19 @@ class Task:
     bounds: tuple[float, float]
     batch_size: int
     notify: Callable[[int], None]
+    held: Bool[Tensor, "*image"] | None = None
 
     def noise(self, n: int | None = None) -> Float[Tensor, " n"]:
         """Uniform in [-1, 1], the same for every image: an answer must not depend on an image's place. n: as pixels."""
-        return torch.rand(n or self._n, generator=self._generator(0)).to(self.x) * 2 - 1
+        return self._free(torch.rand(n or self._n, generator=self._generator(0)).to(self.x) * 2 - 1, n)
 
     def direction(self, number: int, n: int | None = None) -> Float[Tensor, " n"]:
         """A random unit vector, another for each number, the same for every image. n: as pixels."""
-        u = torch.randn(n or self._n, generator=self._generator(1 + number)).to(self.x)
+        u = self._free(torch.randn(n or self._n, generator=self._generator(1 + number)).to(self.x), n)
         return u / torch.linalg.vector_norm(u)
+
+    def _free(self, u: Tensor, n: int | None) -> Tensor:
+        return u if self.held is None or n is not None else u.masked_fill(self.held.flatten(), 0)
 
     @property
     def _n(self) -> int:

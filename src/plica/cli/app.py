@@ -15,7 +15,8 @@ from plica.cli.audit import audit
 from plica.cli.directories import export, merge
 from plica.cli.doctor import doctor
 from plica.cli.evaluate import evaluate, plan
-from plica.cli.run import WrongInputError, parse_radius, read_metric, run
+from plica.cli.run import WrongInputError, parse_radius, read_distance, run
+from plica.inputs.bounds import Bounds
 
 app = typer.Typer(
     name="plica",
@@ -46,6 +47,13 @@ MetricOption = Annotated[
     typer.Option(
         help="l1, l1.5, l2, l8, linf, ...; lpips, ssim, ciede2000, ... (a wrong name lists them all); or "
         "module:function for your own distance"
+    ),
+]
+ThroughOption = Annotated[
+    str | None,
+    typer.Option(
+        help="a perturbation other than x + delta: flow, rotate-translate, recolor, recolor-luv, hue-saturation, or "
+        "module:name of your own; --metric theta is its own distance"
     ),
 ]
 MethodOption = Annotated[
@@ -96,13 +104,16 @@ def root(
 
     plica radius --model net.py:make --weights net.safetensors --data test.npz --metric l2 --out runs/l2
 
-    plica radius --model plica.demo:resnet18 --data cifar10.npz --metric l1.5 --gradients 300 --n 10 --out runs/l1.5"""
+    plica radius --model plica.demo:resnet18 --data cifar10.npz --metric l1.5 --gradients 300 --n 10 --out runs/l1.5
+
+    plica radius --model plica.demo:resnet18 --data cifar10.npz --through flow --metric theta --n 10 --out runs/flow"""
 )
 def radius(
     model: ModelOption,
     data: DataOption,
     metric: MetricOption,
     out: OutOption,
+    through: ThroughOption = None,
     weights: WeightsOption = None,
     method: MethodOption = "auto",
     gradients: GradientsOption = 100,
@@ -117,7 +128,7 @@ def radius(
 ) -> None:
     """Find, for every image, the nearest input that the model gets wrong, and its distance: the robustness radius."""
     given = locals()  # the options by their names, as summary.json keeps them
-    run("radius", given, lambda: plica.MinRadius(read_metric(metric)))
+    run("radius", given, lambda within: plica.MinRadius(*read_distance(metric, through, within)))
 
 
 @app.command(
@@ -134,6 +145,7 @@ def attack(
     radius: Annotated[str, typer.Option(help="largest distance allowed: 0.5 or 8/255")],
     out: OutOption,
     loss: Annotated[str, typer.Option(help="margin, ce or dlr")] = "margin",
+    through: ThroughOption = None,
     weights: WeightsOption = None,
     method: MethodOption = "auto",
     gradients: GradientsOption = 100,
@@ -148,7 +160,12 @@ def attack(
 ) -> None:
     """Find, for every image, an input within the radius that the model gets wrong, where there is one."""
     given = locals()
-    run("attack", given, lambda: plica.MaxLoss(read_metric(metric), parse_radius(radius), loss))
+
+    def pose(within: Bounds) -> plica.MaxLoss:
+        distance, moving = read_distance(metric, through, within)
+        return plica.MaxLoss(distance, parse_radius(radius), loss, moving)
+
+    run("attack", given, pose)
 
 
 app.command()(audit)

@@ -13,7 +13,7 @@ from plica.runs import Run, load
 from plica.runs.write import write_json
 from plica.trust import Audited, refresh
 from plica.trust import audit as measure
-from plica.trust.sources import metrics_of, models_of
+from plica.trust.sources import image_distance, metrics_of, models_of
 from plica.trust.transfer import Transfer, transfers
 from plica.wording import one_line, plain, sentence
 
@@ -80,7 +80,8 @@ def _tell(task: Audited) -> None:
     )
     print(f" in {precision}")
     if task.perturbed:
-        inside = "" if task.task.radius is None else f", {task.within} of them within the radius"
+        moved = image_distance(task.task.metric) != task.task.metric
+        inside = "" if task.task.radius is None or moved else f", {task.within} of them within the radius"
         print(f"  8 bits: {task.survive} of {task.perturbed} perturbed answers survive{inside}", end="")
         print("" if task.price is None else f"; repaired, the median distance is {task.price:.4f} times the reported")
     for kind, told in task.differences.items():

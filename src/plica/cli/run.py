@@ -13,16 +13,17 @@ from torch import Tensor
 import plica
 from plica.cli.progress import Reporter
 from plica.inputs import load_data, load_model, open_data, place
-from plica.inputs.bounds import read_bounds
+from plica.inputs.bounds import Bounds, read_bounds
 from plica.inputs.indices import parse_indices
 from plica.inputs.limits import check_memory
 from plica.inputs.source import select
 from plica.metrics import Metric, parse_metric
+from plica.perturbations import joined
 from plica.questions import Question, parse_radius
 from plica.store import FILES, check_directory, save_run
 from plica.wording import one_line
 
-__all__ = ["WrongInputError", "parse_radius", "read_metric", "run"]
+__all__ = ["WrongInputError", "parse_radius", "read_distance", "read_metric", "run"]
 
 
 SAMPLES = ("first", "random", "balanced")
@@ -32,8 +33,8 @@ class WrongInputError(Exception):
     """The message is one sentence that says what to do."""
 
 
-def run(command: str, given: dict[str, Any], pose: Callable[[], Question]) -> None:
-    """Answer one command from its options by name; `pose` makes the question, and may refuse it.
+def run(command: str, given: dict[str, Any], pose: Callable[[Bounds], Question]) -> None:
+    """Answer one command from its options by name; `pose` makes the question, within bounds, and may refuse it.
 
     Raises:
         WrongInputError: wrong input, or a full disk; nothing was written.
@@ -43,7 +44,8 @@ def run(command: str, given: dict[str, Any], pose: Callable[[], Question]) -> No
     with Reporter(given["gradients"]) as report:
         try:
             check_directory(out, overwrite)
-            question, bounds = pose(), read_bounds(given["bounds"])
+            bounds = read_bounds(given["bounds"])
+            question = pose(bounds)
             x, y, ids = read_images(given, free=not bounds.usual)
             question = replace(question, metric=bounds.metric(question.metric, x.shape[1:]))
             model = load_model(given["model"], given["weights"], given["device"], given["trust"])
@@ -88,10 +90,25 @@ def _tell(summary: dict[str, Any], out: Path) -> None:
     print(f"{count} images, accuracy {summary['accuracy']:.1%}", end="")
     print(f", robust accuracy {summary['robust_accuracy']:.1%}" if "robust_accuracy" in summary else "")
     at = {q: "not found" if d is None else f"{d:.4g}" for q, d in summary["radius"].items()}
-    print(f"{given['metric']} distance: median {at['0.5']}, quartiles {at['0.25']} and {at['0.75']}", end="")
+    print(f"{joined(given['metric'], given['through'])} distance: median {at['0.5']}", end="")
+    print(f", quartiles {at['0.25']} and {at['0.75']}", end="")
     print(f", smallest {at['0']}, largest {at['1']}")
     print(f"{summary['gradients'] / count:.0f} gradients per image, {summary['seconds']:.1f} s")
     print(f"{out}: {', '.join(FILES)}")
+
+
+def read_distance(metric: str, through: str | None, bounds: Bounds) -> tuple[Any, Any]:
+    """`metric` and `through` of a question, of --metric and --through.
+
+    Raises:
+        ValueError: one sentence.
+    """
+    try:
+        return bounds.distance(joined(metric, through), read_metric)
+    except ValueError:
+        raise
+    except Exception as error:  # a module of the user's
+        raise ValueError(f"The perturbation {through} failed: {one_line(error, named=True)}.") from error
 
 
 def read_metric(text: str) -> Metric:

@@ -23,6 +23,7 @@ questions:
     metric: linf
     radius: [2/255, 8/255]
     # loss: margin                 # or ce, dlr
+    # through: flow                # a perturbation other than x + delta; metric: theta is its own distance
     # methods: [autoattack+plica]  # where they differ from those below
 
 methods: # of `plica radius --help`; autoattack and autoattack+plica are sets of them, each with its standard budget

@@ -19,6 +19,7 @@ from plica.inputs.bounds import read_bounds
 from plica.inputs.indices import parse_indices
 from plica.losses import LOSSES
 from plica.metrics import parse_metric
+from plica.perturbations import parse_through
 from plica.questions import parse_radius
 from plica.wording import sentence
 
@@ -131,21 +132,17 @@ class Method(Strict):
 
 
 class Question(Strict):
-    """min-radius, or max-loss within each radius, for each metric; `methods` where they differ from the plan's."""
+    """min-radius, or max-loss within each radius, for each metric; `methods` where they differ from the plan's.
+
+    through: a perturbation other than x + delta; the metric may then be "theta", the perturbation's own distance.
+    """
 
     ask: Literal["min-radius", "max-loss"]
     metric: Annotated[list[str], BeforeValidator(_several), Field(min_length=1)]
+    through: str | None = None
     radius: Annotated[list[float], BeforeValidator(_several)] = []
     loss: str = "margin"
     methods: Annotated[list[Method], BeforeValidator(_several)] = []
-
-    @field_validator("metric")
-    @classmethod
-    def _metrics(cls, metrics: list[str]) -> list[str]:
-        for metric in metrics:
-            if ":" not in metric:  # module:function is imported when the work begins
-                parse_metric(metric)
-        return metrics
 
     @field_validator("radius", mode="before")
     @classmethod
@@ -158,6 +155,27 @@ class Question(Strict):
         if loss not in LOSSES:
             raise ValueError(f"there is no loss {loss!r}{nearest(loss, LOSSES)}")
         return loss
+
+    @field_validator("metric")
+    @classmethod
+    def _metrics(cls, metrics: list[str]) -> list[str]:
+        for metric in metrics:
+            if ":" not in metric and metric != "theta":  # module:name is imported when the work begins
+                parse_metric(metric)
+        return metrics
+
+    @field_validator("through")
+    @classmethod
+    def _perturbation(cls, through: str | None) -> str | None:
+        if through is not None and ":" not in through:
+            parse_through(through)
+        return through
+
+    @model_validator(mode="after")
+    def _theta_of_something(self) -> Question:
+        if "theta" in self.metric and self.through is None:
+            raise ValueError("theta is the distance of a perturbation; name one, such as through: flow")
+        return self
 
     @model_validator(mode="after")
     def _radius_where_needed(self) -> Question:

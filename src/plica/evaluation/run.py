@@ -173,7 +173,7 @@ def _steps(images: _Images, chain: Chain, chunk: int, on_event: Callable[[Event]
             rows = torch.tensor(standing, dtype=torch.bool)
             work = Work(job, chunk, ids[rows], x[rows], y[rows])
             part: Part = (yield work) if len(work.ids) else no_part(work)
-            store.write(job.task.name, chunk, part.samples, part.ids, part.x_adv, part.notes)
+            store.write(job.task.name, chunk, part.samples, part.ids, part.x_adv, part.notes, part.theta)
             samples = part.samples
         columns = samples.select(["id", "success"]).to_pydict()
         broken |= {number for number, success in zip(*columns.values(), strict=True) if success}

@@ -10,7 +10,7 @@ from plica.evaluation.methods import members
 from plica.evaluation.plan import Model, Plan, PlanError
 from plica.evaluation.plan import Question as Asked
 from plica.inputs.bounds import Bounds
-from plica.metrics import parse_metric
+from plica.perturbations import joined, parse_distance
 from plica.questions import MaxLoss, MinRadius, Question
 from plica.runs import Task
 from plica.wording import one_line
@@ -28,10 +28,11 @@ class Job:
 
     def question(self, bounds: Bounds, shape: Sequence[int]) -> Question:
         """What plica.attack is asked about inputs of this shape."""
-        metric = bounds.metric(parse_metric(self.task.metric), shape)
+        metric, through = bounds.distance(self.task.metric)
+        metric = bounds.metric(metric, shape) if through is None else metric
         if self.task.radius is None:
-            return MinRadius(metric)
-        return MaxLoss(metric, self.task.radius, self.task.loss or "margin")
+            return MinRadius(metric, through)
+        return MaxLoss(metric, self.task.radius, self.task.loss or "margin", through)
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,10 @@ def chains(plan: Plan) -> list[Chain]:
         PlanError: the same is asked twice, or a metric cannot be had.
     """
     found = [
-        Chain(_jobs(plan, model, asked, metric, radius), asked.ask == "max-loss" and not plan.individual)
+        Chain(
+            _jobs(plan, model, asked, joined(metric, asked.through), radius),
+            asked.ask == "max-loss" and not plan.individual,
+        )
         for model in plan.models
         for asked in plan.questions
         for metric in asked.metric
@@ -99,8 +103,8 @@ def _short(radius: float, among: list[float]) -> str:
 
 def _check_metric(text: str) -> None:
     try:
-        parse_metric(text)
+        parse_distance(text)
     except ValueError as error:
         raise PlanError(str(error)) from None
     except Exception as error:  # a module of the user's
-        raise PlanError(f"The metric {text} failed: {one_line(error, named=True)}.") from error
+        raise PlanError(f"The distance {text} failed: {one_line(error, named=True)}.") from error

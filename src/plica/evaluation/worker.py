@@ -20,6 +20,7 @@ from plica.evaluation.plan import Model
 from plica.evaluation.tasks import Job
 from plica.inputs import load_model, place
 from plica.inputs.bounds import Bounds
+from plica.perturbations import parse_distance
 from plica.result import Result
 from plica.runs.points import moved
 from plica.runs.read import constant_columns
@@ -46,11 +47,13 @@ class Work:
 
 @dataclass(frozen=True)
 class Part:
-    """The answer: rows as in samples.parquet, the points that are not the images themselves, what is to be noted."""
+    """The answer: rows as in samples.parquet, the points that are not the images themselves, what a perturbation made
+    them of, what is to be noted."""
 
     samples: pa.Table
     ids: Int64[Tensor, " m"]
     x_adv: Float[Tensor, "m *image"]
+    theta: Float[Tensor, "m k"] | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -110,6 +113,7 @@ class Worker:
             pa.concat_tables([side.samples for side in sides]),
             torch.cat([side.ids for side in sides]),
             torch.cat([side.x_adv for side in sides]),
+            torch.cat(thetas) if (thetas := [side.theta for side in sides if side.theta is not None]) else None,
             notes + [note for side in sides for note in side.notes],
         )
 
@@ -147,7 +151,8 @@ def _part(work: Work, result: Result, notes: list[str]) -> Part:
         table = table.append_column(name, column)
     x_adv = result.x_adv.detach().cpu()
     rows = moved(work.x, x_adv)
-    return Part(table, work.ids[rows], x_adv[rows], notes)
+    theta = None if result.theta is None else result.theta.detach().cpu()[rows]
+    return Part(table, work.ids[rows], x_adv[rows], theta, notes)
 
 
 def _some(work: Work, rows: slice) -> Work:
@@ -157,6 +162,7 @@ def _some(work: Work, rows: slice) -> Work:
 def _nothing(work: Work, status: Status) -> Result:
     """No point was found for any image, and nothing is known of what it cost."""
     b = len(work.ids)
+    _, through = parse_distance(work.job.task.metric)  # the width of theta; none of its rows is kept
     nan, none = torch.full((b,), torch.nan).double(), torch.zeros(b, dtype=torch.long)
     return Result(
         x_adv=work.x,
@@ -170,6 +176,7 @@ def _nothing(work: Work, status: Status) -> Result:
         prediction=none - 1,
         seconds=torch.zeros(b).double(),
         status=[status] * b,
+        theta=None if through is None else through.start(work.x),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from plica.inputs.limits import check_memory, check_npz
-from plica.metrics import Lp, Metric, Unsupported, WeightedLp
+from plica.metrics import Held, Lp, Metric, Unsupported, WeightedLp, parse_metric
+from plica.perturbations import Through, parse_distance
 from plica.wording import few, one_line
 
 FILE = "bounds.safetensors"
@@ -63,8 +64,18 @@ class Bounds:
             raise ValueError(f"The mask has shape {tuple(self.mask.shape)} and inputs have {tuple(shape)}.")
         if not isinstance(metric, Lp | WeightedLp):
             raise Unsupported(f"A mask goes with l_p distances; {metric} moves every feature.")
-        weights = metric.weights if isinstance(metric, WeightedLp) else torch.ones(())
-        return WeightedLp(metric.p, torch.where(self.mask.to(weights.device), weights, torch.inf))
+        return Held(metric, ~self.mask).plain
+
+    def distance(self, text: str, metric: Callable[[str], Any] = parse_metric) -> tuple[Any, Through | None]:
+        """parse_distance, of inputs within these bounds.
+
+        Raises:
+            ValueError: there is no such distance, or a perturbation goes with two numbers for all features alone.
+        """
+        found, through = parse_distance(text, self.pair, metric)
+        if through is not None and self.mask is not None:
+            raise Unsupported("A mask and a perturbation other than x + delta do not go together; leave one out.")
+        return found, through
 
     def digest(self) -> str:
         """A hexadecimal hash of all numbers."""

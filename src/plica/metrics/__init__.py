@@ -2,7 +2,9 @@
 
 from plica.metrics.base import Metric, Unsupported, distance, gradient
 from plica.metrics.colour import CIEDE2000
+from plica.metrics.dists import DISTS
 from plica.metrics.facts import Facts, facts
+from plica.metrics.held import Held, Weighted, held
 from plica.metrics.lp import SMOOTHING, Lp, power, total
 from plica.metrics.lpips import LPIPS
 from plica.metrics.mixtures import Largest, Sum
@@ -14,10 +16,12 @@ from plica.metrics.weighted import WeightedLp
 
 __all__ = [
     "CIEDE2000",
+    "DISTS",
     "LPIPS",
     "SMOOTHING",
     "Embedding",
     "Facts",
+    "Held",
     "Largest",
     "Lp",
     "Metric",
@@ -26,10 +30,12 @@ __all__ = [
     "Sum",
     "Unsupported",
     "Wasserstein",
+    "Weighted",
     "WeightedLp",
     "distance",
     "facts",
     "gradient",
+    "held",
     "parse_metric",
     "power",
     "total",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from plica.metrics.base import Metric
+from plica.metrics.held import Held
 from plica.metrics.lp import Lp
 from plica.metrics.mixtures import Largest, Sum
 from plica.metrics.weighted import WeightedLp
@@ -24,6 +25,9 @@ def facts(metric: Metric) -> Facts:
     """Of a user's callable: what its methods norm and prox and its attribute scale_free say; nothing is assumed."""
     if isinstance(metric, Lp | WeightedLp):
         return Facts(metric.p >= 1, True, True)
+    if isinstance(metric, Held):
+        inner = facts(metric.metric)
+        return Facts(inner.norm, False, inner.scale_free)
     if isinstance(metric, Sum | Largest):
         parts = [
             facts(part) for part in (metric.parts if isinstance(metric, Largest) else [d for _, d in metric.terms])

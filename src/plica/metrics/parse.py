@@ -9,12 +9,14 @@ from typing import cast
 
 from plica.metrics.base import Metric
 from plica.metrics.colour import CIEDE2000
+from plica.metrics.dists import DISTS
 from plica.metrics.lp import Lp
 from plica.metrics.lpips import LPIPS
 from plica.metrics.similarity import MEASURES, Similarity
 from plica.metrics.transport import Wasserstein
 
 NAMED: dict[str, Callable[[], Metric]] = {
+    "dists": lambda: DISTS(LPIPS().maps),  # of AlexNet, all layers alike
     "lpips": LPIPS,
     "ciede2000": CIEDE2000,
     "wasserstein": Wasserstein,

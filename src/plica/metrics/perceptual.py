@@ -35,6 +35,8 @@ class Embedding(Protocol):
 
     def embed(self, x: Tensor) -> Tensor: ...
 
+    def __call__(self, x: Tensor, x_adv: Tensor) -> Tensor: ...
+
 
 @dataclass(frozen=True, eq=False)
 class Perceptual(Combines):

@@ -30,6 +30,10 @@ class WeightedLp(Combines):
         return f"weighted l{self.p:g}"
 
     def __call__(self, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
-        delta = x_adv - x
-        # inf * 0 is nan: a fixed pixel costs nothing while it stays
-        return norm(torch.where(delta == 0, 0, delta * self.weights.to(x)).flatten(1), self.p)
+        weights, delta = self.weights.to(x), x_adv - x
+        fixed = weights.isinf()
+        if not bool(fixed.any()):
+            return norm((delta * weights).flatten(1), self.p)
+        # inf * 0 is nan, in the gradient too: a fixed pixel costs nothing while it stays, and has no pull
+        moved = (fixed & (delta != 0)).flatten(1).any(1)
+        return torch.where(moved, torch.inf, norm((delta * weights.masked_fill(fixed, 0)).flatten(1), self.p))

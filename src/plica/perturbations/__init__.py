@@ -2,8 +2,22 @@
 
 from plica.perturbations.flow import Flow
 from plica.perturbations.hue import HueSaturation
+from plica.perturbations.parse import joined, parse_distance, parse_through
 from plica.perturbations.perturbation import Perturbation, Through, check, moved, pulled
 from plica.perturbations.recolor import Recolor
 from plica.perturbations.rotate import RotateTranslate
 
-__all__ = ["Flow", "HueSaturation", "Perturbation", "Recolor", "RotateTranslate", "Through", "check", "moved", "pulled"]
+__all__ = [
+    "Flow",
+    "HueSaturation",
+    "Perturbation",
+    "Recolor",
+    "RotateTranslate",
+    "Through",
+    "check",
+    "joined",
+    "moved",
+    "parse_distance",
+    "parse_through",
+    "pulled",
+]

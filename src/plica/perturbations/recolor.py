@@ -3,8 +3,8 @@
     x'(pixel) = c + g(c),  c = x(pixel);   d^2 = mean |g|^2 + smooth^2 mean |dg/dc|^2
 
 g is given on a grid over the cube of colours and interpolated linearly between its nodes; the means are over the grid.
-The second term makes neighbouring colours move alike. (ReColorAdv bounds g and adds the norms of its differences to the
-loss; here both make one distance.)
+Colours are red, green and blue, or L*, u*, v* over 100, as ReColorAdv has them. The second term makes neighbouring
+colours move alike. (ReColorAdv bounds g and adds the norms of its differences to the loss; here both are one distance.)
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from plica.metrics import total
+from plica.perturbations.luv import HIGH, LOW, luv, rgb
 from plica.perturbations.sampling import images
 
 SMALLEST = 1e-12  # under the root, whose gradient is infinite at 0
@@ -27,37 +28,53 @@ class Recolor:
     """theta (b, c * nodes^c): how much of each channel is added to each colour of the grid. Images of 1 or 3 channels.
 
     smooth: how many units of colour apart two colours move independently. bounds: of the pixels, as in plica.attack.
+    space: rgb, in units of the pixels; or luv, of three channels only.
     """
 
     nodes: int = 8
     smooth: float = 0.3
     bounds: tuple[float, float] = (0.0, 1.0)
     unit: float = 0.1
+    space: str = "rgb"
+
+    def __post_init__(self):
+        if self.space not in ("rgb", "luv"):
+            raise ValueError(f"Recolor(space=...) must be rgb or luv, got {self.space!r}.")
 
     def start(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b k"]:
-        images(x, "Recolor", (1, 3))
+        images(x, "Recolor", (1, 3) if self.space == "rgb" else (3,))
         return x.new_zeros(len(x), x.shape[1] * self.nodes ** x.shape[1])
 
     def __call__(self, x: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"]) -> Float[Tensor, "b *image"]:
         low, high = self.bounds
         place = 2 * (x - low) / (high - low) - 1
+        if self.space == "luv":
+            colour = luv((x - low) / (high - low))
+            bottom, top = (x.new_tensor(end).view(1, 3, 1, 1) for end in (LOW, HIGH))
+            new = rgb(colour + self._read(x, theta, 2 * (colour - bottom) / (top - bottom) - 1))
+            return x + (high - low) * (new - rgb(colour))  # so, not a rounding moves at the start
         if x.shape[1] == 1:  # a curve: one row of nodes
             table, spot = (
                 theta.view(-1, 1, 1, self.nodes),
                 torch.stack([place[:, 0], torch.zeros_like(place[:, 0])], -1),
             )
             return x + grid_sample(table, spot, padding_mode="border", align_corners=True)
-        # grid_sample names the axes of a volume backwards
-        table, spot = self._table(x, theta), place.flip(1).permute(0, 2, 3, 1)[:, None]
-        return x + grid_sample(table, spot, padding_mode="border", align_corners=True)[:, :, 0]
+        return x + self._read(x, theta, place)
 
     def distance(self, x: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"]) -> Float[Tensor, " b"]:
-        table, step = self._table(x, theta), (self.bounds[1] - self.bounds[0]) / (self.nodes - 1)
+        table, spans = self._table(x, theta), [self.bounds[1] - self.bounds[0]] * x.shape[1]
+        if self.space == "luv":
+            spans = [top - bottom for bottom, top in zip(LOW, HIGH, strict=True)]
         energy = total(theta**2) / self.nodes ** x.shape[1]
-        for axis in range(2, table.ndim):
-            slope = table.diff(dim=axis).flatten(1) / step
+        for axis, span in enumerate(spans, start=2):
+            slope = table.diff(dim=axis).flatten(1) * (self.nodes - 1) / span
             energy = energy + self.smooth**2 * total(slope**2) * x.shape[1] / slope.shape[1]
         return (energy + SMALLEST).sqrt() - SMALLEST**0.5
+
+    def _read(self, x: Tensor, theta: Tensor, place: Tensor) -> Float[Tensor, "b 3 h w"]:
+        """g at colours, whose range is -1 to 1; grid_sample names the axes of a volume backwards."""
+        spot = place.flip(1).permute(0, 2, 3, 1)[:, None]
+        return grid_sample(self._table(x, theta), spot, padding_mode="border", align_corners=True)[:, :, 0]
 
     def _table(self, x: Tensor, theta: Tensor) -> Float[Tensor, "b c *nodes"]:
         return theta.view(len(x), x.shape[1], *[self.nodes] * x.shape[1])

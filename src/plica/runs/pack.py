@@ -13,6 +13,12 @@ def pack(x: Float[Tensor, "b *image"]) -> Shaped[Tensor, "b *image"]:
     return small if torch.equal(unpack(small), x) else x
 
 
+def points(x_adv: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"] | None) -> dict[str, Tensor]:
+    """What is kept of points, by name; theta is what a perturbation made them of."""
+    held = {"x_adv": x_adv} | ({} if theta is None else {"theta": theta})
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in held.items()}
+
+
 def unpack(x: Shaped[Tensor, "b *image"]) -> Float[Tensor, "b *image"]:
     """The pixels in [0, 1] that pack was given."""
     return x.float() / 255 if x.dtype == torch.uint8 else x

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Bool, Float, Int64, Shaped
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from plica.runs.pack import unpack
@@ -32,15 +32,16 @@ def unmoved(table: Path) -> Int64[Tensor, " u"]:
     return torch.from_numpy(np.asarray(told["id"].to_numpy()[still]))
 
 
-def filled(
-    ids: Int64[Tensor, " k"], x_adv: Float[Tensor, "k *image"], still: Int64[Tensor, " u"], inputs: Tensors
-) -> tuple[Int64[Tensor, " b"], Float[Tensor, "b *image"]]:
-    """Points with those that did not move among them, by id; `inputs` is the chunk of images."""
-    lacking = still[~torch.isin(still, ids)]
+def filled(held: Tensors, still: Int64[Tensor, " u"], inputs: Tensors) -> Tensors:
+    """id, x_adv and theta with the points that did not move among them, by id, their theta nan; `inputs` is the chunk
+    of images."""
+    lacking = still[~torch.isin(still, held["id"])]
     places = torch.isin(inputs["id"], lacking).nonzero()[:, 0]
     if not len(places):
-        return ids, x_adv
-    x: Shaped[Tensor, "u *image"] = unpack(inputs["x"][places])
-    ids, x_adv = torch.cat([ids, inputs["id"][places]]), torch.cat([x_adv, x.to(x_adv)])
-    order = ids.argsort(stable=True)
-    return ids[order], x_adv[order]
+        return held
+    more = {"id": inputs["id"][places], "x_adv": unpack(inputs["x"][places]).to(held["x_adv"])}
+    if "theta" in held:
+        more["theta"] = held["theta"].new_full((len(places), held["theta"].shape[1]), torch.nan)
+    both = {name: torch.cat([held[name], more[name]]) for name in more}
+    order = both["id"].argsort(stable=True)
+    return {name: tensor[order] for name, tensor in both.items()}

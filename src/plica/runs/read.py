@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from plica.inputs.bounds import FILE, Bounds, read_bounds
+from plica.perturbations import joined
 from plica.questions import parse_radius
 from plica.runs.pack import unpack
 from plica.runs.points import filled, unmoved
@@ -26,7 +27,10 @@ from plica.wording import few, one_line
 
 @dataclass(frozen=True)
 class Task:
-    """One model, asked one question by one method. radius and loss are None for min-radius, in the metric's units."""
+    """One model, asked one question by one method. radius and loss are None for min-radius, in the metric's units.
+
+    metric: "l2"; with a perturbation "l2 through flow", or its own distance, "theta through flow".
+    """
 
     name: str
     model: str
@@ -115,12 +119,26 @@ class Run:
 
     def points(self, task: str | Task) -> Iterator[tuple[Int64[Tensor, " b"], Float[Tensor, "b *image"]]]:
         """ids and x_adv of a task, chunk by chunk; x_adv is x where nothing was found."""
+        for held in self.parts(task):
+            yield held["id"], held["x_adv"]
+
+    def thetas(self, task: str | Task) -> Iterator[Float[Tensor, "b k"] | None]:
+        """What a perturbation made the points of, chunk by chunk as `points` has them; None for x + delta.
+
+        A row is nan where nothing was found: its point is the image, and its theta the perturbation's start.
+        """
+        for held in self.parts(task):
+            yield held.get("theta")
+
+    def parts(self, task: str | Task) -> Iterator[dict[str, Tensor]]:
+        """id, x_adv and, of a perturbation, theta of a task, chunk by chunk: `points` and `thetas` at once."""
         name, images = self.task(task).name, {file.name: file for file in self.images}
         for table, file in zip(self.tables[name], self.files[name], strict=True):
             held = read_tensors(file)
-            ids, x_adv = _ids(held, "x_adv"), held["x_adv"]
-            still = unmoved(table) if file.name in images and len(ids) < pq.read_metadata(table).num_rows else None
-            yield (ids, x_adv) if still is None else filled(ids, x_adv, still, read_tensors(images[file.name]))
+            held["id"] = _ids(held, "x_adv")
+            if file.name in images and len(held["id"]) < pq.read_metadata(table).num_rows:
+                held = filled(held, unmoved(table), read_tensors(images[file.name]))
+            yield held
 
     def inputs(self) -> Iterator[tuple[Int64[Tensor, " b"], Float[Tensor, "b *image"], Int64[Tensor, " b"]]]:
         """ids, x and y chunk by chunk, as they were attacked; nothing where the run did not keep them."""
@@ -191,6 +209,7 @@ def _load_single(directory: Path) -> Run:
     kind = "min-radius" if radius is None else "max-loss"
     value = None if radius is None else parse_radius(str(radius))
     metric, method, model = (str(given.get(key, "?")) for key in ("metric", "method", "model"))
+    metric = joined(metric, given.get("through"))
     question = f"{kind} {metric}" if value is None else f"{kind} {metric} {value:.3g}"
     loss = None if radius is None else str(given.get("loss", "margin"))
     task = Task(f"{model}--{question}--{method}", model, question, kind, metric, value, loss, method)

@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from plica.inputs.bounds import FILE, Bounds
-from plica.runs.pack import pack
+from plica.runs.pack import pack, points
 from plica.runs.read import NOTES, read_tensors
 
 TEMPORARY = ".tmp-"
@@ -49,9 +49,10 @@ class Store:
         ids: Int64[Tensor, " b"],
         x_adv: Float[Tensor, "b *image"],
         notes: Sequence[str] = (),
+        theta: Float[Tensor, "b k"] | None = None,
     ) -> None:
         """Keep a finished part: the points, then the samples, which carry the notes in their schema."""
-        held = {"x_adv": x_adv.detach().cpu().contiguous(), "id": ids.cpu()}
+        held = points(x_adv, theta) | {"id": ids.cpu()}
         write_whole(self._part(task, chunk).with_suffix(".safetensors"), save(held))
         memory = io.BytesIO()
         pq.write_table(samples.replace_schema_metadata({NOTES: json.dumps(list(notes))}), memory)

@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor, nn
 
-from plica.trust.measure import Metric, Model, distances, margins, outputs
+from plica.trust.measure import Metric, Model, Through, distances, margins, outputs
 from plica.trust.probe import doubled
 
 UNITS = 1000  # of rounding of the largest logit: margins of two honest runs differ by less
+MADE = 1e-5  # of the pixels' range: by so much may two honest computations of T(x, theta) differ in float32
 Differences = dict[str, list[str]]  # by kind, a sentence for each
 
 
@@ -23,6 +24,7 @@ class Ruler:
     """With what a task is measured. sizes: rows of the calls in the model's own precision; float64 takes the last.
 
     fine: the model in float64, None where it cannot be had so. mask: the features that may move, None for all.
+    through: T(x, theta) that made the points, and by_theta: the metric is d(x, theta).
     """
 
     model: Model
@@ -32,6 +34,8 @@ class Ruler:
     sizes: tuple[int, ...]
     fine: Model | None = None
     mask: Tensor | None = None
+    through: Through | None = None
+    by_theta: bool = False
 
     def with_float64(self, x: Float[Tensor, "b *image"]) -> Ruler:
         """The same with `fine`, tried on the first image."""
@@ -42,6 +46,18 @@ class Ruler:
         weights = self.model.parameters() if isinstance(self.model, nn.Module) else ()
         return next((w.dtype for w in weights if w.is_floating_point()), x.dtype)
 
+    def far(self, x: Tensor, x_adv: Tensor, theta: Tensor | None) -> tuple[Float64[np.ndarray, " b"], float]:
+        """Distances of the points, or of what they were made of, and the error of measuring, relatively."""
+        if not self.by_theta:
+            return distances(self.metric, x, x_adv)
+        return (np.full(len(x), np.nan), 0.0) if theta is None else distances(self.metric, x, theta)
+
+    def made_of(self, x: Tensor, theta: Tensor | None) -> Tensor | None:
+        """theta, with the perturbation's start in rows of nan: their points are the images."""
+        if theta is None or self.through is None:
+            return theta
+        return torch.where(theta.isnan().any(1, keepdim=True), self.through.start(x).to(theta), theta)
+
     def margins(self, x: Float[Tensor, "b *image"], y: Int64[np.ndarray, " b"]) -> Float64[np.ndarray, " b"]:
         """Margins in the best precision."""
         model, dtype = (self.model, self.precision(x)) if self.fine is None else (self.fine, torch.float64)
@@ -50,12 +66,13 @@ class Ruler:
 
 @dataclass(frozen=True)
 class Answers:
-    """Rows of samples beside their images and points."""
+    """Rows of samples beside their images and points, and the theta they were made of by a perturbation."""
 
     rows: list[dict[str, Any]]
     x: Float[Tensor, "b *image"]
     y: Int64[np.ndarray, " b"]
     x_adv: Float[Tensor, "b *image"]
+    theta: Float[Tensor, "b k"] | None = None
 
     def column(self, name: str) -> Shaped[np.ndarray, " b"]:
         return np.array([row[name] for row in self.rows])
@@ -68,11 +85,13 @@ class Answers:
         """Some of them."""
         rows = [row for row, kept in zip(self.rows, keep, strict=True) if kept]
         mask = torch.as_tensor(keep)
-        return Answers(rows, self.x[mask], self.y[keep], self.x_adv[mask])
+        theta = None if self.theta is None else self.theta[mask]
+        return Answers(rows, self.x[mask], self.y[keep], self.x_adv[mask], theta)
 
     def compare(self, ruler: Ruler, told: Differences) -> Bool[np.ndarray, " b"]:
         """Note all that differs; tells the rows whose success is not what it claims."""
-        return self._labels(told) | self._box(ruler, told) | self._far(ruler, told) | self._classes(ruler, told)
+        wrong = self._labels(told) | self._box(ruler, told) | self._made(ruler, told)
+        return wrong | self._far(ruler, told) | self._classes(ruler, told)
 
     def _note(self, told: Differences, kind: str, wrong: np.ndarray, say: Callable[[int], str]) -> np.ndarray:
         for i in np.flatnonzero(wrong).tolist():
@@ -96,10 +115,23 @@ class Answers:
         self._note(told, "moved", moved, lambda i: "no success, and yet the stored point is not the image")
         return self._note(told, "bounds", out & self.claimed, lambda i: f"pixels from {low[i]:.9g} to {high[i]:.9g}")
 
+    @torch.no_grad()
+    def _made(self, ruler: Ruler, told: Differences) -> np.ndarray:
+        """Whether the perturbation applied to the stored theta gives the stored point."""
+        if ruler.through is None:
+            return np.zeros(len(self.y), dtype=bool)
+        if self.theta is None:
+            return self._note(told, "theta", self.claimed, lambda i: "the run has not kept what its point was made of")
+        low, high = (float(bound) for bound in ruler.bounds)
+        again = ruler.through(self.x, self.theta.to(self.x)).clamp(low, high)
+        apart = (again - self.x_adv).abs().flatten(1).amax(1).double().numpy()
+        off = self.claimed & ~(apart <= MADE * (high - low))
+        return self._note(told, "theta", off, lambda i: f"the stored theta gives pixels {apart[i]:.3g} off the stored")
+
     def _far(self, ruler: Ruler, told: Differences) -> np.ndarray:
         """The stored distance, and the radius."""
         stored = self.column("distance").astype(float)
-        d, near = distances(ruler.metric, self.x, self.x_adv)
+        d, near = ruler.far(self.x, self.x_adv, self.theta)
         off = self.claimed & ~(np.abs(d - stored) <= near * d + 1e-12)
         self._note(told, "distance", off, lambda i: f"distance {stored[i]:.9g} stored, {d[i]:.9g} measured")
         if ruler.radius is None:

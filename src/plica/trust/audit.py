@@ -15,9 +15,10 @@ from torch import Tensor
 
 from plica.runs import Run, Task
 from plica.trust.answers import Answers, Ruler
-from plica.trust.eight_bits import eight_bits
+from plica.trust.eight_bits import eight_bits, round8
 from plica.trust.images import Images
-from plica.trust.measure import Metric, Model, distances, norm_of
+from plica.trust.measure import Metric, Model, norm_of
+from plica.trust.sources import image_distance, through_of
 
 SIZES = (1, 50)  # rows of the calls in the model's own precision; float64 takes the last
 SHOWN = 5  # differences of a kind that are spelled out
@@ -28,7 +29,8 @@ class Audited:
     """One task: `answers` stored, `successes` claimed, `confirmed` of these; kinds of difference with their sentences.
 
     Of the confirmed answers that are perturbed: `survive` 8 bits misclassified, `within` also inside the radius;
-    `prices`: distance of the repaired point over the reported one, nan where no repair was found.
+    `prices`: distance of the repaired point over the reported one, nan where no repair was found. Points of a
+    perturbation T(x, theta) are not repaired and have neither `within` nor prices.
     """
 
     task: Task
@@ -90,10 +92,15 @@ def audit(
         ValueError: a model, a metric or the images are missing.
     """
     images = Images(run, data)
-    rulers = [
-        Ruler(_model(models, t), _metric(metrics or {}, t), t.radius, bounds, sizes, mask=mask) for t in run.tasks
-    ]
+    rulers = [_ruler(models, metrics or {}, task, bounds, mask, sizes) for task in run.tasks]
     return [_task(run, task, ruler, images, told) for task, ruler in zip(run.tasks, rulers, strict=True)]
+
+
+def _ruler(models: Mapping[str, Model], metrics, task: Task, bounds, mask, sizes) -> Ruler:
+    metric, by_theta = _metric(metrics, task), image_distance(task.metric) == "theta"
+    through = through_of(task, bounds)
+    model = _model(models, task)
+    return Ruler(model, metric, task.radius, bounds, sizes, mask=mask, through=through, by_theta=by_theta)
 
 
 def _model(models: Mapping[str, Model], task: Task) -> Model:
@@ -103,7 +110,7 @@ def _model(models: Mapping[str, Model], task: Task) -> Model:
 
 
 def _metric(metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]], task: Task) -> Metric:
-    p = norm_of(task.metric)
+    p = norm_of(image_distance(task.metric))
     if p is None and task.metric not in metrics:
         raise ValueError(f"The distance {task.metric!r} of {task.name} cannot be told from its name; give --metric.")
     return metrics[task.metric] if p is None else p
@@ -113,11 +120,13 @@ def _task(run: Run, task: Task, ruler: Ruler, images: Images, told: Callable[[st
     rows = {row["id"]: row for row in run.rows(task).to_pylist()}
     seen = Audited(task)
     answered: set[int] = set()
-    for ids, x_adv in run.points(task):
-        for part in torch.arange(len(ids)).split(256):
+    for held in run.parts(task):
+        ids, x_adv, theta = held["id"], held["x_adv"], held.get("theta")
+        for part in torch.arange(len(ids)).split(256) if len(ids) else ():  # a chunk of which nothing was left standing
             ruler = ruler.with_float64(x_adv)
             seen.float64 = ruler.fine is not None
-            _chunk(seen, rows, ids[part], x_adv[part], images, ruler)
+            made = None if theta is None else theta[part]
+            _chunk(seen, rows, ids[part], x_adv[part], made, images, ruler)
             told(task.name, len(part))
         twice = sorted(answered & set(ids.tolist()))
         if twice:
@@ -129,17 +138,20 @@ def _task(run: Run, task: Task, ruler: Ruler, images: Images, told: Callable[[st
     return seen
 
 
-def _chunk(seen: Audited, rows: dict, ids: Tensor, x_adv: Tensor, images: Images, ruler: Ruler) -> None:
+def _chunk(
+    seen: Audited, rows: dict, ids: Tensor, x_adv: Tensor, theta: Tensor | None, images: Images, ruler: Ruler
+) -> None:
     """Measure some answers and note what differs."""
     stray = [i for i in ids.tolist() if i not in rows]
     if stray:
         seen.differ("no row", f"image {stray[0]} has a point and no row ({len(stray)} such images)")
         keep = torch.tensor([i in rows for i in ids.tolist()])
-        ids, x_adv = ids[keep], x_adv[keep]
+        ids, x_adv, theta = ids[keep], x_adv[keep], None if theta is None else theta[keep]
         if not len(ids):
             return
     x, y = images(ids)
-    at = Answers([rows[i] for i in ids.tolist()], x.to(x_adv.dtype), y.numpy(), x_adv)
+    x = x.to(x_adv.dtype)
+    at = Answers([rows[i] for i in ids.tolist()], x, y.numpy(), x_adv, ruler.made_of(x, theta))
     seen.answers += len(ids)
     seen.successes += int(at.claimed.sum())
     sure = at.claimed & ~at.compare(ruler, seen.differences)
@@ -152,12 +164,15 @@ def _as_pictures(seen: Audited, at: Answers, ruler: Ruler) -> None:
     low, high = ruler.bounds
     if at.x.ndim != 4 or not len(at.x) or isinstance(low, Tensor) or isinstance(high, Tensor) or ruler.mask is not None:
         return
+    seen.perturbed += len(at.x)
+    if ruler.through is not None:  # a rounded image is no longer T(x, theta): only its class can be told
+        seen.survive += int((ruler.margins(round8(at.x_adv, (low, high)), at.y) > 0).sum())
+        return
     held = eight_bits(
         lambda points, rows: ruler.margins(points, at.y[rows]) > 0,
-        lambda points, rows: distances(ruler.metric, at.x[rows], points)[0],
+        lambda points, rows: ruler.far(at.x[rows], points, None)[0],
         at.x, at.x_adv, ruler.radius, (low, high),
     )  # fmt: skip
-    seen.perturbed += len(at.x)
     seen.survive += int(held.survives.sum())
     seen.within += int(held.within.sum())
     seen.prices += held.price.tolist()

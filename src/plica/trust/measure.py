@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,6 +13,15 @@ from torch import Tensor
 
 Model = Callable[[Tensor], Tensor]
 Metric = float | Callable[[Tensor, Tensor], Tensor]  # p of an l_p norm, or any distance
+
+
+@runtime_checkable
+class Through(Protocol):
+    """A perturbation: x' = T(x, theta), and the theta that changes nothing."""
+
+    def start(self, x: Tensor) -> Tensor: ...
+
+    def __call__(self, x: Tensor, theta: Tensor) -> Tensor: ...
 
 
 def norm_of(metric: str) -> float | None:

@@ -12,8 +12,13 @@ from torch import Tensor
 
 from plica.inputs import load_model
 from plica.metrics import parse_metric
-from plica.runs import Run
+from plica.perturbations import parse_through
+from plica.perturbations.parse import THROUGH, Bounds
+from plica.perturbations.perturbation import Own, Through
+from plica.runs import Run, Task
 from plica.trust.measure import Model, norm_of
+
+OTHERWISE = {"model": ", or name it with --model", "distance": ", or name it with --metric"}
 
 
 def models_of(
@@ -48,11 +53,30 @@ def metrics_of(
         ValueError: there is no such distance, or it is Python code and trust was not given; one sentence.
     """
     metrics = {}
-    for text in dict.fromkeys(task.metric for task in run.tasks if norm_of(task.metric) is None):
-        if given is None and ":" in text:
-            _allowed("distance", text, trust)
-        metrics[text] = parse_metric(given or text)
+    for text in dict.fromkeys(task.metric for task in run.tasks):
+        name, moving = image_distance(text), text.partition(THROUGH)[2]
+        if moving and ":" in moving:
+            _allowed("perturbation", moving, trust)
+        if norm_of(name) is not None:
+            continue
+        if name == "theta":
+            metrics[text] = Own(parse_through(moving, run.bounds.pair))
+            continue
+        if given is None and ":" in name:
+            _allowed("distance", name, trust)
+        metrics[text] = parse_metric(given or name)
     return metrics
+
+
+def image_distance(text: str) -> str:
+    """A task's distance without the perturbation behind it: "l2" of "l2 through flow"."""
+    return text.partition(THROUGH)[0]
+
+
+def through_of(task: Task, bounds: Bounds) -> Through | None:
+    """The perturbation that made a task's points; None for x + delta."""
+    moving = task.metric.partition(THROUGH)[2]
+    return parse_through(moving, bounds) if moving else None
 
 
 def _planned(run: Run) -> dict[str, tuple[str, str | None]]:
@@ -75,6 +99,6 @@ def _text(value: Any) -> str | None:
 def _allowed(what: str, spec: str, trust: bool) -> None:
     if not trust and not spec.startswith(("plica.", "torchvision:", "timm:", "hf:")) and ":" in spec:
         raise ValueError(
-            f"The run names the {what} {spec}, which is Python code: give --trust if the run is your own, "
-            f"or name it with --{'model' if what == 'model' else 'metric'}."
+            f"The run names the {what} {spec}, which is Python code: give --trust if the run is your own"
+            f"{OTHERWISE.get(what, '')}."
         )
