@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ class _Pointwise(TorchDispatchMode):
         return out
 
 
-def watched(model: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, int]:
+def watched(model: Callable[[Tensor], Any], x: Tensor) -> tuple[Any, int]:
     """model(x), and the multiple of rows that its calls must be padded to."""
     with _Pointwise(len(x)) as seen:
         out = model(x)

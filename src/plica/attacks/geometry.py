@@ -77,7 +77,7 @@ def _settings(p: float, bounds: tuple[float, float]) -> Geometry:
         return Geometry(race, explore, 1.0, bounds, (8.0, 16.0))
     if p == math.inf:
         race = ProximalSQP(prox, eta=1.0, near=0.0, far=0.2, trials=2, trials_first=6)
-        return Geometry(race, race, 1.0, bounds)
+        return Geometry(race, race, 1.0, bounds, (None, 16.0))
     if p <= 1:
         race = ProximalSQP(prox, eta=0.15, grow=1.3, shrink=0.6, decay=0.95, decay_aim=0.7, far=0.2)
         race = replace(race, average=0.6, average_most=0.6)

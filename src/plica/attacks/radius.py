@@ -116,13 +116,16 @@ class _Search:
         self._stage(solver, pool, 2, 2)
         self._stage(solver, pool, 1, 14, wave)
         self._land()
-        self._stage(solver, pool, 1, 20, last)
+        self._stage(solver, pool, 3, 2)
+        self._stage(solver, pool, 1, 14, last)
         self._land()
 
     def _explore(self) -> None:
         """A round of 50 gradients: starts far outside and one at the end of a direct ascent, of which the best two,
         then the best one go on."""
-        solver, classes = self.shape.explore, self.table.argsort(dim=1, stable=True)
+        # with a target the boundary has corners, where two classes meet it: planes are averaged there, steps zigzag
+        solver = self.shape.explore if self.task.targets is None else self.shape.race
+        classes = self.table.argsort(dim=1, stable=True)
         last = self.order.shape[1] - 1
         targets = [classes[:, min(aimed, last)] for aimed in AIMED]
         starts = [self._outside(self.round * len(AIMED) + i) for i in range(len(AIMED))]
