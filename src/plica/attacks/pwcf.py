@@ -31,7 +31,8 @@ from plica.solver.stationarity import Stationarity
 ROW = 30  # gradients that a row needs before a second row is worth having
 LONGEST = 80  # gradients after which a row has nothing to gain, as a rule
 NEAR = 2  # classes aimed at, at most
-FAR = (4.0, 2.0, 4.0)  # further starts, so many times the first step away in a random direction
+FAR = (4.0, 2.0, 4.0, 8.0, 2.0, 4.0)  # further starts, so many times the first step away in a random direction
+SHARED = 3  # of them that share a budget with the classes; the others come on top of rows as long as can be
 TRIED = 10  # budget per class tried with one gradient each
 STIFF = 2  # weight of the margin against the distance where the perturbation is written anew: mu seldom has to fall
 OVERSHOOT = 1.1  # of the first step: a start just inside the boundary is worth less than one just past it
@@ -43,7 +44,7 @@ RESERVED = 4  # forward runs that the first look and the judge, in two precision
 CLOSER, DRAWN = 0.7, 20  # share of the way that a start too far out keeps, at most so many times
 BATCHES = 4  # of rows whose starts are held at once
 INSIDE = 0.999  # share of the radius that MaxLoss may use: a violation within the tolerance stays inside the radius
-SOLVER = BFGSSQP(tol=1e-5, memory=5, patience=30, progress=3e-4, insist=3, measure=Stationarity(keep=0))
+SOLVER = BFGSSQP(tol=1e-5, memory=5, patience=60, progress=1e-4, insist=3, measure=Stationarity(keep=0))
 
 
 def pwcf(task: Task) -> Found:
@@ -66,7 +67,8 @@ def pwcf(task: Task) -> Found:
 def _solve(task: Task, images: Int[Tensor, " i"]) -> Found:
     """All rows of the given images, a sequence of neighbours."""
     tried = max(1, task.gradients // TRIED)
-    rows = min(NEAR + len(FAR), max(1, (task.gradients - tried) // ROW))
+    left = task.gradients - tried
+    rows = max(1, min(NEAR + SHARED, left // ROW), min(NEAR + len(FAR), left // LONGEST))
     near = nearest(task, images, tried, min(NEAR, rows))
     if task.question.through is not None:
         aims, posing, start, unit = begin(task, near, len(images), rows)
