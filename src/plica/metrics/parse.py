@@ -24,19 +24,24 @@ NAMED: dict[str, Callable[[], Metric]] = {
 }
 
 
+def imported(text: str, kind: str, known: str) -> object:
+    """What module:name names; ValueError with one sentence, of what `kind` it should be and what else is `known`."""
+    module, _, name = text.partition(":")
+    if not module or not name or module.startswith("."):
+        raise ValueError(f"The {kind} {text!r} names nothing of a module; {known}.")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"The {kind} {text!r} cannot be imported ({error}); {known}.") from None
+
+
 def parse_metric(text: str) -> Metric:
     """The metric a string names: l1, l1.5, l2, linf, a key of NAMED, or module:function (any d(x, x_adv) -> (b,))."""
     known = f"write l1, l2, l1.5, linf (any l followed by p > 0), {', '.join(NAMED)}, or module:function"
     if text in NAMED:
         return NAMED[text]()
     if ":" in text:
-        module, _, name = text.partition(":")
-        if not module or not name or module.startswith("."):
-            raise ValueError(f"The metric {text!r} names no function of a module; {known}.")
-        try:
-            found = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"The metric {text!r} cannot be imported ({error}); {known}.") from None
+        found = imported(text, "metric", known)
         if not callable(found):
             raise ValueError(
                 f"The metric {text!r} is a {type(found).__name__}, not a function d(x, x_adv) -> (b,); {known}."

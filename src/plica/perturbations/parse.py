@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from plica.metrics import parse_metric
+from plica.metrics.parse import imported
 from plica.perturbations.flow import Flow
 from plica.perturbations.hue import HueSaturation
 from plica.perturbations.perturbation import Through
@@ -38,13 +38,9 @@ def parse_through(text: str, bounds: Bounds = (0.0, 1.0)) -> Through:
     known = f"write {', '.join(NAMED)}, or module:name of a plica.Perturbation"
     if text in NAMED:
         return NAMED[text]((low, high))
-    module, _, name = text.partition(":")
-    if not module or not name or module.startswith("."):
+    if ":" not in text:
         raise ValueError(f"There is no perturbation {text!r}; {known}.")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"The perturbation {text!r} cannot be imported ({error}); {known}.") from None
+    found = imported(text, "perturbation", known)
     if isinstance(found, type) or not isinstance(found, Through):
         raise ValueError(f"The perturbation {text!r} is no plica.Perturbation and has none of its methods; {known}.")
     return found
