@@ -11,6 +11,7 @@ gives a row other bits at another place.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -64,11 +65,14 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self.seconds: dict[int, list[float]] = {}
+        self.times: Counter[int] = Counter()  # calls of each size, and the least seconds per row of them
+        self.least: dict[int, float] = {}
 
     def note(self, rows: int, seconds: float) -> None:
         """A call of so many rows, padding included, took so long."""
-        self.seconds.setdefault(_power(rows), []).append(seconds / rows)
+        size = _power(rows)
+        self.times[size] += 1
+        self.least[size] = min(seconds / rows, self.least.get(size, math.inf))
 
     def size(self, rows: int) -> int:
         """Rows of the next call, for so many rows to run."""
@@ -76,22 +80,19 @@ class Pace:
         while size < rows:
             if (untimed := self._untimed(size, 2 * size)) is not None:
                 return untimed
-            if self._least(2 * size) > (1 + DOUBT / len(self.seconds[2 * size])) * self._least(size):
+            if self.least[2 * size] > (1 + DOUBT / self.times[2 * size]) * self.least[size]:
                 break
             size *= 2
         while SMALLEST < size <= MIDDLE:
             if (untimed := self._untimed(size, size // 2)) is not None:
                 return untimed
-            if self._least(size // 2) > DOWN * self._least(size):
+            if self.least[size // 2] > DOWN * self.least[size]:
                 break
             size //= 2
         return size
 
     def _untimed(self, *sizes: int) -> int | None:
-        return next((size for size in sizes if len(self.seconds.get(size, ())) < TIMED), None)
-
-    def _least(self, size: int) -> float:
-        return min(self.seconds[size])
+        return next((size for size in sizes if self.times[size] < TIMED), None)
 
 
 def _power(rows: int) -> int:
