@@ -1,5 +1,8 @@
 """How model calls are cut: what a network asks of the padding, and which size runs fastest."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -95,3 +98,14 @@ def test_calls_that_never_come_are_not_waited_for():
     for _ in range(2 * TIMED):
         assert pace.size(20) == 64
         pace.note(24, 1.0)
+
+
+def test_watching_a_call_does_not_import_a_compiler():
+    """torch._dynamo takes a second to import."""
+    code = (
+        "import sys, torch; from plica.calls import watched\n"
+        "was = 'torch._dynamo' in sys.modules\n"
+        "watched(torch.nn.SiLU(), torch.rand(16, 3))\n"
+        "sys.exit('torch._dynamo' in sys.modules and not was)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

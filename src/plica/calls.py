@@ -42,6 +42,11 @@ class _Pointwise(TorchDispatchMode):
         super().__init__()
         self.rows, self.multiple = rows, MULTIPLE
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Hiding this class from torch.compile would import it, for a second, at the first call of a process."""
+        return False
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         name = func.__name__.split(".")[0].rstrip("_")
