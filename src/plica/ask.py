@@ -201,9 +201,8 @@ class _Asked:
         targets = None if self.targets is None else self.targets[rows]
         radius = None if self.radius is None else self.radius[rows]
         stay = held(self.question.metric, x) if self.question.through is None else None
-        queries = Queries(self.model, len(rows), self.size, self.multiple)
-        if stay is not None:
-            queries = Holding(self.model, len(rows), self.size, self.multiple, stay)
+        asked = (self.model, len(rows), self.size, self.multiple)
+        queries = Queries(*asked) if stay is None else Holding(*asked, stay)
         archive = Archive(self.question.metric, x, y, targets, radius, self.question.through)
         return Task(
             queries=queries,

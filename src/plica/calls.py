@@ -100,5 +100,10 @@ class Pace:
         return next((size for size in sizes if self.times[size] < TIMED), None)
 
 
+def up(rows: int, multiple: int) -> int:
+    """Rounded up to a multiple."""
+    return -(-rows // multiple) * multiple
+
+
 def _power(rows: int) -> int:
     return 1 << max(0, rows - 1).bit_length()

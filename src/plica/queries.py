@@ -3,6 +3,7 @@ counted."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from time import thread_time
 
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from plica.calls import FASTEST, LEAST, MULTIPLE, VECTOR, Pace, watched
+from plica.calls import FASTEST, LEAST, MULTIPLE, VECTOR, Pace, up, watched
 
 ROUNDINGS = 64  # a margin below so many units of rounding of the largest logit is not trusted
 
@@ -33,8 +34,7 @@ class Queries:
 
     def padded(self, rows: int) -> int:
         """Rows of the call that asks about so many."""
-        multiple = self.multiple or VECTOR
-        return max(LEAST, -(-rows // multiple) * multiple)
+        return max(LEAST, up(rows, self.multiple or VECTOR))
 
     def fill(self, x: Shaped[Tensor, "r *_"]) -> Shaped[Tensor, "p *_"]:
         """x with padding rows behind, which repeat its first."""
@@ -42,10 +42,11 @@ class Queries:
         return torch.cat([x, x[:1].expand(short, *x.shape[1:])]) if short else x
 
     def parts(self, rows: int, device: torch.device) -> list[slice]:
-        """So many rows cut into calls of about equal size, padded sizes at which no more than the last is filled up."""
+        """So many rows cut into calls of about equal size, of which the last alone may need padding."""
         most = min(self.most, self.pace.size(min(rows, FASTEST))) if device.type == "cpu" else self.most
         multiple = max(LEAST, self.multiple or VECTOR)
-        step = max(1, -(-rows // -(-rows // max(1, most // multiple * multiple)) // multiple)) * multiple
+        largest = max(multiple, most // multiple * multiple)
+        step = up(math.ceil(rows / math.ceil(rows / largest)), multiple)
         return [slice(at, min(at + step, rows)) for at in range(0, rows, step)]
 
     @torch.no_grad()

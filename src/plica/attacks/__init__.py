@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from plica.attacks.concave import between, concave
+from plica.attacks.concave import concave, is_concave
 from plica.attacks.curved import curved
 from plica.attacks.geometry import has_prox
 from plica.attacks.grid import grid
@@ -16,7 +16,7 @@ from plica.metrics import Unsupported
 
 def radius(task: Task) -> Found:
     """The nearest point for a metric with a prox; in l_p for p < 1 by way of a q between p and 1."""
-    return between(task) if concave(task.question.metric) else convex(task)
+    return concave(task) if is_concave(task.question.metric) else convex(task)
 
 
 def auto(task: Task) -> Found:

@@ -20,13 +20,13 @@ from plica.metrics import Lp, Metric, WeightedLp
 from plica.questions import MinRadius
 
 
-def concave(metric: Metric) -> bool:
+def is_concave(metric: Metric) -> bool:
     """Whether it is an l_p of p < 1, plain or weighted."""
     return isinstance(metric, Lp | WeightedLp) and metric.p < 1
 
 
-def between(task: Task) -> Found:
-    """`radius` in l_q. For MaxLoss all of the budget is spent."""
+def concave(task: Task) -> Found:
+    """`radius` in l_q. For MaxLoss no image leaves at its first point inside the radius."""
     metric = task.question.metric
     q = (1 + max(metric.p, 0.5)) / 2
     inner = WeightedLp(q, metric.weights) if isinstance(metric, WeightedLp) else Lp(q)
@@ -35,7 +35,7 @@ def between(task: Task) -> Found:
     if task.radius is None:
         return found
     done = task.archive.distance.isfinite().tolist()
-    return replace(found, status=[Status.SUCCEEDED if d else Status.BUDGET for d in done])
+    return replace(found, status=[Status.SUCCEEDED if d else why for d, why in zip(done, found.status, strict=True)])
 
 
 class Both(Archive):

@@ -17,8 +17,8 @@ from plica.solver.proximal_sqp import ProximalSQP
 @dataclass(frozen=True)
 class Geometry:
     """race, explore: the solver at the image, and from far outside; explore_eta: its trust region over the present
-    radius. waves: how far beyond the boundary the race goes once more after 16 and after 30 gradients, in its first
-    aims; None for not at all.
+    radius. waves: the weight of the aim with which the race goes beyond the boundary once more, after 16 and after 36
+    gradients, where it was 1 at first; None for not at all.
 
     A weighted norm is the plain one of u = scale (z - x); pixels with infinite scale stay where they are.
     """

@@ -36,8 +36,7 @@ def compare(
     """Compare models or methods image by image: ranking, differences of radii, and where accuracy curves cross."""
     if by not in ("auto", "model", "method"):
         raise WrongInputError(f"--by takes model, method or auto, got {by!r}.")
-    read: list[Run] = with_runs(runs, lambda found: found)
-    compared = with_runs([], lambda _: _compared(read, by))
+    read, compared = with_runs(runs, lambda found: (found, _compared(found, by)))
     if not compared:
         raise WrongInputError(
             "There is nothing to compare: one model and one method; give another run, or --by method."
