@@ -1,5 +1,7 @@
 """The attack for distances without a prox: exact radii, budgets, company, what it spends, what it says."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -165,5 +167,28 @@ def test_an_image_at_which_the_model_is_not_finite_leaves_the_others_alone():
 
 def test_stationarity_falls():
     net, x, y = convolutional()
-    early, late = (ask(net, x, y, MinRadius(blurred), gradients=g).stationarity for g in (12, 60))
+    early, late = (ask(net, x, y, MinRadius(squared), gradients=g).stationarity for g in (12, 60))
     assert late.median() < 0.1 * early.median()
+
+
+def test_each_distance_is_lowered_in_the_way_that_suits_it(monkeypatch):
+    """Smooth but ill-conditioned: L-BFGS is nearer; with kinks: averaged steps are; the first step tells which."""
+    net, x, y = convolutional()
+    weights = torch.logspace(-3, 0, 768)[torch.randperm(768, generator=torch.Generator().manual_seed(3))]
+    turn = torch.linalg.qr(torch.randn(768, 768, generator=torch.Generator().manual_seed(4)))[0]
+
+    def uneven(x, x_adv):
+        return ((x_adv - x).flatten(1) @ turn.to(x) * weights.to(x)).square().sum(1)
+
+    def kinked(x, x_adv):
+        return ((x_adv - x).flatten(1) @ turn.to(x)).abs().sum(1)
+
+    chosen, told = [ask(net, x, y, MinRadius(metric)) for metric in (uneven, kinked)], []
+    for smooth in (torch.inf, 0):
+        monkeypatch.setattr(sys.modules["plica.attacks.curved"], "SMOOTH", smooth)  # the package names a function
+        told.append([ask(net, x, y, MinRadius(metric)) for metric in (uneven, kinked)])
+    (averaged_uneven, averaged_kinked), (newton_uneven, newton_kinked) = told
+    assert torch.equal(chosen[0].distance, newton_uneven.distance)
+    assert (newton_uneven.distance < 0.8 * averaged_uneven.distance).all()
+    assert torch.equal(chosen[1].distance, averaged_kinked.distance)
+    assert averaged_kinked.distance.median() < 0.98 * newton_kinked.distance.median()

@@ -6,7 +6,7 @@ stopped. MaxLoss is answered by the same search: an image is broken at radius r 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
@@ -16,19 +16,21 @@ from plica.attacks.measure import Measure
 from plica.attacks.task import Found, Status, Task
 from plica.losses import margin
 from plica.queries import rounding
-from plica.solver.curvature import Curvature
 from plica.solver.curved_sqp import CurvedSQP, Rows
+from plica.solver.descent import Averaged, QuasiNewton
 from plica.solver.rows import dot, join, take
 
 CLASSES, FIRST, MORE = 3, 4, 3  # tried by logit: gradients for the first of them, and for each other one
-UNTIL = 50  # gradients before the first start from outside
+UNTIL = 100  # gradients before the first start from outside
 OUTSIDE = 12  # gradients for it before it is compared with the best, and for the better of them then
+TRIAL = 3  # times the usual gradients of the distance for the first step, by which the way to lower it is chosen
+SMOOTH = 2.5  # QuasiNewton is taken where the other way ends so many times as far
 FAR = (2.0, 8.0, 4.0, 16.0)  # starts at so many times the length of the best perturbation, in turn
 INSIDE = 0.999  # share of the radius that MaxLoss may use: float64 may find a point farther than float32 does
 
 
 def curved(task: Task) -> Found:
-    """The nearest misclassified point, for any metric; keeps its distance whole by L-BFGS on the metric alone."""
+    """The nearest misclassified point, for any metric; keeps the distance whole, by steps on the metric alone."""
     every = torch.arange(len(task.x), device=task.x.device)
     stationarity = task.x.new_full((len(task.x),), torch.nan)
     spent = torch.zeros(len(task.x), dtype=torch.long)
@@ -62,8 +64,6 @@ class _Search:
         self.x, self.y = task.x[images].flatten(1), task.y[images]
         self.measure = Measure(task.question.metric, task.x[images], task.queries)
         self.quadratic = self.measure.quadratic(task.direction(0), task.bounds)
-        self.solver = CurvedSQP(task.bounds)
-        self.spent, self.round = 0, 0
         self.best = self.x.new_full((len(images),), torch.inf)
         self.residual = self.x.new_full((len(images),), torch.nan)
         others = task.logits[images].scatter(1, self.y[:, None], -torch.inf)
@@ -72,20 +72,34 @@ class _Search:
             self.order = task.targets[images, None]
 
     def run(self) -> None:
-        try:
-            self._race()
-        except _SpentError:
-            return
+        for solver, pool in self._opened():
+            self.solver, self.spent, self.round = solver, 1, 0
+            try:
+                self._race(pool)
+            except _SpentError:
+                continue
 
-    def _race(self) -> None:
-        """To 50 gradients: the first class by logit, two more with the curvature it learnt, then the least estimate."""
+    def _opened(self) -> list[tuple[CurvedSQP, Bunch]]:
+        """The first step towards the first class, by either way to lower the distance; the images that each suits."""
         every = torch.arange(len(self.x), device=self.x.device)
-        pool = self._enter(every, self.order[:, 0], None)
-        self._advance(pool, FIRST)
-        others = self.order[:, 1:CLASSES].T
+        solvers = [CurvedSQP(way(self.task.bounds)) for way in (Averaged, QuasiNewton)]
+        pools = [self._enter(solver, every, self.order[:, 0]) for solver in solvers]
+        told = self._look(pools[0])
+        for solver, pool in zip(solvers, pools, strict=True):
+            longer = replace(solver.descent, steps=TRIAL * solver.descent.steps)
+            replace(solver, descent=longer).step(pool.state, *told, lambda z: self.measure(z, every))
+        far = torch.where(self.quadratic, SMOOTH**2, SMOOTH) * pools[1].state.size
+        smooth = pools[0].state.size > far
+        return [(s, take(pool, some)) for s, pool, some in zip(solvers, pools, (~smooth, smooth), strict=True)]
+
+    def _race(self, pool: Bunch) -> None:
+        """To 50 gradients: the first class by logit, two more with what it learnt, then the least estimate."""
+        self._advance(pool, FIRST - 1)
+        others = self.order[pool.place, 1:CLASSES].T
         if len(others):
-            places = every.repeat(len(others))
-            more = self._enter(places, others.flatten(), take(pool.state.memory, places))
+            rows = torch.arange(len(pool.place), device=pool.place.device).repeat(len(others))
+            known = take(pool.state.memory, rows)
+            more = self._enter(self.solver, pool.place[rows], others.flatten(), known)
             self._advance(more, MORE)
             pool = join(pool, more)
         self._explore(self._alone(pool, UNTIL - self.spent))
@@ -94,7 +108,7 @@ class _Search:
         """Rounds of 24 gradients: a start far outside at the best class; the better of it and the best so far."""
         while True:
             every = torch.arange(len(best.place), device=best.place.device)
-            new = self._enter(best.place, best.target, take(best.state.memory, every))
+            new = self._enter(self.solver, best.place, best.target, take(best.state.memory, every))
             self.solver.move(new.state, self._outside(best.state), lambda z, at=best.place: self.measure(z, at))
             self.round += 1
             self._advance(new, OUTSIDE)
@@ -113,10 +127,9 @@ class _Search:
         reach = FAR[self.round % len(FAR)] * dot(delta, delta).sqrt()
         return (rows.x + reach[:, None] * self.task.direction(self.round)).clamp(*self.task.bounds)
 
-    def _enter(self, place: Tensor, target: Tensor, memory: Curvature | None) -> Bunch:
-        """Rows at the images themselves; the metric's curvature is what other rows of the same image know of it."""
-        state = self.solver.start(self.x[place], self.quadratic[place], memory)
-        return Bunch(place, target, state)
+    def _enter(self, solver: CurvedSQP, place: Tensor, target: Tensor, memory=None) -> Bunch:
+        """Rows at the images themselves, with what other rows of the same image know of the metric."""
+        return Bunch(place, target, solver.start(self.x[place], self.quadratic[place], memory))
 
     def _keep(self, pool: Bunch) -> Bunch:
         """The row of least estimate of every image that is not answered yet."""
@@ -151,6 +164,10 @@ class _Search:
         if m * images < len(rows.place):
             rows = take(rows, torch.arange(m * images, device=rows.place.device))
         self.spent += m
+        self.solver.step(rows.state, *self._look(rows), lambda z: self.measure(z, rows.place))
+
+    def _look(self, rows: Bunch) -> tuple[Tensor, Tensor, Tensor]:
+        """Margins, their rounding and their gradients (r, n) at the rows' points; points that count are offered."""
         state, image, y = rows.state, self.images[rows.place], self.y[rows.place]
         targets = None if self.task.targets is None else rows.target
 
@@ -166,11 +183,11 @@ class _Search:
         limit = self.task.archive.distance if self.task.radius is None else INSIDE * self.task.radius
         near = (wrong & (size <= limit[image])).nonzero()[:, 0]
         self.task.archive.offer(z[near], image[near], logits[near], size[near])
-        found = torch.where(wrong, size, torch.inf)
-        self.solver.step(state, value, noise, grad.flatten(1), lambda z: self.measure(z, rows.place))
-        least, which = found.view(m, -1).min(0)
+        images = self._width(rows)
+        least, which = torch.where(wrong, size, torch.inf).view(-1, images).min(0)
         places = rows.place[:images]
         better = least < self.best[places]
-        residual = state.residual.view(m, -1).gather(0, which[None])[0]
+        residual = state.residual.view(-1, images).gather(0, which[None])[0]
         self.residual[places] = torch.where(better, residual, self.residual[places])
         self.best[places] = torch.where(better, least, self.best[places])
+        return value, noise, grad.flatten(1)
