@@ -21,7 +21,7 @@ from plica.solver.descent import Averaged, QuasiNewton
 from plica.solver.rows import dot, join, take
 
 CLASSES, FIRST, MORE = 3, 4, 3  # tried by logit: gradients for the first of them, and for each other one
-UNTIL = 100  # gradients before the first start from outside
+UNTIL = 50  # gradients before the first start from outside
 OUTSIDE = 12  # gradients for it before it is compared with the best, and for the better of them then
 TRIAL = 3  # times the usual gradients of the distance for the first step, by which the way to lower it is chosen
 SMOOTH = 2.5  # QuasiNewton is taken where the other way ends so many times as far
