@@ -2,7 +2,7 @@
 
 Kernels choose their order of summation by the size of the batch, and nonsmooth searches amplify the last bit. From 16
 rows on, in multiples of 8, matrix products and convolutions gave a row the same bits in every batch (measured on
-twenty architectures; see docs/design/pwcf.md). Functions applied number by number, as SiLU is, are computed in vectors
+26 networks: benchmarks/padding.py). Functions applied number by number, as SiLU is, are computed in vectors
 of 32 and what is left over one by one, to other bits: there the whole batch must come to a multiple of 32 numbers.
 What padding cannot mend: a linear layer to fewer than 16 outputs from a number of inputs that is no multiple of 4
 gives a row other bits at another place.
