@@ -105,14 +105,16 @@ class _Search:
         self._explore(self._alone(pool, UNTIL - self.spent))
 
     def _explore(self, best: Bunch) -> None:
-        """Rounds of 24 gradients: a start far outside at the best class; the better of it and the best so far."""
+        """Rounds of 24 gradients: a start far outside at the best class, which replaces the best so far if better."""
         while True:
             every = torch.arange(len(best.place), device=best.place.device)
             new = self._enter(self.solver, best.place, best.target, take(best.state.memory, every))
             self.solver.move(new.state, self._outside(best.state), lambda z, at=best.place: self.measure(z, at))
             self.round += 1
             self._advance(new, OUTSIDE)
-            best = self._alone(join(best, new), OUTSIDE)
+            tried = self._alone(join(best, new), OUTSIDE)
+            left = torch.isin(best.place, tried.place)  # images that are not answered yet
+            best = self._keep(join(take(best, left), tried))
 
     def _alone(self, pool: Bunch, ticks: int) -> Bunch:
         """Move the row of least estimate of every image; images that are answered leave."""
