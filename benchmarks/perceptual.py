@@ -2,10 +2,12 @@
 
     python benchmarks/perceptual.py --data ../shared/data [--n 46] [--gradients 30 100] [--distances features-l2 ...]
     python benchmarks/perceptual.py --distances ssim lpips --methods curved:100 alma:1000  # budgets of their own
+    python benchmarks/perceptual.py --net cifar_wide_kw --first 200 --n 24 --gradients 30 --methods curved
 
-resnet_2b, the first correctly classified images of the CIFAR-10 test rows; its own features as self-bounded perceptual
-distances, 1 - SSIM, CIEDE2000 and LPIPS (AlexNet, images enlarged to 64 x 64). Prints one line per distance and method;
-seconds are of this process, and the ratio is what they are of the gradients alone, each timed in padded calls.
+The correctly classified images of the CIFAR-10 test rows from --first on; the network's own features as self-bounded
+perceptual distances, 1 - SSIM, LPIPS (AlexNet, images enlarged to 64 x 64), CIEDE2000, GMSD, the README's distance and
+a total variation. Prints one line per distance and method; seconds are of this process, and the ratio is what they are
+of the gradients alone, each timed in padded calls.
 """
 
 import argparse
@@ -19,19 +21,21 @@ from torch import Tensor
 import plica
 from plica.metrics import Metric, distance, gradient
 
-LAYERS = ["net.r", "net.layer1.0", "net.layer1.1"]
+LAYERS = {"resnet_2b": ["net.r", "net.layer1.0", "net.layer1.1"], "cifar_wide_kw": ["net.r0", "net.r2"]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--net", choices=LAYERS, default="resnet_2b")
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--n", type=int, default=46)
     parser.add_argument("--gradients", type=int, nargs="+", default=[30, 100])
     parser.add_argument("--methods", nargs="+", default=["curved", "pwcf"])
     parser.add_argument("--distances", nargs="+")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    net, x, y, known = setting(args.data, args.n)
+    net, x, y, known = setting(args.data, args.n, args.net, args.first)
     points = {p: plica.attack(net, x, y, plica.MinRadius(plica.Lp(p)), gradients=100).x_adv for p in (2, "inf")}
     for name in args.distances or known:
         metric = known[name]
@@ -45,23 +49,42 @@ def main() -> None:
                 print(f"{name} | {known_as} | {line(net, x, y, metric, known_as, gradients, costs)}", flush=True)
 
 
-def setting(data: Path, n: int) -> tuple[torch.nn.Module, Tensor, Tensor, dict[str, Metric]]:
+def setting(
+    data: Path, n: int, name: str = "resnet_2b", first: int = 0
+) -> tuple[torch.nn.Module, Tensor, Tensor, dict[str, Metric]]:
     """The network, n images it is right about, and the distances by name."""
     spec = importlib.util.spec_from_file_location("load", data / "load.py")
     load = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(load)
-    net = load.load_net("resnet_2b")
-    x, y = (torch.from_numpy(a) for a in load.cifar10(n=3 * n))
+    net = load.load_net(name)
+    x, y = (torch.from_numpy(a)[first:] for a in load.cifar10(n=first + 4 * n))
     x = x.float() / 255
     right = (net(x).argmax(1) == y).nonzero()[:n, 0]
     lpips = plica.LPIPS(data / "models" / "lpips_alex.safetensors", resize=64)
     return net, x[right], y[right], {
-        "features-l2": plica.Perceptual.of(net, LAYERS),
-        "features-l1": plica.Perceptual.of(net, LAYERS, p=1),
+        "features-l2": plica.Perceptual.of(net, LAYERS[name]),
+        "features-l1": plica.Perceptual.of(net, LAYERS[name], p=1),
         "ssim": plica.Similarity("ssim"),
         "lpips": lpips,
         "ciede2000": plica.CIEDE2000(),
+        "gmsd": plica.Similarity("gmsd"),
+        "blurred": blurred,
+        "variation": variation,
     }  # fmt: skip
+
+
+def blurred(x: Tensor, x_adv: Tensor) -> Tensor:
+    """The README's."""
+    delta = x_adv - x
+    coarse = torch.nn.functional.avg_pool2d(delta, 4)
+    return coarse.flatten(1).norm(dim=1) + 0.1 * delta.flatten(1).norm(dim=1)
+
+
+def variation(x: Tensor, x_adv: Tensor) -> Tensor:
+    """The total variation of the perturbation and a tenth of its l_1 norm."""
+    delta = x_adv - x
+    parts = delta.diff(dim=-1), delta.diff(dim=-2), 0.1 * delta
+    return sum(part.abs().flatten(1).sum(1) for part in parts)
 
 
 def line(net, x, y, metric, method: str, gradients: int, costs: tuple[float, float]) -> str:
