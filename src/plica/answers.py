@@ -19,10 +19,15 @@ from plica.runs import Run, Task
 class Contender:
     """The answers of one model or method to one question, an entry per image.
 
-    radius: distance of the nearest point found, inf where none was; for max-loss that is inside its budget.
-    prediction: what that point is taken for. asked: whether the question was asked at all; a method may be spared the
-    images that others have broken. places: the tasks that were joined; place: which of them found the point, -1 where
-    none did.
+    Attributes:
+        name: of the model or method.
+        ids: rows of the images in the data.
+        label: their classes.
+        radius: distance of the nearest point found, inf where none was; for max-loss that is inside its budget.
+        prediction: what that point is taken for.
+        place: which of `places` found the point, -1 where none did.
+        asked: whether the question was asked at all; a method may be spared the images that others have broken.
+        places: the tasks that were joined.
     """
 
     name: str

@@ -60,21 +60,30 @@ def attack(
     targets: Targets = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Result:
-    """Ask `question` of `model` for every image x (b, *image) with label y (b,), and have the answers judged.
+    """Answer `question` about `model` for every image, and judge the answers.
 
-    model: any callable (b, *image) -> (b, classes) logits; a module is run in eval mode and its mode restored.
-    gradients: budget per image; at most a fifth as many forward runs come on top. An image that is misclassified from
-        the start costs one
-        forward run, has distance 0 and x_adv = x.
-    seed: the answer for an image depends on it and on the image alone, not on its company or the batch size.
-    batch_size: searches that are solved side by side; chosen by the memory they take when not given.
-    bounds: two numbers, or two tensors of an image's shape, one bound for each feature; where they are equal, and where
-        a WeightedLp weighs inf or a Held metric holds it, the feature stays as it is.
-    targets: None for "any other class", or (b,) the only class that counts as a success.
-    on_progress: called now and then with a Progress.
+    An image that is misclassified from the start costs one forward run, has distance 0 and x_adv = x. Images at which
+    the model is not finite end with a status that says so, and the others still arrive.
 
-    Raises ValueError or TypeError before any work, with a sentence that says what to do; Unsupported where the method
-    cannot treat the metric. Images at which the model is not finite end with a status, and the others still arrive.
+    Args:
+        model: any callable (b, *image) -> (b, classes) that gives logits; a module is run in eval mode, and its mode is
+            restored.
+        x: images, inside the bounds.
+        y: labels, class numbers from 0.
+        question: a MinRadius or a MaxLoss.
+        method: a name out of `plica.methods()`; "auto" takes the best that the distance allows.
+        gradients: budget of gradient evaluations per image; at most a fifth as many forward runs come on top.
+        seed: the answer for an image depends on it and on the image alone, not on the other images or the batch size.
+        batch_size: searches that are solved side by side; chosen by the memory they take if not given.
+        bounds: two numbers, or two tensors of an image's shape, one bound for each feature. A feature whose bounds are
+            equal stays as it is, and so does one that a WeightedLp weighs inf or a Held metric holds.
+        targets: (b,) the only class that counts as a success, or None for any wrong class.
+        on_progress: called now and then with a Progress.
+
+    Raises:
+        ValueError: an argument is wrong; said before any work, in one sentence that says what to do.
+        TypeError: the same for an argument of the wrong type.
+        Unsupported: the method cannot treat the metric; the message names those that can.
     """
     if isinstance(bounds, tuple | list) and any(isinstance(bound, Tensor) and bound.ndim for bound in bounds):
         checks.whole("gradients", gradients, least=1)

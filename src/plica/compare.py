@@ -14,7 +14,24 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from plica.answers import Contender, Group
+from plica.answers import Contender, Group, groups
+
+__all__ = [
+    "Contender",
+    "Crossing",
+    "Group",
+    "Interval",
+    "Pair",
+    "Place",
+    "accuracy",
+    "band",
+    "crossing",
+    "groups",
+    "hardest",
+    "pair",
+    "ranking",
+    "signed_rank",
+]
 
 DRAWS = 2000  # resamplings of the images; a 95 % end then varies by a few per cent of the interval's width
 POINTS = 200  # radii at which curves are compared
@@ -36,8 +53,11 @@ class Interval:
 class Crossing:
     """Accuracy curves that cross: `first` is ahead before `radius`, `second` after it, both beyond doubt.
 
-    within: the last radius at which `first` is surely ahead, and the first at which `second` is. before, after: the
-    largest differences of accuracy (first - second) there, with a band that holds at all radii together.
+    Attributes:
+        within: the last radius at which `first` is surely ahead, and the first at which `second` is.
+        before: before `radius`, where the difference of accuracy is largest, and that difference (first - second), with
+            a band that holds at all radii together.
+        after: the same after `radius`.
     """
 
     first: str
@@ -52,10 +72,16 @@ class Crossing:
 class Pair:
     """Two contenders on the same images.
 
-    images: those that both were asked about. difference: median over them of radius(b) - radius(a); right: the same
-    over the images that neither misclassifies as they are. larger, smaller: shares of images whose radius is larger
-    (smaller) for b. p: two-sided Wilcoxon signed-rank test that the differences are symmetric about 0.
-    accuracy: for a budget, accuracy under attack of b minus that of a. crossings, touches: see `crossing`.
+    Attributes:
+        images: how many both were asked about.
+        difference: median over them of radius(b) - radius(a).
+        right: the same over the images that neither misclassifies as they are.
+        larger: share of images whose radius is larger for b.
+        smaller: share of images whose radius is smaller for b.
+        p: of the two-sided Wilcoxon signed-rank test that the differences are symmetric about 0.
+        accuracy: for a budget, accuracy under attack of b minus that of a.
+        crossings: see `crossing`.
+        touches: see `crossing`.
     """
 
     a: str

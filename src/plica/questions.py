@@ -19,9 +19,11 @@ from plica.perturbations.perturbation import Own, Through
 class MinRadius:
     """min d(x, x')  s.t.  x' is misclassified and lies in the box: the robustness radius (Eq. 4).
 
-    through: how x' comes about, where not as x + delta: plica.Flow(), RotateTranslate(), Recolor(), HueSaturation(), or
-        a plica.Perturbation of one's own.
-    metric: between the images x and x', a plica.Metric; or "theta", the perturbation's own distance.
+    Args:
+        metric: the distance d between the images x and x', a callable (x, x') -> (b,); or "theta", the own distance of
+            the perturbation.
+        through: how x' comes about, where not as x + delta: plica.Flow(), RotateTranslate(), Recolor(),
+            HueSaturation(), or a plica.Perturbation of one's own.
     """
 
     metric: Any
@@ -35,8 +37,11 @@ class MinRadius:
 class MaxLoss:
     """max loss(f(x'), y)  s.t.  d(x, x') <= radius and x' lies in the box (Eq. 1).
 
-    radius: a number, or one per image (b,), in the metric's units. loss: margin, ce (cross-entropy) or dlr. metric and
-    through: as in MinRadius.
+    Args:
+        metric: as in MinRadius.
+        radius: a number, or one per image (b,), in the metric's units.
+        loss: margin, ce (cross-entropy) or dlr.
+        through: as in MinRadius.
     """
 
     metric: Any

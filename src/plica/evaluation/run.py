@@ -59,14 +59,20 @@ def evaluate(
 ) -> runs.Run:
     """Carry out a plan, or go on with one: what the directory `out` holds of it already is not done again.
 
-    plan: a YAML file, a dict with its keys, or a Plan. out: a directory for the run; a new temporary one if not given.
-    n: the first n images instead of the plan's. shard: "i/N", the i-th of N parts of the chunks, for `merge`.
-    engine: "local", or "ray" with so many workers (as many as the cluster has room for), each with so many gpus
-        (a fraction lets several share one).
-    on_start: told the chains of tasks and the number of chunks; on_event: told of every part that is there.
+    Args:
+        plan: a YAML file, a dict with its keys, or a Plan.
+        out: a directory for the run; a new temporary one if not given.
+        n: the first n images instead of the plan's.
+        shard: "i/N", the i-th of N parts of the chunks, which `plica merge` joins.
+        engine: "local" or "ray".
+        workers: of ray; as many as the cluster has room for if not given.
+        gpus: for each worker of ray; a fraction lets several share one.
+        on_start: called with the chains of tasks and the number of chunks.
+        on_event: called for every part that is there.
 
     Raises:
-        ValueError, OSError: wrong input, before any work; a full disk, whatever was finished being kept. One sentence.
+        ValueError: wrong input; one sentence, before any work.
+        OSError: a file cannot be read or written, or the disk is full; what was finished is kept.
     """
     plan = read_plan(plan) if n is None else read_plan(plan, **{"data.n": n})
     place, places = parse_shard(shard)

@@ -48,7 +48,7 @@ class Bounds:
 
     @property
     def pair(self) -> tuple[Any, Any]:
-        """What plica.attack takes: two numbers, or two tensors."""
+        """Two numbers, or two tensors, as plica.attack takes them."""
         return (self.low, self.high) if self.each else (float(self.low), float(self.high))
 
     def metric(self, metric: Metric, shape: Sequence[int] | None = None) -> Metric:

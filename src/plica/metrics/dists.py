@@ -23,9 +23,13 @@ class DISTS(Combines):
         texture    l = (2 m m' + c) / (m^2 + m'^2 + c),     m, m' the means of a map of x and of x'
         structure  s = (2 v'' + c) / (v + v' + c),          v, v' their variances, v'' the covariance
 
-    features: (b, *image) -> list of maps (b, channels, h, w). alpha, beta: of all channels in order, the image's first,
-    divided by their sum; by default every layer weighs the same, and so does every channel of a layer. (The published
-    weights are for VGG-16 with pooling of its own.) In [0, 2]; grows as the square of a small change.
+    In [0, 2]; grows as the square of a small change. By default every layer weighs the same, and so does every channel
+    of a layer. (The published weights are for VGG-16 with pooling of its own.)
+
+    Args:
+        features: (b, *image) -> list of maps (b, channels, h, w).
+        alpha: weights of all channels in order, the image's first; divided by the sum of alpha and beta.
+        beta: the same for the structure.
     """
 
     features: Any

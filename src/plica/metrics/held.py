@@ -19,8 +19,11 @@ from plica.metrics.weighted import WeightedLp
 class Held(Combines):
     """metric(x, x') where the held pixels of x' are those of x, to the last bit; inf where one is not.
 
-    pixels: True for those that stay, of the shape of an image or one that expands to it. Searches move the others only.
-    An l_p norm so held is asked as a WeightedLp that weighs inf there.
+    Searches move the other pixels only. An l_p norm so held is asked as a WeightedLp that weighs inf there.
+
+    Args:
+        metric: any distance.
+        pixels: True for those that stay, of the shape of an image or one that expands to it.
     """
 
     metric: Any  # a Metric; checked here, with a sentence

@@ -53,13 +53,15 @@ TRUNKS = {
 class LPIPS(Combines):
     """d(x, x') = sum_l mean over places of w_l . (unit_l(x') - unit_l(x))^2, RGB images in [0, 1].
 
-    weights: a .safetensors or .pt file of a trunk (features.0.weight, ...) and heads (lin0.weight, ...); None takes the
-        file that the environment variable PLICA_LPIPS names, else torchvision's trunk and the heads of the package
-        lpips where both are on disk.
-    net: alex or vgg. resize: the side to which images are first enlarged (bilinear); maps of CIFAR images are too small
-        without, 64 does.
-
     d is the square of a distance between embeddings, so it is smooth at x' = x, and no norm.
+
+    Args:
+        weights: a .safetensors or .pt file of a trunk (features.0.weight, ...) and heads (lin0.weight, ...); None takes
+            the file that the environment variable PLICA_LPIPS names, else torchvision's trunk and the heads of the
+            package lpips where both are on disk.
+        net: alex or vgg.
+        resize: the side to which images are first enlarged (bilinear); maps of CIFAR images are too small without, 64
+            does.
     """
 
     weights: str | Path | None = None

@@ -42,7 +42,9 @@ class Embedding(Protocol):
 class Perceptual(Combines):
     """d(x, x') = ||phi(x') - phi(x)||_p, p >= 1.
 
-    features: (b, *image) -> list of feature maps (b, channels, *places), or (b, channels); normalised here.
+    Args:
+        features: (b, *image) -> list of feature maps (b, channels, *places), or (b, channels); normalised here.
+        p: of the norm, 2 if not given.
     """
 
     features: Callable[[Tensor], Sequence[Tensor]]

@@ -36,8 +36,10 @@ MEASURES = {
 class Similarity(Combines):
     """d(x, x') = 1 - s(x, x'), or the measure itself where it is a distance; images (b, channels, h, w) in [0, 1].
 
-    name: a key of MEASURES. resize: the side to which images are first enlarged (bilinear): some measures need 161
-    pixels, which a message then says.
+    Args:
+        name: ssim, ms-ssim, iw-ssim, gmsd, ms-gmsd, fsim, vsi, mdsi, haarpsi, srsim, dss or vif.
+        resize: the side to which images are first enlarged (bilinear): some measures need 161 pixels, which a message
+            then says.
     """
 
     name: str

@@ -17,12 +17,16 @@ LEAST = 1e-6  # added to every pixel: entropic transport takes logarithms
 
 @dataclass(frozen=True)
 class Wasserstein(Combines):
-    """d(x, x') = sum over channels of the Sinkhorn divergence between the channels' shares of light, transport cost
-    |u - v|^2 / 2 for places u, v in the unit square; and `mass` times the squared relative change of a channel's total,
-    which transport does not see.
+    """The Wasserstein distance between images as distributions of light, one for each channel.
 
-    It grows as the square of a small change (W_2^2 / 2). Images (b, channels, h, w) with pixels >= 0. blur: in pixels,
-    below which places are not told apart. A gradient costs (h w)^2 operations a hundred times over.
+    d(x, x') = sum over channels of the Sinkhorn divergence between the channels' shares of light, transport cost
+    |u - v|^2 / 2 for places u, v in the unit square; and `mass` times the squared relative change of a channel's total,
+    which transport does not see. It grows as the square of a small change (W_2^2 / 2). Images (b, channels, h, w) with
+    pixels >= 0. A gradient costs (h w)^2 operations a hundred times over.
+
+    Args:
+        mass: the weight of a change of a channel's total.
+        blur: in pixels, below which places are not told apart.
     """
 
     mass: float = 1.0

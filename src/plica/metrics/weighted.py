@@ -14,8 +14,12 @@ from plica.metrics.mixtures import Combines
 
 @dataclass(frozen=True, eq=False)
 class WeightedLp(Combines):
-    """d(x, x') = ||w (x' - x)||_p, w > 0 of the shape of an image (or one that expands to it); w = inf holds a pixel
-    fixed."""
+    """d(x, x') = ||w (x' - x)||_p: pixels that may move more cheaply, or not at all.
+
+    Args:
+        p: a number > 0 or "inf".
+        weights: w > 0 of the shape of an image, or one that expands to it; inf holds a pixel fixed.
+    """
 
     p: float
     weights: Float[Tensor, "*image"]

@@ -25,7 +25,7 @@ class Through(Protocol):
 
     @property
     def unit(self) -> float:
-        """How much an entry of theta may change at once: a first step that is longer is cut to it."""
+        """How much an entry of theta may change at once; a first step that is longer is cut to it."""
         ...
 
     def start(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b k"]:
@@ -58,8 +58,11 @@ class Own:
 class Perturbation:
     """A perturbation of one's own, from a function.
 
-    move(x, theta): x (b, *image), theta (b, k) -> x' (b, *image). origin: (k,), the theta that changes nothing.
-    metric: the distance between theta and the origin. unit: as in `Through`.
+    Args:
+        move: a function of x (b, *image) and theta (b, k) that gives x' (b, *image), differentiable almost everywhere.
+        origin: (k,), the theta that changes nothing.
+        metric: the distance between theta and the origin.
+        unit: how much an entry of theta may change at once; a first step that is longer is cut to it.
     """
 
     move: Callable[[Tensor, Tensor], Tensor]

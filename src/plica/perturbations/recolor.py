@@ -27,8 +27,11 @@ SMALLEST = 1e-12  # under the root, whose gradient is infinite at 0
 class Recolor:
     """theta (b, c * nodes^c): how much of each channel is added to each colour of the grid. Images of 1 or 3 channels.
 
-    smooth: how many units of colour apart two colours move independently. bounds: of the pixels, as in plica.attack.
-    space: rgb, in units of the pixels; or luv, of three channels only.
+    Args:
+        nodes: of the grid, along each channel.
+        smooth: how many units of colour apart two colours move independently.
+        bounds: of the pixels, as in plica.attack.
+        space: rgb, in units of the pixels; or luv, of three channels only.
     """
 
     nodes: int = 8

@@ -1,4 +1,4 @@
-"""Figures from results, radii and perturbations, on matplotlib axes that are given or made, and returned.
+"""Figures from results, radii and perturbations, on matplotlib axes that are given or made, and returned::
 
     axes = plica.plot.accuracy_curve({"ours": result, "theirs": other}, budgets=[0.5])
 

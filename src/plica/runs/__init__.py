@@ -1,4 +1,4 @@
-"""A run on disk, whoever wrote it: `load(directory)` gives its tasks, samples, points and images.
+"""A run on disk, whoever wrote it: `load(directory)` gives its tasks, samples, points and images::
 
     DIR/manifest.json                  plan, hashes of plan, models and data, versions
     DIR/bounds.safetensors             low, high, mask of the features, where they are not pixels in [0, 1]
@@ -11,6 +11,7 @@
 The older directory of `plica radius` and `plica attack` is read as a run with one task.
 """
 
+from plica.inputs.bounds import Bounds
 from plica.runs.read import Run, Task, load
 
-__all__ = ["Run", "Task", "load"]
+__all__ = ["Bounds", "Run", "Task", "load"]

@@ -26,17 +26,22 @@ def minimize(
 ) -> Solution:
     """Minimise f subject to c <= 0 and h = 0, from x0, by BFGS-SQP (Curtis, Mitchell, Overton 2017).
 
-    fun(x): x is (b, n); returns f (b,), or (f, c), or (f, c, h), with c (b, m) <= 0 and h (b, k) = 0 (c may be None),
-        written in torch, differentiable almost everywhere, each row by itself.
-    x0: (n,) for one problem or (b, n) for b of them, float32 or float64. In float64 tolerances down to 1e-12 make
-    sense, in
-        float32 down to about 1e-5: a smaller `tol` is raised to that.
-    tol: of the measure of stationarity and of the largest violation. max_steps: of the method, each of one or more
-        evaluations.
-    memory: pairs of limited-memory BFGS; None keeps a dense matrix up to 200 unknowns and 10 pairs beyond.
+    Args:
+        fun: a function of x (b, n) that returns f (b,), or (f, c), or (f, c, h), with c (b, m) <= 0 and h (b, k) = 0
+            (c may be None), written in torch, differentiable almost everywhere, each row by itself.
+        x0: (n,) for one problem or (b, n) for b of them, float32 or float64.
+        tol: of the measure of stationarity and of the largest violation. Down to 1e-12 makes sense in float64, down to
+            about 1e-5 in float32; a smaller one is raised to that.
+        max_steps: of the method, each of one or more evaluations.
+        memory: pairs of limited-memory BFGS; None keeps a dense matrix up to 200 unknowns and 10 pairs beyond.
 
-    The answer's x, f, violation, stationarity, steps, evaluations and status have the leading axis that x0 has; x is
-    the best feasible point seen (violation <= tol), else the least violated one.
+    Returns:
+        A solution whose x, f, violation, stationarity, steps, evaluations and status have the leading axis that x0 has;
+        x is the best feasible point seen (violation <= tol), else the least violated one.
+
+    Raises:
+        TypeError: x0 is no tensor of float32 or float64.
+        ValueError: x0 has another shape or is not finite, or a number is out of its range.
     """
     if not isinstance(x0, Tensor) or x0.dtype not in FINEST:
         seen = x0.dtype if isinstance(x0, Tensor) else type(x0).__name__

@@ -84,9 +84,15 @@ def audit(
 ) -> list[Audited]:
     """Measure every answer of every task anew; `models` by the names that the tasks use, modules in eval mode.
 
-    mask: the features that may move, all of them if not given. metrics: those that are no l_p norm, by their text.
-    data: x and y by id, where the run did not keep them.
-    told(task, rows): after each chunk.
+    Args:
+        run: the run whose answers are measured.
+        models: by the names that the tasks use.
+        metrics: distances that are no l_p norm, by their text.
+        data: x and y by id, where the run did not keep them.
+        bounds: two numbers, or two tensors of an image's shape.
+        mask: the features that may move, all of them if not given.
+        sizes: batch sizes at which the model is asked again.
+        told: called with a task's name and the number of its rows after each chunk.
 
     Raises:
         ValueError: a model, a metric or the images are missing.

@@ -34,9 +34,17 @@ def examine(
 ) -> Verdict:
     """What would make numbers about this model mislead, from a few hundred runs on each of `images` images.
 
-    The first 256 images are looked at, the first `images` are attacked, so x should be in random order. `surrogates`
-    are other models of the same task, whose adversarial points are tried on this one. A module is run in eval mode, its
-    modes are restored.
+    The first 256 images are looked at, the first `images` are attacked, so x should be in random order. A module is run
+    in eval mode, its modes are restored.
+
+    Args:
+        model: a callable (b, *image) -> (b, classes) that gives logits.
+        x: images, inside the bounds.
+        y: labels, class numbers from 0.
+        bounds: two numbers, or two tensors of an image's shape.
+        images: how many are attacked.
+        seed: of the random numbers that the checks draw.
+        surrogates: other models of the same task, whose adversarial points are tried on this one.
 
     Raises:
         ValueError: the model cannot take the images, or x and y do not fit each other; one sentence.
