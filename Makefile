@@ -6,11 +6,12 @@ DATA ?= ../shared/data
 # Threads that wait give their core away: on a machine with other work, spinning made two threads five times dearer than one.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help setup demo test test-all bench lint types format clean
+.PHONY: help setup demo test test-all bench lint types format docs clean
 
 help:
 	@echo "make demo      robustness radii of twenty CIFAR-10 images: a table and a picture"
 	@echo "make test      the tests (minutes); make test-all also runs the slow ones"
+	@echo "make docs      the documentation site, into build/site"
 	@echo "make bench     the tables of README.md and docs/benchmarks.md; for the latter DATA=folder of networks and images"
 	@echo "make lint      style; make types: the type checker; make format: rewrite in style"
 
@@ -20,7 +21,7 @@ setup: $(READY)
 $(READY): pyproject.toml requirements/constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f"plica needs Python 3.10 or newer, $(PYTHON) is {v[0]}.{v[1]}; try make PYTHON=python3.12")'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { echo "No virtual environment could be made; on Debian: apt install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt -e ".[demo,peers,see,perceptual,dev]"
+	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt -e ".[demo,peers,see,perceptual,dev,docs]"
 	@touch $@
 
 demo: $(READY)
@@ -46,6 +47,11 @@ types: $(READY)
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Strict: any warning fails, among them a link to nowhere and a docstring or type that cannot be resolved.
+docs: $(READY)
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --fresh-env --jobs auto -d build/doctrees docs build/site
+	@! grep -rlE '<(script|link|img)[^>]*(src|href)="(https?:)?//' build/site || { echo "These pages ask another server for a file."; exit 1; }
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache dist build

@@ -1,0 +1,81 @@
+"""Docstrings as the reference shows them: public names only, each under the module that users import it from."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
+
+# The modules that users import from. What one of them offers is its __all__, or what is defined in it.
+PUBLIC = (
+    "plica",
+    "plica.compare",
+    "plica.demo",
+    "plica.patterns",
+    "plica.plot",
+    "plica.report",
+    "plica.runs",
+    "plica.track",
+    "plica.trust",
+)
+# Types that public functions take or give, with the module that the reference shows them under.
+SHOWN = {
+    "plica.evaluation": ("Plan",),
+    "plica.perturbations": ("Through",),
+    "plica.solver": ("Solution", "Stop"),
+}
+logger = logging.getLogger(__name__)
+
+
+def public_names(module: str) -> list[str]:
+    """The names that a public module offers."""
+    held = importlib.import_module(module)
+    if hasattr(held, "__all__"):
+        return list(held.__all__)
+    own = (name for name, value in vars(held).items() if getattr(value, "__module__", None) == module)
+    return [name for name in own if not name.startswith("_")]
+
+
+def escape(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are plain text: |delta| and *image mean themselves, wherever they do not stand between backticks."""
+    for number, line in enumerate(lines):
+        code = re.split(r"(`[^`]*`)", line)
+        code[::2] = [re.sub(r"([*|])", r"\\\1", text) for text in code[::2]]
+        lines[number] = "".join(code)
+
+
+def hide_factories(app: Sphinx, what: str, name: str, value: Any, options: Any, signature: str, returns: str) -> Any:
+    """A field of a record that is made anew each time shows as one with a default."""
+    return (signature.replace("<factory>", "..."), returns) if signature else None
+
+
+def name_publicly(app: Sphinx) -> None:
+    """A class is shown, and linked to, under the module that it is imported from, not the one that defines it."""
+    for module, names in SHOWN.items() | {(module, tuple(public_names(module))) for module in PUBLIC}:
+        held = importlib.import_module(module)
+        for name in names:
+            value = getattr(held, name)
+            if inspect.isclass(value):
+                value.__module__ = module
+
+
+def check_complete(app: Sphinx, env: BuildEnvironment) -> None:
+    """A public name without an entry in the reference is a warning, and so fails the build."""
+    written = env.get_domain("py").objects  # type: ignore[attr-defined]
+    for module in PUBLIC:
+        for name in public_names(module):
+            if f"{module}.{name}" not in written:
+                logger.warning("%s.%s is public and has no entry in docs/reference.", module, name)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("builder-inited", name_publicly)
+    app.connect("autodoc-process-docstring", escape, priority=100)  # before napoleon reads the sections
+    app.connect("autodoc-process-signature", hide_factories)
+    app.connect("env-check-consistency", check_complete)
+    return {"parallel_read_safe": True}

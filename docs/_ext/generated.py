@@ -1,0 +1,107 @@
+"""Parts of the reference that are made from the code when the site is built: the commands and the plan's schema."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from plica.evaluation.plan import Plan
+
+
+class Generated(SphinxDirective):
+    """Markdown that a function writes, in the place of the directive."""
+
+    def markdown(self) -> Iterator[str]:
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes("\n".join(self.markdown()), allow_section_headings=True)
+
+
+class Commands(Generated):
+    """Every command of plica with all its arguments and options, as typer's own documentation writes them."""
+
+    def markdown(self) -> Iterator[str]:
+        command = [sys.executable, "-m", "typer", "plica.cli.app", "utils", "docs", "--name", "plica"]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        text = text[text.index("## ") :]  # from the first command on; what stands above is on the page itself
+        yield re.sub(r"^(#+) `(.*)`$", r"\1 \2", text, flags=re.MULTILINE)
+
+
+class PlanSchema(Generated):
+    """Every key of a plan: its type, default, and what the record that it belongs to says of it."""
+
+    def markdown(self) -> Iterator[str]:
+        schema = Plan.model_json_schema()
+        records = {"Plan": schema} | schema["$defs"]
+        for name, record in records.items():
+            yield from (f"## {TITLES[name]}", "")
+            yield from (" ".join(paragraph.split()) + "\n" for paragraph in record["description"].split("\n\n"))
+            yield from (
+                ":::{list-table}",
+                ":header-rows: 1",
+                ":class: options",
+                "",
+                "* - key",
+                "  - takes",
+                "  - default",
+            )
+            for key, value in record["properties"].items():
+                yield f"* - `{key}`"
+                yield f"  - {_takes(value)}"
+                yield f"  - {'required' if key in record.get('required', []) else _written(value.get('default'))}"
+            yield from (":::", "")
+
+
+TITLES = {
+    "Plan": "The plan",
+    "Data": "`data`",
+    "Method": "An entry of `methods`",
+    "Model": "An entry of `models`",
+    "Question": "An entry of `questions`",
+}
+
+
+def _takes(value: dict[str, Any]) -> str:
+    """A JSON schema in words."""
+    if "$ref" in value:
+        name = value["$ref"].rpartition("/")[2]
+        return f"a record, see [{TITLES[name].replace('`', '')}](#{_slug(TITLES[name])})"
+    if "enum" in value:
+        return ", ".join(f"`{word}`" for word in value["enum"])
+    if "anyOf" in value:
+        return " or ".join(_takes(part) for part in value["anyOf"] if part.get("type") != "null")
+    if "prefixItems" in value:
+        return f"a list of {len(value['prefixItems'])} numbers"
+    if value.get("type") == "array":
+        return f"one or a list: {_takes(value['items'])}"
+    least = f" of at least {value['minimum']}" if "minimum" in value else ""
+    return {"string": "text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}[
+        value["type"]
+    ] + least
+
+
+def _slug(title: str) -> str:
+    return re.sub(r"[^\w -]", "", title).lower().replace(" ", "-")
+
+
+def _written(value: Any) -> str:
+    """A default as YAML has it."""
+    if value in (None, "", []):
+        return ""
+    if isinstance(value, list) and isinstance(value[0], dict):
+        return ", ".join(f"`{record['name']}`" for record in value)
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("plica-commands", Commands)
+    app.add_directive("plica-plan", PlanSchema)
+    return {"parallel_read_safe": True}
