@@ -14,9 +14,9 @@ from networks import resnet_2b
 from pyautoattack.autoattack import AutoAttack
 
 import plica
-from plica.inputs import open_data
-from plica.inputs.source import select
-from plica.questions import parse_radius
+from plica.core.formulations import parse_radius
+from plica.data import open_data
+from plica.data.source import select
 
 
 def direct(x, y, norm, radius, seed):

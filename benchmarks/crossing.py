@@ -15,7 +15,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from plica import answers, compare, plot, runs
+from plica import plot, runs
+from plica.analysis import compare, contenders
 from plica.report import write_report
 from plica.report.comparison import crossing_sentence
 
@@ -69,7 +70,7 @@ def main():
     if given.data:
         carry_out(given.data, given.out, given.n)
     run = runs.load(given.out)
-    groups = answers.groups([run])
+    groups = contenders.groups([run])
     for group in groups:
         print(f"\n{group}")
         for a, b in itertools.combinations(group.contenders, 2):

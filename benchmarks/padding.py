@@ -1,4 +1,4 @@
-"""Whether a row of a model's logits and gradients has the same bits in every batch: what calls.py rests on.
+"""Whether a row of a model's logits and gradients has the same bits in every batch: what core/batching.py rests on.
 
     python benchmarks/padding.py [--threads 1 2] [--pixels 32 64] [--rows 96]
 
@@ -13,7 +13,7 @@ import torch
 import torchvision
 from torch import nn
 
-from plica.calls import LEAST, watched
+from plica.core.batching import LEAST, watched
 
 TORCHVISION = ("resnet18", "resnet50", "densenet121", "mobilenet_v3_small", "efficientnet_b0", "regnet_y_400mf",
                "shufflenet_v2_x0_5", "vgg11", "convnext_tiny", "swin_t")  # fmt: skip

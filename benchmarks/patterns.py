@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from plica import answers, patterns, plot, runs
+from plica import plot, runs
+from plica.analysis import contenders, patterns
 
 NETWORKS = {"resnet_2b": 1000, "resnet18": 60}  # images of each: one gradient costs 0.2 ms, and 14 ms
 BUDGETS = {"l1": 12.0, "l2": 0.5, "linf": 8 / 255}  # the usual ones
@@ -133,10 +134,10 @@ def tables(held):
     for network, (run, found) in held.items():
         distances(network, found, out["distances"])
         pairs(network, found, out)
-        for group in answers.groups([run], "model"):
+        for group in contenders.groups([run], "model"):
             if group.budget is None:
                 out["budgets"].append(budgets(network, group))
-        for group in answers.groups([run], "method"):
+        for group in contenders.groups([run], "method"):
             if group.budget is not None:
                 out["alone"].append(alone(network, group))
     return {name: "\n".join(lines) for name, lines in out.items()}

@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: or CPU time
 
 import plica
 from plica.demo import CLASSES, images, resnet18
-from plica.figures import draw_perturbations
+from plica.plot.perturbations import draw_perturbations
 
 MOVES = {
     "flow": plica.Flow(),

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 import plica
-from plica.attacks.peers.common import MissingPackageError
+from plica.attacks.external.common import MissingPackageError
 from plica.metrics import parse_metric
 
 METHODS = ("auto", "fmn", "ddn", "deepfool", "fab-t", "alma", "pdpgd", "sdf")

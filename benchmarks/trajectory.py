@@ -18,8 +18,8 @@ from torch.nn import functional
 
 import plica
 from plica import plot
+from plica.core.losses import margin
 from plica.demo import images, resnet18
-from plica.losses import margin
 
 GRID = 8  # entries of a perturbation along either side
 TOL = 1e-6

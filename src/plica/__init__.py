@@ -3,8 +3,10 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from plica.ask import Progress, attack, methods
-from plica.attacks.task import Status
+from plica.api import Progress, attack, methods
+from plica.core.formulations import MaxLoss, MinRadius
+from plica.core.result import Result
+from plica.core.status import Status
 from plica.metrics import (
     CIEDE2000,
     DISTS,
@@ -20,9 +22,8 @@ from plica.metrics import (
     WeightedLp,
 )
 from plica.perturbations import Flow, HueSaturation, Perturbation, Recolor, RotateTranslate
-from plica.questions import MaxLoss, MinRadius
-from plica.result import Result
 from plica.solver import Variables, minimize
+from plica.utils.notebook import ShownInNotebooks
 
 if TYPE_CHECKING:
     from plica.evaluation import evaluate
@@ -58,12 +59,32 @@ __all__ = [
 ]
 
 
+LAZY = {
+    "compare": "plica.analysis.compare",
+    "patterns": "plica.analysis.patterns",
+    "plot": "plica.plot",
+    "report": "plica.report",
+    "runs": "plica.runs",
+    "track": "plica.track",
+    "trust": "plica.trust",
+}
+
+
+def _html(shown: Any) -> str:
+    from plica.report.notebook import html  # brings pyarrow along, which an attack alone has no need of
+
+    return html(shown)
+
+
+ShownInNotebooks.draw = staticmethod(_html)
+
+
 def __getattr__(name: str) -> Any:
     """What brings packages along that an attack alone has no need of is imported when it is asked for."""
     if name == "evaluate":
         from plica.evaluation import evaluate
 
         return evaluate
-    if name in ("compare", "patterns", "plot", "report", "runs"):
-        return importlib.import_module(f"plica.{name}")
+    if name in LAZY:
+        return importlib.import_module(LAZY[name])
     raise AttributeError(f"module 'plica' has no attribute {name!r}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from plica.answers import groups
+from plica.analysis.contenders import groups
 from plica.report import write_report
 from plica.runs import Run
 

@@ -9,9 +9,9 @@ from torch import nn
 import plica
 from linear import linear
 from plica import Lp, MaxLoss, MinRadius, Perceptual, Similarity, Status
-from plica.attacks import ATTACKS
-from plica.attacks.measure import Measure
-from plica.queries import Queries
+from plica.attacks.metric_oracle import Measure
+from plica.attacks.registry import ATTACKS
+from plica.core.model import Queries
 
 
 def blurred(x, x_adv):

@@ -9,7 +9,7 @@ import torch
 
 import plica
 from plica import runs
-from plica.inputs import load_model
+from plica.models import load_model
 
 NET = """
 import torch

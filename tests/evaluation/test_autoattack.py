@@ -6,8 +6,8 @@ import torch
 
 import plica
 from counting import Counted
-from plica.evaluation.methods import AUTOATTACK, AUTOATTACK_L1
-from plica.inputs import load_model
+from plica.evaluation.method_sets import AUTOATTACK, AUTOATTACK_L1
+from plica.models import load_model
 
 package = pytest.importorskip("pyautoattack.autoattack", reason="pyautoattack is not installed")
 

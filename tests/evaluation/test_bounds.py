@@ -13,7 +13,7 @@ from plica import runs
 from plica.cli import main
 from plica.evaluation import PlanError, read_plan
 from plica.evaluation.merge import merge
-from plica.inputs import load_model
+from plica.models import load_model
 from plica.trust import audit
 
 NET = """

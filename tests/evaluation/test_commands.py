@@ -15,7 +15,7 @@ from plica.evaluation import run as evaluation
 from plica.evaluation.plan import read_plan
 from plica.evaluation.run import Event
 from plica.evaluation.tasks import chains
-from plica.inputs import load_model
+from plica.models import load_model
 
 FLAGS = ["--model", "net.py:make", "--data", "d.npz", "--method", "radius", "--gradients", "12"]
 

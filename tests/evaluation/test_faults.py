@@ -17,11 +17,11 @@ import plica
 from evaluation.compare import assert_same
 from plica import runs
 from plica.cli import main
+from plica.data.bounds import read_bounds
+from plica.data.source import NpzSource
 from plica.evaluation import PlanError, worker
 from plica.evaluation.run import DiskError
 from plica.evaluation.worker import AllFailedError, Worker
-from plica.inputs.bounds import read_bounds
-from plica.inputs.source import NpzSource
 
 KILLS = 20
 

@@ -4,7 +4,7 @@ import pytest
 
 from plica.evaluation import Plan, PlanError, read_plan
 from plica.evaluation.example import EXAMPLE
-from plica.evaluation.methods import AUTOATTACK
+from plica.evaluation.method_sets import AUTOATTACK
 from plica.evaluation.tasks import chains
 
 SMALL = {"models": "net.py:make", "data": "d.npz", "questions": {"ask": "min-radius", "metric": "l2"}}

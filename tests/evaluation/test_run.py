@@ -14,7 +14,7 @@ from plica import runs
 from plica.cli import main
 from plica.evaluation import PlanError, worker
 from plica.evaluation.merge import merge
-from plica.inputs import load_model
+from plica.models import load_model
 from plica.runs.write import Store
 from plica.trust import audit
 

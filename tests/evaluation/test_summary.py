@@ -12,8 +12,8 @@ from plica import runs
 from plica.evaluation.export import escape, export, latex
 from plica.evaluation.summary import share, summarise, wilson
 from plica.runs.read import constant_columns
+from plica.runs.single import quantiles
 from plica.runs.write import Store, write_json
-from plica.store import quantiles
 
 IDS = [1, 2, 4, 8]
 INSIDE = runs.Task("m--in--a", "m", "max-loss l2 0.5", "max-loss", "l2", 0.5, "margin", "a")

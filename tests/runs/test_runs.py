@@ -11,10 +11,10 @@ import torch
 
 import plica
 from plica import runs
-from plica.runs.pack import pack, unpack
+from plica.runs.encode import pack, unpack
 from plica.runs.read import constant_columns
+from plica.runs.single import save_run
 from plica.runs.write import Store, locked, write_json, write_whole
-from plica.store import save_run
 
 NEAREST = runs.Task("m--min-radius-l2--auto", "m", "min-radius l2", "min-radius", "l2", None, None, "auto")
 INSIDE = runs.Task("m--max-loss-linf--pwcf", "m", "max-loss linf 0.1", "max-loss", "linf", 0.1, "margin", "pwcf")

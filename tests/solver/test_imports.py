@@ -8,7 +8,7 @@ import pytest
 
 import plica.solver
 
-FILES = sorted(Path(plica.solver.__file__).parent.glob("*.py"))
+FILES = sorted(Path(plica.solver.__file__).parent.rglob("*.py"))
 ALLOWED = {*sys.stdlib_module_names, "torch", "jaxtyping"}
 
 

@@ -1,4 +1,4 @@
-"""MinRadius for distances of which only the gradient is known (solver/curved_sqp.py): which classes, which starts.
+"""MinRadius for distances of which only the gradient is known (solver/linearized): which classes, which starts.
 
 One fixed sequence of gradients per image, which does not know the budget: a larger budget goes on where a smaller one
 stopped. MaxLoss is answered by the same search: an image is broken at radius r exactly when its radius is at most r.
@@ -12,12 +12,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from plica.attacks.measure import Measure
-from plica.attacks.task import Found, Status, Task
-from plica.losses import margin
-from plica.queries import rounding
-from plica.solver.curved_sqp import CurvedSQP, Rows
-from plica.solver.descent import Averaged, QuasiNewton
+from plica.attacks.base import Found, Task
+from plica.attacks.metric_oracle import Measure
+from plica.core.losses import margin
+from plica.core.model import rounding
+from plica.core.status import Status
+from plica.solver.linearized.curved_sqp import CurvedSQP
+from plica.solver.linearized.descent import Averaged, QuasiNewton
+from plica.solver.linearized.state import CurvedState
 from plica.solver.rows import dot, join, take
 
 CLASSES, FIRST, MORE = 3, 4, 3  # tried by logit: gradients for the first of them, and for each other one
@@ -45,11 +47,11 @@ def curved(task: Task) -> Found:
 
 @dataclass
 class Bunch:
-    """Rows of a search, m for each of some images: row (i, j) at i * images + j."""
+    """CurvedState of a search, m for each of some images: row (i, j) at i * images + j."""
 
     place: Int[Tensor, " r"]
     target: Int[Tensor, " r"]
-    state: Rows
+    state: CurvedState
 
 
 class _SpentError(Exception):
@@ -123,14 +125,14 @@ class _Search:
             self._advance(pool, 1)
         return self._keep(pool)
 
-    def _outside(self, rows: Rows) -> Tensor:
+    def _outside(self, rows: CurvedState) -> Tensor:
         """Points in a random direction, the same for every image, at FAR times the present perturbation's length."""
         delta = rows.z - rows.x
         reach = FAR[self.round % len(FAR)] * dot(delta, delta).sqrt()
         return (rows.x + reach[:, None] * self.task.direction(self.round)).clamp(*self.task.bounds)
 
     def _enter(self, solver: CurvedSQP, place: Tensor, target: Tensor, memory=None) -> Bunch:
-        """Rows at the images themselves, with what other rows of the same image know of the metric."""
+        """CurvedState at the images themselves, with what other rows of the same image know of the metric."""
         return Bunch(place, target, solver.start(self.x[place], self.quadratic[place], memory))
 
     def _keep(self, pool: Bunch) -> Bunch:

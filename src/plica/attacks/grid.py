@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from plica.attacks.landing import land
-from plica.attacks.task import Found, Status, Task
+from plica.attacks.base import Found, Task
+from plica.attacks.boundary_search import land
+from plica.core.status import Status
 from plica.metrics import Unsupported
-from plica.perturbations.perturbation import moved
+from plica.perturbations.base import moved
 
 RUNS = 3  # a gradient costs about as much as so many forward runs
 LANDINGS = 6  # of them, at the end towards the boundary

@@ -19,11 +19,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from plica import metrics
-from plica.attacks.task import Found, Status, Task
-from plica.losses import LOSSES
+from plica.attacks.base import Found, Task
+from plica.core.formulations import MaxLoss
+from plica.core.losses import LOSSES
+from plica.core.status import Status
 from plica.metrics import Embedding, Metric, Unsupported
 from plica.metrics.lp import norm
-from plica.questions import MaxLoss
 from plica.solver.rows import dot
 
 START = 0.01  # of the pixel range, standard deviation of the noise at the start: at the image d has no gradient

@@ -13,11 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from plica.attacks.base import Found, Task
 from plica.attacks.projections import project, safely_inside
-from plica.attacks.task import Found, Status, Task
-from plica.losses import LOSSES, Loss, Targets
+from plica.core.formulations import MaxLoss
+from plica.core.losses import LOSSES, Loss, Targets
+from plica.core.status import Status
 from plica.metrics import Lp, Unsupported, total
-from plica.questions import MaxLoss
 
 PACE = 2.5  # the steps together are so many radii long, so that every point of the ball can be reached (Madry et al.)
 

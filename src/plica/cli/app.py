@@ -16,7 +16,7 @@ from plica.cli.directories import export, merge
 from plica.cli.doctor import doctor
 from plica.cli.evaluate import evaluate, plan
 from plica.cli.run import WrongInputError, parse_radius, read_distance, run
-from plica.inputs.bounds import Bounds
+from plica.data.bounds import Bounds
 
 app = typer.Typer(
     name="plica",

@@ -8,14 +8,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from plica.cli.run import WrongInputError
-from plica.inputs import load_data
+from plica.data import load_data
 from plica.runs import Run, load
 from plica.runs.write import write_json
 from plica.trust import Audited, refresh
 from plica.trust import audit as measure
-from plica.trust.sources import image_distance, metrics_of, models_of
-from plica.trust.transfer import Transfer, transfers
-from plica.wording import one_line, plain, sentence
+from plica.trust.audit.load import image_distance, metrics_of, models_of
+from plica.trust.audit.transfer import Transfer, transfers
+from plica.utils.messages import one_line, plain, sentence
 
 ModelsOption = Annotated[
     list[str] | None,

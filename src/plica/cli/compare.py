@@ -12,12 +12,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from plica.answers import Group, groups
+from plica.analysis.compare import Pair, Place, pair, ranking
+from plica.analysis.contenders import Group, groups
 from plica.cli.reading import tell_beliefs, with_runs
 from plica.cli.run import WrongInputError
-from plica.compare import Pair, Place, pair, ranking
 from plica.report.comparison import crossing_sentence
-from plica.report.words import between, distance, percent, points, title
+from plica.report.formatting import between, distance, percent, points, title
 from plica.runs import Run
 
 EPILOG = """Intervals are 95 % bootstrap intervals over the images. Radii are those of the nearest point found.

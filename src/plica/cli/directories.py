@@ -12,7 +12,7 @@ from plica.cli.run import WrongInputError
 from plica.cli.table import answers, show
 from plica.evaluation.export import export as write_tables
 from plica.evaluation.merge import merge as join
-from plica.wording import sentence
+from plica.utils.messages import sentence
 
 
 def merge(

@@ -9,14 +9,15 @@ import typer
 from rich.console import Console
 
 from plica.cli.run import WrongInputError
-from plica.inputs import load_model, open_data, place
-from plica.inputs.bounds import Bounds, read_bounds
-from plica.inputs.source import select
+from plica.data import open_data
+from plica.data.bounds import Bounds, read_bounds
+from plica.data.source import select
+from plica.models import load_model, place
 from plica.runs import load
 from plica.trust import Belief, Verdict, check_model, conclude, examine, refresh
+from plica.trust.audit.load import models_of
 from plica.trust.examine import PICTURES
-from plica.trust.sources import models_of
-from plica.wording import plain, sentence
+from plica.utils.messages import plain, sentence
 
 
 def doctor(

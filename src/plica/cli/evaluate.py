@@ -18,7 +18,7 @@ from plica.evaluation.run import DiskError
 from plica.evaluation.run import evaluate as carry_out
 from plica.evaluation.worker import AllFailedError
 from plica.trust import Verdict, Weight
-from plica.wording import one_line, plain, sentence
+from plica.utils.messages import one_line, plain, sentence
 
 PlanArgument = Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="`plica plan` writes one")]
 OutOption = Annotated[Path, typer.Option(help="directory of the run; one that is unfinished goes on where it ended")]

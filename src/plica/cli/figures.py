@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from plica.cli.reading import with_runs
-from plica.paper import write_figures
+from plica.report.paper import write_figures
 
 EPILOG = """Figures are vector PDF and SVG, 3.35 inches wide; tables need the LaTeX package booktabs.
 

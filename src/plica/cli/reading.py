@@ -7,7 +7,7 @@ from typing import TypeVar
 from plica import runs
 from plica.cli.run import WrongInputError
 from plica.trust import believed
-from plica.wording import one_line, plain
+from plica.utils.messages import one_line, plain
 
 MARKS = ("manifest.json", "samples.parquet")
 Answer = TypeVar("Answer")

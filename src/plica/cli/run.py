@@ -12,16 +12,18 @@ from torch import Tensor
 
 import plica
 from plica.cli.progress import Reporter
-from plica.inputs import load_data, load_model, open_data, place
-from plica.inputs.bounds import Bounds, read_bounds
-from plica.inputs.indices import parse_indices
-from plica.inputs.limits import check_memory
-from plica.inputs.source import select
+from plica.core.formulations import Question, parse_radius
+from plica.data import load_data, open_data
+from plica.data.bounds import Bounds, read_bounds
+from plica.data.indices import parse_indices
+from plica.data.source import select
 from plica.metrics import Metric, parse_metric
+from plica.models import load_model, place
 from plica.perturbations import joined
-from plica.questions import Question, parse_radius
-from plica.store import FILES, check_directory, save_run
-from plica.wording import one_line
+from plica.plot.perturbations import draw_perturbations
+from plica.runs.single import FILES, check_directory, save_run
+from plica.utils.limits import check_memory
+from plica.utils.messages import one_line
 
 __all__ = ["WrongInputError", "parse_radius", "read_distance", "read_metric", "run"]
 
@@ -59,7 +61,7 @@ def run(command: str, given: dict[str, Any], pose: Callable[[Bounds], Question])
     kept = dict(overwrite=overwrite, ids=ids, bounds=bounds)
     arguments = {"command": command} | {name: str(v) if isinstance(v, Path) else v for name, v in given.items()}
     try:
-        summary = save_run(out, x, y, result, arguments, time.monotonic() - start, **kept)
+        summary = save_run(out, x, y, result, arguments, time.monotonic() - start, draw=draw_perturbations, **kept)
     except OSError as error:
         cure = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "give another directory"
         raise WrongInputError(f"The results could not be written to {out} ({one_line(error)}); {cure}.") from error

@@ -9,11 +9,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from plica import compare
-from plica.answers import Contender, Group, groups
+from plica.analysis import compare
+from plica.analysis.contenders import Contender, Group, groups
 from plica.cli.reading import tell_beliefs, with_runs
-from plica.report.numbers import headlines, methods
-from plica.report.words import distance
+from plica.report.formatting import distance
+from plica.report.methods import headlines, methods
 from plica.runs import Run
 
 BLOCKS = " ▁▂▃▄▅▆▇█"

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import plica
 from plica.cli.progress import Reporter
+from plica.core.result import Result
 from plica.demo import CLASSES, images, resnet18
-from plica.figures import draw_perturbations
 from plica.metrics import parse_metric
-from plica.result import Result
-from plica.store import save_run
-from plica.wording import one_line
+from plica.plot.perturbations import draw_perturbations
+from plica.runs.single import save_run
+from plica.utils.messages import one_line
 
 NORMS = ("l2", "linf", "l1.5")
 OUT = Path("runs/demo")
@@ -31,7 +31,17 @@ def demo(out: Path, gradients: int = 100, n: int = 20) -> None:
             answers[norm] = plica.attack(model, x, y, question, gradients=gradients, on_progress=report)
         given = dict(command="demo", model="plica.demo:resnet18", metric=norm, method="auto")
         given |= dict(gradients=gradients, n=n, seed=0)
-        save_run(out / norm, x, y, answers[norm], given, time.monotonic() - begin, CLASSES, overwrite=True)
+        save_run(
+            out / norm,
+            x,
+            y,
+            answers[norm],
+            given,
+            time.monotonic() - begin,
+            CLASSES,
+            overwrite=True,
+            draw=draw_perturbations,
+        )
     picture = out / "perturbations.png"
     draw_perturbations(picture, x, y, answers, CLASSES)
     print(table([CLASSES[label] for label in y.tolist()], answers))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, relu
 
 from plica.demo.wheels import wheel
-from plica.inputs import read_weights
+from plica.utils.weights import read_weights
 
 
 class BasicBlock(nn.Module):

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from plica import runs
+from plica.data.bounds import FILE
 from plica.evaluation.plan import PlanError
 from plica.evaluation.prepare import differs
-from plica.evaluation.run import parse_shard
+from plica.evaluation.shards import parse_shard
 from plica.evaluation.summary import complete, write_summary
-from plica.inputs.bounds import FILE
 from plica.runs.write import copy_whole, locked, write_json
 
 

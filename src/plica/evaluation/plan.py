@@ -14,14 +14,15 @@ from typing import Annotated, Any, Literal, cast
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from plica.evaluation.methods import SETS
-from plica.inputs.bounds import read_bounds
-from plica.inputs.indices import parse_indices
-from plica.losses import LOSSES
+from plica.api import methods
+from plica.core.formulations import parse_radius
+from plica.core.losses import LOSSES
+from plica.data.bounds import read_bounds
+from plica.data.indices import parse_indices
+from plica.evaluation.method_sets import SETS
 from plica.metrics import parse_metric
 from plica.perturbations import parse_through
-from plica.questions import parse_radius
-from plica.wording import sentence
+from plica.utils.messages import sentence
 
 NAME = re.compile(r"[\w.+@-]+")
 
@@ -123,8 +124,6 @@ class Method(Strict):
     @field_validator("name")
     @classmethod
     def _exists(cls, name: str) -> str:
-        from plica.ask import methods
-
         known = (*SETS, *methods())
         if name not in known:
             raise ValueError(f"there is no method {name!r}{nearest(name, known)}")

@@ -14,14 +14,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from plica.api import attack
+from plica.data import Source, open_data
+from plica.data.bounds import read_bounds
+from plica.data.source import select
 from plica.evaluation.plan import Plan, PlanError
 from plica.evaluation.tasks import Chain, chains
 from plica.evaluation.worker import Worker
-from plica.inputs import Source, open_data, place
-from plica.inputs.bounds import read_bounds
-from plica.inputs.source import select
-from plica.store import versions
-from plica.wording import one_line, sentence
+from plica.models import place
+from plica.runs.single import versions
+from plica.utils.messages import one_line, sentence
 
 TRIED = 16  # images that every method is tried on, with a single gradient
 
@@ -140,11 +142,9 @@ def _first_images(source: Source, ids: torch.Tensor) -> tuple[torch.Tensor, torc
 
 
 def _try(worker: Worker, model, on: tuple[torch.Tensor, torch.Tensor], job) -> None:
-    import plica
-
     try:
         question = job.question(worker.bounds, on[0].shape[1:])
-        plica.attack(model, *on, question, method=job.method, gradients=1, seed=job.seed, bounds=worker.bounds.pair)
+        attack(model, *on, question, method=job.method, gradients=1, seed=job.seed, bounds=worker.bounds.pair)
     except (ValueError, TypeError, ImportError) as error:
         raise PlanError(f"{job.task.model}, {job.task.question}: {one_line(error)}.") from error
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -16,20 +15,22 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from plica import engine as engines
 from plica import runs
-from plica.engine import Steps
+from plica.data import Source
+from plica.data.bounds import read_bounds
+from plica.evaluation import executors as engines
+from plica.evaluation.executors import Steps
 from plica.evaluation.plan import Plan, PlanError, read_plan
 from plica.evaluation.prepare import check_same, prepare
+from plica.evaluation.shards import parse_shard
 from plica.evaluation.summary import write_summary
 from plica.evaluation.tasks import Chain, Job
 from plica.evaluation.worker import Part, Work, no_part
-from plica.inputs import Source, load_model
-from plica.inputs.bounds import read_bounds
-from plica.runs.pack import unpack
+from plica.models import load_model
+from plica.runs.encode import unpack
 from plica.runs.write import Store, keep_bounds, locked, write_json
 from plica.trust import check_model
-from plica.wording import one_line
+from plica.utils.messages import one_line
 
 
 class DiskError(OSError):
@@ -115,18 +116,6 @@ def _examine(directory: Path, plan: Plan, manifest: dict[str, Any]) -> None:
             made = load_model(model.model, model.weights, plan.device, model.trust)
             with suppress(ValueError):  # what cannot be examined is said by the verdict
                 check_model(run, model.name, made, max(4, min(32, budget // 2500)), run.bounds.pair)
-
-
-def parse_shard(text: str | None) -> tuple[int, int]:
-    """ "2/8" as (1, 8): chunks 1, 9, 17, ..., counted from 0.
-
-    Raises:
-        PlanError: it is none.
-    """
-    match = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise PlanError(f"The shard {text!r} is none; write i/N with i from 1 to N, such as 2/8.")
-    return int(match[1]) - 1, int(match[2])
 
 
 @dataclass(frozen=True)

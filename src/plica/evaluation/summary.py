@@ -6,7 +6,6 @@ is the least that any method found, and the share of images with a larger one th
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -17,10 +16,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from plica import runs
-from plica.attacks.task import Status
+from plica import runs, trust
+from plica.core.status import Status
+from plica.evaluation.shards import parse_shard
+from plica.runs.single import quantiles
 from plica.runs.write import write_json
-from plica.store import quantiles
 
 HARD = 10  # images named as the hardest
 LEVELS = 101  # points of the curve
@@ -37,16 +37,15 @@ def write_summary(directory: Path) -> runs.Run:
 
 
 def summarise(run: runs.Run) -> dict[str, Any]:
-    """All numbers of a run. "verdict" is there when there is somebody to give one."""
+    """All numbers of a run."""
     asked = dict.fromkeys((task.model, task.question) for task in run.tasks)
     groups = [[task for task in run.tasks if (task.model, task.question) == key] for key in asked]
-    verdict = _judge()
     return {
         "format": 1,
         "complete": complete(run),
         "questions": [_question(run, tasks) for tasks in groups],
         "notes": run.notes,
-        **({"verdict": verdict(run)} if verdict else {}),
+        "verdict": trust.verdict(run),
     }
 
 
@@ -149,15 +148,6 @@ def complete(run: runs.Run) -> bool:
     plan, data = run.manifest.get("plan", {}), run.manifest.get("data", {})
     if "chunk" not in plan:
         return True
-    from plica.evaluation.run import parse_shard
-
     place, places = parse_shard(run.manifest.get("shard"))
     wanted = {f"{c:05d}" for c in range(place, -(-data["n"] // plan["chunk"]), places)}
     return all({file.stem for file in run.files[task.name]} >= wanted for task in run.tasks)
-
-
-def _judge() -> Callable[[runs.Run], Any] | None:
-    """Whoever says how far the numbers can be believed, where there is one."""
-    if importlib.util.find_spec("plica.trust") is None:
-        return None
-    return getattr(importlib.import_module("plica.trust"), "verdict", None)

@@ -6,14 +6,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from plica.evaluation.methods import members
+from plica.core.formulations import MaxLoss, MinRadius, Question
+from plica.data.bounds import Bounds
+from plica.evaluation.method_sets import members
 from plica.evaluation.plan import Model, Plan, PlanError
 from plica.evaluation.plan import Question as Asked
-from plica.inputs.bounds import Bounds
 from plica.perturbations import joined, parse_distance
-from plica.questions import MaxLoss, MinRadius, Question
 from plica.runs import Task
-from plica.wording import one_line
+from plica.utils.messages import one_line
 
 
 @dataclass(frozen=True)

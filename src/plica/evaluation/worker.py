@@ -12,20 +12,20 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 import plica
-from plica.ask import Progress, fitting
-from plica.attacks import ATTACKS
-from plica.attacks.peers.common import Peer
-from plica.attacks.task import Status
+from plica.api import Progress, fitting
+from plica.attacks.external.common import Peer
+from plica.attacks.registry import ATTACKS
+from plica.core.result import Result
+from plica.core.status import Status
+from plica.data.bounds import Bounds
 from plica.evaluation.plan import Model
 from plica.evaluation.tasks import Job
-from plica.inputs import load_model, place
-from plica.inputs.bounds import Bounds
+from plica.models import load_model, place
 from plica.perturbations import parse_distance
-from plica.result import Result
 from plica.runs.points import moved
 from plica.runs.read import constant_columns
-from plica.store import samples
-from plica.wording import one_line
+from plica.runs.single import samples
+from plica.utils.messages import one_line
 
 FEW = 3  # images that may all fail without the fault being the program's
 

@@ -12,8 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plica.metrics.lp import Lp
-
 CALL = 64  # rows of a metric's call, at most
 Metric = Callable[[Tensor, Tensor], Tensor]
 
@@ -24,9 +22,9 @@ class Unsupported(ValueError):  # noqa: N818 - the public name, as it reads in `
 
 def gradient(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *point"]):
     """metric(x, x_adv) and its gradient with respect to x_adv.  (b,), (b, *image)"""
-    if isinstance(metric, Lp):
-        value, grad = metric.gradient(x.flatten(1), x_adv.flatten(1))
-        return value, grad.view_as(x_adv)
+    own = getattr(metric, "gradient", None)
+    if own is not None:
+        return own(x, x_adv)
     with torch.enable_grad():
         z = x_adv.detach().requires_grad_(True)
         value = metric(x, z)
@@ -38,7 +36,7 @@ def gradient(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, 
 def values(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *point"]) -> Float[Tensor, " b"]:
     """metric(x, x_adv), the same to the last bit for any number of rows: a network inside is asked for CALL at a time,
     the last of them repeated as often as need be."""
-    if isinstance(metric, Lp):
+    if getattr(metric, "batch_invariant", False):
         return metric(x, x_adv)
     told = []
     for a, b in zip(x.split(CALL), x_adv.split(CALL), strict=True):

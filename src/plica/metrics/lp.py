@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -23,6 +24,7 @@ class Lp(Combines):
     """
 
     p: float
+    batch_invariant: ClassVar[bool] = True  # the value of a row has the same bits in every batch
 
     def __init__(self, p: float | str):
         try:
@@ -48,10 +50,13 @@ class Lp(Combines):
         return top * power(total(power(unit, self.p)), 1 / self.p)
 
     def gradient(
-        self, x: Float[Tensor, "b n"], x_adv: Float[Tensor, "b n"]
-    ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b n"]]:
+        self, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *image"]
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b *image"]]:
         """||x_adv - x||_p and a subgradient with respect to x_adv; 0 at x_adv = x."""
-        delta = x_adv - x
+        value, grad = self._gradient((x_adv - x).flatten(1))
+        return value, grad.view_as(x_adv)
+
+    def _gradient(self, delta: Float[Tensor, "b n"]) -> tuple[Float[Tensor, " b"], Float[Tensor, "b n"]]:
         value = self.norm(delta)
         safe = torch.where(value > 0, value, 1)[:, None]
         if self.p == 1:

@@ -18,9 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from plica.inputs.model import read_weights
 from plica.metrics.mixtures import Combines
 from plica.metrics.perceptual import unit
+from plica.utils.weights import read_weights
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pixels in [-1, 1], as published with the heads
 VARIABLE = "PLICA_LPIPS"

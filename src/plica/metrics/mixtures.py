@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from plica.metrics.base import Metric
+from plica.metrics.base import Metric
 
 
 class Combines:
     """Metrics that can be weighted and added; the other one may be any callable."""
 
-    def __add__(self, other: Metric) -> Sum:
+    def __add__(self, other: object) -> Sum:
         return Sum((*_terms(self), *_terms(other)))
 
-    def __radd__(self, other: Metric) -> Sum:
+    def __radd__(self, other: object) -> Sum:
         return Sum((*_terms(other), *_terms(self)))
 
     def __mul__(self, weight: float) -> Sum:
@@ -69,9 +68,9 @@ class Largest(Combines):
         return any(getattr(part, "rooted", False) for part in self.parts)
 
 
-def _terms(metric: Metric | Combines) -> tuple[tuple[float, Metric], ...]:
+def _terms(metric: Any) -> tuple[tuple[float, Metric], ...]:
     if isinstance(metric, Sum):
         return metric.terms
     if not callable(metric):
         raise TypeError(f"A metric can be added to a metric, a callable d(x, x_adv) -> (b,); got {metric!r}.")
-    return ((1.0, metric),)
+    return ((1.0, cast(Metric, metric)),)

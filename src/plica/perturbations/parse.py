@@ -9,9 +9,9 @@ from torch import Tensor
 
 from plica.metrics import parse_metric
 from plica.metrics.parse import imported
+from plica.perturbations.base import Through
 from plica.perturbations.flow import Flow
 from plica.perturbations.hue import HueSaturation
-from plica.perturbations.perturbation import Through
 from plica.perturbations.recolor import Recolor
 from plica.perturbations.rotate import RotateTranslate
 

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from plica.figures import SIGNED, scale, signed
-from plica.patterns import MEASURES, l1_over_l2
+from plica.analysis.patterns import MEASURES, l1_over_l2
+from plica.plot.perturbations import SIGNED, scale, signed
 from plica.plot.style import COLOURS, PAGE, line, paper, ready
 
 BINS = 40

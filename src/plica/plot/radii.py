@@ -9,10 +9,10 @@ from jaxtyping import Float64
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from plica import compare
-from plica.answers import Contender
+from plica.analysis import compare
+from plica.analysis.contenders import Contender
+from plica.core.result import Result
 from plica.plot.style import COLOURS, line, ready
-from plica.result import Result
 
 Radii = Result | Contender | Tensor | np.ndarray | Sequence[float]
 

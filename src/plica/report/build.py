@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import importlib
-import importlib.util
 import json
 import os
 from collections.abc import Sequence
@@ -12,10 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from plica.answers import Group, groups
-from plica.report import comparison, curves, numbers, patterning, words
+from plica import trust
+from plica.analysis.contenders import Group, groups
+from plica.report import comparison, curves, formatting, methods, pattern_tables
+from plica.report.collect import Look, look
 from plica.report.gallery import cards, examples, panels, picks
-from plica.report.gather import Look, look
 from plica.runs import Run
 
 SIZE = 2_900_000  # characters that a report may have
@@ -68,15 +68,15 @@ def gathered(runs: Sequence[Run], title: str | None) -> dict[str, Any]:
         "images": max(len(c.ids) for group in models for c in group.contenders),
         "made": datetime.date.today().isoformat(),
         "version": version("plica"),
-        "questions": [words.title(group) for group in models],
-        "headlines": numbers.headlines(models),
+        "questions": [formatting.title(group) for group in models],
+        "headlines": methods.headlines(models),
         "curves": curves.curves(models),
         "histograms": curves.histograms(models),
-        "methods": numbers.methods(by_method),
-        "costs": numbers.costs(runs),
+        "methods": methods.methods(by_method),
+        "costs": methods.costs(runs),
         "comparisons": comparison.comparisons(models),
-        "patterns": patterning.tables(by_method, looks),
-        "measures": patterning.explained(),
+        "patterns": pattern_tables.tables(by_method, looks),
+        "measures": pattern_tables.explained(),
         "panels": [{"image": image, "rows": panels(by_method, looks, image)} for image in shown],
         "classes": next((run.classes for run in runs if run.classes), None),
         "checks": [checks(run) for run in runs],
@@ -121,9 +121,8 @@ def flat(record: dict[str, Any], before: str = "") -> list[tuple[str, str]]:
 def verdict(run: Run) -> dict[str, Any]:
     """How far the numbers can be believed, as the run's summary or, where that is silent, plica.trust says."""
     told = run.summary.get("verdict")
-    if not told and importlib.util.find_spec("plica.trust") is not None:
-        told = importlib.import_module("plica.trust").verdict(run)
-    return told if isinstance(told, dict) else {"verdict": told} if told else {}
+    told = told or trust.verdict(run)
+    return told if isinstance(told, dict) else {"verdict": told}
 
 
 def checks(run: Run) -> dict[str, Any]:

@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from plica import compare
-from plica.answers import Contender, Group
-from plica.report.words import between, distance, percent, points, title
+from plica.analysis import compare
+from plica.analysis.contenders import Contender, Group
+from plica.report.formatting import between, distance, percent, points, title
 
 
 def comparisons(models: Sequence[Group]) -> list[dict[str, Any]]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from plica import compare
-from plica.answers import Contender, Group
+from plica.analysis import compare
+from plica.analysis.contenders import Contender, Group
+from plica.report.formatting import budget, distance, percent
 from plica.report.svg import Chart, bins, swatch, thin
-from plica.report.words import budget, distance, percent
 
 
 def curves(models: Sequence[Group]) -> list[dict[str, Any]]:

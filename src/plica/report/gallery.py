@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from plica.answers import Contender, Group
-from plica.report.gather import Look
-from plica.report.pictures import image_uri, is_image, perturbation_uri
-from plica.report.words import distance, title
+from plica.analysis.contenders import Contender, Group
+from plica.report.collect import Look
+from plica.report.data_uri import image_uri, is_image, perturbation_uri
+from plica.report.formatting import distance, title
 
 FRAGILE = 12  # images that are shown in any case
 MOST = 1500  # bytes of text in a card beside its pictures
@@ -110,7 +110,7 @@ def named(label: int, classes: Sequence[str] | None) -> str:
 
 def panels(by_method: Sequence[Group], looks: dict[tuple[str, str], Look], image: int) -> list[dict[str, Any]]:
     """One image under every question and method (Fig. 3 and 4 of the paper): perturbation, distance, l1/l2."""
-    from plica.patterns import l1_over_l2
+    from plica.analysis.patterns import l1_over_l2
 
     out = []
     for group in by_method:

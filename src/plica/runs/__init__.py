@@ -11,7 +11,7 @@
 The older directory of `plica radius` and `plica attack` is read as a run with one task.
 """
 
-from plica.inputs.bounds import Bounds
+from plica.data.bounds import Bounds
 from plica.runs.read import Run, Task, load
 
 __all__ = ["Bounds", "Run", "Task", "load"]

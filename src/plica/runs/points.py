@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from plica.runs.pack import unpack
+from plica.runs.encode import unpack
 
 Tensors = dict[str, Tensor]
 

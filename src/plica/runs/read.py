@@ -17,12 +17,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from plica.inputs.bounds import FILE, Bounds, read_bounds
+from plica.core.formulations import parse_radius
+from plica.data.bounds import FILE, Bounds, read_bounds
 from plica.perturbations import joined
-from plica.questions import parse_radius
-from plica.runs.pack import unpack
+from plica.runs.encode import unpack
 from plica.runs.points import filled, unmoved
-from plica.wording import few, one_line
+from plica.utils.messages import few, one_line
+from plica.utils.notebook import ShownInNotebooks
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ NOTES = b"notes"  # in the schema of a part: what happened while it was made, a 
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(ShownInNotebooks):
     """A run as far as it has come: per task the files of its finished parts, and the files of the images."""
 
     directory: Path
@@ -82,12 +83,6 @@ class Run:
         if file.is_file():
             return Bounds(**read_tensors(file))
         return read_bounds(plan.get("bounds") or (0.0, 1.0))
-
-    def _repr_html_(self) -> str:
-        """How a notebook shows it."""
-        from plica.notebook import run_html
-
-        return run_html(self)
 
     def task(self, name: str | Task) -> Task:
         """The task of that name.

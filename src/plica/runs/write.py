@@ -21,8 +21,8 @@ from jaxtyping import Float, Int64
 from safetensors.torch import save
 from torch import Tensor
 
-from plica.inputs.bounds import FILE, Bounds
-from plica.runs.pack import pack, points
+from plica.data.bounds import FILE, Bounds
+from plica.runs.encode import pack, points
 from plica.runs.read import NOTES, read_tensors
 
 TEMPORARY = ".tmp-"

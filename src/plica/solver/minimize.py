@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plica.solver.bfgs_sqp import BFGSSQP, Solution
+from plica.solver.bfgs_sqp.solver import BFGSSQP, Solution
+from plica.solver.bfgs_sqp.stationarity import Stationarity
 from plica.solver.problem import Autograd, Written
-from plica.solver.stationarity import Stationarity
 
 PATIENCE = 100  # steps without a change of f beyond rounding
 FINEST = {torch.float64: 1e-12, torch.float32: 1e-5}  # below these, rounding of f and its gradients decides

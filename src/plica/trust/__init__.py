@@ -3,10 +3,10 @@
 Nothing here uses the code whose answers it doubts: not the judge, nor the losses, nor the attacks.
 """
 
-from plica.trust.audit import Audited, audit
+from plica.trust.audit.audit import Audited, audit
 from plica.trust.examine import examine
 from plica.trust.findings import Belief, Finding, Verdict, Weight
-from plica.trust.stored import believed, check_model, conclude, refresh, verdict
+from plica.trust.run_checks import believed, check_model, conclude, refresh, verdict
 
 __all__ = [
     "Audited",

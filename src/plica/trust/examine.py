@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from plica.trust import ascents, gradients, outputs, pictures
+from plica.trust import data_checks, gradient_checks, gradient_masking, output_checks
 from plica.trust.findings import Finding, Verdict
 from plica.trust.probe import Probe, Unit, ask
-from plica.wording import one_line
+from plica.utils.messages import one_line
 
 Model = Callable[[Tensor], Tensor]
 CHECKS = (
@@ -53,7 +53,7 @@ def examine(
         raise ValueError(f"Images and labels must be as many, and at least one, got {len(x)} and {len(y)}.")
     low, high = (torch.as_tensor(bound, dtype=x.dtype, device=x.device) for bound in bounds)
     x, y = x[: max(PICTURES, images)].detach(), y[: max(PICTURES, images)]
-    found = [*outputs.mode(model), *pictures.pixel_range((x - low) / _divisor(high - low))]
+    found = [*output_checks.mode(model), *data_checks.pixel_range((x - low) / _divisor(high - low))]
     modules = [*model.modules()] if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]
     try:
@@ -88,18 +88,22 @@ def _look(model, u, y, low, high, images, seed, surrogates) -> list[Finding]:
         )
     probe = Probe(model, u, y, logits, seed)
     found = [
-        *pictures.normalisation(probe),
-        *pictures.labels(probe),
-        *pictures.few_classes(probe),
-        *outputs.repeatable(probe),
-        *outputs.finite(probe),
-        *outputs.probabilities(probe),
+        *data_checks.normalisation(probe),
+        *data_checks.labels(probe),
+        *data_checks.few_classes(probe),
+        *output_checks.repeatable(probe),
+        *output_checks.finite(probe),
+        *output_checks.probabilities(probe),
     ]
     few = probe.first(images)
-    vanishing = [*gradients.vanishing(few)]
-    found += [*vanishing, *gradients.differences(few)]
-    ascent = ascents.climb(few)
+    vanishing = [*gradient_checks.vanishing(few)]
+    found += [*vanishing, *gradient_checks.differences(few)]
+    ascent = gradient_masking.climb(few)
     if ascent is not None:
-        found += [*ascents.rises(ascent), *ascents.blind(few, ascent), *ascents.smoothed(few, ascent)]
-        found += [*ascents.transferred(few, ascent, others), *ascents.aimed(few, ascent)]
+        found += [
+            *gradient_masking.rises(ascent),
+            *gradient_masking.blind(few, ascent),
+            *gradient_masking.smoothed(few, ascent),
+        ]
+        found += [*gradient_masking.transferred(few, ascent, others), *gradient_masking.aimed(few, ascent)]
     return found

@@ -1,0 +1,122 @@
+"""ALMA (Rony et al. 2021), PDPGD (Matyasko, Chau 2021), SDF (Abdollahpoorrostam et al. 2024), and FMN and DDN again, as
+adv-lib has them (BSD-3).
+
+adv-lib depends on visdom, for plots that nobody asks for here, and visdom does not build with setuptools 82 and later
+(it needs pkg_resources). So: `pip install --no-deps adv-lib` and `pip install tqdm torchvision setuptools` (the last
+for distutils, from Python 3.12 on); where visdom is missing an empty module stands in for it meanwhile.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from plica.attacks.external.common import NORMS, Peer, Watched
+from plica.metrics import Lp
+
+INSTALL = (
+    "pip install --no-deps adv-lib, and pip install tqdm torchvision setuptools "
+    "(visdom, on which it depends, is not needed and does not build)"
+)
+PACKAGE = "adv_lib.attacks"
+
+
+class AdvLib(Peer):
+    """A peer that is imported without visdom."""
+
+    def __call__(self, task):
+        if "visdom" in sys.modules or importlib.util.find_spec("visdom") is not None:
+            return super().__call__(task)
+        sys.modules["visdom"] = ModuleType("visdom")
+        try:
+            return super().__call__(task)
+        finally:
+            del sys.modules["visdom"]
+
+
+def _aim(watched: Watched) -> dict:
+    """What every attack of adv-lib is given."""
+    aimed = watched.targets is not None
+    return dict(model=watched, inputs=watched.u, labels=watched.targets if aimed else watched.y, targeted=aimed)
+
+
+def _attack(name: str):
+    return getattr(importlib.import_module(PACKAGE), name)
+
+
+def _finish(watched: Watched, points: Tensor) -> None:
+    with torch.no_grad():
+        watched(points)  # the end point, which the attack may not have evaluated
+
+
+def alma(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """Augmented Lagrangian: one gradient per step. Its first steps and smoothing are set for few steps: with adv-lib's
+    defaults, which are for a thousand, radii at 100 gradients were four times as large for l1 (docs/benchmarks.md).
+    Distances other than l1 and l2 are lent to it; its first step is a fiftieth of what noise of 0.1 per pixel is worth
+    (a tenth is too long: at 1000 steps radii in CIEDE2000 were 3.5 times as large)."""
+    torch.manual_seed(seed)
+    first = 0.5 if norm == 1 else 0.1
+    with _lent(watched) as name:
+        if name not in NORMS.values():
+            first = 0.02 * float(watched.distance(watched.u, (watched.u + 0.1).clamp(0, 1)).median())
+        points = _attack("alma")(
+            **_aim(watched), num_steps=gradients, distance=name, init_lr_distance=first,
+            α=0.5 if gradients < 1000 else 0.9,
+        )  # fmt: skip
+    _finish(watched, points)
+
+
+@contextmanager
+def _lent(watched: Watched) -> Iterator[str]:
+    """The name under which ALMA finds the question's distance: its own l1 or l2, or ours meanwhile among its own."""
+    metric = watched.ask.question.metric
+    if isinstance(metric, Lp) and metric.p in (1, 2):
+        yield NORMS[metric.p]
+        return
+    known = importlib.import_module(f"{PACKAGE}.augmented_lagrangian")._distances
+    known["plica"] = watched.distance
+    try:
+        yield "plica"
+    finally:
+        del known["plica"]
+
+
+def pdpgd(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """Primal-dual proximal gradient: one gradient per step."""
+    torch.manual_seed(seed)
+    _finish(watched, _attack("pdpgd")(**_aim(watched), norm=norm, num_steps=gradients))
+
+
+def sdf(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """SuperDeepFool: DeepFool, whose steps cost a gradient per class, then a projection; ends when all are fooled."""
+    torch.manual_seed(seed)
+    steps = max(1, min(100, gradients // watched.classes))
+    _finish(watched, _attack("sdf")(**_aim(watched), steps=steps, df_steps=steps))
+
+
+def fmn(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """Fast minimum norm: one gradient per step."""
+    torch.manual_seed(seed)
+    _finish(watched, _attack("fmn")(**_aim(watched), norm=norm, steps=gradients))
+
+
+def ddn(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """Decoupled direction and norm, not rounded to 8 bits: one gradient per step."""
+    torch.manual_seed(seed)
+    _finish(watched, _attack("ddn")(**_aim(watched), steps=gradients, levels=None))
+
+
+ADV_LIB = (
+    AdvLib("alma", PACKAGE, INSTALL, alma, every=True),
+    AdvLib("pdpgd", PACKAGE, INSTALL, pdpgd),
+    AdvLib("sdf", PACKAGE, INSTALL, sdf, norms=(2.0,), targeted=False),
+    AdvLib("fmn-adv", PACKAGE, INSTALL, fmn),
+    AdvLib("ddn-adv", PACKAGE, INSTALL, ddn, norms=(2.0,)),
+)

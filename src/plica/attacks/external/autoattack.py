@@ -1,0 +1,116 @@
+"""AutoAttack's four (Croce, Hein 2020): APGD-CE, APGD-T, FAB-T and Square, from pyautoattack (MIT).
+
+Settings are those of its standard version, iterations excepted: as many as the budget pays for, shared by the target
+classes and, for l1, by the restarts (evaluation/method_sets.py has the budgets that give the standard ones). APGD and
+Square search a ball and answer MaxLoss alone; FAB-T answers MinRadius as well. `apgd-margin` is the papers' APGD-M:
+Auto-PGD on the margin, which the package does not offer by itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+
+from plica.attacks.external.common import Peer, Watched
+from plica.attacks.external.sorting import lent
+from plica.core.losses import margin
+from plica.metrics import Unsupported
+
+INSTALL = 'pip install "plica[peers]" (or pyautoattack)'
+TARGETS = 9  # classes aimed at in turn, at most
+TARGETS_L1 = 5  # those of APGD-T for l1
+RESTARTS_L1 = 5  # of APGD-CE for l1, at most
+PHASES_L1 = 3  # of shrinking radius, each of which begins with a gradient of its own
+WHOLE = 100  # iterations that a restart is given before there is another
+LEAST = 3  # gradients that a class is given, at least: with fewer, fewer classes are tried
+QUERIES = 3  # Square asks for forward runs only; a gradient costs about as much as so many
+SIDE = 8  # pixels: in smaller images the windows of its l1 form vanish
+NAMES = {1: "L1", 2: "L2", math.inf: "Linf"}
+
+
+def _module(name: str):
+    return importlib.import_module(f"pyautoattack.{name}")
+
+
+def _classes(watched: Watched, gradients: int, targets: int = TARGETS) -> int:
+    return max(1, min(targets, watched.classes - 1, gradients // LEAST))
+
+
+def _apgd_steps(norm: float, gradients: int) -> int:
+    return max(4, gradients - PHASES_L1) if norm == 1 else max(1, gradients - 1)
+
+
+def _radius(watched: Watched) -> float:
+    if watched.radius is None:
+        raise ValueError("A ball is needed.")
+    return float(watched.radius[0])
+
+
+def _apgd(watched: Watched, norm: float, gradients: int, seed: int, loss: str):
+    runs = min(RESTARTS_L1, max(1, gradients // (WHOLE + PHASES_L1))) if norm == 1 else 1
+    return _module("autopgd_base").APGDAttack(
+        watched, n_iter=_apgd_steps(norm, gradients // runs), norm=NAMES[norm], n_restarts=runs, eps=_radius(watched),
+        seed=seed, loss=loss, device=watched.u.device, use_largereps=norm == 1,
+    )  # fmt: skip
+
+
+def apgd_ce(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """Auto-PGD on the cross-entropy."""
+    with lent(_module("autopgd_base")):
+        _apgd(watched, norm, gradients, seed, "ce").perturb(watched.u, watched.y)
+
+
+def apgd_margin(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """Auto-PGD on the margin, put where the package keeps the DLR loss: another function of the logits and labels."""
+    attack = _apgd(watched, norm, gradients, seed, "dlr")
+    attack.dlr_loss = margin
+    with lent(_module("autopgd_base")):
+        attack.perturb(watched.u, watched.y)
+
+
+def apgd_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """Auto-PGD on the targeted DLR loss, one class after the other; the loss needs four classes."""
+    if watched.classes < 4:
+        raise Unsupported(f'apgd-t needs four classes, the model has {watched.classes}; use "apgd-ce" or "auto".')
+    classes = _classes(watched, gradients, TARGETS_L1 if norm == 1 else TARGETS)
+    attack = _module("autopgd_base").APGDAttack_targeted(
+        watched, n_iter=_apgd_steps(norm, gradients // classes), norm=NAMES[norm], eps=_radius(watched), seed=seed,
+        n_target_classes=classes, device=watched.u.device, use_largereps=norm == 1,
+    )  # fmt: skip
+    with lent(_module("autopgd_base")):
+        attack.perturb(watched.u, watched.y)
+
+
+def fab_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """FAB towards one class after the other, a gradient per iteration. Without a radius no class ends the search."""
+    classes = _classes(watched, gradients)
+    attack = _module("fab_pt").FABAttack_PT(
+        watched, norm=NAMES[norm], n_iter=gradients // classes, eps=0.0 if watched.radius is None else _radius(watched),
+        seed=seed, targeted=True, n_target_classes=classes, device=watched.u.device,
+    )  # fmt: skip
+    with lent(_module("fab_projections")):
+        attack.perturb(watched.u, watched.y)
+
+
+def square(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """Random search with squares: three forward runs for every gradient of the budget, and no gradient."""
+    if watched.u.ndim != 4 or min(watched.u.shape[2:]) < SIDE:
+        seen, least = tuple(watched.u.shape[1:]), f"height and width at least {SIDE}"
+        raise Unsupported(
+            f'square needs images (channels, height, width), {least}, got {seen}; use "apgd-ce" or "auto".'
+        )
+    attack = _module("square").SquareAttack(
+        watched, norm=NAMES[norm], n_queries=QUERIES * gradients, eps=_radius(watched), seed=seed,
+        device=watched.u.device, resc_schedule=False,
+    )  # fmt: skip
+    with lent(_module("autopgd_base")):  # whose projection it has
+        attack.perturb(watched.u, watched.y)
+
+
+AUTOATTACK = (
+    Peer("apgd-ce", "pyautoattack", INSTALL, apgd_ce, targeted=False, ball=True),
+    Peer("apgd-margin", "pyautoattack", INSTALL, apgd_margin, targeted=False, ball=True),
+    Peer("apgd-t", "pyautoattack", INSTALL, apgd_t, targeted=False, ball=True),
+    Peer("fab-t", "pyautoattack", INSTALL, fab_t, targeted=False),
+    Peer("square", "pyautoattack", INSTALL, square, targeted=False, ball=True),
+)

@@ -1,0 +1,174 @@
+"""What all adapters share: the model as a public attack sees it, and what is checked before one runs.
+
+A public attack works on pixels in [0, 1], calls the model as it likes and returns points. `Watched` counts every call
+on the account of the image it was for and offers every point to the archive, so that nothing an attack saw is lost.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from plica.attacks.base import Found, Task
+from plica.attacks.projections import safely_inside
+from plica.core.status import Status
+from plica.metrics import Lp, Unsupported
+from plica.solver.rows import pick
+
+
+class MissingPackageError(Unsupported, ImportError):
+    """A method whose package is not installed; the message says how to get it."""
+
+
+NORMS = {1.0: "l1", 2.0: "l2", math.inf: "linf"}
+
+
+class Watched(nn.Module):
+    """The model on some images of a task, pixels in [0, 1]. For the attack: u (i, *image), y, targets, radius (i,).
+
+    A forward run that a gradient comes back to counts as a gradient, once for each time; one without as a forward run.
+    Attacks drop images without saying which: a row of such a call belongs to the image it is nearest to.
+    """
+
+    def __init__(self, task: Task, images: Int[Tensor, " i"]):
+        super().__init__()
+        self.ask, self.images = task, images
+        self.low, self.span = task.bounds[0], task.bounds[1] - task.bounds[0]
+        self.u = self._unit(task.x[images]).float()  # some packages know no other precision
+        self.y, self.classes = task.y[images], task.logits.shape[1]
+        self.targets = None if task.targets is None else task.targets[images]
+        inner = None if task.radius is None else safely_inside(task.radius, task.x.float(), task.bounds) / self.span
+        self.radius = None if inner is None else inner[images]
+        self.eval()
+
+    def forward(self, u: Float[Tensor, "r *image"]) -> Float[Tensor, "r classes"]:
+        z = self._pixels(u.to(self.ask.x.dtype))
+        image = self._images(u.detach())
+        self.ask.queries.forwards.index_add_(0, image.cpu(), torch.ones(len(u), dtype=torch.long))
+        logits = self.ask.queries.model(z)
+        self._offer(u.detach(), z.detach(), image, logits.detach())
+        if logits.requires_grad:
+            self._count_gradients(logits, image)
+        return logits.float()
+
+    def _count_gradients(self, logits: Tensor, image: Tensor) -> None:
+        alone = torch.ones(len(image), dtype=torch.bool)  # rows whose run counts as a forward one so far
+
+        def came_back(grad: Tensor) -> None:
+            rows = (grad.detach() != 0).flatten(1).any(1).cpu()
+            one = rows.long()
+            self.ask.queries.gradients.index_add_(0, image.cpu(), one)
+            self.ask.queries.forwards.index_add_(0, image.cpu(), -(rows & alone).long())
+            alone[rows] = False
+
+        logits.register_hook(came_back)
+
+    def _offer(self, u: Tensor, z: Tensor, image: Tensor, logits: Tensor) -> None:
+        """Of what the archive might keep, what lies in the box."""
+        rows = self.ask.archive.promising(logits, image)
+        if len(rows) < len(u):
+            u, z, image, logits = pick(u, rows), pick(z, rows), image[rows], logits[rows]
+        if len(rows):
+            flat = u.flatten(1)
+            fine = (flat.amin(1) >= 0) & (flat.amax(1) <= 1) & logits.isfinite().all(1)
+            if not bool(fine.all()):
+                z, image, logits = z[fine], image[fine], logits[fine]
+            self.ask.archive.offer(z, image, logits)
+
+    def distance(self, u: Tensor, other: Tensor) -> Float[Tensor, " r"]:
+        """The question's distance between points of [0, 1]."""
+        return self.ask.question.metric(*(self._pixels(t.to(self.ask.x.dtype)) for t in (u, other))).float()
+
+    def _images(self, u: Tensor) -> Int[Tensor, " r"]:
+        if len(u) == len(self.u):
+            return self.images
+        return self.images[torch.cdist(u.flatten(1).float(), self.u.flatten(1)).argmin(1)]
+
+    def _unit(self, x: Tensor) -> Tensor:
+        return x.clone() if (self.low, self.span) == (0, 1) else ((x - self.low) / self.span).clamp(0, 1)
+
+    def _pixels(self, u: Tensor) -> Tensor:
+        return u if (self.low, self.span) == (0, 1) else (self.low + self.span * u).clamp(*self.ask.bounds)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A public attack as a method: `run(watched, norm, gradients, seed)` for images that share one radius, if any.
+
+    package: to import, and how to get it. norms: those it has a form for. targeted: whether it can aim at a class.
+    ball: whether it needs a radius, that is, answers MaxLoss alone. Radii in [0, 1] units are in `watched.radius`.
+    """
+
+    name: str
+    package: str
+    install: str
+    run: Callable[[Watched, float, int, int], object]
+    norms: tuple[float, ...] = (1.0, 2.0, math.inf)
+    targeted: bool = True
+    ball: bool = False
+    every: bool = False  # whether it takes any metric
+
+    def __call__(self, task: Task) -> Found:
+        """Raises Unsupported for a metric, target or question it has no form for, and without its package."""
+        norm = self._norm(task)
+        with _frozen(task.queries.model), torch.random.fork_rng(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of packages, about themselves
+            load(self.package, self.name, self.install)
+            for images in self._groups(task):
+                self.run(Watched(task, images), norm, task.gradients, task.seed)
+                task.notify(int(images[-1]) + 1)
+        found = task.archive.distance.isfinite() if task.radius is not None else torch.zeros_like(task.y)
+        status = [Status.SUCCEEDED if f else Status.BUDGET for f in found.tolist()]
+        return Found(task.x.new_full((len(task.x),), torch.nan), status)
+
+    def _norm(self, task: Task) -> float:
+        metric = task.question.metric
+        if not self.every and (not isinstance(metric, Lp) or metric.p not in self.norms):
+            forms = ", ".join(NORMS[p] for p in self.norms)
+            raise Unsupported(f'{self.name} treats {forms}; {metric} it does not. Use method="auto", which does.')
+        if self.ball and task.radius is None:
+            raise Unsupported(
+                f"{self.name} searches a ball of given radius and answers MaxLoss; "
+                f'for MinRadius use method="auto", "fmn" or "fab-t".'
+            )
+        if task.targets is not None and not self.targeted:
+            raise Unsupported(f'{self.name} cannot aim at a class; use method="auto", "pgd" or "fmn".')
+        return metric.p if isinstance(metric, Lp) else math.nan
+
+    def _groups(self, task: Task) -> Iterator[Tensor]:
+        """Images to attack side by side: those of one radius, for an attack takes one number."""
+        every = torch.arange(len(task.x), device=task.x.device)
+        values = [every] if task.radius is None else [every[task.radius == r] for r in task.radius.unique()]
+        for images in values:
+            yield from images.split(max(1, task.batch_size))
+
+
+def load(package: str, method: str, install: str) -> ModuleType:
+    """The package, or a MissingPackageError."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        name = package.partition(".")[0]
+        raise MissingPackageError(f'method="{method}" needs the package {name} ({error}): {install}.') from error
+
+
+@contextmanager
+def _frozen(model: object) -> Iterator[None]:
+    """No gradients for parameters meanwhile: attacks that call backward() would leave them there."""
+    parameters = [w for w in model.parameters() if w.requires_grad] if isinstance(model, nn.Module) else []
+    for w in parameters:
+        w.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for w in parameters:
+            w.requires_grad_(True)

@@ -1,0 +1,74 @@
+"""FMN (Pintor et al. 2021), DDN (Rony et al. 2019) and DeepFool (Moosavi-Dezfooli et al. 2016) from foolbox (MIT).
+
+FMN and DDN take one gradient per step. DeepFool takes one per class it considers, ten at most, and at most 50 steps.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+
+import torch
+
+from plica.attacks.external.common import Peer, Watched
+from plica.attacks.external.sorting import lent, sort
+
+INSTALL = 'pip install "plica[peers]" (or foolbox)'
+
+
+def _run(attack, watched: Watched) -> None:
+    package = importlib.import_module("foolbox")
+    model = package.PyTorchModel(watched, bounds=(0, 1), device=watched.u.device)
+    aim = package.criteria.Misclassification(watched.y)
+    if watched.targets is not None:
+        aim = package.criteria.TargetedMisclassification(watched.targets)
+    points = attack.run(model, watched.u, aim)
+    with torch.no_grad():
+        watched(points)  # the end point, which the attack may not have evaluated
+
+
+def _l2_fmn():
+    """foolbox's class with its projection mended: 3.3.4 divides a norm by itself there, so that nothing is projected
+    and radii come out several times too large."""
+    package, ep = importlib.import_module("foolbox"), importlib.import_module("eagerpy")
+
+    class L2FMN(package.attacks.L2FMNAttack):
+        def project(self, x, x0, epsilon):
+            size = (x - x0).flatten(1).norms.l2(axis=1)
+            factor = ep.minimum(1, epsilon / ep.maximum(size, 1e-12))
+            return x0 + (x - x0) * factor.reshape((-1, *[1] * (x.ndim - 1)))
+
+    return L2FMN
+
+
+def _sort(t):
+    """eagerpy's, of a tensor of its kind."""
+    return type(t)(sort(t.raw)[0])
+
+
+def fmn(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """Fast minimum norm: one gradient per step."""
+    attacks = importlib.import_module("foolbox").attacks
+    kind = {1: attacks.L1FMNAttack, 2: _l2_fmn(), math.inf: attacks.LInfFMNAttack}[norm]
+    with lent(importlib.import_module("foolbox.attacks.fast_minimum_norm"), "ep", sort=_sort):
+        _run(kind(steps=gradients), watched)
+
+
+def ddn(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """Decoupled direction and norm: one gradient per step."""
+    _run(importlib.import_module("foolbox").attacks.DDNAttack(steps=gradients), watched)
+
+
+def deepfool(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """A step costs a gradient for each of the (at most ten) likeliest classes but the image's own."""
+    attacks = importlib.import_module("foolbox").attacks
+    kind = {2: attacks.L2DeepFoolAttack, math.inf: attacks.LinfDeepFoolAttack}[norm]
+    cost = min(10, watched.classes) - 1
+    _run(kind(steps=max(1, min(50, gradients // cost))), watched)
+
+
+FOOLBOX = (
+    Peer("fmn", "foolbox", INSTALL, fmn),
+    Peer("ddn", "foolbox", INSTALL, ddn, norms=(2.0,)),
+    Peer("deepfool", "foolbox", INSTALL, deepfool, norms=(2.0, math.inf), targeted=False),
+)

@@ -1,0 +1,111 @@
+"""A metric as the proximal solver sees it: its prox, its units per pixel, and the settings that suit it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plica.metrics import Lp, Metric, Unsupported, WeightedLp
+from plica.solver.linearized.prox import LpProx, Work, clip
+from plica.solver.linearized.proximal_sqp import ProximalSQP
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """race, explore: the solver at the image, and from far outside; explore_eta: its trust region over the present
+    radius. waves: the weight of the aim with which the race goes beyond the boundary once more, after 16 and after 36
+    gradients, where it was 1 at first; None for not at all.
+
+    A weighted norm is the plain one of u = scale (z - x); pixels with infinite scale stay where they are.
+    """
+
+    race: ProximalSQP
+    explore: ProximalSQP
+    explore_eta: float
+    bounds: tuple[float, float]
+    waves: tuple[float | None, float | None] = (4.0, 16.0)
+    scale: Float[Tensor, " n"] | None = None
+
+    def scaled(self, delta: Float[Tensor, "r n"]) -> Float[Tensor, "r n"]:
+        return delta if self.scale is None else torch.where(self.scale.isinf(), 0, delta * self.scale)
+
+    def point(self, x: Float[Tensor, "r n"], u: Float[Tensor, "r n"], out: Float[Tensor, "r n"]) -> None:
+        """Write the images at u into out."""
+        torch.add(x, u if self.scale is None else u / self.scale, out=out).clamp_(*self.bounds)
+
+    def pull(self, grad: Float[Tensor, "r n"]) -> Float[Tensor, "r n"]:
+        """A gradient with respect to u, from one with respect to the image."""
+        return grad if self.scale is None else grad / self.scale
+
+    def box(self, x: Float[Tensor, "r n"]) -> tuple[Tensor, Tensor]:
+        """The least and greatest u."""
+        return self.scaled(self.bounds[0] - x), self.scaled(self.bounds[1] - x)
+
+
+def has_prox(metric: Metric) -> bool:
+    """l_p, weighted l_p, and metrics d(x, z) = norm(z - x) of a user's that offer `norm(u)` and `prox(u, eta)`."""
+    return isinstance(metric, Lp | WeightedLp) or (hasattr(metric, "prox") and hasattr(metric, "norm"))
+
+
+def geometry(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, float]) -> Geometry:
+    """Raises Unsupported for a metric without a prox."""
+    if not has_prox(metric):
+        raise Unsupported(
+            f"The radius attack keeps the distance whole and needs its prox; {metric} has none. Use method='pwcf', or "
+            "give the metric the methods norm(u) -> (r,) and prox(u, eta) -> (r, n), with u (r, n) and eta (r,)."
+        )
+    if not isinstance(metric, Lp | WeightedLp):
+        return Geometry(ProximalSQP(_Offered(metric)), ProximalSQP(_Offered(metric)), 0.5, bounds)
+    scale = None
+    if isinstance(metric, WeightedLp):
+        scale = metric.weights.to(x).expand(x.shape[1:]).flatten()
+    return replace(_settings(metric.p, bounds), scale=scale)
+
+
+def _settings(p: float, bounds: tuple[float, float]) -> Geometry:
+    """Tuned on 150 CIFAR images and three networks; see docs/design/radius.md."""
+    prox = LpProx(p)
+    if p == 2:
+        race = ProximalSQP(prox, eta=3.0, grow=1.1, shrink=0.8, trials=1, trials_first=2)
+        # a heavy ball comes to rest in better minima than averaging does, and takes longer
+        plain = replace(race, average=0.0, average_most=0.0, inertia=0.5)
+        explore = replace(plain, grow=1.3, shrink=0.6, decay=1.0, decay_aim=0.75)
+        return Geometry(race, explore, 1.0, bounds, (8.0, 16.0))
+    if p == math.inf:
+        race = ProximalSQP(prox, eta=1.0, near=0.0, far=0.2, trials=2, trials_first=6)
+        return Geometry(race, race, 1.0, bounds, (None, 16.0))
+    if p <= 1:
+        race = ProximalSQP(prox, eta=0.15, grow=1.3, shrink=0.6, decay=0.95, decay_aim=0.7, far=0.2)
+        race = replace(race, average=0.6, average_most=0.6)
+        return Geometry(race, race, 0.06, bounds, (None, 8.0))
+    race = ProximalSQP(prox)
+    return Geometry(race, race, 0.5, bounds)
+
+
+class _Offered:
+    """A user's metric in place of LpProx."""
+
+    remembers_norm = False
+
+    def __init__(self, metric):
+        self.metric = metric
+
+    def norm(self, u: Tensor, work: Tensor) -> Tensor:
+        return self.metric.norm(u)
+
+    def dual(self, grad: Tensor) -> Tensor:
+        """|g|^2 / ||g||: the norm's own dual where the metric offers none, up to a constant."""
+        if hasattr(self.metric, "dual"):
+            return self.metric.dual(grad)
+        return grad.square().sum(1) / self.metric.norm(grad).clamp(min=1e-30)
+
+    def natural(self, n: int) -> float:
+        return 1.0
+
+    def apply(self, w: Tensor, eta: Tensor, level: Tensor, low: Tensor, high: Tensor, work: Work) -> None:
+        w.copy_(self.metric.prox(w, eta))
+        clip(w, low, high)

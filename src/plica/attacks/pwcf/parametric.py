@@ -1,0 +1,146 @@
+"""Perturbations x' = T(x, theta) as PWCF poses them: unknowns theta, the distance on theta or on the image.
+
+Where a search starts: at the step towards the boundary that the linear model takes in theta, and further out; at
+random, or where the unknowns are few, at the best nodes of a grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from plica import metrics
+from plica.attacks.base import Task
+from plica.attacks.pwcf.parametrization import Term
+from plica.attacks.target_classes import Aims, shortest
+from plica.core.losses import margin
+from plica.metrics import Lp, Metric
+from plica.perturbations.base import Own, Through, moved, pulled
+from plica.solver.rows import WHOLE, join, take
+
+FAR = (2.0, 4.0, 8.0)  # further starts, so many times the first step away in a random direction
+OVERSHOOT = 1.1  # of the first step
+STIFF = 3  # weight of the margin against the distance
+FEW = 12  # gradients that a search of a few unknowns needs
+MOST = 10  # such searches per image
+NOISE = 1e-3  # of the start, in the perturbation's units: bilinear interpolation has a kink at every pixel
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Unknowns theta of a perturbation of images x (r, n); a `Posing`. scale (r,) is that of the distance."""
+
+    through: Through = field(metadata=WHOLE)
+    metric: Metric = field(metadata=WHOLE)
+    shape: tuple[int, ...]
+    bounds: tuple[float, float]
+    x: Float[Tensor, "r n"]
+    scale: Float[Tensor, " r"]
+
+    def start(self, x: Tensor, z: Tensor) -> Tensor:
+        return self.through.start(self._images(x))
+
+    def image(self, u: Tensor, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.through(self._images(x), u).flatten(1)
+
+    def pull(self, u: Tensor, grad: Tensor) -> Tensor:
+        return pulled(self.through, self._images(self.x), u, self._images(grad))
+
+    def size(self, u: Tensor, x: Tensor) -> Term:
+        value, grad = metrics.gradient(self._measure, self._images(x), u)
+        return value * self.scale, grad * self.scale[:, None]
+
+    def excess(self, u: Tensor, x: Tensor, radius: Tensor) -> Term:
+        value, grad = self.size(u, x)
+        return value - radius * self.scale, grad
+
+    def _measure(self, x: Tensor, theta: Tensor) -> Float[Tensor, " r"]:
+        if isinstance(self.metric, Own):
+            return self.metric(x, theta)
+        return self.metric(x, moved(self.through, x, theta, self.bounds))
+
+    def _images(self, flat: Tensor) -> Tensor:
+        return flat.view(-1, *self.shape)
+
+
+def begin(task: Task, near: Aims, images: int, rows: int) -> tuple[Aims, Moved, Tensor, Tensor]:
+    """`rows` rows for each image: what they aim at, the posing, the starts theta, and the unit of margins.
+
+    near: the classes aimed at, with gradients with respect to the image; the nearest also gets the starts further out.
+    A perturbation with a grid has half of the gradients spent on looking there, and as many rows as the rest is worth.
+    """
+    through, x = task.question.through, task.x[near.image]
+    assert through is not None
+    first, k = through.start(x), len(near.image) // images
+    size = first.shape[1]
+    noise = NOISE * through.unit * task.noise(size)
+    near = replace(near, grad=pulled(through, x, first + noise, near.grad.view_as(x)))
+    step = shortest(Lp(2), near.grad, OVERSHOOT * -near.margin)
+    step = step * (through.unit / step.abs().amax(1, keepdim=True).clamp(min=1e-30)).clamp(max=1)
+    if hasattr(through, "grid"):
+        far, start = _looked(task, near.image[::k], k)
+    else:
+        far, start = _random(task, take(near, torch.arange(0, len(near.image), k)), step[::k], min(rows - k, len(FAR)))
+    # the rows of an image side by side, as they were
+    order = torch.cat([near.image, far.image]).argsort(stable=True)
+    aims, start = take(join(near, far), order), torch.cat([first + step, start])[order] + noise
+    x = task.x[aims.image]
+    metric, shape = task.question.metric, tuple(task.x.shape[1:])
+    posing = Moved(through, metric, shape, task.bounds, x.flatten(1), torch.ones_like(aims.margin))
+    scale = torch.linalg.vector_norm(start - through.start(x), dim=1) / posing.size(start, posing.x)[0]
+    posing.scale.copy_(torch.where(scale.isfinite() & (scale > 0), scale, 1.0))
+    return aims, posing, start, STIFF / torch.linalg.vector_norm(aims.grad, dim=1).clamp(min=1e-12)
+
+
+def _random(task: Task, near: Aims, step: Float[Tensor, "i k"], more: int) -> tuple[Aims, Float[Tensor, "m k"]]:
+    """So many starts for each image, in random directions, towards its nearest class."""
+    through, size = task.question.through, step.shape[1]
+    assert through is not None
+    length, limit = torch.linalg.vector_norm(step, dim=1, keepdim=True), through.unit * size**0.5
+    first = through.start(task.x[near.image])
+    starts = [first + (FAR[j] * length).clamp(max=limit) * task.direction(j, size) for j in range(max(0, more))]
+    index = torch.arange(len(step), device=step.device).repeat(len(starts))
+    return take(near, index), torch.cat([*starts, step[:0]])
+
+
+def _looked(task: Task, images: Int[Tensor, " i"], rows: int) -> tuple[Aims, Float[Tensor, "m k"]]:
+    """The best nodes of a grid for each image, with the nearest class there, where `rows` rows are taken already.
+
+    Best by distance and what the linear model at the node says is lacking to the boundary; one gradient a node.
+    """
+    through, x, y = task.question.through, task.x[images], task.y[images]
+    assert through is not None
+    targets = None if task.targets is None else task.targets[images]
+    left = task.gradients - int(task.queries.gradients[images.cpu()].max())
+    nodes = through.grid(max(1, left // 2)).to(x)  # type: ignore[attr-defined]
+    kept = max(0, min(MOST, (left - len(nodes)) // FEW) - rows)
+    if kept == 0:
+        nodes = nodes[:0]
+
+    def lacking(logits: Tensor, part: slice) -> Tensor:
+        return margin(logits, y[part], None if targets is None else targets[part])
+
+    seen = []
+    for node in nodes:
+        theta = node.expand(len(x), -1)
+        free = through(x, theta)
+        z = free.clamp(*task.bounds)
+        m, logits, grad = task.queries.gradient(z, images, lacking)
+        task.archive.offer(z, images, logits, theta=theta)
+        grad = pulled(through, x, theta, grad.masked_fill(free != z, 0))
+        others = logits.scatter(1, y[:, None], -torch.inf).argmax(1) if targets is None else targets
+        far = through.distance(x, theta) + (-m).clamp(min=0) / torch.linalg.vector_norm(grad, dim=1).clamp(min=1e-12)
+        seen.append((Aims(images, others, m, grad), theta, far.nan_to_num(nan=torch.inf)))
+    if not seen:
+        return Aims(images[:0], images[:0], x.new_zeros(0), x.new_zeros(0, nodes.shape[1])), nodes
+    every, thetas = (
+        Aims(*(torch.cat([getattr(a, f.name) for a, _, _ in seen]) for f in fields(Aims))),
+        torch.cat([t for _, t, _ in seen]),
+    )
+    best = torch.stack([far for _, _, far in seen]).argsort(dim=0, stable=True)[:kept]
+    index = (best * len(x) + torch.arange(len(x), device=x.device)).flatten()
+    return take(every, index), thetas[index]

@@ -1,0 +1,1 @@
+"""The nearest point for distances with a proximal map, kept whole (solver/linearized)."""

@@ -1,0 +1,52 @@
+"""MinRadius in l_p for p < 1: a search in l_q with a q between p and 1, of which every point is measured in l_p.
+
+    q = (1 + max(p, 1/2)) / 2
+
+Below p = 1 a pixel that has once moved is cheap to move further and one at rest dear to move, so that a search settles
+on the first pixels it took. In l_q it still changes them, and the few pixels it ends with are as good in l_p: radii at
+100 gradients fall by a quarter for p = 0.5 (docs/design/concave.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from plica.attacks.base import Found, Task
+from plica.attacks.radius.search import radius
+from plica.core.best import Archive
+from plica.core.formulations import MinRadius
+from plica.core.status import Status
+from plica.metrics import Lp, Metric, WeightedLp
+
+
+def is_concave(metric: Metric) -> bool:
+    """Whether it is an l_p of p < 1, plain or weighted."""
+    return isinstance(metric, Lp | WeightedLp) and metric.p < 1
+
+
+def concave(task: Task) -> Found:
+    """`radius` in l_q. For MaxLoss no image leaves at its first point inside the radius."""
+    metric = task.question.metric
+    q = (1 + max(metric.p, 0.5)) / 2
+    inner = WeightedLp(q, metric.weights) if isinstance(metric, WeightedLp) else Lp(q)
+    both = Both(Archive(inner, task.x, task.y, task.targets, None), task.archive)
+    found = radius(replace(task, question=MinRadius(inner), archive=both, radius=None))
+    if task.radius is None:
+        return found
+    done = task.archive.distance.isfinite().tolist()
+    return replace(found, status=[Status.SUCCEEDED if d else why for d, why in zip(done, found.status, strict=True)])
+
+
+class Both(Archive):
+    """An archive of which a second one sees every point, and measures it by a metric of its own."""
+
+    def __init__(self, archive: Archive, second: Archive):
+        super().__init__(archive.metric, archive.x, archive.y, archive.targets, archive.radius)
+        self.second = second
+
+    def offer(self, z: Tensor, image: Tensor, logits: Tensor, d: Tensor | None = None, theta=None) -> None:
+        """As of Archive; d is the first one's."""
+        super().offer(z, image, logits, d, theta)
+        self.second.offer(z, image, logits)

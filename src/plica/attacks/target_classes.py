@@ -1,0 +1,71 @@
+"""Which classes to aim at: those whose boundary is nearest by the linear model, in the distance that is asked for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from plica.attacks.base import Task
+from plica.metrics import Lp, Metric
+
+
+@dataclass(frozen=True)
+class Aims:
+    """Rows of a search: the image each belongs to, the class it aims at, and the linear model of f_class - f_y at the
+    image."""
+
+    image: Int[Tensor, " r"]
+    target: Int[Tensor, " r"]
+    margin: Float[Tensor, " r"]
+    grad: Float[Tensor, "r n"]
+
+
+def nearest(task: Task, images: Int[Tensor, " i"], tried: int, kept: int) -> Aims:
+    """The `kept` nearest of the `tried` classes of largest logit, by margin / ||gradient||_q; `tried` gradients per
+    image.
+
+    With targets, or with one class tried, that class.
+    """
+    b = len(images)
+    others = task.logits[images].scatter(1, task.y[images, None], -torch.inf)
+    tried = min(tried, others.shape[1] - 1)
+    target = others.topk(tried, 1).indices if task.targets is None else task.targets[images, None]
+    image = images.repeat_interleave(target.shape[1])
+    y, t = task.y[image], target.flatten()
+
+    def towards(logits: Tensor, rows: slice) -> Tensor:
+        return (logits.gather(1, t[rows, None]) - logits.gather(1, y[rows, None]))[:, 0]
+
+    margin, _, grad = task.queries.gradient(task.x[image], image, towards)
+    grad = grad.flatten(1)
+    reach = (-margin / dual_norm(task.question.metric, grad).clamp(min=1e-30)).view(b, -1).nan_to_num(nan=torch.inf)
+    order = reach.argsort(dim=1, stable=True)[:, :kept]
+    rows = (order + torch.arange(b, device=order.device)[:, None] * reach.shape[1]).flatten()
+    return Aims(image[rows], t[rows], margin[rows], grad[rows])
+
+
+def _conjugate(metric: Metric) -> float:
+    p = metric.p if isinstance(metric, Lp) else 2.0
+    return math.inf if p <= 1 else p / (p - 1) if p < math.inf else 1.0
+
+
+def dual_norm(metric: Metric, grad: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:
+    """||grad||_q with 1/p + 1/q = 1 for l_p (the l_2 norm for other metrics): how fast the margin rises per unit of
+    distance."""
+    return Lp(_conjugate(metric)).norm(grad)
+
+
+def shortest(metric: Metric, grad: Float[Tensor, "r n"], rise: Float[Tensor, " r"]) -> Float[Tensor, "r n"]:
+    """The shortest step along which grad . step = rise, for l_p with p >= 2; for smaller p and other metrics the l_2
+    one.
+
+    It is what the first iteration of DeepFool takes (Moosavi-Dezfooli et al. 2016).
+    """
+    p = metric.p if isinstance(metric, Lp) else 2.0
+    q = 1 / (1 - 1 / max(p, 2.0))
+    step = grad.sign() * (grad.abs() / grad.abs().amax(1, keepdim=True).clamp(min=1e-30)) ** (q - 1)
+    return step * (rise / (step * grad).sum(1).clamp(min=1e-30))[:, None]

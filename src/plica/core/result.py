@@ -1,0 +1,84 @@
+"""What the judge measured: one entry per image."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from plica.core.status import Status
+from plica.utils.notebook import ShownInNotebooks
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Result(ShownInNotebooks):
+    """One entry per image, on the device of x.
+
+    Attributes:
+        x_adv: the best verified point, inside the bounds; x itself where none was found.
+        success: misclassified (as the target, where one was given), inside the bounds and, for MaxLoss, within the
+            radius.
+        distance: metric(x, x_adv) in float64; inf where success is false.
+        violation: the largest amount by which x_adv misses a constraint (negative margin, distance beyond the radius);
+            0 where success.
+        stationarity: the solver's measure at its end point (Eq. 29-30); nan for methods that have none and where
+            nothing was solved.
+        gradients: runs of the model on this image, forward and backward; rows of padding do not count.
+        forwards: runs of the model on this image, forward alone.
+        margin: max_{i != y} f_i - f_y at x_adv, f the logits.
+        prediction: the class of x_adv.
+        seconds: share of the wall time, by gradients spent.
+        status: why the attack on the image ended.
+        theta: with a perturbation, x_adv = T(x, theta) clamped into the bounds; its start where nothing was found. None
+            for x' = x + delta.
+        end: where the attack itself left off, unjudged: it may miss the radius or be classified rightly. None for
+            methods that do not say.
+        metric_gradients: runs of the metric, forward and backward; 0 for methods that need or count none.
+    """
+
+    x_adv: Float[Tensor, "b *image"]
+    success: Bool[Tensor, " b"]
+    distance: Float[Tensor, " b"]
+    violation: Float[Tensor, " b"]
+    stationarity: Float[Tensor, " b"]
+    gradients: Int[Tensor, " b"]
+    forwards: Int[Tensor, " b"]
+    margin: Float[Tensor, " b"]
+    prediction: Int[Tensor, " b"]
+    seconds: Float[Tensor, " b"]
+    status: list[Status]
+    theta: Float[Tensor, "b k"] | None = None
+    end: Float[Tensor, "b *image"] | None = None
+    metric_gradients: Int[Tensor, " b"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def to_arrow(self) -> pa.Table:
+        """All but x_adv as a table, one row per image; `id` is its place, `status` the name of the reason."""
+        import pyarrow as pa
+
+        measured = ("prediction", "success", "distance", "margin", "violation", "stationarity")
+        spent = ("gradients", "forwards", "seconds")
+        columns: dict[str, Any] = {"id": range(len(self))}
+        columns |= {name: getattr(self, name).cpu().numpy() for name in measured}
+        columns |= {"status": [status.name for status in self.status]}
+        columns |= {name: getattr(self, name).cpu().numpy() for name in spent}
+        return pa.table({name: pa.array(values) for name, values in columns.items()})
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The same as a pandas data frame.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed.
+        """
+        if importlib.util.find_spec("pandas") is None:
+            raise ModuleNotFoundError('to_pandas needs pandas: pip install "plica[see]" (or pandas).')
+        return self.to_arrow().to_pandas()

@@ -1,0 +1,20 @@
+"""Why the attack on an image ended."""
+
+from enum import Enum
+
+
+class Status(Enum):
+    """Why the attack on an image ended; the value is a sentence."""
+
+    MISCLASSIFIED = "Misclassified from the start: the distance is 0."
+    STATIONARY = "Stationary to the tolerance: no better point is to be had nearby."
+    SUCCEEDED = "A point within the radius was found; more was not asked for."
+    SETTLED = "Start after start ended at the same point: no nearer one is to be expected."
+    STALLED = "No further progress in many steps; the best point was kept."
+    LINE_SEARCH = "No step improved the last point, often a kink; the best point was kept."
+    BUDGET = "All gradients of the budget are spent; the best point was kept."
+    INFEASIBLE = (
+        "The constraints seem to contradict each other near the image; raise gradients or ask for a larger radius."
+    )
+    NOT_FINITE = "The model or the metric gave values that are not finite; the image was left there."
+    FAILED = "The method raised an error on this image; the notes of the run say which."

@@ -1,0 +1,164 @@
+"""What is wrong with the arguments of an attack, said before any work: what was wrong, what was seen, what to do."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plica.core.formulations import MaxLoss, MinRadius, Question
+from plica.core.losses import Targets
+from plica.metrics import Lp, Metric, WeightedLp
+
+
+def arguments(
+    x, y, question, method, methods: tuple[str, ...], gradients, seed, batch_size, bounds, targets
+) -> Float[Tensor, " b"] | None:
+    """Check all that can be checked without running anything; returns the radii in float64, None for MinRadius."""
+    images(x, bounds)
+    labels("y", y, x)
+    if targets is not None:
+        labels("targets", targets, x)
+        if bool((targets == y).any()):
+            row = int((targets == y).nonzero()[0])
+            raise ValueError(
+                f"targets must differ from y, but targets[{row}] = y[{row}] = {int(y[row])}; give another class."
+            )
+    if not isinstance(question, MinRadius | MaxLoss):
+        raise TypeError(f"question must be plica.MinRadius(...) or plica.MaxLoss(...), got {type(question).__name__}.")
+    whole("gradients", gradients, least=1)
+    whole("seed", seed, least=0)
+    if batch_size is not None:
+        whole("batch_size", batch_size, least=1)
+    if method not in methods:
+        near = get_close_matches(str(method), methods, 1)
+        raise ValueError(
+            f"There is no method {method!r}; {f'did you mean {near[0]!r}? ' if near else ''}"
+            f"known are {', '.join(methods)}."
+        )
+    return radii(question, x) if isinstance(question, MaxLoss) else None
+
+
+def whole(name: str, value, least: int) -> None:
+    """A whole number of at least `least`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, got {value!r}.")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}.")
+
+
+def images(x, bounds) -> None:
+    """A float tensor (b, *image) whose pixels lie in the bounds."""
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"x must be a torch tensor of images, got {type(x).__name__}; convert it with torch.as_tensor(x)."
+        )
+    if not x.is_floating_point():
+        raise TypeError(f"x must hold floating-point pixels, got {x.dtype}; for 8-bit images write x.float() / 255.")
+    if x.ndim < 2 or 0 in x.shape:
+        raise ValueError(f"x must have shape (b, *image) with at least one image, got {tuple(x.shape)}.")
+    try:
+        low, high = (float(bound) for bound in bounds)
+    except (TypeError, ValueError):
+        raise TypeError(f"bounds must be two numbers (low, high), got {bounds!r}.") from None
+    if not low < high:
+        raise ValueError(f"bounds must be (low, high) with low < high, got {bounds!r}.")
+    seen = (float(x.detach().min()), float(x.detach().max()))  # nan if any pixel is nan
+    if not (low <= seen[0] and seen[1] <= high):
+        raise ValueError(
+            f"x must lie in bounds [{low:g}, {high:g}], but its pixels range from {seen[0]:g} to {seen[1]:g}; "
+            "rescale x or pass bounds=(low, high)."
+        )
+
+
+def labels(name: str, y, x: Tensor) -> None:
+    """An int64 tensor (b,) on the device of x."""
+    if not isinstance(y, Tensor) or y.dtype != torch.int64:
+        seen = str(y.dtype) if isinstance(y, Tensor) else type(y).__name__
+        raise TypeError(
+            f"{name} must be an int64 tensor of class indices, got {seen}; "
+            f"convert it with torch.as_tensor({name}).long()."
+        )
+    if y.ndim != 1 or len(y) != len(x):
+        raise ValueError(f"{name} must have shape ({len(x)},), one label for each image of x, got {tuple(y.shape)}.")
+    if y.device != x.device:
+        raise ValueError(f"x and {name} must be on one device, got {x.device} and {y.device}; move one with .to(...).")
+
+
+def radii(question: MaxLoss, x: Tensor) -> Float[Tensor, " b"]:
+    """The radius of each image, in float64."""
+    radius = torch.as_tensor(question.radius, dtype=torch.float64).to(x.device)
+    if radius.ndim > 1 or (radius.ndim == 1 and len(radius) != len(x)):
+        raise ValueError(
+            f"MaxLoss(radius=...) must be a number or have shape ({len(x)},), one for each image, "
+            f"got {tuple(radius.shape)}."
+        )
+    if bool(radius.isnan().any()) or bool((radius < 0).any()):
+        raise ValueError(f"MaxLoss(radius=...) must not be negative or nan, got {float(radius.min()):g}.")
+    return radius.expand(len(x)).clone()
+
+
+def metric(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, float] = (0.0, 1.0)) -> None:
+    """One distance per image, 0 from an image to itself, with a gradient that is finite there and beside it."""
+    part = x[:2].detach()
+    d = _asked(metric, part, part.clone())
+    if not isinstance(d, Tensor) or tuple(d.shape) != (len(part),):
+        seen = tuple(d.shape) if isinstance(d, Tensor) else type(d).__name__
+        raise ValueError(f"The metric must return one distance for each image, shape ({len(part)},), got {seen}; "
+                         f"reduce over all axes but the first.")  # fmt: skip
+    if not bool((d.abs() <= 1e-4).all()):
+        raise ValueError(
+            f"The metric must be 0 from an image to itself, got {d.tolist()}; "
+            "is it a similarity rather than a distance?"
+        )
+    if isinstance(metric, Lp | WeightedLp) or hasattr(metric, "prox"):  # nobody asks autograd for their gradient
+        return
+    noise = torch.rand(part.shape, generator=torch.Generator().manual_seed(0)).to(part)
+    beside = torch.lerp(part, bounds[0] + (bounds[1] - bounds[0]) * noise, 0.02)
+    for where, at in (("beside an image", beside), ("at x_adv = x", part.clone())):
+        with torch.enable_grad():
+            d = _asked(metric, part, at.requires_grad_(True))
+        if not d.requires_grad:
+            raise ValueError(
+                "The metric has no gradient with respect to x_adv; write it in torch, without detach or no_grad."
+            )
+        (grad,) = torch.autograd.grad(d.sum(), at, allow_unused=True)
+        known = where == "at x_adv = x" and getattr(metric, "rooted", False)
+        if grad is None or not (bool(grad.isfinite().all()) or known):
+            raise ValueError(
+                f"The metric's gradient is not finite {where}, often the root of 0; "
+                "write torch.linalg.vector_norm(v, dim=1), or (s + 1e-12).sqrt()."
+            )
+
+
+def _asked(metric: Metric, x: Tensor, x_adv: Tensor) -> Any:
+    try:
+        return metric(x, x_adv)
+    except Exception as error:
+        raise ValueError(
+            f"The metric raised {type(error).__name__} for images of shape {tuple(x.shape)}: {error}"
+        ) from error
+
+
+def logits(logits: Tensor, y: Tensor, targets: Targets, question: Question) -> Float[Tensor, "b classes"]:
+    """The model's output at the images: (b, classes), finite for one image at least, with a class for every label."""
+    classes = logits.shape[1]
+    if classes < 2:
+        raise ValueError(f"The model must tell at least two classes apart, but its output has {classes}.")
+    for name, label in (("y", y), ("targets", targets)):
+        if label is not None and (int(label.min()) < 0 or int(label.max()) >= classes):
+            raise ValueError(f"{name} must hold classes from 0 to {classes - 1}, as the model has {classes}, "
+                             f"but it ranges from {int(label.min())} to {int(label.max())}.")  # fmt: skip
+    needed = 3 if targets is None else 4
+    if isinstance(question, MaxLoss) and question.loss == "dlr" and classes < needed:
+        raise ValueError(
+            f"The loss dlr needs at least {needed} classes, but the model tells {classes} apart; use loss='margin'."
+        )
+    if not bool(logits.isfinite().all(1).any()):
+        raise ValueError(
+            "The model's output is nan or inf for every image; check its weights and the normalisation of x."
+        )
+    return logits

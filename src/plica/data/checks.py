@@ -1,0 +1,32 @@
+"""Arrays as pixels and labels, refused with a sentence where they cannot be."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+def as_pixels(x: np.ndarray, file: str | Path, free: bool = False) -> Float[Tensor, "b *image"]:
+    if x.dtype == np.uint8:
+        return torch.from_numpy(x.astype(np.float32) / np.float32(255))
+    if x.dtype.kind != "f":
+        raise ValueError(f"Array x in {file} is {x.dtype}; save uint8 pixels (0 to 255) or floats in [0, 1].")
+    low, high = float(x.min()), float(x.max())
+    if not np.isfinite([low, high]).all():
+        raise ValueError(f"Array x in {file} has pixels that are not finite; save floats in [0, 1].")
+    if not free and (low < 0 or high > 1):
+        raise ValueError(
+            f"Array x in {file} has values from {low:.4g} to {high:.4g}; pixels must lie in [0, 1] "
+            f"(divide by 255 or save uint8, and let the model normalise), or their bounds be given."
+        )
+    return torch.from_numpy(x.astype(np.float32))
+
+
+def as_labels(y: np.ndarray, file: str | Path) -> Int64[Tensor, " b"]:
+    if y.dtype.kind not in "iu":
+        raise ValueError(f"Array y in {file} is {y.dtype}; labels must be integers, one class number per image.")
+    if y.min() < 0:
+        raise ValueError(f"Array y in {file} has the label {y.min()}; classes are counted from 0.")
+    return torch.from_numpy(y.astype(np.int64))

@@ -1,0 +1,21 @@
+"""One worker, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+
+from plica.data.bounds import read_bounds
+from plica.evaluation.executors import Steps
+from plica.evaluation.plan import Plan
+from plica.evaluation.worker import Worker
+
+
+def drive(steps: Iterable[Steps], plan: Plan, threads: int, workers: int | None = None, gpus: float = 0) -> None:
+    """Carry out each to its end, one after the other."""
+    worker = Worker(plan.device, read_bounds(plan.bounds), plan.batch_size, threads)
+    for each in steps:
+        with suppress(StopIteration):
+            work = next(each)
+            while True:
+                work = each.send(worker.answer(work))

@@ -1,0 +1,50 @@
+"""Numbers and questions as the report writes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from plica.analysis.compare import Interval
+from plica.analysis.contenders import Group
+
+MINUS, THIN, DASH = "\u2212", "\u2009", "\u2013"
+
+
+def percent(share: float) -> str:
+    """0.194 -> 19.4 %"""
+    return f"{100 * share:.1f}{THIN}%"
+
+
+def points(share: float) -> str:
+    """-0.0152 -> -1.5, in points of a per cent."""
+    return f"{100 * share:.1f}".replace("-", MINUS)
+
+
+def distance(value: float) -> str:
+    """Three digits, or words where nothing was found."""
+    if not math.isfinite(value):
+        return "not found" if value > 0 else DASH
+    return f"{value:.3g}".replace("-", MINUS)
+
+
+def between(interval: Interval, tell: Callable[[float], str] = distance) -> str:
+    """value (low to high)"""
+    return f"{tell(interval.value)} ({span(interval, tell)})"
+
+
+def span(interval: Interval, tell: Callable[[float], str] = distance) -> str:
+    """low to high"""
+    return f"{tell(interval.low)} to {tell(interval.high)}"
+
+
+def title(group: Group) -> str:
+    """The question as a heading."""
+    text = str(group)
+    return text[0].upper() + text[1:]
+
+
+def budget(group: Group) -> float:
+    """The radius of a question that has one."""
+    assert group.budget is not None
+    return group.budget

@@ -1,0 +1,195 @@
+"""Figures and tables of runs for a paper: vector PDF and SVG at the width of a column, LaTeX with the best marked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from plica import plot
+from plica.analysis.compare import Place, ranking
+from plica.analysis.contenders import Group, groups
+from plica.analysis.patterns import MEASURES
+from plica.report.collect import Look, look
+from plica.report.gallery import examples
+from plica.runs import Run
+
+Looks = dict[tuple[str, str], Look]
+SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
+    character: "\\" + character for character in "&%$#_{}"
+}
+
+
+def write_figures(runs: Sequence[Run], directory: str | Path) -> list[Path]:
+    """Write all that the runs have something for; gives the files.
+
+    accuracy-METRIC, radii-METRIC (with budgets), difference-METRIC (two methods or models), patterns-QUESTION,
+    panels-IMAGE as .pdf and .svg; models.tex, methods.tex, patterns.tex.
+
+    Raises:
+        ValueError: the runs hold no answers, or different images.
+    """
+    directory = Path(directory)
+    models, by_method = groups(runs, "model"), groups(runs, "method")
+    if not models:
+        raise ValueError("There is nothing to draw: the runs hold no answers yet.")
+    directory.mkdir(parents=True, exist_ok=True)
+    shown = examples(by_method, most=2)
+    looks = {(str(r.directory), task.name): look(r, task, shown) for r in runs for task in r.tasks}
+    with plot.paper():
+        drawn = [*_radii(models, by_method), *_patterns(by_method, looks), *_panels(by_method, looks, shown)]
+        files = [file for name, axes in drawn for file in _save(axes, directory / _safe(name))]
+    tables = {
+        "models": [radius_table(models), accuracy_table(models)],
+        "methods": [radius_table(by_method), accuracy_table(by_method)],
+        "patterns": [pattern_table(by_method, looks)],
+    }
+    for name, parts in tables.items():
+        if any(parts):
+            (directory / f"{name}.tex").write_text("\n".join(filter(None, parts)))
+            files.append(directory / f"{name}.tex")
+    return files
+
+
+def _radii(models: Sequence[Group], by_method: Sequence[Group]) -> list[tuple[str, Axes]]:
+    out = []
+    for group, methods in zip(models, by_method, strict=True):
+        if group.budget is not None or not any(c.broken.any() for c in group.contenders):
+            continue
+        budgets = [g.budget for g in models if g.metric == group.metric and g.budget is not None]
+        named = {c.name: c for c in group.contenders}
+        unit = f"{group.metric} distance"
+        out.append((f"accuracy-{group.metric}", plot.accuracy_curve(named, budgets=budgets, unit=unit)))
+        for c in group.contenders:
+            name = f"radii-{group.metric}" + (f"-{c.name}" if len(named) > 1 else "")
+            out.append((name, plot.radii_histogram(c, budgets=budgets, unit=f"{group.metric} radius")))
+        pair = methods.contenders if len(named) == 1 else group.contenders
+        if len(pair) == 2 or len(named) == 1:
+            for other in pair[1:]:
+                a, b = pair[0], other
+                both = a.asked & b.asked
+                axes = plot.radius_difference(
+                    a.radius[both], b.radius[both], names=(a.name, b.name), unit=f"{group.metric} radius"
+                )
+                out.append((f"difference-{group.metric}-{a.name}-{b.name}", axes))
+    return out
+
+
+def _patterns(by_method: Sequence[Group], looks: Looks) -> list[tuple[str, Axes]]:
+    out = []
+    for group in by_method:
+        found = {c.name: _look(c, looks).measures["l1_over_l2"] for c in group.contenders}
+        found = {name: values for name, values in found.items() if len(values)}
+        if found:
+            out.append((f"patterns-{group}", plot.measure_histogram(found)))
+    return out
+
+
+def _panels(by_method: Sequence[Group], looks: Looks, shown: list[int]) -> list[tuple[str, Axes]]:
+    out = []
+    for image in shown:
+        for group in by_method:
+            held = {c.name: _look(c, looks).shown.get(image) for c in group.contenders}
+            moved = {name: pair for name, pair in held.items() if pair is not None and not pair[0].equal(pair[1])}
+            if moved:
+                x = next(iter(moved.values()))[0]
+                axes = plot.panels(x, {name: x_adv for name, (_, x_adv) in list(moved.items())[:6]})
+                out.append((f"panels-{image}-{group}", axes[0, 0]))
+    return out
+
+
+def _look(contender, looks: Looks) -> Look:
+    run, task = contender.places[0]
+    return looks[str(run.directory), task.name]
+
+
+def _save(axes: Axes, stem: Path) -> list[Path]:
+    figure = axes.figure.get_figure(root=True)
+    assert figure is not None
+    FigureCanvasAgg(figure)
+    files = [stem.with_name(f"{stem.name}.{kind}") for kind in ("pdf", "svg")]
+    for file in files:
+        # without dates and random identifiers, the same run gives the same file
+        figure.savefig(file, metadata={"CreationDate": None} if file.suffix == ".pdf" else {"Date": None})
+    return files
+
+
+def radius_table(asked: Sequence[Group]) -> str:
+    """Median radius with its 95 % interval, a line per model (method), a column per metric; bold is the best: of models
+    the largest, of methods the smallest."""
+    columns = [group for group in asked if group.budget is None]
+    return _table(columns, lambda group: f"median ${_metric(group.metric)}$ radius", _three)
+
+
+def accuracy_table(asked: Sequence[Group]) -> str:
+    """Accuracy under attack in per cent, a line per model (method), a column per budget; bold as above."""
+    columns = [group for group in asked if group.budget is not None]
+    return _table(columns, lambda group: f"${_metric(group.metric)}$, {group.budget:.3g}", lambda v: f"{100 * v:.1f}")
+
+
+def pattern_table(by_method: Sequence[Group], looks: Looks) -> str:
+    """Medians of the measures, a line per question and method."""
+    lines = []
+    for group in by_method:
+        for c in group.contenders:
+            found = _look(c, looks).measures
+            if len(found["hoyer"]):
+                cells = [_three(float(np.nanmedian(found[name]))) for name in MEASURES]
+                lines.append(" & ".join([latex(str(group)), latex(c.name), *cells]) + r" \\")
+    head = " & ".join(["question", "method", *(latex(name.replace("_", " ")) for name in MEASURES)])
+    return _tabular("ll" + "r" * len(MEASURES), head, lines) if lines else ""
+
+
+def _table(columns: Sequence[Group], head: Callable[[Group], str], tell: Callable[[float], str]) -> str:
+    places = [ranking(group) for group in columns]
+    names = list(dict.fromkeys(place.name for column in places for place in column))
+    if not names:
+        return ""
+    lines = [" & ".join([latex(name), *(_cell(column, name, tell) for column in places)]) + r" \\" for name in names]
+    return _tabular("l" + "r" * len(columns), " & ".join([columns[0].by, *map(head, columns)]), lines)
+
+
+def _cell(column: Sequence[Place], name: str, tell: Callable[[float], str]) -> str:
+    """The value with its interval; that of the first of the ranking, and of those level with it, is bold."""
+    value = next((place.value for place in column if place.name == name), None)
+    if value is None:
+        return "--"
+    best = len(column) > 1 and value.value == column[0].value.value
+    return (
+        rf"\textbf{{{tell(value.value)}}}" if best else tell(value.value)
+    ) + f" [{tell(value.low)}, {tell(value.high)}]"
+
+
+def _tabular(align: str, head: str, rows: Sequence[str]) -> str:
+    above = [
+        "% needs \\usepackage{booktabs}",
+        f"\\begin{{tabular}}{{{align}}}",
+        "\\toprule",
+        rf"{head} \\",
+        "\\midrule",
+    ]
+    return "\n".join([*above, *rows, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+def latex(text: str) -> str:
+    """Text as LaTeX prints it."""
+    return "".join(SPECIAL.get(character, character) for character in text)
+
+
+def _metric(name: str) -> str:
+    """l2 -> \\ell_{2}, linf -> \\ell_{\\infty}; other names upright."""
+    power = name[1:]
+    if name.startswith("l") and (power == "inf" or power.replace(".", "", 1).isdigit()):
+        return r"\ell_{%s}" % (r"\infty" if power == "inf" else power)
+    return rf"\mathrm{{{latex(name)}}}"
+
+
+def _three(value: float) -> str:
+    return f"{value:.3g}" if np.isfinite(value) else "--"
+
+
+def _safe(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-._" else "-" for c in name)

@@ -1,0 +1,1 @@
+"""BFGS-SQP (Curtis, Mitchell, Overton 2017) for nonsmooth constrained problems, for many rows at once."""

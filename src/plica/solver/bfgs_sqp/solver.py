@@ -1,0 +1,384 @@
+"""BFGS-SQP for nonsmooth constrained problems, many at once (Curtis, Mitchell, Overton 2017; Algorithm 2 of Liang et
+al. 2023).
+
+Each tick asks the problem once, for all live rows, each at its own place in its own line search. Rows whose search
+accepted a step learn from it and start the next search; rows that are done leave, and rows that wait take their places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from plica.solver.bfgs_sqp import penalty
+from plica.solver.bfgs_sqp.linesearch import Search, Verdict, WeakWolfe
+from plica.solver.bfgs_sqp.memory import Dense, Limited, Memory
+from plica.solver.bfgs_sqp.stationarity import Samples, Stationarity, length
+from plica.solver.bfgs_sqp.status import Stop
+from plica.solver.bfgs_sqp.steering import Steering
+from plica.solver.problem import Aligned, Evaluation, Problem
+from plica.solver.rows import ALIGN, aligned, bmm, dot, pick, put, refill, take, write
+
+DENSE_UP_TO = 200  # unknowns up to which a dense H is kept when `memory` is not given
+PAIRS = 10  # of limited memory otherwise
+STOPS = tuple(Stop)
+RUNNING = -1
+GIVE = 0.3  # factor of mu where a row insists on its objective
+SHORT = 10  # bisections after which a step may be too short to move x
+
+
+@dataclass(frozen=True)
+class Solution:
+    """One entry per problem; the bare entry where `minimize` was given a single problem.
+
+    x is the best feasible point seen (violation <= tol), else the least violated one.
+    """
+
+    x: Float[Tensor, "*b n"]
+    f: Float[Tensor, "*b"]
+    violation: Float[Tensor, "*b"]
+    stationarity: Float[Tensor, "*b"]
+    steps: Int[Tensor, "*b"]
+    evaluations: Int[Tensor, "*b"]
+    status: list[Stop] | Stop
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best point of each row so far, by the order of `better`."""
+
+    x: Float[Tensor, "r n"]
+    f: Float[Tensor, " r"]
+    violation: Float[Tensor, " r"]
+
+    def note(self, x: Tensor, at: Evaluation, finite: Tensor, tol: float) -> None:
+        """Write in place the rows of x that beat the best: feasible before infeasible, then smaller f or smaller
+        violation."""
+        violation = at.violations.amax(1) if at.c.shape[1] else torch.zeros_like(at.f)
+        feasible, was = violation <= tol, self.violation <= tol
+        better = torch.where(feasible, ~was | (at.f < self.f), ~was & (violation < self.violation)) & finite
+        rows = better.nonzero()[:, 0]
+        write(self.x, rows, pick(x, rows))
+        self.f[rows], self.violation[rows] = at.f[rows], violation[rows]
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that changes, one entry per live row."""
+
+    row: Int[Tensor, " r"]
+    x: Float[Tensor, "r n"]
+    at: Evaluation
+    mu: Float[Tensor, " r"]
+    w: Float[Tensor, "r k"]  # multipliers (mu, lam) of the direction
+    lagrangian: Float[Tensor, "r n"]  # the gradient w G
+    d: Float[Tensor, "r n"]
+    search: Search
+    memory: Memory
+    samples: Samples
+    best: Best
+    rung: Int[Tensor, " r"]  # of the ladder of fallbacks: 0 none, 1 after H = I, 2 after steepest descent
+    steps: Int[Tensor, " r"]
+    evaluations: Int[Tensor, " r"]
+    stationarity: Float[Tensor, " r"]
+    landmark: Float[Tensor, " r"]  # best f when progress was last made
+    since: Int[Tensor, " r"]  # steps since then
+    worst: Float[Tensor, " r"]  # least violation when it was last halved, of rows that were never feasible
+    late: Int[Tensor, " r"]  # steps since then
+    stop: Int[Tensor, " r"]  # index into STOPS, or RUNNING
+
+
+@dataclass(frozen=True)
+class BFGSSQP:
+    """Hyper-parameters. The published values are the defaults of the parts.
+
+    tol: of the stationarity (Eq. 30) and of the largest violation. mu: first penalty parameter. memory: pairs of
+    limited memory, None for a dense H up to 200 unknowns and 10 pairs beyond. patience: stop a feasible row after so
+    many steps without a relative improvement of f by `progress`; None never does. insist: lower mu of a row that was
+    never feasible when so many steps have not halved its least violation; None never does. abyss: a feasible f below
+    -abyss counts as unbounded.
+    """
+
+    tol: float = 1e-6
+    max_steps: int = 1000
+    max_evaluations: int | None = None
+    mu: float = 1.0
+    memory: int | None = None
+    patience: int | None = None
+    progress: float = 1e-3
+    insist: int | None = None
+    abyss: float = 1e12
+    steering: Steering = field(default_factory=Steering)
+    search: WeakWolfe = field(default_factory=WeakWolfe)
+    measure: Stationarity = field(default_factory=Stationarity)
+
+    def solve(
+        self,
+        problem: Problem,
+        x0: Float[Tensor, "b n"],
+        batch_size: int | None = None,
+        watch: Callable[[Int[Tensor, " r"]], None] | None = None,
+    ) -> Solution:
+        """Solve all rows, at most `batch_size` of them live at a time; `watch` is told after each tick which rows are
+        not done."""
+        b, n = x0.shape
+        if self._limited(n) and n % ALIGN:
+            solution = self.solve(Aligned(problem, n), aligned(x0), batch_size, watch)
+            return replace(solution, x=solution.x[:, :n].contiguous())
+        size = min(batch_size or b, b)
+        waiting = torch.arange(b, device=x0.device)
+        live, waiting = self._enter(problem, x0, waiting[:size]), waiting[size:]
+        solution = _Collected(x0)
+        while len(live.row):
+            self._tick(problem, live)
+            done = live.stop != RUNNING
+            if bool(done.any()):
+                solution.collect(take(live, done.nonzero()[:, 0]))
+                enter, waiting = waiting.split([room := min(len(waiting), int(done.sum())), len(waiting) - room])
+                live = refill(live, done, self._enter(problem, x0, enter) if room else None, room)
+            if watch is not None:
+                watch(torch.cat([live.row, waiting]))
+        return solution.finish()
+
+    def _enter(self, problem: Problem, x0: Tensor, rows: Tensor) -> State:
+        """Fresh rows: a search from phi = inf along d = 0, so that their first tick evaluates the start and accepts
+        it."""
+        x = x0[rows].clone()
+        r, k = len(x), 1 + problem.constraints
+        zero, count = x.new_zeros(r), torch.zeros_like(rows)
+        grads = x.new_zeros(r, k, x.shape[1])
+        return State(
+            row=rows, x=x, at=Evaluation(x.new_zeros(r, k), grads, problem.equalities), mu=zero + self.mu,
+            w=x.new_zeros(r, k), lagrangian=torch.zeros_like(x), d=torch.zeros_like(x),
+            search=self.search.start(zero + torch.inf, zero),
+            memory=self._memory(r, x), samples=Samples.start(r, self.measure.keep, grads),
+            best=Best(x.clone(), zero + torch.inf, zero + torch.inf), rung=count.clone(), steps=count.clone(),
+            evaluations=count.clone(), stationarity=zero + torch.inf, landmark=zero + torch.inf, since=count.clone(),
+            worst=zero + torch.inf, late=count.clone(),
+            stop=count + RUNNING,
+        )  # fmt: skip
+
+    def _limited(self, n: int) -> bool:
+        return self.memory is not None or n > DENSE_UP_TO
+
+    def _memory(self, rows: int, like: Tensor) -> Memory:
+        if self._limited(like.shape[1]):
+            return Limited.start(rows, like, self.memory or PAIRS)
+        return Dense.start(rows, like)
+
+    def _tick(self, problem: Problem, live: State) -> None:
+        """One evaluation per live row, and what follows from it, written into `live`."""
+        x = torch.addcmul(live.x, live.search.t[:, None], live.d)
+        at = problem(x, live.row)
+        finite = at.finite
+        live.evaluations.add_(1)
+        live.best.note(x, at, finite, self.tol)
+        phi, slope = penalty.value(at, live.mu), penalty.slope(at, live.d, live.mu)
+        phi = torch.where(finite & phi.isfinite(), phi, torch.inf)
+        put(live.search, slice(None), self.search.step(live.search, phi, slope))
+        self._end(live, (live.steps == 0) & phi.isinf(), Stop.NOT_FINITE)
+        if at.done is not None:
+            self._end(live, at.done, Stop.ANSWERED)
+        # a step that rounds to nothing is none, though the search may have taken it for one
+        short = ((live.search.verdict == Verdict.ACCEPTED) & (live.search.tries > SHORT)).nonzero()[:, 0]
+        live.search.verdict[short[(x[short] == live.x[short]).all(1)]] = int(Verdict.FAILED)
+        verdict = torch.where(live.stop == RUNNING, live.search.verdict, int(Verdict.TRYING))
+        for which, then in (
+            (Verdict.ACCEPTED, self._accept),
+            (Verdict.FAILED, self._fall_back),
+            (Verdict.NO_UPPER_END, self._run_away),
+        ):
+            rows = (verdict == which).nonzero()[:, 0]
+            if len(rows):
+                then(live, rows, pick(x, rows), replace(take(at, rows), done=None))
+        if self.max_evaluations is not None:
+            self._end(live, live.evaluations >= self.max_evaluations, Stop.BUDGET)
+
+    @staticmethod
+    def _end(live: State, which: Bool[Tensor, " r"], why: Stop) -> None:
+        """Stop those of the running rows."""
+        live.stop[which & (live.stop == RUNNING)] = STOPS.index(why)
+
+    def _accept(self, live: State, rows: Tensor, x: Tensor, at: Evaluation) -> None:
+        """Learn from the step to x and choose the next direction."""
+        s = x - pick(live.x, rows)
+        products = live.memory.learn(rows, s, self._change(live, rows, s, at), at.grads)
+        live.samples.add(rows, x, at.grads)
+        write(live.x, rows, x)
+        put(live.at, rows, at)
+        live.rung[rows] = 0
+        live.steps[rows] += 1
+        best, landmark = live.best.f[rows], live.landmark[rows]
+        ahead = best < landmark - self.progress * landmark.abs().nan_to_num(posinf=0.0)
+        live.landmark[rows] = torch.where(ahead, best, landmark)
+        live.since[rows] = torch.where(ahead, 0, live.since[rows] + 1)
+        if self.insist is not None:
+            self._insist(live, rows, self.insist)
+        self._aim(live, rows, at, products)
+        self._judge(live, rows, at)
+
+    def _insist(self, live: State, rows: Tensor, steps: int) -> None:
+        """Lower mu of rows that were never feasible and whose least violation has not halved in so many steps.
+
+        Steering trusts the linear model of the violation; where that promises again and again what does not come, the
+        objective holds the row back.
+        """
+        least, worst = live.best.violation[rows], live.worst[rows]
+        late, halved = live.late[rows] + 1, least <= 0.5 * worst
+        give = ~halved & (late >= steps) & (least > self.tol)
+        live.mu[rows] *= torch.where(give, GIVE, 1.0)
+        again = halved | give
+        live.worst[rows] = torch.where(again, least, worst)
+        live.late[rows] = torch.where(again, 0, late)
+
+    @staticmethod
+    def _change(live: State, rows: Tensor, s: Tensor, at: Evaluation) -> Float[Tensor, "r n"]:
+        """The change y of the Lagrangian's gradient, with the multipliers of the step, damped (Powell 1978) so that
+        s.y > 0.
+
+        The penalty's own gradient jumps where a constraint becomes active; the QP knows of that kink, so H need not
+        learn it. For the damping B s = -t (w G) is at hand, as the step is s = -t H (w G).
+        """
+        old, t = pick(live.lagrangian, rows), live.search.t[rows]
+        y = bmm(live.w[rows, None], at.grads)[:, 0].sub_(old)
+        sy, sBs = dot(s, y), -t * dot(s, old)
+        weak = sy < 0.2 * sBs
+        if bool(weak.any()):
+            theta = torch.where(weak, 0.8 * sBs / (sBs - sy), 1.0)[:, None]
+            y = torch.lerp(-t[:, None] * old, y, theta)
+        return y
+
+    def _aim(self, live: State, rows: Tensor, at: Evaluation, products=None) -> None:
+        """The direction by steering, and a search along it; `products` of the gradients, where they are known already.
+
+        The measure of stationarity for the present gradient alone comes with it, per unit of mu: where mu has become
+        small, any direction is short, however far the objective is from its minimum.
+        """
+        P, parts = products or live.memory.products(rows, at.grads)
+        w, mu = self.steering(at.c.double(), at.equalities, P.double(), live.mu[rows].double(), self.tol)
+        w = w.to(live.w)
+        lagrangian = bmm(w[:, None], at.grads)[:, 0]
+        live.mu[rows], live.w[rows] = mu.to(live.mu), w
+        write(live.lagrangian, rows, lagrangian)
+        d = live.memory.combine(rows, w, lagrangian, parts).neg_()
+        live.stationarity[rows] = length(d, lagrangian) / (live.mu[rows].clamp(max=1) * live.memory.scale(rows))
+        self._search(live, rows, at, d)
+
+    def _search(self, live: State, rows: Tensor, at: Evaluation, d: Tensor) -> None:
+        """A search along d, which tries the unit step first; the very first, as H knows nothing yet, no more than the
+        size of x."""
+        mu, t = live.mu[rows], torch.ones_like(d[:, 0])
+        first = (live.steps[rows] <= 1).nonzero()[:, 0]
+        size, reach = (torch.linalg.vector_norm(v, dim=1) for v in (live.x[rows[first]], d[first]))
+        t[first] = (size.clamp(min=1) / reach).clamp(max=1)
+        put(live.search, rows, self.search.start(penalty.value(at, mu), penalty.slope(at, d, mu), t))
+        write(live.d, rows, d)
+
+    def _judge(self, live: State, rows: Tensor, at: Evaluation) -> None:
+        """Stop rows that are stationary, or that no longer progress; lower mu of rows stationary at an infeasible
+        point."""
+        self._measure(live, rows, at)
+        violation = at.violations.amax(1) if at.c.shape[1] else torch.zeros_like(at.f)
+        feasible = violation <= self.tol
+        flat = live.stationarity[rows] <= torch.where(feasible, self.tol, self.tol / live.mu[rows].clamp(max=1))
+        found = live.best.violation[rows] <= self.tol
+        for which, why in (
+            (flat & feasible, Stop.STATIONARY),
+            (found & (live.best.f[rows] < -self.abyss), Stop.UNBOUNDED),
+            (found & (live.since[rows] >= (self.patience or torch.inf)), Stop.STALLED),
+            (live.steps[rows] >= self.max_steps, Stop.MAX_STEPS),
+        ):
+            live.stop[rows[which]] = torch.where(
+                live.stop[rows[which]] == RUNNING, STOPS.index(why), live.stop[rows[which]]
+            )
+        stuck = (flat & ~feasible).nonzero()[:, 0]
+        if len(stuck):
+            self._contradicted(live, rows[stuck], take(at, stuck))
+
+    def _measure(self, live: State, rows: Tensor, at: Evaluation) -> None:
+        """Where several samples are near, the measure over their hull, if it is smaller."""
+        if self.measure.keep < 2:
+            return
+        near = self.measure.near(take(live.samples, rows), live.x[rows])
+        many = ((live.stationarity[rows] > self.tol) & (near.sum(1) > 1)).nonzero()[:, 0]
+        if len(many):
+            some = rows[many]
+            found, _ = self.measure(
+                take(at, many), take(live.samples, some), near[many], live.mu[some], live.memory, some
+            )
+            found = found / (live.mu[some].clamp(max=1) * live.memory.scale(some))
+            live.stationarity[some] = torch.minimum(live.stationarity[some], found)
+
+    def _contradicted(self, live: State, rows: Tensor, at: Evaluation) -> None:
+        """Rows stationary for phi at an infeasible point whose violation no direction lowers by much: infeasible if
+        stationary for the violation alone, too; else the objective weighs too much."""
+        P, parts = live.memory.products(rows, at.grads)
+        w, hope = self.steering.best(at.c.double(), at.equalities, P.double())
+        w = w.to(live.w)
+        g = bmm(w[:, None], at.grads)[:, 0]
+        flat = length(live.memory.combine(rows, w, g, parts), g) <= self.tol
+        hopeless = hope < self.steering.c_viol
+        live.stop[rows[hopeless & flat]] = STOPS.index(Stop.INFEASIBLE)
+        if bool(hopeless.any()):
+            live.mu[rows[hopeless]] *= 0.1
+            self._aim(live, rows[hopeless], take(at, hopeless.nonzero()[:, 0]))
+
+    def _fall_back(self, live: State, rows: Tensor, x: Tensor, trial: Evaluation) -> None:
+        """The ladder when a search fails: forget the Hessian and descend over the gradients nearby (Burke et al.
+        2020), then steepest descent of phi, then stop.
+
+        The trial at which the search failed lies across a kink, as a rule: its gradient is worth a sample.
+        """
+        live.rung[rows] += 1
+        live.samples.add(rows, x, trial.grads)
+        live.memory.forget(rows)
+        at = take(live.at, rows)
+        self._aim(live, rows, at)
+        self._judge(live, rows, at)
+        live.stop[rows[(live.rung[rows] > 2) & (live.stop[rows] == RUNNING)]] = STOPS.index(Stop.LINE_SEARCH)
+        for rung, direction in ((1, self._hull), (2, self._steepest)):
+            some = (live.rung[rows] == rung).nonzero()[:, 0]
+            if len(some):
+                part = take(at, some)
+                self._search(live, rows[some], part, direction(live, rows[some], part))
+
+    def _hull(self, live: State, rows: Tensor, at: Evaluation) -> Float[Tensor, "r n"]:
+        """d of Eq. (30) over the samples nearby; without samples, the direction that is there."""
+        if self.measure.keep < 2:
+            return live.d[rows]
+        near = self.measure.near(take(live.samples, rows), live.x[rows])
+        return -self.measure(at, take(live.samples, rows), near, live.mu[rows], live.memory, rows)[1]
+
+    @staticmethod
+    def _steepest(live: State, rows: Tensor, at: Evaluation) -> Float[Tensor, "r n"]:
+        live.w[rows], live.lagrangian[rows] = penalty.weights(at, live.mu[rows]), penalty.gradient(at, live.mu[rows])
+        return -live.lagrangian[rows]
+
+    def _run_away(self, live: State, rows: Tensor, x: Tensor, trial: Evaluation) -> None:
+        """phi falls without end along d: so does f, if the points are feasible; else the objective weighs too much."""
+        live.stop[rows[trial.violations.sum(1) <= self.tol]] = STOPS.index(Stop.UNBOUNDED)
+        live.mu[rows] *= 0.1
+        self._aim(live, rows, take(live.at, rows))
+
+
+class _Collected:
+    """Rows that are done, in the places they came from."""
+
+    def __init__(self, x0: Tensor):
+        b, number = len(x0), x0.new_zeros(len(x0))
+        self.x, self.f, self.violation, self.stationarity = x0.clone(), number.clone(), number.clone(), number.clone()
+        self.steps, self.evaluations = (torch.zeros(b, dtype=torch.long, device=x0.device) for _ in range(2))
+        self.status = [Stop.NOT_FINITE] * b
+
+    def collect(self, s: State) -> None:
+        self.x[s.row], self.f[s.row], self.violation[s.row] = s.best.x, s.best.f, s.best.violation
+        self.stationarity[s.row], self.steps[s.row], self.evaluations[s.row] = s.stationarity, s.steps, s.evaluations
+        for row, stop in zip(s.row.tolist(), s.stop.tolist(), strict=True):
+            self.status[row] = STOPS[stop]
+
+    def finish(self) -> Solution:
+        return Solution(self.x, self.f, self.violation, self.stationarity, self.steps, self.evaluations, self.status)

@@ -1,0 +1,63 @@
+"""Curved SQP: min d(z)  s.t.  m(z) >= 0,  low <= z <= high, for a distance d of which only the gradient is known.
+
+As in proximal SQP the distance is kept whole and only m is linearised; what a prox gave there, a few steps on the true
+distance give here (descent.py):
+
+    z+ ~ argmin_z d(z)   s.t.   m_k + g_k.(z - z_k) = kappa_k,   low <= z <= high
+
+Each row of a batch is a problem of its own; the caller evaluates m (ask and tell) and lends the gradient of d, which is
+far cheaper than it is to leave the linearisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from plica.solver.linearized.descent import TINY, Averaged, CurvedState, Measure, QuasiNewton
+
+
+@dataclass(frozen=True)
+class CurvedSQP:
+    """The steps of the method. Margins are relative to the row's first |m|.
+
+    descent: how d is lowered on the plane, within the bounds of z.
+    far, decay, floor: kappa_k = far |m_0| aim_k + floor |m_0|: the boundary is aimed at from beyond; aim_k falls by
+    decay, but rises by raise_aim after raise_after steps that never passed the boundary. average: weight of the old
+    plane in the new one.
+    """
+
+    descent: Averaged | QuasiNewton
+    far: float = 0.3
+    decay: float = 0.85
+    raise_aim: float = 2.0
+    raise_after: int = 3
+    floor: float = 1e-4
+    average: float = 0.7
+
+    def start(self, x: Float[Tensor, "r n"], quadratic: Bool[Tensor, " r"], memory=None) -> CurvedState:
+        """Rows that start at x, where d and its gradient count as 0; memory: what rows of the same images have seen."""
+        zero = x.new_zeros(len(x))
+        return CurvedState(x, x.clone(), torch.zeros_like(x), torch.zeros_like(x), self.descent.start(x, memory),
+                    quadratic, zero, lam=zero, first=zero, estimate=zero + torch.inf,
+                    residual=zero + torch.nan, aim=zero + 1, reached=zero, steps=zero)  # fmt: skip
+
+    def move(self, rows: CurvedState, z: Float[Tensor, "r n"], measure: Measure) -> None:
+        """Let rows start at z inside the box instead. In place."""
+        rows.z, (rows.size, rows.pull) = z, measure(z)
+
+    def step(self, rows: CurvedState, margin: Tensor, noise: Tensor, grad: Tensor, measure: Measure) -> None:
+        """Move rows.z, given m and its gradient there; noise (r,) is the least margin that counts. In place."""
+        opening = rows.steps == 0
+        rows.first = torch.where(opening, margin.abs().clamp(min=TINY), rows.first)
+        rows.plane = torch.lerp(rows.plane, grad, torch.where(opening, 1.0, 1 - self.average).to(grad)[:, None])
+        rows.estimate = torch.where(opening, torch.inf, (rows.size - rows.lam * margin).clamp(min=0.5 * rows.size))
+        kappa = (self.far * rows.aim + self.floor) * rows.first + 2 * noise
+        rows.lam = self.descent.minimise(rows, margin, kappa - margin, measure)
+        rows.reached = torch.maximum(rows.reached, (margin > noise).to(margin))
+        falls = (rows.reached > 0) | (rows.steps < self.raise_after)
+        rows.aim = rows.aim * torch.where(falls, self.decay, self.raise_aim)
+        rows.steps = rows.steps + 1

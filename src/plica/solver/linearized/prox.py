@@ -1,0 +1,146 @@
+"""Proximal maps of the l_p norms, for rows: prox(w) = argmin_u ||u||_p + |u - w|_2^2 / (2 eta).
+
+They keep a distance whole inside a subproblem (proximal_sqp.py). All work is done in place, on rows that fit the cache.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Work = tuple[Tensor, Tensor]  # two scratch tensors (r, n)
+NEWTON = 5  # iterations per call; quadratic from a start within a factor of two of the root
+
+
+@runtime_checkable
+class Prox(Protocol):
+    """What is asked of a norm; LpProx documents each part."""
+
+    @property
+    def remembers_norm(self) -> bool: ...
+
+    def norm(self, u: Tensor, work: Tensor) -> Tensor: ...
+    def dual(self, grad: Tensor) -> Tensor: ...
+    def natural(self, n: int) -> float: ...
+    def apply(self, w: Tensor, eta: Tensor, level: Tensor, low: Tensor, high: Tensor, work: Work) -> None: ...
+
+
+@dataclass(frozen=True)
+class LpProx:
+    """The prox of ||.||_p, p > 0.
+
+    `level` (r,) is what a row remembers from call to call: for l_inf the threshold theta; for p other than 1, 2, inf
+    the norm r of the row's last point, about which ||u||_p is majorised by ||u||_p^p / (p r^(p-1)): separable, and
+    exact where ||u||_p = r.
+    """
+
+    p: float
+
+    @property
+    def remembers_norm(self) -> bool:
+        """Whether level is the norm of the last point, for the caller to keep."""
+        return self.p not in (1, 2, math.inf)
+
+    def norm(self, u: Float[Tensor, "r n"], work: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:
+        """||u||_p of each row; overwrites work."""
+        if self.p == 2:
+            return torch.linalg.vector_norm(u, dim=1)
+        torch.abs(u, out=work)
+        if self.p == 1:
+            return work.sum(1)
+        top = work.amax(1)
+        if self.p == math.inf:
+            return top
+        work.div_(top.clamp(min=torch.finfo(u.dtype).tiny)[:, None]).pow_(self.p)
+        # powers of 32 equal numbers, of which one is used: in whole vectors they are computed otherwise than one by one
+        return top * (work.sum(1, keepdim=True).repeat(1, 32) ** (1 / self.p))[:, 0]
+
+    def dual(self, grad: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:
+        """||grad||_q, 1/p + 1/q = 1: the most that grad . u can be with ||u||_p = 1."""
+        q = math.inf if self.p <= 1 else 1.0 if self.p == math.inf else self.p / (self.p - 1)
+        return LpProx(q).norm(grad, torch.empty_like(grad))
+
+    def natural(self, n: int) -> float:
+        """eta / ||u||_p at which the two terms of the prox weigh alike, for n entries of equal size (p >= 2) or few
+        entries."""
+        return n ** max(0.0, 1 - 2 / self.p)
+
+    def apply(self, w: Tensor, eta: Tensor, level: Tensor, low: Tensor, high: Tensor, work: Work) -> None:
+        """Replace w (r, n) by its prox in the box low <= u <= high, eta (r,); moves level for l_inf; overwrites work.
+
+        Exact for separable norms and l_inf; for l_2 the box follows the prox, whose fixed points it leaves as they are.
+        """
+        if self.p == 2:
+            length = torch.linalg.vector_norm(w, dim=1).clamp_(min=torch.finfo(w.dtype).tiny)
+            w.mul_((1 - eta / length).clamp_(min=0)[:, None])
+        elif self.p == 1:
+            # softshrink takes one threshold for all rows: scale each row's to 1
+            w.div_(eta[:, None])
+            torch.ops.aten.softshrink.out(w, 1.0, out=w)
+            w.mul_(eta[:, None])
+        elif self.p == math.inf:
+            self._threshold(w, eta, level, low, high, work)
+            return
+        else:
+            self._separable(w, eta, level, work[0])
+        clip(w, low, high)
+
+    def _threshold(self, w: Tensor, eta: Tensor, level: Tensor, low: Tensor, high: Tensor, work: Work) -> None:
+        """w clipped at theta and the box, where sum (|w| - theta) = eta over the entries that theta holds and the box
+        does not.
+
+        One step of Michelot's fixed point from the last theta: theta drifts little from call to call, and an error in
+        it is an error in eta alone, which is a trust region.
+        """
+        size, held = work
+        torch.abs(w, out=size)
+        clip(w, low, high)
+        torch.abs(w, out=held)
+        held.sub_(level[:, None]).clamp_(min=0).sign_()
+        count = held.sum(1)
+        moved = level + (size.mul_(held).sum(1) - level * count - eta) / count.clamp(min=1)
+        level.copy_(torch.maximum(moved, 0.5 * level))
+        torch.minimum(w, level[:, None], out=w)
+        torch.maximum(w, -level[:, None], out=w)
+
+    def _separable(self, w: Tensor, eta: Tensor, level: Tensor, work: Tensor) -> None:
+        """Entry by entry, t >= 0 of t + eta (t / r)^(p-1) = |w| by Newton's method, then the sign of w.
+
+        The equation is written a u^k + b u = c with k >= 1, convex and rising: Newton from above the root falls onto
+        it. p > 2: u = t / r, k = p - 1;  1 < p < 2: u = (t / r)^(p-1), k = 1 / (p-1).  For p < 1 see _jump.
+        """
+        r = level.clamp(min=torch.finfo(w.dtype).tiny)[:, None]
+        e = eta[:, None]
+        torch.abs(w, out=work)
+        if self.p < 1:
+            t = self._jump(work, e * r ** (1 - self.p))
+        else:
+            k, a, b = (self.p - 1, e, r) if self.p > 2 else (1 / (self.p - 1), r, e)
+            u = torch.minimum(work / b, (work / a) ** (1 / k))
+            for _ in range(NEWTON):
+                power = a * u ** (k - 1)
+                u = ((k - 1) * power * u + work) / (k * power + b)
+            t = r * (u if self.p > 2 else u**k)
+        torch.copysign(t, w, out=w)
+
+    def _jump(self, c: Tensor, weight: Tensor) -> Tensor:
+        """argmin_t (t - c)^2 / 2 + weight t^p / p over t >= 0, for p < 1: 0 up to a threshold, past it the larger root
+        of t + weight t^(p-1) = c, again by Newton's method from above (the closed forms known for p = 1/2 and 2/3 are
+        such roots)."""
+        p = self.p
+        small = (2 * weight * (1 - p) / p) ** (1 / (2 - p))  # the smallest t != 0 that is a minimiser
+        t = torch.maximum(c, small)
+        for _ in range(NEWTON):
+            power = weight * t ** (p - 2)
+            t = torch.maximum((c - (2 - p) * power * t) / (1 + (p - 1) * power), small)
+        return torch.where(c > small + weight * small ** (p - 1), t, 0.0)
+
+
+def clip(u: Float[Tensor, "r n"], low: Float[Tensor, "r n"], high: Float[Tensor, "r n"]) -> None:
+    """Into the box, in place."""
+    torch.clamp(u, low, high, out=u)

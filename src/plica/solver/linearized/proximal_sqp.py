@@ -1,0 +1,173 @@
+"""Proximal SQP: min ||u||  s.t.  m(u) >= 0,  low <= u <= high, the norm and the box kept whole, only m linearised.
+
+From u_k with margin m_k and plane g_k, z solves   min_z ||z|| + |z - u_k|^2 / (2 eta)   s.t.  m_k + g_k.(z - u_k) >=
+kappa_k and the box; by duality z(lam) = clip(prox_{eta ||.||}(u_k + eta lam g_k)) with one multiplier lam >= 0 per row,
+found by a bracketed secant without a model call. Each row of a batch is a problem of its own; the caller evaluates m
+(ask and tell).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plica.solver.linearized.prox import Prox, clip
+from plica.solver.linearized.state import ProximalState
+from plica.solver.linearized.subproblem import TINY, solve
+from plica.solver.rows import put, take
+
+BLOCK = 32  # rows worked on at a time: their vectors stay in the cache, which is worth a factor of five on a CPU
+PAD = 16  # numbers of a block are a multiple of this: kernels treat the last of a tensor otherwise than the rest
+FEW = 4  # rows; fewer are padded to PAD whatever their length, as a single one is summed in another order
+
+
+NAMES = [f.name for f in fields(ProximalState)]
+
+
+@dataclass(frozen=True)
+class ProximalSQP:
+    """The steps of the method. Lengths are relative to the row's first linear model, margins to its first |m|.
+
+    eta: first trust region, over prox.natural(n) times the length of the first linear step. It grows (shrinks) where
+    the exact penalty ||u|| + 1.5 lam max(-m, 0) fell by more than `good` (less than `bad`) of what was predicted, and
+    decays with time, down to `least`.
+    decay_aim, near, far: kappa_k = aim_k (near min(|m_k|, |m_0|) + far |m_0|) + floor: the boundary is aimed at from
+    beyond; aim_k falls by decay_aim at each step, but rises by raise_aim after raise_after steps that never passed the
+    boundary. Every step is accepted. average: weight of the old plane in the new one, rising as 1 - patience / (k + 1)
+    to average_most: planes either side of a kink of m are averaged into the one that holds at the kink. inertia: heavy
+    ball on u.
+    """
+
+    prox: Prox
+    eta: float = 1.0
+    good: float = 0.6
+    bad: float = 0.2
+    grow: float = 1.15
+    shrink: float = 0.75
+    decay: float = 0.93
+    decay_after: int = 4
+    least: float = 3e-3
+    decay_aim: float = 0.65
+    raise_aim: float = 3.0
+    raise_after: int = 2
+    near: float = 0.1
+    far: float = 0.1
+    floor: float = 3e-4
+    average: float = 0.5
+    average_most: float = 0.8
+    patience: float = 3.0
+    inertia: float = 0.0
+    trials: int = 4
+    trials_first: int = 8
+
+    def start(self, low: Tensor, high: Tensor, u: Tensor, eta: Float[Tensor, " r"] | None = None) -> ProximalState:
+        """ProximalState that start at u inside the box; eta (r,) where the first trust region is known."""
+        zero = u.new_zeros(len(u))
+        filled = torch.cat([u, u[:1].expand(-len(u) % PAD, u.shape[1])])
+        size = torch.cat([self.prox.norm(part, torch.empty_like(part)) for part in filled.split(BLOCK)])[: len(u)]
+        small = {name: zero.clone() for name in NAMES[6:] if name != "recent"}
+        rows = ProximalState(low, high, u, torch.zeros_like(u), u.new_zeros(u.shape if self.inertia else (len(u), 0)),
+                    size, **small, recent=u.new_full((len(u), 2), torch.inf))  # fmt: skip
+        rows.eta = zero + torch.nan if eta is None else eta.clone()
+        rows.estimate += torch.inf
+        rows.aim += 1
+        return rows
+
+    def step(
+        self, rows: ProximalState, margin: Float[Tensor, " r"], noise: Float[Tensor, " r"], grad: Float[Tensor, "r n"]
+    ) -> None:
+        """Move rows.u, given m and its gradient there; noise (r,) is the least margin that counts. In place.
+
+        The rows of a call have all been stepped before, or none of them.
+        """
+        opening = bool(rows.steps[0] == 0)
+        if opening:
+            self._open(rows, margin, grad)
+        merit = rows.size + 1.5 * rows.lam * (-margin).clamp(min=0)
+        if not opening:
+            self._resize(rows, merit)
+        aim = self.near * torch.minimum(margin.abs(), rows.first) + self.far * rows.first
+        kappa = self.floor * rows.first + 2 * noise + rows.aim * aim
+        rise, old = kappa - margin, rows.size
+        weight = (self.patience / (rows.steps + 1)).clamp(1 - self.average_most, 1 - self.average)
+        if opening:
+            weight = torch.ones_like(weight)
+        z_size, rows.size = torch.empty_like(old), old.clone()
+        work = rows.u.new_empty(4, BLOCK, rows.u.shape[1])
+        trials = self.trials_first if opening else self.trials
+        for at in range(0, len(rise), BLOCK):
+            part = slice(at, at + BLOCK)
+            block = ProximalState(*(getattr(rows, name)[part] for name in NAMES))
+            ours = torch.arange(len(block.u), device=rise.device)
+            if len(ours) % PAD and (len(ours) < FEW or rows.u.shape[1] % PAD or self.prox.remembers_norm):
+                filled = torch.cat([ours, ours.new_zeros(-len(ours) % PAD)])
+                full = take(block, filled)
+                told = grad[part][filled], weight[part][filled], rise[part][filled]
+                z_size[part] = self._move(full, *told, trials, work)[: len(ours)]
+                put(block, ours, take(full, ours))
+            else:
+                z_size[part] = self._move(block, grad[part], weight[part], rise[part], trials, work)
+        rows.merit = old + 1.5 * rows.lam * (-margin).clamp(min=0)
+        rows.predicted = z_size
+        self._estimate(rows, old, margin, opening)
+        rows.reached = torch.maximum(rows.reached, (margin > noise).to(margin))
+        rows.aim *= torch.where((rows.reached > 0) | (rows.steps < self.raise_after), self.decay_aim, self.raise_aim)
+        rows.steps += 1
+
+    def _open(self, rows: ProximalState, margin: Tensor, grad: Tensor) -> None:
+        """Scales from the first linear model: the multiplier and length of the shortest step that reaches the
+        boundary."""
+        n = grad.shape[1]
+        rows.first = margin.abs().clamp(min=TINY)
+        filled = torch.cat([grad, grad[:1].expand(-len(grad) % PAD, n)])
+        dual, square = self.prox.dual(filled)[: len(grad)].clamp(min=TINY), grad.square().sum(1).clamp(min=TINY)
+        length = rows.first / dual
+        rows.eta = torch.where(rows.eta.isnan(), self.eta * self.prox.natural(n) * length, rows.eta)
+        rows.lam = 1 / dual + rows.first / (rows.eta * square)
+        rows.slope = rows.eta * square
+        rows.level = torch.where(rows.size > 0, torch.minimum(rows.size, length), length)
+        if getattr(self.prox, "p", 0) == 2:
+            rows.level = torch.ones_like(length)
+
+    def _resize(self, rows: ProximalState, merit: Tensor) -> None:
+        ratio = (rows.merit - merit) / (rows.merit - rows.predicted).clamp(min=1e-12)
+        factor = torch.where(ratio > self.good, self.grow, torch.where(ratio < self.bad, self.shrink, 1.0))
+        eta = rows.eta * factor * torch.where(rows.steps >= self.decay_after, self.decay, 1.0)
+        rows.eta = torch.maximum(eta, self.least * self.prox.natural(rows.u.shape[1]) * rows.size)
+
+    def _move(
+        self, block: ProximalState, grad: Tensor, weight: Tensor, rise: Tensor, trials: int, work: Tensor
+    ) -> Tensor:
+        """Take the gradient into the plane, find z, and move u; rise is what plane . (z - u) must come to. Returns
+        ||z||."""
+        work = work[:, : len(rise)]
+        torch.lerp(block.plane, grad, weight[:, None], out=block.plane)
+        along = torch.mul(block.u, block.plane, out=work[0]).sum(1)
+        z, spare = solve(self.prox, block, rise + along, along, trials, work), work[1]
+        size = self.prox.norm(z, spare)
+        length = torch.linalg.vector_norm(block.u, dim=1)
+        torch.sub(z, block.u, out=spare)
+        block.residual.copy_(torch.linalg.vector_norm(spare, dim=1) / length.clamp(min=TINY))
+        if self.inertia:
+            block.velocity.mul_(self.inertia).add_(spare)
+            torch.add(block.u, block.velocity, out=block.u)
+            clip(block.u, block.low, block.high)
+            block.size.copy_(self.prox.norm(block.u, spare))
+        else:
+            block.u.copy_(z)
+            block.size.copy_(size)
+        if self.prox.remembers_norm:
+            block.level.copy_(size)
+        return size
+
+    @staticmethod
+    def _estimate(rows: ProximalState, size: Tensor, margin: Tensor, opening: bool) -> None:
+        """How near the boundary is by the linear model: ||u|| - lam m, since lam is the change of the norm per unit of
+        margin."""
+        now = (size - rows.lam * margin).clamp(min=0.5 * size)
+        rows.estimate = torch.minimum(now, rows.recent.amin(1))
+        # from the start itself the linear model reaches too far to be remembered
+        rows.recent = torch.stack([torch.full_like(now, torch.inf) if opening else now, rows.recent[:, 0]], 1)

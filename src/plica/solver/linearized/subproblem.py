@@ -1,0 +1,115 @@
+"""The subproblem of proximal SQP: the multiplier lam >= 0 at which plane . z(lam) = goal, and z there, with
+
+    z(lam) = argmin_z ||z|| + |z - u - eta lam plane|^2 / (2 eta)   s.t.  low <= z <= high.
+
+No model call. The number of trials is fixed, so that no row waits for another; what is left of the error is mended at
+the next step, which starts from what this one learnt.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plica.solver.linearized.prox import LpProx, Prox, clip
+from plica.solver.linearized.state import ProximalState
+
+NEWTON = 2  # iterations on numbers, not vectors, from the last multiplier
+TINY = 1e-30
+
+
+def solve(
+    prox: Prox, block: ProximalState, goal: Float[Tensor, " r"], along: Float[Tensor, " r"], trials: int, work: Tensor
+) -> Tensor:
+    """z (r, n), in a part of work (4, r, n); along = plane . u. Moves block's lam, slope and level."""
+    p = prox.p if isinstance(prox, LpProx) else 1
+    if p == 2:
+        return _radial(block, goal, along, trials, work)
+    if p == math.inf:
+        return _flat(block, goal, trials, work)
+    return _secant(prox, block, goal, trials, work)
+
+
+def _radial(block: ProximalState, goal: Tensor, along: Tensor, trials: int, work: Tensor) -> Tensor:
+    """l_2: without the box plane . z is an expression of three inner products, solved for goal / level, level being
+    what the box left of it at the last trial. One is enough."""
+    z, spare = work[:2]
+    square, power = torch.linalg.vector_norm(block.plane, dim=1).square_().clamp_(min=TINY), block.size.square()
+    c = block.eta * block.lam
+    for _ in range(trials):
+        wanted = goal / block.level
+        for _ in range(NEWTON):
+            pull = along + c * square
+            length = (power + c * (along + pull)).clamp_(min=TINY).sqrt_()
+            over = block.eta / length
+            keep = (1 - over).clamp_(min=1e-6)
+            slope = keep * square + over * (pull / length).square_()
+            c = torch.minimum(torch.maximum(c + (wanted - keep * pull) / slope, 0.25 * c), 4 * c + TINY)
+        pull = along + c * square
+        length = (power + c * (along + pull)).clamp_(min=TINY).sqrt_()
+        keep = (1 - block.eta / length).clamp_(min=0)
+        torch.mul(block.u, keep[:, None], out=z)
+        z.addcmul_(block.plane, (keep * c)[:, None])
+        clip(z, block.low, block.high)
+        left = torch.mul(z, block.plane, out=spare).sum(1) / (keep * pull)
+        block.level.copy_(left.nan_to_num_(1.0).clamp_(0.2, 2.0))
+    block.lam.copy_(c / block.eta)
+    return z
+
+
+def _flat(block: ProximalState, goal: Tensor, trials: int, work: Tensor) -> Tensor:
+    """l_inf: z = u + c plane, c = eta lam, clipped at the box and at a threshold theta (level), with
+
+    plane . z = goal   and   sum (|u + c plane| - theta) = eta over the entries that theta holds and the box does not:
+    two equations, piecewise linear in c and theta, by Newton's method in both.
+    """
+    z, w, held, spare = work
+    c, theta = block.eta * block.lam, block.level
+    for _ in range(trials):
+        torch.addcmul(block.u, block.plane, c[:, None], out=w)
+        torch.clamp(w, block.low, block.high, out=held)
+        torch.minimum(held, theta[:, None], out=z)
+        torch.maximum(z, -theta[:, None], out=z)
+        held.sub_(z).sign_()
+        short = goal - torch.mul(z, block.plane, out=spare).sum(1)
+        count = torch.linalg.vector_norm(held, dim=1).square_().clamp_(min=1e-3)
+        over = block.eta - torch.mul(held, w, out=spare).sum(1) + theta * count
+        pull = torch.mul(held, block.plane, out=spare).sum(1)
+        torch.eq(w, z, out=spare)
+        free = torch.linalg.vector_norm(spare.mul_(block.plane), dim=1).square_()
+        det = (free * count + pull.square()).clamp_(min=TINY)
+        c = torch.minimum(torch.maximum(c + (count * short + pull * over) / det, 0.25 * c), 4 * c + TINY)
+        theta = torch.minimum(torch.maximum(theta + (pull * short - free * over) / det, 0.5 * theta), 2 * theta)
+    block.level.copy_(theta)
+    block.lam.copy_(c / block.eta)
+    return z
+
+
+def _secant(prox: Prox, block: ProximalState, goal: Tensor, trials: int, work: Tensor) -> Tensor:
+    """Any prox: a secant in lam kept inside its bracket."""
+    z, spare = work[0], (work[1], work[2])
+    lam, slope = block.lam, block.slope
+    low, high = torch.zeros_like(lam), torch.full_like(lam, torch.inf)
+    lam_old = f_old = lam
+    for trial in range(trials):
+        torch.addcmul(block.u, block.plane, (block.eta * lam)[:, None], out=z)
+        prox.apply(z, block.eta, block.level, block.low, block.high, spare)
+        f = torch.mul(z, block.plane, out=spare[0]).sum(1) - goal
+        if trial:
+            secant = (f - f_old) / (lam - lam_old)
+            usable = (secant > 1e-3 * slope) & (secant < 1e3 * slope)
+            slope = torch.where(usable, secant, torch.where(lam == lam_old, slope, 0.5 * slope))
+        if trial == trials - 1:
+            break
+        short = f < 0
+        low, high = torch.where(short, lam, low), torch.where(short, high, lam)
+        lam_old, f_old = lam, f
+        newton = torch.minimum(lam - f / slope, 4 * lam + TINY)
+        inside = ((newton >= low) & (newton <= high)) | high.isinf()
+        lam = torch.where(inside, newton, 0.5 * (low + high))
+    block.lam.copy_(lam)
+    block.slope.copy_(slope)
+    return z

@@ -1,0 +1,104 @@
+"""The models and distances a run names, made anew for an audit.
+
+A run directory may come from anybody, and what it names may be Python code: that is run only for those who say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from plica.metrics import parse_metric
+from plica.models import load_model
+from plica.perturbations import parse_through
+from plica.perturbations.base import Own, Through
+from plica.perturbations.parse import THROUGH, Bounds
+from plica.runs import Run, Task
+from plica.trust.audit.reference import Model, norm_of
+
+OTHERWISE = {"model": ", or name it with --model", "distance": ", or name it with --metric"}
+
+
+def models_of(
+    run: Run, given: Mapping[str, str], weights: str | None = None, trust: bool = False, device: str = "cpu"
+) -> dict[str, Model]:
+    """The models of the tasks: as `given`, by name ("" for all), or as the run's plan names them.
+
+    Raises:
+        ValueError, FileNotFoundError: a model is missing, or is Python code and trust was not given; one sentence.
+    """
+    plan = _planned(run)
+    models: dict[str, Model] = {}
+    for name in dict.fromkeys(task.model for task in run.tasks):
+        spec = given.get(name, given.get("", None))
+        if spec is not None:
+            models[name] = load_model(spec, weights, device, trust)
+            continue
+        if name not in plan:
+            raise ValueError(f"{run.directory} does not say what {name!r} is; give it with --model.")
+        spec, own = plan[name]
+        _allowed("model", spec, trust)
+        models[name] = load_model(spec, weights or own, device, trust)
+    return models
+
+
+def metrics_of(
+    run: Run, given: str | None = None, trust: bool = False
+) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+    """The distances of the tasks that are no l_p norms, by their text.
+
+    Raises:
+        ValueError: there is no such distance, or it is Python code and trust was not given; one sentence.
+    """
+    metrics = {}
+    for text in dict.fromkeys(task.metric for task in run.tasks):
+        name, moving = image_distance(text), text.partition(THROUGH)[2]
+        if moving and ":" in moving:
+            _allowed("perturbation", moving, trust)
+        if norm_of(name) is not None:
+            continue
+        if name == "theta":
+            metrics[text] = Own(parse_through(moving, run.bounds.pair))
+            continue
+        if given is None and ":" in name:
+            _allowed("distance", name, trust)
+        metrics[text] = parse_metric(given or name)
+    return metrics
+
+
+def image_distance(text: str) -> str:
+    """A task's distance without the perturbation behind it: "l2" of "l2 through flow"."""
+    return text.partition(THROUGH)[0]
+
+
+def through_of(task: Task, bounds: Bounds) -> Through | None:
+    """The perturbation that made a task's points; None for x + delta."""
+    moving = task.metric.partition(THROUGH)[2]
+    return parse_through(moving, bounds) if moving else None
+
+
+def _planned(run: Run) -> dict[str, tuple[str, str | None]]:
+    """Specification and weights of each model, by the name that the tasks use."""
+    plan = run.manifest.get("plan") or {}
+    if isinstance(plan.get("model"), str):  # plica radius, plica attack
+        return {plan["model"]: (plan["model"], _text(plan.get("weights")))}
+    listed = plan.get("models") or []
+    return {
+        str(entry.get("name") or entry["model"]): (str(entry["model"]), _text(entry.get("weights")))
+        for entry in listed
+        if isinstance(entry, Mapping) and "model" in entry
+    }
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _allowed(what: str, spec: str, trust: bool) -> None:
+    if not trust and not spec.startswith(("plica.", "torchvision:", "timm:", "hf:")) and ":" in spec:
+        raise ValueError(
+            f"The run names the {what} {spec}, which is Python code: give --trust if the run is your own"
+            f"{OTHERWISE.get(what, '')}."
+        )

@@ -1,0 +1,85 @@
+"""Points found on one model of a run, tried on its others: where they beat what was found there, it was weak."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from plica.runs import Run, Task
+from plica.trust.audit.reference import Model
+from plica.trust.audit.remeasure import Ruler
+
+NEARER = 0.98  # of a radius: by rounding alone no point is so much nearer
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Of `images` that both models were asked about, `beaten` by points of `origin` as answers about `model`."""
+
+    question: str
+    origin: str
+    model: str
+    images: int
+    beaten: int
+
+    def record(self) -> dict[str, Any]:
+        """As audit.json keeps it."""
+        return asdict(self)
+
+
+def transfers(run: Run, models: Mapping[str, Model], bounds: tuple[float | Tensor, float | Tensor]) -> list[Transfer]:
+    """For every question put to several models, every pair of them.
+
+    A point counts where it is misclassified and the model's own methods found none (max-loss), or none so near.
+    """
+    found = []
+    for question in dict.fromkeys(task.question for task in run.tasks):
+        tasks = [task for task in run.tasks if task.question == question]
+        names = list(dict.fromkeys(task.model for task in tasks))
+        best = {name: _best(run, [task for task in tasks if task.model == name]) for name in names}
+        for model in names:
+            for origin in names:
+                if origin != model:
+                    theirs = [task for task in tasks if task.model == origin]
+                    beaten = _beaten(run, theirs, models[model], best[model], bounds)
+                    images = len(best[model].keys() & best[origin].keys())
+                    found.append(Transfer(question, origin, model, images, beaten))
+    return found
+
+
+def _best(run: Run, tasks: list[Task]) -> dict[int, float]:
+    """The least distance of each image, inf where nothing was found."""
+    best: dict[int, float] = {}
+    for task in tasks:
+        table = run.rows(task)
+        for i, ok, d in zip(*(table[c].to_pylist() for c in ("id", "success", "distance")), strict=True):
+            best[i] = min(best.get(i, np.inf), d if ok else np.inf)
+    return best
+
+
+def _beaten(
+    run: Run, tasks: list[Task], model: Model, best: dict[int, float], bounds: tuple[float | Tensor, float | Tensor]
+) -> int:
+    beaten: set[int] = set()
+    for task in tasks:
+        rows = {row["id"]: row for row in run.rows(task).select(["id", "label", "success", "distance"]).to_pylist()}
+        ruler = Ruler(model, 2.0, task.radius, bounds, (50,))
+        for ids, x_adv in run.points(task):
+            wanted = [k for k, i in enumerate(ids.tolist()) if _better(rows.get(i), best.get(i), task)]
+            if wanted:
+                ruler = ruler.with_float64(x_adv)
+                chosen = ids[wanted].tolist()
+                wrong = ruler.margins(x_adv[wanted], np.array([rows[i]["label"] for i in chosen])) > 0
+                beaten |= {i for i, w in zip(chosen, wrong, strict=True) if w}
+    return len(beaten)
+
+
+def _better(row: dict[str, Any] | None, own: float | None, task: Task) -> bool:
+    """Whether this answer about another model would be one here, were it misclassified."""
+    if row is None or own is None or not row["success"] or row["distance"] == 0:
+        return False
+    return bool(np.isinf(own)) if task.kind == "max-loss" else row["distance"] < NEARER * own

@@ -1,0 +1,61 @@
+"""Python objects by name: "file.py:factory" or "package.module:factory"."""
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from plica.utils.messages import few, one_line
+
+
+def make(spec: str, what: str = "model") -> Any:
+    """What the factory returns, or the object itself where it is a module or cannot be called.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file or name, or it failed; one sentence.
+    """
+    place, colon, name = spec.rpartition(":")
+    if not (place and colon and name):
+        raise ValueError(
+            f"The {what} {spec!r} is not of the form file.py:factory or package.module:factory, or any other."
+        )
+    module = _file(Path(place), what) if place.endswith(".py") else _module(place, what)
+    if not hasattr(module, name):
+        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise ValueError(f"{place} has no {name!r}; it has {few(functions) or 'no functions'}.")
+    factory = getattr(module, name)
+    if isinstance(factory, nn.Module) or not callable(factory):
+        return factory
+    try:
+        return factory()
+    except Exception as error:
+        raise ValueError(f"The {what} factory {spec} failed: {one_line(error, named=True)}.") from error
+
+
+def _file(path: Path, what: str) -> Any:
+    """Run a file as a module; what stands beside it can be imported, as when Python runs it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {what} file {path}; give file.py:factory.")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    spec = importlib.util.spec_from_file_location(f"plica_model_{path.stem}", path)
+    assert spec is not None  # a path that ends in .py always has a loader
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"The {what} file {path} failed: {one_line(error, named=True)}.") from error
+    return module
+
+
+def _module(name: str, what: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise ValueError(f"The {what}'s module {name} cannot be imported: {one_line(error, named=True)}.") from error

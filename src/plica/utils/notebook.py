@@ -1,0 +1,13 @@
+"""How results and runs show themselves in a notebook, without an import of the report that draws them."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+
+class ShownInNotebooks:
+    """IPython asks `_repr_html_`; the package sets `draw`, which turns the object into HTML, when it is imported."""
+
+    draw: ClassVar[Callable[[Any], str]]
+
+    def _repr_html_(self) -> str:
+        return ShownInNotebooks.draw(self)

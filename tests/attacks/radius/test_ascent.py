@@ -1,0 +1,81 @@
+"""Direct ascent: the worst margin of a ball on linear models, its counted cost, and networks whose outputs saturate."""
+
+import importlib.util
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import plica
+from linear import linear
+from plica import Lp, MaxLoss, MinRadius
+from plica.attacks.base import Task
+from plica.attacks.prox_settings import geometry
+from plica.attacks.radius.ascent import ascend
+from plica.core.best import Archive
+from plica.core.losses import margin
+from plica.core.model import Queries
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+TICKS = 8
+
+
+def climb(case, p, radius, images):
+    metric = Lp(p)
+    with torch.no_grad():
+        logits = case.model(case.x)
+    archive = Archive(metric, case.x, case.y, None, None)
+    task = Task(Queries(case.model, len(case.x)), archive, case.x, case.y, logits, None, MinRadius(metric), None, 100,
+                0, (0.0, 1.0), 64, lambda done: None)  # fmt: skip
+    u = torch.zeros(len(images), case.x[0].numel())
+    ticks = iter(reversed(range(TICKS)))
+    return task, *ascend(task, images, geometry(metric, case.x, (0.0, 1.0)), u, radius[images], ticks)
+
+
+@pytest.mark.parametrize("p", [1.5, 2, 4, 8, math.inf])
+def test_the_worst_margin_of_a_ball(p):
+    """For a linear model one direction is best throughout; for p <= 1 steps are shared out and fall short of it."""
+    case = linear()
+    radius, every = (1.2 * case.radius(p)).float(), torch.arange(len(case.x))
+    task, u, target = climb(case, p, radius, every)
+    z = case.x + u.view_as(case.x)
+    assert (Lp(p)(case.x, z) <= radius * (1 + 1e-5)).all()
+    reached = margin(case.model(z), case.y, None).double()
+    torch.testing.assert_close(reached, case.worst(p, radius.double()), rtol=1e-3, atol=1e-4)  # float32
+    assert target.tolist() == (1 - case.y).tolist()
+    assert task.queries.gradients.tolist() == [TICKS] * len(every)
+    assert task.archive.distance.isfinite().all()
+
+
+@pytest.mark.parametrize("p", [0.5, 1])
+def test_it_climbs_where_one_pixel_is_cheapest(p):
+    case = linear()
+    radius, every = (1.5 * case.radius(p)).float(), torch.arange(len(case.x))
+    _, u, _ = climb(case, p, radius, every)
+    assert (Lp(p)(torch.zeros_like(u), u) <= radius * (1 + 1e-5)).all()
+    reached = margin(case.model(case.x + u.view_as(case.x)), case.y, None).double()
+    assert (reached > case.margin).all()
+
+
+def test_alone_and_in_company():
+    case = linear()
+    radius, every = (1.2 * case.radius(2)).float(), torch.arange(len(case.x))
+    together = climb(case, 2, radius, every)[1]
+    for some in ([3], [5, 0]):
+        assert torch.equal(climb(case, 2, radius, torch.tensor(some))[1], together[some])
+
+
+def test_a_saturated_network():
+    """An instance of VNN-COMP with a known counterexample within 0.05; linear models from the image ended at 0.086."""
+    if not DATA.exists():
+        pytest.skip(f"needs trained networks and verification instances, looked for in {DATA}")
+    spec = importlib.util.spec_from_file_location("load", DATA / "load.py")
+    load = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(load)
+    instances = load.vnncomp("mnist-net_256x6")
+    rows = np.flatnonzero(instances["truth"] == 1)
+    x, y = torch.tensor(instances["x"][rows]).float() / 255, torch.tensor(instances["label"][rows])
+    question = MaxLoss(Lp("inf"), torch.tensor(instances["eps"][rows]).float())
+    assert plica.attack(load.load_net("mnist-net_256x6"), x, y, question, gradients=300).success.all()

@@ -1,0 +1,232 @@
+"""The radius attack: exact answers on linear models, budgets, company, masks, and what it says of metrics without a
+prox."""
+
+import math
+
+import pytest
+import torch
+
+from plica import Lp, MaxLoss, MinRadius, Unsupported
+from plica.attacks.base import Found, Task
+from plica.attacks.radius.search import radius
+from plica.core.best import Archive
+from plica.core.model import Queries
+from plica.core.status import Status
+from plica.metrics import WeightedLp
+
+P = (1, 1.5, 2, 4, 8, math.inf)
+
+
+def attack(model, x, y, question, gradients=100, seed=0, targets=None, bounds=(0.0, 1.0)) -> tuple[Task, Found]:
+    """The attack alone, without the judge."""
+    limit = question.radius * torch.ones(len(x)) if isinstance(question, MaxLoss) else None
+    with torch.no_grad():
+        logits = model(x)
+    archive = Archive(question.metric, x, y, targets, limit)
+    task = Task(
+        Queries(model, len(x)),
+        archive,
+        x,
+        y,
+        logits,
+        targets,
+        question,
+        limit,
+        gradients,
+        seed,
+        bounds,
+        64,
+        lambda done: None,
+    )
+    return task, radius(task)
+
+
+def linear(classes=4, n=60, images=6, seed=0):
+    """A linear classifier, images away from the walls of the box, and the exact step to every boundary."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randn(classes, n, generator=generator)
+    x = 0.4 + 0.2 * torch.rand(images, n, generator=generator)
+
+    def model(z):
+        return 0.1 * z @ weights.T
+
+    logits = model(x)
+    y = logits.argmax(1)
+    others = [[t for t in range(classes) if t != label] for label in y.tolist()]
+    rise = torch.stack(
+        [
+            torch.stack([0.1 * (weights[t] - weights[label]) for t in some])
+            for label, some in zip(y.tolist(), others, strict=True)
+        ]
+    )
+    gap = torch.stack([logits[i, y[i]] - logits[i, some] for i, some in enumerate(others)])
+    return model, x, y, rise, gap
+
+
+def exact(p, rise, gap, weights=None):
+    """min over classes of gap / ||rise / w||_q."""
+    rise = rise if weights is None else torch.where(weights.isinf(), 0, rise / weights)
+    q = 1 if p == math.inf else math.inf if p == 1 else p / (p - 1)
+    return (gap / torch.linalg.vector_norm(rise, ord=q, dim=2)).amin(1)
+
+
+class Curved(torch.nn.Module):
+    """A small random network with kinks: three classes, 8 x 8 images."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.first = torch.nn.Parameter(torch.randn(24, 64, generator=generator) / 4, requires_grad=False)
+        self.second = torch.nn.Parameter(torch.randn(5, 24, generator=generator) / 4, requires_grad=False)
+
+    def forward(self, x):
+        return (torch.relu((x.flatten(1) - 0.5) @ self.first.T) + 0.1) @ self.second.T
+
+
+def curved(images=12):
+    model = Curved()
+    x = torch.rand(images, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    return model, x, model(x).argmax(1)
+
+
+@pytest.mark.parametrize("p", P)
+def test_linear_model(p):
+    model, x, y, rise, gap = linear()
+    task, found = attack(model, x, y, MinRadius(Lp(p)), gradients=60)
+    truth = exact(p, rise, gap)
+    assert (task.archive.distance >= truth * (1 - 1e-4)).all()  # float32
+    torch.testing.assert_close(task.archive.distance, truth, rtol=5e-3, atol=0)
+    assert (found.stationarity < 0.2).all()
+
+
+@pytest.mark.parametrize("p", P)
+def test_weights_and_a_mask_of_pixels_that_may_not_move(p):
+    model, x, y, rise, gap = linear()
+    weights = 0.5 + torch.rand(60, generator=torch.Generator().manual_seed(3))
+    weights[::5] = torch.inf
+    task, _ = attack(model, x, y, MinRadius(WeightedLp(p, weights)), gradients=60)
+    assert torch.equal(task.archive.x_adv[:, ::5], x[:, ::5])
+    torch.testing.assert_close(task.archive.distance, exact(p, rise, gap, weights), rtol=5e-3, atol=0)
+
+
+@pytest.mark.parametrize("p", [1, 2, math.inf])
+def test_bounds_other_than_zero_and_one(p):
+    model, x, y, rise, gap = linear()
+    task, _ = attack(lambda z: model(z / 255), 255 * x, y, MinRadius(Lp(p)), gradients=60, bounds=(0.0, 255.0))
+    torch.testing.assert_close(task.archive.distance, 255 * exact(p, rise, gap), rtol=5e-3, atol=0)
+
+
+@pytest.mark.parametrize("p", [0.5, 1, 1.5, 2, 8, math.inf])
+def test_a_larger_budget_is_never_worse_and_none_is_exceeded(p):
+    model, x, y = curved(6)
+    last = torch.full((len(x),), torch.inf)
+    for gradients in (1, 4, 10, 30, 44, 110):
+        task, found = attack(model, x, y, MinRadius(Lp(p)), gradients)
+        assert (task.archive.distance <= last).all()
+        assert (task.queries.gradients == gradients).all()
+        assert (task.queries.forwards <= gradients // 5).all()
+        assert set(found.status) == {Status.BUDGET}
+        last = task.archive.distance.clone()
+    assert last.isfinite().all()
+    assert ((task.archive.x_adv >= 0) & (task.archive.x_adv <= 1)).all()
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, math.inf])
+def test_company_changes_nothing(p):
+    model, x, y = curved(20)
+    together = attack(model, x, y, MinRadius(Lp(p)), 70)[0].archive.x_adv
+    for some in ([4], [17, 2, 9]):
+        alone = attack(model, x[some], y[some], MinRadius(Lp(p)), 70)[0].archive.x_adv
+        assert torch.equal(alone, together[some])
+
+
+def test_seeds_differ():
+    model, x, y = curved()
+    one, two = (attack(model, x, y, MinRadius(Lp(2)), 150, seed=seed)[0].archive.x_adv for seed in (0, 1))
+    assert not torch.equal(one, two)
+
+
+def test_max_loss_is_answered_as_soon_as_a_point_is_inside():
+    model, x, y = curved()
+    nearest = attack(model, x, y, MinRadius(Lp(2)), 200)[0].archive.distance
+    middle = nearest.median().item() * 1.001
+    task, found = attack(model, x, y, MaxLoss(Lp(2), middle), 200)
+    broken = task.archive.distance.isfinite()
+    assert torch.equal(broken, nearest <= middle)
+    assert (task.archive.distance[broken] <= middle).all()
+    assert [s == Status.SUCCEEDED for s in found.status] == broken.tolist()
+    assert (task.queries.gradients[broken] < 60).all()
+    assert (task.queries.gradients[~broken] == 200).all()
+
+
+def test_only_the_target_counts():
+    model, x, y, rise, gap = linear()
+    targets = (y + 1) % 4
+    task, _ = attack(model, x, y, MinRadius(Lp(2)), 40, targets=targets)
+    # column of the target among the other classes, which are in ascending order
+    column = torch.where(targets > y, targets - 1, targets)[:, None]
+    truth = gap.gather(1, column)[:, 0] / rise.norm(dim=2).gather(1, column)[:, 0]
+    near = truth < 2  # a boundary beyond the box is another question
+    assert near.any()
+    assert (model(task.archive.x_adv)[near].argmax(1) == targets[near]).all()
+    assert (task.archive.distance[near] >= truth[near] * (1 - 1e-4)).all()
+
+
+def test_a_third_class_on_the_way_to_the_target():
+    """Past the boundary between label and target lies another class: the nearest point of the target is a corner."""
+
+    def model(z):
+        u = z - 0.5
+        return torch.stack([0 * u[:, 0], u[:, 0] - 0.1, 2 * u[:, 0] + u[:, 1] - 0.15], 1)
+
+    x, y, targets = torch.full((1, 2), 0.5), torch.tensor([0]), torch.tensor([1])
+    task, _ = attack(model, x, y, MinRadius(Lp(2)), 100, targets=targets)
+    assert float(task.archive.distance) == pytest.approx(math.hypot(0.1, 0.05), rel=0.05)  # corners are slow
+    broken, _ = attack(model, x, y, MaxLoss(Lp(2), 0.12), 100, targets=targets)
+    assert float(broken.archive.distance) <= 0.12
+
+
+class Euclidean:
+    """A user's metric that offers its norm and prox, and is l_2."""
+
+    def __call__(self, x, x_adv):
+        return (x_adv - x).flatten(1).norm(dim=1)
+
+    def norm(self, u):
+        return u.norm(dim=1)
+
+    def prox(self, u, eta):
+        return u * (1 - eta / u.norm(dim=1).clamp(min=1e-30)).clamp(min=0)[:, None]
+
+
+def test_a_metric_of_the_users_own():
+    model, x, y, rise, gap = linear()
+    task, _ = attack(model, x, y, MinRadius(Euclidean()), 60)
+    torch.testing.assert_close(task.archive.distance, exact(2, rise, gap), rtol=5e-3, atol=0)
+
+
+def test_a_metric_without_a_prox_is_sent_to_pwcf():
+    model, x, y, *_ = linear()
+    with pytest.raises(Unsupported, match="pwcf"):
+        attack(model, x, y, MinRadius(lambda a, b: (b - a).flatten(1).norm(dim=1)))
+
+
+def test_weights_are_checked():
+    with pytest.raises(ValueError, match="positive"):
+        WeightedLp(2, torch.zeros(3))
+
+
+@pytest.mark.parametrize("p", [1, 2, math.inf])
+def test_images_whose_starts_all_end_at_the_same_point_leave(p):
+    model, x, y, *_ = linear()
+    task, found = attack(model, x, y, MinRadius(Lp(p)), 700)
+    spent = task.queries.gradients
+    settled = torch.tensor([why == Status.SETTLED for why in found.status])
+    assert settled.any()
+    assert torch.equal(settled, spent < 700)
+    assert (spent[settled] >= 5 * 50).all()
+    longer, again = attack(model, x, y, MinRadius(Lp(p)), 900)
+    for i in settled.nonzero()[:, 0].tolist():
+        assert again.status[i] == Status.SETTLED
+        assert torch.equal(longer.archive.x_adv[i], task.archive.x_adv[i])
+        assert longer.queries.gradients[i] == spent[i]

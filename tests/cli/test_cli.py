@@ -1,0 +1,260 @@
+"""The command line: what a run leaves, what it says while it works, and wrong input in one sentence with status 2."""
+
+import errno
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import plica
+from plica.cli import main, progress, run
+from plica.cli.progress import Reporter
+from plica.models import load_model
+
+NET = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 4))
+
+def flat():
+    return lambda x: x.flatten(1).sum(1)
+
+def taxicab(x, x_adv):
+    return (x_adv - x).abs().flatten(1).sum(1)
+
+def fails():
+    raise RuntimeError("no GPU")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with a network and six images: the last is labelled wrongly on purpose."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(NET)
+    x = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.25
+    y = load_model("net.py:make")(x).argmax(1)
+    y[5] = (y[5] + 1) % 4
+    np.savez("d.npz", x=x.numpy(), y=y.numpy())
+    return tmp_path
+
+
+def call(*more, command="radius", model="net.py:make", data="d.npz", metric="l2", out="out"):
+    """The exit status of a complete command line, changed or completed by the arguments."""
+    given = dict(model=model, data=data, metric=metric, out=out)
+    options = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    return main([command, *options, *more])
+
+
+def refusal(capsys, status):
+    """The one sentence of a refused command; nothing else was said, and nothing was written."""
+    out, err = capsys.readouterr()
+    assert status == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("plica: ")
+    assert err.endswith(".\n")
+    return err
+
+
+def test_radius_writes_a_run_and_tells_the_median(folder, capsys):
+    assert call("--gradients", "30", "--seed", "3") == 0
+    out = capsys.readouterr().out
+    summary = json.loads((folder / "out" / "summary.json").read_text())
+    rows = pq.read_table(folder / "out" / "samples.parquet").to_pydict()
+    x = torch.from_numpy(np.load("d.npz")["x"])
+    x_adv = load_file(folder / "out" / "x_adv.safetensors")["x_adv"]
+    measured = (x_adv.double() - x.double()).flatten(1).norm(dim=1)
+    predicted = load_model("net.py:make")(x_adv).argmax(1)
+    assert rows["success"] == [True] * 6
+    assert rows["distance"] == pytest.approx(measured.tolist(), rel=1e-9)  # float64 sums in another order
+    assert rows["distance"][5] == 0  # misclassified as it is
+    assert rows["prediction"] == predicted.tolist()
+    assert all(p != y for p, y in zip(rows["prediction"], rows["label"], strict=True))
+    assert max(rows["gradients"]) <= 30
+    assert summary["accuracy"] == pytest.approx(5 / 6)
+    assert summary["arguments"]["seed"] == 3
+    assert summary["arguments"]["command"] == "radius"
+    assert f"median {summary['radius']['0.5']:.4g}" in out
+    assert "accuracy 83.3%" in out
+
+
+def test_attack_stays_within_the_radius(folder, capsys):
+    assert call("--radius", "8/255", "--gradients", "30", command="attack", metric="linf") == 0
+    rows = pq.read_table(folder / "out" / "samples.parquet").to_pydict()
+    found = [d for d, ok in zip(rows["distance"], rows["success"], strict=True) if ok]
+    assert all(d <= 8 / 255 + 1e-6 for d in found)  # one rounding of float32 pixels
+    robust = json.loads((folder / "out" / "summary.json").read_text())["robust_accuracy"]
+    assert robust == pytest.approx(1 - len(found) / 6)
+    assert f"robust accuracy {robust:.1%}" in capsys.readouterr().out
+
+
+def test_a_distance_of_ones_own_and_the_first_images_only(folder):
+    assert call("--n", "2", "--gradients", "30", metric="net:taxicab") == 0
+    rows = pq.read_table(folder / "out" / "samples.parquet").to_pydict()
+    x = np.load("d.npz")["x"][:2]
+    x_adv = load_file(folder / "out" / "x_adv.safetensors")["x_adv"].numpy()
+    assert rows["distance"] == pytest.approx(np.abs(x_adv.astype(float) - x).sum(axis=(1, 2, 3)), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (dict(out=None), "Missing option '--out'"),
+        (dict(data="none.npz"), "no file none.npz"),
+        (dict(data="net.py"), "no .npz file of plain numbers"),
+        (dict(model="net.py:other"), "has no 'other'"),
+        (dict(model="net.py:fails"), "failed: RuntimeError: no GPU"),
+        (dict(model="net.py:flat"), "(b, classes)"),
+        (dict(metric="l0"), "l0"),
+        (dict(metric="far"), "far"),
+        (dict(metric="net:none"), "none"),
+        (dict(out="net.py"), "net.py is a file"),
+        (dict(out="."), "not empty"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_nothing_is_written(folder, capsys, change, said):
+    before = sorted(folder.iterdir())
+    assert said in refusal(capsys, call(**change))
+    assert sorted(path for path in folder.iterdir() if path.name != "__pycache__") == before
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--weights", "none.pt"], "no weights file none.pt"),
+        (["--gradients", "many"], "--gradients"),
+        (["--gradients", "0"], "--gradients"),
+        (["--n", "7"], "between 1 and 6"),
+        (["--device", "gpu7"], "gpu7"),
+        (["--method", "none"], "none"),
+        (["--radius", "1"], "No such option: --radius"),
+    ],
+)
+def test_wrong_options_are_one_sentence(folder, capsys, more, said):
+    assert said in refusal(capsys, call(*more))
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("radius", ["-1", "x", "1/0", "nan", "inf", "8/255/2"])
+def test_a_radius_that_is_none(folder, capsys, radius):
+    assert "such as 0.5 or a ratio such as 8/255" in refusal(capsys, call("--radius", radius, command="attack"))
+
+
+def test_labels_outside_the_classes(folder, capsys):
+    np.savez("d.npz", x=np.load("d.npz")["x"], y=np.arange(6))
+    assert "0 to 3" in refusal(capsys, call())
+
+
+def test_a_radius_may_be_a_ratio():
+    assert run.parse_radius("8/255") == 8 / 255
+    assert run.parse_radius("0.5") == 0.5
+
+
+def test_a_full_disk_is_wrong_input_too(folder, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    assert call("--gradients", "5") == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "plica: The results could not be written to out (No space left on device); free some space."
+    assert not (folder / "out").exists()
+
+
+def answer(monkeypatch, then):
+    """Let plica.attack report once and then do what `then` does."""
+
+    def attack(*_, on_progress, **__):
+        on_progress(plica.Progress(done=0, total=6, gradients=1, radius=math.nan))
+        then()
+
+    monkeypatch.setattr(plica, "attack", attack)
+
+
+def test_an_interruption_ends_tidily(folder, capsys, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    answer(monkeypatch, interrupt)
+    assert call() == 1
+    assert capsys.readouterr().err.strip() == "plica: interrupted, nothing was written."
+    assert not (folder / "out").exists()
+
+
+def test_a_fault_of_the_program_is_not_called_wrong_input(folder, monkeypatch):
+    def fault():
+        raise ValueError("a fault after the work began")
+
+    answer(monkeypatch, fault)
+    with pytest.raises(ValueError, match="after the work began"):
+        call()
+
+
+def test_as_a_program_without_a_terminal(folder):
+    line = [sys.executable, "-m", "plica", "radius", "--model", "net.py:make", "--metric", "l2", "--out", "out"]
+    wrong = subprocess.run([*line, "--data", "none.npz"], capture_output=True, text=True, check=False)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.splitlines() == [
+        "plica: There is no file none.npz; give the path of an .npz file with arrays x and y."
+    ]
+    right = subprocess.run([*line, "--data", "d.npz", "--gradients", "5"], capture_output=True, text=True, check=False)
+    assert right.returncode == 0
+    assert right.stdout.startswith("6 images, ")
+    assert "\x1b" not in right.stdout + right.stderr  # no bar, no control characters
+
+
+def test_plain_lines_tell_what_is_done_and_what_is_left(capsys, monkeypatch):
+    clock = iter([100.0, 130.0, 130.0, 130.0, 140.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with Reporter(budget=10) as report:
+        report(plica.Progress(done=5, total=20, gradients=100, radius=0.25))  # half the gradients in 30 seconds
+        monkeypatch.setattr(progress.time, "monotonic", lambda: 200.0)
+    assert capsys.readouterr().err.splitlines() == [
+        "5/20 images, 100 gradients, median distance 0.25, 0:30 left",
+        "5/20 images, 100 gradients, median distance 0.25, 1:40 in all",
+    ]
+
+
+@pytest.mark.parametrize("command", ["radius", "attack"])
+def test_help_teaches_by_example(capsys, command):
+    assert main([command, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert f"plica {command} --model" in said
+    assert "samples.parquet" in said
+
+
+def test_some_images_by_their_rows_or_a_balanced_sample(folder, capsys):
+    assert call("--indices", "1,3-4", "--gradients", "5") == 0
+    x = np.load("d.npz")["x"]
+    assert pq.read_table(folder / "out" / "samples.parquet")["id"].to_pylist() == [1, 3, 4]
+    held = load_file(folder / "out" / "inputs.safetensors")
+    assert held["id"].tolist() == [1, 3, 4]
+    assert np.array_equal(held["x"].numpy(), x[[1, 3, 4]])
+    y = np.array([0, 0, 0, 0, 0, 3])
+    np.savez("d.npz", x=x, y=y)
+    assert call("--n", "2", "--sample", "balanced", "--seed", "1", "--gradients", "5", out="two") == 0
+    assert sorted(pq.read_table("two/samples.parquet")["label"].to_pylist()) == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--indices", "1,x"], "name no rows"),
+        (["--indices", "4-2"], "smaller row first"),
+        (["--indices", "6"], "there are 6 images"),
+        (["--indices", "1", "--n", "1"], "Give --indices alone"),
+        (["--sample", "best"], "first, random, balanced"),
+    ],
+)
+def test_images_that_are_not_there(folder, capsys, more, said):
+    assert said in refusal(capsys, call(*more))

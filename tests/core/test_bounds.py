@@ -1,0 +1,155 @@
+"""Feature vectors with bounds of their own, and features that must not move."""
+
+import pytest
+import torch
+from torch import nn
+
+import plica
+from plica.core.bounds import Box, read_box
+from plica.core.judge import in_float64
+
+N = 12
+SPAN = torch.logspace(-1, 2, N)  # from a tenth to a hundred
+LOW = torch.linspace(-3, 3, N)
+HIGH = LOW + SPAN
+
+
+class Linear(nn.Module):
+    """Class 1 where w.(x - middle) > 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.linspace(0.5, 1.5, N) / SPAN, requires_grad=False)
+        self.middle = nn.Parameter(LOW + SPAN / 2, requires_grad=False)
+
+    def forward(self, x):
+        s = (x - self.middle) @ self.w
+        return torch.stack([-s, s], 1)
+
+
+def features(count=6):
+    """Points of class 0, a little away from the boundary and from the walls."""
+    draw = torch.Generator().manual_seed(0)
+    u = 0.45 + 0.02 * torch.rand(count, N, generator=draw)
+    return LOW + SPAN * u, torch.zeros(count, dtype=torch.long)
+
+
+def exact(x, p, held=()):
+    """|margin| / (2 ||w||_q) over the features that may move: the walls are far enough for p = 2."""
+    model = Linear().double()
+    keep = torch.tensor([i not in held for i in range(N)])
+    s = -((x.double() - model.middle) @ model.w)
+    q = {1: float("inf"), 2: 2, float("inf"): 1}[p]
+    return s / torch.linalg.vector_norm(model.w[keep], ord=q)
+
+
+def check(result, x, low, high):
+    """What is claimed holds at x itself."""
+    fine = in_float64(Linear(), x)
+    assert result.success.all()
+    assert bool((result.x_adv >= low).all())
+    assert bool((result.x_adv <= high).all())
+    assert bool((fine(result.x_adv.double()).argmax(1) == 1).all())
+    assert bool((Linear()(result.x_adv).argmax(1) == 1).all())
+
+
+@pytest.mark.parametrize("method", ["auto", "pwcf"])
+def test_the_radius_of_a_linear_model_in_the_units_of_its_features(method):
+    x, y = features()
+    result = plica.attack(
+        Linear(), x, y, plica.MinRadius(plica.Lp("inf")), bounds=(LOW, HIGH), method=method, gradients=200
+    )
+    check(result, x, LOW, HIGH)
+    measured = (result.x_adv.double() - x.double()).abs().amax(1)
+    assert torch.allclose(result.distance, measured, rtol=1e-12)
+    # the narrow features meet their walls, so the radius exceeds that without walls and moves the wide ones further
+    assert bool((result.distance >= exact(x, float("inf")) * (1 - 1e-6)).all())
+
+
+def best_with_walls(x, held):
+    """The least t with sum_i w_i min(t, room_i) = -s: bisection in float64 (l_inf, features that may move)."""
+    model = Linear().double()
+    room = HIGH.double() - x.double()
+    room[:, list(held)] = 0
+    s = -((x.double() - model.middle) @ model.w)
+    low, high = torch.zeros(len(x)).double(), torch.full((len(x),), 100.0).double()
+    for _ in range(60):
+        t = (low + high) / 2
+        enough = (torch.minimum(t[:, None], room) * model.w).sum(1) >= s
+        low, high = torch.where(enough, low, t), torch.where(enough, t, high)
+    return high
+
+
+@pytest.mark.parametrize("held", [(), (0, 5, 11)])
+@pytest.mark.parametrize("by", ["bounds", "weights"])
+def test_walls_and_features_that_must_not_move(held, by):
+    x, y = features()
+    low, high, weights = LOW.clone(), HIGH.clone(), torch.ones(N)
+    x[:, list(held)] = (LOW + 0.46 * SPAN)[list(held)]
+    for i in held:
+        if by == "bounds":
+            low[i] = high[i] = x[0, i]
+        else:
+            weights[i] = torch.inf
+    metric = plica.Lp("inf") if by == "bounds" or not held else plica.WeightedLp("inf", weights)
+    result = plica.attack(Linear(), x, y, plica.MinRadius(metric), bounds=(low, high), gradients=300)
+    check(result, x, low, high)
+    assert torch.equal(result.x_adv[:, list(held)], x[:, list(held)])
+    best = best_with_walls(x, held)
+    assert bool((result.distance >= best * (1 - 1e-6)).all())  # roundings of float32 pixels
+    assert bool((result.distance <= best * 1.02).all())  # where 300 gradients end
+
+
+def test_a_radius_is_kept_to_the_last_bit():
+    x, y = features()
+    radius = 1.02 * best_with_walls(x, ())
+    result = plica.attack(Linear(), x, y, plica.MaxLoss(plica.Lp("inf"), radius), bounds=(LOW, HIGH), gradients=100)
+    check(result, x, LOW, HIGH)
+    assert bool((result.distance <= radius).all())
+    small = plica.attack(Linear(), x, y, plica.MaxLoss(plica.Lp("inf"), 0.9 * radius), bounds=(LOW, HIGH), gradients=50)
+    assert not small.success.any()
+    assert torch.equal(small.x_adv, x)
+
+
+def test_any_other_distance_is_asked_at_the_features():
+    x, y = features()
+    result = plica.attack(
+        Linear(), x, y, plica.MinRadius(lambda a, b: ((b - a) / SPAN).abs().sum(1)), bounds=(LOW, HIGH), gradients=200
+    )
+    check(result, x, LOW, HIGH)
+    assert torch.allclose(result.distance, ((result.x_adv - x).double() / SPAN).abs().sum(1), rtol=1e-6)
+
+
+def test_points_that_are_wrong_from_the_start_and_pictures():
+    x, y = features()
+    result = plica.attack(Linear(), x, 1 - y, plica.MinRadius(plica.Lp(2)), bounds=(LOW, HIGH), gradients=10)
+    assert result.distance.tolist() == [0] * 6
+    assert torch.equal(result.x_adv, x)
+    model = nn.Sequential(nn.Flatten(), Linear())
+    shaped = [t.view(*t.shape[:-1], 3, 2, 2) for t in (x, LOW, HIGH)]
+    flat = plica.attack(Linear(), x, y, plica.MinRadius(plica.Lp(2)), bounds=(LOW, HIGH), gradients=60)
+    result = plica.attack(model, shaped[0], y, plica.MinRadius(plica.Lp(2)), bounds=tuple(shaped[1:]), gradients=60)
+    assert torch.allclose(result.distance, flat.distance, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ((LOW[:5], HIGH[:5]), "of an image's shape"),
+        ((HIGH, LOW), "low <= high"),
+        ((LOW, LOW), "low < high for one"),
+        ((LOW, HIGH * torch.inf), "finite"),
+        ((LOW, LOW + 0.1 * SPAN), "outside its bounds in feature 0"),
+    ],
+)
+def test_bounds_that_are_none(bounds, said):
+    x, y = features()
+    with pytest.raises(ValueError, match=said):
+        plica.attack(Linear(), x, y, plica.MinRadius(plica.Lp(2)), bounds=bounds)
+
+
+def test_units_and_back():
+    x, _ = features()
+    box = read_box((LOW, HIGH), x)
+    assert isinstance(box, Box)
+    assert torch.allclose(box.features(box.units(x)), x, rtol=1e-5, atol=1e-5)

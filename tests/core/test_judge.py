@@ -1,0 +1,169 @@
+"""What the judge lets count, and what not."""
+
+import pytest
+import torch
+from torch import nn
+
+from plica.core.judge import Judge, in_float64
+from plica.core.model import Queries
+from plica.metrics import Lp
+
+X = torch.tensor([[0.5, 0.5]])
+Y = torch.tensor([0])
+LEVEL = 4.0  # of the larger logits: their rounding is 64 * 1.2e-7 * 4 = 3e-5
+
+
+class Ramp(nn.Module):
+    """Logits (LEVEL, LEVEL + 10 (x_0 - 0.6), 0): class 1 from x_0 = 0.6 on."""
+
+    def __init__(self, error=0.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([0.0, 10.0, 0.0]), requires_grad=False)
+        self.bias = nn.Parameter(torch.tensor([LEVEL, LEVEL - 6.0, 0.0]), requires_grad=False)
+        self.error = error
+
+    def forward(self, x):
+        logits = x[:, :1] * self.weight + self.bias
+        if x.dtype == torch.float32:  # what a float64 run does not confirm
+            logits[:, 1] += self.error
+        return logits
+
+
+def verdict(point, radius=None, model=None, targets=None, bounds=(0.0, 1.0), x=X, fine=True):
+    model = model or Ramp()
+    radius = None if radius is None else torch.tensor([radius], dtype=torch.float64)
+    judge = Judge(
+        Queries(model, 1), in_float64(model, x) if fine else None, Lp(2), x, Y, targets, radius, bounds, torch.arange(1)
+    )
+    return judge(torch.tensor([point]))
+
+
+def refused(found):
+    assert not found.sure.any()
+    assert found.distance.isinf().all()
+    return found
+
+
+def test_a_sound_point():
+    found = verdict([0.7, 0.5])
+    assert found.sure.all()
+    assert found.distance.item() == pytest.approx(0.2, rel=1e-6)  # 0.7 in float32
+    assert found.distance.dtype == torch.float64
+    assert found.margin.item() == pytest.approx(1, rel=1e-5)
+    assert found.violation.item() == 0
+    assert found.prediction.item() == 1
+
+
+def test_a_point_on_the_radius_counts_and_one_beyond_does_not():
+    exact = verdict([0.75, 0.5], radius=0.25)
+    assert exact.sure.all()
+    found = refused(verdict([0.75, 0.5], radius=0.25 * (1 - 1e-12)))
+    assert found.violation.item() == pytest.approx(0.25e-12, rel=1e-3)
+
+
+def test_the_right_class():
+    found = refused(verdict([0.55, 0.5]))
+    assert found.violation.item() == pytest.approx(0.5, rel=1e-5)  # of the margin
+    assert found.prediction.item() == 0
+
+
+def test_a_tie():
+    model = Ramp()
+    model.weight.data[:], model.bias.data[:] = 0, torch.tensor([LEVEL, LEVEL, 0])
+    refused(verdict([0.7, 0.5], model=model))
+
+
+@pytest.mark.parametrize("fine", [True, False])
+def test_a_margin_made_of_rounding(fine):
+    model = Ramp()
+    model.weight.data[:], model.bias.data[:] = 0, torch.tensor([LEVEL, LEVEL + 1e-5, 0])
+    refused(verdict([0.7, 0.5], model=model, fine=fine))
+    model.bias.data[1] = LEVEL + 1e-3
+    assert verdict([0.7, 0.5], model=model, fine=fine).sure.all()
+
+
+@pytest.mark.parametrize("wall", [0.0, 1.0])
+def test_one_ulp_outside_the_bounds(wall):
+    outward = torch.tensor(-1.0 if wall == 0 else 2.0)
+    assert verdict([0.7, wall]).sure.all()
+    found = refused(verdict([0.7, float(torch.nextafter(torch.tensor(wall), outward))]))
+    assert 0 < found.violation.item() < 2e-7
+
+
+def test_other_bounds():
+    assert verdict([0.7, 1.5], bounds=(-2.0, 2.0)).sure.all()
+    refused(verdict([0.7, 0.3], bounds=(0.4, 0.8)))
+    refused(verdict([0.7, 0.9], bounds=(0.4, 0.8)))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("fine", [True, False])
+def test_a_point_that_is_not_finite(bad, place, fine):
+    """The model looks at the first pixel only: the second must not slip through."""
+    point = [0.7, 0.5]
+    point[place] = bad
+    refused(verdict(point, fine=fine))
+    refused(verdict(point, fine=fine, radius=1.0))
+
+
+def test_logits_that_are_not_finite():
+    model = Ramp()
+    model.bias.data[1] = torch.nan
+    refused(verdict([0.7, 0.5], model=model))
+
+
+def test_float64_has_the_last_word():
+    refused(verdict([0.59, 0.5], model=Ramp(error=0.2)))  # float32 says margin 0.1, float64 -0.1
+    refused(verdict([0.605, 0.5], model=Ramp(error=0.05)))  # 0.1 against 0.05: half of it is made of rounding
+    assert verdict([0.605, 0.5], model=Ramp(error=0.01)).sure.all()
+    assert verdict([0.59, 0.5], model=Ramp(error=0.2), fine=False).sure.all()
+
+
+def test_only_the_target_counts():
+    refused(verdict([0.7, 0.5], targets=torch.tensor([2])))
+    assert verdict([0.7, 0.5], targets=torch.tensor([1])).sure.all()
+
+
+def test_each_point_by_itself_and_one_forward_run_each_in_either_precision():
+    points = torch.tensor([[0.7, 0.5], [0.55, 0.5], [torch.nan, 0.5], [0.9, 1.1]])
+    model, x = Ramp(), X.expand(4, 2)
+    queries = Queries(model, 4)
+    found = Judge(queries, in_float64(model, x), Lp(2), x, Y.expand(4), None, None, (0.0, 1.0), torch.arange(4))(points)
+    assert found.sure.tolist() == [True, False, False, False]
+    assert queries.forwards.tolist() == [2, 2, 2, 2]
+
+
+def test_the_copy_in_float64_leaves_the_model_alone():
+    model = Ramp()
+    fine = in_float64(model, X)
+    assert fine is not None
+    assert fine(X.double()).dtype == torch.float64
+    assert model.weight.dtype == torch.float32
+
+
+def test_a_function_has_no_copy_in_float64():
+    assert in_float64(lambda x: x, X) is None
+
+
+class Stubborn(Ramp):
+    def forward(self, x):
+        return super().forward(x).float()
+
+
+class Brittle(Ramp):
+    def forward(self, x):
+        if x.dtype == torch.float64:
+            raise TypeError("float32 only")
+        return super().forward(x)
+
+
+class Unique(Ramp):
+    def __deepcopy__(self, memo):
+        raise RuntimeError("there is one of me")
+
+
+@pytest.mark.parametrize("kind", [Stubborn, Brittle, Unique])
+def test_a_module_that_cannot_be_had_in_float64(kind):
+    assert in_float64(kind(), X) is None
+    assert verdict([0.7, 0.5], model=kind()).sure.all()

@@ -1,0 +1,103 @@
+"""The model as attacks see it: padded calls, counted images."""
+
+import pytest
+import torch
+
+from plica.core.batching import LEAST, MULTIPLE
+from plica.core.model import ROUNDINGS, Queries, rounding
+
+IMAGE = (3, 4)
+
+
+class Seen:
+    """A model that keeps what it was given: logits are sums and square sums of the pixels."""
+
+    def __init__(self):
+        self.batches = []
+
+    def __call__(self, x):
+        self.batches.append(x.detach().clone())
+        return torch.stack([x.flatten(1).sum(1), (x**2).flatten(1).sum(1), x.flatten(1)[:, 0]], 1)
+
+
+def images(r):
+    return torch.rand(r, *IMAGE, generator=torch.Generator().manual_seed(0))
+
+
+def first(logits, rows):
+    return logits[:, 1]
+
+
+@pytest.mark.parametrize("r", [1, 2, 15, 16, 17, 40, 64, 100])
+@pytest.mark.parametrize("most", [16, 48, 128])
+def test_every_call_is_padded_and_no_larger_than_asked(r, most):
+    model = Seen()
+    queries = Queries(model, r, most, MULTIPLE)
+    x, image = images(r), torch.arange(r)
+    logits = queries.logits(x, image)
+    values, again, grad = queries.gradient(x, image, first)
+    assert {len(batch) % MULTIPLE for batch in model.batches} == {0}
+    assert min(len(batch) for batch in model.batches) >= LEAST
+    assert max(len(batch) for batch in model.batches) <= most
+    with torch.no_grad():
+        torch.testing.assert_close(logits, Seen()(x), rtol=0, atol=0)
+    assert torch.equal(again, logits)
+    assert torch.equal(values, logits[:, 1])
+    torch.testing.assert_close(grad, 2 * x, rtol=0, atol=0)
+    assert not any(t.requires_grad for t in (logits, values, again, grad))
+
+
+@pytest.mark.parametrize(("most", "largest"), [(1, 16), (15, 16), (16, 16), (31, 24), (100, 96)])
+def test_any_batch_size_is_rounded_to_the_padding(most, largest):
+    assert Queries(Seen(), 1, most).most == largest
+
+
+def test_each_image_is_charged_for_its_own_rows():
+    queries = Queries(Seen(), 4)
+    queries.logits(images(3), torch.tensor([2, 0, 2]))
+    queries.gradient(images(4), torch.tensor([1, 1, 1, 3]), first)
+    assert queries.forwards.tolist() == [1, 0, 2, 0]
+    assert queries.gradients.tolist() == [0, 3, 0, 1]
+
+
+def test_the_value_is_told_which_rows_it_is_about():
+    """Across chunks, and never of a padding row."""
+    queries = Queries(Seen(), 40, most=16, multiple=MULTIPLE)
+    weights, seen = torch.arange(40.0), []
+
+    def value(logits, rows):
+        seen.append((rows.start, rows.stop, len(logits)))
+        return logits[:, 0] * weights[rows]
+
+    values, logits, grad = queries.gradient(images(40), torch.arange(40), value)
+    assert seen == [(0, 16, 16), (16, 32, 16), (32, 40, 8)]
+    assert torch.equal(values, logits[:, 0] * weights)
+    torch.testing.assert_close(grad, weights.view(-1, 1, 1).expand(40, *IMAGE))
+
+
+def test_the_caller_s_tensor_is_left_alone():
+    x = images(16)
+    before = x.clone()
+
+    def clamps(z):  # a model may work in place on what it is given
+        with torch.no_grad():
+            z.clamp_(0.2, 0.3)
+        return z.flatten(1)
+
+    queries = Queries(clamps, 16)
+    queries.logits(x, torch.arange(16))
+    assert torch.equal(x, before)
+    assert not x.requires_grad
+
+
+def test_gradients_are_found_where_they_are_switched_off():
+    with torch.no_grad():
+        *_, grad = Queries(Seen(), 2).gradient(images(2), torch.arange(2), first)
+    torch.testing.assert_close(grad, 2 * images(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounding_is_that_of_the_largest_logit(dtype):
+    logits = torch.tensor([[1.0, -5, 2], [0.25, 0.5, -0.125]], dtype=dtype)
+    expected = ROUNDINGS * torch.finfo(dtype).eps * torch.tensor([5, 0.5], dtype=dtype)
+    assert torch.equal(rounding(logits), expected)

@@ -1,0 +1,70 @@
+"""A cluster of three simulated nodes, one of which is killed in mid-run, gives the table that one process gives."""
+
+import os
+import threading
+import time
+
+import pytest
+
+import plica
+from evaluation.compare import assert_same
+from plica import runs
+from plica.evaluation import executors
+
+PLAN = {
+    "models": ["net.py:make", "net.py:other"],
+    "data": "d.npz",
+    "questions": [{"ask": "min-radius", "metric": "l2"}, {"ask": "max-loss", "metric": "linf", "radius": "8/255"}],
+    "methods": ["radius", "pwcf"],
+    "gradients": 40,
+    "chunk": 2,
+    "threads": 1,
+}
+
+
+def test_without_the_package_a_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    from plica.evaluation.executors.ray import _ray
+
+    with pytest.raises(ValueError, match=r'pip install "plica\[ray\]"'):
+        _ray()
+    with pytest.raises(ValueError, match="no engine 'dask'; known are local, ray"):
+        executors.find("dask")
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A head that does no work and three nodes with one CPU each."""
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(__import__("sys").path))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield cluster, nodes
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of ray, about itself
+def test_a_node_killed_in_mid_run_changes_nothing(folder, cluster):
+    nodes = cluster[1]
+    parts = lambda: len(list((folder / "run").glob("parts/*/*.parquet")))  # noqa: E731
+    seen = []
+
+    def kill():
+        while parts() < 8:
+            time.sleep(0.01)
+        cluster[0].remove_node(nodes[1], allow_graceful=False)
+        seen.append(parts())
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    run = plica.evaluate(PLAN, "run", engine="ray", workers=3)
+    killer.join()
+    assert 8 <= seen[0] < 80  # of 10 chunks, 2 models, 2 questions, 2 methods
+    assert_same(plica.evaluate(PLAN, "local"), run)
+    assert runs.load("run").notes == []

@@ -1,0 +1,164 @@
+"""The report holds what the run says, escapes what files say, stays small, and works in a browser as people use it."""
+
+import json
+import math
+import re
+import shutil
+
+import pytest
+import torch
+
+from byhand import made_up, write_inputs, write_task
+from plica import runs
+from plica.cli import main
+from plica.report import render, write_report
+from plica.report.gallery import order
+from plica.runs.single import save_run
+
+pytest.importorskip("scipy.stats", reason="comparisons use scipy, of the extra 'see'")
+
+B = 100
+CLASSES = ["cat", "<b>dog</b>", 'ship" onload="alert(1)']
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Two models whose curves cross, two methods, a ball; ten images are wrong from the start, a method misses one."""
+    generator = torch.Generator().manual_seed(0)
+    directory = tmp_path_factory.mktemp("runs") / "a <i>run</i>"
+    x, y = torch.rand(B, 3, 8, 8, generator=generator), torch.arange(B) % 3
+    noise = torch.randn(B, 3, 8, 8, generator=generator)
+    unit = noise / noise.flatten(1).norm(dim=1)[:, None, None, None]
+    write_inputs(directory, x, y, CLASSES, ("even", "split"), {"data": "</pre><script>document.title='owned'</script>"})
+    rank = torch.arange(B).double()
+    for model, radius in (("even", rank / B), ("split", torch.where(rank % 3 == 1, 0.9, 0.2) + rank / 1000)):
+        radius = torch.where(rank < (10 if model == "even" else 0), 0.0, radius)
+        for method, worse in (("radius", 0.0), ("fmn", 0.01)):
+            found = torch.where(radius > 0, radius + worse, 0)
+            found[-1] = math.inf if method == "fmn" else found[-1]
+            moved = x + unit * torch.where(found.isfinite(), found, 0).float()[:, None, None, None]
+            write_task(directory, made_up(x, moved, found, (y + 1) % 3), y, model=model, method=method)
+        inside = torch.where(radius <= 0.5, radius, math.inf)
+        moved = x + unit * torch.where(inside.isfinite(), inside, 0).float()[:, None, None, None]
+        write_task(directory, made_up(x, moved, inside), y, model=model, method="pgd", radius=0.5, loss="ce")
+    finding = {"check": "saturated", "weight": "RESERVATION", "sentence": "A < B in 3 of 100 images.", "share": 0.1}
+    told = {"verdict": "with reservations", "findings": [finding], "checks": ["saturated", "noise"]}
+    (directory / "summary.json").write_text(json.dumps({"format": 1, "verdict": told}))
+    return directory
+
+
+def test_numbers_of_the_run_are_in_it(run):
+    page = render([runs.load(run)])
+    assert "90.0\u2009%" in page  # accuracy of "even": ten of a hundred are wrong
+    assert "49 of 100 withstand l2 distance 0.5." in page
+    assert "with reservations" in page
+    assert "A &lt; B in 3 of 100 images." in page
+    assert "Checked: saturated, noise." in page
+    assert "cross near l2 distance" in page
+    assert f"cd{'cd' * 31}" in page
+
+
+def test_what_files_say_is_escaped(run):
+    page = render([runs.load(run)])
+    assert "<b>dog</b>" not in page
+    assert "<i>run</i>" not in page
+    assert "<script>document" not in page
+    assert 'onload="alert' not in page
+    assert "&lt;b&gt;dog&lt;/b&gt;" in page
+
+
+def test_it_needs_nothing_from_elsewhere(run):
+    page = render([runs.load(run)])
+    links = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", page)
+    assert links
+    assert all(link.startswith(("#", "data:")) for link in links)
+    assert "@import" not in page
+
+
+def test_a_thousand_images_stay_below_three_megabytes(tmp_path):
+    """Noise, which compresses worse than any photograph."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(1000, 3, 32, 32, generator=generator), torch.arange(1000) % 10
+    write_inputs(tmp_path / "run", x, y)
+    delta = 0.01 * torch.randn(1000, 3, 32, 32, generator=generator)
+    for metric in ("l1", "l2", "linf"):
+        result = made_up(x, (x + delta).clamp(0, 1), 0.1 + torch.arange(1000) / 1000)
+        write_task(tmp_path / "run", result, y, metric=metric)
+    size = write_report([runs.load(tmp_path / "run")], tmp_path / "report.html")
+    assert 1e6 < size < 3e6  # what there is room for is used
+    assert re.search(r"\d+ of 3000 perturbed images", (tmp_path / "report.html").read_text())
+
+
+def test_any_first_images_are_spread_over_the_radii():
+    radius = torch.rand(200, generator=torch.Generator().manual_seed(0), dtype=torch.float64).numpy()
+    radius[:20] = math.inf
+    radius[20:40] = 0
+    rows = order(radius)
+    assert sorted(rows) == list(range(40, 200))
+    ranked = sorted(rows, key=lambda row: radius[row])
+    assert rows[:12] == ranked[:12]
+    spread = [ranked.index(row) for row in rows[12 : 12 + 16]]
+    gaps = torch.tensor(sorted(spread)).diff()
+    assert gaps.max() <= 2 * gaps.min()
+
+
+@pytest.mark.parametrize("shape", [(16,), (2, 3, 4, 4), (1, 6, 5), (6, 5)])
+def test_inputs_of_any_shape(tmp_path, shape):
+    x, y = torch.rand(4, *shape, generator=torch.Generator().manual_seed(0)), torch.zeros(4, dtype=torch.int64)
+    write_inputs(tmp_path / "run", x, y)
+    write_task(tmp_path / "run", made_up(x, 1 - x, [1.0, 2.0, math.inf, 0.0]), y)
+    page = render([runs.load(tmp_path / "run")])
+    assert page.count("<li data-id=") == 2
+    assert ("<img" in page) == (len(shape) < 4 and len(shape) > 1)
+
+
+def test_runs_without_images_or_without_any_find(tmp_path):
+    x, y = torch.rand(3, 3, 4, 4), torch.zeros(3, dtype=torch.int64)
+    write_inputs(tmp_path / "run", x, y)
+    shutil.rmtree(tmp_path / "run" / "inputs")
+    write_task(tmp_path / "run", made_up(x, x, [math.inf, 0.5, 0.0]), y)
+    assert "classed as" not in render([runs.load(tmp_path / "run")])
+    write_inputs(tmp_path / "none", x, y)
+    write_task(tmp_path / "none", made_up(x, x, [math.inf] * 3), y)
+    assert "not found" in render([runs.load(tmp_path / "none")])
+
+
+def test_the_command(run, tmp_path, capsys):
+    assert main(["report", str(run), "-o", str(tmp_path / "r.html"), "--title", "A & B"]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'r.html'}: 0.")
+    assert "<h1>A &amp; B</h1>" in (tmp_path / "r.html").read_text()
+    assert main(["report", str(tmp_path / "nothing"), "-o", str(tmp_path / "s.html")]) == 2
+    assert "holds no run" in capsys.readouterr().err
+    assert main(["report", str(run), "-o", str(tmp_path / "no" / "s.html")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
+
+
+def test_names_are_no_markup_in_a_terminal(tmp_path, capsys):
+    x, y = torch.rand(4, 1, 3, 3), torch.zeros(4, dtype=torch.int64)
+    for k, name in enumerate(("[red]net[/blue]", "a:smile:b")):
+        arguments = {"model": name, "metric": "l2", "method": "auto"}
+        save_run(tmp_path / str(k), x, y, made_up(x, x + 0.1, [0.3] * 4), arguments, 1.0)
+    both = [str(tmp_path / "0"), str(tmp_path / "1")]
+    for command in ("show", "compare"):
+        assert main([command, *both]) == 0
+        said = capsys.readouterr().out
+        assert "[red]net[/blue]" in said
+        assert "a:smile:b" in said
+
+
+def test_show_and_compare(run, tmp_path, capsys):
+    assert main(["show", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert "even: accuracy 90.0\u2009% of 100 images." in said
+    assert "Accuracy by l2 distance" in said
+    assert "These numbers: with reservations (" in said
+    assert main(["compare", str(run), "--json", str(tmp_path / "c.json")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "cross near l2 distance" in said
+    assert "These numbers: with reservations (" in said
+    told = json.loads((tmp_path / "c.json").read_text())
+    assert [part["question"] for part in told] == ["smallest l2 distance", "within l2 distance 0.5"]
+    assert told[0]["pairs"][0]["images"] == 100
+    assert main(["compare", str(run), "--by", "colour"]) == 2
+    assert "--by takes" in capsys.readouterr().err
