@@ -10,20 +10,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from plica.attacks.base import Found, Task
+from plica.attacks.base import AttackOutput, Task
 from plica.attacks.registry import ATTACKS, treats_perturbations
 from plica.core import validation
-from plica.core.best import Archive
+from plica.core.best import BestPoints
 from plica.core.bounds import attack_in_box, read_box
 from plica.core.fixed import Holding
 from plica.core.formulations import Question
 from plica.core.judge import Judge, Verdict, in_float64
 from plica.core.losses import Targets, margin
-from plica.core.model import Queries, rounding
+from plica.core.model import CountedModel, rounding
 from plica.core.result import Result
 from plica.core.status import Status
 from plica.metrics import Unsupported, held
-from plica.perturbations.base import Own, between, check, moved
+from plica.perturbations.base import ThetaDistance, between, check, moved
 from plica.solver.rows import put, take
 
 FLOATS = 2**28  # of memory that a batch of searches may take, about 1 GiB in float32
@@ -100,7 +100,7 @@ def attack(
     if question.through is not None:
         check(question.through, x)
         treats_perturbations(method)
-    if not isinstance(question.metric, Own):
+    if not isinstance(question.metric, ThetaDistance):
         validation.metric(question.metric, x, (float(bounds[0]), float(bounds[1])))
     x, y = x.detach(), y.detach()
     size = batch_size or fitting(x)
@@ -122,10 +122,10 @@ class _Asked:
         self.radius, self.bounds, self.gradients, self.seed, self.size = radius, bounds, gradients, seed, size
         self.on_progress = on_progress
 
-    def answer(self, method: Callable[[Task], Found]) -> Result:
+    def answer(self, method: Callable[[Task], AttackOutput]) -> Result:
         began = time.perf_counter()
         x, every = self.x, torch.arange(len(self.x), device=self.x.device)
-        first = Queries(self.model, len(x), self.size)
+        first = CountedModel(self.model, len(x), self.size)
         logits = validation.logits(first.logits(x, every), self.y, self.targets, self.question)
         self.multiple = first.multiple
         m = margin(logits, self.y, self.targets)
@@ -153,7 +153,7 @@ class _Asked:
         result.seconds.copy_(spent / spent.sum() * (time.perf_counter() - began))
         return result
 
-    def _solve(self, method: Callable[[Task], Found], rows: Tensor, logits: Tensor, result: Result) -> Result:
+    def _solve(self, method: Callable[[Task], AttackOutput], rows: Tensor, logits: Tensor, result: Result) -> Result:
         """Attack the given images and write what the judge finds into `result`."""
         task = self._task(rows, logits)
         found = method(task)
@@ -212,8 +212,8 @@ class _Asked:
         radius = None if self.radius is None else self.radius[rows]
         stay = held(self.question.metric, x) if self.question.through is None else None
         asked = (self.model, len(rows), self.size, self.multiple)
-        queries = Queries(*asked) if stay is None else Holding(*asked, stay)
-        archive = Archive(self.question.metric, x, y, targets, radius, self.question.through)
+        queries = CountedModel(*asked) if stay is None else Holding(*asked, stay)
+        archive = BestPoints(self.question.metric, x, y, targets, radius, self.question.through)
         return Task(
             queries=queries,
             archive=archive,
@@ -231,7 +231,7 @@ class _Asked:
             held=stay,
         )
 
-    def _notifier(self, queries: Queries, archive: Archive) -> Callable[[int], None]:
+    def _notifier(self, queries: CountedModel, archive: BestPoints) -> Callable[[int], None]:
         done_before = len(self.x) - len(archive.x)
 
         def notify(done: int) -> None:

@@ -11,7 +11,7 @@ from linear import linear
 from plica import Lp, MaxLoss, MinRadius, Perceptual, Similarity, Status
 from plica.attacks.metric_oracle import Measure
 from plica.attacks.registry import ATTACKS
-from plica.core.model import Queries
+from plica.core.model import CountedModel
 
 
 def blurred(x, x_adv):
@@ -64,7 +64,7 @@ def test_a_norm_and_its_square_are_told_apart():
     _, x, _ = convolutional()
     direction = torch.randn(x[0].numel(), generator=torch.Generator().manual_seed(0))
     direction /= direction.norm()
-    queries = Queries(lambda z: z, len(x))
+    queries = CountedModel(lambda z: z, len(x))
     for metric, expected in ((squared, True), (blurred, False), (Lp(1.5), False), (Similarity("ssim"), True)):
         measure = Measure(metric, x, queries)
         assert (measure.quadratic(direction, (0.0, 1.0)) == expected).all()

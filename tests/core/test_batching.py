@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from plica.core.batching import SMALLEST, TIMED, Pace, watched
-from plica.core.model import Queries
+from plica.core.batching import SMALLEST, TIMED, BatchSizeTuner, watched
+from plica.core.model import CountedModel
 
 ROWS = 32
 
@@ -38,10 +38,10 @@ def test_functions_number_by_number_tell_the_multiple_of_rows(act, width, multip
 
 
 def test_the_first_call_is_what_is_watched():
-    queries = Queries(net(nn.SiLU(), 33), 3)
+    queries = CountedModel(net(nn.SiLU(), 33), 3)
     queries.logits(torch.rand(3, 20), torch.arange(3))
     assert (queries.multiple, queries.padded(3), queries.padded(33)) == (32, 32, 64)
-    plain = Queries(net(nn.ReLU(), 33), 3, multiple=8)
+    plain = CountedModel(net(nn.ReLU(), 33), 3, multiple=8)
     assert (plain.padded(3), plain.padded(17)) == (16, 24)
 
 
@@ -51,7 +51,7 @@ def test_a_row_has_the_same_bits_in_every_batch(act, width):
     model, x = net(act, width), torch.rand(70, 20, generator=torch.Generator().manual_seed(2))
 
     def ask(rows):
-        queries = Queries(model, len(rows))
+        queries = CountedModel(model, len(rows))
         queries.logits(x[rows], torch.arange(len(rows)))
         return queries.gradient(x[rows], torch.arange(len(rows)), lambda logits, part: logits[:, 0])
 
@@ -63,7 +63,7 @@ def test_a_row_has_the_same_bits_in_every_batch(act, width):
 
 def paced(seconds, rows, calls=30):
     """The size chosen in the end, where a row of a call of p rows takes seconds(p)."""
-    pace = Pace()
+    pace = BatchSizeTuner()
     for _ in range(calls):
         size = min(pace.size(rows), rows)
         pace.note(size, size * seconds(size))
@@ -84,7 +84,7 @@ def test_calls_are_as_large_as_runs_fastest(seconds, best):
 
 
 def test_every_size_is_timed_before_it_is_left():
-    pace = Pace()
+    pace = BatchSizeTuner()
     for rows, each in ((64, 1.0), (100, 1.2), (32, 0.9)):
         for _ in range(TIMED):
             assert pace.size(100) == {64: 64, 100: 128, 32: 32}[rows]
@@ -94,7 +94,7 @@ def test_every_size_is_timed_before_it_is_left():
 
 
 def test_calls_that_never_come_are_not_waited_for():
-    pace = Pace()
+    pace = BatchSizeTuner()
     for _ in range(2 * TIMED):
         assert pace.size(20) == 64
         pace.note(24, 1.0)

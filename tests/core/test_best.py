@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from plica.core.best import Archive
+from plica.core.best import BestPoints
 from plica.metrics import Lp
 
 X = torch.zeros(3, 2)
@@ -20,7 +20,7 @@ def offer(archive, points):
 
 
 def nearest(radius=None, targets=None):
-    return Archive(Lp(2), X, Y, targets, radius)
+    return BestPoints(Lp(2), X, Y, targets, radius)
 
 
 def test_nothing_yet():
@@ -67,7 +67,7 @@ def test_a_margin_made_of_rounding_does_not_count():
 
 
 def test_only_the_target_counts():
-    archive = Archive(Lp(2), X, Y, torch.tensor([1, 2, 2]), None)
+    archive = BestPoints(Lp(2), X, Y, torch.tensor([1, 2, 2]), None)
     logits = torch.tensor([[0.0, 1, 0], [0, 1, 0], [0, 1, 2]])
     archive.offer(torch.ones(3, 2), torch.arange(3), logits)
     assert archive.distance.isfinite().tolist() == [True, False, True]
@@ -82,6 +82,6 @@ def test_points_and_images_that_are_not_finite_are_passed_over():
 
 def test_the_images_themselves_stay_as_they_are():
     x = X.clone()
-    archive = Archive(Lp(2), x, Y, None, None)
+    archive = BestPoints(Lp(2), x, Y, None, None)
     offer(archive, POINTS)
     assert torch.equal(x, X)

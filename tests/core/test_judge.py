@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from plica.core.judge import Judge, in_float64
-from plica.core.model import Queries
+from plica.core.model import CountedModel
 from plica.metrics import Lp
 
 X = torch.tensor([[0.5, 0.5]])
@@ -33,7 +33,15 @@ def verdict(point, radius=None, model=None, targets=None, bounds=(0.0, 1.0), x=X
     model = model or Ramp()
     radius = None if radius is None else torch.tensor([radius], dtype=torch.float64)
     judge = Judge(
-        Queries(model, 1), in_float64(model, x) if fine else None, Lp(2), x, Y, targets, radius, bounds, torch.arange(1)
+        CountedModel(model, 1),
+        in_float64(model, x) if fine else None,
+        Lp(2),
+        x,
+        Y,
+        targets,
+        radius,
+        bounds,
+        torch.arange(1),
     )
     return judge(torch.tensor([point]))
 
@@ -128,7 +136,7 @@ def test_only_the_target_counts():
 def test_each_point_by_itself_and_one_forward_run_each_in_either_precision():
     points = torch.tensor([[0.7, 0.5], [0.55, 0.5], [torch.nan, 0.5], [0.9, 1.1]])
     model, x = Ramp(), X.expand(4, 2)
-    queries = Queries(model, 4)
+    queries = CountedModel(model, 4)
     found = Judge(queries, in_float64(model, x), Lp(2), x, Y.expand(4), None, None, (0.0, 1.0), torch.arange(4))(points)
     assert found.sure.tolist() == [True, False, False, False]
     assert queries.forwards.tolist() == [2, 2, 2, 2]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from plica.core.batching import LEAST, MULTIPLE
-from plica.core.model import ROUNDINGS, Queries, rounding
+from plica.core.model import ROUNDINGS, CountedModel, rounding
 
 IMAGE = (3, 4)
 
@@ -32,7 +32,7 @@ def first(logits, rows):
 @pytest.mark.parametrize("most", [16, 48, 128])
 def test_every_call_is_padded_and_no_larger_than_asked(r, most):
     model = Seen()
-    queries = Queries(model, r, most, MULTIPLE)
+    queries = CountedModel(model, r, most, MULTIPLE)
     x, image = images(r), torch.arange(r)
     logits = queries.logits(x, image)
     values, again, grad = queries.gradient(x, image, first)
@@ -49,11 +49,11 @@ def test_every_call_is_padded_and_no_larger_than_asked(r, most):
 
 @pytest.mark.parametrize(("most", "largest"), [(1, 16), (15, 16), (16, 16), (31, 24), (100, 96)])
 def test_any_batch_size_is_rounded_to_the_padding(most, largest):
-    assert Queries(Seen(), 1, most).most == largest
+    assert CountedModel(Seen(), 1, most).most == largest
 
 
 def test_each_image_is_charged_for_its_own_rows():
-    queries = Queries(Seen(), 4)
+    queries = CountedModel(Seen(), 4)
     queries.logits(images(3), torch.tensor([2, 0, 2]))
     queries.gradient(images(4), torch.tensor([1, 1, 1, 3]), first)
     assert queries.forwards.tolist() == [1, 0, 2, 0]
@@ -62,7 +62,7 @@ def test_each_image_is_charged_for_its_own_rows():
 
 def test_the_value_is_told_which_rows_it_is_about():
     """Across chunks, and never of a padding row."""
-    queries = Queries(Seen(), 40, most=16, multiple=MULTIPLE)
+    queries = CountedModel(Seen(), 40, most=16, multiple=MULTIPLE)
     weights, seen = torch.arange(40.0), []
 
     def value(logits, rows):
@@ -84,7 +84,7 @@ def test_the_caller_s_tensor_is_left_alone():
             z.clamp_(0.2, 0.3)
         return z.flatten(1)
 
-    queries = Queries(clamps, 16)
+    queries = CountedModel(clamps, 16)
     queries.logits(x, torch.arange(16))
     assert torch.equal(x, before)
     assert not x.requires_grad
@@ -92,7 +92,7 @@ def test_the_caller_s_tensor_is_left_alone():
 
 def test_gradients_are_found_where_they_are_switched_off():
     with torch.no_grad():
-        *_, grad = Queries(Seen(), 2).gradient(images(2), torch.arange(2), first)
+        *_, grad = CountedModel(Seen(), 2).gradient(images(2), torch.arange(2), first)
     torch.testing.assert_close(grad, 2 * images(2))
 
 

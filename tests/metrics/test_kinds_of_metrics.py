@@ -8,7 +8,7 @@ import plica
 from plica import CIEDE2000, Largest, Lp, Similarity, Wasserstein
 from plica.attacks import prox_settings
 from plica.core import validation
-from plica.metrics import Facts, Sum, WeightedLp, distance, facts, gradient, parse_metric
+from plica.metrics import MetricProperties, Sum, WeightedLp, distance, facts, gradient, parse_metric
 from plica.metrics.similarity import MEASURES
 
 LARGE = ("ms-ssim", "iw-ssim", "srsim", "vif")  # need 161, or 41, pixels
@@ -193,14 +193,14 @@ def soft(x, x_adv):
 
 WEIGHTS = torch.linspace(0.1, 2, 32)
 KINDS = {
-    "l2": (Lp(2), Facts(True, True, True)),
-    "l0.5": (Lp(0.5), Facts(False, True, True)),
-    "weighted": (WeightedLp(3, WEIGHTS), Facts(True, True, True)),
-    "sum of norms": (Lp(2) + 0.1 * Lp(1), Facts(True, False, True)),
-    "largest": (Largest(Lp(2), Lp(0.5)), Facts(False, False, True)),
-    "sum": (Lp(2) + CIEDE2000(), Facts(False, False, False)),
-    "offered": (Offered(), Facts(True, True, True)),
-    "a callable": (soft, Facts(False, False, False)),
+    "l2": (Lp(2), MetricProperties(True, True, True)),
+    "l0.5": (Lp(0.5), MetricProperties(False, True, True)),
+    "weighted": (WeightedLp(3, WEIGHTS), MetricProperties(True, True, True)),
+    "sum of norms": (Lp(2) + 0.1 * Lp(1), MetricProperties(True, False, True)),
+    "largest": (Largest(Lp(2), Lp(0.5)), MetricProperties(False, False, True)),
+    "sum": (Lp(2) + CIEDE2000(), MetricProperties(False, False, False)),
+    "offered": (Offered(), MetricProperties(True, True, True)),
+    "a callable": (soft, MetricProperties(False, False, False)),
 }
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from plica import trust
-from plica.trust import Belief, Finding, Verdict, Weight
+from plica.trust import Finding, Severity, TrustLevel, Verdict
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "load.py"
 
@@ -23,7 +23,7 @@ def test_nothing_is_raised_on_a_sound_model():
     x, y = defects.images()
     verdict = trust.examine(defects.Sound().eval(), x, y)
     assert verdict.findings == ()
-    assert verdict.belief is Belief.TRUSTWORTHY
+    assert verdict.belief is TrustLevel.TRUSTWORTHY
     assert str(verdict) == "trustworthy"
 
 
@@ -32,7 +32,7 @@ def test_each_defect_is_found(defect):
     model, check = defects.defects()[defect]
     verdict = trust.examine(model.eval(), *defects.images())
     assert check in named(verdict)
-    assert verdict.belief is not Belief.TRUSTWORTHY
+    assert verdict.belief is not TrustLevel.TRUSTWORTHY
     assert check in verdict.checks
 
 
@@ -48,7 +48,7 @@ def test_each_defect_is_found(defect):
 def test_pixels_that_are_none(change, said):
     x, y = defects.images()
     verdict = trust.examine(defects.Sound().eval(), change(x), y)
-    assert verdict.belief is Belief.NOT_BELIEVED
+    assert verdict.belief is TrustLevel.NOT_BELIEVED
     assert any(said in f.sentence for f in verdict.findings if f.check == "pixels")
 
 
@@ -71,7 +71,7 @@ def test_labels_of_one_class_and_few_classes():
     two = defects.Changed(after=lambda z: z[:, :2]).eval()
     verdict = trust.examine(two, x[y < 2], y[y < 2])
     assert named(verdict) == {"few classes"}
-    assert verdict.belief is Belief.TRUSTWORTHY  # a note weighs nothing
+    assert verdict.belief is TrustLevel.TRUSTWORTHY  # a note weighs nothing
 
 
 def test_features_with_bounds_of_their_own():
@@ -111,9 +111,9 @@ def test_what_cannot_be_examined_is_one_sentence(model, y, said):
 
 def test_a_verdict_is_kept_and_read():
     findings = [
-        Finding("few classes", Weight.NOTE, "Two classes."),
-        Finding("zero gradient", Weight.FATAL, "None.", 0.75),
-        Finding("zero gradient", Weight.FATAL, "None.", 0.75),
+        Finding("few classes", Severity.NOTE, "Two classes."),
+        Finding("zero gradient", Severity.FATAL, "None.", 0.75),
+        Finding("zero gradient", Severity.FATAL, "None.", 0.75),
     ]
     verdict = Verdict.of(findings, ["zero gradient", "few classes"])
     assert str(verdict) == "not to be believed (zero gradient)"
@@ -155,4 +155,4 @@ def test_no_false_alarm_on_networks_in_use(shared, name):
 def test_a_network_in_use_whose_normalisation_was_forgotten(shared, name):
     verdict = trust.examine(shared.load_net(name, pixels=False), *sample(shared, name))
     assert "normalisation" in named(verdict)
-    assert verdict.belief is Belief.NOT_BELIEVED
+    assert verdict.belief is TrustLevel.NOT_BELIEVED

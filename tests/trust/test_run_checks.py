@@ -12,7 +12,7 @@ from plica import runs, trust
 from plica.cli import main
 from plica.runs.read import constant_columns
 from plica.runs.write import Store, write_json
-from plica.trust import Weight
+from plica.trust import Severity
 
 N = 120
 
@@ -75,10 +75,10 @@ def test_a_run_that_deserves_belief(tmp_path):
 
 def test_a_model_nobody_looked_at(tmp_path):
     verdict = trust.conclude(run(tmp_path, samples(task(), half(), "STALLED"), examined=False))
-    assert found(verdict) == {("not examined", Weight.RESERVATION)}
+    assert found(verdict) == {("not examined", Severity.RESERVATION)}
 
 
-@pytest.mark.parametrize(("gradients", "weight"), [(20, Weight.RESERVATION), (100, Weight.NOTE)])
+@pytest.mark.parametrize(("gradients", "weight"), [(20, Severity.RESERVATION), (100, Severity.NOTE)])
 @pytest.mark.parametrize("kind", ["max-loss", "min-radius"])
 def test_searches_that_stopped_at_the_limit(tmp_path, gradients, weight, kind):
     distance = half() if kind == "max-loss" else 0.05
@@ -93,16 +93,16 @@ def test_the_budgets_of_methods_in_a_row_count_together(tmp_path):
     """The images that the first method left standing are asked of the second."""
     first = samples(task("apgd-ce"), half(), "BUDGET", gradients=30)
     second = samples(task("fab-t"), np.full(N, math.inf), "BUDGET", gradients=30, ids=np.arange(0, N, 2))
-    assert found(trust.conclude(run(tmp_path, first, second))) == {("limit", Weight.NOTE)}
+    assert found(trust.conclude(run(tmp_path, first, second))) == {("limit", Severity.NOTE)}
 
 
 def test_one_class_swallows_all(tmp_path):
     verdict = trust.conclude(run(tmp_path, samples(task(), half(), "STALLED", prediction=3)))
-    assert found(verdict) == {("one class", Weight.RESERVATION)}
+    assert found(verdict) == {("one class", Severity.RESERVATION)}
     assert "taken for class 3" in verdict.findings[0].sentence
 
 
-@pytest.mark.parametrize(("beaten", "weight"), [(6, Weight.RESERVATION), (40, Weight.FATAL)])
+@pytest.mark.parametrize(("beaten", "weight"), [(6, Severity.RESERVATION), (40, Severity.FATAL)])
 def test_a_black_box_that_beats_the_gradient(tmp_path, beaten, weight):
     blind = np.where(np.arange(N) < 2 * beaten, 0.05, math.inf)
     parts = samples(task("apgd-ce"), half(), "STALLED"), samples(task("square"), blind, "STALLED")
@@ -114,15 +114,15 @@ def test_a_black_box_that_finds_nearer_points(tmp_path):
         samples(task("auto", "min-radius"), 0.05, "STALLED"),
         samples(task("boundary", "min-radius"), half(0.04), "STALLED"),
     )
-    assert found(trust.conclude(run(tmp_path, *parts))) == {("black box", Weight.FATAL)}
+    assert found(trust.conclude(run(tmp_path, *parts))) == {("black box", Severity.FATAL)}
 
 
 def test_values_that_are_not_finite_and_accuracy_at_chance(tmp_path):
     verdict = trust.conclude(run(tmp_path / "a", samples(task(), np.full(N, math.inf), "NOT_FINITE")))
-    assert found(verdict) == {("not finite", Weight.FATAL)}
+    assert found(verdict) == {("not finite", Severity.FATAL)}
     wrong = np.where(np.arange(N) % 10 > 0, 0, 0.05)
     verdict = trust.conclude(run(tmp_path / "b", samples(task(), wrong, "STALLED")))
-    assert ("accuracy", Weight.FATAL) in found(verdict)
+    assert ("accuracy", Severity.FATAL) in found(verdict)
 
 
 def test_what_checks_and_audit_found_counts(tmp_path):
@@ -131,7 +131,7 @@ def test_what_checks_and_audit_found_counts(tmp_path):
     write_json(tmp_path / "checks.json", {"m": {"findings": [told], "checks": ["zero gradient"]}})
     write_json(tmp_path / "audit.json", {"agrees": False, "tasks": [{"differences": {"distance": {"count": 1}}}]})
     verdict = trust.conclude(held)
-    assert found(verdict) == {("zero gradient", Weight.RESERVATION), ("audit", Weight.FATAL)}
+    assert found(verdict) == {("zero gradient", Severity.RESERVATION), ("audit", Severity.FATAL)}
     assert str(verdict) == "not to be believed (audit, zero gradient)"
     assert verdict.findings[1].sentence == "m: Zero on 9%."
     (tmp_path / "audit.json").write_text("{")

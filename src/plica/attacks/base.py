@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from plica.core.best import Archive
+from plica.core.best import BestPoints
 from plica.core.formulations import Question
 from plica.core.losses import Targets
-from plica.core.model import Queries
+from plica.core.model import CountedModel
 from plica.core.status import Status
 
 
@@ -27,8 +27,8 @@ class Task:
         radius: per image, None for MinRadius.
     """
 
-    queries: Queries
-    archive: Archive
+    queries: CountedModel
+    archive: BestPoints
     x: Float[Tensor, "b *image"]
     y: Int[Tensor, " b"]
     logits: Float[Tensor, "b classes"]
@@ -63,7 +63,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Found:
+class AttackOutput:
     """What the attack knows of its end points beside the points themselves, one entry per image of the task.
 
     end: where it left off, unjudged; None where it does not say.

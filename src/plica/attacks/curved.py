@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from plica.attacks.base import Found, Task
+from plica.attacks.base import AttackOutput, Task
 from plica.attacks.metric_oracle import Measure
 from plica.core.losses import margin
 from plica.core.model import rounding
@@ -31,7 +31,7 @@ FAR = (2.0, 8.0, 4.0, 16.0)  # starts at so many times the length of the best pe
 INSIDE = 0.999  # share of the radius that MaxLoss may use: float64 may find a point farther than float32 does
 
 
-def curved(task: Task) -> Found:
+def curved(task: Task) -> AttackOutput:
     """The nearest misclassified point, for any metric; keeps the distance whole, by steps on the metric alone."""
     every = torch.arange(len(task.x), device=task.x.device)
     stationarity = task.x.new_full((len(task.x),), torch.nan)
@@ -42,11 +42,11 @@ def curved(task: Task) -> Found:
         stationarity[images], spent[images.cpu()] = search.residual, search.measure.gradients
         task.notify(int(images[-1]) + 1)
     done = (task.archive.distance.isfinite() & torch.tensor(task.radius is not None)).tolist()
-    return Found(stationarity, [Status.SUCCEEDED if d else Status.BUDGET for d in done], spent)
+    return AttackOutput(stationarity, [Status.SUCCEEDED if d else Status.BUDGET for d in done], spent)
 
 
 @dataclass
-class Bunch:
+class Candidates:
     """CurvedState of a search, m for each of some images: row (i, j) at i * images + j."""
 
     place: Int[Tensor, " r"]
@@ -81,7 +81,7 @@ class _Search:
             except _SpentError:
                 continue
 
-    def _opened(self) -> list[tuple[CurvedSQP, Bunch]]:
+    def _opened(self) -> list[tuple[CurvedSQP, Candidates]]:
         """The first step towards the first class, by either way to lower the distance; the images that each suits."""
         every = torch.arange(len(self.x), device=self.x.device)
         solvers = [CurvedSQP(way(self.task.bounds)) for way in (Averaged, QuasiNewton)]
@@ -94,7 +94,7 @@ class _Search:
         smooth = pools[0].state.size > far
         return [(s, take(pool, some)) for s, pool, some in zip(solvers, pools, (~smooth, smooth), strict=True)]
 
-    def _race(self, pool: Bunch) -> None:
+    def _race(self, pool: Candidates) -> None:
         """To 50 gradients: the first class by logit, two more with what it learnt, then the least estimate."""
         self._advance(pool, FIRST - 1)
         others = self.order[pool.place, 1:CLASSES].T
@@ -106,7 +106,7 @@ class _Search:
             pool = join(pool, more)
         self._explore(self._alone(pool, UNTIL - self.spent))
 
-    def _explore(self, best: Bunch) -> None:
+    def _explore(self, best: Candidates) -> None:
         """Rounds of 24 gradients: a start far outside at the best class, which replaces the best so far if better."""
         while True:
             every = torch.arange(len(best.place), device=best.place.device)
@@ -118,7 +118,7 @@ class _Search:
             left = torch.isin(best.place, tried.place)  # images that are not answered yet
             best = self._keep(join(take(best, left), tried))
 
-    def _alone(self, pool: Bunch, ticks: int) -> Bunch:
+    def _alone(self, pool: Candidates, ticks: int) -> Candidates:
         """Move the row of least estimate of every image; images that are answered leave."""
         for _ in range(ticks):
             pool = self._keep(pool)
@@ -131,11 +131,11 @@ class _Search:
         reach = FAR[self.round % len(FAR)] * dot(delta, delta).sqrt()
         return (rows.x + reach[:, None] * self.task.direction(self.round)).clamp(*self.task.bounds)
 
-    def _enter(self, solver: CurvedSQP, place: Tensor, target: Tensor, memory=None) -> Bunch:
+    def _enter(self, solver: CurvedSQP, place: Tensor, target: Tensor, memory=None) -> Candidates:
         """CurvedState at the images themselves, with what other rows of the same image know of the metric."""
-        return Bunch(place, target, solver.start(self.x[place], self.quadratic[place], memory))
+        return Candidates(place, target, solver.start(self.x[place], self.quadratic[place], memory))
 
-    def _keep(self, pool: Bunch) -> Bunch:
+    def _keep(self, pool: Candidates) -> Candidates:
         """The row of least estimate of every image that is not answered yet."""
         images = self._width(pool)
         if not images:
@@ -151,15 +151,15 @@ class _Search:
         return found if self.task.radius is not None else torch.zeros_like(found)
 
     @staticmethod
-    def _width(rows: Bunch) -> int:
+    def _width(rows: Candidates) -> int:
         """For how many images there are rows."""
         return len(rows.place) // max(1, int((rows.place == rows.place[:1]).sum()))
 
-    def _advance(self, rows: Bunch, ticks: int) -> None:
+    def _advance(self, rows: Candidates, ticks: int) -> None:
         for _ in range(ticks):
             self._tick(rows)
 
-    def _tick(self, rows: Bunch) -> None:
+    def _tick(self, rows: Candidates) -> None:
         """One model call for all rows; each image pays one gradient per row."""
         images = self._width(rows)
         if not images or self.spent >= self.task.gradients:
@@ -170,7 +170,7 @@ class _Search:
         self.spent += m
         self.solver.step(rows.state, *self._look(rows), lambda z: self.measure(z, rows.place))
 
-    def _look(self, rows: Bunch) -> tuple[Tensor, Tensor, Tensor]:
+    def _look(self, rows: Candidates) -> tuple[Tensor, Tensor, Tensor]:
         """Margins, their rounding and their gradients (r, n) at the rows' points; points that count are offered."""
         state, image, y = rows.state, self.images[rows.place], self.y[rows.place]
         targets = None if self.task.targets is None else rows.target

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from plica.attacks.base import Found, Task
+from plica.attacks.base import AttackOutput, Task
 from plica.attacks.boundary_search import land
 from plica.core.status import Status
 from plica.metrics import Unsupported
@@ -14,7 +14,7 @@ RUNS = 3  # a gradient costs about as much as so many forward runs
 LANDINGS = 6  # of them, at the end towards the boundary
 
 
-def grid(task: Task) -> Found:
+def grid(task: Task) -> AttackOutput:
     """Every theta of the grid on every image, three forward runs for each gradient of the budget.
 
     Raises Unsupported for a perturbation without a grid.
@@ -36,4 +36,4 @@ def grid(task: Task) -> Found:
         task.notify(int(images[-1]) + 1)
     found = task.archive.distance.isfinite() if task.radius is not None else torch.zeros_like(task.y)
     status = [Status.SUCCEEDED if f else Status.BUDGET for f in found.tolist()]
-    return Found(task.x.new_full((len(task.x),), torch.nan), status)
+    return AttackOutput(task.x.new_full((len(task.x),), torch.nan), status)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from plica.core.model import Queries
+from plica.core.model import CountedModel
 from plica.metrics import Embedding, Metric, facts, gradient
 from plica.metrics.lp import norm
 
@@ -19,7 +19,7 @@ PROBE = 1e-2  # of the box: the length per pixel of the step that tells a norm f
 class Measure:
     """d(x, z) and its gradient at z, for rows of some images; gradients (i,) counts what each image has cost."""
 
-    def __init__(self, metric: Metric, x: Float[Tensor, "i *image"], queries: Queries):
+    def __init__(self, metric: Metric, x: Float[Tensor, "i *image"], queries: CountedModel):
         self.metric, self.x, self.queries = metric, x, queries
         self.gradients = torch.zeros(len(x), dtype=torch.long)
         self.phi = None

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from plica import metrics
-from plica.attacks.base import Found, Task
+from plica.attacks.base import AttackOutput, Task
 from plica.core.formulations import MaxLoss
 from plica.core.losses import LOSSES
 from plica.core.status import Status
@@ -113,7 +113,7 @@ class LPA:
     rounds: int
     project: Callable[[Ball, Tensor], Tensor] | None
 
-    def __call__(self, task: Task) -> Found:
+    def __call__(self, task: Task) -> AttackOutput:
         return _each_batch(task, self.name, self._search)
 
     def _search(self, task: Task, images: Int[Tensor, " i"], ball: Ball) -> Tensor:
@@ -142,7 +142,7 @@ class PPGD:
     inner: int
     project: Callable[[Ball, Tensor], Tensor]
 
-    def __call__(self, task: Task) -> Found:
+    def __call__(self, task: Task) -> AttackOutput:
         metric = task.question.metric
         if not isinstance(metric, Embedding) or metric.p != 2:
             raise Unsupported(f"{self.name} needs an l2 distance between features, plica.Perceptual(features) or "
@@ -181,7 +181,7 @@ class PPGD:
         return v, torch.linalg.vector_norm(total.detach(), dim=1)
 
 
-def _each_batch(task: Task, name: str, search: Callable[[Task, Tensor, Ball], Tensor]) -> Found:
+def _each_batch(task: Task, name: str, search: Callable[[Task, Tensor, Ball], Tensor]) -> AttackOutput:
     """Search batch by batch; the end points are run once more and kept as they were left."""
     if task.radius is None:
         raise Unsupported(f'{name} maximises a loss inside a given radius; for MinRadius use method="auto".')
@@ -195,7 +195,7 @@ def _each_batch(task: Task, name: str, search: Callable[[Task, Tensor, Ball], Te
         task.notify(int(images[-1]) + 1)
     broken = task.archive.distance.isfinite().tolist()
     status = [Status.SUCCEEDED if b else Status.BUDGET for b in broken]
-    return Found(torch.full_like(task.radius, torch.nan), status, end=end)
+    return AttackOutput(torch.full_like(task.radius, torch.nan), status, end=end)
 
 
 def _start(task: Task, images: Int[Tensor, " i"]) -> Tensor:

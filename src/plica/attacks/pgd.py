@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plica.attacks.base import Found, Task
+from plica.attacks.base import AttackOutput, Task
 from plica.attacks.projections import project, safely_inside
 from plica.core.formulations import MaxLoss
 from plica.core.losses import LOSSES, Loss, Targets
@@ -23,7 +23,7 @@ from plica.metrics import Lp, Unsupported, total
 PACE = 2.5  # the steps together are so many radii long, so that every point of the ball can be reached (Madry et al.)
 
 
-def pgd(task: Task) -> Found:
+def pgd(task: Task) -> AttackOutput:
     """One ascent per image from the image itself; an image with a point inside its radius is left at once.
 
     Raises Unsupported for MinRadius, and for distances other than l1, l2, linf.
@@ -39,7 +39,9 @@ def pgd(task: Task) -> Found:
         _ascend(task, images, radius[images], p, LOSSES[question.loss])
         task.notify(int(images[-1]) + 1)
     broken = task.archive.distance.isfinite().tolist()
-    return Found(torch.full_like(task.radius, torch.nan), [Status.SUCCEEDED if b else Status.BUDGET for b in broken])
+    return AttackOutput(
+        torch.full_like(task.radius, torch.nan), [Status.SUCCEEDED if b else Status.BUDGET for b in broken]
+    )
 
 
 def _ascend(task: Task, images: Tensor, radius: Float[Tensor, " i"], p: float, loss: Loss) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from plica.attacks.base import Found, Task
+from plica.attacks.base import AttackOutput, Task
 from plica.attacks.curved import curved
 from plica.attacks.external import PEERS
 from plica.attacks.grid import grid
@@ -14,19 +14,19 @@ from plica.attacks.radius.search import radius as convex
 from plica.metrics import Unsupported
 
 
-def radius(task: Task) -> Found:
+def radius(task: Task) -> AttackOutput:
     """The nearest point for a metric with a prox; in l_p for p < 1 by way of a q between p and 1."""
     return concave(task) if is_concave(task.question.metric) else convex(task)
 
 
-def auto(task: Task) -> Found:
+def auto(task: Task) -> AttackOutput:
     """The best there is: `radius` where the metric has a prox, `curved` without, `pwcf` for other perturbations."""
     if task.question.through is not None:
         return pwcf(task)
     return radius(task) if has_prox(task.question.metric) else curved(task)
 
 
-ATTACKS: dict[str, Callable[[Task], Found]] = {
+ATTACKS: dict[str, Callable[[Task], AttackOutput]] = {
     "auto": auto,
     "pwcf": pwcf,
     "radius": radius,

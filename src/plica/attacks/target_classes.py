@@ -14,7 +14,7 @@ from plica.metrics import Lp, Metric
 
 
 @dataclass(frozen=True)
-class Aims:
+class TargetRows:
     """Rows of a search: the image each belongs to, the class it aims at, and the linear model of f_class - f_y at the
     image."""
 
@@ -24,7 +24,7 @@ class Aims:
     grad: Float[Tensor, "r n"]
 
 
-def nearest(task: Task, images: Int[Tensor, " i"], tried: int, kept: int) -> Aims:
+def nearest(task: Task, images: Int[Tensor, " i"], tried: int, kept: int) -> TargetRows:
     """The `kept` nearest of the `tried` classes of largest logit, by margin / ||gradient||_q; `tried` gradients per
     image.
 
@@ -45,7 +45,7 @@ def nearest(task: Task, images: Int[Tensor, " i"], tried: int, kept: int) -> Aim
     reach = (-margin / dual_norm(task.question.metric, grad).clamp(min=1e-30)).view(b, -1).nan_to_num(nan=torch.inf)
     order = reach.argsort(dim=1, stable=True)[:, :kept]
     rows = (order + torch.arange(b, device=order.device)[:, None] * reach.shape[1]).flatten()
-    return Aims(image[rows], t[rows], margin[rows], grad[rows])
+    return TargetRows(image[rows], t[rows], margin[rows], grad[rows])
 
 
 def _conjugate(metric: Metric) -> float:

@@ -14,7 +14,7 @@ from plica.data.bounds import Bounds, read_bounds
 from plica.data.source import select
 from plica.models import load_model, place
 from plica.runs import load
-from plica.trust import Belief, Verdict, check_model, conclude, examine, refresh
+from plica.trust import TrustLevel, Verdict, check_model, conclude, examine, refresh
 from plica.trust.audit.load import models_of
 from plica.trust.examine import PICTURES
 from plica.utils.messages import plain, sentence
@@ -51,7 +51,7 @@ def doctor(
     except (ValueError, TypeError, OSError) as error:
         raise WrongInputError(sentence(error)) from error
     _tell(verdict)
-    if verdict.belief is Belief.NOT_BELIEVED:
+    if verdict.belief is TrustLevel.NOT_BELIEVED:
         raise typer.Exit(1)
 
 

@@ -17,7 +17,7 @@ from plica.evaluation.plan import Plan
 from plica.evaluation.run import DiskError
 from plica.evaluation.run import evaluate as carry_out
 from plica.evaluation.worker import AllFailedError
-from plica.trust import Verdict, Weight
+from plica.trust import Severity, Verdict
 from plica.utils.messages import one_line, plain, sentence
 
 PlanArgument = Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="`plica plan` writes one")]
@@ -105,7 +105,7 @@ def evaluate(
     show(run.summary)
     verdict = Verdict.read(run.summary["verdict"])
     for finding in verdict.findings:
-        if finding.weight > Weight.NOTE:
+        if finding.weight > Severity.NOTE:
             print(plain(f"{finding.weight.name.lower()}, {finding.check}: {finding.sentence}"))
     print(f"These numbers: {verdict}")
     print(f"{out}: {answers(run.summary)} answers, summary.json; plica export writes tables")

@@ -63,7 +63,7 @@ def watched(model: Callable[[Tensor], Any], x: Tensor) -> tuple[Any, int]:
     return out, seen.multiple
 
 
-class Pace:
+class BatchSizeTuner:
     """The size of a call at which a row takes least time: from a middle one doubled, else halved, while that helps.
 
     It changes the time only: answers are the same for every size.

@@ -9,11 +9,11 @@ from torch import Tensor
 from plica.core.losses import Targets, margin
 from plica.core.model import rounding
 from plica.metrics.base import Metric, values
-from plica.perturbations.base import Own, Through
+from plica.perturbations.base import ParametricPerturbation, ThetaDistance
 from plica.solver.rows import pick, write
 
 
-class Archive:
+class BestPoints:
     """Points that are surely misclassified, one per image: the nearest; or, given radii, one inside them.
 
     x_adv (b, *image), distance (b,) (inf where there is none), margin (b,); with a perturbation `through` also theta
@@ -27,7 +27,7 @@ class Archive:
         y: Int[Tensor, " b"],
         targets: Targets,
         radius: Float[Tensor, " b"] | None,
-        through: Through | None = None,
+        through: ParametricPerturbation | None = None,
     ):
         self.metric, self.x, self.y, self.targets, self.radius = metric, x, y, targets, radius
         self.x_adv = x.clone()
@@ -56,7 +56,7 @@ class Archive:
             z, image, m, theta = pick(z, rows), image[rows], m[rows], None if theta is None else pick(theta, rows)
             d = None if d is None else d[rows]
         if d is None:
-            point = theta if theta is not None and isinstance(self.metric, Own) else z
+            point = theta if theta is not None and isinstance(self.metric, ThetaDistance) else z
             d = values(self.metric, pick(self.x, image), point)
         good = d < self.distance[image] if self.radius is None else d <= self.radius[image]
         # of several good rows of an image the nearest, of several nearest the first
@@ -83,7 +83,7 @@ class Archive:
         sure = m > rounding(logits)
         return sure if self.radius is None else sure & (m > self.margin[image])
 
-    def adopt(self, other: Archive, images: Int[Tensor, " i"]) -> None:
+    def adopt(self, other: BestPoints, images: Int[Tensor, " i"]) -> None:
         """Take over the points that another archive of the same images has for the given ones; their theta stays."""
         for mine, theirs in ((self.x_adv, other.x_adv), (self.distance, other.distance), (self.margin, other.margin)):
             mine[images] = theirs[images]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from plica.core.formulations import MaxLoss, Question
 from plica.core.judge import Judge, in_float64
 from plica.core.losses import Targets
-from plica.core.model import Queries
+from plica.core.model import CountedModel
 from plica.core.result import Result
 from plica.metrics import Held, Lp, Metric, Unsupported, WeightedLp
 
@@ -43,7 +43,7 @@ class InUnits(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class MetricOfFeatures:
     """A distance of x, asked in u."""
 
     metric: Metric
@@ -75,7 +75,7 @@ class Box:
         if isinstance(metric, Held):
             return Held(self.metric(metric.metric), metric.pixels)
         if not isinstance(metric, Lp | WeightedLp):
-            return Asked(metric, self)
+            return MetricOfFeatures(metric, self)
         weights = metric.weights if isinstance(metric, WeightedLp) else torch.ones_like(self.span)
         return WeightedLp(metric.p, torch.where(self.span > 0, weights.to(self.span) * self.span, torch.inf))
 
@@ -126,7 +126,7 @@ def _judged(model, x, y, question: Question, box: Box, targets, radius, found: R
     rows = (found.success & (found.distance > 0)).nonzero()[:, 0]
     if not len(rows):
         return replace(found, x_adv=torch.where(found.success.view(-1, *[1] * (x.ndim - 1)), found.x_adv, x))
-    queries = Queries(model, len(x))
+    queries = CountedModel(model, len(x))
     aims = None if targets is None else targets[rows]
     judge = Judge(queries, in_float64(model, x), question.metric, x[rows], y[rows], aims,
                   None if radius is None else radius[rows], (-torch.inf, torch.inf), rows)  # fmt: skip

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from jaxtyping import Bool
 from torch import Tensor
 
-from plica.core.model import Queries
+from plica.core.model import CountedModel
 
 
-class Holding(Queries):
+class Holding(CountedModel):
     """Queries whose gradients are 0 at the pixels that are held, so that no search moves them."""
 
     def __init__(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from plica.core.losses import LOSSES
 from plica.metrics import Held
-from plica.perturbations.base import Own, Through
+from plica.perturbations.base import ParametricPerturbation, ThetaDistance
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def parse_radius(text: str) -> float:
 
 def _checked(metric, through):
     """The metric; for "theta" the perturbation's own distance."""
-    if through is not None and not isinstance(through, Through):
+    if through is not None and not isinstance(through, ParametricPerturbation):
         raise TypeError(
             "through=... is a perturbation, such as plica.Flow() or plica.Perturbation(function, origin); "
             f"got {through!r}."
@@ -84,7 +84,7 @@ def _checked(metric, through):
     if metric == "theta":
         if through is None:
             raise ValueError('"theta" is the distance of a perturbation; give one, such as through=plica.Flow().')
-        return Own(through)
+        return ThetaDistance(through)
     if not callable(metric):
         raise TypeError(f"A metric is a callable d(x, x_adv) -> (b,), such as plica.Lp(2); got {metric!r}.")
     return metric.plain if isinstance(metric, Held) else metric

@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.core.losses import Targets, margin
-from plica.core.model import Queries, rounding
+from plica.core.model import CountedModel, rounding
 from plica.metrics import Metric, distance
-from plica.perturbations.base import Own
+from plica.perturbations.base import ThetaDistance
 from plica.solver.rows import WHOLE
 
 
@@ -39,7 +39,7 @@ class Judge:
     `fine` is the model in float64, None where it cannot be had or its runs cannot be afforded.
     """
 
-    queries: Queries
+    queries: CountedModel
     fine: Callable[[Tensor], Tensor] | None
     metric: Metric = field(metadata=WHOLE)
     x: Float[Tensor, "b *image"]
@@ -63,7 +63,7 @@ class Judge:
         low, high = self.bounds
         flat = x_adv.flatten(1).double()
         outside = torch.maximum(low - flat.amin(1), flat.amax(1) - high).clamp(min=0)
-        point = x_adv if theta is None or not isinstance(self.metric, Own) else theta
+        point = x_adv if theta is None or not isinstance(self.metric, ThetaDistance) else theta
         d = distance(self.metric, self.x, point)
         violation = torch.maximum(outside, (-m).clamp(min=0))
         if self.radius is not None:

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from plica.core.batching import FASTEST, LEAST, MULTIPLE, VECTOR, Pace, up, watched
+from plica.core.batching import FASTEST, LEAST, MULTIPLE, VECTOR, BatchSizeTuner, up, watched
 
 ROUNDINGS = 64  # a margin below so many units of rounding of the largest logit is not trusted
 
 
-class Queries:
+class CountedModel:
     """A model asked about b images; counts gradients (forward and backward) and forwards (alone) per image, without
     padding rows.
 
@@ -28,7 +28,7 @@ class Queries:
         self.model = model
         self.most = max(LEAST, most // MULTIPLE * MULTIPLE)
         self.multiple = multiple
-        self.pace = Pace()
+        self.pace = BatchSizeTuner()
         self.gradients = torch.zeros(images, dtype=torch.long)
         self.forwards = torch.zeros(images, dtype=torch.long)
 

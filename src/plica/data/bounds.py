@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from plica.metrics import Held, Lp, Metric, Unsupported, WeightedLp, parse_metric
-from plica.perturbations import Through, parse_distance
+from plica.perturbations import ParametricPerturbation, parse_distance
 from plica.utils.limits import check_memory, check_npz
 from plica.utils.messages import few, one_line
 
@@ -66,7 +66,9 @@ class Bounds:
             raise Unsupported(f"A mask goes with l_p distances; {metric} moves every feature.")
         return Held(metric, ~self.mask).plain
 
-    def distance(self, text: str, metric: Callable[[str], Any] = parse_metric) -> tuple[Any, Through | None]:
+    def distance(
+        self, text: str, metric: Callable[[str], Any] = parse_metric
+    ) -> tuple[Any, ParametricPerturbation | None]:
         """parse_distance, of inputs within these bounds.
 
         Raises:

@@ -3,7 +3,7 @@
 from plica.metrics.base import Metric, Unsupported, distance, gradient
 from plica.metrics.colour import CIEDE2000
 from plica.metrics.dists import DISTS
-from plica.metrics.facts import Facts, facts
+from plica.metrics.facts import MetricProperties, facts
 from plica.metrics.held import Held, Weighted, held
 from plica.metrics.lp import SMOOTHING, Lp, power, total
 from plica.metrics.lpips import LPIPS
@@ -20,11 +20,11 @@ __all__ = [
     "LPIPS",
     "SMOOTHING",
     "Embedding",
-    "Facts",
     "Held",
     "Largest",
     "Lp",
     "Metric",
+    "MetricProperties",
     "Perceptual",
     "Similarity",
     "Sum",

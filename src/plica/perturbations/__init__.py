@@ -1,6 +1,6 @@
 """Perturbations x' = T(x, theta): flows, turns and shifts, colour maps, hues, or a function of one's own."""
 
-from plica.perturbations.base import Perturbation, Through, check, moved, pulled
+from plica.perturbations.base import ParametricPerturbation, Perturbation, check, moved, pulled
 from plica.perturbations.flow import Flow
 from plica.perturbations.hue import HueSaturation
 from plica.perturbations.parse import joined, parse_distance, parse_through
@@ -10,10 +10,10 @@ from plica.perturbations.rotate import RotateTranslate
 __all__ = [
     "Flow",
     "HueSaturation",
+    "ParametricPerturbation",
     "Perturbation",
     "Recolor",
     "RotateTranslate",
-    "Through",
     "check",
     "joined",
     "moved",

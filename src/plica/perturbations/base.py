@@ -20,7 +20,7 @@ L2 = Lp(2)
 
 
 @runtime_checkable
-class Through(Protocol):
+class ParametricPerturbation(Protocol):
     """What a perturbation offers; each row by itself, differentiable almost everywhere in theta."""
 
     @property
@@ -42,10 +42,10 @@ class Through(Protocol):
 
 
 @dataclass(frozen=True)
-class Own:
+class ThetaDistance:
     """A perturbation's own distance as a metric: d(x, theta)."""
 
-    through: Through
+    through: ParametricPerturbation
 
     def __str__(self) -> str:
         return f"theta of {type(self.through).__name__}"
@@ -86,14 +86,21 @@ class Perturbation:
 
 
 def moved(
-    through: Through, x: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"], bounds: tuple[float, float]
+    through: ParametricPerturbation,
+    x: Float[Tensor, "b *image"],
+    theta: Float[Tensor, "b k"],
+    bounds: tuple[float, float],
 ) -> Float[Tensor, "b *image"]:
     """T(x, theta) clamped into the bounds: the one place where theta becomes an image."""
     return through(x, theta).clamp(*bounds)
 
 
 def between(
-    through: Through | None, x: Tensor, end: Tensor, share: float | Float[Tensor, " b"], bounds: tuple[float, float]
+    through: ParametricPerturbation | None,
+    x: Tensor,
+    end: Tensor,
+    share: float | Float[Tensor, " b"],
+    bounds: tuple[float, float],
 ) -> tuple[Tensor | None, Float[Tensor, "b *image"]]:
     """(theta, image) so much of the way from x to `end`, which is a theta, or without a perturbation an image."""
     first = x if through is None else through.start(x)
@@ -103,7 +110,7 @@ def between(
     return (None, point.clamp(*bounds)) if through is None else (point, moved(through, x, point, bounds))
 
 
-def check(through: Through, x: Float[Tensor, "b *image"]) -> None:
+def check(through: ParametricPerturbation, x: Float[Tensor, "b *image"]) -> None:
     """Raises ValueError where the start is not x, where a shape is wrong, or where the distance is not 0 there."""
     part, name = x[:2], type(through).__name__
     try:
@@ -131,7 +138,7 @@ def check(through: Through, x: Float[Tensor, "b *image"]) -> None:
 
 
 def pulled(
-    through: Through,
+    through: ParametricPerturbation,
     x: Float[Tensor, "b *image"],
     theta: Float[Tensor, "b k"],
     grad: Float[Tensor, "b *image"],

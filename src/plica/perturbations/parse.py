@@ -9,14 +9,14 @@ from torch import Tensor
 
 from plica.metrics import parse_metric
 from plica.metrics.parse import imported
-from plica.perturbations.base import Through
+from plica.perturbations.base import ParametricPerturbation
 from plica.perturbations.flow import Flow
 from plica.perturbations.hue import HueSaturation
 from plica.perturbations.recolor import Recolor
 from plica.perturbations.rotate import RotateTranslate
 
 Bounds = tuple[float | Tensor, float | Tensor]
-NAMED: dict[str, Callable[[tuple[float, float]], Through]] = {
+NAMED: dict[str, Callable[[tuple[float, float]], ParametricPerturbation]] = {
     "flow": lambda bounds: Flow(),
     "rotate-translate": lambda bounds: RotateTranslate(),
     "recolor": lambda bounds: Recolor(bounds=bounds),
@@ -26,7 +26,7 @@ NAMED: dict[str, Callable[[tuple[float, float]], Through]] = {
 THROUGH = " through "
 
 
-def parse_through(text: str, bounds: Bounds = (0.0, 1.0)) -> Through:
+def parse_through(text: str, bounds: Bounds = (0.0, 1.0)) -> ParametricPerturbation:
     """The perturbation a string names: a key of NAMED, or module:name of one's own.
 
     Raises:
@@ -41,7 +41,7 @@ def parse_through(text: str, bounds: Bounds = (0.0, 1.0)) -> Through:
     if ":" not in text:
         raise ValueError(f"There is no perturbation {text!r}; {known}.")
     found = imported(text, "perturbation", known)
-    if isinstance(found, type) or not isinstance(found, Through):
+    if isinstance(found, type) or not isinstance(found, ParametricPerturbation):
         raise ValueError(f"The perturbation {text!r} is no plica.Perturbation and has none of its methods; {known}.")
     return found
 
@@ -53,7 +53,7 @@ def joined(metric: str, through: str | None) -> str:
 
 def parse_distance(
     text: str, bounds: Bounds = (0.0, 1.0), metric: Callable[[str], Any] = parse_metric
-) -> tuple[Any, Through | None]:
+) -> tuple[Any, ParametricPerturbation | None]:
     """`metric` and `through` of a question, from "l2", "l2 through flow" or "theta through flow".
 
     Raises:

@@ -14,7 +14,7 @@ from typing import Any
 from plica import trust
 from plica.analysis.contenders import Group, groups
 from plica.report import comparison, curves, formatting, methods, pattern_tables
-from plica.report.collect import Look, look
+from plica.report.collect import TaskStats, look
 from plica.report.gallery import cards, examples, panels, picks
 from plica.runs import Run
 
@@ -87,7 +87,7 @@ def gathered(runs: Sequence[Run], title: str | None) -> dict[str, Any]:
     }
 
 
-def looked(runs: Sequence[Run], wanted: set[int]) -> dict[tuple[str, str], Look]:
+def looked(runs: Sequence[Run], wanted: set[int]) -> dict[tuple[str, str], TaskStats]:
     """One pass over every task of every run."""
     return {(str(run.directory), task.name): look(run, task, wanted) for run in runs for task in run.tasks}
 

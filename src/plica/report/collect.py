@@ -17,7 +17,7 @@ SAMPLE = 2**24  # numbers of a task that are kept to compare its perturbations w
 
 
 @dataclass(frozen=True)
-class Look:
+class TaskStats:
     """What was seen of a task.
 
     measures: per image with a perturbation, by name. magnitudes: share of all entries per bin of EDGES. sample: ids and
@@ -32,7 +32,7 @@ class Look:
     shown: dict[int, tuple[Tensor, Tensor]]
 
 
-def look(run: Run, task: Task, wanted: Iterable[int]) -> Look:
+def look(run: Run, task: Task, wanted: Iterable[int]) -> TaskStats:
     """Read a task chunk by chunk; empty where the run kept no images."""
     measured: dict[str, list[Tensor]] = {name: [] for name in patterns.MEASURES}
     counts, entries = torch.zeros(len(EDGES) - 1, dtype=torch.int64), 0
@@ -54,7 +54,7 @@ def look(run: Run, task: Task, wanted: Iterable[int]) -> Look:
         few = max(0, min(len(ids), room // delta[0].numel()))
         sample.append((ids[:few], delta[:few].clone()))
         room -= few * delta[0].numel()
-    return Look(
+    return TaskStats(
         run=run,
         task=task,
         measures={name: torch.cat(values).numpy() if values else np.empty(0) for name, values in measured.items()},
@@ -70,7 +70,7 @@ def _joined(sample: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.cat([ids for ids, _ in sample]), torch.cat([delta for _, delta in sample])
 
 
-def cosine(a: Look, b: Look) -> float:
+def cosine(a: TaskStats, b: TaskStats) -> float:
     """The median cosine of the perturbations that two tasks found for the same image; nan where there is none."""
     (ids_a, delta_a), (ids_b, delta_b) = a.sample, b.sample
     shared = ids_a[torch.isin(ids_a, ids_b)]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from plica.analysis.contenders import Contender, Group
-from plica.report.collect import Look
+from plica.report.collect import TaskStats
 from plica.report.data_uri import image_uri, is_image, perturbation_uri
 from plica.report.formatting import distance, title
 
@@ -61,7 +61,7 @@ def order(radius: np.ndarray) -> list[int]:
 
 
 def cards(
-    chosen: Sequence[Pick], looks: dict[tuple[str, str], Look], classes: Sequence[str] | None, room: int
+    chosen: Sequence[Pick], looks: dict[tuple[str, str], TaskStats], classes: Sequence[str] | None, room: int
 ) -> list[dict[str, Any]]:
     """Cards by radius, as many of those chosen as `room` characters hold."""
     out, images = [], {}
@@ -87,7 +87,9 @@ def cards(
     return sorted(out, key=lambda card: card["radius"])
 
 
-def _card(pick: Pick, look: Look, classes: Sequence[str] | None, pictures: dict[str, str] | None) -> dict[str, Any]:
+def _card(
+    pick: Pick, look: TaskStats, classes: Sequence[str] | None, pictures: dict[str, str] | None
+) -> dict[str, Any]:
     c, row = pick.contender, pick.row
     return {
         "id": pick.image,
@@ -108,7 +110,7 @@ def named(label: int, classes: Sequence[str] | None) -> str:
     return classes[label] if classes is not None and 0 <= label < len(classes) else f"class {label}"
 
 
-def panels(by_method: Sequence[Group], looks: dict[tuple[str, str], Look], image: int) -> list[dict[str, Any]]:
+def panels(by_method: Sequence[Group], looks: dict[tuple[str, str], TaskStats], image: int) -> list[dict[str, Any]]:
     """One image under every question and method (Fig. 3 and 4 of the paper): perturbation, distance, l1/l2."""
     from plica.analysis.patterns import l1_over_l2
 

@@ -13,11 +13,11 @@ from plica import plot
 from plica.analysis.compare import Place, ranking
 from plica.analysis.contenders import Group, groups
 from plica.analysis.patterns import MEASURES
-from plica.report.collect import Look, look
+from plica.report.collect import TaskStats, look
 from plica.report.gallery import examples
 from plica.runs import Run
 
-Looks = dict[tuple[str, str], Look]
+Looks = dict[tuple[str, str], TaskStats]
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
     character: "\\" + character for character in "&%$#_{}"
 }
@@ -101,7 +101,7 @@ def _panels(by_method: Sequence[Group], looks: Looks, shown: list[int]) -> list[
     return out
 
 
-def _look(contender, looks: Looks) -> Look:
+def _look(contender, looks: Looks) -> TaskStats:
     run, task = contender.places[0]
     return looks[str(run.directory), task.name]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from plica.analysis.contenders import Contender, Group, by_model
 from plica.analysis.patterns import MEASURES
-from plica.report.collect import EDGES, Look, cosine
+from plica.report.collect import EDGES, TaskStats, cosine
 from plica.report.formatting import percent, title
 from plica.report.svg import COLOURS, Chart, bins, swatch
 
@@ -38,7 +38,7 @@ def explained() -> list[dict[str, str]]:
     return [{"name": WORDS[name], "text": EXPLAINED[name]} for name in MEASURES]
 
 
-def tables(by_method: Sequence[Group], looks: dict[tuple[str, str], Look]) -> list[dict[str, Any]]:
+def tables(by_method: Sequence[Group], looks: dict[tuple[str, str], TaskStats]) -> list[dict[str, Any]]:
     """Per question (and model, where there are more methods than one chart can show): the measures of each method's
     perturbations, their distribution, their magnitudes, and cosines."""
     many = any(len(group.contenders) > COLOURS for group in by_method)
@@ -47,7 +47,7 @@ def tables(by_method: Sequence[Group], looks: dict[tuple[str, str], Look]) -> li
     return [table for table in found if table["rows"]]
 
 
-def _table(number: int, group: Group, model: str, looks: dict[tuple[str, str], Look]) -> dict[str, Any]:
+def _table(number: int, group: Group, model: str, looks: dict[tuple[str, str], TaskStats]) -> dict[str, Any]:
     seen = [(c.name.removeprefix(f"{model}, "), _look(c, looks)) for c in group.contenders]
     seen = [(name, one) for name, one in seen if len(one.measures["hoyer"])]
     if not seen:
@@ -70,7 +70,7 @@ def _table(number: int, group: Group, model: str, looks: dict[tuple[str, str], L
     }
 
 
-def _look(c: Contender, looks: dict[tuple[str, str], Look]) -> Look:
+def _look(c: Contender, looks: dict[tuple[str, str], TaskStats]) -> TaskStats:
     run, task = c.places[0]
     return looks[str(run.directory), task.name]
 
@@ -81,7 +81,7 @@ def _cell(values: np.ndarray, measure: str) -> dict[str, str]:
     return {"value": tell(middle), "range": f"{tell(low)} to {tell(high)}"}
 
 
-def _density(number: int, group: Group, seen: list[tuple[str, Look]]) -> Chart:
+def _density(number: int, group: Group, seen: list[tuple[str, TaskStats]]) -> Chart:
     every = np.concatenate([one.measures["l1_over_l2"] for _, one in seen])
     low, high = np.quantile(every, [0.002, 0.998])
     count = bins(max(len(one.measures["l1_over_l2"]) for _, one in seen))
@@ -104,7 +104,7 @@ def _density(number: int, group: Group, seen: list[tuple[str, Look]]) -> Chart:
     return chart
 
 
-def _sizes(number: int, group: Group, seen: list[tuple[str, Look]]) -> Chart:
+def _sizes(number: int, group: Group, seen: list[tuple[str, TaskStats]]) -> Chart:
     tops = max(float(one.magnitudes.max()) for _, one in seen) or 1.0
     unchanged = [f"{name}: {percent(1 - float(one.magnitudes.sum()))} of entries below 0.00001" for name, one in seen]
     chart = Chart(
@@ -123,7 +123,7 @@ def _sizes(number: int, group: Group, seen: list[tuple[str, Look]]) -> Chart:
     return chart
 
 
-def _cosines(seen: list[tuple[str, Look]]) -> list[dict[str, str]]:
+def _cosines(seen: list[tuple[str, TaskStats]]) -> list[dict[str, str]]:
     found = [(a, b, cosine(one, other)) for (a, one), (b, other) in itertools.combinations(seen, 2)]
     found = [(a, b, c) for a, b, c in found if math.isfinite(c)]
     return [{"a": a, "b": b, "value": f"{c:.2f}"} for a, b, c in sorted(found, key=lambda t: t[2])]

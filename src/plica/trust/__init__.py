@@ -5,15 +5,15 @@ Nothing here uses the code whose answers it doubts: not the judge, nor the losse
 
 from plica.trust.audit.audit import Audited, audit
 from plica.trust.examine import examine
-from plica.trust.findings import Belief, Finding, Verdict, Weight
+from plica.trust.findings import Finding, Severity, TrustLevel, Verdict
 from plica.trust.run_checks import believed, check_model, conclude, refresh, verdict
 
 __all__ = [
     "Audited",
-    "Belief",
     "Finding",
+    "Severity",
+    "TrustLevel",
     "Verdict",
-    "Weight",
     "audit",
     "believed",
     "check_model",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from plica.trust.findings import Finding, Weight
+from plica.trust.findings import Finding, Severity
 from plica.trust.probe import Probe, ask
 
 STATISTICS = {
@@ -29,7 +29,7 @@ def pixel_range(x: Tensor) -> Iterator[Finding]:
     """Pixels, in units of the bounds: outside [0, 1], or in so small a part of it that they were scaled twice."""
     low, high = float(x.min()), float(x.max())
     if not math.isfinite(low + high):
-        yield Finding("pixels", Weight.FATAL, "Some pixels are not finite; repair the data.")
+        yield Finding("pixels", Severity.FATAL, "Some pixels are not finite; repair the data.")
     elif high > 100:
         yield _pixels(low, high, "they look like 8-bit values that were never divided by 255")
     elif low < 0 or high > 1:
@@ -39,7 +39,7 @@ def pixel_range(x: Tensor) -> Iterator[Finding]:
 
 
 def _pixels(low: float, high: float, what: str) -> Finding:
-    return Finding("pixels", Weight.FATAL, f"The pixels range from {low:.3g} to {high:.3g} of their bounds: {what}.")
+    return Finding("pixels", Severity.FATAL, f"The pixels range from {low:.3g} to {high:.3g} of their bounds: {what}.")
 
 
 def normalisation(probe: Probe) -> Iterator[Finding]:
@@ -64,14 +64,14 @@ def normalisation(probe: Probe) -> Iterator[Finding]:
     if best is not None:
         yield Finding(
             "normalisation",
-            Weight.FATAL,
+            Severity.FATAL,
             f"The model is right on {accuracy:.0%} of the images, and on {accuracy + best[0] / count:.0%} {best[1]}: "
             "the pixels do not reach it as it was trained.",
         )
     if count >= 10 and accuracy < chance + 2 * math.sqrt(chance * (1 - chance) / count):
         yield Finding(
             "accuracy",
-            Weight.FATAL,
+            Severity.FATAL,
             f"The model is right on {accuracy:.0%} of {count} images, which is chance for {probe.logits.shape[1]} "
             "classes; look at the labels, their order, and the weights.",
         )
@@ -99,7 +99,7 @@ def few_classes(probe: Probe) -> Iterator[Finding]:
     if classes < 4:
         yield Finding(
             "few classes",
-            Weight.NOTE,
+            Severity.NOTE,
             f"The model tells {classes} classes apart: DLR and attacks that aim at several classes need four or more.",
         )
 
@@ -110,6 +110,6 @@ def labels(probe: Probe) -> Iterator[Finding]:
     if seen == 1 and len(probe.y) >= 10:
         yield Finding(
             "labels",
-            Weight.RESERVATION,
+            Severity.RESERVATION,
             f"All {len(probe.y)} images have the label {int(probe.y[0])}; take a sample of all classes.",
         )

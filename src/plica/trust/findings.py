@@ -8,7 +8,7 @@ from enum import Enum, IntEnum
 from typing import Any
 
 
-class Weight(IntEnum):
+class Severity(IntEnum):
     """What a finding does to the verdict."""
 
     NOTE = 0  # worth knowing; the number stands
@@ -16,7 +16,7 @@ class Weight(IntEnum):
     FATAL = 2  # the number says nothing about the model
 
 
-class Belief(Enum):
+class TrustLevel(Enum):
     """May the number be believed?"""
 
     TRUSTWORTHY = "trustworthy"
@@ -29,7 +29,7 @@ class Finding:
     """`check` names the check, `sentence` says what was seen and what to do; `share` of the images, where it is one."""
 
     check: str
-    weight: Weight
+    weight: Severity
     sentence: str
     share: float | None = None
 
@@ -47,7 +47,7 @@ class Finding:
         try:
             share = record.get("share")
             share = None if share is None else float(share)
-            return Finding(str(record["check"]), Weight[record["weight"]], str(record["sentence"]), share)
+            return Finding(str(record["check"]), Severity[record["weight"]], str(record["sentence"]), share)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{record!r} is no finding; make the summary anew.") from error
 
@@ -60,14 +60,14 @@ class Verdict:
     checks: tuple[str, ...]
 
     @property
-    def belief(self) -> Belief:
+    def belief(self) -> TrustLevel:
         """The heaviest finding decides."""
-        weight = max((finding.weight for finding in self.findings), default=Weight.NOTE)
-        return tuple(Belief)[weight]
+        weight = max((finding.weight for finding in self.findings), default=Severity.NOTE)
+        return tuple(TrustLevel)[weight]
 
     def __str__(self) -> str:
         """The verdict in one line, with the names of the checks that decide it."""
-        decisive = [finding.check for finding in self.findings if finding.weight > Weight.NOTE]
+        decisive = [finding.check for finding in self.findings if finding.weight > Severity.NOTE]
         return self.belief.value + (f" ({', '.join(dict.fromkeys(decisive))})" if decisive else "")
 
     def record(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plica.trust.findings import Finding, Weight
+from plica.trust.findings import Finding, Severity
 from plica.trust.probe import Probe, ask, doubled, lead, rows, slope
 
 DIRECTIONS = 3  # the gradient's own, and random ones
@@ -21,7 +21,7 @@ def vanishing(probe: Probe) -> Iterator[Finding]:
     if found is None:
         yield Finding(
             "detached",
-            Weight.FATAL,
+            Severity.FATAL,
             "The output has no gradient with respect to the input (.detach(), numpy or no_grad inside?): only "
             "black-box methods see this model.",
             1.0,
@@ -34,7 +34,7 @@ def vanishing(probe: Probe) -> Iterator[Finding]:
     if share:
         yield Finding(
             "zero gradient",
-            Weight.FATAL if share > 0.5 else Weight.RESERVATION,
+            Severity.FATAL if share > 0.5 else Severity.RESERVATION,
             f"The gradient is zero on {share:.0%} of the images that the model gets right: methods that follow it "
             "stand still there; rounding, saturation or clipping in the model?",
             share,
@@ -73,7 +73,7 @@ def differences(probe: Probe, images: int = 16) -> Iterator[Finding]:
     if share > 0.25:  # a few differences straddle a kink
         yield Finding(
             "finite differences",
-            Weight.RESERVATION,
+            Severity.RESERVATION,
             f"On {share:.0%} of {len(x)} images finite differences contradict the gradient: the model changes in "
             "steps, or its backward pass is not that of its forward pass.",
             share,

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from plica.trust.findings import Finding, Weight
+from plica.trust.findings import Finding, Severity
 from plica.trust.probe import Probe, ask, lead, rows, slope
 
 Model = Callable[[Tensor], Tensor]
@@ -103,7 +103,7 @@ def rises(ascent: Ascent) -> Iterator[Finding]:
     if still > 0.1:
         yield Finding(
             "loss does not rise",
-            Weight.FATAL if still > 0.5 else Weight.RESERVATION,
+            Severity.FATAL if still > 0.5 else Severity.RESERVATION,
             f"On {still:.0%} of {len(ascent.x)} images {STEPS} steps along the gradient never raised the loss: "
             "the gradient leads nowhere, and what a gradient attack misses says nothing.",
             still,
@@ -191,7 +191,7 @@ def _beaten(check: str, words: str, ascent: Ascent, broken: Bool[Tensor, " s"]) 
     if count > FEW and share > 0.05:
         yield Finding(
             check,
-            Weight.FATAL if share >= 0.1 else Weight.RESERVATION,
+            Severity.FATAL if share >= 0.1 else Severity.RESERVATION,
             f"On {share:.0%} of {len(ascent.x)} images {words} is misclassified within l_inf {ascent.radius:.3g} where "
             f"{STEPS} steps along the gradient found nothing: the gradient is masked, and what follows it "
             "overstates the model.",
@@ -219,7 +219,7 @@ def aimed(probe: Probe, ascent: Ascent) -> Iterator[Finding]:
     if count > FEW and share > 0.1:
         yield Finding(
             "one target class",
-            Weight.RESERVATION,
+            Severity.RESERVATION,
             f"{share:.0%} of {len(ascent.x)} images fall only when one particular class is aimed at: an attack on the "
             "class that is ahead misses them; add a method that aims at every class.",
             share,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from plica.trust.findings import Finding, Weight
+from plica.trust.findings import Finding, Severity
 from plica.trust.probe import CALL, Probe
 
 UNITS = 2000  # of rounding of the largest logit: sums in another order differ by less
@@ -22,7 +22,7 @@ def mode(model: Callable[[Tensor], Tensor]) -> Iterator[Finding]:
     if found:
         yield Finding(
             "train mode",
-            Weight.RESERVATION,
+            Severity.RESERVATION,
             f"The model was handed over in train mode, with {', '.join(found)}: plica runs it in eval mode, other code "
             "may not; call model.eval().",
         )
@@ -38,7 +38,7 @@ def repeatable(probe: Probe) -> Iterator[Finding]:
     if changed:
         yield Finding(
             "random outputs",
-            Weight.FATAL,
+            Severity.FATAL,
             f"The output for the same image changes from call to call ({changed:.0%} of the images, by up to "
             f"{float((first - again).abs().max()):.2g}): success is then luck; fix the randomness, or attack the mean.",
             changed,
@@ -51,7 +51,7 @@ def repeatable(probe: Probe) -> Iterator[Finding]:
     if bool((differs > unit).any()):
         yield Finding(
             "company",
-            Weight.FATAL,
+            Severity.FATAL,
             f"The output for an image depends on the other images of its batch (by up to {float(differs.max()):.2g}), "
             "as with batch statistics; use stored statistics.",
             float((differs > unit).double().mean()),
@@ -64,7 +64,7 @@ def finite(probe: Probe) -> Iterator[Finding]:
     if share:
         yield Finding(
             "not finite",
-            Weight.FATAL if share > 0.5 else Weight.RESERVATION,
+            Severity.FATAL if share > 0.5 else Severity.RESERVATION,
             f"The output is NaN or infinite for {share:.0%} of the images, which no attack can treat.",
             share,
         )
@@ -76,7 +76,7 @@ def probabilities(probe: Probe) -> Iterator[Finding]:
     if len(logits) and bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all()):
         yield Finding(
             "probabilities",
-            Weight.RESERVATION,
+            Severity.RESERVATION,
             "The outputs are probabilities (they sum to one), whose gradients vanish where the model is sure; "
             "return the logits, before softmax.",
         )

@@ -20,7 +20,7 @@ from plica.models import place
 from plica.runs import Run, Task
 from plica.runs.write import write_json
 from plica.trust.examine import Model, examine
-from plica.trust.findings import Finding, Verdict, Weight
+from plica.trust.findings import Finding, Severity, Verdict
 from plica.utils.messages import one_line
 
 CHECKED = ("limit", "one class", "black box", "not finite", "accuracy", "few images", "not examined", "audit")
@@ -82,7 +82,7 @@ def conclude(run: Run) -> Verdict:
             checks += examined[model]["checks"]
         else:
             said = f"{model} was not examined; run `plica doctor` on the run."
-            found.append(Finding("not examined", Weight.RESERVATION, said))
+            found.append(Finding("not examined", Severity.RESERVATION, said))
     audited = _json(run.directory / "audit.json")
     found += [*_audit(audited), *_transfers(audited)]
     return Verdict.of(found, checks)
@@ -125,7 +125,7 @@ def _limits(groups: list[Group]) -> Iterator[Finding]:
             continue
         yield Finding(
             "limit",
-            Weight.RESERVATION,
+            Severity.RESERVATION,
             f"{group.name}: for {share:.0%} of the images the search stopped at its limit, after {spent:.0f} "
             "gradients; raise gradients.",
             share,
@@ -133,7 +133,7 @@ def _limits(groups: list[Group]) -> Iterator[Finding]:
     if long:
         yield Finding(
             "limit",
-            Weight.NOTE,
+            Severity.NOTE,
             f"In {len(long)} of {len(groups)} questions searches stopped at their limit, for up to {max(long):.0%} of "
             "the images: their radii are upper bounds, and so is the accuracy.",
             max(long),
@@ -153,7 +153,7 @@ def _one_class(group: Group) -> Iterator[Finding]:
     if share >= 0.9:
         yield Finding(
             "one class",
-            Weight.RESERVATION,
+            Severity.RESERVATION,
             f"{group.name}: {share:.0%} of the images that were broken are taken for class {top}; the number says how "
             "far that class is, look at the model's output for it.",
             share,
@@ -170,7 +170,7 @@ def _black_box(group: Group) -> Iterator[Finding]:
     if beaten.sum() > 2 and share > 0.03:
         yield Finding(
             "black box",
-            Weight.FATAL if share >= 0.1 else Weight.RESERVATION,
+            Severity.FATAL if share >= 0.1 else Severity.RESERVATION,
             f"{group.name}: on {share:.0%} of the images a method that sees outputs alone beats every method with a "
             "gradient: the gradient is masked.",
             share,
@@ -182,7 +182,7 @@ def _broken(group: Group) -> Iterator[Finding]:
     if share:
         yield Finding(
             "not finite",
-            Weight.FATAL if share > 0.5 else Weight.RESERVATION,
+            Severity.FATAL if share > 0.5 else Severity.RESERVATION,
             f"{group.name}: for {share:.0%} of the images the model or the distance gave NaN or infinity, or failed, "
             "and they count as withstanding.",
             share,
@@ -196,20 +196,22 @@ def _chance(group: Group) -> Iterator[Finding]:
     if count >= 30 and right / count < chance + 2 * np.sqrt(chance * (1 - chance) / count):
         yield Finding(
             "accuracy",
-            Weight.FATAL,
+            Severity.FATAL,
             f"{group.model} is right on {right / count:.0%} of {count} images, which is chance; look at the labels, "
             "the normalisation and the weights.",
         )
     if count < 100:
         half = 1.96 * np.sqrt(0.25 / count)
-        yield Finding("few images", Weight.NOTE, f"{count} images: a share of them is known to +- {half:.0%} at best.")
+        yield Finding(
+            "few images", Severity.NOTE, f"{count} images: a share of them is known to +- {half:.0%} at best."
+        )
 
 
 def _audit(record: Mapping[str, Any]) -> Iterator[Finding]:
     if record and not record.get("agrees"):
         kinds = [kind for task in record.get("tasks", []) for kind in task.get("differences", {})]
         named = ", ".join(dict.fromkeys(map(str, kinds)))
-        yield Finding("audit", Weight.FATAL, f"An audit measured other answers than are stored ({named}).")
+        yield Finding("audit", Severity.FATAL, f"An audit measured other answers than are stored ({named}).")
 
 
 def _transfers(record: Mapping[str, Any]) -> Iterator[Finding]:
@@ -219,7 +221,7 @@ def _transfers(record: Mapping[str, Any]) -> Iterator[Finding]:
         if pair["beaten"] > 2 and share > 0.03:
             yield Finding(
                 "transfer",
-                Weight.FATAL if share >= 0.1 else Weight.RESERVATION,
+                Severity.FATAL if share >= 0.1 else Severity.RESERVATION,
                 f"{pair['model']}, {pair['question']}: on {share:.0%} of the images a point found on {pair['origin']} "
                 "beats what was found on the model itself.",
                 share,

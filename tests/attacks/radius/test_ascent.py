@@ -14,9 +14,9 @@ from plica import Lp, MaxLoss, MinRadius
 from plica.attacks.base import Task
 from plica.attacks.prox_settings import geometry
 from plica.attacks.radius.ascent import ascend
-from plica.core.best import Archive
+from plica.core.best import BestPoints
 from plica.core.losses import margin
-from plica.core.model import Queries
+from plica.core.model import CountedModel
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 TICKS = 8
@@ -26,8 +26,8 @@ def climb(case, p, radius, images):
     metric = Lp(p)
     with torch.no_grad():
         logits = case.model(case.x)
-    archive = Archive(metric, case.x, case.y, None, None)
-    task = Task(Queries(case.model, len(case.x)), archive, case.x, case.y, logits, None, MinRadius(metric), None, 100,
+    archive = BestPoints(metric, case.x, case.y, None, None)
+    task = Task(CountedModel(case.model, len(case.x)), archive, case.x, case.y, logits, None, MinRadius(metric), None, 100,
                 0, (0.0, 1.0), 64, lambda done: None)  # fmt: skip
     u = torch.zeros(len(images), case.x[0].numel())
     ticks = iter(reversed(range(TICKS)))

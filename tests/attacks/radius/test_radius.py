@@ -7,24 +7,24 @@ import pytest
 import torch
 
 from plica import Lp, MaxLoss, MinRadius, Unsupported
-from plica.attacks.base import Found, Task
+from plica.attacks.base import AttackOutput, Task
 from plica.attacks.radius.search import radius
-from plica.core.best import Archive
-from plica.core.model import Queries
+from plica.core.best import BestPoints
+from plica.core.model import CountedModel
 from plica.core.status import Status
 from plica.metrics import WeightedLp
 
 P = (1, 1.5, 2, 4, 8, math.inf)
 
 
-def attack(model, x, y, question, gradients=100, seed=0, targets=None, bounds=(0.0, 1.0)) -> tuple[Task, Found]:
+def attack(model, x, y, question, gradients=100, seed=0, targets=None, bounds=(0.0, 1.0)) -> tuple[Task, AttackOutput]:
     """The attack alone, without the judge."""
     limit = question.radius * torch.ones(len(x)) if isinstance(question, MaxLoss) else None
     with torch.no_grad():
         logits = model(x)
-    archive = Archive(question.metric, x, y, targets, limit)
+    archive = BestPoints(question.metric, x, y, targets, limit)
     task = Task(
-        Queries(model, len(x)),
+        CountedModel(model, len(x)),
         archive,
         x,
         y,

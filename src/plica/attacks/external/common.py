@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from plica.attacks.base import Found, Task
+from plica.attacks.base import AttackOutput, Task
 from plica.attacks.projections import safely_inside
 from plica.core.status import Status
 from plica.metrics import Lp, Unsupported
@@ -117,7 +117,7 @@ class Peer:
     ball: bool = False
     every: bool = False  # whether it takes any metric
 
-    def __call__(self, task: Task) -> Found:
+    def __call__(self, task: Task) -> AttackOutput:
         """Raises Unsupported for a metric, target or question it has no form for, and without its package."""
         norm = self._norm(task)
         with _frozen(task.queries.model), torch.random.fork_rng(), warnings.catch_warnings():
@@ -128,7 +128,7 @@ class Peer:
                 task.notify(int(images[-1]) + 1)
         found = task.archive.distance.isfinite() if task.radius is not None else torch.zeros_like(task.y)
         status = [Status.SUCCEEDED if f else Status.BUDGET for f in found.tolist()]
-        return Found(task.x.new_full((len(task.x),), torch.nan), status)
+        return AttackOutput(task.x.new_full((len(task.x),), torch.nan), status)
 
     def _norm(self, task: Task) -> float:
         metric = task.question.metric

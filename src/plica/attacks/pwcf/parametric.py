@@ -15,10 +15,10 @@ from torch import Tensor
 from plica import metrics
 from plica.attacks.base import Task
 from plica.attacks.pwcf.parametrization import Term
-from plica.attacks.target_classes import Aims, shortest
+from plica.attacks.target_classes import TargetRows, shortest
 from plica.core.losses import margin
 from plica.metrics import Lp, Metric
-from plica.perturbations.base import Own, Through, moved, pulled
+from plica.perturbations.base import ParametricPerturbation, ThetaDistance, moved, pulled
 from plica.solver.rows import WHOLE, join, take
 
 FAR = (2.0, 4.0, 8.0)  # further starts, so many times the first step away in a random direction
@@ -33,7 +33,7 @@ NOISE = 1e-3  # of the start, in the perturbation's units: bilinear interpolatio
 class Moved:
     """Unknowns theta of a perturbation of images x (r, n); a `Posing`. scale (r,) is that of the distance."""
 
-    through: Through = field(metadata=WHOLE)
+    through: ParametricPerturbation = field(metadata=WHOLE)
     metric: Metric = field(metadata=WHOLE)
     shape: tuple[int, ...]
     bounds: tuple[float, float]
@@ -59,7 +59,7 @@ class Moved:
         return value - radius * self.scale, grad
 
     def _measure(self, x: Tensor, theta: Tensor) -> Float[Tensor, " r"]:
-        if isinstance(self.metric, Own):
+        if isinstance(self.metric, ThetaDistance):
             return self.metric(x, theta)
         return self.metric(x, moved(self.through, x, theta, self.bounds))
 
@@ -67,7 +67,7 @@ class Moved:
         return flat.view(-1, *self.shape)
 
 
-def begin(task: Task, near: Aims, images: int, rows: int) -> tuple[Aims, Moved, Tensor, Tensor]:
+def begin(task: Task, near: TargetRows, images: int, rows: int) -> tuple[TargetRows, Moved, Tensor, Tensor]:
     """`rows` rows for each image: what they aim at, the posing, the starts theta, and the unit of margins.
 
     near: the classes aimed at, with gradients with respect to the image; the nearest also gets the starts further out.
@@ -96,7 +96,9 @@ def begin(task: Task, near: Aims, images: int, rows: int) -> tuple[Aims, Moved, 
     return aims, posing, start, STIFF / torch.linalg.vector_norm(aims.grad, dim=1).clamp(min=1e-12)
 
 
-def _random(task: Task, near: Aims, step: Float[Tensor, "i k"], more: int) -> tuple[Aims, Float[Tensor, "m k"]]:
+def _random(
+    task: Task, near: TargetRows, step: Float[Tensor, "i k"], more: int
+) -> tuple[TargetRows, Float[Tensor, "m k"]]:
     """So many starts for each image, in random directions, towards its nearest class."""
     through, size = task.question.through, step.shape[1]
     assert through is not None
@@ -107,7 +109,7 @@ def _random(task: Task, near: Aims, step: Float[Tensor, "i k"], more: int) -> tu
     return take(near, index), torch.cat([*starts, step[:0]])
 
 
-def _looked(task: Task, images: Int[Tensor, " i"], rows: int) -> tuple[Aims, Float[Tensor, "m k"]]:
+def _looked(task: Task, images: Int[Tensor, " i"], rows: int) -> tuple[TargetRows, Float[Tensor, "m k"]]:
     """The best nodes of a grid for each image, with the nearest class there, where `rows` rows are taken already.
 
     Best by distance and what the linear model at the node says is lacking to the boundary; one gradient a node.
@@ -134,11 +136,11 @@ def _looked(task: Task, images: Int[Tensor, " i"], rows: int) -> tuple[Aims, Flo
         grad = pulled(through, x, theta, grad.masked_fill(free != z, 0))
         others = logits.scatter(1, y[:, None], -torch.inf).argmax(1) if targets is None else targets
         far = through.distance(x, theta) + (-m).clamp(min=0) / torch.linalg.vector_norm(grad, dim=1).clamp(min=1e-12)
-        seen.append((Aims(images, others, m, grad), theta, far.nan_to_num(nan=torch.inf)))
+        seen.append((TargetRows(images, others, m, grad), theta, far.nan_to_num(nan=torch.inf)))
     if not seen:
-        return Aims(images[:0], images[:0], x.new_zeros(0), x.new_zeros(0, nodes.shape[1])), nodes
+        return TargetRows(images[:0], images[:0], x.new_zeros(0), x.new_zeros(0, nodes.shape[1])), nodes
     every, thetas = (
-        Aims(*(torch.cat([getattr(a, f.name) for a, _, _ in seen]) for f in fields(Aims))),
+        TargetRows(*(torch.cat([getattr(a, f.name) for a, _, _ in seen]) for f in fields(TargetRows))),
         torch.cat([t for _, t, _ in seen]),
     )
     best = torch.stack([far for _, _, far in seen]).argsort(dim=0, stable=True)[:kept]

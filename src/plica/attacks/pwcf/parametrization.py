@@ -28,7 +28,7 @@ Term = tuple[Tensor, Tensor]  # value (r,), gradient with respect to the unknown
 
 
 @runtime_checkable
-class Posing(Protocol):
+class Parametrization(Protocol):
     """One way to write a perturbation of flattened images x (r, n) as unknowns u (r, k)."""
 
     def start(self, x: Tensor, z: Tensor) -> Tensor:
@@ -195,7 +195,7 @@ def pose(
     bounds: tuple[float, float],
     reach: Float[Tensor, "r n"],
     radius: Float[Tensor, " r"] | None,
-) -> Posing:
+) -> Parametrization:
     """The way that suits the metric. reach: the first step of each row; radius: of each row for MaxLoss."""
     if isinstance(metric, Lp) and metric.p == math.inf:
         sigma = reach.abs().amax(1) if radius is None else radius

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from plica.attacks.base import Found, Task
+from plica.attacks.base import AttackOutput, Task
 from plica.attacks.boundary_search import land
 from plica.attacks.pwcf.parametric import begin
-from plica.attacks.pwcf.parametrization import Plain, Posing, Sine, pose, within
-from plica.attacks.target_classes import Aims, nearest, shortest
+from plica.attacks.pwcf.parametrization import Parametrization, Plain, Sine, pose, within
+from plica.attacks.target_classes import TargetRows, nearest, shortest
 from plica.core.formulations import MaxLoss
 from plica.core.losses import LOSSES, margin, spread
 from plica.core.status import Status
@@ -48,7 +48,7 @@ INSIDE = 0.999  # share of the radius that MaxLoss may use: a violation within t
 SOLVER = BFGSSQP(tol=1e-5, memory=5, patience=60, progress=1e-4, insist=3, measure=Stationarity(keep=0))
 
 
-def pwcf(task: Task) -> Found:
+def pwcf(task: Task) -> AttackOutput:
     """Solve MinRadius or MaxLoss by BFGS-SQP with folded constraints; any metric."""
     every = torch.arange(len(task.x), device=task.x.device)
     # starts are made for a few batches of rows at a time, so that memory does not grow with the number of images
@@ -60,12 +60,12 @@ def pwcf(task: Task) -> Found:
         status = [Status.SUCCEEDED if done else why for done, why in zip(broken, status, strict=True)]
     end = torch.cat([part.end for part in parts if part.end is not None])
     done = task.archive.distance.isfinite().view(-1, *[1] * (end.ndim - 1))
-    return Found(
+    return AttackOutput(
         torch.cat([part.stationarity for part in parts]), status, end=torch.where(done, task.archive.x_adv, end)
     )
 
 
-def _solve(task: Task, images: Int[Tensor, " i"]) -> Found:
+def _solve(task: Task, images: Int[Tensor, " i"]) -> AttackOutput:
     """All rows of the given images, a sequence of neighbours."""
     tried = max(1, task.gradients // TRIED)
     left = task.gradients - tried
@@ -79,17 +79,17 @@ def _solve(task: Task, images: Int[Tensor, " i"]) -> Found:
         unit = unit * spread(task.logits[aims.image], task.targets is not None)
     left = task.gradients - int(task.queries.gradients[images.cpu()].max())
     if left < len(start) // len(images):
-        return Found(
+        return AttackOutput(
             torch.full_like(near.margin[: len(images)], torch.nan), [Status.BUDGET] * len(images), end=task.x[images]
         )
     memory = None if start.shape[1] < task.x[0].numel() else SOLVER.memory  # few unknowns: dense
     solver = replace(SOLVER, memory=memory, max_evaluations=min(LONGEST, left // (len(start) // len(images))))
-    problem = Posed(task, posing, aims, unit)
+    problem = PWCFProblem(task, posing, aims, unit)
     solution = solver.solve(problem, start, task.batch_size, partial(_tell, task, aims.image, int(images[-1]) + 1))
     return _found(solution, len(images), problem)
 
 
-def _begin(task: Task, near: Aims, images: int, rows: int) -> tuple[Aims, Posing, Tensor, Tensor]:
+def _begin(task: Task, near: TargetRows, images: int, rows: int) -> tuple[TargetRows, Parametrization, Tensor, Tensor]:
     """`rows` rows for each image: what they aim at, the posing, the starts, and the unit of margins."""
     aims, reach = _with_far(near, _reach(task, near), images, rows, task.direction)
     x = task.x.flatten(1)[aims.image]
@@ -117,13 +117,13 @@ def _tell(task: Task, image: Int[Tensor, " r"], begun: int, rows: Int[Tensor, " 
     task.notify(begun - len(image[rows].unique()))
 
 
-def _reach(task: Task, aims: Aims) -> Tensor:
+def _reach(task: Task, aims: TargetRows) -> Tensor:
     return OVERSHOOT * shortest(task.question.metric, aims.grad, -aims.margin)
 
 
 def _with_far(
-    near: Aims, reach: Tensor, images: int, rows: int, directions: Callable[[int], Tensor]
-) -> tuple[Aims, Tensor]:
+    near: TargetRows, reach: Tensor, images: int, rows: int, directions: Callable[[int], Tensor]
+) -> tuple[TargetRows, Tensor]:
     """`rows` rows per image: the near ones, then starts from far outside towards the nearest class.
 
     What a search from the linear model's step misses is mostly another local minimum of the same class, and noise
@@ -140,7 +140,7 @@ def _with_far(
     return take(near, index), reach.flatten(0, 1)
 
 
-def _found(solution: Solution, images: int, problem: Posed) -> Found:
+def _found(solution: Solution, images: int, problem: PWCFProblem) -> AttackOutput:
     """Per image, what is known of the row that ended best: a feasible one of the least objective, else the least
     violated."""
     rows = solution.f.view(images, -1)
@@ -150,7 +150,7 @@ def _found(solution: Solution, images: int, problem: Posed) -> Found:
     assert isinstance(solution.status, list)
     x = problem.task.x[problem.aims.image[best]]
     end = take(problem.posing, best).image(solution.x[best], x.flatten(1)).clamp(*problem.task.bounds).view_as(x)
-    return Found(solution.stationarity[best], [STATUS[solution.status[i]] for i in best.tolist()], end=end)
+    return AttackOutput(solution.stationarity[best], [STATUS[solution.status[i]] for i in best.tolist()], end=end)
 
 
 STATUS = {
@@ -167,7 +167,7 @@ STATUS = {
 
 
 @dataclass(frozen=True)
-class Posed:
+class PWCFProblem:
     """The question as a problem of the solver.
 
     Margins are divided by the norm of their gradient where the row starts, so that they too are distances and one
@@ -175,8 +175,8 @@ class Posed:
     """
 
     task: Task
-    posing: Posing
-    aims: Aims
+    posing: Parametrization
+    aims: TargetRows
     unit: Float[Tensor, " r"]
 
     equalities = 0

@@ -13,9 +13,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from plica.attacks.base import Found, Task
+from plica.attacks.base import AttackOutput, Task
 from plica.attacks.radius.search import radius
-from plica.core.best import Archive
+from plica.core.best import BestPoints
 from plica.core.formulations import MinRadius
 from plica.core.status import Status
 from plica.metrics import Lp, Metric, WeightedLp
@@ -26,12 +26,12 @@ def is_concave(metric: Metric) -> bool:
     return isinstance(metric, Lp | WeightedLp) and metric.p < 1
 
 
-def concave(task: Task) -> Found:
+def concave(task: Task) -> AttackOutput:
     """`radius` in l_q. For MaxLoss no image leaves at its first point inside the radius."""
     metric = task.question.metric
     q = (1 + max(metric.p, 0.5)) / 2
     inner = WeightedLp(q, metric.weights) if isinstance(metric, WeightedLp) else Lp(q)
-    both = Both(Archive(inner, task.x, task.y, task.targets, None), task.archive)
+    both = Both(BestPoints(inner, task.x, task.y, task.targets, None), task.archive)
     found = radius(replace(task, question=MinRadius(inner), archive=both, radius=None))
     if task.radius is None:
         return found
@@ -39,10 +39,10 @@ def concave(task: Task) -> Found:
     return replace(found, status=[Status.SUCCEEDED if d else why for d, why in zip(done, found.status, strict=True)])
 
 
-class Both(Archive):
+class Both(BestPoints):
     """An archive of which a second one sees every point, and measures it by a metric of its own."""
 
-    def __init__(self, archive: Archive, second: Archive):
+    def __init__(self, archive: BestPoints, second: BestPoints):
         super().__init__(archive.metric, archive.x, archive.y, archive.targets, archive.radius)
         self.second = second
 

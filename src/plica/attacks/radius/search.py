@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from plica.attacks.base import Found, Task
+from plica.attacks.base import AttackOutput, Task
 from plica.attacks.boundary_search import land
 from plica.attacks.prox_settings import Geometry, geometry
 from plica.attacks.radius.ascent import ascend
-from plica.core.best import Archive
+from plica.core.best import BestPoints
 from plica.core.losses import margin
 from plica.core.model import rounding
 from plica.core.status import Status
@@ -38,7 +38,7 @@ INSIDE = 1 - 1e-6  # of the radius asked for: a distance in float32 stays inside
 RESERVED = 4  # forward runs that the first look and the judge, in two precisions, need
 
 
-def radius(task: Task) -> Found:
+def radius(task: Task) -> AttackOutput:
     """The nearest misclassified point, for a metric with a prox. Raises Unsupported for one without.
 
     For MaxLoss the same search, which leaves an image at its first point inside the radius.
@@ -49,7 +49,7 @@ def radius(task: Task) -> Found:
     settled = torch.zeros_like(every, dtype=torch.bool)
     near, wanted = task, torch.zeros_like(task.logits[:, 0])
     if task.radius is not None:
-        archive = Archive(task.question.metric, task.x, task.y, task.targets, None)
+        archive = BestPoints(task.question.metric, task.x, task.y, task.targets, None)
         near, wanted = replace(task, archive=archive, radius=None), task.radius.to(wanted) * INSIDE
     for images in every.split(max(1, task.batch_size)):
         search = _Search(near, images, shape, wanted)
@@ -60,11 +60,11 @@ def radius(task: Task) -> Found:
         task.notify(int(images[-1]) + 1)
     done = (near.archive.distance <= wanted).tolist()
     rest = [Status.SETTLED if same else Status.BUDGET for same in settled.tolist()]
-    return Found(stationarity, [Status.SUCCEEDED if d else why for d, why in zip(done, rest, strict=True)])
+    return AttackOutput(stationarity, [Status.SUCCEEDED if d else why for d, why in zip(done, rest, strict=True)])
 
 
 @dataclass
-class Bunch:
+class Candidates:
     """The state of a search, m rows for each of some images: row (i, j) at i * images + j. The solver moves
     u = scale (z - x)."""
 
@@ -188,7 +188,7 @@ class _Search:
         direction = torch.randn(self.x.shape[1], generator=torch.Generator().manual_seed(seed)).to(self.x)
         return direction / torch.linalg.vector_norm(direction)
 
-    def _bunch(self, solver: ProximalSQP, target: Tensor, u: Tensor, eta: Tensor | None) -> Bunch:
+    def _bunch(self, solver: ProximalSQP, target: Tensor, u: Tensor, eta: Tensor | None) -> Candidates:
         """ProximalState that aim at target (m * images,) from u, of the same length; eta (images,)."""
         m, images = len(target) // len(self.x), len(self.x)
         x = self.x.repeat(m, 1)
@@ -196,9 +196,9 @@ class _Search:
         u = torch.minimum(torch.maximum(u, low), high)
         places = torch.arange(images, device=x.device).repeat(m)
         state = solver.start(low, high, u, None if eta is None else eta.repeat(m))
-        return Bunch(places, target, self.best.new_full((len(x),), torch.inf), state)
+        return Candidates(places, target, self.best.new_full((len(x),), torch.inf), state)
 
-    def _enter(self, solver: ProximalSQP, pool: Bunch | None, first: int, last: int, ticks: int = 1) -> Bunch:
+    def _enter(self, solver: ProximalSQP, pool: Candidates | None, first: int, last: int, ticks: int = 1) -> Candidates:
         """ProximalState at the image itself, for its classes first..last by logit, moved and added to the pool."""
         target = self.order[:, first:last].T.flatten()
         if not len(target) and pool is not None:
@@ -210,7 +210,7 @@ class _Search:
         more = self._keep(more, len(more.place))
         return more if pool is None else join(self._keep(pool, len(pool.place)), more)
 
-    def _stage(self, solver: ProximalSQP, pool: Bunch, kept: int, ticks: int, wave: float | None = None) -> None:
+    def _stage(self, solver: ProximalSQP, pool: Candidates, kept: int, ticks: int, wave: float | None = None) -> None:
         """Move the `kept` rows of least estimate of every image; `wave` is their weight of the aim at first."""
         rows = self._least(pool, kept)
         part = take(pool, rows)
@@ -219,13 +219,13 @@ class _Search:
         self._advance(solver, part, ticks)
         put(pool, rows, part)
 
-    def _keep(self, pool: Bunch, kept: int) -> Bunch:
+    def _keep(self, pool: Candidates, kept: int) -> Candidates:
         """The `kept` rows of least estimate of every image, the least first."""
         rows = self._least(pool, kept)
         same = len(rows) == len(pool.place) and bool((rows[1:] > rows[:-1]).all())
         return pool if same else take(pool, rows)
 
-    def _least(self, pool: Bunch, kept: int) -> Tensor:
+    def _least(self, pool: Candidates, kept: int) -> Tensor:
         """The `kept` rows of least estimate of every image that is not answered yet."""
         if not len(pool.place):
             raise _SpentError
@@ -240,16 +240,16 @@ class _Search:
         return (self.task.archive.distance[images] <= self.wanted[images]) | self.settled[places]
 
     @staticmethod
-    def _width(rows: Bunch) -> int:
+    def _width(rows: Candidates) -> int:
         """For how many images there are rows."""
         return len(rows.place) // max(1, int((rows.place == rows.place[:1]).sum()))
 
-    def _advance(self, solver: ProximalSQP, rows: Bunch, ticks: int) -> None:
+    def _advance(self, solver: ProximalSQP, rows: Candidates, ticks: int) -> None:
         for _ in range(ticks):
             self._tick(solver, rows)
         self.table[rows.place, rows.target] = torch.minimum(self.table[rows.place, rows.target], rows.best)
 
-    def _tick(self, solver: ProximalSQP, rows: Bunch) -> None:
+    def _tick(self, solver: ProximalSQP, rows: Candidates) -> None:
         """One model call for all rows; each image pays one gradient per row."""
         images = self._width(rows)
         if not images or self.spent >= self.task.gradients:
@@ -286,7 +286,7 @@ class _Search:
         self.residual[places] = torch.where(better, residual, self.residual[places])
         self.best[places] = torch.where(better, least, self.best[places])
 
-    def _points(self, rows: Bunch, m: int) -> Tensor:
+    def _points(self, rows: Candidates, m: int) -> Tensor:
         """The images at the rows' u, and padding after them, in a buffer that the next tick overwrites.  (p, *image)"""
         count, images = len(rows.place), len(rows.place) // m
         padded = self.task.queries.padded(count)

@@ -18,7 +18,7 @@ from plica.trust.audit.images import Images
 from plica.trust.audit.load import image_distance, through_of
 from plica.trust.audit.quantization import eight_bits, round8
 from plica.trust.audit.reference import Metric, Model, norm_of
-from plica.trust.audit.remeasure import Answers, Ruler
+from plica.trust.audit.remeasure import Answers, MeasureContext
 
 SIZES = (1, 50)  # rows of the calls in the model's own precision; float64 takes the last
 SHOWN = 5  # differences of a kind that are spelled out
@@ -102,11 +102,11 @@ def audit(
     return [_task(run, task, ruler, images, told) for task, ruler in zip(run.tasks, rulers, strict=True)]
 
 
-def _ruler(models: Mapping[str, Model], metrics, task: Task, bounds, mask, sizes) -> Ruler:
+def _ruler(models: Mapping[str, Model], metrics, task: Task, bounds, mask, sizes) -> MeasureContext:
     metric, by_theta = _metric(metrics, task), image_distance(task.metric) == "theta"
     through = through_of(task, bounds)
     model = _model(models, task)
-    return Ruler(model, metric, task.radius, bounds, sizes, mask=mask, through=through, by_theta=by_theta)
+    return MeasureContext(model, metric, task.radius, bounds, sizes, mask=mask, through=through, by_theta=by_theta)
 
 
 def _model(models: Mapping[str, Model], task: Task) -> Model:
@@ -122,7 +122,7 @@ def _metric(metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]], task: Tas
     return metrics[task.metric] if p is None else p
 
 
-def _task(run: Run, task: Task, ruler: Ruler, images: Images, told: Callable[[str, int], None]) -> Audited:
+def _task(run: Run, task: Task, ruler: MeasureContext, images: Images, told: Callable[[str, int], None]) -> Audited:
     rows = {row["id"]: row for row in run.rows(task).to_pylist()}
     seen = Audited(task)
     answered: set[int] = set()
@@ -145,7 +145,7 @@ def _task(run: Run, task: Task, ruler: Ruler, images: Images, told: Callable[[st
 
 
 def _chunk(
-    seen: Audited, rows: dict, ids: Tensor, x_adv: Tensor, theta: Tensor | None, images: Images, ruler: Ruler
+    seen: Audited, rows: dict, ids: Tensor, x_adv: Tensor, theta: Tensor | None, images: Images, ruler: MeasureContext
 ) -> None:
     """Measure some answers and note what differs."""
     stray = [i for i in ids.tolist() if i not in rows]
@@ -165,7 +165,7 @@ def _chunk(
     _as_pictures(seen, at.of(sure & (at.column("distance") > 0)), ruler)
 
 
-def _as_pictures(seen: Audited, at: Answers, ruler: Ruler) -> None:
+def _as_pictures(seen: Audited, at: Answers, ruler: MeasureContext) -> None:
     """8 bits, of confirmed answers that are perturbed; inputs that are no pictures have no 8 bits."""
     low, high = ruler.bounds
     if at.x.ndim != 4 or not len(at.x) or isinstance(low, Tensor) or isinstance(high, Tensor) or ruler.mask is not None:

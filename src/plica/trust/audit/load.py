@@ -13,7 +13,7 @@ from torch import Tensor
 from plica.metrics import parse_metric
 from plica.models import load_model
 from plica.perturbations import parse_through
-from plica.perturbations.base import Own, Through
+from plica.perturbations.base import ParametricPerturbation, ThetaDistance
 from plica.perturbations.parse import THROUGH, Bounds
 from plica.runs import Run, Task
 from plica.trust.audit.reference import Model, norm_of
@@ -60,7 +60,7 @@ def metrics_of(
         if norm_of(name) is not None:
             continue
         if name == "theta":
-            metrics[text] = Own(parse_through(moving, run.bounds.pair))
+            metrics[text] = ThetaDistance(parse_through(moving, run.bounds.pair))
             continue
         if given is None and ":" in name:
             _allowed("distance", name, trust)
@@ -73,7 +73,7 @@ def image_distance(text: str) -> str:
     return text.partition(THROUGH)[0]
 
 
-def through_of(task: Task, bounds: Bounds) -> Through | None:
+def through_of(task: Task, bounds: Bounds) -> ParametricPerturbation | None:
     """The perturbation that made a task's points; None for x + delta."""
     moving = task.metric.partition(THROUGH)[2]
     return parse_through(moving, bounds) if moving else None

@@ -16,7 +16,7 @@ Metric = float | Callable[[Tensor, Tensor], Tensor]  # p of an l_p norm, or any 
 
 
 @runtime_checkable
-class Through(Protocol):
+class ParametricPerturbation(Protocol):
     """A perturbation: x' = T(x, theta), and the theta that changes nothing."""
 
     def start(self, x: Tensor) -> Tensor: ...

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor, nn
 
-from plica.trust.audit.reference import Metric, Model, Through, distances, margins, outputs
+from plica.trust.audit.reference import Metric, Model, ParametricPerturbation, distances, margins, outputs
 from plica.trust.probe import doubled
 
 UNITS = 1000  # of rounding of the largest logit: margins of two honest runs differ by less
@@ -20,7 +20,7 @@ Differences = dict[str, list[str]]  # by kind, a sentence for each
 
 
 @dataclass(frozen=True)
-class Ruler:
+class MeasureContext:
     """With what a task is measured. sizes: rows of the calls in the model's own precision; float64 takes the last.
 
     fine: the model in float64, None where it cannot be had so. mask: the features that may move, None for all.
@@ -34,10 +34,10 @@ class Ruler:
     sizes: tuple[int, ...]
     fine: Model | None = None
     mask: Tensor | None = None
-    through: Through | None = None
+    through: ParametricPerturbation | None = None
     by_theta: bool = False
 
-    def with_float64(self, x: Float[Tensor, "b *image"]) -> Ruler:
+    def with_float64(self, x: Float[Tensor, "b *image"]) -> MeasureContext:
         """The same with `fine`, tried on the first image."""
         return self if self.fine is not None else replace(self, fine=doubled(self.model, x))
 
@@ -88,7 +88,7 @@ class Answers:
         theta = None if self.theta is None else self.theta[mask]
         return Answers(rows, self.x[mask], self.y[keep], self.x_adv[mask], theta)
 
-    def compare(self, ruler: Ruler, told: Differences) -> Bool[np.ndarray, " b"]:
+    def compare(self, ruler: MeasureContext, told: Differences) -> Bool[np.ndarray, " b"]:
         """Note all that differs; tells the rows whose success is not what it claims."""
         wrong = self._labels(told) | self._box(ruler, told) | self._made(ruler, told)
         return wrong | self._far(ruler, told) | self._classes(ruler, told)
@@ -102,7 +102,7 @@ class Answers:
         label = self.column("label")
         return self._note(told, "label", label != self.y, lambda i: f"label {label[i]} stored, {self.y[i]} in the data")
 
-    def _box(self, ruler: Ruler, told: Differences) -> np.ndarray:
+    def _box(self, ruler: MeasureContext, told: Differences) -> np.ndarray:
         """Points inside the bounds, to the last bit; nothing moved where nothing was found, or where it must not."""
         flat = self.x_adv.double().flatten(1).numpy()
         low, high = flat.min(axis=1), flat.max(axis=1)
@@ -116,7 +116,7 @@ class Answers:
         return self._note(told, "bounds", out & self.claimed, lambda i: f"pixels from {low[i]:.9g} to {high[i]:.9g}")
 
     @torch.no_grad()
-    def _made(self, ruler: Ruler, told: Differences) -> np.ndarray:
+    def _made(self, ruler: MeasureContext, told: Differences) -> np.ndarray:
         """Whether the perturbation applied to the stored theta gives the stored point."""
         if ruler.through is None:
             return np.zeros(len(self.y), dtype=bool)
@@ -128,7 +128,7 @@ class Answers:
         off = self.claimed & ~(apart <= MADE * (high - low))
         return self._note(told, "theta", off, lambda i: f"the stored theta gives pixels {apart[i]:.3g} off the stored")
 
-    def _far(self, ruler: Ruler, told: Differences) -> np.ndarray:
+    def _far(self, ruler: MeasureContext, told: Differences) -> np.ndarray:
         """The stored distance, and the radius."""
         stored = self.column("distance").astype(float)
         d, near = ruler.far(self.x, self.x_adv, self.theta)
@@ -141,7 +141,7 @@ class Answers:
         said = f"outside the radius {ruler.radius:.12g}"
         return off | self._note(told, "radius", beyond, lambda i: f"distance {d[i]:.12g}, {said}")
 
-    def _classes(self, ruler: Ruler, told: Differences) -> np.ndarray:
+    def _classes(self, ruler: MeasureContext, told: Differences) -> np.ndarray:
         """Misclassified in float64 and at every batch size; right at the image where nothing was found."""
         own = ruler.precision(self.x_adv)
         runs = [(f"batches of {size}", ruler.model, own, size) for size in ruler.sizes]

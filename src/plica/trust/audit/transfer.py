@@ -11,7 +11,7 @@ from torch import Tensor
 
 from plica.runs import Run, Task
 from plica.trust.audit.reference import Model
-from plica.trust.audit.remeasure import Ruler
+from plica.trust.audit.remeasure import MeasureContext
 
 NEARER = 0.98  # of a radius: by rounding alone no point is so much nearer
 
@@ -67,7 +67,7 @@ def _beaten(
     beaten: set[int] = set()
     for task in tasks:
         rows = {row["id"]: row for row in run.rows(task).select(["id", "label", "success", "distance"]).to_pylist()}
-        ruler = Ruler(model, 2.0, task.radius, bounds, (50,))
+        ruler = MeasureContext(model, 2.0, task.radius, bounds, (50,))
         for ids, x_adv in run.points(task):
             wanted = [k for k, i in enumerate(ids.tolist()) if _better(rows.get(i), best.get(i), task)]
             if wanted:
