@@ -1,4 +1,4 @@
-"""The attacks, by name: each takes a Task and returns what it Found."""
+"""The attacks, by name: each takes a Task and returns an AttackOutput."""
 
 from collections.abc import Callable
 

@@ -11,7 +11,7 @@ from plica.core.model import CountedModel
 
 
 class Holding(CountedModel):
-    """Queries whose gradients are 0 at the pixels that are held, so that no search moves them."""
+    """A CountedModel whose gradients are 0 at the pixels that are held, so that no search moves them."""
 
     def __init__(
         self, model: Callable[[Tensor], Tensor], images: int, most: int, multiple: int | None,
@@ -21,6 +21,6 @@ class Holding(CountedModel):
         self.pixels = pixels
 
     def gradient(self, x, image, value):
-        """As of Queries."""
+        """As of CountedModel."""
         values, logits, grads = super().gradient(x, image, value)
         return values, logits, grads.masked_fill(self.pixels, 0)

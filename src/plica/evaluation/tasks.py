@@ -10,7 +10,7 @@ from plica.core.formulations import MaxLoss, MinRadius, Question
 from plica.data.bounds import Bounds
 from plica.evaluation.method_sets import members
 from plica.evaluation.plan import Model, Plan, PlanError
-from plica.evaluation.plan import Question as MetricOfFeatures
+from plica.evaluation.plan import Question as PlanQuestion
 from plica.perturbations import joined, parse_distance
 from plica.runs import Task
 from plica.utils.messages import one_line
@@ -66,7 +66,7 @@ def chains(plan: Plan) -> list[Chain]:
     return found
 
 
-def _jobs(plan: Plan, model: Model, asked: MetricOfFeatures, metric: str, radius: float | None) -> tuple[Job, ...]:
+def _jobs(plan: Plan, model: Model, asked: PlanQuestion, metric: str, radius: float | None) -> tuple[Job, ...]:
     _check_metric(metric)
     loss = asked.loss if asked.ask == "max-loss" else None
     within = None if radius is None else _short(radius, asked.radius)

@@ -27,7 +27,8 @@ def climb(case, p, radius, images):
     with torch.no_grad():
         logits = case.model(case.x)
     archive = BestPoints(metric, case.x, case.y, None, None)
-    task = Task(CountedModel(case.model, len(case.x)), archive, case.x, case.y, logits, None, MinRadius(metric), None, 100,
+    model = CountedModel(case.model, len(case.x))
+    task = Task(model, archive, case.x, case.y, logits, None, MinRadius(metric), None, 100,
                 0, (0.0, 1.0), 64, lambda done: None)  # fmt: skip
     u = torch.zeros(len(images), case.x[0].numel())
     ticks = iter(reversed(range(TICKS)))
