@@ -6,11 +6,12 @@ DATA ?= ../shared/data
 # Threads that wait give their core away: on a machine with other work, spinning made two threads five times dearer than one.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help setup demo test test-all bench lint types format docs clean
+.PHONY: help setup demo test test-all test-floors test-newest test-extras bench lint types format docs clean
 
 help:
 	@echo "make demo      robustness radii of twenty CIFAR-10 images: a table and a picture"
 	@echo "make test      the tests (minutes); make test-all also runs the slow ones"
+	@echo "make test-floors and test-newest: the tests with the oldest and newest packages allowed; make test-extras: with every extra"
 	@echo "make docs      the documentation site, into build/site"
 	@echo "make bench     the tables of README.md and docs/benchmarks.md; for the latter DATA=folder of networks and images"
 	@echo "make lint      style; make types: the type checker; make format: rewrite in style"
@@ -32,6 +33,28 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto -m ""
+
+# Environments of their own, made anew each time. The floors of pyproject.toml on the oldest Python, and no upper bounds on the
+# newest: make PYTHON=/path/to/python3.10 test-floors where it is not on the path. What old packages say about the deprecations
+# of newer ones is no error there.
+test-floors: PYTHON = python3.10
+test-floors: RESOLUTION = lowest-direct
+test-newest: PYTHON = python3.13
+test-newest: RESOLUTION = highest
+test-floors test-newest:
+	rm -rf build/$@
+	$(PYTHON) -m venv build/$@
+	build/$@/bin/python -m pip install --quiet uv
+	build/$@/bin/uv pip install --quiet --python build/$@/bin/python --resolution $(RESOLUTION) -e ".[all,dev]"
+	build/$@/bin/python -m pytest --numprocesses auto -W default::DeprecationWarning
+
+# Every extra, and the packages that come by hand, at the versions of requirements/: no test is skipped for want of a package.
+test-extras:
+	rm -rf build/$@
+	$(PYTHON) -m venv build/$@
+	build/$@/bin/python -m pip install --quiet -c requirements/constraints.txt -e ".[all,dev]"
+	build/$@/bin/python -m pip install --quiet --no-deps -r requirements/by-hand.txt
+	build/$@/bin/python -m pytest --numprocesses auto --extras -m "not slow or extra"
 
 bench: $(READY)
 	$(BIN)/python benchmarks/table.py

@@ -1,11 +1,31 @@
-"""One thread: the tests are many and small, and answers are promised for a fixed number of threads."""
+"""One thread: the tests are many and small, and answers are promised for a fixed number of threads.
 
+A test is skipped where an optional package is missing: `pytest.importorskip`, or the mark `needs(package)`.
+With --extras it fails instead, so that `make test-extras` leaves none out.
+"""
+
+import importlib
 import sys
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--extras", action="store_true", help="a missing optional package is an error, not a skip")
+
+
+def pytest_configure(config):
+    if config.getoption("extras"):
+        pytest.importorskip = lambda name, **_: importlib.import_module(name)
+
+
+@pytest.fixture(autouse=True)
+def needed_packages(request):
+    for mark in request.node.iter_markers("needs"):
+        pytest.importorskip(*mark.args, reason=f"{mark.args[0]} is not installed")
 
 
 @pytest.fixture(autouse=True)

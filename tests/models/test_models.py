@@ -221,6 +221,7 @@ def robustbench(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.extra
 def test_robustbench_whose_weights_are_here(robustbench, tmp_path):
     plain, file = robustbench
     x = pictures(2, 32)
@@ -237,6 +238,7 @@ def test_robustbench_whose_weights_are_here(robustbench, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.extra
 def test_robustbench_without_weights_names_or_trust(robustbench, monkeypatch, tmp_path):
     _, file = robustbench
 

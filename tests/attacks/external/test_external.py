@@ -19,12 +19,7 @@ from plica.core.model import CountedModel
 INF = math.inf
 
 
-def having(package: str):
-    known = importlib.util.find_spec(package) is not None
-    return pytest.mark.skipif(not known, reason=f"{package} is not installed; see docs/benchmarks.md")
-
-
-FOOLBOX, AUTOATTACK, ADV_LIB = having("foolbox"), having("pyautoattack"), having("adv_lib")
+FOOLBOX, AUTOATTACK, ADV_LIB = map(pytest.mark.needs, ("foolbox", "pyautoattack", "adv_lib"))
 # What is left of the radius, in shares: what its authors' step sizes leave after 100 gradients of a linear model.
 RADII = [
     *[pytest.param("fmn", p, 0.005, marks=FOOLBOX) for p in (1, INF)],
@@ -119,6 +114,7 @@ def test_what_is_reported_was_spent(method, budget):
 
 
 @pytest.mark.slow
+@pytest.mark.extra
 @pytest.mark.parametrize("method", METHODS)
 def test_double_precision(method):
     """Packages that know float32 alone are given it; points and distances are the asker's."""

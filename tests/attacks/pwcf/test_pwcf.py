@@ -259,6 +259,7 @@ def test_a_metric_with_tensors_of_its_own_stays_whole_when_rows_leave():
 
 
 @pytest.mark.slow
+@pytest.mark.extra
 @pytest.mark.parametrize("p", [2, "inf"])
 def test_a_photograph_whose_margin_falls_short_of_its_linear_model(p):
     """With mu left to steering alone no point was found: the objective held the search at a third of the radius."""

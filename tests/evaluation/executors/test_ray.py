@@ -49,6 +49,7 @@ def cluster(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.extra
 @pytest.mark.filterwarnings("ignore")  # of ray, about itself
 def test_a_node_killed_in_mid_run_changes_nothing(folder, cluster):
     nodes = cluster[1]
