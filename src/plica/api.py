@@ -165,10 +165,10 @@ class _Asked:
             getattr(result, name)[rows] = getattr(verdict, name)
         result.success[rows] = verdict.sure
         result.stationarity[rows] = found.stationarity.double()
-        result.gradients[rows] += task.queries.gradients.to(rows.device)
+        result.gradients[rows] += task.model.gradients.to(rows.device)
         if found.metric_gradients is not None and result.metric_gradients is not None:
             result.metric_gradients[rows] = found.metric_gradients.to(rows.device)
-        result.forwards[rows] += task.queries.forwards.to(rows.device)
+        result.forwards[rows] += task.model.forwards.to(rows.device)
         for row, status in zip(rows.tolist(), found.status, strict=True):
             result.status[row] = status
         return result if found.end is None else replace(result, end=self.x.index_copy(0, rows, found.end))
@@ -176,13 +176,13 @@ class _Asked:
     def _judged(self, task: Task) -> tuple[Tensor, Tensor | None, Verdict]:
         """The best points (and their theta) as the judge sees them; one that float64 undoes is stretched, as little as
         will do, and judged again. Of a perturbation theta alone is believed: the images are made of it anew."""
-        left = self.gradients // 5 - 1 - int(task.queries.forwards.max())  # after the clean look
+        left = self.gradients // 5 - 1 - int(task.model.forwards.max())  # after the clean look
         every = torch.arange(len(task.x), device=task.x.device)
         fine = in_float64(self.model, task.x) if left >= 3 else None
         if fine is not None:
-            task.queries.charge_forwards(every[:1])  # on which the copy was tried
+            task.model.charge_forwards(every[:1])  # on which the copy was tried
         judge = Judge(
-            queries=task.queries,
+            queries=task.model,
             fine=fine,
             metric=self.question.metric,
             x=task.x,
@@ -192,12 +192,12 @@ class _Asked:
             bounds=self.bounds,
             image=every,
         )
-        through, theta = self.question.through, task.archive.theta
-        x_adv = task.archive.x_adv.clone() if theta is None else moved(through, task.x, theta, self.bounds)
+        through, theta = self.question.through, task.best.theta
+        x_adv = task.best.x_adv.clone() if theta is None else moved(through, task.x, theta, self.bounds)
         verdict = judge(x_adv, theta)
         ends = x_adv.clone() if theta is None else theta.clone()
         for stretch in STRETCHES[-((left - 3) // 2) :] if left >= 5 else ():
-            again = (~verdict.sure & task.archive.distance.isfinite()).nonzero()[:, 0]
+            again = (~verdict.sure & task.best.distance.isfinite()).nonzero()[:, 0]
             if not len(again):
                 break
             point, x_adv[again] = between(through, task.x[again], ends[again], stretch, self.bounds)
@@ -215,8 +215,8 @@ class _Asked:
         queries = CountedModel(*asked) if stay is None else Holding(*asked, stay)
         archive = BestPoints(self.question.metric, x, y, targets, radius, self.question.through)
         return Task(
-            queries=queries,
-            archive=archive,
+            model=queries,
+            best=archive,
             x=x,
             y=y,
             logits=logits,
@@ -227,8 +227,8 @@ class _Asked:
             seed=self.seed,
             bounds=self.bounds,
             batch_size=self.size,
-            notify=self._notifier(queries, archive),
-            held=stay,
+            progress=self._notifier(queries, archive),
+            fixed=stay,
         )
 
     def _notifier(self, queries: CountedModel, archive: BestPoints) -> Callable[[int], None]:

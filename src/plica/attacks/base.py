@@ -1,4 +1,4 @@
-"""What an attack is given and what it gives back."""
+"""What an attack takes, a `Task`, and what it returns, an `AttackOutput`."""
 
 from __future__ import annotations
 
@@ -18,17 +18,26 @@ from plica.core.status import Status
 
 @dataclass(frozen=True)
 class Task:
-    """The images to attack (all of x, y are those that the model gets right), and what may be spent.
+    """The images to attack, all of them classified correctly by the model, and what may be spent on them.
 
-    Everything that runs the model goes through `queries`, which counts it; every point so evaluated is offered to
-    `archive`.
-    notify: to be told now and then how many images are done. held: pixels that must not move; `queries` tells a
-        gradient of 0 for them, and what is drawn here at random has 0 there. gradients: budget per image.
-        radius: per image, None for MinRadius.
+    Attributes:
+        model: runs the network and counts what each image costs; every call of an attack goes through it.
+        best: the best verified point of each image so far; an attack offers every point that it evaluates.
+        x, y: images inside `bounds`, and their labels.
+        logits: of the model at x.
+        targets: the one class that counts for each image, or None for any other class than y.
+        question: MinRadius or MaxLoss.
+        radius: of each image, in the metric's units; None for MinRadius.
+        gradients: budget of gradient evaluations per image.
+        seed: of everything drawn at random.
+        bounds: least and greatest value of a pixel.
+        batch_size: searches that are run side by side.
+        progress: called with the number of images that are done.
+        fixed: pixels that must not change, or None; gradients are 0 there, and so is all noise drawn here.
     """
 
-    queries: CountedModel
-    archive: BestPoints
+    model: CountedModel
+    best: BestPoints
     x: Float[Tensor, "b *image"]
     y: Int[Tensor, " b"]
     logits: Float[Tensor, "b classes"]
@@ -39,20 +48,23 @@ class Task:
     seed: int
     bounds: tuple[float, float]
     batch_size: int
-    notify: Callable[[int], None]
-    held: Bool[Tensor, "*image"] | None = None
+    progress: Callable[[int], None]
+    fixed: Bool[Tensor, "*image"] | None = None
 
     def noise(self, n: int | None = None) -> Float[Tensor, " n"]:
-        """Uniform in [-1, 1], the same for every image: an answer must not depend on an image's place. n: as pixels."""
-        return self._free(torch.rand(n or self._n, generator=self._generator(0)).to(self.x) * 2 - 1, n)
+        """Uniform in [-1, 1], the same for every image, so that answers do not depend on batch composition.
+
+        n: length, that of an image by default.
+        """
+        return self._zero_where_fixed(torch.rand(n or self._n, generator=self._generator(0)).to(self.x) * 2 - 1, n)
 
     def direction(self, number: int, n: int | None = None) -> Float[Tensor, " n"]:
-        """A random unit vector, another for each number, the same for every image. n: as pixels."""
-        u = self._free(torch.randn(n or self._n, generator=self._generator(1 + number)).to(self.x), n)
+        """The random unit vector number `number`, the same for every image. n: length, that of an image by default."""
+        u = self._zero_where_fixed(torch.randn(n or self._n, generator=self._generator(1 + number)).to(self.x), n)
         return u / torch.linalg.vector_norm(u)
 
-    def _free(self, u: Tensor, n: int | None) -> Tensor:
-        return u if self.held is None or n is not None else u.masked_fill(self.held.flatten(), 0)
+    def _zero_where_fixed(self, u: Tensor, n: int | None) -> Tensor:
+        return u if self.fixed is None or n is not None else u.masked_fill(self.fixed.flatten(), 0)
 
     @property
     def _n(self) -> int:
@@ -64,9 +76,13 @@ class Task:
 
 @dataclass(frozen=True)
 class AttackOutput:
-    """What the attack knows of its end points beside the points themselves, one entry per image of the task.
+    """What an attack reports beside the points that it offered to `Task.best`; one entry per image of the task.
 
-    end: where it left off, unjudged; None where it does not say.
+    Attributes:
+        stationarity: how far the end point is from meeting the optimality conditions; nan where unknown.
+        status: why the search ended.
+        metric_gradients: gradients of the metric alone that were spent; None where they are not counted.
+        end: the last point of the search, which need not be misclassified; None where it is not recorded.
     """
 
     stationarity: Float[Tensor, " b"]

@@ -19,20 +19,20 @@ def land(task: Task, images: Int[Tensor, " i"], forwards: int) -> None:
 
     The aim is twice the margin that counts, so that float64 agrees.
     """
-    archive = task.archive
-    rows = images[archive.distance[images].isfinite()]
+    best = task.best
+    rows = images[best.distance[images].isfinite()]
     if task.radius is not None or not len(rows):
         return
     x, y, through = task.x[rows], task.y[rows], task.question.through
-    end = archive.x_adv[rows].clone() if archive.theta is None else archive.theta[rows].clone()
+    end = best.x_adv[rows].clone() if best.theta is None else best.theta[rows].clone()
     targets = None if task.targets is None else task.targets[rows]
-    low, high = torch.zeros_like(archive.margin[rows]), torch.ones_like(archive.margin[rows])
-    below, above = margin(task.logits[rows], y, targets), archive.margin[rows].clone()
+    low, high = torch.zeros_like(best.margin[rows]), torch.ones_like(best.margin[rows])
+    below, above = margin(task.logits[rows], y, targets), best.margin[rows].clone()
     for _ in range(forwards):
         s = torch.maximum(high - above * (high - low) / (above - below), 0.5 * (low + high))
         theta, z = between(through, x, end, s, task.bounds)
-        logits = task.queries.logits(z, rows)
-        archive.offer(z, rows, logits, theta=theta)
+        logits = task.model.logits(z, rows)
+        best.offer(z, rows, logits, theta=theta)
         m = margin(logits, y, targets) - 2 * rounding(logits)
         past = m > 0
         below = torch.where(past, below / 2, m)

@@ -40,8 +40,8 @@ def curved(task: Task) -> AttackOutput:
         search = _Search(task, images)
         search.run()
         stationarity[images], spent[images.cpu()] = search.residual, search.measure.gradients
-        task.notify(int(images[-1]) + 1)
-    done = (task.archive.distance.isfinite() & torch.tensor(task.radius is not None)).tolist()
+        task.progress(int(images[-1]) + 1)
+    done = (task.best.distance.isfinite() & torch.tensor(task.radius is not None)).tolist()
     return AttackOutput(stationarity, [Status.SUCCEEDED if d else Status.BUDGET for d in done], spent)
 
 
@@ -64,7 +64,7 @@ class _Search:
     def __init__(self, task: Task, images: Int[Tensor, " i"]):
         self.task, self.images = task, images
         self.x, self.y = task.x[images].flatten(1), task.y[images]
-        self.measure = Measure(task.question.metric, task.x[images], task.queries)
+        self.measure = Measure(task.question.metric, task.x[images], task.model)
         self.quadratic = self.measure.quadratic(task.direction(0), task.bounds)
         self.best = self.x.new_full((len(images),), torch.inf)
         self.residual = self.x.new_full((len(images),), torch.nan)
@@ -147,7 +147,7 @@ class _Search:
         return take(pool, rows[~self._answered(pool.place[:images])])
 
     def _answered(self, places: Tensor) -> Tensor:
-        found = self.task.archive.distance[self.images[places]].isfinite()
+        found = self.task.best.distance[self.images[places]].isfinite()
         return found if self.task.radius is not None else torch.zeros_like(found)
 
     @staticmethod
@@ -181,12 +181,12 @@ class _Search:
             return (logits.gather(1, rows.target[part, None]) - logits.gather(1, y[part, None]))[:, 0]
 
         z = state.z.view(-1, *self.task.x.shape[1:])
-        value, logits, grad = self.task.queries.gradient(z, image, towards)
+        value, logits, grad = self.task.model.gradient(z, image, towards)
         noise, size = rounding(logits), state.size
         wrong = margin(logits, y, targets) > noise
-        limit = self.task.archive.distance if self.task.radius is None else INSIDE * self.task.radius
+        limit = self.task.best.distance if self.task.radius is None else INSIDE * self.task.radius
         near = (wrong & (size <= limit[image])).nonzero()[:, 0]
-        self.task.archive.offer(z[near], image[near], logits[near], size[near])
+        self.task.best.offer(z[near], image[near], logits[near], size[near])
         images = self._width(rows)
         least, which = torch.where(wrong, size, torch.inf).view(-1, images).min(0)
         places = rows.place[:images]

@@ -31,9 +31,9 @@ def grid(task: Task) -> AttackOutput:
         for node in nodes.to(task.x):
             theta = node.expand(len(images), -1)
             z = moved(through, task.x[images], theta, task.bounds)
-            task.archive.offer(z, images, task.queries.logits(z, images), theta=theta)
+            task.best.offer(z, images, task.model.logits(z, images), theta=theta)
         land(task, images, LANDINGS)
-        task.notify(int(images[-1]) + 1)
-    found = task.archive.distance.isfinite() if task.radius is not None else torch.zeros_like(task.y)
+        task.progress(int(images[-1]) + 1)
+    found = task.best.distance.isfinite() if task.radius is not None else torch.zeros_like(task.y)
     status = [Status.SUCCEEDED if f else Status.BUDGET for f in found.tolist()]
     return AttackOutput(task.x.new_full((len(task.x),), torch.nan), status)

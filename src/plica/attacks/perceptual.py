@@ -190,10 +190,10 @@ def _each_batch(task: Task, name: str, search: Callable[[Task, Tensor, Ball], Te
     for images in torch.arange(len(task.x), device=task.x.device).split(max(1, task.batch_size)):
         radius = (task.radius[images] ** (1 / exponent)).to(task.x.dtype)
         z = search(task, images, Ball(metric, task.x[images], radius, task.bounds))
-        task.archive.offer(z, images, task.queries.logits(z, images))
+        task.best.offer(z, images, task.model.logits(z, images))
         end[images] = z
-        task.notify(int(images[-1]) + 1)
-    broken = task.archive.distance.isfinite().tolist()
+        task.progress(int(images[-1]) + 1)
+    broken = task.best.distance.isfinite().tolist()
     status = [Status.SUCCEEDED if b else Status.BUDGET for b in broken]
     return AttackOutput(torch.full_like(task.radius, torch.nan), status, end=end)
 
@@ -213,8 +213,8 @@ def _climb(task: Task, images: Int[Tensor, " i"], z: Tensor) -> Tensor:
     def value(logits: Tensor, rows: slice) -> Tensor:
         return loss(logits, y[rows], None if targets is None else targets[rows])
 
-    _, logits, grad = task.queries.gradient(z, images, value)
-    task.archive.offer(z, images, logits)
+    _, logits, grad = task.model.gradient(z, images, value)
+    task.best.offer(z, images, logits)
     return grad
 
 

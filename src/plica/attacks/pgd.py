@@ -37,8 +37,8 @@ def pgd(task: Task) -> AttackOutput:
     p, every = question.metric.p, torch.arange(len(task.x))
     for images in every.to(task.x.device).split(max(1, task.batch_size)):
         _ascend(task, images, radius[images], p, LOSSES[question.loss])
-        task.notify(int(images[-1]) + 1)
-    broken = task.archive.distance.isfinite().tolist()
+        task.progress(int(images[-1]) + 1)
+    broken = task.best.distance.isfinite().tolist()
     return AttackOutput(
         torch.full_like(task.radius, torch.nan), [Status.SUCCEEDED if b else Status.BUDGET for b in broken]
     )
@@ -47,13 +47,13 @@ def pgd(task: Task) -> AttackOutput:
 def _ascend(task: Task, images: Tensor, radius: Float[Tensor, " i"], p: float, loss: Loss) -> None:
     z = task.x[images]
     for _ in range(task.gradients):
-        left = ~task.archive.distance[images].isfinite()
+        left = ~task.best.distance[images].isfinite()
         images, z, radius = images[left], z[left], radius[left]
         if not len(images):
             return
         y, targets = task.y[images], None if task.targets is None else task.targets[images]
-        _, logits, grad = task.queries.gradient(z, images, partial(_value, loss, y, targets))
-        task.archive.offer(z, images, logits)
+        _, logits, grad = task.model.gradient(z, images, partial(_value, loss, y, targets))
+        task.best.offer(z, images, logits)
         step = steepest(grad.flatten(1), z.flatten(1), PACE / task.gradients * radius, p, task.bounds)
         z = project(z + step.view_as(z), task.x[images], radius, p, task.bounds)
 

@@ -40,7 +40,7 @@ def nearest(task: Task, images: Int[Tensor, " i"], tried: int, kept: int) -> Tar
     def towards(logits: Tensor, rows: slice) -> Tensor:
         return (logits.gather(1, t[rows, None]) - logits.gather(1, y[rows, None]))[:, 0]
 
-    margin, _, grad = task.queries.gradient(task.x[image], image, towards)
+    margin, _, grad = task.model.gradient(task.x[image], image, towards)
     grad = grad.flatten(1)
     reach = (-margin / dual_norm(task.question.metric, grad).clamp(min=1e-30)).view(b, -1).nan_to_num(nan=torch.inf)
     order = reach.argsort(dim=1, stable=True)[:, :kept]

@@ -165,16 +165,16 @@ def test_calls_on_some_images_are_counted_on_theirs():
     logits = watched(z)
     for column in range(2):  # one run, two gradients
         torch.autograd.grad(logits[:, column].sum(), z, retain_graph=True)
-    assert asked.queries.forwards.tolist() == [0, 1, 0, 0, 1, 0]
-    assert asked.queries.gradients.tolist() == [0, 0, 0, 0, 2, 0]
+    assert asked.model.forwards.tolist() == [0, 1, 0, 0, 1, 0]
+    assert asked.model.gradients.tolist() == [0, 0, 0, 0, 2, 0]
 
 
 def test_points_outside_the_box_are_not_kept():
     asked = task(linear())
-    step = torch.where(asked.y == 0, 1.0, -1.0).view(-1, 1, 1, 1) * asked.queries.model.w.view(1, 3, 4, 4)
+    step = torch.where(asked.y == 0, 1.0, -1.0).view(-1, 1, 1, 1) * asked.model.model.w.view(1, 3, 4, 4)
     with torch.no_grad():
         assert (Watched(asked, torch.arange(6))(asked.x + 10 * step).argmax(1) != asked.y).all()
-    assert asked.archive.distance.isinf().all()
+    assert asked.best.distance.isinf().all()
 
 
 @FOOLBOX

@@ -46,8 +46,8 @@ def test_the_worst_margin_of_a_ball(p):
     reached = margin(case.model(z), case.y, None).double()
     torch.testing.assert_close(reached, case.worst(p, radius.double()), rtol=1e-3, atol=1e-4)  # float32
     assert target.tolist() == (1 - case.y).tolist()
-    assert task.queries.gradients.tolist() == [TICKS] * len(every)
-    assert task.archive.distance.isfinite().all()
+    assert task.model.gradients.tolist() == [TICKS] * len(every)
+    assert task.best.distance.isfinite().all()
 
 
 @pytest.mark.parametrize("p", [0.5, 1])

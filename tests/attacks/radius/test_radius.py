@@ -94,8 +94,8 @@ def test_linear_model(p):
     model, x, y, rise, gap = linear()
     task, found = attack(model, x, y, MinRadius(Lp(p)), gradients=60)
     truth = exact(p, rise, gap)
-    assert (task.archive.distance >= truth * (1 - 1e-4)).all()  # float32
-    torch.testing.assert_close(task.archive.distance, truth, rtol=5e-3, atol=0)
+    assert (task.best.distance >= truth * (1 - 1e-4)).all()  # float32
+    torch.testing.assert_close(task.best.distance, truth, rtol=5e-3, atol=0)
     assert (found.stationarity < 0.2).all()
 
 
@@ -105,15 +105,15 @@ def test_weights_and_a_mask_of_pixels_that_may_not_move(p):
     weights = 0.5 + torch.rand(60, generator=torch.Generator().manual_seed(3))
     weights[::5] = torch.inf
     task, _ = attack(model, x, y, MinRadius(WeightedLp(p, weights)), gradients=60)
-    assert torch.equal(task.archive.x_adv[:, ::5], x[:, ::5])
-    torch.testing.assert_close(task.archive.distance, exact(p, rise, gap, weights), rtol=5e-3, atol=0)
+    assert torch.equal(task.best.x_adv[:, ::5], x[:, ::5])
+    torch.testing.assert_close(task.best.distance, exact(p, rise, gap, weights), rtol=5e-3, atol=0)
 
 
 @pytest.mark.parametrize("p", [1, 2, math.inf])
 def test_bounds_other_than_zero_and_one(p):
     model, x, y, rise, gap = linear()
     task, _ = attack(lambda z: model(z / 255), 255 * x, y, MinRadius(Lp(p)), gradients=60, bounds=(0.0, 255.0))
-    torch.testing.assert_close(task.archive.distance, 255 * exact(p, rise, gap), rtol=5e-3, atol=0)
+    torch.testing.assert_close(task.best.distance, 255 * exact(p, rise, gap), rtol=5e-3, atol=0)
 
 
 @pytest.mark.parametrize("p", [0.5, 1, 1.5, 2, 8, math.inf])
@@ -122,41 +122,41 @@ def test_a_larger_budget_is_never_worse_and_none_is_exceeded(p):
     last = torch.full((len(x),), torch.inf)
     for gradients in (1, 4, 10, 30, 44, 110):
         task, found = attack(model, x, y, MinRadius(Lp(p)), gradients)
-        assert (task.archive.distance <= last).all()
-        assert (task.queries.gradients == gradients).all()
-        assert (task.queries.forwards <= gradients // 5).all()
+        assert (task.best.distance <= last).all()
+        assert (task.model.gradients == gradients).all()
+        assert (task.model.forwards <= gradients // 5).all()
         assert set(found.status) == {Status.BUDGET}
-        last = task.archive.distance.clone()
+        last = task.best.distance.clone()
     assert last.isfinite().all()
-    assert ((task.archive.x_adv >= 0) & (task.archive.x_adv <= 1)).all()
+    assert ((task.best.x_adv >= 0) & (task.best.x_adv <= 1)).all()
 
 
 @pytest.mark.parametrize("p", [1, 1.5, 2, math.inf])
 def test_company_changes_nothing(p):
     model, x, y = curved(20)
-    together = attack(model, x, y, MinRadius(Lp(p)), 70)[0].archive.x_adv
+    together = attack(model, x, y, MinRadius(Lp(p)), 70)[0].best.x_adv
     for some in ([4], [17, 2, 9]):
-        alone = attack(model, x[some], y[some], MinRadius(Lp(p)), 70)[0].archive.x_adv
+        alone = attack(model, x[some], y[some], MinRadius(Lp(p)), 70)[0].best.x_adv
         assert torch.equal(alone, together[some])
 
 
 def test_seeds_differ():
     model, x, y = curved()
-    one, two = (attack(model, x, y, MinRadius(Lp(2)), 150, seed=seed)[0].archive.x_adv for seed in (0, 1))
+    one, two = (attack(model, x, y, MinRadius(Lp(2)), 150, seed=seed)[0].best.x_adv for seed in (0, 1))
     assert not torch.equal(one, two)
 
 
 def test_max_loss_is_answered_as_soon_as_a_point_is_inside():
     model, x, y = curved()
-    nearest = attack(model, x, y, MinRadius(Lp(2)), 200)[0].archive.distance
+    nearest = attack(model, x, y, MinRadius(Lp(2)), 200)[0].best.distance
     middle = nearest.median().item() * 1.001
     task, found = attack(model, x, y, MaxLoss(Lp(2), middle), 200)
-    broken = task.archive.distance.isfinite()
+    broken = task.best.distance.isfinite()
     assert torch.equal(broken, nearest <= middle)
-    assert (task.archive.distance[broken] <= middle).all()
+    assert (task.best.distance[broken] <= middle).all()
     assert [s == Status.SUCCEEDED for s in found.status] == broken.tolist()
-    assert (task.queries.gradients[broken] < 60).all()
-    assert (task.queries.gradients[~broken] == 200).all()
+    assert (task.model.gradients[broken] < 60).all()
+    assert (task.model.gradients[~broken] == 200).all()
 
 
 def test_only_the_target_counts():
@@ -168,8 +168,8 @@ def test_only_the_target_counts():
     truth = gap.gather(1, column)[:, 0] / rise.norm(dim=2).gather(1, column)[:, 0]
     near = truth < 2  # a boundary beyond the box is another question
     assert near.any()
-    assert (model(task.archive.x_adv)[near].argmax(1) == targets[near]).all()
-    assert (task.archive.distance[near] >= truth[near] * (1 - 1e-4)).all()
+    assert (model(task.best.x_adv)[near].argmax(1) == targets[near]).all()
+    assert (task.best.distance[near] >= truth[near] * (1 - 1e-4)).all()
 
 
 def test_a_third_class_on_the_way_to_the_target():
@@ -181,9 +181,9 @@ def test_a_third_class_on_the_way_to_the_target():
 
     x, y, targets = torch.full((1, 2), 0.5), torch.tensor([0]), torch.tensor([1])
     task, _ = attack(model, x, y, MinRadius(Lp(2)), 100, targets=targets)
-    assert float(task.archive.distance) == pytest.approx(math.hypot(0.1, 0.05), rel=0.05)  # corners are slow
+    assert float(task.best.distance) == pytest.approx(math.hypot(0.1, 0.05), rel=0.05)  # corners are slow
     broken, _ = attack(model, x, y, MaxLoss(Lp(2), 0.12), 100, targets=targets)
-    assert float(broken.archive.distance) <= 0.12
+    assert float(broken.best.distance) <= 0.12
 
 
 class Euclidean:
@@ -202,7 +202,7 @@ class Euclidean:
 def test_a_metric_of_the_users_own():
     model, x, y, rise, gap = linear()
     task, _ = attack(model, x, y, MinRadius(Euclidean()), 60)
-    torch.testing.assert_close(task.archive.distance, exact(2, rise, gap), rtol=5e-3, atol=0)
+    torch.testing.assert_close(task.best.distance, exact(2, rise, gap), rtol=5e-3, atol=0)
 
 
 def test_a_metric_without_a_prox_is_sent_to_pwcf():
@@ -220,7 +220,7 @@ def test_weights_are_checked():
 def test_images_whose_starts_all_end_at_the_same_point_leave(p):
     model, x, y, *_ = linear()
     task, found = attack(model, x, y, MinRadius(Lp(p)), 700)
-    spent = task.queries.gradients
+    spent = task.model.gradients
     settled = torch.tensor([why == Status.SETTLED for why in found.status])
     assert settled.any()
     assert torch.equal(settled, spent < 700)
@@ -228,5 +228,5 @@ def test_images_whose_starts_all_end_at_the_same_point_leave(p):
     longer, again = attack(model, x, y, MinRadius(Lp(p)), 900)
     for i in settled.nonzero()[:, 0].tolist():
         assert again.status[i] == Status.SETTLED
-        assert torch.equal(longer.archive.x_adv[i], task.archive.x_adv[i])
-        assert longer.queries.gradients[i] == spent[i]
+        assert torch.equal(longer.best.x_adv[i], task.best.x_adv[i])
+        assert longer.model.gradients[i] == spent[i]

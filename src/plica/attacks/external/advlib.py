@@ -76,7 +76,7 @@ def alma(watched: Watched, norm: float, gradients: int, seed: int) -> None:
 @contextmanager
 def _lent(watched: Watched) -> Iterator[str]:
     """The name under which ALMA finds the question's distance: its own l1 or l2, or ours meanwhile among its own."""
-    metric = watched.ask.question.metric
+    metric = watched.task.question.metric
     if isinstance(metric, Lp) and metric.p in (1, 2):
         yield NORMS[metric.p]
         return

@@ -41,7 +41,7 @@ class Watched(nn.Module):
 
     def __init__(self, task: Task, images: Int[Tensor, " i"]):
         super().__init__()
-        self.ask, self.images = task, images
+        self.task, self.images = task, images
         self.low, self.span = task.bounds[0], task.bounds[1] - task.bounds[0]
         self.u = self._unit(task.x[images]).float()  # some packages know no other precision
         self.y, self.classes = task.y[images], task.logits.shape[1]
@@ -51,10 +51,10 @@ class Watched(nn.Module):
         self.eval()
 
     def forward(self, u: Float[Tensor, "r *image"]) -> Float[Tensor, "r classes"]:
-        z = self._pixels(u.to(self.ask.x.dtype))
+        z = self._pixels(u.to(self.task.x.dtype))
         image = self._images(u.detach())
-        self.ask.queries.forwards.index_add_(0, image.cpu(), torch.ones(len(u), dtype=torch.long))
-        logits = self.ask.queries.model(z)
+        self.task.model.forwards.index_add_(0, image.cpu(), torch.ones(len(u), dtype=torch.long))
+        logits = self.task.model.model(z)
         self._offer(u.detach(), z.detach(), image, logits.detach())
         if logits.requires_grad:
             self._count_gradients(logits, image)
@@ -66,15 +66,15 @@ class Watched(nn.Module):
         def came_back(grad: Tensor) -> None:
             rows = (grad.detach() != 0).flatten(1).any(1).cpu()
             one = rows.long()
-            self.ask.queries.gradients.index_add_(0, image.cpu(), one)
-            self.ask.queries.forwards.index_add_(0, image.cpu(), -(rows & alone).long())
+            self.task.model.gradients.index_add_(0, image.cpu(), one)
+            self.task.model.forwards.index_add_(0, image.cpu(), -(rows & alone).long())
             alone[rows] = False
 
         logits.register_hook(came_back)
 
     def _offer(self, u: Tensor, z: Tensor, image: Tensor, logits: Tensor) -> None:
         """Of what the archive might keep, what lies in the box."""
-        rows = self.ask.archive.promising(logits, image)
+        rows = self.task.best.promising(logits, image)
         if len(rows) < len(u):
             u, z, image, logits = pick(u, rows), pick(z, rows), image[rows], logits[rows]
         if len(rows):
@@ -82,11 +82,11 @@ class Watched(nn.Module):
             fine = (flat.amin(1) >= 0) & (flat.amax(1) <= 1) & logits.isfinite().all(1)
             if not bool(fine.all()):
                 z, image, logits = z[fine], image[fine], logits[fine]
-            self.ask.archive.offer(z, image, logits)
+            self.task.best.offer(z, image, logits)
 
     def distance(self, u: Tensor, other: Tensor) -> Float[Tensor, " r"]:
         """The question's distance between points of [0, 1]."""
-        return self.ask.question.metric(*(self._pixels(t.to(self.ask.x.dtype)) for t in (u, other))).float()
+        return self.task.question.metric(*(self._pixels(t.to(self.task.x.dtype)) for t in (u, other))).float()
 
     def _images(self, u: Tensor) -> Int[Tensor, " r"]:
         if len(u) == len(self.u):
@@ -97,7 +97,7 @@ class Watched(nn.Module):
         return x.clone() if (self.low, self.span) == (0, 1) else ((x - self.low) / self.span).clamp(0, 1)
 
     def _pixels(self, u: Tensor) -> Tensor:
-        return u if (self.low, self.span) == (0, 1) else (self.low + self.span * u).clamp(*self.ask.bounds)
+        return u if (self.low, self.span) == (0, 1) else (self.low + self.span * u).clamp(*self.task.bounds)
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,13 @@ class Peer:
     def __call__(self, task: Task) -> AttackOutput:
         """Raises Unsupported for a metric, target or question it has no form for, and without its package."""
         norm = self._norm(task)
-        with _frozen(task.queries.model), torch.random.fork_rng(), warnings.catch_warnings():
+        with _frozen(task.model.model), torch.random.fork_rng(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of packages, about themselves
             load(self.package, self.name, self.install)
             for images in self._groups(task):
                 self.run(Watched(task, images), norm, task.gradients, task.seed)
-                task.notify(int(images[-1]) + 1)
-        found = task.archive.distance.isfinite() if task.radius is not None else torch.zeros_like(task.y)
+                task.progress(int(images[-1]) + 1)
+        found = task.best.distance.isfinite() if task.radius is not None else torch.zeros_like(task.y)
         status = [Status.SUCCEEDED if f else Status.BUDGET for f in found.tolist()]
         return AttackOutput(task.x.new_full((len(task.x),), torch.nan), status)
 

@@ -117,7 +117,7 @@ def _looked(task: Task, images: Int[Tensor, " i"], rows: int) -> tuple[TargetRow
     through, x, y = task.question.through, task.x[images], task.y[images]
     assert through is not None
     targets = None if task.targets is None else task.targets[images]
-    left = task.gradients - int(task.queries.gradients[images.cpu()].max())
+    left = task.gradients - int(task.model.gradients[images.cpu()].max())
     nodes = through.grid(max(1, left // 2)).to(x)  # type: ignore[attr-defined]
     kept = max(0, min(MOST, (left - len(nodes)) // FEW) - rows)
     if kept == 0:
@@ -131,8 +131,8 @@ def _looked(task: Task, images: Int[Tensor, " i"], rows: int) -> tuple[TargetRow
         theta = node.expand(len(x), -1)
         free = through(x, theta)
         z = free.clamp(*task.bounds)
-        m, logits, grad = task.queries.gradient(z, images, lacking)
-        task.archive.offer(z, images, logits, theta=theta)
+        m, logits, grad = task.model.gradient(z, images, lacking)
+        task.best.offer(z, images, logits, theta=theta)
         grad = pulled(through, x, theta, grad.masked_fill(free != z, 0))
         others = logits.scatter(1, y[:, None], -torch.inf).argmax(1) if targets is None else targets
         far = through.distance(x, theta) + (-m).clamp(min=0) / torch.linalg.vector_norm(grad, dim=1).clamp(min=1e-12)

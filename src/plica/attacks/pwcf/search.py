@@ -56,12 +56,12 @@ def pwcf(task: Task) -> AttackOutput:
     land(task, every, min(LANDINGS, task.gradients // 5 - RESERVED))
     status = [status for part in parts for status in part.status]
     if task.radius is not None:
-        broken = task.archive.distance.isfinite().tolist()
+        broken = task.best.distance.isfinite().tolist()
         status = [Status.SUCCEEDED if done else why for done, why in zip(broken, status, strict=True)]
     end = torch.cat([part.end for part in parts if part.end is not None])
-    done = task.archive.distance.isfinite().view(-1, *[1] * (end.ndim - 1))
+    done = task.best.distance.isfinite().view(-1, *[1] * (end.ndim - 1))
     return AttackOutput(
-        torch.cat([part.stationarity for part in parts]), status, end=torch.where(done, task.archive.x_adv, end)
+        torch.cat([part.stationarity for part in parts]), status, end=torch.where(done, task.best.x_adv, end)
     )
 
 
@@ -77,7 +77,7 @@ def _solve(task: Task, images: Int[Tensor, " i"]) -> AttackOutput:
         aims, posing, start, unit = _begin(task, near, len(images), rows)
     if isinstance(task.question, MaxLoss) and task.question.loss == "dlr":
         unit = unit * spread(task.logits[aims.image], task.targets is not None)
-    left = task.gradients - int(task.queries.gradients[images.cpu()].max())
+    left = task.gradients - int(task.model.gradients[images.cpu()].max())
     if left < len(start) // len(images):
         return AttackOutput(
             torch.full_like(near.margin[: len(images)], torch.nan), [Status.BUDGET] * len(images), end=task.x[images]
@@ -114,7 +114,7 @@ def _inside(posing: Plain, x: Tensor, start: Tensor, radius: Float[Tensor, " r"]
 
 
 def _tell(task: Task, image: Int[Tensor, " r"], begun: int, rows: Int[Tensor, " s"]) -> None:
-    task.notify(begun - len(image[rows].unique()))
+    task.progress(begun - len(image[rows].unique()))
 
 
 def _reach(task: Task, aims: TargetRows) -> Tensor:
@@ -192,8 +192,8 @@ class PWCFProblem:
         free = posing.image(u, x)
         flat = free.clamp(*task.bounds)
         z = flat.view(-1, *task.x.shape[1:])
-        loss, logits, grad = task.queries.gradient(z, image, partial(self._loss, rows=rows))
-        task.archive.offer(z, image, logits, theta=None if task.archive.theta is None else u)
+        loss, logits, grad = task.model.gradient(z, image, partial(self._loss, rows=rows))
+        task.best.offer(z, image, logits, theta=None if task.best.theta is None else u)
         pull = posing.pull(u, within(task.bounds, free, grad.flatten(1)))
         unit = self.unit[rows]
         grads = u.new_empty(len(u), 1 + self.constraints, u.shape[1])
@@ -208,7 +208,7 @@ class PWCFProblem:
         if excess is not None:
             values.append(excess[0])
             grads[:, 1] = excess[1]
-        return Evaluation(torch.stack(values, 1), grads, done=task.archive.distance[image].isfinite())
+        return Evaluation(torch.stack(values, 1), grads, done=task.best.distance[image].isfinite())
 
     def _loss(self, logits: Tensor, part: slice, rows: Tensor) -> Tensor:
         """f_class - f_y; for MaxLoss with another loss than the margin, that loss aimed at the class."""

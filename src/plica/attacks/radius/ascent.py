@@ -46,11 +46,11 @@ def ascend(
     for left in ticks:
         total = left + 1 if total is None else total
         shape.point(x, u, z)
-        m, logits, grad = task.queries.gradient(
+        m, logits, grad = task.model.gradient(
             z.view(-1, *task.x.shape[1:]), images, lambda out, part: margin(out, y[part], _at(targets, part))
         )
         wrong = (m > rounding(logits)).nonzero()[:, 0]
-        task.archive.offer(z[wrong].view(-1, *task.x.shape[1:]), images[wrong], logits[wrong])
+        task.best.offer(z[wrong].view(-1, *task.x.shape[1:]), images[wrong], logits[wrong])
         if left:
             d = _steepest(shape, shape.pull(grad.flatten(1))[rows], work)
             u = _inside(shape, u + STEP * left / total * r * d, r, low, high, work)

@@ -31,11 +31,11 @@ def concave(task: Task) -> AttackOutput:
     metric = task.question.metric
     q = (1 + max(metric.p, 0.5)) / 2
     inner = WeightedLp(q, metric.weights) if isinstance(metric, WeightedLp) else Lp(q)
-    both = Both(BestPoints(inner, task.x, task.y, task.targets, None), task.archive)
-    found = radius(replace(task, question=MinRadius(inner), archive=both, radius=None))
+    both = Both(BestPoints(inner, task.x, task.y, task.targets, None), task.best)
+    found = radius(replace(task, question=MinRadius(inner), best=both, radius=None))
     if task.radius is None:
         return found
-    done = task.archive.distance.isfinite().tolist()
+    done = task.best.distance.isfinite().tolist()
     return replace(found, status=[Status.SUCCEEDED if d else why for d, why in zip(done, found.status, strict=True)])
 
 

@@ -49,16 +49,16 @@ def radius(task: Task) -> AttackOutput:
     settled = torch.zeros_like(every, dtype=torch.bool)
     near, wanted = task, torch.zeros_like(task.logits[:, 0])
     if task.radius is not None:
-        archive = BestPoints(task.question.metric, task.x, task.y, task.targets, None)
-        near, wanted = replace(task, archive=archive, radius=None), task.radius.to(wanted) * INSIDE
+        best = BestPoints(task.question.metric, task.x, task.y, task.targets, None)
+        near, wanted = replace(task, best=best, radius=None), task.radius.to(wanted) * INSIDE
     for images in every.split(max(1, task.batch_size)):
         search = _Search(near, images, shape, wanted)
         search.run()
         stationarity[images], settled[images] = search.residual, search.settled
         if near is not task:
-            task.archive.adopt(near.archive, images[near.archive.distance[images] <= wanted[images]])
-        task.notify(int(images[-1]) + 1)
-    done = (near.archive.distance <= wanted).tolist()
+            task.best.adopt(near.best, images[near.best.distance[images] <= wanted[images]])
+        task.progress(int(images[-1]) + 1)
+    done = (near.best.distance <= wanted).tolist()
     rest = [Status.SETTLED if same else Status.BUDGET for same in settled.tolist()]
     return AttackOutput(stationarity, [Status.SUCCEEDED if d else why for d, why in zip(done, rest, strict=True)])
 
@@ -179,7 +179,7 @@ class _Search:
     def _outside(self, draw: int) -> Tensor:
         """Points in a random direction, the same for every image, at FAR times the best perturbation's length."""
         factor = FAR[draw % len(FAR)]
-        best = self.shape.scaled(self.task.archive.x_adv[self.images].flatten(1) - self.x)
+        best = self.shape.scaled(self.task.best.x_adv[self.images].flatten(1) - self.x)
         return factor * torch.linalg.vector_norm(best, dim=1, keepdim=True) * self._direction(draw)
 
     def _direction(self, draw: int) -> Float[Tensor, " n"]:
@@ -237,7 +237,7 @@ class _Search:
     def _answered(self, places: Tensor | slice) -> Tensor:
         """Images of which no more is asked: those with a point inside the radius wanted, and those that are settled."""
         images = self.images[places]
-        return (self.task.archive.distance[images] <= self.wanted[images]) | self.settled[places]
+        return (self.task.best.distance[images] <= self.wanted[images]) | self.settled[places]
 
     @staticmethod
     def _width(rows: Candidates) -> int:
@@ -268,12 +268,12 @@ class _Search:
                 return margin(logits, y[part], targets[part])
             return (logits.gather(1, rows.target[part, None]) - logits.gather(1, y[part, None]))[:, 0]
 
-        value, logits, grad = self.task.queries.gradient(z, image, towards)
+        value, logits, grad = self.task.model.gradient(z, image, towards)
         z = z[: len(image)]
         size, noise = rows.state.size, rounding(logits)
         wrong = margin(logits, y, targets) > noise
-        near = (wrong & (size <= self.task.archive.distance[image] * (1 + 1e-6))).nonzero()[:, 0]
-        self.task.archive.offer(z[near], image[near], logits[near])
+        near = (wrong & (size <= self.task.best.distance[image] * (1 + 1e-6))).nonzero()[:, 0]
+        self.task.best.offer(z[near], image[near], logits[near])
         found = torch.where(wrong, size, torch.inf)
         rows.best = torch.minimum(rows.best, found)
         solver.step(rows.state, value, noise, self.shape.pull(grad.flatten(1)))
@@ -289,7 +289,7 @@ class _Search:
     def _points(self, rows: Candidates, m: int) -> Tensor:
         """The images at the rows' u, and padding after them, in a buffer that the next tick overwrites.  (p, *image)"""
         count, images = len(rows.place), len(rows.place) // m
-        padded = self.task.queries.padded(count)
+        padded = self.task.model.padded(count)
         if len(self.points) < padded:
             self.points = self.x.new_zeros(padded, self.x.shape[1])
         places = rows.place[:images]
