@@ -11,7 +11,7 @@ from byhand import made_up, write_inputs, write_task
 from plica import runs
 from plica.analysis.contenders import groups
 from plica.cli import main
-from plica.report.paper import latex, radius_table
+from plica.report.paper import radius_table
 
 pytest.importorskip("scipy.stats", reason="comparisons use scipy, of the extra 'see'")
 
@@ -84,7 +84,6 @@ def test_the_best_of_a_column_is_bold(run):
     assert r"radius & \textbf{0.2} [" in methods  # of methods the smallest radius
     assert re.search(r"^fmn & 0\.5 \[", methods, re.MULTILINE)
     assert r"a\_<net> & 0.2" in radius_table(groups([run], "model"))  # alone, it is not the best of any
-    assert latex("50% & a_b\\") == r"50\% \& a\_b\textbackslash{}"
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

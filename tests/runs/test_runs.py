@@ -1,9 +1,6 @@
-"""A run directory is read as it was written; files are whole or not there."""
+"""A run directory is read as it was written."""
 
-import errno
-import json
 import math
-import os
 
 import pyarrow as pa
 import pytest
@@ -14,7 +11,8 @@ from plica import runs
 from plica.runs.encode import pack, unpack
 from plica.runs.read import constant_columns
 from plica.runs.single import save_run
-from plica.runs.write import Store, locked, write_json, write_whole
+from plica.runs.write import Store
+from plica.utils.files import write_json
 
 NEAREST = runs.Task("m--min-radius-l2--auto", "m", "min-radius l2", "min-radius", "l2", None, None, "auto")
 INSIDE = runs.Task("m--max-loss-linf--pwcf", "m", "max-loss linf 0.1", "max-loss", "linf", 0.1, "margin", "pwcf")
@@ -129,35 +127,3 @@ def test_eight_bits_are_kept_in_eight_bits_and_come_back_to_the_bit():
     for other in (x + 1e-7, torch.rand(3, 5, generator=GENERATOR), x.double(), x - 1, x * torch.nan):
         assert torch.equal(pack(other).isnan(), other.isnan())
         assert torch.equal(unpack(pack(other)).nan_to_num(), other.nan_to_num())
-
-
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_full_disk_leaves_the_former_file_and_nothing_else(tmp_path, monkeypatch, call):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    write_whole(tmp_path / "file", b"before")
-    with monkeypatch.context() as patch:
-        patch.setattr(os, call, full)
-        with pytest.raises(OSError, match="No space left"):
-            write_whole(tmp_path / "file", b"after")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    assert (tmp_path / "file").read_bytes() == b"before"
-
-
-def test_one_writer_at_a_time_who_clears_what_a_killed_one_left(tmp_path):
-    (tmp_path / "parts").mkdir()
-    (tmp_path / "parts" / ".tmp-1-00000.parquet").touch()
-    with locked(tmp_path):
-        assert list((tmp_path / "parts").iterdir()) == []
-        with pytest.raises(BlockingIOError, match="Another process"), locked(tmp_path):
-            pass
-    with locked(tmp_path):
-        pass
-
-
-def test_json_holds_no_infinity(tmp_path):
-    with pytest.raises(ValueError, match="JSON"):
-        write_json(tmp_path / "a.json", {"d": math.inf})
-    write_json(tmp_path / "a.json", {"d": None})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"d": None}

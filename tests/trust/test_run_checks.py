@@ -11,8 +11,9 @@ import pytest
 from plica import runs, trust
 from plica.cli import main
 from plica.runs.read import constant_columns
-from plica.runs.write import Store, write_json
+from plica.runs.write import Store
 from plica.trust import Severity
+from plica.utils.files import write_json
 
 N = 120
 

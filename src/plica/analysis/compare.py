@@ -15,6 +15,16 @@ import numpy as np
 from jaxtyping import Float64
 
 from plica.analysis.contenders import Contender, Group, groups
+from plica.analysis.intervals import (
+    Interval,
+    accuracy,
+    band,
+    draws,
+    median,
+    median_interval,
+    percentile_interval,
+    weights,
+)
 
 __all__ = [
     "Contender",
@@ -33,20 +43,7 @@ __all__ = [
     "signed_rank",
 ]
 
-DRAWS = 2000  # resamplings of the images; a 95 % end then varies by a few per cent of the interval's width
 POINTS = 200  # radii at which curves are compared
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
 @dataclass(frozen=True)
@@ -108,11 +105,6 @@ class Place:
     worst: int
 
 
-def accuracy(radius: Float64[np.ndarray, " b"], at: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
-    """The share of images that no point within each distance is known to fool."""
-    return 1 - np.searchsorted(np.sort(radius), at, side="right") / len(radius)
-
-
 def pair(a: Contender, b: Contender, seed: int = 0) -> Pair:
     """Compare two contenders whose entries are the same images in the same order.
 
@@ -132,12 +124,12 @@ def pair(a: Contender, b: Contender, seed: int = 0) -> Pair:
         a=a.name,
         b=b.name,
         images=len(difference),
-        difference=_middle(difference, seed),
-        right=_middle(difference[right], seed),
+        difference=median_interval(difference, seed),
+        right=median_interval(difference[right], seed),
         larger=float((difference > 0).mean()),
         smaller=float((difference < 0).mean()),
         p=signed_rank(difference),
-        accuracy=_interval(held.mean(), _weights(len(held), seed) @ held),
+        accuracy=percentile_interval(held.mean(), weights(len(held), seed) @ held),
         crossings=crossings,
         touches=touches,
     )
@@ -145,13 +137,13 @@ def pair(a: Contender, b: Contender, seed: int = 0) -> Pair:
 
 def ranking(group: Group, seed: int = 0) -> list[Place]:
     """The most robust model, or the strongest method, first; over the images that all were asked about."""
-    score = _median if group.budget is None else _held
+    score = median if group.budget is None else _held
     better = 1 if group.by == "model" else -1  # a method is the better the smaller the radii that it finds
     shared = np.all([c.asked for c in group.contenders], axis=0)
     radii = [c.radius[shared] for c in group.contenders]
     if not shared.any():
         return []
-    rows = _draws(int(shared.sum()), seed)
+    rows = draws(int(shared.sum()), seed)
     values = np.array([score(radius) for radius in radii])
     drawn = np.stack([score(radius[rows]) for radius in radii])  # (contenders, draws)
     above = (better * drawn[None] > better * drawn[:, None]).sum(1)  # how many are ahead of each, per draw
@@ -159,7 +151,7 @@ def ranking(group: Group, seed: int = 0) -> list[Place]:
     places = [
         Place(
             name=c.name,
-            value=_interval(values[k], drawn[k]),
+            value=percentile_interval(values[k], drawn[k]),
             best=1 + int(np.quantile(above[k], 0.025, method="inverted_cdf")),
             worst=1 + int(np.quantile((above + level)[k], 0.975, method="inverted_cdf")),
         )
@@ -178,7 +170,7 @@ def crossing(a: Contender, b: Contender, seed: int = 0) -> tuple[list[Crossing],
     at = _radii(a, b)
     held = (a.radius[:, None] > at).astype(float) - (b.radius[:, None] > at)  # (images, radii)
     curve = held.mean(0)
-    drawn = _weights(len(held), seed) @ held  # (draws, radii)
+    drawn = weights(len(held), seed) @ held  # (draws, radii)
     error = np.maximum(drawn.std(0), 0.5 / len(held))  # half an image: where all draws agree
     wide = np.quantile((np.abs(drawn - curve) / error).max(1), 0.95) * error
     sure = np.sign(curve) * (np.abs(curve) > wide)
@@ -246,45 +238,5 @@ def _scaled(value: float, wide: float, sign: float) -> Interval:
     return Interval(float(sign * value), float(sign * value - wide), float(sign * value + wide))
 
 
-def _median(radius: np.ndarray) -> np.ndarray:
-    # inverted_cdf never takes the mean of a finite and an infinite radius
-    return np.asarray(np.quantile(radius, 0.5, axis=-1, method="inverted_cdf"))
-
-
 def _held(radius: np.ndarray) -> np.ndarray:
     return np.asarray(1 - np.isfinite(radius).mean(-1))
-
-
-def _draws(n: int, seed: int) -> np.ndarray:
-    """(DRAWS, n) image numbers, drawn with replacement."""
-    return np.random.default_rng(seed).integers(0, n, (DRAWS, n))
-
-
-def _middle(difference: np.ndarray, seed: int) -> Interval:
-    """The median with its interval; nan where there is nothing."""
-    if not len(difference):
-        return Interval(np.nan, np.nan, np.nan)
-    return _interval(float(_median(difference)), _median(difference[_draws(len(difference), seed)]))
-
-
-def _weights(n: int, seed: int) -> np.ndarray:
-    """(DRAWS, n): how often each image was drawn, over n."""
-    counts = [np.bincount(row, minlength=n) for row in _draws(n, seed)]
-    return np.stack(counts) / n
-
-
-def _interval(value: float, drawn: np.ndarray) -> Interval:
-    low, high = np.quantile(drawn, (0.025, 0.975), method="inverted_cdf")
-    return Interval(float(value), float(low), float(high))
-
-
-def band(
-    radius: Float64[np.ndarray, " b"], at: Float64[np.ndarray, " k"]
-) -> tuple[Float64[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
-    """The pointwise 95 % interval (Wilson 1927) of `accuracy`.
-
-    (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
-    """
-    p, n, z = accuracy(radius, at), len(radius), 1.959964
-    middle, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    return (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)

@@ -10,11 +10,11 @@ from rich.markup import escape
 from plica.cli.run import WrongInputError
 from plica.data import load_data
 from plica.runs import Run, load
-from plica.runs.write import write_json
 from plica.trust import Audited, refresh
 from plica.trust import audit as measure
 from plica.trust.audit.load import image_distance, metrics_of, models_of
 from plica.trust.audit.transfer import Transfer, transfers
+from plica.utils.files import write_json
 from plica.utils.messages import one_line, plain, sentence
 
 ModelsOption = Annotated[

@@ -17,6 +17,7 @@ from plica.data.checks import as_labels, as_pixels
 from plica.data.images import open_folder, open_parquet
 from plica.data.packaged import is_saved, open_saved, open_torchvision
 from plica.utils.factories import make
+from plica.utils.files import hash_file
 from plica.utils.messages import one_line
 
 FORMS = (
@@ -130,11 +131,7 @@ class TensorSource:
         return len(self.labels)
 
     def hash(self) -> str:
-        digest = hashlib.sha256()
-        with self.file.open("rb") as stream:
-            for block in iter(lambda: stream.read(2**20), b""):
-                digest.update(block)
-        return digest.hexdigest()
+        return hash_file(self.file)
 
     def read(self, ids: Int64[Tensor, " b"]) -> tuple[Float[Tensor, "b *image"], Int64[Tensor, " b"]]:
         """Raises ValueError for pixels outside [0, 1]."""

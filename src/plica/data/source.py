@@ -24,10 +24,10 @@ from torch import Tensor
 from plica.data.arrays import load_data
 from plica.data.checks import as_labels, as_pixels
 from plica.data.forms import open_form
+from plica.utils.files import BLOCK, hash_file
 from plica.utils.limits import check_npz
 from plica.utils.messages import one_line
 
-BLOCK = 2**20  # bytes
 Stream = Any  # a file opened for bytes; those inside an archive are no instances of typing.IO
 
 
@@ -121,15 +121,6 @@ class NpzSource:
                 raise ValueError(f"{self.file} ends before image {number}; save it anew.")
             x[row] = np.frombuffer(content, self.dtype).reshape(self.shape)
         return as_pixels(x, self.file, self.free), self.labels[ids]
-
-
-def hash_file(file: Path) -> str:
-    """SHA-256 of its bytes, a block at a time."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        for block in iter(lambda: stream.read(BLOCK), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def select(

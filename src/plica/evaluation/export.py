@@ -11,13 +11,11 @@ import pyarrow.csv
 
 from plica import runs
 from plica.evaluation.summary import summarise
-from plica.runs.write import write_whole
 from plica.trust import Verdict
+from plica.utils.files import write_whole
+from plica.utils.latex import distance_symbol, escape, tabular
 
 FILES = ("samples.csv", "summary.csv", "table.tex")
-SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-SPECIAL |= {c: "\\" + c for c in "&%$#_{}"}
-NORMS = {"l1": r"$\ell_1$", "l2": r"$\ell_2$", "linf": r"$\ell_\infty$"}
 
 
 def export(directory: str | Path, out: str | Path | None = None) -> list[Path]:
@@ -38,19 +36,21 @@ def export(directory: str | Path, out: str | Path | None = None) -> list[Path]:
 
 
 def latex(summary: dict[str, Any]) -> str:
-    """A tabular (package booktabs) with a line per model and question: accuracy, each method, all together, in per cent
+    """A table with a line per model and question: accuracy, each method, all together, in per cent
     for max-loss (95 % interval behind the last) and median radii for min-radius; below, how far that can be believed.
     """
     methods = list(dict.fromkeys(row["method"] for question in summary["questions"] for row in question["methods"]))
-    head = " & ".join(["model", "question", "accuracy", *(escape(m) for m in methods), "all"])
-    lines = [rf"\begin{{tabular}}{{ll{'r' * (len(methods) + 2)}}}", r"\toprule", head + r" \\", r"\midrule"]
+    head = ["model", "question", "accuracy", *(escape(m) for m in methods), "all"]
+    rows = []
     for question in summary["questions"]:
         cells = {row["method"]: _cell(question, row) for row in question["methods"]}
-        told = [escape(question["model"]), _asked(question), _percent(question["accuracy"])]
-        told += [cells.get(method, "--") for method in methods] + [_cell(question, question["union"], interval=True)]
-        lines.append(" & ".join(told) + r" \\")
-    note = rf"\multicolumn{{{len(methods) + 4}}}{{l}}{{\footnotesize These numbers: {escape(believed(summary))}.}} \\"
-    return "\n".join([*lines, r"\bottomrule", *([note] if believed(summary) else []), r"\end{tabular}", ""])
+        rows.append(
+            [escape(question["model"]), _asked(question), _percent(question["accuracy"])]
+            + [cells.get(method, "--") for method in methods]
+            + [_cell(question, question["union"], interval=True)]
+        )
+    note = f"These numbers: {escape(believed(summary))}." if believed(summary) else ""
+    return tabular("ll" + "r" * (len(methods) + 2), head, rows, note)
 
 
 def believed(summary: dict[str, Any]) -> str:
@@ -58,13 +58,8 @@ def believed(summary: dict[str, Any]) -> str:
     return str(Verdict.read(summary["verdict"])) if "verdict" in summary else ""
 
 
-def escape(text: str) -> str:
-    """As TeX prints it."""
-    return "".join(SPECIAL.get(c, c) for c in text)
-
-
 def _asked(question: dict[str, Any]) -> str:
-    norm = NORMS.get(question["metric"], escape(question["metric"]))
+    norm = f"${distance_symbol(question['metric'])}$"
     if question["kind"] == "min-radius":
         return f"{norm}, median radius"
     return f"{norm} $\\leq$ {question['radius']:.4g}, robust accuracy"

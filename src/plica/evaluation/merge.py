@@ -12,7 +12,7 @@ from plica.evaluation.plan import PlanError
 from plica.evaluation.prepare import differs
 from plica.evaluation.shards import parse_shard
 from plica.evaluation.summary import complete, write_summary
-from plica.runs.write import copy_whole, locked, write_json
+from plica.utils.files import copy_whole, locked, write_json
 
 
 def merge(directories: Sequence[str | Path], out: str | Path) -> runs.Run:

@@ -23,6 +23,7 @@ from plica.evaluation.tasks import Chain, chains
 from plica.evaluation.worker import Worker
 from plica.models import place
 from plica.runs.single import versions
+from plica.utils.files import hash_json
 from plica.utils.messages import one_line, sentence
 
 TRIED = 16  # images that every method is tried on, with a single gradient
@@ -51,7 +52,7 @@ def prepare(plan: Plan, device: str, shard: str | None) -> tuple[dict[str, Any],
     manifest = {
         "format": 1,
         "plan": plan.model_dump(mode="json") | {"identity": told},
-        "hashes": {"plan": _digest(told), "models": hashes, "data": source.hash()},
+        "hashes": {"plan": hash_json(told), "models": hashes, "data": source.hash()},
         "versions": versions(),
         "data": {"n": len(ids), "shape": list(source.shape), "classes": source.classes},
         "tasks": [asdict(job.task) | {"gradients": job.gradients} for chain in asked for job in chain.jobs],
@@ -154,7 +155,3 @@ def _source(thing: object, otherwise: str) -> str:
         return inspect.getsource(thing)  # type: ignore[arg-type]
     except (OSError, TypeError):
         return otherwise
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

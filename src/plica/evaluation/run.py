@@ -28,8 +28,9 @@ from plica.evaluation.tasks import Chain, Job
 from plica.evaluation.worker import Part, Work, no_part
 from plica.models import load_model
 from plica.runs.encode import unpack
-from plica.runs.write import Store, keep_bounds, locked, write_json
+from plica.runs.write import Store, keep_bounds
 from plica.trust import check_model
+from plica.utils.files import locked, write_json
 from plica.utils.messages import one_line
 
 

@@ -6,7 +6,6 @@ is the least that any method found, and the share of images with a larger one th
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,10 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from plica import runs, trust
+from plica.analysis.intervals import accuracy, wilson
 from plica.core.status import Status
 from plica.evaluation.shards import parse_shard
 from plica.runs.single import quantiles
-from plica.runs.write import write_json
+from plica.utils.files import write_json
 
 HARD = 10  # images named as the hardest
 LEVELS = 101  # points of the curve
@@ -49,23 +49,11 @@ def summarise(run: runs.Run) -> dict[str, Any]:
     }
 
 
-def wilson(hits: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """The score interval of a proportion, 95 % by default.
-
-    (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n): Wilson, J. Am. Stat. Assoc. 22 (1927), 209.
-    """
-    if not total:
-        return 0.0, 1.0
-    p, q = hits / total, z * z / total
-    middle, half = p + q / 2, z * math.sqrt(p * (1 - p) / total + q / (4 * total))
-    # at 0 and at all hits the bounds are 0 and 1, which rounding may miss
-    return (max(0.0, (middle - half) / (1 + q)) if hits else 0.0), ((middle + half) / (1 + q) if hits < total else 1.0)
-
-
 def share(hits: int, total: int) -> dict[str, Any]:
     """A proportion with its 95 % interval."""
-    low, high = wilson(hits, total)
-    return {"value": hits / total if total else None, "low": low, "high": high, "images": total}
+    value = hits / total if total else None
+    low, high = (float(end) for end in wilson(np.array(value or 0.0), total))
+    return {"value": value, "low": low, "high": high, "images": total}
 
 
 def _question(run: runs.Run, tasks: list[runs.Task]) -> dict[str, Any]:
@@ -117,7 +105,7 @@ def _nearest(tasks: list[runs.Task], tables: list[pa.Table], ids: np.ndarray) ->
     ]
     finite = least[np.isfinite(least)]
     levels = np.linspace(0, finite.max() if len(finite) else 0, LEVELS)
-    curve = {"radius": levels.tolist(), "accuracy": [float((least > r).mean()) if len(ids) else 0.0 for r in levels]}
+    curve = {"radius": levels.tolist(), "accuracy": accuracy(least, levels).tolist() if len(ids) else [0.0] * LEVELS}
     union = {"found": len(finite), "radius": quantiles(least), "curve": curve}
     return {"methods": methods, "union": union, "hard": _named(ids[np.argsort(-least, kind="stable")].tolist())}
 

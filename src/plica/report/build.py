@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import importlib
 import json
-import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +16,7 @@ from plica.report import comparison, curves, formatting, methods, pattern_tables
 from plica.report.collect import TaskStats, look
 from plica.report.gallery import cards, examples, panels, picks
 from plica.runs import Run
+from plica.utils.files import write_whole
 
 SIZE = 2_900_000  # characters that a report may have
 CARDS = 1200  # images in the gallery, if they fit
@@ -29,15 +29,9 @@ def write_report(runs: Sequence[Run], file: str | Path, title: str | None = None
         ValueError: the runs hold no answers, or different images.
         ModuleNotFoundError: jinja2 or scipy is not installed.
     """
-    page = render(runs, title)
-    file = Path(file)
-    half = file.with_name(f".tmp-{os.getpid()}-{file.name}")
-    try:
-        half.write_text(page, encoding="utf-8")
-        half.replace(file)
-    finally:
-        half.unlink(missing_ok=True)
-    return file.stat().st_size
+    page = render(runs, title).encode()
+    write_whole(Path(file), page)
+    return len(page)
 
 
 def render(runs: Sequence[Run], title: str | None = None) -> str:

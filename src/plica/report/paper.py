@@ -16,11 +16,9 @@ from plica.analysis.patterns import MEASURES
 from plica.report.collect import TaskStats, look
 from plica.report.gallery import examples
 from plica.runs import Run
+from plica.utils.latex import distance_symbol, escape, tabular
 
 Looks = dict[tuple[str, str], TaskStats]
-SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
-    character: "\\" + character for character in "&%$#_{}"
-}
 
 
 def write_figures(runs: Sequence[Run], directory: str | Path) -> list[Path]:
@@ -121,13 +119,15 @@ def radius_table(asked: Sequence[Group]) -> str:
     """Median radius with its 95 % interval, a line per model (method), a column per metric; bold is the best: of models
     the largest, of methods the smallest."""
     columns = [group for group in asked if group.budget is None]
-    return _table(columns, lambda group: f"median ${_metric(group.metric)}$ radius", _three)
+    return _table(columns, lambda group: f"median ${distance_symbol(group.metric)}$ radius", _three)
 
 
 def accuracy_table(asked: Sequence[Group]) -> str:
     """Accuracy under attack in per cent, a line per model (method), a column per budget; bold as above."""
     columns = [group for group in asked if group.budget is not None]
-    return _table(columns, lambda group: f"${_metric(group.metric)}$, {group.budget:.3g}", lambda v: f"{100 * v:.1f}")
+    return _table(
+        columns, lambda group: f"${distance_symbol(group.metric)}$, {group.budget:.3g}", lambda v: f"{100 * v:.1f}"
+    )
 
 
 def pattern_table(by_method: Sequence[Group], looks: Looks) -> str:
@@ -138,9 +138,9 @@ def pattern_table(by_method: Sequence[Group], looks: Looks) -> str:
             found = _look(c, looks).measures
             if len(found["hoyer"]):
                 cells = [_three(float(np.nanmedian(found[name]))) for name in MEASURES]
-                lines.append(" & ".join([latex(str(group)), latex(c.name), *cells]) + r" \\")
-    head = " & ".join(["question", "method", *(latex(name.replace("_", " ")) for name in MEASURES)])
-    return _tabular("ll" + "r" * len(MEASURES), head, lines) if lines else ""
+                lines.append([escape(str(group)), escape(c.name), *cells])
+    head = ["question", "method", *(escape(name.replace("_", " ")) for name in MEASURES)]
+    return tabular("ll" + "r" * len(MEASURES), head, lines) if lines else ""
 
 
 def _table(columns: Sequence[Group], head: Callable[[Group], str], tell: Callable[[float], str]) -> str:
@@ -148,8 +148,8 @@ def _table(columns: Sequence[Group], head: Callable[[Group], str], tell: Callabl
     names = list(dict.fromkeys(place.name for column in places for place in column))
     if not names:
         return ""
-    lines = [" & ".join([latex(name), *(_cell(column, name, tell) for column in places)]) + r" \\" for name in names]
-    return _tabular("l" + "r" * len(columns), " & ".join([columns[0].by, *map(head, columns)]), lines)
+    lines = [[escape(name), *(_cell(column, name, tell) for column in places)] for name in names]
+    return tabular("l" + "r" * len(columns), [columns[0].by, *map(head, columns)], lines)
 
 
 def _cell(column: Sequence[Place], name: str, tell: Callable[[float], str]) -> str:
@@ -161,30 +161,6 @@ def _cell(column: Sequence[Place], name: str, tell: Callable[[float], str]) -> s
     return (
         rf"\textbf{{{tell(value.value)}}}" if best else tell(value.value)
     ) + f" [{tell(value.low)}, {tell(value.high)}]"
-
-
-def _tabular(align: str, head: str, rows: Sequence[str]) -> str:
-    above = [
-        "% needs \\usepackage{booktabs}",
-        f"\\begin{{tabular}}{{{align}}}",
-        "\\toprule",
-        rf"{head} \\",
-        "\\midrule",
-    ]
-    return "\n".join([*above, *rows, "\\bottomrule", "\\end{tabular}"]) + "\n"
-
-
-def latex(text: str) -> str:
-    """Text as LaTeX prints it."""
-    return "".join(SPECIAL.get(character, character) for character in text)
-
-
-def _metric(name: str) -> str:
-    """l2 -> \\ell_{2}, linf -> \\ell_{\\infty}; other names upright."""
-    power = name[1:]
-    if name.startswith("l") and (power == "inf" or power.replace(".", "", 1).isdigit()):
-        return r"\ell_{%s}" % (r"\infty" if power == "inf" else power)
-    return rf"\mathrm{{{latex(name)}}}"
 
 
 def _three(value: float) -> str:

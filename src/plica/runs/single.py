@@ -12,11 +12,8 @@ Everything is written beside its place and moved there when all of it is complet
 import json
 import os
 import platform
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,6 +32,7 @@ from plica.core.result import Result
 from plica.data.bounds import FILE, Bounds
 from plica.runs.encode import pack, points
 from plica.runs.read import SAMPLES
+from plica.utils.files import filled_together
 from plica.utils.messages import one_line
 
 FILES = ("samples.parquet", "x_adv.safetensors", "inputs.safetensors", "perturbations.png", "summary.json")
@@ -76,34 +74,18 @@ def save_run(
     directory = Path(directory)
     check_directory(directory, overwrite)
     summary = summarise(result, arguments, elapsed) | ({"classes": list(classes)} if classes else {})
-    new = [folder for folder in (directory, *directory.parents) if not folder.exists()]
-    half = None
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        half = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=directory))
+    with filled_together(directory, "summary.json", stale=("summary.json", "perturbations.png", FILE)) as folder:
         own = {} if ids is None else {"id": ids.cpu().contiguous()}
-        pq.write_table(samples(torch.arange(len(y)) if ids is None else ids, y, result), half / "samples.parquet")
+        pq.write_table(samples(torch.arange(len(y)) if ids is None else ids, y, result), folder / "samples.parquet")
         # serialised first, written by Python: safetensors' own writer hides which system error it met
-        (half / "x_adv.safetensors").write_bytes(save(points(result.x_adv, result.theta) | own))
+        (folder / "x_adv.safetensors").write_bytes(save(points(result.x_adv, result.theta) | own))
         images = {"x": pack(x.detach().cpu()).contiguous(), "y": y.cpu()} | own
-        (half / "inputs.safetensors").write_bytes(save(images))
+        (folder / "inputs.safetensors").write_bytes(save(images))
         if draw is not None:
-            draw(half / "perturbations.png", x, y, {_title(arguments): result}, classes)
+            draw(folder / "perturbations.png", x, y, {_title(arguments): result}, classes)
         if bounds is not None and not bounds.usual:
-            (half / FILE).write_bytes(bounds.packed())
-        (half / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
-        for name in ("summary.json", "perturbations.png", FILE):  # of the former run
-            (directory / name).unlink(missing_ok=True)
-        for name in sorted((file.name for file in half.iterdir()), key="summary.json".__eq__):  # the summary last
-            os.replace(half / name, directory / name)
-        half.rmdir()
-    except BaseException:
-        if half is not None:
-            shutil.rmtree(half, ignore_errors=True)
-        for folder in new:
-            with suppress(OSError):
-                folder.rmdir()
-        raise
+            (folder / FILE).write_bytes(bounds.packed())
+        (folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
     return summary
 
 

@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float64, Int64
 
 from plica.models import place
 from plica.runs import Run, Task
-from plica.runs.write import write_json
 from plica.trust.examine import Model, examine
 from plica.trust.findings import Finding, Severity, Verdict
+from plica.utils.files import write_json
 from plica.utils.messages import one_line
 
 CHECKED = ("limit", "one class", "black box", "not finite", "accuracy", "few images", "not examined", "audit")

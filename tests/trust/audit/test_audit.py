@@ -206,7 +206,8 @@ def test_images_that_were_not_kept_can_be_given(tmp_path, capsys):
 def test_parts_of_several_tasks(tmp_path):
     """Two questions in chunks of seven, one of them broken off."""
     from plica.runs.read import constant_columns
-    from plica.runs.write import Store, write_json
+    from plica.runs.write import Store
+    from plica.utils.files import write_json
 
     single = runs.load(made(tmp_path, images=14))
     (ids, x, y), (_, x_adv) = next(single.inputs()), next(single.points(single.tasks[0]))

@@ -1,0 +1,146 @@
+"""Files that are whole or not there, whatever happens to the process or the disk; one writer at a time; file hashes.
+
+A file is written under a temporary name, flushed to the disk and renamed, which replaces a former one in one step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+TEMPORARY = ".tmp-"  # how the names of unfinished files begin
+BLOCK = 2**20  # bytes that are hashed at a time
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file, and the folders it stands in; a failure leaves the former file, and nothing else, behind.
+
+    Raises:
+        OSError: the disk is full, or the directory cannot be written to.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = _unfinished(file)
+    try:
+        with unfinished.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(unfinished, file)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise
+    _flush_folder(file.parent)
+
+
+def write_json(file: Path, value: Mapping[str, Any]) -> None:
+    """Write a record as JSON.
+
+    Raises:
+        ValueError: a number is infinite or not a number; JSON says null where there is none.
+        OSError: as write_whole.
+    """
+    write_whole(file, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def copy_whole(source: Path, file: Path) -> None:
+    """Give a file a second name (a hard link) where the file system can, else copy it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = _unfinished(file)
+    unfinished.unlink(missing_ok=True)
+    try:
+        os.link(source, unfinished)
+    except OSError:
+        shutil.copyfile(source, unfinished)
+    os.replace(unfinished, file)
+
+
+@contextmanager
+def filled_together(directory: Path, last: str, stale: tuple[str, ...] = ()) -> Iterator[Path]:
+    """A temporary folder; when the block ends, its files move into `directory`, and `last` after all others.
+
+    So `last` marks a directory that is complete. A failure leaves the directory as it was: absent, if it is new.
+
+    Args:
+        directory: where the files belong; made if it is not there.
+        last: the name of the file that moves last.
+        stale: files of a former content, deleted before anything moves.
+    """
+    new_folders = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+    unfinished = None
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=directory))
+        yield unfinished
+        for name in stale:
+            (directory / name).unlink(missing_ok=True)
+        for name in sorted((file.name for file in unfinished.iterdir()), key=last.__eq__):
+            os.replace(unfinished / name, directory / name)
+        unfinished.rmdir()
+    except BaseException:
+        if unfinished is not None:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        for folder in new_folders:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """One writer at a time. The system frees the lock of a process that dies; its unfinished files are deleted here.
+
+    Raises:
+        BlockingIOError: another process writes there.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BlockingIOError(f"Another process writes to {directory}; wait for it or give another --out.") from None
+    except NotImplementedError:
+        pass  # some network file systems have no locks
+    try:
+        for unfinished in directory.rglob(f"{TEMPORARY}*"):
+            unfinished.unlink()
+        yield
+    finally:
+        lock.release()
+
+
+def hash_file(file: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        for block in iter(lambda: stream.read(BLOCK), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_json(value: Any) -> str:
+    """SHA-256 of a value as JSON with sorted keys, in hexadecimal."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _unfinished(file: Path) -> Path:
+    return file.with_name(f"{TEMPORARY}{os.getpid()}-{file.name}")
+
+
+def _flush_folder(folder: Path) -> None:
+    """A rename is on the disk when its folder is."""
+    with suppress(OSError):  # Windows opens no folders
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)

@@ -1,0 +1,73 @@
+"""Files are whole or not there; one process writes at a time."""
+
+import errno
+import json
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+
+from plica.utils.files import copy_whole, hash_file, hash_json, locked, write_json, write_whole
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_former_file_and_nothing_else(tmp_path, monkeypatch, call):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_whole(tmp_path / "file", b"before")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, full)
+        with pytest.raises(OSError, match="No space left"):
+            write_whole(tmp_path / "file", b"after")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"before"
+
+
+def test_one_writer_at_a_time_who_clears_what_a_killed_one_left(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / ".tmp-1-00000.parquet").touch()
+    with locked(tmp_path):
+        assert list((tmp_path / "parts").iterdir()) == []
+        with pytest.raises(BlockingIOError, match="Another process"), locked(tmp_path):
+            pass
+    with locked(tmp_path):
+        pass
+
+
+def test_json_holds_no_infinity(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"d": math.inf})
+    write_json(tmp_path / "a.json", {"d": None})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"d": None}
+
+
+def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path):
+    code = "import os, sys; from pathlib import Path; from plica.utils.files import locked\n"
+    code += "with locked(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert (tmp_path / ".lock").is_file()
+    with locked(tmp_path):
+        pass
+
+
+def test_a_copy_has_the_same_bytes_whether_or_not_files_can_have_two_names(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"bytes")
+    copy_whole(tmp_path / "a", tmp_path / "new" / "b")
+
+    def refused(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    copy_whole(tmp_path / "a", tmp_path / "new" / "c")
+    assert [(file.name, file.read_bytes()) for file in sorted((tmp_path / "new").iterdir())] == [
+        ("b", b"bytes"), ("c", b"bytes")
+    ]  # fmt: skip
+
+
+def test_hashes_are_sha256(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert hash_file(tmp_path / "a").startswith("ba7816bf8f01cfea")  # FIPS 180-2, appendix B.1
+    assert hash_json({"b": 1, "a": [None]}) == hash_json({"a": [None], "b": 1}) != hash_json({"a": [0], "b": 1})
