@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import re
 import tempfile
@@ -16,6 +15,7 @@ import numpy as np
 from plica.analysis.contenders import groups
 from plica.report import write_report
 from plica.runs import Run
+from plica.utils.optional import require
 
 
 def log_run(run: Run, report: bool = True) -> None:
@@ -26,10 +26,7 @@ def log_run(run: Run, report: bool = True) -> None:
     Raises:
         ModuleNotFoundError: mlflow is not installed.
     """
-    try:
-        mlflow = importlib.import_module("mlflow")
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError('Tracking needs MLflow: pip install "plica[track]" (or mlflow).') from None
+    mlflow = require("mlflow", "Tracking")
     with _active(mlflow, run.directory.name):
         mlflow.log_params(parameters(run))
         mlflow.log_metrics(metrics(run))

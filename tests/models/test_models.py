@@ -17,7 +17,7 @@ from torch import nn
 from plica.models import load_model, place
 from plica.models.adapt import logits_of, split_normalisation
 from plica.models.exported import read_network
-from plica.utils.optional import without
+from plica.utils.optional import stand_ins
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
@@ -209,7 +209,7 @@ def test_hugging_face_code_and_pickles_are_not_run(hf, tmp_path):
 @pytest.fixture
 def robustbench(tmp_path, monkeypatch):
     """A network of its zoo, small as they go, and the file in which it keeps the weights."""
-    with without("pkg_resources", "autoattack", "autoattack.state"), warnings.catch_warnings():
+    with stand_ins("pkg_resources", "autoattack", "autoattack.state"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         zoo = pytest.importorskip("robustbench.model_zoo", reason="robustbench, or a package it needs, is missing")
     monkeypatch.chdir(tmp_path)

@@ -7,7 +7,6 @@ the choice of images: bootstrap, 95 %.
 
 from __future__ import annotations
 
-import importlib
 import itertools
 from dataclasses import dataclass
 
@@ -25,6 +24,7 @@ from plica.analysis.intervals import (
     percentile_interval,
     weights,
 )
+from plica.utils.optional import require
 
 __all__ = [
     "Contender",
@@ -199,10 +199,7 @@ def signed_rank(difference: Float64[np.ndarray, " b"]) -> float:
     Raises:
         ModuleNotFoundError: scipy is not installed.
     """
-    try:
-        wilcoxon = importlib.import_module("scipy.stats").wilcoxon
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError('Comparing needs scipy: pip install "plica[see]" (or scipy).') from None
+    wilcoxon = require("scipy.stats", "A comparison").wilcoxon
     if not np.any(difference):
         return 1.0
     top = 2 * np.abs(difference[np.isfinite(difference)]).max(initial=1.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from plica.core.status import Status
 from plica.utils.notebook import ShownInNotebooks
+from plica.utils.optional import require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,6 +79,5 @@ class Result(ShownInNotebooks):
         Raises:
             ModuleNotFoundError: pandas is not installed.
         """
-        if importlib.util.find_spec("pandas") is None:
-            raise ModuleNotFoundError('to_pandas needs pandas: pip install "plica[see]" (or pandas).')
+        require("pandas", "to_pandas")
         return self.to_arrow().to_pandas()

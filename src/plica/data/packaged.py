@@ -11,7 +11,7 @@ from PIL import Image
 
 from plica.data.images import LABELS, PictureSource, _embedded
 from plica.utils.messages import few, one_line
-from plica.utils.optional import need
+from plica.utils.optional import require
 
 # the test part; those whose files are pickles (CIFAR) are checked by torchvision against known digests before
 TESTS: dict[str, dict[str, Any]] = {
@@ -29,7 +29,7 @@ def open_torchvision(text: str) -> PictureSource:
         ValueError: there is no such data set, or none in the folder; one sentence.
     """
     name, _, folder = text.partition(":")
-    package = need("torchvision.datasets", f"torchvision:{text}", 'pip install "plica[torchvision]"')
+    package = require("torchvision.datasets", f"torchvision:{text}")
     if name not in TESTS or not folder:
         raise ValueError(f"Write torchvision:NAME:FOLDER, NAME one of {', '.join(TESTS)}, not torchvision:{text}.")
     try:
@@ -61,7 +61,7 @@ def open_saved(folder: Path) -> PictureSource:
     Raises:
         ValueError: the package or a column is missing, or the folder is broken; one sentence.
     """
-    package = need("datasets", str(folder), 'pip install "plica[hf]"')
+    package = require("datasets", str(folder))
     try:
         held = package.load_from_disk(str(folder))
     except Exception as error:

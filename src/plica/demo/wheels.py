@@ -1,7 +1,8 @@
 """Where an installed package keeps its files."""
 
-from importlib.util import find_spec
 from pathlib import Path
+
+from plica.utils.optional import MissingPackageError, package_folder
 
 
 def wheel(name: str) -> Path:
@@ -10,7 +11,7 @@ def wheel(name: str) -> Path:
     Raises:
         ModuleNotFoundError: it is not installed.
     """
-    spec = find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(f'The demonstration needs the package {name}; run: pip install "plica[demo]".')
-    return Path(spec.submodule_search_locations[0])
+    folder = package_folder(name)
+    if folder is None:
+        raise MissingPackageError(f'The demonstration needs the package {name}: pip install "plica[demo]".')
+    return folder

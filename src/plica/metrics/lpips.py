@@ -6,7 +6,6 @@ Weights come from a file or from what is installed already; nothing is downloade
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from torch.nn import functional as F
 
 from plica.metrics.mixtures import Combines
 from plica.metrics.perceptual import unit
+from plica.utils.optional import package_folder
 from plica.utils.weights import read_weights
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pixels in [-1, 1], as published with the heads
@@ -139,9 +139,8 @@ def _weights(file: str | Path | None, net: str) -> dict[str, Tensor]:
         return {key: value.float() for key, value in read_weights(file).items()}
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     trunk = next(iter(sorted(folder.glob(TRUNKS[net].file))), None)
-    spec = importlib.util.find_spec("lpips")
-    places = (spec.submodule_search_locations if spec else None) or []
-    heads = next((Path(p, "weights/v0.1", f"{net}.pth") for p in places), None)
+    package = package_folder("lpips")
+    heads = package and package / "weights/v0.1" / f"{net}.pth"
     if trunk is None or heads is None or not heads.is_file():
         raise FileNotFoundError(
             f"LPIPS needs weights: give LPIPS(weights=file), or set {VARIABLE} to that file, or put torchvision's "

@@ -5,7 +5,6 @@ Similarities s in [0, 1] become 1 - s; measures that are 0 for equal images stay
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from plica.metrics.mixtures import Combines
+from plica.utils.optional import require
 
 # name: (piq's function, a similarity, its gradient at x' = x is nan as it takes the root of 0 there)
 MEASURES = {
@@ -76,7 +76,4 @@ class Similarity(Combines):
 
 
 def _piq():
-    try:
-        return importlib.import_module("piq")
-    except ImportError:
-        raise ImportError("Image quality measures need the package piq; pip install 'plica[perceptual]'.") from None
+    return require("piq", "An image quality measure")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from plica.metrics.mixtures import Combines
+from plica.utils.optional import require
 
 LEAST = 1e-6  # added to every pixel: entropic transport takes logarithms
 
@@ -44,13 +44,8 @@ class Wasserstein(Combines):
         side = max(h, w)
         rows, columns = (torch.arange(n, device=x.device, dtype=x.dtype) / side for n in (h, w))
         places = torch.cartesian_prod(rows, columns).expand(len(a), -1, -1)
-        loss = _geomloss()("sinkhorn", p=2, blur=self.blur / side, diameter=math.sqrt(2), backend="tensorized")
+        loss = require("geomloss", "Wasserstein").SamplesLoss(
+            "sinkhorn", p=2, blur=self.blur / side, diameter=math.sqrt(2), backend="tensorized"
+        )
         cost = loss(a / light_a, places, b / light_b, places).view(len(x), -1).sum(1)
         return cost + self.mass * ((light_b / light_a - 1) ** 2).view(len(x), -1).sum(1)
-
-
-def _geomloss():
-    try:
-        return importlib.import_module("geomloss").SamplesLoss
-    except ImportError:
-        raise ImportError("Wasserstein needs the package geomloss; pip install 'plica[perceptual]'.") from None

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from plica.models.adapt import Adapted, Normalisation, takes_batches
 from plica.utils.messages import one_line
-from plica.utils.optional import need
+from plica.utils.optional import require
 
 SUFFIXES = (".onnx", ".pt2", ".ts", ".torchscript", ".pt", ".pth")
 
@@ -90,8 +90,7 @@ def _exported(file: Path, normalisation: Normalisation | None) -> Adapted:
 
 
 def _onnx(file: Path, normalisation: Normalisation | None) -> Adapted:
-    install = 'pip install "plica[onnx]"'
-    onnx, onnx2torch = need("onnx", str(file), install), need("onnx2torch", str(file), install)
+    onnx, onnx2torch = require("onnx", str(file)), require("onnx2torch", str(file))
     try:
         graph = onnx.load(file, load_external_data=False)
         inside = {tensor.name for tensor in graph.graph.initializer}

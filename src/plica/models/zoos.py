@@ -17,7 +17,7 @@ from torch import nn
 
 from plica.models.adapt import Normalisation
 from plica.utils.messages import few, one_line
-from plica.utils.optional import need, without
+from plica.utils.optional import require, stand_ins
 
 Made = tuple[nn.Module, "Normalisation | None"]
 
@@ -29,7 +29,7 @@ def zoo_of(spec: str) -> tuple[Callable[[str, bool, bool], Made], str] | None:
 
 
 def _torchvision(name: str, pretrained: bool, trust: bool) -> Made:
-    models = need("torchvision.models", f"torchvision:{name}", 'pip install "plica[torchvision]"')
+    models = require("torchvision.models", f"torchvision:{name}")
     if name not in models.list_models():
         raise _unknown("torchvision", name, models.list_models())
     weights = models.get_model_weights(name).DEFAULT
@@ -39,7 +39,7 @@ def _torchvision(name: str, pretrained: bool, trust: bool) -> Made:
 
 
 def _timm(name: str, pretrained: bool, trust: bool) -> Made:
-    timm = need("timm", f"timm:{name}", 'pip install "plica[timm]"')
+    timm = require("timm", f"timm:{name}")
     if not timm.is_model(name.partition(".")[0]):
         raise _unknown("timm", name, timm.list_models())
     net = _fetched(f"timm:{name}", lambda: timm.create_model(name, pretrained=pretrained))
@@ -49,7 +49,7 @@ def _timm(name: str, pretrained: bool, trust: bool) -> Made:
 
 def _hf(name: str, pretrained: bool, trust: bool) -> Made:
     """A folder is read without the network; code inside it is run, and pickled weights are read, only with trust."""
-    package = need("transformers", f"hf:{name}", 'pip install "plica[hf]"')
+    package = require("transformers", f"hf:{name}")
     here = Path(name).is_dir()
     if not here and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise FileNotFoundError(f"There is no folder {name}; give hf:FOLDER or hf:OWNER/NAME.")
@@ -73,10 +73,9 @@ def _robustbench(name: str, pretrained: bool, trust: bool) -> Made:
 
     Weights lie in models/DATASET/THREAT/ID.pt, where the package puts them; pickled objects in them need trust.
     """
-    install = "pip install robustbench (or --no-deps robustbench geotorch torchdiffeq gdown beautifulsoup4)"
-    with without("pkg_resources", "autoattack", "autoattack.state"):  # gone from setuptools; for its own evaluations
-        utils = need("robustbench.utils", f"robustbench:{name}", install)
-        zoo = need("robustbench.model_zoo", f"robustbench:{name}", install)
+    with stand_ins("pkg_resources", "autoattack", "autoattack.state"):  # gone from setuptools; for its own evaluations
+        utils = require("robustbench.utils", f"robustbench:{name}")
+        zoo = require("robustbench.model_zoo", f"robustbench:{name}")
     dataset, threat, model = ["cifar10", "Linf", name] if name.count("/") != 2 else name.split("/")
     held = {f"{d.value}/{t.value}": nets for d, kinds in zoo.model_dicts.items() for t, nets in kinds.items()}
     known = held.get(f"{dataset}/{threat}")

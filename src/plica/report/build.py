@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib
 import json
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -17,6 +16,7 @@ from plica.report.collect import TaskStats, look
 from plica.report.gallery import cards, examples, panels, picks
 from plica.runs import Run
 from plica.utils.files import write_whole
+from plica.utils.optional import require
 
 SIZE = 2_900_000  # characters that a report may have
 CARDS = 1200  # images in the gallery, if they fit
@@ -36,10 +36,7 @@ def write_report(runs: Sequence[Run], file: str | Path, title: str | None = None
 
 def render(runs: Sequence[Run], title: str | None = None) -> str:
     """The page as text."""
-    try:
-        jinja2 = importlib.import_module("jinja2")
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError('A report needs jinja2: pip install "plica[see]" (or jinja2).') from None
+    jinja2 = require("jinja2", "A report")
     where = jinja2.PackageLoader("plica.report", "page")
     page = jinja2.Environment(loader=where, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     content = gathered(runs, title)

@@ -1,4 +1,4 @@
-"""Packages that only some forms of models and data need."""
+"""Optional packages: the one place that imports them and says how to get one that is missing."""
 
 import importlib
 import importlib.util
@@ -6,49 +6,98 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 
 from plica.utils.messages import one_line
 
+# the extra of plica that brings each package along
+EXTRAS = {
+    "jinja2": "see",
+    "scipy": "see",
+    "pandas": "see",
+    "mlflow": "track",
+    "ray": "ray",
+    "torchvision": "torchvision",
+    "timm": "timm",
+    "transformers": "hf",
+    "datasets": "hf",
+    "onnx": "onnx",
+    "onnx2torch": "onnx",
+    "piq": "perceptual",
+    "geomloss": "perceptual",
+    "foolbox": "peers",
+    "eagerpy": "peers",
+    "pyautoattack": "peers",
+}
+# packages that no extra can bring along, since what they depend on does not install everywhere
+COMMANDS = {
+    "adv_lib": "pip install --no-deps adv-lib, and pip install tqdm torchvision setuptools (visdom, on which it "
+    "depends, is not needed and does not build)",
+    "robustbench": "pip install robustbench (or --no-deps robustbench geotorch torchdiffeq gdown beautifulsoup4)",
+}
 
-def need(package: str, what: str, extra: str) -> ModuleType:
-    """The package, imported now.
+
+class MissingPackageError(ModuleNotFoundError, ValueError):
+    """An optional package is not installed, or does not load; the message says how to install it."""
+
+
+def require(module: str, what: str) -> ModuleType:
+    """The module of an optional package. `what` needs it, and begins the message.
 
     Raises:
-        ValueError: it is not installed, or does not load; the sentence says what to install.
+        MissingPackageError: it is not installed, or fails to load.
     """
+    loaded = sys.modules.get(module)
+    if loaded is not None:  # catch_warnings below makes Python show again what it has shown once
+        return loaded
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of packages, about themselves
-            return importlib.import_module(package)
+            return importlib.import_module(module)
     except Exception as error:  # an extension that was built for another torch fails in its own ways
-        name = package.partition(".")[0]
-        raise ValueError(f"{what} needs the package {name} ({one_line(error)}): {extra}.") from error
+        package = module.partition(".")[0]
+        raise MissingPackageError(
+            f"{what} needs the package {package} ({one_line(error)}): {install_command(package)}."
+        ) from error
+
+
+def install_command(package: str) -> str:
+    """How to install an optional package."""
+    return COMMANDS.get(package) or f'pip install "plica[{EXTRAS[package]}]"'
+
+
+def package_folder(package: str) -> Path | None:
+    """Where an installed package keeps its files, found without running its code; None if it is not installed."""
+    spec = importlib.util.find_spec(package)
+    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
 
 
 @contextmanager
-def without(*names: str) -> Iterator[None]:
-    """Meanwhile modules that a package imports, and needs for other things alone, may be missing: whatever is imported
-    from them is None. Parents come before their parts."""
-    missing = [name for name in names if not _there(name)]
-    for name in missing:
-        stand_in = ModuleType(name)
-        stand_in.__getattr__ = _nothing  # type: ignore[method-assign]
-        sys.modules[name] = stand_in
+def stand_ins(*modules: str) -> Iterator[None]:
+    """Within this context, empty modules stand in for those that are not installed: every name in them is None.
+
+    For packages that import modules which the functions used here have no need of. Parents come before their parts.
+    """
+    missing = [module for module in modules if not _is_installed(module)]
+    for module in missing:
+        stand_in = ModuleType(module)
+        stand_in.__getattr__ = _no_attribute  # type: ignore[method-assign]
+        sys.modules[module] = stand_in
     try:
         yield
     finally:
-        for name in missing:
-            del sys.modules[name]
+        for module in missing:
+            del sys.modules[module]
 
 
-def _there(name: str) -> bool:
+def _is_installed(module: str) -> bool:
     try:
-        return name in sys.modules or importlib.util.find_spec(name) is not None
+        return module in sys.modules or importlib.util.find_spec(module) is not None
     except ImportError:  # its parent is missing
         return False
 
 
-def _nothing(name: str) -> None:
+def _no_attribute(name: str) -> None:
     if name.startswith("__"):
         raise AttributeError(name)

@@ -214,10 +214,8 @@ def test_too_few_classes_and_flat_images():
 @pytest.mark.parametrize(("method", "words"), [("fmn", r"plica\[peers\]"), ("square", r"plica\[peers\]"),
                                                ("alma", "--no-deps adv-lib")])  # fmt: skip
 def test_a_missing_package_is_named_with_its_cure(method, words, monkeypatch):
-    def absent(name, *args, **kwargs):
-        raise ImportError(f"No module named {name!r}")
-
-    monkeypatch.setattr("plica.attacks.external.common.importlib.import_module", absent)
+    for package in ("foolbox", "pyautoattack", "adv_lib", "adv_lib.attacks"):
+        monkeypatch.setitem(sys.modules, package, None)
     case = linear(classes=4, shape=(3, 8, 8))
     with pytest.raises(MissingPackageError, match=words):
         plica.attack(case.model, case.x, case.y, plica.MaxLoss(plica.Lp(2), 0.1), method=method)

@@ -8,23 +8,16 @@ for distutils, from Python 3.12 on); where visdom is missing an empty module sta
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from plica.attacks.external.common import NORMS, Peer, Watched
 from plica.metrics import Lp
+from plica.utils.optional import require, stand_ins
 
-INSTALL = (
-    "pip install --no-deps adv-lib, and pip install tqdm torchvision setuptools "
-    "(visdom, on which it depends, is not needed and does not build)"
-)
 PACKAGE = "adv_lib.attacks"
 
 
@@ -32,13 +25,8 @@ class AdvLib(Peer):
     """A peer that is imported without visdom."""
 
     def __call__(self, task):
-        if "visdom" in sys.modules or importlib.util.find_spec("visdom") is not None:
+        with stand_ins("visdom"):
             return super().__call__(task)
-        sys.modules["visdom"] = ModuleType("visdom")
-        try:
-            return super().__call__(task)
-        finally:
-            del sys.modules["visdom"]
 
 
 def _aim(watched: Watched) -> dict:
@@ -48,7 +36,7 @@ def _aim(watched: Watched) -> dict:
 
 
 def _attack(name: str):
-    return getattr(importlib.import_module(PACKAGE), name)
+    return getattr(require(PACKAGE, "This attack"), name)
 
 
 def _finish(watched: Watched, points: Tensor) -> None:
@@ -80,7 +68,7 @@ def _lent(watched: Watched) -> Iterator[str]:
     if isinstance(metric, Lp) and metric.p in (1, 2):
         yield NORMS[metric.p]
         return
-    known = importlib.import_module(f"{PACKAGE}.augmented_lagrangian")._distances
+    known = require(f"{PACKAGE}.augmented_lagrangian", "ALMA")._distances
     known["plica"] = watched.distance
     try:
         yield "plica"
@@ -114,9 +102,9 @@ def ddn(watched: Watched, norm: float, gradients: int, seed: int) -> None:
 
 
 ADV_LIB = (
-    AdvLib("alma", PACKAGE, INSTALL, alma, every=True),
-    AdvLib("pdpgd", PACKAGE, INSTALL, pdpgd),
-    AdvLib("sdf", PACKAGE, INSTALL, sdf, norms=(2.0,), targeted=False),
-    AdvLib("fmn-adv", PACKAGE, INSTALL, fmn),
-    AdvLib("ddn-adv", PACKAGE, INSTALL, ddn, norms=(2.0,)),
+    AdvLib("alma", PACKAGE, alma, every=True),
+    AdvLib("pdpgd", PACKAGE, pdpgd),
+    AdvLib("sdf", PACKAGE, sdf, norms=(2.0,), targeted=False),
+    AdvLib("fmn-adv", PACKAGE, fmn),
+    AdvLib("ddn-adv", PACKAGE, ddn, norms=(2.0,)),
 )

@@ -8,15 +8,14 @@ Auto-PGD on the margin, which the package does not offer by itself.
 
 from __future__ import annotations
 
-import importlib
 import math
 
 from plica.attacks.external.common import Peer, Watched
 from plica.attacks.external.sorting import lent
 from plica.core.losses import margin
 from plica.metrics import Unsupported
+from plica.utils.optional import require
 
-INSTALL = 'pip install "plica[peers]" (or pyautoattack)'
 TARGETS = 9  # classes aimed at in turn, at most
 TARGETS_L1 = 5  # those of APGD-T for l1
 RESTARTS_L1 = 5  # of APGD-CE for l1, at most
@@ -29,7 +28,7 @@ NAMES = {1: "L1", 2: "L2", math.inf: "Linf"}
 
 
 def _module(name: str):
-    return importlib.import_module(f"pyautoattack.{name}")
+    return require(f"pyautoattack.{name}", "This attack")
 
 
 def _classes(watched: Watched, gradients: int, targets: int = TARGETS) -> int:
@@ -108,9 +107,9 @@ def square(watched: Watched, norm: float, gradients: int, seed: int) -> None:
 
 
 AUTOATTACK = (
-    Peer("apgd-ce", "pyautoattack", INSTALL, apgd_ce, targeted=False, ball=True),
-    Peer("apgd-margin", "pyautoattack", INSTALL, apgd_margin, targeted=False, ball=True),
-    Peer("apgd-t", "pyautoattack", INSTALL, apgd_t, targeted=False, ball=True),
-    Peer("fab-t", "pyautoattack", INSTALL, fab_t, targeted=False),
-    Peer("square", "pyautoattack", INSTALL, square, targeted=False, ball=True),
+    Peer("apgd-ce", "pyautoattack", apgd_ce, targeted=False, ball=True),
+    Peer("apgd-margin", "pyautoattack", apgd_margin, targeted=False, ball=True),
+    Peer("apgd-t", "pyautoattack", apgd_t, targeted=False, ball=True),
+    Peer("fab-t", "pyautoattack", fab_t, targeted=False),
+    Peer("square", "pyautoattack", square, targeted=False, ball=True),
 )

@@ -6,13 +6,11 @@ on the account of the image it was for and offers every point to the archive, so
 
 from __future__ import annotations
 
-import importlib
 import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
 
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +21,7 @@ from plica.attacks.projections import safely_inside
 from plica.core.status import Status
 from plica.metrics import Lp, Unsupported
 from plica.solver.rows import pick
+from plica.utils import optional
 
 
 class MissingPackageError(Unsupported, ImportError):
@@ -104,13 +103,12 @@ class Watched(nn.Module):
 class Peer:
     """A public attack as a method: `run(watched, norm, gradients, seed)` for images that share one radius, if any.
 
-    package: to import, and how to get it. norms: those it has a form for. targeted: whether it can aim at a class.
+    package: to import. norms: those it has a form for. targeted: whether it can aim at a class.
     ball: whether it needs a radius, that is, answers MaxLoss alone. Radii in [0, 1] units are in `watched.radius`.
     """
 
     name: str
     package: str
-    install: str
     run: Callable[[Watched, float, int, int], object]
     norms: tuple[float, ...] = (1.0, 2.0, math.inf)
     targeted: bool = True
@@ -122,7 +120,7 @@ class Peer:
         norm = self._norm(task)
         with _frozen(task.model.model), torch.random.fork_rng(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of packages, about themselves
-            load(self.package, self.name, self.install)
+            self._check_package()
             for images in self._groups(task):
                 self.run(Watched(task, images), norm, task.gradients, task.seed)
                 task.progress(int(images[-1]) + 1)
@@ -151,14 +149,11 @@ class Peer:
         for images in values:
             yield from images.split(max(1, task.batch_size))
 
-
-def load(package: str, method: str, install: str) -> ModuleType:
-    """The package, or a MissingPackageError."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        name = package.partition(".")[0]
-        raise MissingPackageError(f'method="{method}" needs the package {name} ({error}): {install}.') from error
+    def _check_package(self) -> None:
+        try:
+            optional.require(self.package, f'method="{self.name}"')
+        except optional.MissingPackageError as error:
+            raise MissingPackageError(str(error)) from error
 
 
 @contextmanager

@@ -5,19 +5,21 @@ FMN and DDN take one gradient per step. DeepFool takes one per class it consider
 
 from __future__ import annotations
 
-import importlib
 import math
 
 import torch
 
 from plica.attacks.external.common import Peer, Watched
 from plica.attacks.external.sorting import lent, sort
+from plica.utils.optional import require
 
-INSTALL = 'pip install "plica[peers]" (or foolbox)'
+
+def _foolbox(module: str = "foolbox"):
+    return require(module, "This attack")
 
 
 def _run(attack, watched: Watched) -> None:
-    package = importlib.import_module("foolbox")
+    package = _foolbox()
     model = package.PyTorchModel(watched, bounds=(0, 1), device=watched.u.device)
     aim = package.criteria.Misclassification(watched.y)
     if watched.targets is not None:
@@ -30,7 +32,7 @@ def _run(attack, watched: Watched) -> None:
 def _l2_fmn():
     """foolbox's class with its projection mended: 3.3.4 divides a norm by itself there, so that nothing is projected
     and radii come out several times too large."""
-    package, ep = importlib.import_module("foolbox"), importlib.import_module("eagerpy")
+    package, ep = _foolbox(), _foolbox("eagerpy")
 
     class L2FMN(package.attacks.L2FMNAttack):
         def project(self, x, x0, epsilon):
@@ -48,27 +50,27 @@ def _sort(t):
 
 def fmn(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     """Fast minimum norm: one gradient per step."""
-    attacks = importlib.import_module("foolbox").attacks
+    attacks = _foolbox().attacks
     kind = {1: attacks.L1FMNAttack, 2: _l2_fmn(), math.inf: attacks.LInfFMNAttack}[norm]
-    with lent(importlib.import_module("foolbox.attacks.fast_minimum_norm"), "ep", sort=_sort):
+    with lent(_foolbox("foolbox.attacks.fast_minimum_norm"), "ep", sort=_sort):
         _run(kind(steps=gradients), watched)
 
 
 def ddn(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     """Decoupled direction and norm: one gradient per step."""
-    _run(importlib.import_module("foolbox").attacks.DDNAttack(steps=gradients), watched)
+    _run(_foolbox().attacks.DDNAttack(steps=gradients), watched)
 
 
 def deepfool(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     """A step costs a gradient for each of the (at most ten) likeliest classes but the image's own."""
-    attacks = importlib.import_module("foolbox").attacks
+    attacks = _foolbox().attacks
     kind = {2: attacks.L2DeepFoolAttack, math.inf: attacks.LinfDeepFoolAttack}[norm]
     cost = min(10, watched.classes) - 1
     _run(kind(steps=max(1, min(50, gradients // cost))), watched)
 
 
 FOOLBOX = (
-    Peer("fmn", "foolbox", INSTALL, fmn),
-    Peer("ddn", "foolbox", INSTALL, ddn, norms=(2.0,)),
-    Peer("deepfool", "foolbox", INSTALL, deepfool, norms=(2.0, math.inf), targeted=False),
+    Peer("fmn", "foolbox", fmn),
+    Peer("ddn", "foolbox", ddn, norms=(2.0,)),
+    Peer("deepfool", "foolbox", deepfool, norms=(2.0, math.inf), targeted=False),
 )

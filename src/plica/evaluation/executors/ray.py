@@ -5,7 +5,6 @@ Every node must find the models under the same names; images are sent to the wor
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +16,7 @@ from plica.data.bounds import read_bounds
 from plica.evaluation.executors import Steps
 from plica.evaluation.plan import Plan
 from plica.evaluation.worker import Part, Work, Worker
+from plica.utils.optional import require
 
 RETRIES = 5  # of work whose worker died: it may be the work that kills them
 
@@ -106,10 +106,7 @@ class _Crew:
 
 
 def _ray() -> Any:
-    try:
-        ray = importlib.import_module("ray")
-    except ImportError:
-        raise ValueError('The engine ray needs the package ray: pip install "plica[ray]".') from None
+    ray = require("ray", "The engine ray")
     if not ray.is_initialized():
         ray.init(logging_level=logging.WARNING, log_to_driver=False)
     return ray
