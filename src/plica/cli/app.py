@@ -1,4 +1,8 @@
-"""`plica radius` and `plica attack`, and the exit status: 0 done, 2 wrong input (one sentence), 1 anything else."""
+"""`plica radius` and `plica attack`, and the exit status: 0 done, 2 wrong input (one sentence), 1 anything else.
+
+Every command line imports this module and with it all commands. matplotlib, which takes as long as they do together, is
+therefore imported where something is drawn.
+"""
 
 import sys
 import warnings

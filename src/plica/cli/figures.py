@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from plica.cli.reading import with_runs
-from plica.report.paper import write_figures
 
 EPILOG = """Figures are vector PDF and SVG, 3.35 inches wide; tables need the LaTeX package booktabs.
 
@@ -19,6 +18,8 @@ def figures(
     output: Annotated[Path, typer.Option("-o", "--output", help="directory to write to")] = Path("figures"),
 ) -> None:
     """Draw accuracy by radius, radii with budgets, differences, patterns; write the tables in LaTeX."""
+    from plica.report.paper import write_figures  # not above: see cli/app.py
+
     files = with_runs(runs, lambda read: write_figures(read, output))
     for file in files:
         print(file)

@@ -20,7 +20,6 @@ from plica.data.source import select
 from plica.metrics import Metric, parse_metric
 from plica.models import load_model, place
 from plica.perturbations import joined
-from plica.plot.perturbations import draw_perturbations
 from plica.runs.single import FILES, check_directory, save_run
 from plica.utils.limits import check_memory
 from plica.utils.messages import one_line
@@ -58,6 +57,8 @@ def run(command: str, given: dict[str, Any], pose: Callable[[Bounds], Question])
             if report.began:  # the input had been accepted, so this is a fault of the program: let it be seen
                 raise
             raise WrongInputError(f"{one_line(error)}.") from error
+    from plica.plot.perturbations import draw_perturbations  # not above: see cli/app.py
+
     kept = dict(overwrite=overwrite, ids=ids, bounds=bounds)
     arguments = {"command": command} | {name: str(v) if isinstance(v, Path) else v for name, v in given.items()}
     try:

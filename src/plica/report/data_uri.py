@@ -10,12 +10,9 @@ from jaxtyping import Float, UInt8
 from PIL import Image, features
 from torch import Tensor
 
-from plica.plot.perturbations import SIGNED, scale, signed
-
 SIDE = 96  # pixels: larger images are made smaller
 QUALITY = 85  # of images; perturbations are kept to the last bit of their 33 colours
 LEVELS = 16  # of either sign
-PALETTE = [int(255 * part + 0.5) for k in range(2 * LEVELS + 1) for part in SIGNED(k / (2 * LEVELS))[:3]]
 WEBP = features.check("webp")
 
 
@@ -37,13 +34,16 @@ def image_uri(x: Float[Tensor, " *image"]) -> str:
 def perturbation_uri(delta: Float[Tensor, " *image"]) -> tuple[str, float]:
     """delta with its sign, red where a pixel is raised and blue where it is lowered, and how much it was magnified.
 
-    Of the channels of a pixel the one that changed most is shown; the largest may saturate (plica.figures.scale).
+    Of the channels of a pixel the one that changed most is shown; the largest may saturate (plot.perturbations.scale).
     """
+    from plica.plot.perturbations import SIGNED, scale, signed  # not above: see cli/app.py
+
     change = signed(delta)
     full = scale(change)
     levels = _shrunk(change / full)
     picture = Image.fromarray(levels)
-    picture.putpalette(PALETTE)
+    colours = SIGNED(np.linspace(0, 1, 2 * LEVELS + 1))[:, :3]
+    picture.putpalette((255 * colours + 0.5).astype(np.uint8).tobytes())
     return _uri(picture.convert("RGB"), lossless=True), float(f"{1 / full:.2g}")
 
 

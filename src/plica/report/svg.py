@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from markupsafe import Markup, escape
-from matplotlib.ticker import LogLocator, MaxNLocator
 
 WIDE, HIGH = 420, 260
 COLOURS = 8  # of the style sheet, with dashes of their own; further series begin anew
@@ -144,6 +143,8 @@ class Chart:
 
 def ticks(low: float, high: float, log: bool = False) -> list[float]:
     """About five round numbers within a range."""
+    from matplotlib.ticker import LogLocator, MaxNLocator  # not above: see cli/app.py
+
     locator = LogLocator(numticks=6) if log else MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
     values = locator.tick_values(low, high)
     slack = 1e-9 * (high - low)
