@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from plica.solver.bfgs_sqp.memory import Dense, Limited
+from plica.solver.bfgs_sqp.memory import Dense
+from plica.solver.lbfgs import LBFGS
 
 N, ROWS = 7, 5
 EYE = torch.eye(N, dtype=torch.float64)
@@ -30,7 +31,7 @@ def expected(kind, pairs):
 
 def start(kind):
     like = torch.zeros(1, N, dtype=torch.float64)
-    return Dense.start(ROWS, like) if kind == "dense" else Limited.start(ROWS, like, 5)
+    return Dense.start(ROWS, like) if kind == "dense" else LBFGS.start(ROWS, like, 5)
 
 
 def combined(memory, rows, w, G, parts):
@@ -69,32 +70,32 @@ def test_against_a_product_of_updates(kind, length):
     G = torch.randn(ROWS, 3, N, generator=generator, dtype=torch.float64)
     for _ in range(length):
         s, y = pair(generator, ROWS)
-        P, _ = memory.learn(every, s, y, G)
+        P, _ = memory.update(every, s, y, G)
         for i in range(ROWS):
             history[i].append((s[i], y[i]))
     H = torch.stack([expected(kind, pairs) for pairs in history])
     torch.testing.assert_close(matrix(memory, every), H, **CLOSE)
-    if length:  # what learn returns is the products after the pair
+    if length:  # what update returns is the products after the pair
         torch.testing.assert_close(P, G @ H @ G.transpose(1, 2), **CLOSE)
 
 
 @KINDS
-def test_rows_learn_by_themselves_in_any_order_and_number(kind):
-    """Subsets of rows, out of order, pairs without curvature among them, and a row that forgets."""
+def test_rows_are_updated_by_themselves_in_any_order_and_number(kind):
+    """Subsets of rows, out of order, pairs without curvature among them, and a row that is reset."""
     generator, memory = torch.Generator().manual_seed(1), start(kind)
     history = [[] for _ in range(ROWS)]
     for tick, some in enumerate(([4, 0], [1], [2, 1, 0, 3], [3], [0, 4, 2], [2], [2, 0], [0, 1, 2, 3, 4], [0], [0, 2])):
         rows = torch.tensor(some)
         s, y = pair(generator, len(some))
         if tick % 3 == 2:
-            y[0] = -y[0]  # no curvature: nothing is learned
+            y[0] = -y[0]  # no curvature: nothing changes
         G = torch.randn(len(some), 2, N, generator=generator, dtype=torch.float64)
-        P, parts = memory.learn(rows, s, y, G)
+        P, parts = memory.update(rows, s, y, G)
         for j, row in enumerate(some):
             if s[j] @ y[j] > 0:
                 history[row].append((s[j], y[j]))
         if tick == 6:
-            memory.forget(torch.tensor([2]))
+            memory.reset(torch.tensor([2]))
             history[2] = []
             continue
         H = torch.stack([expected(kind, history[row]) for row in some])
@@ -107,12 +108,12 @@ def test_rows_learn_by_themselves_in_any_order_and_number(kind):
 
 
 @KINDS
-def test_forgetting_leads_back_to_the_identity(kind):
+def test_resetting_leads_back_to_the_identity(kind):
     generator, memory = torch.Generator().manual_seed(2), start(kind)
     for _ in range(7):
-        memory.learn(torch.arange(ROWS), *pair(generator, ROWS), torch.zeros(ROWS, 1, N, dtype=torch.float64))
+        memory.update(torch.arange(ROWS), *pair(generator, ROWS), torch.zeros(ROWS, 1, N, dtype=torch.float64))
     kept = matrix(memory, torch.tensor([0, 2, 4]))
-    memory.forget(torch.tensor([3, 1]))
+    memory.reset(torch.tensor([3, 1]))
     assert torch.equal(matrix(memory, torch.tensor([1, 3])), EYE.expand(2, N, N))
     torch.testing.assert_close(matrix(memory, torch.tensor([0, 2, 4])), kept)
 
@@ -122,7 +123,7 @@ def test_positive_definite_whatever_the_pairs(kind):
     generator, memory, every = torch.Generator().manual_seed(3), start(kind), torch.arange(ROWS)
     for _ in range(30):
         s, y = torch.randn(2, ROWS, N, generator=generator, dtype=torch.float64)
-        memory.learn(every, s, y, torch.zeros(ROWS, 1, N, dtype=torch.float64))
+        memory.update(every, s, y, torch.zeros(ROWS, 1, N, dtype=torch.float64))
         H = matrix(memory, every)
         values = torch.linalg.eigvalsh((H + H.transpose(1, 2)) / 2)
         assert (values > -1e-12 * values.amax()).all()  # float64; condition numbers of 1e8 and more come up
@@ -133,7 +134,7 @@ def test_the_secant_equation(kind):
     generator, memory, every = torch.Generator().manual_seed(4), start(kind), torch.arange(ROWS)
     for _ in range(8):
         s, y = pair(generator, ROWS)
-        memory.learn(every, s, y, torch.zeros(ROWS, 1, N, dtype=torch.float64))
+        memory.update(every, s, y, torch.zeros(ROWS, 1, N, dtype=torch.float64))
         torch.testing.assert_close((matrix(memory, every) @ y[:, :, None])[:, :, 0], s, **CLOSE)
 
 
@@ -141,9 +142,9 @@ def test_the_secant_equation(kind):
 def test_a_pair_that_says_nothing_changes_nothing(kind):
     generator, memory, every = torch.Generator().manual_seed(5), start(kind), torch.arange(ROWS)
     G = torch.zeros(ROWS, 1, N, dtype=torch.float64)
-    memory.learn(every, *pair(generator, ROWS), G)
+    memory.update(every, *pair(generator, ROWS), G)
     before = matrix(memory, every)
     s, y = pair(generator, ROWS, curved=False)
     for step, change in ((s, y), (torch.zeros_like(s), torch.zeros_like(s)), (s, torch.zeros_like(s))):
-        memory.learn(every, step, change, G)
+        memory.update(every, step, change, G)
     assert torch.equal(matrix(memory, every), before)

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from plica.solver.bfgs_sqp import penalty
 from plica.solver.bfgs_sqp.linesearch import Search, Verdict, WeakWolfe
-from plica.solver.bfgs_sqp.memory import Dense, Limited, Memory
+from plica.solver.bfgs_sqp.memory import Dense, Memory
 from plica.solver.bfgs_sqp.stationarity import Samples, Stationarity, length
 from plica.solver.bfgs_sqp.status import Stop
 from plica.solver.bfgs_sqp.steering import Steering
+from plica.solver.lbfgs import LBFGS
 from plica.solver.problem import Aligned, Evaluation, Problem
 from plica.solver.rows import ALIGN, aligned, bmm, dot, pick, put, refill, take, write
 
@@ -167,7 +168,7 @@ class BFGSSQP:
 
     def _memory(self, rows: int, like: Tensor) -> Memory:
         if self._limited(like.shape[1]):
-            return Limited.start(rows, like, self.memory or PAIRS)
+            return LBFGS.start(rows, like, self.memory or PAIRS)
         return Dense.start(rows, like)
 
     def _tick(self, problem: Problem, live: State) -> None:
@@ -206,7 +207,7 @@ class BFGSSQP:
     def _accept(self, live: State, rows: Tensor, x: Tensor, at: Evaluation) -> None:
         """Learn from the step to x and choose the next direction."""
         s = x - pick(live.x, rows)
-        products = live.memory.learn(rows, s, self._change(live, rows, s, at), at.grads)
+        products = live.memory.update(rows, s, self._change(live, rows, s, at), at.grads)
         live.samples.add(rows, x, at.grads)
         write(live.x, rows, x)
         put(live.at, rows, at)
@@ -335,7 +336,7 @@ class BFGSSQP:
         """
         live.rung[rows] += 1
         live.samples.add(rows, x, trial.grads)
-        live.memory.forget(rows)
+        live.memory.reset(rows)
         at = take(live.at, rows)
         self._aim(live, rows, at)
         self._judge(live, rows, at)

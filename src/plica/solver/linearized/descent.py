@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from plica.solver.linearized.curvature import Curvature
+from plica.solver.lbfgs import DampedLBFGS
 from plica.solver.linearized.state import Averages, CurvedState, Damped
 from plica.solver.rows import choose, dot
 
@@ -127,7 +127,7 @@ class QuasiNewton:
     def start(self, x: Float[Tensor, "r n"], known: Damped | None = None) -> Damped:
         """No pairs; or those that other rows of the same images know."""
         zero = x.new_zeros(len(x))
-        curvature = Curvature.start(len(x), x, self.pairs) if known is None else known.curvature
+        curvature = DampedLBFGS.start(len(x), x, self.pairs) if known is None else known.curvature
         return Damped(curvature, zero + self.tau, zero, zero)
 
     def minimise(self, rows: CurvedState, margin: Tensor, rise: Float[Tensor, " r"], measure: Measure) -> Tensor:
@@ -136,7 +136,7 @@ class QuasiNewton:
         assert isinstance(memory, Damped)
         curvature = memory.curvature
         memory.tau = self._damping(memory, rows, margin)
-        t = memory.tau * torch.where(curvature.count == 0, 0.0, curvature.along(plane))
+        t = memory.tau * torch.where(curvature.pairs.count == 0, 0.0, curvature.along(plane))
         lam = rows.lam * _slope(rows.quadratic, rows.size)  # in units of D
         pull = rows.pull * _slope(rows.quadratic, rows.size)[:, None]
         best = Point(z, pull, rows.size, torch.full_like(lam, torch.inf), lam)
@@ -145,7 +145,7 @@ class QuasiNewton:
             away = best.z - z
             q = best.pull + t[:, None] * away
             open_ = free(best.z, best.lam[:, None] * plane - q, self.bounds)
-            Hq, Hg = curvature.solve(curvature.learn(s, y, q * open_, plane * open_), t).unbind(1)
+            Hq, Hg = curvature.solve(curvature.update(s, y, q * open_, plane * open_), t).unbind(1)
             new, lam = onto(best.z, -Hq * open_, Hg * open_, plane, rise - dot(plane, away), self.bounds, self.trials)
             new = torch.where(new.isnan(), best.z, new)  # a row whose model is not finite stays where it is
             size, grad = measure(new)
@@ -153,7 +153,7 @@ class QuasiNewton:
             s, y = new - best.z, pull - best.pull
             value = torch.where(rows.quadratic, size, size.square() / 2) + t / 2 * dot(new - z, new - z)
             best = choose(value < best.value, Point(new, pull, size, value, lam), best)
-        curvature.learn(s, y)
+        curvature.update(s, y)
         slope = _slope(rows.quadratic, best.size).clamp(min=TINY)
         lam = best.lam.clamp(min=0) / slope
         memory.merit = rows.size + 1.5 * lam * (-margin).clamp(min=0)

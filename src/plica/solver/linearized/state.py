@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from plica.solver.linearized.curvature import Curvature
+from plica.solver.lbfgs import DampedLBFGS
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Damped:
     """Pairs of D; tau: damping, in units of the curvature h. merit, predicted: the exact penalty at the last point,
     and where it led by the linear model."""
 
-    curvature: Curvature
+    curvature: DampedLBFGS
     tau: Float[Tensor, " r"]
     merit: Float[Tensor, " r"]
     predicted: Float[Tensor, " r"]
