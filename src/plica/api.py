@@ -22,7 +22,7 @@ from plica.core.losses import Targets, margin
 from plica.core.model import CountedModel, rounding
 from plica.core.result import Result
 from plica.core.status import Status
-from plica.metrics import Unsupported, held
+from plica.metrics import Unsupported, fixed_pixels
 from plica.perturbations.base import ThetaDistance, between, check, moved
 from plica.solver.rows import put, take
 
@@ -210,7 +210,7 @@ class _Asked:
         x, y = self.x[rows], self.y[rows]
         targets = None if self.targets is None else self.targets[rows]
         radius = None if self.radius is None else self.radius[rows]
-        stay = held(self.question.metric, x) if self.question.through is None else None
+        stay = fixed_pixels(self.question.metric, x) if self.question.through is None else None
         asked = (self.model, len(rows), self.size, self.multiple)
         queries = CountedModel(*asked) if stay is None else Holding(*asked, stay)
         archive = BestPoints(self.question.metric, x, y, targets, radius, self.question.through)

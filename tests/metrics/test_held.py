@@ -1,12 +1,14 @@
 """Weights, pixels that must not move, and bounds of their own for pixels, under distances of every kind."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 import plica
 from linear import linear
-from plica.metrics import facts, gradient, held
+from plica.metrics import fixed_pixels, gradient, lp_form, properties
 
 MASK = torch.zeros(3, 16, 16, dtype=torch.bool)
 MASK[:, :, :6] = True  # the left side stays
@@ -97,12 +99,18 @@ def test_what_a_held_metric_says_of_itself():
     assert metric(x, moved).tolist() == [0, float("inf")]
     right = torch.where(MASK, x, moved)
     assert torch.allclose(metric(x, right), plica.Lp(2)(x, right))
-    assert facts(metric).norm
-    assert facts(metric).scale_free
-    assert not facts(metric).prox
-    assert held(plica.Lp(2), x) is None
-    assert torch.equal(held(metric, x), MASK)
-    assert torch.equal(held(plica.Weighted(plica.Lp(2), torch.where(MASK, torch.inf, 2.0)), x), MASK)
+    assert properties(metric) == replace(properties(plica.Lp(2)), batch_invariant=False)
+    assert lp_form(metric).p == 2
+    assert torch.equal(lp_form(metric).weights, torch.where(MASK, torch.inf, 1.0))
+    assert not properties(plica.Held(plica.CIEDE2000(), MASK)).prox
+    assert fixed_pixels(plica.Lp(2), x) is None
+    assert torch.equal(fixed_pixels(metric, x), MASK)
+    assert torch.equal(
+        fixed_pixels(plica.Held(plica.Held(plica.CIEDE2000(), ~MASK), MASK.flip(2)), x), ~MASK | MASK.flip(2)
+    )
+    assert torch.equal(fixed_pixels(plica.CIEDE2000() + metric, x), MASK)
+    assert torch.equal(fixed_pixels(plica.Largest(plica.Lp(1), metric), x), MASK)
+    assert torch.equal(fixed_pixels(plica.Weighted(plica.Lp(2), torch.where(MASK, torch.inf, 2.0)), x), MASK)
 
 
 def test_a_fixed_pixel_has_no_pull_under_a_weighted_norm():

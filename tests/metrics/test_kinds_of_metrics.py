@@ -8,8 +8,8 @@ import plica
 from plica import CIEDE2000, Largest, Lp, Similarity, Wasserstein
 from plica.attacks import prox_settings
 from plica.core import validation
-from plica.metrics import MetricProperties, Sum, WeightedLp, distance, facts, gradient, parse_metric
-from plica.metrics.similarity import MEASURES
+from plica.metrics import MetricProperties, Sum, WeightedLp, distance, gradient, parse_metric, properties
+from plica.metrics.quality import MEASURES
 
 LARGE = ("ms-ssim", "iw-ssim", "srsim", "vif")  # need 161, or 41, pixels
 
@@ -25,7 +25,7 @@ def images(b=3, size=32, dtype=torch.float32, seed=0):
 @pytest.mark.parametrize("name", MEASURES)
 def test_measures_of_piq(name):
     piq = pytest.importorskip("piq", reason="needs the extra perceptual")
-    function, similarity, rooted = MEASURES[name]
+    function, similarity, singular = MEASURES[name]
     x, x_adv = images(2, 192 if name in LARGE else 32)
     metric = parse_metric(name)
     assert metric == Similarity(name)
@@ -36,8 +36,8 @@ def test_measures_of_piq(name):
     assert (value > 0).all()
     assert grad.isfinite().all()
     assert metric(x, x.clone()).abs().amax() < 1e-5
-    assert metric.rooted == rooted
-    assert bool(gradient(metric, x, x.clone())[1].isnan().any()) == rooted
+    assert properties(metric).singular_at_x == singular
+    assert bool(gradient(metric, x, x.clone())[1].isnan().any()) == singular
 
 
 def test_small_images_are_refused_or_enlarged():
@@ -147,7 +147,7 @@ def test_sums():
     torch.testing.assert_close(mixed(x, x_adv), expected)
     assert str(0.5 * Lp(2) + CIEDE2000()) == "0.5 l2 + ciede2000"
     assert torch.equal((shift + Lp(2))(x, x_adv), (Lp(2) + shift)(x, x_adv))
-    with pytest.raises(ValueError, match="number above 0, got -1"):
+    with pytest.raises(ValueError, match="number > 0, got -1"):
         -1 * Lp(2)
     with pytest.raises(TypeError, match="can be added to a metric"):
         Lp(2) + 1
@@ -193,10 +193,12 @@ def soft(x, x_adv):
 
 WEIGHTS = torch.linspace(0.1, 2, 32)
 KINDS = {
-    "l2": (Lp(2), MetricProperties(True, True, True)),
-    "l0.5": (Lp(0.5), MetricProperties(False, True, True)),
+    "l2": (Lp(2), MetricProperties(True, True, True, True)),
+    "l0.5": (Lp(0.5), MetricProperties(False, True, True, True)),
     "weighted": (WeightedLp(3, WEIGHTS), MetricProperties(True, True, True)),
     "sum of norms": (Lp(2) + 0.1 * Lp(1), MetricProperties(True, False, True)),
+    "half a norm": (0.5 * Lp(1), MetricProperties(True, True, True, True)),
+    "half a weighted norm": (0.5 * WeightedLp(3, WEIGHTS), MetricProperties(True, True, True)),
     "largest": (Largest(Lp(2), Lp(0.5)), MetricProperties(False, False, True)),
     "sum": (Lp(2) + CIEDE2000(), MetricProperties(False, False, False)),
     "offered": (Offered(), MetricProperties(True, True, True)),
@@ -208,7 +210,7 @@ KINDS = {
 def test_what_a_metric_says_of_itself(kind):
     """And that it is true: twice the perturbation is twice as far, and a sum no farther than the way round."""
     metric, expected = KINDS[kind]
-    assert facts(metric) == expected
+    assert properties(metric) == expected
     x, x_adv = images(dtype=torch.float64)
     delta, other = 0.2 * (x_adv - x), (x_adv - x).flip(0)
     if expected.scale_free:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from plica.core.model import CountedModel
-from plica.metrics import Embedding, Metric, facts, gradient
+from plica.metrics import Embedding, Metric, gradient, own_gradient, properties
 from plica.metrics.lp import norm
 
 PROBE = 1e-2  # of the box: the length per pixel of the step that tells a norm from its square
@@ -23,7 +23,7 @@ class Measure:
         self.metric, self.x, self.queries = metric, x, queries
         self.gradients = torch.zeros(len(x), dtype=torch.long)
         self.phi = None
-        if isinstance(metric, Embedding):
+        if isinstance(metric, Embedding) and own_gradient(metric) is None:
             with torch.no_grad():
                 parts = queries.parts(len(x), x.device)
                 self.phi = torch.cat([metric.embed(queries.fill(x[p]))[: p.stop - p.start] for p in parts])
@@ -54,7 +54,7 @@ class Measure:
     @torch.no_grad()
     def quadratic(self, direction: Float[Tensor, " n"], bounds: tuple[float, float]) -> Tensor:
         """Images at which d grows as the square of the step, as 1 - SSIM does, rather than in proportion, as a norm."""
-        if facts(self.metric).scale_free:
+        if properties(self.metric).scale_free:
             return torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
         every = torch.arange(len(self.x), device=self.x.device)
         x, (low, high) = self.x.flatten(1), bounds

@@ -18,7 +18,7 @@ from plica.attacks.projections import project, safely_inside
 from plica.core.formulations import MaxLoss
 from plica.core.losses import LOSSES, Loss, Targets
 from plica.core.status import Status
-from plica.metrics import Lp, Unsupported, total
+from plica.metrics import Unsupported, plain_p, total
 
 PACE = 2.5  # the steps together are so many radii long, so that every point of the ball can be reached (Madry et al.)
 
@@ -31,11 +31,11 @@ def pgd(task: Task) -> AttackOutput:
     question = task.question
     if not isinstance(question, MaxLoss) or task.radius is None:
         raise Unsupported('pgd maximises a loss inside a given radius; for MinRadius use method="auto" or "fmn".')
-    if not isinstance(question.metric, Lp) or question.metric.p not in (1, 2, math.inf):
+    p = plain_p(question.metric)
+    if p not in (1, 2, math.inf):
         raise Unsupported(f'pgd projects onto l1, l2 and linf balls, not onto those of {question.metric}; use "auto".')
     radius = safely_inside(task.radius, task.x, task.bounds)
-    p, every = question.metric.p, torch.arange(len(task.x))
-    for images in every.to(task.x.device).split(max(1, task.batch_size)):
+    for images in torch.arange(len(task.x), device=task.x.device).split(max(1, task.batch_size)):
         _ascend(task, images, radius[images], p, LOSSES[question.loss])
         task.progress(int(images[-1]) + 1)
     broken = task.best.distance.isfinite().tolist()

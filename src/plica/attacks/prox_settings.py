@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plica.metrics import Lp, Metric, Unsupported, WeightedLp
+from plica.metrics import Metric, Unsupported, lp_form, properties
 from plica.solver.linearized.prox import LpProx, Work, clip
 from plica.solver.linearized.proximal_sqp import ProximalSQP
 
@@ -47,8 +47,9 @@ class Geometry:
 
 
 def has_prox(metric: Metric) -> bool:
-    """l_p, weighted l_p, and metrics d(x, z) = norm(z - x) of a user's that offer `norm(u)` and `prox(u, eta)`."""
-    return isinstance(metric, Lp | WeightedLp) or (hasattr(metric, "prox") and hasattr(metric, "norm"))
+    """l_p norms, plain, weighted or times a number, and a user's metrics d(x, z) = norm(z - x) that have methods
+    `norm(u)` and `prox(u, eta)`."""
+    return properties(metric).prox
 
 
 def geometry(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, float]) -> Geometry:
@@ -58,12 +59,11 @@ def geometry(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, 
             f"The radius attack keeps the distance whole and needs its prox; {metric} has none. Use method='pwcf', or "
             "give the metric the methods norm(u) -> (r,) and prox(u, eta) -> (r, n), with u (r, n) and eta (r,)."
         )
-    if not isinstance(metric, Lp | WeightedLp):
+    form = lp_form(metric)
+    if form is None:
         return Geometry(ProximalSQP(_Offered(metric)), ProximalSQP(_Offered(metric)), 0.5, bounds)
-    scale = None
-    if isinstance(metric, WeightedLp):
-        scale = metric.weights.to(x).expand(x.shape[1:]).flatten()
-    return replace(_settings(metric.p, bounds), scale=scale)
+    scale = None if form.weights is None else form.weights.to(x).expand(x.shape[1:]).flatten()
+    return replace(_settings(form.p, bounds), scale=scale)
 
 
 def _settings(p: float, bounds: tuple[float, float]) -> Geometry:

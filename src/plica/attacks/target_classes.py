@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from plica.attacks.base import Task
-from plica.metrics import Lp, Metric
+from plica.metrics import Lp, Metric, plain_p
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def nearest(task: Task, images: Int[Tensor, " i"], tried: int, kept: int) -> Tar
 
 
 def _conjugate(metric: Metric) -> float:
-    p = metric.p if isinstance(metric, Lp) else 2.0
+    p = plain_p(metric) or 2.0
     return math.inf if p <= 1 else p / (p - 1) if p < math.inf else 1.0
 
 
@@ -65,7 +65,7 @@ def shortest(metric: Metric, grad: Float[Tensor, "r n"], rise: Float[Tensor, " r
 
     It is what the first iteration of DeepFool takes (Moosavi-Dezfooli et al. 2016).
     """
-    p = metric.p if isinstance(metric, Lp) else 2.0
+    p = plain_p(metric) or 2.0
     q = 1 / (1 - 1 / max(p, 2.0))
     step = grad.sign() * (grad.abs() / grad.abs().amax(1, keepdim=True).clamp(min=1e-30)) ** (q - 1)
     return step * (rise / (step * grad).sum(1).clamp(min=1e-30))[:, None]

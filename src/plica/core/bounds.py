@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from plica.core.formulations import MaxLoss, Question
@@ -19,7 +19,7 @@ from plica.core.judge import Judge, in_float64
 from plica.core.losses import Targets
 from plica.core.model import CountedModel
 from plica.core.result import Result
-from plica.metrics import Held, Lp, Metric, Unsupported, WeightedLp
+from plica.metrics import BaseMetric, Metric, Unsupported, WeightedLp, differentiable_value, lp_form
 
 Model = Callable[[Tensor], Tensor]
 INSIDE = 4e-6  # of a radius, left free for the roundings of two changes of units
@@ -43,14 +43,17 @@ class InUnits(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class MetricOfFeatures:
+class MetricOfFeatures(BaseMetric):
     """A distance of x, asked in u."""
 
     metric: Metric
     box: Box
 
     def __call__(self, u: Tensor, v: Tensor) -> Tensor:
-        return self.metric(self.box.features(u), self.box.features(v))
+        return differentiable_value(self.metric, self.box.features(u), self.box.features(v))
+
+    def fixed_pixels(self) -> Bool[Tensor, "..."] | None:
+        return self.metric.fixed_pixels() if isinstance(self.metric, BaseMetric) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +75,11 @@ class Box:
 
     def metric(self, metric: Metric) -> Metric:
         """The same distance, of u."""
-        if isinstance(metric, Held):
-            return Held(self.metric(metric.metric), metric.pixels)
-        if not isinstance(metric, Lp | WeightedLp):
+        form = lp_form(metric)
+        if form is None:
             return MetricOfFeatures(metric, self)
-        weights = metric.weights if isinstance(metric, WeightedLp) else torch.ones_like(self.span)
-        return WeightedLp(metric.p, torch.where(self.span > 0, weights.to(self.span) * self.span, torch.inf))
+        weights = torch.ones_like(self.span) if form.weights is None else form.weights
+        return WeightedLp(form.p, torch.where(self.span > 0, weights.to(self.span) * self.span, torch.inf))
 
 
 def read_box(bounds: tuple[Any, Any], x: Float[Tensor, "b *image"]) -> Box:

@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from plica.core.losses import LOSSES
-from plica.metrics import Held
 from plica.perturbations.base import ParametricPerturbation, ThetaDistance
 
 
@@ -87,4 +86,4 @@ def _checked(metric, through):
         return ThetaDistance(through)
     if not callable(metric):
         raise TypeError(f"A metric is a callable d(x, x_adv) -> (b,), such as plica.Lp(2); got {metric!r}.")
-    return metric.plain if isinstance(metric, Held) else metric
+    return metric

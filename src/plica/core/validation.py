@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from plica.core.formulations import MaxLoss, MinRadius, Question
 from plica.core.losses import Targets
-from plica.metrics import Lp, Metric, WeightedLp
+from plica.metrics import Metric, own_gradient, properties
 
 
 def arguments(
@@ -114,27 +115,48 @@ def metric(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, fl
             f"The metric must be 0 from an image to itself, got {d.tolist()}; "
             "is it a similarity rather than a distance?"
         )
-    if isinstance(metric, Lp | WeightedLp) or hasattr(metric, "prox"):  # nobody asks autograd for their gradient
+    known = properties(metric)
+    if known.prox:  # its gradient is not taken by autograd
         return
     noise = torch.rand(part.shape, generator=torch.Generator().manual_seed(0)).to(part)
     beside = torch.lerp(part, bounds[0] + (bounds[1] - bounds[0]) * noise, 0.02)
     for where, at in (("beside an image", beside), ("at x_adv = x", part.clone())):
-        with torch.enable_grad():
-            d = _asked(metric, part, at.requires_grad_(True))
-        if not d.requires_grad:
-            raise ValueError(
-                "The metric has no gradient with respect to x_adv; write it in torch, without detach or no_grad."
-            )
-        (grad,) = torch.autograd.grad(d.sum(), at, allow_unused=True)
-        known = where == "at x_adv = x" and getattr(metric, "rooted", False)
-        if grad is None or not (bool(grad.isfinite().all()) or known):
+        grad = _gradient(metric, part, at)
+        singular = where == "at x_adv = x" and known.singular_at_x
+        if grad is None or not (bool(grad.isfinite().all()) or singular):
             raise ValueError(
                 f"The metric's gradient is not finite {where}, often the root of 0; "
                 "write torch.linalg.vector_norm(v, dim=1), or (s + 1e-12).sqrt()."
             )
 
 
-def _asked(metric: Metric, x: Tensor, x_adv: Tensor) -> Any:
+def _gradient(metric: Metric, x: Tensor, at: Tensor) -> Tensor | None:
+    """The metric's gradient at `at`, its own or autograd's; None where it does not depend on `at`."""
+    own = own_gradient(metric)
+    if own is None:
+        with torch.enable_grad():
+            d = _asked(metric, x, at.requires_grad_(True))
+        if not d.requires_grad:
+            raise ValueError(
+                "The metric has no gradient with respect to x_adv; write it in torch, without detach or no_grad."
+            )
+        return torch.autograd.grad(d.sum(), at, allow_unused=True)[0]
+    value, grad = _asked(own, x, at)
+    if tuple(value.shape) != (len(x),) or grad.shape != at.shape:
+        raise ValueError(
+            f"The metric's method gradient(x, x_adv) must return a value of shape ({len(x)},) and a gradient of shape "
+            f"{tuple(at.shape)}, got {tuple(value.shape)} and {tuple(grad.shape)}."
+        )
+    d = _asked(metric, x, at)
+    if not torch.allclose(value, d, rtol=1e-3, atol=1e-6):
+        raise ValueError(
+            f"The metric's method gradient(x, x_adv) returns the distances {value.tolist()} where the metric itself "
+            f"returns {d.tolist()}; make them agree."
+        )
+    return grad
+
+
+def _asked(metric: Callable[[Tensor, Tensor], Any], x: Tensor, x_adv: Tensor) -> Any:
     try:
         return metric(x, x_adv)
     except Exception as error:

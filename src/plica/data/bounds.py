@@ -19,7 +19,7 @@ from jaxtyping import Bool, Shaped
 from safetensors.torch import save
 from torch import Tensor
 
-from plica.metrics import Held, Lp, Metric, Unsupported, WeightedLp, parse_metric
+from plica.metrics import Held, Metric, Unsupported, lp_form, parse_metric
 from plica.perturbations import ParametricPerturbation, parse_distance
 from plica.utils.limits import check_memory, check_npz
 from plica.utils.messages import few, one_line
@@ -62,9 +62,9 @@ class Bounds:
             return metric
         if shape is not None and self.mask.shape != tuple(shape):
             raise ValueError(f"The mask has shape {tuple(self.mask.shape)} and inputs have {tuple(shape)}.")
-        if not isinstance(metric, Lp | WeightedLp):
+        if lp_form(metric) is None:
             raise Unsupported(f"A mask goes with l_p distances; {metric} moves every feature.")
-        return Held(metric, ~self.mask).plain
+        return Held(metric, ~self.mask)
 
     def distance(
         self, text: str, metric: Callable[[str], Any] = parse_metric

@@ -1,28 +1,45 @@
 """Distances between images: l_p norms, plain and weighted, distances between features, and any callable of a user's."""
 
-from plica.metrics.base import Metric, Unsupported, distance, gradient
+from plica.metrics.base import (
+    BaseMetric,
+    LpForm,
+    Metric,
+    MetricProperties,
+    Unsupported,
+    differentiable_value,
+    distance,
+    fixed_pixels,
+    gradient,
+    lp_form,
+    own_gradient,
+    plain_p,
+    properties,
+    values,
+)
 from plica.metrics.colour import CIEDE2000
+from plica.metrics.combine import Combinable, Largest, Sum
 from plica.metrics.dists import DISTS
-from plica.metrics.facts import MetricProperties, facts
-from plica.metrics.held import Held, Weighted, held
+from plica.metrics.held import Held
 from plica.metrics.lp import SMOOTHING, Lp, power, total
 from plica.metrics.lpips import LPIPS
-from plica.metrics.mixtures import Largest, Sum
 from plica.metrics.parse import parse_metric
 from plica.metrics.perceptual import Embedding, Perceptual
-from plica.metrics.similarity import Similarity
-from plica.metrics.transport import Wasserstein
-from plica.metrics.weighted import WeightedLp
+from plica.metrics.quality import Similarity
+from plica.metrics.wasserstein import Wasserstein
+from plica.metrics.weighted import Weighted, WeightedLp
 
 __all__ = [
     "CIEDE2000",
     "DISTS",
     "LPIPS",
     "SMOOTHING",
+    "BaseMetric",
+    "Combinable",
     "Embedding",
     "Held",
     "Largest",
     "Lp",
+    "LpForm",
     "Metric",
     "MetricProperties",
     "Perceptual",
@@ -32,11 +49,16 @@ __all__ = [
     "Wasserstein",
     "Weighted",
     "WeightedLp",
+    "differentiable_value",
     "distance",
-    "facts",
+    "fixed_pixels",
     "gradient",
-    "held",
+    "lp_form",
+    "own_gradient",
     "parse_metric",
+    "plain_p",
     "power",
+    "properties",
     "total",
+    "values",
 ]

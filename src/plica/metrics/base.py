@@ -1,18 +1,22 @@
-"""What every distance is: a callable d(x, x_adv) -> (b,), differentiable almost everywhere; its gradient, and its value
-in float64.
+"""What every metric is: a callable d(x, x_adv) -> (b,), differentiable almost everywhere. Nothing else is asked of it.
 
-A metric that knows its gradient offers `gradient(x, x_adv) -> (value, gradient)`; for the others autograd finds it.
+What a metric may add, so that searches use it: `BaseMetric` lists it with defaults. Code outside this package asks by
+the functions `properties`, `lp_form`, `plain_p` and `fixed_pixels`, which answer for any callable, and takes values and
+gradients by `distance`, `values`, `gradient` and `differentiable_value`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-CALL = 64  # rows of a metric's call, at most
+ROWS_PER_CALL = 64  # of a metric that may contain a network, at most
+PAD = 16  # such a call has a multiple of so many rows
 Metric = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -20,9 +24,100 @@ class Unsupported(ValueError):  # noqa: N818 - the public name, as it reads in `
     """The method cannot treat the metric or the question; the message says which can."""
 
 
-def gradient(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *point"]):
-    """metric(x, x_adv) and its gradient with respect to x_adv.  (b,), (b, *image)"""
-    own = getattr(metric, "gradient", None)
+@dataclass(frozen=True)
+class MetricProperties:
+    """What is known of a metric; False means that nothing is known.
+
+    Args:
+        norm: d(x, x') is a norm of x' - x.
+        prox: its proximal map is known, so that method="radius" can keep it whole inside a subproblem.
+        scale_free: d(x, x + t delta) = t d(x, x + delta) for t > 0, so that d^2 / 2 is smooth at x where d is not.
+        batch_invariant: the value of a row has the same bits in every batch, without padding.
+        singular_at_x: the gradient at x' = x is not finite, so that searches must start beside x.
+    """
+
+    norm: bool = False
+    prox: bool = False
+    scale_free: bool = False
+    batch_invariant: bool = False
+    singular_at_x: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class LpForm:
+    """d(x, x') = ||w (x' - x)||_p.
+
+    Args:
+        p: > 0, may be inf.
+        weights: w > 0, of an image's shape or one that expands to it, inf where a pixel must not move; None for 1.
+    """
+
+    p: float
+    weights: Float[Tensor, "..."] | None = None
+
+
+class BaseMetric:
+    """What a metric may say of itself, with defaults that claim nothing.
+
+    A metric may also have a method `gradient(x, x_adv) -> (value, gradient)` of shapes (b,) and (b, *image), which then
+    takes the place of autograd; and methods `norm(u) -> (r,)` and `prox(u, eta) -> (r, n)` of u = (x' - x).flatten(1)
+    and step lengths eta (r,), which let method="radius" treat it.
+    """
+
+    @property
+    def properties(self) -> MetricProperties:
+        return MetricProperties()
+
+    def lp_form(self) -> LpForm | None:
+        """The metric as an l_p norm with weights; None where it is none."""
+        return None
+
+    def fixed_pixels(self) -> Bool[Tensor, "..."] | None:
+        """True for pixels that must not move, in a shape that expands to an image's; None where all may."""
+        return None
+
+
+def properties(metric: Metric) -> MetricProperties:
+    """What is known of a metric. Of a callable that is no BaseMetric: what its methods `norm` and `prox` and its
+    attributes `scale_free` and `batch_invariant` say."""
+    if isinstance(metric, BaseMetric):
+        return metric.properties
+    prox = hasattr(metric, "prox") and hasattr(metric, "norm")
+    return MetricProperties(
+        norm=prox,
+        prox=prox,
+        scale_free=prox or bool(getattr(metric, "scale_free", False)),
+        batch_invariant=bool(getattr(metric, "batch_invariant", False)),
+    )
+
+
+def lp_form(metric: Metric) -> LpForm | None:
+    """The metric as an l_p norm, with or without weights; None for every other metric."""
+    return metric.lp_form() if isinstance(metric, BaseMetric) else None
+
+
+def plain_p(metric: Metric) -> float | None:
+    """p of an l_p norm without weights; None for every other metric."""
+    form = lp_form(metric)
+    return form.p if form is not None and form.weights is None else None
+
+
+def fixed_pixels(metric: Metric, x: Float[Tensor, "b *image"]) -> Bool[Tensor, "*image"] | None:
+    """True for the pixels of an image that the metric does not let move; None where all may."""
+    fixed = metric.fixed_pixels() if isinstance(metric, BaseMetric) else None
+    return None if fixed is None else fixed.to(x.device).expand(x.shape[1:])
+
+
+def own_gradient(metric: Metric) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+    """The metric's method `gradient`, if it has one."""
+    return getattr(metric, "gradient", None)
+
+
+def gradient(
+    metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *point"]
+) -> tuple[Float[Tensor, " b"], Float[Tensor, "b *point"]]:
+    """d(x, x_adv) and its gradient with respect to x_adv, the metric's own where it has one, else autograd's."""
+    own = own_gradient(metric)
     if own is not None:
         return own(x, x_adv)
     with torch.enable_grad():
@@ -32,21 +127,43 @@ def gradient(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, 
     return value.detach(), grad
 
 
+def differentiable_value(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *point"]) -> Tensor:
+    """d(x, x_adv) as a part of a larger expression: where autograd goes back through it, it takes the metric's own
+    gradient if there is one."""
+    own = own_gradient(metric)
+    if own is None or not (torch.is_grad_enabled() and x_adv.requires_grad):
+        return metric(x, x_adv)
+    return _OwnGradient.apply(x_adv, x, own)  # type: ignore[return-value] - autograd's apply has no types
+
+
+class _OwnGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_adv: Tensor, x: Tensor, own: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+        value, grad = own(x, x_adv)
+        ctx.save_for_backward(grad)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (grad,) = ctx.saved_tensors
+        return grads[0].view(-1, *[1] * (grad.ndim - 1)) * grad, None, None
+
+
 @torch.no_grad()
 def values(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *point"]) -> Float[Tensor, " b"]:
-    """metric(x, x_adv), the same to the last bit for any number of rows: a network inside is asked for CALL at a time,
-    the last of them repeated as often as need be."""
-    if getattr(metric, "batch_invariant", False):
+    """d(x, x_adv) with the same bits for any number of rows: a metric that does not promise this by itself is called
+    with at most ROWS_PER_CALL rows, the last one repeated up to a multiple of PAD."""
+    if properties(metric).batch_invariant:
         return metric(x, x_adv)
-    told = []
-    for a, b in zip(x.split(CALL), x_adv.split(CALL), strict=True):
-        fill = torch.arange(-(-len(a) // 16) * 16, device=a.device).clamp(max=len(a) - 1)
-        told.append(metric(a[fill], b[fill])[: len(a)])
-    return torch.cat(told)
+    parts = []
+    for a, b in zip(x.split(ROWS_PER_CALL), x_adv.split(ROWS_PER_CALL), strict=True):
+        padded = torch.arange(-(-len(a) // PAD) * PAD, device=a.device).clamp(max=len(a) - 1)
+        parts.append(metric(a[padded], b[padded])[: len(a)])
+    return torch.cat(parts)
 
 
 def distance(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *point"]) -> Float[Tensor, " b"]:
-    """metric(x, x_adv) in float64; in the precision of x where the metric itself cannot be had in float64."""
+    """d(x, x_adv) in float64; computed in the precision of x where the metric cannot be computed in float64."""
     try:
         return values(metric, x.double(), x_adv.double()).double()
     except RuntimeError:  # a metric with float32 weights inside

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plica.metrics.mixtures import Combines
+from plica.metrics.combine import Combinable
 
 # sRGB to CIE XYZ under D65 (IEC 61966-2-1), rows over the white point
 XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
@@ -23,7 +23,7 @@ LEAST = 1e-6  # of a chroma: at grey the root of 0 has an infinite slope, and it
 
 
 @dataclass(frozen=True)
-class CIEDE2000(Combines):
+class CIEDE2000(Combinable):
     """d(x, x') = sqrt(sum over pixels of Delta E_00^2), sRGB images (b, 3, h, w) in [0, 1]; 1 is barely seen."""
 
     def __str__(self) -> str:

@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from plica.metrics.mixtures import Combines
+from plica.metrics.combine import Combinable
 from plica.metrics.perceptual import Taps
 
 STABLE = 1e-6  # c1 and c2, as published
 
 
 @dataclass(frozen=True, eq=False)
-class DISTS(Combines):
+class DISTS(Combinable):
     """d(x, x') = 1 - sum over maps i of alpha_i l_i + beta_i s_i, one map per layer and channel, the image's own first.
 
         texture    l = (2 m m' + c) / (m^2 + m'^2 + c),     m, m' the means of a map of x and of x'

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plica.metrics.mixtures import Combines
+from plica.metrics.base import LpForm, MetricProperties
+from plica.metrics.combine import Combinable
 
 SMOOTHING = 1e-3  # of the gradient of l_p for p < 1, in pixel units: |delta| becomes sqrt(delta^2 + SMOOTHING^2)
 
 
 @dataclass(frozen=True)
-class Lp(Combines):
+class Lp(Combinable):
     """d(x, x') = ||x' - x||_p for a number p > 0 or "inf"; pixels in the units of `bounds`.
 
     Below p = 1 this is the quasi-norm (sum |delta|^p)^(1/p): its values are exact, its gradient, infinite at 0, is
@@ -24,7 +24,6 @@ class Lp(Combines):
     """
 
     p: float
-    batch_invariant: ClassVar[bool] = True  # the value of a row has the same bits in every batch
 
     def __init__(self, p: float | str):
         try:
@@ -40,6 +39,13 @@ class Lp(Combines):
 
     def __call__(self, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
         return norm((x_adv - x).flatten(1), self.p)
+
+    @property
+    def properties(self) -> MetricProperties:
+        return MetricProperties(norm=self.p >= 1, prox=True, scale_free=True, batch_invariant=True)
+
+    def lp_form(self) -> LpForm:
+        return LpForm(self.p)
 
     def norm(self, delta: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
         """||delta||_p of each row, scaled by its largest entry so that no power under- or overflows."""

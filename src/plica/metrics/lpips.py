@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from plica.metrics.mixtures import Combines
+from plica.metrics.combine import Combinable
 from plica.metrics.perceptual import unit
 from plica.utils.optional import package_folder
 from plica.utils.weights import read_weights
@@ -50,7 +50,7 @@ TRUNKS = {
 
 
 @dataclass(frozen=True, eq=False)
-class LPIPS(Combines):
+class LPIPS(Combinable):
     """d(x, x') = sum_l mean over places of w_l . (unit_l(x') - unit_l(x))^2, RGB images in [0, 1].
 
     d is the square of a distance between embeddings, so it is smooth at x' = x, and no norm.

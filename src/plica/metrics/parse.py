@@ -12,8 +12,8 @@ from plica.metrics.colour import CIEDE2000
 from plica.metrics.dists import DISTS
 from plica.metrics.lp import Lp
 from plica.metrics.lpips import LPIPS
-from plica.metrics.similarity import MEASURES, Similarity
-from plica.metrics.transport import Wasserstein
+from plica.metrics.quality import MEASURES, Similarity
+from plica.metrics.wasserstein import Wasserstein
 
 NAMED: dict[str, Callable[[], Metric]] = {
     "dists": lambda: DISTS(LPIPS().maps),  # of AlexNet, all layers alike

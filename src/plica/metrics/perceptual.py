@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from plica.metrics.combine import Combinable
 from plica.metrics.lp import Lp, norm
-from plica.metrics.mixtures import Combines
 
 LEAST = 1e-10  # added to the length of a channel vector: one that is all zero stays zero
 
@@ -39,7 +39,7 @@ class Embedding(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Perceptual(Combines):
+class Perceptual(Combinable):
     """d(x, x') = ||phi(x') - phi(x)||_p, p >= 1.
 
     Args:

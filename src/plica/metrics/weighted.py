@@ -5,20 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from plica.metrics.base import LpForm, Metric, MetricProperties
+from plica.metrics.combine import Combinable
 from plica.metrics.lp import Lp, norm
-from plica.metrics.mixtures import Combines
 
 
 @dataclass(frozen=True, eq=False)
-class WeightedLp(Combines):
+class WeightedLp(Combinable):
     """d(x, x') = ||w (x' - x)||_p: pixels that may move more cheaply, or not at all.
 
     Args:
         p: a number > 0 or "inf".
-        weights: w > 0 of the shape of an image, or one that expands to it; inf holds a pixel fixed.
+        weights: w > 0 of the shape of an image, or one that expands to it; a pixel with weight inf must not move, and
+            the distance is inf where one has.
     """
 
     p: float
@@ -38,6 +40,25 @@ class WeightedLp(Combines):
         fixed = weights.isinf()
         if not bool(fixed.any()):
             return norm((delta * weights).flatten(1), self.p)
-        # inf * 0 is nan, in the gradient too: a fixed pixel costs nothing while it stays, and has no pull
+        # inf * 0 is nan, in the gradient too: a fixed pixel that has not moved adds 0 to the norm and to its gradient
         moved = (fixed & (delta != 0)).flatten(1).any(1)
         return torch.where(moved, torch.inf, norm((delta * weights.masked_fill(fixed, 0)).flatten(1), self.p))
+
+    @property
+    def properties(self) -> MetricProperties:
+        return MetricProperties(norm=self.p >= 1, prox=True, scale_free=True)
+
+    def lp_form(self) -> LpForm:
+        return LpForm(self.p, self.weights)
+
+    def fixed_pixels(self) -> Bool[Tensor, "..."] | None:
+        fixed = self.weights.isinf()
+        return fixed if bool(fixed.any()) else None
+
+
+def Weighted(metric: Metric, weights: Float[Tensor, "*image"]) -> WeightedLp:  # noqa: N802 - reads as the others do
+    """||w (x' - x)||_p for metric = Lp(p): the same as WeightedLp(p, w)."""
+    if not isinstance(metric, Lp):
+        raise TypeError(f"Weighted(metric, weights) takes an l_p norm, such as plica.Lp(2), got {metric}; pixels that "
+                        "must not move are held under every distance by plica.Held(metric, pixels).")  # fmt: skip
+    return WeightedLp(metric.p, weights)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plica.metrics import Lp, Metric
+from plica.metrics import Lp, Metric, differentiable_value
 
 L2 = Lp(2)
 
@@ -82,7 +82,7 @@ class Perturbation:
         return self.move(x, theta)
 
     def distance(self, x: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"]) -> Tensor:
-        return self.metric(self.start(x), theta)
+        return differentiable_value(self.metric, self.start(x), theta)
 
 
 def moved(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from plica.attacks.external.common import NORMS, Peer, Watched
-from plica.metrics import Lp
+from plica.metrics import plain_p
 from plica.utils.optional import require, stand_ins
 
 PACKAGE = "adv_lib.attacks"
@@ -64,9 +64,9 @@ def alma(watched: Watched, norm: float, gradients: int, seed: int) -> None:
 @contextmanager
 def _lent(watched: Watched) -> Iterator[str]:
     """The name under which ALMA finds the question's distance: its own l1 or l2, or ours meanwhile among its own."""
-    metric = watched.task.question.metric
-    if isinstance(metric, Lp) and metric.p in (1, 2):
-        yield NORMS[metric.p]
+    p = plain_p(watched.task.question.metric)
+    if p in (1, 2):
+        yield NORMS[p]
         return
     known = require(f"{PACKAGE}.augmented_lagrangian", "ALMA")._distances
     known["plica"] = watched.distance

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from plica.attacks.base import AttackOutput, Task
 from plica.attacks.projections import safely_inside
 from plica.core.status import Status
-from plica.metrics import Lp, Unsupported
+from plica.metrics import Unsupported, differentiable_value, plain_p
 from plica.solver.rows import pick
 from plica.utils import optional
 
@@ -85,7 +85,8 @@ class Watched(nn.Module):
 
     def distance(self, u: Tensor, other: Tensor) -> Float[Tensor, " r"]:
         """The question's distance between points of [0, 1]."""
-        return self.task.question.metric(*(self._pixels(t.to(self.task.x.dtype)) for t in (u, other))).float()
+        x, x_adv = (self._pixels(t.to(self.task.x.dtype)) for t in (u, other))
+        return differentiable_value(self.task.question.metric, x, x_adv).float()
 
     def _images(self, u: Tensor) -> Int[Tensor, " r"]:
         if len(u) == len(self.u):
@@ -130,7 +131,8 @@ class Peer:
 
     def _norm(self, task: Task) -> float:
         metric = task.question.metric
-        if not self.every and (not isinstance(metric, Lp) or metric.p not in self.norms):
+        p = plain_p(metric)
+        if not self.every and p not in self.norms:
             forms = ", ".join(NORMS[p] for p in self.norms)
             raise Unsupported(f'{self.name} treats {forms}; {metric} it does not. Use method="auto", which does.')
         if self.ball and task.radius is None:
@@ -140,7 +142,7 @@ class Peer:
             )
         if task.targets is not None and not self.targeted:
             raise Unsupported(f'{self.name} cannot aim at a class; use method="auto", "pgd" or "fmn".')
-        return metric.p if isinstance(metric, Lp) else math.nan
+        return math.nan if p is None else p
 
     def _groups(self, task: Task) -> Iterator[Tensor]:
         """Images to attack side by side: those of one radius, for an attack takes one number."""

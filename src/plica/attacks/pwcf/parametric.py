@@ -17,7 +17,7 @@ from plica.attacks.base import Task
 from plica.attacks.pwcf.parametrization import Term
 from plica.attacks.target_classes import TargetRows, shortest
 from plica.core.losses import margin
-from plica.metrics import Lp, Metric
+from plica.metrics import Lp, Metric, differentiable_value
 from plica.perturbations.base import ParametricPerturbation, ThetaDistance, moved, pulled
 from plica.solver.rows import WHOLE, join, take
 
@@ -61,7 +61,7 @@ class Moved:
     def _measure(self, x: Tensor, theta: Tensor) -> Float[Tensor, " r"]:
         if isinstance(self.metric, ThetaDistance):
             return self.metric(x, theta)
-        return self.metric(x, moved(self.through, x, theta, self.bounds))
+        return differentiable_value(self.metric, x, moved(self.through, x, theta, self.bounds))
 
     def _images(self, flat: Tensor) -> Tensor:
         return flat.view(-1, *self.shape)

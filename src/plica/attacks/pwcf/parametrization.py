@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from plica import metrics
-from plica.metrics import Lp, Metric, power
+from plica.metrics import Lp, Metric, plain_p, power
 from plica.solver.rows import WHOLE, aligned, dot
 
 Term = tuple[Tensor, Tensor]  # value (r,), gradient with respect to the unknowns (r, k)
@@ -99,12 +99,13 @@ class Plain:
 
     @property
     def _unscaled(self) -> bool:
-        return self.units is None and (not isinstance(self.metric, Lp) or self.metric.p == 2)
+        return self.units is None and plain_p(self.metric) in (None, 2)
 
     def _scale(self, like: Tensor) -> Float[Tensor, " r"]:
         if self.units is not None:
             return self.units
-        return torch.full_like(like, self.metric.scale(math.prod(self.shape)) if isinstance(self.metric, Lp) else 1.0)
+        p = plain_p(self.metric)
+        return torch.full_like(like, 1.0 if p is None else Lp(p).scale(math.prod(self.shape)))
 
 
 @dataclass(frozen=True)
@@ -197,9 +198,10 @@ def pose(
     radius: Float[Tensor, " r"] | None,
 ) -> Parametrization:
     """The way that suits the metric. reach: the first step of each row; radius: of each row for MaxLoss."""
-    if isinstance(metric, Lp) and metric.p == math.inf:
+    p = plain_p(metric)
+    if p == math.inf:
         sigma = reach.abs().amax(1) if radius is None else radius
         return Sine(sigma.clamp(min=1e-8), radius)
-    if isinstance(metric, Lp) and metric.p < 2:
-        return Powered(metric.p, bounds)
-    return Plain(metric, shape, None if isinstance(metric, Lp) else bounds)
+    if p is not None and p < 2:
+        return Powered(p, bounds)
+    return Plain(metric, shape, bounds if p is None else None)

@@ -24,7 +24,7 @@ from plica.attacks.target_classes import TargetRows, nearest, shortest
 from plica.core.formulations import MaxLoss
 from plica.core.losses import LOSSES, margin, spread
 from plica.core.status import Status
-from plica.metrics import Lp
+from plica.metrics import plain_p
 from plica.solver import BFGSSQP, Evaluation, Solution, Stop
 from plica.solver.bfgs_sqp.stationarity import Stationarity
 from plica.solver.rows import pick, take
@@ -96,7 +96,7 @@ def _begin(task: Task, near: TargetRows, images: int, rows: int) -> tuple[Target
     radius = None if task.radius is None else INSIDE * task.radius[aims.image].to(x.dtype)
     posing = pose(task.question.metric, tuple(task.x.shape[1:]), task.bounds, reach, radius)
     start = posing.start(x, (x + reach + NOISE * task.noise()).clamp(*task.bounds))
-    if isinstance(posing, Plain) and not isinstance(posing.metric, Lp):
+    if isinstance(posing, Plain) and plain_p(posing.metric) is None:
         start = start if radius is None else _inside(posing, x, start, radius)
         away, units = torch.linalg.vector_norm(start - x, dim=1), posing.size(start, x)[0]
         posing = replace(posing, units=torch.where(units > 0, away / units, 1.0))

@@ -18,19 +18,21 @@ from plica.attacks.radius.search import radius
 from plica.core.best import BestPoints
 from plica.core.formulations import MinRadius
 from plica.core.status import Status
-from plica.metrics import Lp, Metric, WeightedLp
+from plica.metrics import Lp, Metric, WeightedLp, lp_form
 
 
 def is_concave(metric: Metric) -> bool:
-    """Whether it is an l_p of p < 1, plain or weighted."""
-    return isinstance(metric, Lp | WeightedLp) and metric.p < 1
+    """Whether it is an l_p of p < 1, plain, weighted or times a number."""
+    form = lp_form(metric)
+    return form is not None and form.p < 1
 
 
 def concave(task: Task) -> AttackOutput:
     """`radius` in l_q. For MaxLoss no image leaves at its first point inside the radius."""
-    metric = task.question.metric
-    q = (1 + max(metric.p, 0.5)) / 2
-    inner = WeightedLp(q, metric.weights) if isinstance(metric, WeightedLp) else Lp(q)
+    form = lp_form(task.question.metric)
+    assert form is not None
+    q = (1 + max(form.p, 0.5)) / 2
+    inner = Lp(q) if form.weights is None else WeightedLp(q, form.weights)
     both = Both(BestPoints(inner, task.x, task.y, task.targets, None), task.best)
     found = radius(replace(task, question=MinRadius(inner), best=both, radius=None))
     if task.radius is None:

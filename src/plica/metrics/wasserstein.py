@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plica.metrics.mixtures import Combines
+from plica.metrics.combine import Combinable
 from plica.utils.optional import require
 
 LEAST = 1e-6  # added to every pixel: entropic transport takes logarithms
 
 
 @dataclass(frozen=True)
-class Wasserstein(Combines):
+class Wasserstein(Combinable):
     """The Wasserstein distance between images as distributions of light, one for each channel.
 
     d(x, x') = sum over channels of the Sinkhorn divergence between the channels' shares of light, transport cost

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from plica.metrics.mixtures import Combines
+from plica.metrics.base import MetricProperties
+from plica.metrics.combine import Combinable
 from plica.utils.optional import require
 
 # name: (piq's function, a similarity, its gradient at x' = x is nan as it takes the root of 0 there)
@@ -33,7 +34,7 @@ MEASURES = {
 
 
 @dataclass(frozen=True)
-class Similarity(Combines):
+class Similarity(Combinable):
     """d(x, x') = 1 - s(x, x'), or the measure itself where it is a distance; images (b, channels, h, w) in [0, 1].
 
     Args:
@@ -58,9 +59,8 @@ class Similarity(Combines):
         return self.name
 
     @property
-    def rooted(self) -> bool:
-        """Whether the gradient at x' = x itself does not exist, so that searches have to start beside it."""
-        return MEASURES[self.name][2]
+    def properties(self) -> MetricProperties:
+        return MetricProperties(singular_at_x=MEASURES[self.name][2])
 
     def __call__(self, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
         function, similarity, _ = MEASURES[self.name]
