@@ -16,7 +16,7 @@ from pyautoattack.autoattack import AutoAttack
 import plica
 from plica.core.formulations import parse_radius
 from plica.data import open_data
-from plica.data.source import select
+from plica.data.sample import select
 
 
 def direct(x, y, norm, radius, seed):

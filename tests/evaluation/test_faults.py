@@ -17,8 +17,8 @@ import plica
 from evaluation.compare import assert_same
 from plica import runs
 from plica.cli import main
+from plica.data.arrays import ArraySource
 from plica.data.bounds import read_bounds
-from plica.data.source import NpzSource
 from plica.evaluation import PlanError, worker
 from plica.evaluation.run import DiskError
 from plica.evaluation.worker import AllFailedError, Worker
@@ -59,21 +59,21 @@ def test_an_error_of_the_system_is_told_apart_from_a_full_disk(plan, folder):
 
 
 def test_an_image_that_cannot_be_read_is_left_out_and_named(plan, whole, monkeypatch):
-    read = NpzSource.read
+    read = ArraySource.read
 
     def broken(self, ids):
         if 7 in ids.tolist():
             raise OSError(errno.EIO, "Input/output error")
         return read(self, ids)
 
-    monkeypatch.setattr(NpzSource, "read", broken)
+    monkeypatch.setattr(ArraySource, "read", broken)
     run = plica.evaluate(plan, "run")
     assert run.notes == ["image 7 could not be read: Input/output error"]
     assert run.summary["notes"] == run.notes
     assert run.summary["questions"][0]["images"] == 19
     kept = [row for row in rows(whole) if row["id"] != 7]
     assert [(r["id"], r["distance"]) for r in rows(run)] == [(r["id"], r["distance"]) for r in kept]
-    monkeypatch.setattr(NpzSource, "read", read)
+    monkeypatch.setattr(ArraySource, "read", read)
     assert plica.evaluate(plan, "run").notes == run.notes  # what was left out stays out
 
 

@@ -16,7 +16,7 @@ from plica.core.formulations import Question, parse_radius
 from plica.data import load_data, open_data
 from plica.data.bounds import Bounds, read_bounds
 from plica.data.indices import parse_indices
-from plica.data.source import select
+from plica.data.sample import select
 from plica.metrics import Metric, parse_metric
 from plica.models import load_model, place
 from plica.perturbations import joined
@@ -47,7 +47,7 @@ def run(command: str, given: dict[str, Any], pose: Callable[[Bounds], Question])
             check_directory(out, overwrite)
             bounds = read_bounds(given["bounds"])
             question = pose(bounds)
-            x, y, ids = read_images(given, free=not bounds.usual)
+            x, y, ids = read_images(given, allow_out_of_range=not bounds.usual)
             question = replace(question, metric=bounds.metric(question.metric, x.shape[1:]))
             model = load_model(given["model"], given["weights"], given["device"], given["trust"])
             x, y = place(model, x, y)
@@ -69,18 +69,18 @@ def run(command: str, given: dict[str, Any], pose: Callable[[Bounds], Question])
     _tell(summary, out)
 
 
-def read_images(given: dict[str, Any], free: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Images, labels and, where not the first were asked for, their rows in the data; `free`: anywhere, not in [0, 1].
+def read_images(given: dict[str, Any], allow_out_of_range: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Images, labels and, where not the first were asked for, their rows in the data.
 
     Raises:
         ValueError, OSError: one sentence.
     """
     sample, indices = given["sample"] or "first", given["indices"]
     if sample == "first" and indices is None:
-        return *load_data(given["data"], given["n"], free), None
+        return *load_data(given["data"], given["n"], allow_out_of_range), None
     if sample not in SAMPLES or (indices is not None and (given["n"] is not None or given["sample"])):
         raise ValueError(f"Give --indices alone, or --n with --sample one of {', '.join(SAMPLES)}.")
-    source = open_data(given["data"], free)
+    source = open_data(given["data"], allow_out_of_range)
     rows = None if indices is None else parse_indices(indices)
     ids = select(source.labels, given["n"], rows, sample, given["seed"])
     check_memory(len(ids) * math.prod(source.shape), given["data"])

@@ -1,5 +1,6 @@
-"""Arrays as pixels and labels, refused with a sentence where they cannot be."""
+"""Arrays as pixels and labels, refused with one sentence where they cannot be."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 
-def as_pixels(x: np.ndarray, file: str | Path, free: bool = False) -> Float[Tensor, "b *image"]:
+def as_pixels(x: np.ndarray, file: str | Path, allow_out_of_range: bool = False) -> Float[Tensor, "b *image"]:
+    """float32 pixels: uint8 divided by 255, floats as they are. A float32 array is not copied.
+
+    Raises:
+        ValueError: another type, values that are not finite, or outside [0, 1] unless that is allowed.
+    """
     if x.dtype == np.uint8:
         return torch.from_numpy(x.astype(np.float32) / np.float32(255))
     if x.dtype.kind != "f":
@@ -16,17 +22,28 @@ def as_pixels(x: np.ndarray, file: str | Path, free: bool = False) -> Float[Tens
     low, high = float(x.min()), float(x.max())
     if not np.isfinite([low, high]).all():
         raise ValueError(f"Array x in {file} has pixels that are not finite; save floats in [0, 1].")
-    if not free and (low < 0 or high > 1):
+    if not allow_out_of_range and (low < 0 or high > 1):
         raise ValueError(
             f"Array x in {file} has values from {low:.4g} to {high:.4g}; pixels must lie in [0, 1] "
             f"(divide by 255 or save uint8, and let the model normalise), or their bounds be given."
         )
-    return torch.from_numpy(x.astype(np.float32))
+    return torch.from_numpy(x.astype(np.float32, copy=False))
 
 
 def as_labels(y: np.ndarray, file: str | Path) -> Int64[Tensor, " b"]:
+    """Raises ValueError for labels that are not integers from 0."""
     if y.dtype.kind not in "iu":
         raise ValueError(f"Array y in {file} is {y.dtype}; labels must be integers, one class number per image.")
-    if y.min() < 0:
+    if y.size and y.min() < 0:
         raise ValueError(f"Array y in {file} has the label {y.min()}; classes are counted from 0.")
     return torch.from_numpy(y.astype(np.int64))
+
+
+def check_shapes(x: Sequence[int], y: Sequence[int], file: str | Path) -> None:
+    """Raises ValueError unless there is at least one image, and one label for each."""
+    if len(x) < 2 or 0 in x:
+        raise ValueError(
+            f"Array x in {file} has shape {tuple(x)}; it must be (images, *image) with at least one image."
+        )
+    if tuple(y) != tuple(x[:1]):
+        raise ValueError(f"Array y in {file} has shape {tuple(y)}; {x[0]} images need one label each, ({x[0]},).")

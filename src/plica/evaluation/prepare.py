@@ -17,7 +17,7 @@ from torch import nn
 from plica.api import attack
 from plica.data import Source, open_data
 from plica.data.bounds import read_bounds
-from plica.data.source import select
+from plica.data.sample import select
 from plica.evaluation.plan import Plan, PlanError
 from plica.evaluation.tasks import Chain, chains
 from plica.evaluation.worker import Worker
@@ -37,7 +37,7 @@ def prepare(plan: Plan, device: str, shard: str | None) -> tuple[dict[str, Any],
     """
     asked = chains(plan)
     bounds = read_bounds(plan.bounds)
-    source = open_data(plan.data.path, free=not bounds.usual)
+    source = open_data(plan.data.path, allow_out_of_range=not bounds.usual)
     ids = select(source.labels, plan.data.n, plan.data.indices, plan.data.sample, plan.data.seed)
     worker = Worker(device, bounds, plan.batch_size, plan.threads)
     x, y = _first_images(source, ids)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 DEFLATE = 1032  # the most that deflate can unfold a byte to
-PIXELS = 100_000_000  # of one picture
+PIXELS = 100_000_000  # of one image
 
 
 def memory() -> int:
@@ -31,7 +31,7 @@ def check_memory(numbers: int, file: object) -> None:
     if 4 * numbers > 0.8 * memory():
         raise ValueError(
             f"{file} claims {4 * numbers / 1e9:.3g} GB of pixels, and this machine has {memory() / 1e9:.3g} GB; give a "
-            "part of it, or use plica evaluate, which reads chunk by chunk."
+            "part of it, or x.npy,y.npy or .safetensors to plica evaluate, which reads those chunk by chunk."
         )
 
 

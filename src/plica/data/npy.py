@@ -1,0 +1,34 @@
+"""Two .npy files, images and labels: "x.npy,y.npy", or a folder that holds x.npy and y.npy."""
+
+from pathlib import Path
+
+import numpy as np
+
+from plica.data.arrays import ArraySource
+from plica.utils.messages import one_line
+
+
+def is_npy(spec: str) -> bool:
+    return (Path(spec) / "x.npy").is_file() or (spec.endswith(".npy") and "," in spec)
+
+
+def open_npy(spec: str, allow_out_of_range: bool = False) -> ArraySource:
+    """The images are mapped into memory, and read when they are needed.
+
+    Raises:
+        FileNotFoundError, ValueError: a file is missing, broken, or holds Python objects; one sentence.
+    """
+    files = [Path(part) for part in spec.split(",", 1)] if "," in spec else [Path(spec) / "x.npy", Path(spec) / "y.npy"]
+    x, y = map(_open_array, files)
+    return ArraySource(spec, x, y, allow_out_of_range)
+
+
+def _open_array(file: Path) -> np.ndarray:
+    if not file.is_file():
+        raise FileNotFoundError(f"There is no file {file}; give x.npy,y.npy or a folder that holds both.")
+    try:
+        return np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        pickled = "pickle" in str(error) or "objects" in str(error)
+        reason = "it holds Python objects, which are refused" if pickled else one_line(error)
+        raise ValueError(f"{file} cannot be read as an array ({reason}).") from error

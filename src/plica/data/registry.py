@@ -1,0 +1,70 @@
+"""Every form in which labelled images may be given: one line each in FORMS. The first that matches opens it.
+
+A form of your own: a function that gives a Source (plica.data.source), and `register(DataForm(...))`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from plica.data.factory import open_factory
+from plica.data.image_folder import open_folder
+from plica.data.npy import is_npy, open_npy
+from plica.data.npz import open_npz
+from plica.data.parquet import open_parquet
+from plica.data.safetensors import SafetensorsSource
+from plica.data.saved import is_saved, open_saved
+from plica.data.source import Source
+from plica.data.torchvision import open_torchvision
+
+
+@dataclass(frozen=True)
+class DataForm:
+    """One form: what to write, whether a text is of this form, and open(text, allow_out_of_range) -> Source."""
+
+    help: str
+    matches: Callable[[str], bool]
+    open: Callable[[str, bool], Source]
+
+
+def register(form: DataForm) -> None:
+    """Add a form; it is tried before all others."""
+    FORMS.insert(0, form)
+
+
+def help_text() -> str:
+    """All forms in one line, for messages and the command line."""
+    return ", ".join(form.help for form in FORMS)
+
+
+def form_of(text: str) -> DataForm:
+    """The form that a text is written in; what has no known form is tried as .npz."""
+    return next((form for form in FORMS if form.matches(text)), NPZ)
+
+
+def _file_form(suffix: str, open_file: Callable[[str, bool], Source], help: str) -> DataForm:
+    def open_existing(text: str, allow_out_of_range: bool) -> Source:
+        if not Path(text).is_file():
+            raise FileNotFoundError(f"There is no file {text}; data are one of: {help_text()}.")
+        return open_file(text, allow_out_of_range)
+
+    return DataForm(help, lambda text: text.endswith(suffix), open_existing)
+
+
+def _is_factory(text: str) -> bool:
+    return ":" in text and not Path(text).exists()
+
+
+NPZ = _file_form(".npz", open_npz, ".npz with x (uint8, or floats in [0, 1]) and y (class numbers)")
+FORMS = [
+    NPZ,
+    _file_form(".safetensors", SafetensorsSource, ".safetensors with the same"),
+    DataForm("x.npy,y.npy or a folder with both", is_npy, open_npy),
+    _file_form(".parquet", open_parquet, ".parquet with encoded images"),
+    DataForm("a folder that datasets saved", is_saved, open_saved),
+    DataForm("a folder with a folder of images for each class", lambda text: Path(text).is_dir(), open_folder),
+    DataForm("torchvision:NAME:FOLDER", lambda text: text.startswith("torchvision:"), open_torchvision),
+    DataForm("file.py:dataset", _is_factory, open_factory),
+]
