@@ -1,0 +1,29 @@
+"""Every example of the how-to pages and of the first steps runs as printed; every notebook runs from top to bottom."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from examples import blocks, run_page
+
+pytest.importorskip("foolbox", reason="the examples use the images of the extra 'demo'")
+pytest.importorskip("pandas", reason="the examples use the extra 'see'")
+
+DOCS = Path(__file__).parents[2] / "docs"
+HOWTO = sorted(page for page in (DOCS / "howto").glob("*.md") if page.name != "index.md")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder with the files that the how-to pages use."""
+    folder = tmp_path_factory.mktemp("howto")
+    run_page(DOCS / "howto" / "index.md", folder)
+    return folder
+
+
+@pytest.mark.parametrize("page", HOWTO, ids=lambda page: page.stem)
+def test_a_how_to_runs_as_printed(page, prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    assert blocks(page.read_text())
+    run_page(page, tmp_path)
