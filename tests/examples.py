@@ -1,8 +1,8 @@
 """The examples of a Markdown page, run as printed, from top to bottom, in one folder.
 
-Python blocks share their names, as one script does. Commands of plica run in the same process, which saves their start,
-other commands in a shell. A block with the caption of a file name is that file. `python examples.py PAGE` runs a page in
-the current folder.
+Python blocks share their names, as one script does. Commands of plica run in the same process, which saves their
+start, other commands in a shell. A block with the caption of a file name is that file. `python examples.py PAGE` runs
+a page in the current folder.
 """
 
 from __future__ import annotations

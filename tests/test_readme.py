@@ -1,12 +1,12 @@
 """What the README prints is run as printed, in one empty folder, from top to bottom."""
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from examples import blocks, shell
 
 pytest.importorskip("foolbox", reason="the examples use the images of the extra 'demo'")
 
@@ -14,33 +14,26 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-
-
-def shell(*command, **more):
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, **more)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def code(language):
+    return [block.code for block in blocks(README, language)]
 
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
     """A folder in which the Python examples were run, and what they said."""
     folder = tmp_path_factory.mktemp("readme")
-    return folder, shell(sys.executable, "-c", "\n".join(blocks("python")), cwd=folder)
+    return folder, shell(sys.executable, "-c", "\n".join(code("python")), folder=folder)
 
 
 def test_the_python_examples_run_as_printed(python):
-    assert len(blocks("python")[0].splitlines()) == 8
+    assert len(code("python")[0].splitlines()) == 8
     assert len(re.findall(r"^\w+ is taken for \w+ at distance 0\.\d{4}$", python[1], flags=re.MULTILINE)) == 4
 
 
 def test_the_command_lines_run_as_printed(python):
     folder, _ = python
-    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("plica ")]
-    told = {line.split()[1]: shell("/bin/sh", "-c", line, cwd=folder) for line in lines}
+    lines = [line for block in code("sh") for line in block.splitlines() if line.startswith("plica ")]
+    told = {line.split()[1]: shell("/bin/sh", "-c", line, folder=folder) for line in lines}
     assert list(told) == ["radius", "attack", "evaluate", "plan", "doctor", "audit", "show", "report", "figures"]
     for command in ("radius", "attack"):
         assert "4 images, accuracy 100.0%" in told[command]

@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import sys
+from importlib.util import find_spec
 from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
+
+import plica
 
 # The modules that users import from. What one of them offers is its __all__, or what is defined in it.
 PUBLIC = (
@@ -26,10 +30,17 @@ PUBLIC = (
 # Types that public functions take or give, with the module that the reference shows them under.
 SHOWN = {
     "plica.evaluation": ("Plan",),
-    "plica.perturbations": ("Through",),
+    "plica.perturbations": ("ParametricPerturbation",),
     "plica.solver": ("Solution", "Stop"),
 }
 logger = logging.getLogger(__name__)
+
+# plica.compare and its like are attributes of plica that are loaded when they are asked for; the reference shows them
+# under the name that users write.
+for lazy in PUBLIC[1:]:
+    if find_spec(lazy) is None:
+        sys.modules[lazy] = getattr(plica, lazy.removeprefix("plica."))
+        sys.modules[lazy].__name__ = lazy
 
 
 def public_names(module: str) -> list[str]:
@@ -37,7 +48,8 @@ def public_names(module: str) -> list[str]:
     held = importlib.import_module(module)
     if hasattr(held, "__all__"):
         return list(held.__all__)
-    own = (name for name, value in vars(held).items() if getattr(value, "__module__", None) == module)
+    here = (module, held.__spec__.name if held.__spec__ else module)
+    own = (name for name, value in vars(held).items() if getattr(value, "__module__", None) in here)
     return [name for name in own if not name.startswith("_")]
 
 
@@ -55,12 +67,12 @@ def hide_factories(app: Sphinx, what: str, name: str, value: Any, options: Any, 
 
 
 def name_publicly(app: Sphinx) -> None:
-    """A class is shown, and linked to, under the module that it is imported from, not the one that defines it."""
+    """A class or function is shown and linked to under the module that users import it from."""
     for module, names in SHOWN.items() | {(module, tuple(public_names(module))) for module in PUBLIC}:
         held = importlib.import_module(module)
         for name in names:
             value = getattr(held, name)
-            if inspect.isclass(value):
+            if inspect.isclass(value) or inspect.isfunction(value):
                 value.__module__ = module
 
 

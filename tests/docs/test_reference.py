@@ -1,0 +1,138 @@
+"""The page on the files of a run names every column, tensor and key that the commands write, and no other."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from safetensors import safe_open
+
+import plica
+from plica.cli import main
+
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "directory.md").read_text()
+SHAPE = (3, 8, 8)
+MODEL = """
+import torch
+
+
+def make(seed=0):
+    torch.manual_seed(seed)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
+
+
+def other():
+    return make(1)
+"""
+PLAN = """
+models: [model.py:make, model.py:other]
+data: {path: data.npz, n: 4}
+questions:
+  - {ask: min-radius, metric: l2}
+  - {ask: max-loss, metric: linf, radius: 0.02}
+  - {ask: min-radius, metric: theta, through: hue-saturation}
+methods: [auto, pwcf]
+gradients: 5
+chunk: 4
+"""
+
+
+def documented() -> dict[str, set[str]]:
+    """The names in the first column of the table under each heading."""
+    found = {}
+    for heading, body in re.findall(r"^### (.*?)\n(.*?)(?=^#|\Z)", PAGE, flags=re.MULTILINE | re.DOTALL):
+        cells = re.findall(r"^\| (`.*?) \|", body, flags=re.MULTILINE)
+        found[heading] = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+    return found
+
+
+def tensors(*files: Path) -> set[str]:
+    names = set()
+    for file in files:
+        with safe_open(file, "pt") as held:
+            names |= set(held.keys())
+    return names
+
+
+def keys(*records: dict) -> set[str]:
+    return {key for record in records for key in record}
+
+
+def read(file: Path) -> dict:
+    return json.loads(file.read_text())
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A folder with runs of every command that writes, each option that adds a file or a tensor among them."""
+    folder = tmp_path_factory.mktemp("runs")
+    rng = np.random.default_rng(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        Path("model.py").write_text(MODEL)
+        Path("plan.yaml").write_text(PLAN)
+        x = rng.random((6, *SHAPE), dtype=np.float32)
+        np.savez("data.npz", x=x, y=np.zeros(6, dtype=np.int64))
+        np.savez("box.npz", low=np.zeros(SHAPE), high=np.ones(SHAPE), mask=np.arange(192).reshape(SHAPE) > 9)
+        given = ["--model", "model.py:make", "--data", "data.npz", "--gradients", "5"]
+        for command in (
+            ["radius", *given, "--metric", "l2", "--bounds", "box.npz", "--indices", "1,3", "--out", "radius"],
+            ["radius", *given, "--metric", "theta", "--through", "hue-saturation", "--n", "2", "--out", "hue"],
+            ["attack", *given, "--metric", "linf", "--radius", "0.02", "--n", "2", "--out", "attack"],
+            ["audit", "attack", "--trust"],
+            ["evaluate", "plan.yaml", "--out", "plan"],
+            ["audit", "plan", "--trust"],
+            ["export", "plan"],
+        ):
+            assert main(command) == 0, command
+    return folder
+
+
+def test_every_name_of_every_file_is_on_the_page(written):
+    plan, single = written / "plan", [written / name for name in ("radius", "hue", "attack")]
+    parts = sorted((plan / "parts").glob("*/*.parquet"))
+    summary, audit = read(plan / "summary.json"), read(plan / "audit.json")
+    methods = [method for question in summary["questions"] for method in question["methods"]]
+    with (plan / "summary.csv").open() as stream:
+        head = next(csv.reader(stream))
+    assert documented() == {
+        "Columns of parts/TASK/00000.parquet": {name for part in parts for name in pq.read_schema(part).names},
+        "Tensors of parts/TASK/00000.safetensors": tensors(*(part.with_suffix(".safetensors") for part in parts)),
+        "Tensors of inputs/00000.safetensors": tensors(plan / "inputs" / "00000.safetensors"),
+        "Tensors of bounds.safetensors": tensors(written / "radius" / "bounds.safetensors"),
+        "Keys of manifest.json": keys(read(plan / "manifest.json")),
+        "Keys of summary.json": keys(summary),
+        "Entries of questions in summary.json": keys(*summary["questions"]),
+        "Entries of methods in summary.json": keys(*methods),
+        "Keys of union in summary.json": keys(*(question["union"] for question in summary["questions"])),
+        "Columns of samples.parquet": {
+            name for run in single for name in pq.read_schema(run / "samples.parquet").names
+        },
+        "Tensors of x_adv.safetensors": tensors(*(run / "x_adv.safetensors" for run in single)),
+        "Tensors of inputs.safetensors": tensors(*(run / "inputs.safetensors" for run in single)),
+        "Keys of the summary.json of plica radius and plica attack": keys(*(read(r / "summary.json") for r in single)),
+        "Keys of checks.json for each model": keys(*read(plan / "checks.json").values()),
+        "Keys of audit.json": keys(audit),
+        "Entries of tasks in audit.json": keys(*audit["tasks"]),
+        "Entries of transfers in audit.json": keys(*audit["transfers"]),
+        "Columns of summary.csv": set(head),
+    }
+
+
+def test_the_files_are_those_of_the_page(written):
+    tables = re.findall(r"^## What plica (.*?) writes?\n(.*?)(?=^###)", PAGE, flags=re.MULTILINE | re.DOTALL)
+    for (_, table), run in zip(tables, ("plan", "radius"), strict=True):
+        named = set(re.findall(r"^\| `([^`]+)` \|", table, flags=re.MULTILINE))
+        there = {str(file.relative_to(written / run)) for file in (written / run).rglob("[!.]*") if file.is_file()}
+        there = {re.sub(r"parts/[^/]+/", "parts/TASK/", name) for name in there}
+        added = {"audit.json", "samples.csv", "summary.csv", "table.tex"}
+        assert there - added <= named
+        assert named - there <= {"bounds.safetensors"}
+
+
+def test_columns_mean_the_same_in_a_loaded_run(written):
+    loaded = set(plica.runs.load(written / "plan").samples.column_names)
+    assert loaded == documented()["Columns of parts/TASK/00000.parquet"] | {"task"}
