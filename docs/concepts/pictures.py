@@ -87,7 +87,7 @@ def ball(axes: Axes, p: float, radius: float, **style) -> None:
 
 def save(figure: Figure, name: str) -> None:
     FigureCanvasAgg(figure)
-    figure.savefig(HERE / name, metadata={"Date": None}, facecolor="white")
+    figure.savefig(HERE / name, facecolor="white")
 
 
 def radius() -> None:
@@ -100,7 +100,7 @@ def radius() -> None:
         ball(axes, p, r, color=colour, label=f"{name}: {r:.3f}")
         axes.plot(*point, "o", color=colour, markersize=4)
     axes.legend(loc="lower right", frameon=True)
-    save(figure, "radius.svg")
+    save(figure, "radius.png")
 
 
 def balls() -> None:
@@ -114,7 +114,7 @@ def balls() -> None:
         axes.spines[:].set_visible(False)
         axes.set(xlim=(-1.15, 1.15), ylim=(-1.15, 1.15), aspect="equal", xticks=[], yticks=[])
         axes.set_title("linf" if np.isinf(p) else f"l{p:g}")
-    save(figure, "balls.svg")
+    save(figure, "balls.png")
 
 
 def solver() -> None:
@@ -145,7 +145,7 @@ def solver() -> None:
     right.plot(*point, "*", color=COLOURS[1], markersize=9, label=f"answer: {r:.3f}")
     right.legend(loc="lower right", frameon=True)
     right.set_title("Ten gradients")
-    save(figure, "solver.svg")
+    save(figure, "solver.png")
 
 
 def methods() -> None:
@@ -159,10 +159,10 @@ def methods() -> None:
         ball(axes, 2, r, color=colour, label=f"{method}: {r:.3f}")
         axes.plot(*point, "*", color=colour, markersize=9)
     axes.legend(loc="lower right", frameon=True)
-    save(figure, "methods.svg")
+    save(figure, "methods.png")
 
 
 if __name__ == "__main__":
-    with paper(), mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "plica"}):
+    with paper(), mpl.rc_context({"savefig.dpi": 200}):
         for draw in (radius, balls, solver, methods):
             draw()
