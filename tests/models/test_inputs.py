@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from plica.data import load_data
-from plica.models import load_model, place
+from plica.models import load_model, prepare_inputs
 from plica.utils.weights import read_weights
 
 X = np.linspace(0, 1, 6 * 64, dtype=np.float32).reshape(6, 1, 8, 8)
@@ -163,7 +163,7 @@ def test_weights_are_read_without_running_code(net, tmp_path):
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("builder.py", "not of the form"),
+        ("builder.py", "not of a known form"),
         (":make", "not of the form"),
         ("none.py:make", "no model file"),
         ("builder.py:other", "has no 'other'; it has Scale, make, module and 3 more"),
@@ -191,6 +191,6 @@ def test_a_device_that_is_not_there(net):
 def test_images_follow_the_model_and_must_fit_it(net):
     x, y = torch.from_numpy(X), torch.from_numpy(Y)
     model = load_model(net)
-    assert place(model.double(), x, y)[0].dtype == torch.float64
+    assert prepare_inputs(model.double(), x, y)[0].dtype == torch.float64
     with pytest.raises(ValueError, match=r"images of shape \(1, 4, 8\): RuntimeError"):
-        place(model.float(), x[:, :, :4], y)
+        prepare_inputs(model.float(), x[:, :, :4], y)

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from plica.models import load_model, place
-from plica.models.adapt import logits_of, split_normalisation
-from plica.models.exported import read_network
+from plica.models import load_model, prepare_inputs, registry
+from plica.models.adapt import LoadedModel, logits_of, split_normalisation
+from plica.models.programs import load_torchscript
 from plica.utils.optional import stand_ins
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -270,6 +270,20 @@ def test_a_package_that_is_not_there(monkeypatch, spec, package, said):
     assert said in refusal(spec)
 
 
+def test_a_form_of_the_users(monkeypatch):
+    """A prefix and a suffix; the normalisation of its maker holds unless another is stated."""
+    monkeypatch.setattr(registry, "FORMS", dict(registry.FORMS))
+    plain, x = net(), pictures()
+    form = registry.ModelForm("mine:NAME", lambda name, pretrained, trust: LoadedModel(plain, ((0.5,), (0.25,))))
+    for key, spec in (("mine:", "mine:anything"), (".mine", "net.mine")):
+        registry.register(key, form)
+        assert torch.equal(load_model(spec)(x), plain((x - 0.5) / 0.25))
+        assert torch.equal(load_model(f"{spec}@none")(x), plain(x))
+    assert "net.onnx, net.pt2 (torch.export), net.ts or net.pt (TorchScript), mine:NAME." in refusal("no-form")
+    with pytest.raises(ValueError, match="neither a prefix"):
+        registry.register("mine", form)
+
+
 # -------------------------------------------------------------------------------------------------- files
 def onnx_net(name):
     pytest.importorskip("onnx2torch")
@@ -297,7 +311,7 @@ def test_onnx_networks_of_a_competition(name):
         expected = plain(x)
     assert torch.allclose(loaded(x), expected, atol=1e-5)
     assert differentiable(loaded, x) or name.startswith("mnist")  # whose first output is dead on noise
-    place(loaded, x, torch.zeros(5, dtype=torch.long))
+    prepare_inputs(loaded, x, torch.zeros(5, dtype=torch.long))
 
 
 def graph(nodes, shape, constants):
@@ -384,7 +398,7 @@ def test_pickled_networks_are_refused_with_and_without_trust(tmp_path):
     assert "no model file" in refusal(str(tmp_path / "none.pt"))
     assert "leave --weights out" in refusal(str(tmp_path / "model.pt"), weights="w.pt")
     with pytest.raises(ValueError, match=re.escape("weights or pickled")):
-        read_network(str(tmp_path / "model.pt"), None, trust=True)
+        load_torchscript(str(tmp_path / "model.pt"), True, trust=True)
 
 
 def test_a_model_for_single_images_is_refused_before_any_work():
@@ -393,4 +407,4 @@ def test_a_model_for_single_images_is_refused_before_any_work():
             return x.view(1, -1)[:, :12].view(1, 12)[:, :4] + 0 * x.view(1, 12)[:, :4]
 
     with pytest.raises(ValueError, match="in batches, only one by one"):
-        place(Single(), torch.rand(3, 3, 2, 2), torch.zeros(3, dtype=torch.long))
+        prepare_inputs(Single(), torch.rand(3, 3, 2, 2), torch.zeros(3, dtype=torch.long))

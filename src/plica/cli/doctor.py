@@ -12,7 +12,7 @@ from plica.cli.run import WrongInputError
 from plica.data import open_data
 from plica.data.bounds import Bounds, read_bounds
 from plica.data.sample import select
-from plica.models import load_model, place
+from plica.models import load_model, prepare_inputs
 from plica.runs import load
 from plica.trust import TrustLevel, Verdict, check_model, conclude, examine, refresh
 from plica.trust.audit.load import models_of
@@ -75,7 +75,7 @@ def _model(
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     net = load_model(spec, weights, device, trust)
     others = [load_model(other, None, device, trust) for other in surrogates]
-    on = place(net, x[order], y[order])
+    on = prepare_inputs(net, x[order], y[order])
     return examine(net, *on, bounds=bounds.pair, images=images, seed=seed, surrogates=others)
 
 

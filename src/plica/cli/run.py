@@ -18,7 +18,7 @@ from plica.data.bounds import Bounds, read_bounds
 from plica.data.indices import parse_indices
 from plica.data.sample import select
 from plica.metrics import Metric, parse_metric
-from plica.models import load_model, place
+from plica.models import load_model, prepare_inputs
 from plica.perturbations import joined
 from plica.runs.single import FILES, check_directory, save_run
 from plica.utils.limits import check_memory
@@ -50,7 +50,7 @@ def run(command: str, given: dict[str, Any], pose: Callable[[Bounds], Question])
             x, y, ids = read_images(given, allow_out_of_range=not bounds.usual)
             question = replace(question, metric=bounds.metric(question.metric, x.shape[1:]))
             model = load_model(given["model"], given["weights"], given["device"], given["trust"])
-            x, y = place(model, x, y)
+            x, y = prepare_inputs(model, x, y)
             spend = {name: given[name] for name in ("method", "gradients", "seed")}
             result = plica.attack(model, x, y, question, **spend, bounds=bounds.pair, on_progress=report)
         except (ValueError, TypeError, OSError) as error:

@@ -21,7 +21,7 @@ from plica.data.sample import select
 from plica.evaluation.plan import Plan, PlanError
 from plica.evaluation.tasks import Chain, chains
 from plica.evaluation.worker import Worker
-from plica.models import place
+from plica.models import prepare_inputs
 from plica.runs.single import versions
 from plica.utils.files import hash_json
 from plica.utils.messages import one_line, sentence
@@ -45,7 +45,7 @@ def prepare(plan: Plan, device: str, shard: str | None) -> tuple[dict[str, Any],
     for model in plan.models:
         made = worker.model(model)
         hashes[model.name] = hash_model(made, model.model)
-        on = place(made, x, y)
+        on = prepare_inputs(made, x, y)
         for job in (job for chain in asked for job in chain.jobs if job.model == model):
             _try(worker, made, on, job)
     told = plan.identity()

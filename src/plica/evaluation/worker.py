@@ -20,7 +20,7 @@ from plica.core.status import Status
 from plica.data.bounds import Bounds
 from plica.evaluation.plan import Model
 from plica.evaluation.tasks import Job
-from plica.models import load_model, place
+from plica.models import load_model, prepare_inputs
 from plica.perturbations import parse_distance
 from plica.runs.points import moved
 from plica.runs.read import constant_columns
@@ -90,7 +90,7 @@ class Worker:
 
     def _answer(self, model, work: Work, size: int | None, notes: list[str], on_progress) -> Part:
         try:
-            x, y = place(model, work.x, work.y)
+            x, y = prepare_inputs(model, work.x, work.y)
             result = self._attack(model, x, y, work.job, size, on_progress)
             return _part(work, result, notes)
         except Exception as error:
@@ -184,7 +184,7 @@ def _nothing(work: Work, status: Status) -> Result:
 def _nowhere_finite(model, work: Work) -> bool:
     """Whether the model has no number to offer for any of the images, which plica.attack refuses to work with."""
     try:
-        x, _ = place(model, work.x, work.y)
+        x, _ = prepare_inputs(model, work.x, work.y)
         return not bool(model(x).isfinite().all(1).any())
     except Exception:  # whatever the model raises is found again, image by image
         return False

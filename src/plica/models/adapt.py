@@ -1,4 +1,4 @@
-"""What stands between pixels in [0, 1] and logits: a normalisation before the network, an unwrapping behind it."""
+"""Between pixels and logits: a normalisation before the network, and its logits taken out of what holds them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,14 +22,23 @@ NAMED: dict[str, Normalisation | None] = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
     "half": ((0.5,), (0.5,)),
 }
-FIELDS = ("logits", "out", "output", "scores")  # where records keep them, in this order
+FIELDS = ("logits", "out", "output", "scores")  # where records keep the logits, in this order
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What a loader gives: the network, the normalisation of its makers, and whether it takes one image at a time."""
+
+    net: nn.Module
+    normalisation: Normalisation | None = None
+    one_by_one: bool = False
 
 
 def split_normalisation(spec: str) -> tuple[str, Normalisation | None, bool]:
     """ "net.onnx@imagenet" or "net.onnx@0.5,0.5,0.5/0.2,0.2,0.2": the model, its normalisation, whether one was stated.
 
     Raises:
-        ValueError: there is an @ and something like numbers behind it, but no normalisation.
+        ValueError: what follows the @ looks like numbers, and is not a normalisation.
     """
     model, at, text = spec.rpartition("@")
     if at and text in NAMED:
@@ -42,8 +52,8 @@ def split_normalisation(spec: str) -> tuple[str, Normalisation | None, bool]:
     fits = mean and (len(mean) == len(std) or 1 in (len(mean), len(std)))
     if not fits or not all(map(math.isfinite, mean + std)) or not all(s > 0 for s in std):
         raise ValueError(
-            f"The normalisation {text!r} is none; write mean/deviation, as 0.5/0.25 or 0.49,0.48,0.45/0.2,0.2,0.2, or "
-            f"one of {', '.join(NAMED)}."
+            f"{text!r} is not a valid normalisation; write mean/deviation, as 0.5/0.25 or "
+            f"0.49,0.48,0.45/0.2,0.2,0.2, or one of {', '.join(NAMED)}."
         )
     return model, (mean, std), True
 
@@ -59,27 +69,33 @@ def logits_of(output: Any) -> Any:
     if isinstance(output, tuple | list) and output and not hasattr(output, "logits"):
         return logits_of(output[0])
     if not isinstance(output, Tensor):
-        held = [getattr(output, name) for name in FIELDS if isinstance(getattr(output, name, None), Tensor)]
-        if not held and dataclasses.is_dataclass(output) and len(dataclasses.fields(output)) == 1:
-            held = [getattr(output, dataclasses.fields(output)[0].name)]
-        return held[0] if held else output
+        tensors = [getattr(output, name) for name in FIELDS if isinstance(getattr(output, name, None), Tensor)]
+        if not tensors and dataclasses.is_dataclass(output) and len(dataclasses.fields(output)) == 1:
+            tensors = [getattr(output, dataclasses.fields(output)[0].name)]
+        return tensors[0] if tensors else output
     return output
 
 
-def unwrap(module: nn.Module, given: Any, output: Any) -> Any:
-    """A forward hook: the logits instead of what holds them."""
+def forward_hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+    """The logits instead of what holds them, as a hook of torch.nn.Module."""
     return logits_of(output)
 
 
 class Adapted(nn.Module):
-    """logits(net((x - mean) / std)), the pixels x in [0, 1]; one row at a time where `rows` says so."""
+    """logits(net((x - mean) / std)) for pixels x in [0, 1].
+
+    Args:
+        net: the network.
+        normalisation: mean and std, of all channels or of each.
+        one_by_one: the network takes one image at a time.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, net: nn.Module, normalisation: Normalisation | None = None, rows: bool = False):
+    def __init__(self, net: nn.Module, normalisation: Normalisation | None = None, one_by_one: bool = False):
         super().__init__()
-        self.net, self.rows, self.normalises = net, rows, normalisation is not None
+        self.net, self.one_by_one, self.normalises = net, one_by_one, normalisation is not None
         mean, std = normalisation or ((0.0,), (1.0,))
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
@@ -88,15 +104,18 @@ class Adapted(nn.Module):
         if self.normalises:
             axes = [1] * max(x.ndim - 2, 0)
             x = (x - self.mean.view(1, -1, *axes)) / self.std.view(1, -1, *axes)
-        if self.rows:
+        if self.one_by_one:
             return torch.cat([logits_of(self.net(row)) for row in x.split(1)])
         return logits_of(self.net(x))
 
 
-def takes_batches(net: nn.Module, example: Tensor, what: str) -> bool:
-    """Whether two rows give what each gives alone; says so where they do not, since it is slow.
+def takes_batches(net: nn.Module, example: Tensor, name: str) -> bool:
+    """Whether two images give what each gives alone; warns where they do not, since one at a time is slow.
 
-    `example` is one row, zeros do.
+    Args:
+        net: the network.
+        example: one image (1, *image); zeros will do.
+        name: of the network, for the warning.
     """
     two = torch.cat([example, example + 0.5])
     with torch.no_grad():
@@ -104,11 +123,11 @@ def takes_batches(net: nn.Module, example: Tensor, what: str) -> bool:
             alone = torch.cat([logits_of(net(row)) for row in two.split(1)])
             together = logits_of(net(two))
             fits = together.shape == alone.shape and torch.allclose(together, alone, rtol=1e-3, atol=1e-4)
-        except Exception:  # whatever the graph raises: it was written for one row
+        except Exception:  # whatever the graph raises: it was written for one image
             fits = False
     if not fits:
         warnings.warn(
-            f"{what} takes one image at a time and will be run so, which is slow; export it with a dynamic batch.",
+            f"{name} takes one image at a time and will be run so, which is slow; export it with a dynamic batch.",
             stacklevel=2,
         )
     return fits

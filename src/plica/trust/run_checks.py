@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float64, Int64
 
-from plica.models import place
+from plica.models import prepare_inputs
 from plica.runs import Run, Task
 from plica.trust.examine import Model, examine
 from plica.trust.findings import Finding, Severity, Verdict
@@ -102,7 +102,7 @@ def check_model(run: Run, name: str, model: Model, images: int = 32, bounds=(0.0
         ValueError: the run has not kept its images, or the model cannot take them.
     """
     for _, x, y in run.inputs():
-        found = examine(model, *place(model, x, y), bounds=bounds, images=images, seed=seed)
+        found = examine(model, *prepare_inputs(model, x, y), bounds=bounds, images=images, seed=seed)
         held = _json(run.directory / "checks.json")
         write_json(run.directory / "checks.json", {**held, name: found.record()})
         return found

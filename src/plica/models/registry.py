@@ -1,0 +1,73 @@
+"""Every form in which a model may be given: one line each in FORMS, by the prefix or the suffix of what is written.
+
+A form of your own: a loader, and `register("prefix:", ModelForm(...))` or `register(".suffix", ModelForm(...))`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from plica.models.adapt import LoadedModel
+from plica.models.huggingface import load_huggingface
+from plica.models.onnx import load_onnx
+from plica.models.programs import load_exported_program, load_torchscript
+from plica.models.robustbench import load_robustbench
+from plica.models.timm import load_timm
+from plica.models.torchvision import load_torchvision
+
+
+@dataclass(frozen=True)
+class ModelForm:
+    """One form.
+
+    Attributes:
+        help: what to write.
+        load: (name, pretrained, trust) -> LoadedModel; the name is what follows the prefix, or the whole path.
+            pretrained is False where a file of weights replaces the model's own; trust allows the model's own code.
+        holds_weights: it brings its weights along, and takes no others.
+    """
+
+    help: str
+    load: Callable[[str, bool, bool], LoadedModel]
+    holds_weights: bool = False
+
+
+def register(key: str, form: ModelForm) -> None:
+    """Add a form under a prefix, "name:", or a suffix, ".name".
+
+    Raises:
+        ValueError: the key is neither.
+    """
+    if not (key.endswith(":") or key.startswith(".")):
+        raise ValueError(f'The key {key!r} is neither a prefix, "name:", nor a suffix, ".name".')
+    FORMS[key] = form
+
+
+def form_of(spec: str) -> tuple[ModelForm, str] | None:
+    """The form of a text and the name to load; None where the text names a Python function."""
+    for key, form in FORMS.items():
+        if key.endswith(":") and spec.startswith(key):
+            return form, spec.removeprefix(key)
+        if key.startswith(".") and spec.endswith(key):
+            return form, spec
+    return None
+
+
+def help_text() -> str:
+    """All forms in one line, for messages and the command line."""
+    return ", ".join(
+        ["file.py:factory or package.module:factory", *dict.fromkeys(form.help for form in FORMS.values())]
+    )
+
+
+TORCHSCRIPT = ModelForm("net.ts or net.pt (TorchScript)", load_torchscript, holds_weights=True)
+FORMS = {
+    "torchvision:": ModelForm("torchvision:NAME", load_torchvision),
+    "timm:": ModelForm("timm:NAME", load_timm),
+    "hf:": ModelForm("hf:FOLDER-OR-ID", load_huggingface),
+    "robustbench:": ModelForm("robustbench:ID", load_robustbench),
+    ".onnx": ModelForm("net.onnx", load_onnx, holds_weights=True),
+    ".pt2": ModelForm("net.pt2 (torch.export)", load_exported_program, holds_weights=True),
+    **dict.fromkeys((".ts", ".torchscript", ".pt", ".pth"), TORCHSCRIPT),
+}
