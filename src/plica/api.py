@@ -23,7 +23,7 @@ from plica.core.model import CountedModel, rounding
 from plica.core.result import Result
 from plica.core.status import Status
 from plica.metrics import Unsupported, fixed_pixels
-from plica.perturbations.base import ThetaDistance, between, check, moved
+from plica.perturbations.base import ThetaDistance, apply, check, interpolate
 from plica.solver.rows import put, take
 
 FLOATS = 2**28  # of memory that a batch of searches may take, about 1 GiB in float32
@@ -193,14 +193,14 @@ class _Asked:
             image=every,
         )
         through, theta = self.question.through, task.best.theta
-        x_adv = task.best.x_adv.clone() if theta is None else moved(through, task.x, theta, self.bounds)
+        x_adv = task.best.x_adv.clone() if theta is None else apply(through, task.x, theta, self.bounds)
         verdict = judge(x_adv, theta)
         ends = x_adv.clone() if theta is None else theta.clone()
         for stretch in STRETCHES[-((left - 3) // 2) :] if left >= 5 else ():
             again = (~verdict.sure & task.best.distance.isfinite()).nonzero()[:, 0]
             if not len(again):
                 break
-            point, x_adv[again] = between(through, task.x[again], ends[again], stretch, self.bounds)
+            point, x_adv[again] = interpolate(through, task.x[again], ends[again], stretch, self.bounds)
             if theta is not None and point is not None:
                 theta[again] = point
             put(verdict, again, take(judge, again)(x_adv[again], point))

@@ -11,7 +11,7 @@ from torch import nn
 import plica
 from linear import linear
 from plica import Flow, HueSaturation, Lp, MaxLoss, MinRadius, Perturbation, Recolor, RotateTranslate
-from plica.perturbations import moved
+from plica.perturbations import apply
 from plica.perturbations.luv import HIGH, LOW, luv, rgb
 
 EVERY = (Flow(), RotateTranslate(), Recolor(nodes=4), HueSaturation(), Recolor(nodes=4, space="luv"))
@@ -137,7 +137,7 @@ def test_exact_radius_of_a_linear_perturbation_of_a_linear_model(p):
     assert found.theta is not None
     assert (found.distance >= exact * (1 - 1e-9)).all()
     assert (found.distance <= exact * (1.0001 if p == 2 else 1.005)).all()  # the balls of the others have corners
-    again = moved(through, case.x, found.theta, (0, 1))
+    again = apply(through, case.x, found.theta, (0, 1))
     assert torch.equal(found.x_adv, again)
     assert torch.allclose(found.distance, Lp(p)(torch.zeros_like(found.theta), found.theta))
 
@@ -174,7 +174,7 @@ def test_answers_are_those_of_theta_and_of_no_company(through):
     assert found.success.any()
     assert found.theta is not None
     done = found.success
-    assert torch.equal(moved(through, x[done], found.theta[done], (0, 1)), found.x_adv[done])
+    assert torch.equal(apply(through, x[done], found.theta[done], (0, 1)), found.x_adv[done])
     assert torch.equal(through.distance(x.double(), found.theta.double())[done], found.distance[done])
     assert (net(found.x_adv).argmax(1) != y)[done].all()
     assert (found.gradients <= 60).all()

@@ -119,7 +119,7 @@ def test_a_plan_asks_through_a_perturbation_and_is_audited(folder):
         ("theta", "name one"),
         ("theta through flaw", "There is no perturbation 'flaw'"),
         ("l2 through no.module:thing", "cannot be imported"),
-        ("l2 through plica:Flow", "no plica.Perturbation"),
+        ("l2 through plica:Flow", "not a plica.Perturbation"),
         ("l3x through flow", "no metric"),
     ],
 )

@@ -10,7 +10,7 @@ from torch import Tensor
 from plica.attacks.base import Task
 from plica.core.losses import margin
 from plica.core.model import rounding
-from plica.perturbations.base import between
+from plica.perturbations.base import interpolate
 
 
 def land(task: Task, images: Int[Tensor, " i"], forwards: int) -> None:
@@ -30,7 +30,7 @@ def land(task: Task, images: Int[Tensor, " i"], forwards: int) -> None:
     below, above = margin(task.logits[rows], y, targets), best.margin[rows].clone()
     for _ in range(forwards):
         s = torch.maximum(high - above * (high - low) / (above - below), 0.5 * (low + high))
-        theta, z = between(through, x, end, s, task.bounds)
+        theta, z = interpolate(through, x, end, s, task.bounds)
         logits = task.model.logits(z, rows)
         best.offer(z, rows, logits, theta=theta)
         m = margin(logits, y, targets) - 2 * rounding(logits)

@@ -8,7 +8,7 @@ from plica.attacks.base import AttackOutput, Task
 from plica.attacks.boundary_search import land
 from plica.core.status import Status
 from plica.metrics import Unsupported
-from plica.perturbations.base import moved
+from plica.perturbations.base import apply
 
 RUNS = 3  # a gradient costs about as much as so many forward runs
 LANDINGS = 6  # of them, at the end towards the boundary
@@ -30,7 +30,7 @@ def grid(task: Task) -> AttackOutput:
     for images in every.split(max(1, task.batch_size)):
         for node in nodes.to(task.x):
             theta = node.expand(len(images), -1)
-            z = moved(through, task.x[images], theta, task.bounds)
+            z = apply(through, task.x[images], theta, task.bounds)
             task.best.offer(z, images, task.model.logits(z, images), theta=theta)
         land(task, images, LANDINGS)
         task.progress(int(images[-1]) + 1)

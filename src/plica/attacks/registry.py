@@ -1,4 +1,4 @@
-"""The attacks, by name: each takes a Task and returns an AttackOutput."""
+"""The attacks, by name: each takes a Task and returns an AttackOutput. A new one: docs/extend.md."""
 
 from collections.abc import Callable
 
@@ -12,6 +12,7 @@ from plica.attacks.pwcf.search import pwcf
 from plica.attacks.radius.concave import concave, is_concave
 from plica.attacks.radius.search import radius as convex
 from plica.metrics import Unsupported
+from plica.utils.registry import Registry
 
 
 def radius(task: Task) -> AttackOutput:
@@ -26,15 +27,18 @@ def auto(task: Task) -> AttackOutput:
     return radius(task) if has_prox(task.question.metric) else curved(task)
 
 
-ATTACKS: dict[str, Callable[[Task], AttackOutput]] = {
-    "auto": auto,
-    "pwcf": pwcf,
-    "radius": radius,
-    "curved": curved,
-    "grid": grid,
-    **{a.name: a for a in PERCEPTUAL},
-    **PEERS,
-}
+ATTACKS: Registry[Callable[[Task], AttackOutput]] = Registry(
+    "plica.attacks",
+    {
+        "auto": auto,
+        "pwcf": pwcf,
+        "radius": radius,
+        "curved": curved,
+        "grid": grid,
+        **{a.name: a for a in PERCEPTUAL},
+        **PEERS,
+    },
+)
 MOVING = ("auto", "pwcf", "grid")  # those that answer perturbations other than x' = x + delta
 
 

@@ -21,6 +21,8 @@ from plica.cli.doctor import doctor
 from plica.cli.evaluate import evaluate, plan
 from plica.cli.run import WrongInputError, parse_radius, read_distance, run
 from plica.data.bounds import Bounds
+from plica.metrics import metric_names
+from plica.perturbations import perturbation_names
 
 app = typer.Typer(
     name="plica",
@@ -48,16 +50,12 @@ DataOption = Annotated[
 ]
 MetricOption = Annotated[
     str,
-    typer.Option(
-        help="l1, l1.5, l2, l8, linf, ...; lpips, ssim, ciede2000, ... (a wrong name lists them all); or "
-        "module:function for your own distance"
-    ),
+    typer.Option(help=f"{metric_names()} of your own"),
 ]
 ThroughOption = Annotated[
     str | None,
     typer.Option(
-        help="a perturbation other than x + delta: flow, rotate-translate, recolor, recolor-luv, hue-saturation, or "
-        "module:name of your own; --metric theta is its own distance"
+        help=f"a perturbation other than x + delta: {perturbation_names()}; --metric theta is its own distance"
     ),
 ]
 MethodOption = Annotated[

@@ -19,7 +19,7 @@ from plica.data.indices import parse_indices
 from plica.data.sample import select
 from plica.metrics import Metric, parse_metric
 from plica.models import load_model, prepare_inputs
-from plica.perturbations import joined
+from plica.perturbations import join_distance
 from plica.runs.single import FILES, check_directory, save_run
 from plica.utils.limits import check_memory
 from plica.utils.messages import one_line
@@ -93,7 +93,7 @@ def _tell(summary: dict[str, Any], out: Path) -> None:
     print(f"{count} images, accuracy {summary['accuracy']:.1%}", end="")
     print(f", robust accuracy {summary['robust_accuracy']:.1%}" if "robust_accuracy" in summary else "")
     at = {q: "not found" if d is None else f"{d:.4g}" for q, d in summary["radius"].items()}
-    print(f"{joined(given['metric'], given['through'])} distance: median {at['0.5']}", end="")
+    print(f"{join_distance(given['metric'], given['through'])} distance: median {at['0.5']}", end="")
     print(f", quartiles {at['0.25']} and {at['0.75']}", end="")
     print(f", smallest {at['0']}, largest {at['1']}")
     print(f"{summary['gradients'] / count:.0f} gradients per image, {summary['seconds']:.1f} s")
@@ -107,7 +107,7 @@ def read_distance(metric: str, through: str | None, bounds: Bounds) -> tuple[Any
         ValueError: one sentence.
     """
     try:
-        return bounds.distance(joined(metric, through), read_metric)
+        return bounds.distance(join_distance(metric, through), read_metric)
     except ValueError:
         raise
     except Exception as error:  # a module of the user's

@@ -11,7 +11,7 @@ from plica.data.bounds import Bounds
 from plica.evaluation.method_sets import members
 from plica.evaluation.plan import Model, Plan, PlanError
 from plica.evaluation.plan import Question as PlanQuestion
-from plica.perturbations import joined, parse_distance
+from plica.perturbations import join_distance, parse_distance
 from plica.runs import Task
 from plica.utils.messages import one_line
 
@@ -51,7 +51,7 @@ def chains(plan: Plan) -> list[Chain]:
     """
     found = [
         Chain(
-            _jobs(plan, model, asked, joined(metric, asked.through), radius),
+            _jobs(plan, model, asked, join_distance(metric, asked.through), radius),
             asked.ask == "max-loss" and not plan.individual,
         )
         for model in plan.models

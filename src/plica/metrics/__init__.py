@@ -22,9 +22,10 @@ from plica.metrics.dists import DISTS
 from plica.metrics.held import Held
 from plica.metrics.lp import SMOOTHING, Lp, power, total
 from plica.metrics.lpips import LPIPS
-from plica.metrics.parse import parse_metric
+from plica.metrics.parse import metric_names, parse_metric
 from plica.metrics.perceptual import Embedding, Perceptual
 from plica.metrics.quality import Similarity
+from plica.metrics.registry import METRICS
 from plica.metrics.wasserstein import Wasserstein
 from plica.metrics.weighted import Weighted, WeightedLp
 
@@ -32,6 +33,7 @@ __all__ = [
     "CIEDE2000",
     "DISTS",
     "LPIPS",
+    "METRICS",
     "SMOOTHING",
     "BaseMetric",
     "Combinable",
@@ -54,6 +56,7 @@ __all__ = [
     "fixed_pixels",
     "gradient",
     "lp_form",
+    "metric_names",
     "own_gradient",
     "parse_metric",
     "plain_p",

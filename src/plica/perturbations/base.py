@@ -1,7 +1,7 @@
-"""Perturbations other than x' = x + delta: x' = T(x, theta), the unknowns theta (b, k) instead of the pixels.
+"""Perturbations other than x' = x + delta: x' = T(x, theta) with parameters theta (b, k) in place of the pixels.
 
 A question takes one as `through`. Its distance is then a metric between the images x and x', or, written "theta", the
-perturbation's own distance on theta. Pixels of x' that leave the bounds are clamped into them.
+perturbation's own distance of theta from the theta that leaves x unchanged. Pixels of x' are clamped into the bounds.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ L2 = Lp(2)
 
 @runtime_checkable
 class ParametricPerturbation(Protocol):
-    """What a perturbation offers; each row by itself, differentiable almost everywhere in theta."""
+    """The methods that a perturbation has. Each row is computed by itself; x' is differentiable almost everywhere in
+    theta. One with few parameters may also have `grid(most) -> (g, k)`, at most `most` values of theta to be tried."""
 
     @property
     def unit(self) -> float:
-        """How much an entry of theta may change at once; a first step that is longer is cut to it."""
+        """The largest change of an entry of theta in a search's first step."""
         ...
 
     def start(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b k"]:
@@ -37,7 +38,7 @@ class ParametricPerturbation(Protocol):
         ...
 
     def distance(self, x: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"]) -> Float[Tensor, " b"]:
-        """How far theta is from the start: 0 there."""
+        """The distance of theta from start(x): 0 there, >= 0 elsewhere."""
         ...
 
 
@@ -59,10 +60,10 @@ class Perturbation:
     """A perturbation of one's own, from a function.
 
     Args:
-        move: a function of x (b, *image) and theta (b, k) that gives x' (b, *image), differentiable almost everywhere.
+        move: x (b, *image), theta (b, k) -> x' (b, *image), differentiable almost everywhere in theta.
         origin: (k,), the theta that changes nothing.
-        metric: the distance between theta and the origin.
-        unit: how much an entry of theta may change at once; a first step that is longer is cut to it.
+        metric: the distance between the origin and theta, both (b, k).
+        unit: the largest change of an entry of theta in a search's first step.
     """
 
     move: Callable[[Tensor, Tensor], Tensor]
@@ -72,8 +73,8 @@ class Perturbation:
 
     def __post_init__(self):
         if not isinstance(self.origin, Tensor) or self.origin.ndim != 1 or not self.origin.is_floating_point():
-            seen = tuple(self.origin.shape) if isinstance(self.origin, Tensor) else type(self.origin).__name__
-            raise ValueError(f"Perturbation(origin=...) is one theta, a float tensor of shape (k,), got {seen}.")
+            got = tuple(self.origin.shape) if isinstance(self.origin, Tensor) else type(self.origin).__name__
+            raise ValueError(f"Perturbation(origin=...) is one theta, a float tensor of shape (k,), got {got}.")
 
     def start(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b k"]:
         return self.origin.to(x).expand(len(x), -1).clone()
@@ -85,37 +86,62 @@ class Perturbation:
         return differentiable_value(self.metric, self.start(x), theta)
 
 
-def moved(
+def apply(
     through: ParametricPerturbation,
     x: Float[Tensor, "b *image"],
     theta: Float[Tensor, "b k"],
     bounds: tuple[float, float],
 ) -> Float[Tensor, "b *image"]:
-    """T(x, theta) clamped into the bounds: the one place where theta becomes an image."""
+    """T(x, theta) clamped into the bounds. Every image that is evaluated or returned is made here."""
     return through(x, theta).clamp(*bounds)
 
 
-def between(
+def interpolate(
     through: ParametricPerturbation | None,
-    x: Tensor,
-    end: Tensor,
-    share: float | Float[Tensor, " b"],
+    x: Float[Tensor, "b *image"],
+    end: Float[Tensor, "b *point"],
+    fraction: float | Float[Tensor, " b"],
     bounds: tuple[float, float],
-) -> tuple[Tensor | None, Float[Tensor, "b *image"]]:
-    """(theta, image) so much of the way from x to `end`, which is a theta, or without a perturbation an image."""
+) -> tuple[Float[Tensor, "b k"] | None, Float[Tensor, "b *image"]]:
+    """The theta and the image at a fraction of the straight way from x to an end point.
+
+    Args:
+        through: the perturbation; None for x' = x + delta, and then the theta returned is None.
+        x: images.
+        end: where the way ends: theta (b, k), or without a perturbation images.
+        fraction: 0 at x, 1 at the end, above 1 beyond it; a number, or one for each row.
+        bounds: of the pixels.
+    """
     first = x if through is None else through.start(x)
-    if isinstance(share, Tensor):
-        share = share.view(-1, *[1] * (end.ndim - 1))
-    point = torch.lerp(first, end, share)
-    return (None, point.clamp(*bounds)) if through is None else (point, moved(through, x, point, bounds))
+    if isinstance(fraction, Tensor):
+        fraction = fraction.view(-1, *[1] * (end.ndim - 1))
+    point = torch.lerp(first, end, fraction)
+    return (None, point.clamp(*bounds)) if through is None else (point, apply(through, x, point, bounds))
+
+
+def theta_gradient(
+    through: ParametricPerturbation,
+    x: Float[Tensor, "b *image"],
+    theta: Float[Tensor, "b k"],
+    grad: Float[Tensor, "b *image"],
+) -> Float[Tensor, "b k"]:
+    """The gradient with respect to theta of a function whose gradient with respect to x' is `grad` (chain rule)."""
+    with torch.enable_grad():
+        t = theta.detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(through(x, t), t, grad)
+    return gradient
 
 
 def check(through: ParametricPerturbation, x: Float[Tensor, "b *image"]) -> None:
-    """Raises ValueError where the start is not x, where a shape is wrong, or where the distance is not 0 there."""
+    """Tries the perturbation on the first two images at its start.
+
+    Raises:
+        ValueError: T(x, start) is not x, a shape is wrong, or the distance there is not 0; one sentence.
+    """
     part, name = x[:2], type(through).__name__
     try:
         theta = through.start(part)
-        image, d = through(part, theta), through.distance(part, theta)
+        image, distance = through(part, theta), through.distance(part, theta)
     except ValueError:
         raise
     except Exception as error:
@@ -129,22 +155,9 @@ def check(through: ParametricPerturbation, x: Float[Tensor, "b *image"]) -> None
     if image.shape != part.shape or image.dtype != part.dtype:
         raise ValueError(f"{name}(x, theta) must return images like x, {part.dtype} of shape {tuple(part.shape)}, "
                          f"got {image.dtype} of shape {tuple(image.shape)}.")  # fmt: skip
-    apart = float((image - part).abs().max())
-    if not apart <= 1e-3 * max(1.0, float(part.abs().max())):
-        raise ValueError(f"{name}(x, theta) must give x at its start, but a pixel there differs by {apart:.3g}.")
-    if tuple(d.shape) != (len(part),) or not bool((d.abs() <= 1e-4).all()):
-        raise ValueError(f"{name}.distance(x, theta) must be one number for each image and 0 at the start, got "
-                         f"{d.tolist() if d.ndim < 2 else tuple(d.shape)}.")  # fmt: skip
-
-
-def pulled(
-    through: ParametricPerturbation,
-    x: Float[Tensor, "b *image"],
-    theta: Float[Tensor, "b k"],
-    grad: Float[Tensor, "b *image"],
-) -> Float[Tensor, "b k"]:
-    """The gradient with respect to theta of a function whose gradient at x' is `grad`."""
-    with torch.enable_grad():
-        t = theta.detach().requires_grad_(True)
-        (out,) = torch.autograd.grad(through(x, t), t, grad)
-    return out
+    difference = float((image - part).abs().max())
+    if not difference <= 1e-3 * max(1.0, float(part.abs().max())):  # bilinear sampling and colour spaces round
+        raise ValueError(f"{name}(x, theta) must give x at its start, but a pixel there differs by {difference:.3g}.")
+    if tuple(distance.shape) != (len(part),) or not bool((distance.abs() <= 1e-4).all()):
+        got = distance.tolist() if distance.ndim < 2 else tuple(distance.shape)
+        raise ValueError(f"{name}.distance(x, theta) must be one number for each image and 0 at the start, got {got}.")

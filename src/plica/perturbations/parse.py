@@ -1,4 +1,4 @@
-"""Perturbations by name, as on the command line and in plans, and distances through them: "theta through flow"."""
+"""Perturbations from text, and the distances of questions: "l2", "l2 through flow", "theta through flow"."""
 
 from __future__ import annotations
 
@@ -8,58 +8,68 @@ from typing import Any
 from torch import Tensor
 
 from plica.metrics import parse_metric
-from plica.metrics.parse import imported
+from plica.metrics.parse import import_object
 from plica.perturbations.base import ParametricPerturbation
-from plica.perturbations.flow import Flow
-from plica.perturbations.hue import HueSaturation
-from plica.perturbations.recolor import Recolor
-from plica.perturbations.rotate import RotateTranslate
+from plica.perturbations.registry import PERTURBATIONS
 
 Bounds = tuple[float | Tensor, float | Tensor]
-NAMED: dict[str, Callable[[tuple[float, float]], ParametricPerturbation]] = {
-    "flow": lambda bounds: Flow(),
-    "rotate-translate": lambda bounds: RotateTranslate(),
-    "recolor": lambda bounds: Recolor(bounds=bounds),
-    "recolor-luv": lambda bounds: Recolor(bounds=bounds, space="luv"),
-    "hue-saturation": lambda bounds: HueSaturation(bounds=bounds),
-}
 THROUGH = " through "
 
 
+def perturbation_names() -> str:
+    """What parse_through takes, for messages and the command line."""
+    return f"{', '.join(PERTURBATIONS)}, or module:name of a plica.Perturbation"
+
+
 def parse_through(text: str, bounds: Bounds = (0.0, 1.0)) -> ParametricPerturbation:
-    """The perturbation a string names: a key of NAMED, or module:name of one's own.
+    """The perturbation that a text names: one of the registry, or module:name of one's own.
+
+    Args:
+        text: the name.
+        bounds: of the pixels; two numbers.
 
     Raises:
-        ValueError: there is none, or features have bounds of their own; one sentence.
+        ValueError: there is none, or the bounds are tensors; one sentence.
     """
     low, high = bounds
     if isinstance(low, Tensor) or isinstance(high, Tensor):
         raise ValueError(f"The perturbation {text} takes bounds of two numbers, not one for each feature.")
-    known = f"write {', '.join(NAMED)}, or module:name of a plica.Perturbation"
-    if text in NAMED:
-        return NAMED[text]((low, high))
+    if text in PERTURBATIONS:
+        return PERTURBATIONS[text]((low, high))
+    cure = f"write {perturbation_names()}"
     if ":" not in text:
-        raise ValueError(f"There is no perturbation {text!r}; {known}.")
-    found = imported(text, "perturbation", known)
-    if isinstance(found, type) or not isinstance(found, ParametricPerturbation):
-        raise ValueError(f"The perturbation {text!r} is no plica.Perturbation and has none of its methods; {known}.")
-    return found
+        raise ValueError(f"There is no perturbation {text!r}; {cure}.")
+    perturbation = import_object(text, "perturbation", cure)
+    if isinstance(perturbation, type) or not isinstance(perturbation, ParametricPerturbation):
+        raise ValueError(f"The perturbation {text!r} is not a plica.Perturbation and lacks methods of one; {cure}.")
+    return perturbation
 
 
-def joined(metric: str, through: str | None) -> str:
-    """The two as one text, by which a run tells its distances apart: "theta through flow"."""
+def join_distance(metric: str, through: str | None) -> str:
+    """The text of a distance, the inverse of split_distance: "l2", or "l2 through flow"."""
     return metric if through is None else f"{metric}{THROUGH}{through}"
+
+
+def split_distance(text: str) -> tuple[str, str | None]:
+    """The metric's and the perturbation's name in the text of a distance; None for x + delta."""
+    metric, _, through = text.partition(THROUGH)
+    return metric, through or None
 
 
 def parse_distance(
     text: str, bounds: Bounds = (0.0, 1.0), metric: Callable[[str], Any] = parse_metric
 ) -> tuple[Any, ParametricPerturbation | None]:
-    """`metric` and `through` of a question, from "l2", "l2 through flow" or "theta through flow".
+    """`metric` and `through` of a question, from the text of a distance; the metric "theta" stays a text.
+
+    Args:
+        text: "l2", "l2 through flow" or "theta through flow".
+        bounds: of the pixels; two numbers where there is a perturbation.
+        metric: what makes a metric of its name.
 
     Raises:
         ValueError: there is no such distance; one sentence.
     """
-    name, _, moving = text.partition(THROUGH)
-    if name == "theta" and not moving:
+    name, through = split_distance(text)
+    if name == "theta" and through is None:
         raise ValueError('"theta" is the distance of a perturbation; name one, such as --through flow.')
-    return "theta" if name == "theta" else metric(name), parse_through(moving, bounds) if moving else None
+    return "theta" if name == "theta" else metric(name), parse_through(through, bounds) if through else None

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from plica.core.formulations import parse_radius
 from plica.data.bounds import FILE, Bounds, read_bounds
-from plica.perturbations import joined
+from plica.perturbations import join_distance
 from plica.runs.encode import unpack
 from plica.runs.points import filled, unmoved
 from plica.utils.messages import few, one_line
@@ -204,7 +204,7 @@ def _load_single(directory: Path) -> Run:
     kind = "min-radius" if radius is None else "max-loss"
     value = None if radius is None else parse_radius(str(radius))
     metric, method, model = (str(given.get(key, "?")) for key in ("metric", "method", "model"))
-    metric = joined(metric, given.get("through"))
+    metric = join_distance(metric, given.get("through"))
     question = f"{kind} {metric}" if value is None else f"{kind} {metric} {value:.3g}"
     loss = None if radius is None else str(given.get("loss", "margin"))
     task = Task(f"{model}--{question}--{method}", model, question, kind, metric, value, loss, method)

@@ -18,7 +18,7 @@ from plica.attacks.pwcf.parametrization import Term
 from plica.attacks.target_classes import TargetRows, shortest
 from plica.core.losses import margin
 from plica.metrics import Lp, Metric, differentiable_value
-from plica.perturbations.base import ParametricPerturbation, ThetaDistance, moved, pulled
+from plica.perturbations.base import ParametricPerturbation, ThetaDistance, apply, theta_gradient
 from plica.solver.rows import WHOLE, join, take
 
 FAR = (2.0, 4.0, 8.0)  # further starts, so many times the first step away in a random direction
@@ -48,7 +48,7 @@ class Moved:
             return self.through(self._images(x), u).flatten(1)
 
     def pull(self, u: Tensor, grad: Tensor) -> Tensor:
-        return pulled(self.through, self._images(self.x), u, self._images(grad))
+        return theta_gradient(self.through, self._images(self.x), u, self._images(grad))
 
     def size(self, u: Tensor, x: Tensor) -> Term:
         value, grad = metrics.gradient(self._measure, self._images(x), u)
@@ -61,7 +61,7 @@ class Moved:
     def _measure(self, x: Tensor, theta: Tensor) -> Float[Tensor, " r"]:
         if isinstance(self.metric, ThetaDistance):
             return self.metric(x, theta)
-        return differentiable_value(self.metric, x, moved(self.through, x, theta, self.bounds))
+        return differentiable_value(self.metric, x, apply(self.through, x, theta, self.bounds))
 
     def _images(self, flat: Tensor) -> Tensor:
         return flat.view(-1, *self.shape)
@@ -78,7 +78,7 @@ def begin(task: Task, near: TargetRows, images: int, rows: int) -> tuple[TargetR
     first, k = through.start(x), len(near.image) // images
     size = first.shape[1]
     noise = NOISE * through.unit * task.noise(size)
-    near = replace(near, grad=pulled(through, x, first + noise, near.grad.view_as(x)))
+    near = replace(near, grad=theta_gradient(through, x, first + noise, near.grad.view_as(x)))
     step = shortest(Lp(2), near.grad, OVERSHOOT * -near.margin)
     step = step * (through.unit / step.abs().amax(1, keepdim=True).clamp(min=1e-30)).clamp(max=1)
     if hasattr(through, "grid"):
@@ -133,7 +133,7 @@ def _looked(task: Task, images: Int[Tensor, " i"], rows: int) -> tuple[TargetRow
         z = free.clamp(*task.bounds)
         m, logits, grad = task.model.gradient(z, images, lacking)
         task.best.offer(z, images, logits, theta=theta)
-        grad = pulled(through, x, theta, grad.masked_fill(free != z, 0))
+        grad = theta_gradient(through, x, theta, grad.masked_fill(free != z, 0))
         others = logits.scatter(1, y[:, None], -torch.inf).argmax(1) if targets is None else targets
         far = through.distance(x, theta) + (-m).clamp(min=0) / torch.linalg.vector_norm(grad, dim=1).clamp(min=1e-12)
         seen.append((TargetRows(images, others, m, grad), theta, far.nan_to_num(nan=torch.inf)))

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from plica.metrics import parse_metric
 from plica.models import load_model
-from plica.perturbations import parse_through
+from plica.perturbations import parse_through, split_distance
 from plica.perturbations.base import ParametricPerturbation, ThetaDistance
-from plica.perturbations.parse import THROUGH, Bounds
+from plica.perturbations.parse import Bounds
 from plica.runs import Run, Task
 from plica.trust.audit.reference import Model, norm_of
 
@@ -54,12 +54,12 @@ def metrics_of(
     """
     metrics = {}
     for text in dict.fromkeys(task.metric for task in run.tasks):
-        name, moving = image_distance(text), text.partition(THROUGH)[2]
+        name, moving = split_distance(text)
         if moving and ":" in moving:
             _allowed("perturbation", moving, trust)
         if norm_of(name) is not None:
             continue
-        if name == "theta":
+        if name == "theta" and moving:
             metrics[text] = ThetaDistance(parse_through(moving, run.bounds.pair))
             continue
         if given is None and ":" in name:
@@ -70,12 +70,12 @@ def metrics_of(
 
 def image_distance(text: str) -> str:
     """A task's distance without the perturbation behind it: "l2" of "l2 through flow"."""
-    return text.partition(THROUGH)[0]
+    return split_distance(text)[0]
 
 
 def through_of(task: Task, bounds: Bounds) -> ParametricPerturbation | None:
     """The perturbation that made a task's points; None for x + delta."""
-    moving = task.metric.partition(THROUGH)[2]
+    moving = split_distance(task.metric)[1]
     return parse_through(moving, bounds) if moving else None
 
 
