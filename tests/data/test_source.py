@@ -111,10 +111,8 @@ def test_a_broken_compressed_file_is_one_sentence(tmp_path):
 
 
 def test_a_form_of_the_users_is_tried_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "FORMS", list(registry.FORMS))
-    registry.register(
-        DataForm("noise:COUNT", lambda text: text.startswith("noise:"), lambda text, _: ArraySource(text, X, Y))
-    )
+    form = DataForm("noise:COUNT", lambda text: text.startswith("noise:"), lambda text, _: ArraySource(text, X, Y))
+    monkeypatch.setitem(registry.FORMS, "noise", form)
     assert len(open_data("noise:30")) == 30
     with pytest.raises(FileNotFoundError, match=r"data are one of: noise:COUNT, \.npz with x"):
         open_data(tmp_path / "none.npz")

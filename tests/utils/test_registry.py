@@ -39,6 +39,7 @@ def test_it_is_a_dict_for_whoever_adds_by_hand():
     numbers = Registry("plica.numbers", {"one": 1})
     numbers["four"] = 4
     assert numbers == {"one": 1, "four": 4}
+    assert list(numbers.added_first()) == [4, 1]
     del numbers["four"]
     assert "four" not in numbers
     assert len(numbers) == 1

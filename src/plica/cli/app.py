@@ -20,8 +20,10 @@ from plica.cli.directories import export, merge
 from plica.cli.doctor import doctor
 from plica.cli.evaluate import evaluate, plan
 from plica.cli.run import WrongInputError, parse_radius, read_distance, run
+from plica.data import registry as data_forms
 from plica.data.bounds import Bounds
 from plica.metrics import metric_names
+from plica.models import registry as model_forms
 from plica.perturbations import perturbation_names
 
 app = typer.Typer(
@@ -36,22 +38,13 @@ app = typer.Typer(
 ModelOption = Annotated[
     str,
     typer.Option(
-        help="file.py:factory or package.module:factory (logits from pixels in [0, 1]); torchvision:NAME, timm:NAME, "
-        "hf:FOLDER, net.onnx, ...; with @imagenet or @mean/deviation behind it a normalisation comes before it"
+        help=f"takes pixels in [0, 1] and gives logits: {model_forms.help_text()}; with @imagenet or "
+        "@mean/deviation behind it a normalisation comes before it"
     ),
 ]
 WeightsOption = Annotated[Path | None, typer.Option(help="a state dict, .safetensors or .pt (no pickled objects)")]
-DataOption = Annotated[
-    Path,
-    typer.Option(
-        help=".npz with x (uint8, or floats in [0, 1]) and y (class numbers), a folder of pictures for each "
-        "class, .safetensors, .parquet, torchvision:NAME:FOLDER, file.py:dataset, ..."
-    ),
-]
-MetricOption = Annotated[
-    str,
-    typer.Option(help=f"{metric_names()} of your own"),
-]
+DataOption = Annotated[Path, typer.Option(help=data_forms.help_text())]
+MetricOption = Annotated[str, typer.Option(help=f"{metric_names()} of your own")]
 ThroughOption = Annotated[
     str | None,
     typer.Option(

@@ -1,7 +1,5 @@
-"""Every form in which labelled images may be given: one line each in FORMS. The first that matches opens it.
-
-A form of your own: a function that gives a Source (plica.data.source), and `register(DataForm(...))`.
-"""
+"""Every form in which labelled images may be given: one line each in FORMS. The first that matches opens it; those that
+were added match before plica's own. A new one: docs/extend.md."""
 
 from __future__ import annotations
 
@@ -18,6 +16,7 @@ from plica.data.safetensors import SafetensorsSource
 from plica.data.saved import is_saved, open_saved
 from plica.data.source import Source
 from plica.data.torchvision import open_torchvision
+from plica.utils.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -29,19 +28,14 @@ class DataForm:
     open: Callable[[str, bool], Source]
 
 
-def register(form: DataForm) -> None:
-    """Add a form; it is tried before all others."""
-    FORMS.insert(0, form)
-
-
 def help_text() -> str:
     """All forms in one line, for messages and the command line."""
-    return ", ".join(form.help for form in FORMS)
+    return ", ".join(form.help for form in FORMS.added_first())
 
 
 def form_of(text: str) -> DataForm:
     """The form that a text is written in; what has no known form is tried as .npz."""
-    return next((form for form in FORMS if form.matches(text)), NPZ)
+    return next((form for form in FORMS.added_first() if form.matches(text)), NPZ)
 
 
 def _file_form(suffix: str, open_file: Callable[[str, bool], Source], help: str) -> DataForm:
@@ -58,13 +52,20 @@ def _is_factory(text: str) -> bool:
 
 
 NPZ = _file_form(".npz", open_npz, ".npz with x (uint8, or floats in [0, 1]) and y (class numbers)")
-FORMS = [
-    NPZ,
-    _file_form(".safetensors", SafetensorsSource, ".safetensors with the same"),
-    DataForm("x.npy,y.npy or a folder with both", is_npy, open_npy),
-    _file_form(".parquet", open_parquet, ".parquet with encoded images"),
-    DataForm("a folder that datasets saved", is_saved, open_saved),
-    DataForm("a folder with a folder of images for each class", lambda text: Path(text).is_dir(), open_folder),
-    DataForm("torchvision:NAME:FOLDER", lambda text: text.startswith("torchvision:"), open_torchvision),
-    DataForm("file.py:dataset", _is_factory, open_factory),
-]
+FORMS = Registry(
+    "plica.data",
+    {
+        "npz": NPZ,
+        "safetensors": _file_form(".safetensors", SafetensorsSource, ".safetensors with the same"),
+        "npy": DataForm("x.npy,y.npy or a folder with both", is_npy, open_npy),
+        "parquet": _file_form(".parquet", open_parquet, ".parquet with encoded images"),
+        "datasets": DataForm("a folder that datasets saved", is_saved, open_saved),
+        "folder": DataForm(
+            "a folder with a folder of images for each class", lambda text: Path(text).is_dir(), open_folder
+        ),
+        "torchvision": DataForm(
+            "torchvision:NAME:FOLDER", lambda text: text.startswith("torchvision:"), open_torchvision
+        ),
+        "factory": DataForm("file.py:dataset", _is_factory, open_factory),
+    },
+)

@@ -1,7 +1,5 @@
-"""Every form in which a model may be given: one line each in FORMS, by the prefix or the suffix of what is written.
-
-A form of your own: a loader, and `register("prefix:", ModelForm(...))` or `register(".suffix", ModelForm(...))`.
-"""
+"""Every form in which a model may be given: one line each in FORMS, by the prefix or the suffix of what is written. A
+new one: docs/extend.md."""
 
 from __future__ import annotations
 
@@ -15,6 +13,7 @@ from plica.models.programs import load_exported_program, load_torchscript
 from plica.models.robustbench import load_robustbench
 from plica.models.timm import load_timm
 from plica.models.torchvision import load_torchvision
+from plica.utils.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -33,24 +32,13 @@ class ModelForm:
     holds_weights: bool = False
 
 
-def register(key: str, form: ModelForm) -> None:
-    """Add a form under a prefix, "name:", or a suffix, ".name".
-
-    Raises:
-        ValueError: the key is neither.
-    """
-    if not (key.endswith(":") or key.startswith(".")):
-        raise ValueError(f'The key {key!r} is neither a prefix, "name:", nor a suffix, ".name".')
-    FORMS[key] = form
-
-
 def form_of(spec: str) -> tuple[ModelForm, str] | None:
     """The form of a text and the name to load; None where the text names a Python function."""
-    for key, form in FORMS.items():
+    for key in FORMS:
         if key.endswith(":") and spec.startswith(key):
-            return form, spec.removeprefix(key)
-        if key.startswith(".") and spec.endswith(key):
-            return form, spec
+            return FORMS[key], spec.removeprefix(key)
+        if spec.endswith(key):
+            return FORMS[key], spec
     return None
 
 
@@ -62,12 +50,16 @@ def help_text() -> str:
 
 
 TORCHSCRIPT = ModelForm("net.ts or net.pt (TorchScript)", load_torchscript, holds_weights=True)
-FORMS = {
-    "torchvision:": ModelForm("torchvision:NAME", load_torchvision),
-    "timm:": ModelForm("timm:NAME", load_timm),
-    "hf:": ModelForm("hf:FOLDER-OR-ID", load_huggingface),
-    "robustbench:": ModelForm("robustbench:ID", load_robustbench),
-    ".onnx": ModelForm("net.onnx", load_onnx, holds_weights=True),
-    ".pt2": ModelForm("net.pt2 (torch.export)", load_exported_program, holds_weights=True),
-    **dict.fromkeys((".ts", ".torchscript", ".pt", ".pth"), TORCHSCRIPT),
-}
+# a prefix that ends in a colon, or else a suffix: the form
+FORMS = Registry(
+    "plica.models",
+    {
+        "torchvision:": ModelForm("torchvision:NAME", load_torchvision),
+        "timm:": ModelForm("timm:NAME", load_timm),
+        "hf:": ModelForm("hf:FOLDER-OR-ID", load_huggingface),
+        "robustbench:": ModelForm("robustbench:ID", load_robustbench),
+        ".onnx": ModelForm("net.onnx", load_onnx, holds_weights=True),
+        ".pt2": ModelForm("net.pt2 (torch.export)", load_exported_program, holds_weights=True),
+        **dict.fromkeys((".ts", ".torchscript", ".pt", ".pth"), TORCHSCRIPT),
+    },
+)

@@ -58,6 +58,10 @@ class Registry(MutableMapping[str, T], Generic[T]):
         self._entries[name] = loaded
         return loaded
 
+    def added_first(self) -> Iterator[T]:
+        """The values, those of packages and those added by hand before plica's own."""
+        return (self[name] for name in sorted(self, key=lambda name: name in self._own))
+
     def __setitem__(self, name: str, value: T) -> None:
         self._entries[name] = value
 
