@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import plica
+from plica import runs
 from plica.cli import main
 from plica.demo import CLASSES, images, resnet18
 from plica.demo.__main__ import NORMS, demo, table
 from plica.demo.wheels import wheel
-from plica.runs.single import load_run
 
 pytest.importorskip("foolbox", reason="the images are in the extra 'demo'")
 pytest.importorskip("pyautoattack", reason="the weights are in the extra 'demo'")
@@ -58,10 +58,10 @@ def test_the_demonstration_with_a_small_budget(tmp_path, capsys):
     assert page.read_text().count("<li data-id=") == 2 * len(NORMS)
     assert CLASSES[int(labels[0])] in page.read_text()
     for norm in NORMS:
-        run = load_run(tmp_path / "demo" / norm)
+        run = runs.load(tmp_path / "demo" / norm)
         found = torch.tensor(run.samples["success"].to_pylist())
         with torch.no_grad():
-            taken = model(run.x_adv).argmax(1)
+            taken = model(next(run.points(run.tasks[0]))[1]).argmax(1)
         assert torch.equal(taken[found], torch.tensor(run.samples["prediction"].to_pylist())[found])
         assert (taken != labels)[found].all()
         assert found.any()

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pyarrow as pa
 import torch
@@ -10,7 +10,6 @@ import torch
 from plica import runs
 from plica.evaluation.export import export, latex
 from plica.evaluation.summary import share, summarise
-from plica.runs.read import constant_columns
 from plica.runs.single import quantiles
 from plica.runs.write import Store
 from plica.utils.files import write_json
@@ -33,9 +32,9 @@ def make(folder, *answers):
         columns = {"id": ids, "distance": pa.array(d, pa.float64()), "success": [math.isfinite(v) for v in d]}
         columns |= {"label": [0] * n, "prediction": [1] * n}
         columns |= {"gradients": [10] * n, "forwards": [2] * n, "seconds": [0.5] * n, "status": ["BUDGET"] * n}
-        columns = pa.table(columns | constant_columns(task, n))
+        columns = pa.table(columns | task.constant_columns(n))
         store.write(task.name, 0, columns, torch.tensor(ids), torch.zeros(n, 2))
-    told = [{key: getattr(task, key) for key in ("name", *runs.read.CONSTANT)} for task, _, _ in answers]
+    told = [asdict(task) for task, _, _ in answers]
     write_json(folder / "manifest.json", {"format": 1, "tasks": told, "notes": [], "data": {"n": 4}})
     return runs.load(folder)
 

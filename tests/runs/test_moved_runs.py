@@ -90,7 +90,7 @@ def test_a_norm_through_a_perturbation_is_measured_between_the_images(folder):
         assert stored == pytest.approx(d, rel=1e-5) or stored == float("inf") or stored == 0
     assert main(["audit", "out", "--trust"]) == 0
     (task,) = runs.load("out").tasks
-    assert task.metric == "l2 through recolor"
+    assert (task.metric, task.through, task.distance) == ("l2", "recolor", "l2 through recolor")
 
 
 def test_a_plan_asks_through_a_perturbation_and_is_audited(folder):
@@ -101,7 +101,8 @@ def test_a_plan_asks_through_a_perturbation_and_is_audited(folder):
         dict(ask="min-radius", metric="l2"),
     ]
     run = plica.evaluate(plan, "all")
-    assert [task.metric for task in run.tasks] == [
+    assert run.samples.group_by(["metric", "through"]).aggregate([([], "count_all")]).num_rows == 4
+    assert [task.distance for task in run.tasks] == [
         "theta through flow", "l2 through flow", *["theta through rotate-translate"] * 2, "l2"
     ]  # fmt: skip
     thetas = [theta.shape for task in run.tasks[:4] for theta in run.thetas(task)]
@@ -114,18 +115,18 @@ def test_a_plan_asks_through_a_perturbation_and_is_audited(folder):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("metric", "through", "said"),
     [
-        ("theta", "name one"),
-        ("theta through flaw", "There is no perturbation 'flaw'"),
-        ("l2 through no.module:thing", "cannot be imported"),
-        ("l2 through plica:Flow", "not a plica.Perturbation"),
-        ("l3x through flow", "no metric"),
+        ("theta", None, "name one"),
+        ("theta", "flaw", "There is no perturbation 'flaw'"),
+        ("l2", "no.module:thing", "cannot be imported"),
+        ("l2", "plica:Flow", "not a plica.Perturbation"),
+        ("l3x", "flow", "no metric"),
     ],
 )
-def test_what_is_no_distance_through_a_perturbation(text, said):
+def test_what_is_no_distance_through_a_perturbation(metric, through, said):
     with pytest.raises(ValueError, match=said):
-        parse_distance(text)
+        parse_distance(metric, through)
 
 
 def test_wrong_words_on_the_command_line_are_one_sentence(folder, capsys):

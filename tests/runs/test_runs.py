@@ -1,15 +1,18 @@
 """A run directory is read as it was written."""
 
+import json
 import math
+from dataclasses import asdict, fields, replace
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 import plica
 from plica import runs
+from plica.runs import schema
 from plica.runs.encode import pack, unpack
-from plica.runs.read import constant_columns
 from plica.runs.single import save_run
 from plica.runs.write import Store
 from plica.utils.files import write_json
@@ -21,15 +24,15 @@ GENERATOR = torch.Generator().manual_seed(0)
 
 def part(task, ids, distance):
     columns = {"id": ids, "success": [math.isfinite(d) for d in distance], "distance": distance}
-    return pa.table(columns | constant_columns(task, len(ids)))
+    return pa.table(columns | task.constant_columns(len(ids)))
 
 
 @pytest.fixture
 def directory(tmp_path):
     """Two tasks on the images 2, 4, 5, 7 in chunks of two; of the second task the second chunk is missing."""
     store = Store(tmp_path / "run")
-    told = [{key: getattr(task, key) for key in ("name", *runs.read.CONSTANT)} for task in (NEAREST, INSIDE)]
-    write_json(tmp_path / "run" / "manifest.json", {"format": 1, "tasks": told, "data": {"classes": ["a", "b"]}})
+    records = [asdict(task) for task in (NEAREST, INSIDE)]
+    write_json(tmp_path / "run" / "manifest.json", {"format": 1, "tasks": records, "data": {"classes": ["a", "b"]}})
     for chunk, ids in ((1, [5, 7]), (0, [2, 4])):
         x = torch.full((2, 3), ids[0] / 255)
         store.write_inputs(chunk, torch.tensor(ids), x, torch.tensor(ids) % 2)
@@ -127,3 +130,58 @@ def test_eight_bits_are_kept_in_eight_bits_and_come_back_to_the_bit():
     for other in (x + 1e-7, torch.rand(3, 5, generator=GENERATOR), x.double(), x - 1, x * torch.nan):
         assert torch.equal(pack(other).isnan(), other.isnan())
         assert torch.equal(unpack(pack(other)).nan_to_num(), other.nan_to_num())
+
+
+def as_plica_0_1_wrote_it(directory):
+    """Turn a run's task INSIDE into one of an older version, which kept the perturbation inside the metric."""
+    manifest = json.loads((directory / "manifest.json").read_text())
+    for record in manifest["tasks"]:
+        record["metric"] = "theta through flow" if record["name"] == INSIDE.name else record["metric"]
+        del record["through"]
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    for file in (directory / "parts").glob("*/*.parquet"):
+        table = pq.read_table(file).drop_columns("through")
+        if file.parent.name == INSIDE.name:
+            texts = pa.array(["theta through flow"] * len(table))
+            table = table.set_column(table.column_names.index("metric"), "metric", texts)
+        pq.write_table(table, file)
+
+
+@pytest.mark.parametrize("named_in_manifest", [True, False])
+def test_an_older_run_is_read_as_a_new_one(directory, named_in_manifest):
+    as_plica_0_1_wrote_it(directory)
+    if not named_in_manifest:
+        (directory / "manifest.json").write_text('{"format": 1}')
+    run = runs.load(directory)
+    assert set(run.tasks) == {NEAREST, replace(INSIDE, metric="theta", through="flow")}
+    assert run.task(INSIDE.name).distance == "theta through flow"
+    rows = run.rows(INSIDE.name)
+    assert (rows["metric"].to_pylist(), rows["through"].to_pylist()) == (["theta"], ["flow"])
+    assert run.samples["through"].to_pylist().count(None) == 4
+
+
+def test_chunks_of_an_older_and_of_this_version_are_one_table(directory):
+    """As when a run that an older version began goes on."""
+    store, ids = Store(directory), torch.tensor([5])
+    as_plica_0_1_wrote_it(directory)
+    task = runs.load(directory).task(INSIDE.name)
+    store.write(task.name, 1, part(task, [5], [0.2]), ids, torch.zeros(1, 3))
+    rows = runs.load(directory).rows(task)
+    assert rows.select(["id", "distance", "metric", "through"]).to_pylist() == [
+        {"id": image, "distance": d, "metric": "theta", "through": "flow"} for image, d in ((4, 0.1), (5, 0.2))
+    ]
+
+
+def test_files_have_the_columns_that_the_schema_names(tmp_path):
+    """What is written is what runs.schema, and so the reference, says: in name, type and order."""
+    net, x = torch.nn.Linear(4, 3), torch.rand(6, 4, generator=GENERATOR)
+    result = plica.attack(net, x, net(x).argmax(1), plica.MinRadius(plica.Lp(2)), gradients=20)
+    save_run(tmp_path, x, net(x).argmax(1), result, {"metric": "l2"}, 1.0)
+    assert pq.read_schema(tmp_path / "samples.parquet").equals(schema.arrow_schema(schema.MEASURED))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert set(summary) <= set(schema.names(schema.SINGLE_KEYS))
+    assert [field.name for field in fields(runs.Task)] == ["name", *schema.names(schema.CONSTANT)]
+    columns = {*schema.names(schema.MEASURED), *schema.names(schema.CONSTANT), schema.TASK.name}
+    assert set(runs.load(tmp_path).samples.column_names) == columns
+    for file in (*schema.EVALUATION, *schema.SINGLE):
+        assert len(set(schema.names(file.columns))) == len(file.columns)

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 import plica
+from plica import runs
 from plica.core.result import Result
 from plica.plot.perturbations import draw_perturbations
 from plica.runs import single
-from plica.runs.single import load_run, save_run
+from plica.runs.single import save_run
 
 STATUS = next(iter(plica.Status))
 ARGUMENTS = {"command": "radius", "metric": "l2", "seed": 0}
@@ -41,10 +42,12 @@ def case():
 def test_what_was_saved_is_read_back(tmp_path, case):
     x, y, answer = case
     summary = save_run(tmp_path / "a" / "b", x, y, answer, ARGUMENTS, elapsed=2.5, draw=draw_perturbations)
-    run = load_run(tmp_path / "a" / "b")
-    assert torch.equal(run.x_adv, answer.x_adv)
+    run = runs.load(tmp_path / "a" / "b")
+    ((ids, x_adv),) = run.points(run.tasks[0])
+    assert torch.equal(ids, torch.arange(5))
+    assert torch.equal(x_adv, answer.x_adv)
     assert run.summary == json.loads(json.dumps(summary))
-    rows = run.samples.to_pydict()
+    rows = pq.read_table(tmp_path / "a" / "b" / "samples.parquet").to_pydict()
     measured = ["prediction", "success", "distance", "margin", "violation", "stationarity"]
     assert list(rows) == ["id", "label", *measured, "status", "gradients", "forwards", "seconds"]
     assert rows["id"] == rows["label"] == [0, 1, 2, 3, 4]
@@ -96,7 +99,7 @@ def test_a_run_is_replaced_only_when_asked(tmp_path, case):
         save_run(tmp_path / "run", *case, ARGUMENTS, elapsed=2.0)
     (tmp_path / "run" / "notes.txt").write_text("mine")
     save_run(tmp_path / "run", *case, ARGUMENTS, elapsed=3.0, overwrite=True)
-    assert load_run(tmp_path / "run").summary["seconds"] == 3.0
+    assert runs.load(tmp_path / "run").summary["seconds"] == 3.0
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
@@ -112,13 +115,15 @@ def test_a_directory_that_cannot_be_one(tmp_path, case):
 
 
 def test_runs_that_are_incomplete_or_broken(tmp_path, case):
-    with pytest.raises(FileNotFoundError, match=r"has no samples\.parquet"):
-        load_run(tmp_path)
     save_run(tmp_path / "run", *case, ARGUMENTS, elapsed=1.0)
     for name in ("summary.json", "x_adv.safetensors", "samples.parquet"):
-        whole = (tmp_path / "run" / name).read_bytes()
-        (tmp_path / "run" / name).write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(ValueError, match="is broken"):
-            load_run(tmp_path / "run")
-        (tmp_path / "run" / name).write_bytes(whole)
-    assert np.array_equal(load_run(tmp_path / "run").samples["id"], np.arange(5))
+        file = tmp_path / "run" / name
+        whole = file.read_bytes()
+        file.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(ValueError, match=r"is broken|cannot be read"):
+            next(runs.load(tmp_path / "run").points(runs.load(tmp_path / "run").tasks[0]))
+        file.unlink()
+        with pytest.raises(FileNotFoundError, match=r"has no summary|has no x_adv|holds no run"):
+            runs.load(tmp_path / "run")
+        file.write_bytes(whole)
+    assert np.array_equal(runs.load(tmp_path / "run").samples["id"], np.arange(5))

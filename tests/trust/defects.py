@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
+from shutil import copytree, rmtree
+from tempfile import mkdtemp
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+import plica
+from plica.runs.single import save_run
 
 CLASSES, SIDE = 6, 8
 
@@ -117,3 +124,24 @@ def defects() -> dict[str, tuple[nn.Module, str]]:
         "decoy class": (Changed(after=decoy), "one target class"),
         "NaN on some images": (Changed(after=lambda z: torch.where(z[:, :1] > 2, torch.nan, z)), "not finite"),
     }
+
+
+def saved_run(folder, metric="l2", radius=None, images=12):
+    """The directory of a run of the sound model on its images, the first of them misclassified as it is."""
+    copytree(_saved_run(metric, radius, images), folder / "run")
+    return folder / "run"
+
+
+@cache
+def _saved_run(metric, radius, count):
+    folder = Path(mkdtemp())
+    atexit.register(rmtree, folder)
+    x, y = (t[:count] for t in images())
+    y = y.clone()
+    y[0] = (y[0] + 1) % 6
+    norm = plica.Lp(metric[1:])
+    question = plica.MinRadius(norm) if radius is None else plica.MaxLoss(norm, radius)
+    result = plica.attack(Sound().eval(), x, y, question, gradients=40)
+    asked = dict(metric=metric, radius=None if radius is None else str(radius))
+    save_run(folder / "run", x, y, result, dict(model="defects:Sound", method="auto") | asked, 1.0)
+    return folder / "run"

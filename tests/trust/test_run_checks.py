@@ -10,8 +10,7 @@ import pytest
 
 from plica import runs, trust
 from plica.cli import main
-from plica.runs.read import constant_columns
-from plica.runs.write import Store
+from plica.runs.schema import part_file
 from plica.trust import Severity
 from plica.utils.files import write_json
 
@@ -41,7 +40,7 @@ def samples(asked, distance, status="SUCCEEDED", prediction=None, gradients=100,
             "gradients": np.full(len(ids), gradients),
         }
     )
-    for key, column in constant_columns(asked, len(ids)).items():
+    for key, column in asked.constant_columns(len(ids)).items():
         table = table.append_column(key, column)
     return asked, table
 
@@ -50,7 +49,7 @@ def run(folder, *parts, examined=True):
     """A run of those parts; `examined`: with nothing found on its model."""
     write_json(folder / "manifest.json", {"format": 1})
     for asked, table in parts:
-        file = Store(folder)._part(asked.name, 0)
+        file = part_file(folder, asked.name, 0)
         file.parent.mkdir(parents=True)
         pa.parquet.write_table(table, file)
     if examined:
@@ -154,9 +153,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
 
 
 def test_the_command_on_a_run(tmp_path, capsys):
-    from test_audit import made
-
-    directory = made(tmp_path)
+    directory = defects.saved_run(tmp_path)
     assert main(["doctor", str(directory)]) == 2
     assert "--trust" in capsys.readouterr().err
     assert main(["doctor", str(directory), "--trust"]) == 0

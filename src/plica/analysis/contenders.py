@@ -98,7 +98,7 @@ def groups(runs: Sequence[Run], by: str = "auto") -> list[Group]:
     _same_images(runs)
     found: dict[tuple[str, float | None], list[tuple[Run, Task]]] = {}
     for run, task in places:
-        found.setdefault((task.metric, task.radius), []).append((run, task))
+        found.setdefault((task.distance, task.radius), []).append((run, task))
     keys = sorted(found, key=lambda key: key[1] is not None)
     return [_group(key, found[key], by, len(models) > 1) for key in keys]
 

@@ -10,9 +10,10 @@ from rich.markup import escape
 from plica.cli.run import WrongInputError
 from plica.data import load_data
 from plica.runs import Run, load
+from plica.runs.schema import AUDIT
 from plica.trust import Audited, refresh
 from plica.trust import audit as measure
-from plica.trust.audit.load import image_distance, metrics_of, models_of
+from plica.trust.audit.load import metrics_of, models_of
 from plica.trust.audit.transfer import Transfer, transfers
 from plica.utils.files import write_json
 from plica.utils.messages import one_line, plain, sentence
@@ -80,7 +81,7 @@ def _tell(task: Audited) -> None:
     )
     print(f" in {precision}")
     if task.perturbed:
-        moved = image_distance(task.task.metric) != task.task.metric
+        moved = task.task.through is not None
         inside = "" if task.task.radius is None or moved else f", {task.within} of them within the radius"
         print(f"  8 bits: {task.survive} of {task.perturbed} perturbed answers survive{inside}", end="")
         print("" if task.price is None else f"; repaired, the median distance is {task.price:.4f} times the reported")
@@ -94,7 +95,7 @@ def _keep(run: Run, measured: list[Audited], crossed: list[Transfer]) -> None:
     record = {"agrees": agrees, "tasks": [task.record() for task in measured]}
     record["transfers"] = [pair.record() for pair in crossed]
     try:
-        write_json(run.directory / "audit.json", record)
+        write_json(run.directory / AUDIT, record)
         refresh(run)
     except OSError as error:
         print(f"  (audit.json could not be written: {one_line(error)})")

@@ -107,7 +107,7 @@ def read_distance(metric: str, through: str | None, bounds: Bounds) -> tuple[Any
         ValueError: one sentence.
     """
     try:
-        return bounds.distance(join_distance(metric, through), read_metric)
+        return bounds.distance(metric, through, read_metric)
     except ValueError:
         raise
     except Exception as error:  # a module of the user's

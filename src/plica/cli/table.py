@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from plica.perturbations import join_distance
+
 WIDTH = 120  # without a terminal
 
 
@@ -67,7 +69,7 @@ def _nearest(asked: list[dict[str, Any]]) -> Table:
     right = ("found", "nearest", "it alone", "radius: quarter", "median", "three quarters")
     table = _table("model", "metric", "method", right=right)
     for question in asked:
-        where = (question["model"], question["metric"])
+        where = (question["model"], join_distance(question["metric"], question.get("through")))
         for k, row in enumerate(question["methods"]):
             numbers = (f"{row['found']}/{row['asked']}", str(row["best"]), str(row["alone"]))
             table.add_row(*map(Text, (*(where if k == 0 else ("", "")), row["method"], *numbers, *_quartiles(row))))

@@ -24,7 +24,6 @@ from plica.perturbations import ParametricPerturbation, parse_distance
 from plica.utils.limits import check_memory, check_npz
 from plica.utils.messages import few, one_line
 
-FILE = "bounds.safetensors"
 NAMES = ("low", "high", "mask")
 
 
@@ -67,17 +66,17 @@ class Bounds:
         return Held(metric, ~self.mask)
 
     def distance(
-        self, text: str, metric: Callable[[str], Any] = parse_metric
+        self, metric: str, through: str | None, parse: Callable[[str], Any] = parse_metric
     ) -> tuple[Any, ParametricPerturbation | None]:
         """parse_distance, of inputs within these bounds.
 
         Raises:
             ValueError: there is no such distance, or a perturbation goes with two numbers for all features alone.
         """
-        found, through = parse_distance(text, self.pair, metric)
-        if through is not None and self.mask is not None:
+        distance, perturbation = parse_distance(metric, through, self.pair, parse)
+        if perturbation is not None and self.mask is not None:
             raise Unsupported("A mask and a perturbation other than x + delta do not go together; leave one out.")
-        return found, through
+        return distance, perturbation
 
     def digest(self) -> str:
         """A hexadecimal hash of all numbers."""

@@ -11,6 +11,7 @@ import pyarrow.csv
 
 from plica import runs
 from plica.evaluation.summary import summarise
+from plica.perturbations import join_distance
 from plica.trust import Verdict
 from plica.utils.files import write_whole
 from plica.utils.latex import distance_symbol, escape, tabular
@@ -59,7 +60,7 @@ def believed(summary: dict[str, Any]) -> str:
 
 
 def _asked(question: dict[str, Any]) -> str:
-    norm = f"${distance_symbol(question['metric'])}$"
+    norm = f"${distance_symbol(join_distance(question['metric'], question['through']))}$"
     if question["kind"] == "min-radius":
         return f"{norm}, median radius"
     return f"{norm} $\\leq$ {question['radius']:.4g}, robust accuracy"
@@ -82,7 +83,7 @@ def _percent(share: dict[str, Any]) -> str:
 def _csv(summary: dict[str, Any]) -> str:
     """A line per method, and one called "all" per question."""
     memory = io.StringIO()
-    asked = ("model", "question", "kind", "metric", "radius", "loss", "images")
+    asked = ("model", "question", "kind", "metric", "through", "radius", "loss", "images")
     told = ("method", "asked", "broken", "alone", "found", "best", "gradients", "forwards", "seconds")
     shares = ("accuracy", "robust_accuracy", "standing")
     writer = csv.writer(memory, lineterminator="\n")

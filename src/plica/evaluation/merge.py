@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from plica import runs
-from plica.data.bounds import FILE
 from plica.evaluation.plan import PlanError
 from plica.evaluation.prepare import differs
 from plica.evaluation.shards import parse_shard
 from plica.evaluation.summary import complete, write_summary
+from plica.runs.schema import BOUNDS, CHECKS, MANIFEST
 from plica.utils.files import copy_whole, locked, write_json
 
 
@@ -39,14 +39,10 @@ def merge(directories: Sequence[str | Path], out: str | Path) -> runs.Run:
             for file in sorted(shard.directory.glob("inputs/*")) + sorted(shard.directory.glob("parts/*/*")):
                 if not file.name.startswith("."):
                     copy_whole(file, out / file.relative_to(shard.directory))
-        if (shards[0].directory / FILE).is_file():
-            copy_whole(shards[0].directory / FILE, out / FILE)
-        checked = next(
-            (d / "checks.json" for d in (s.directory for s in shards) if (d / "checks.json").is_file()), None
-        )
-        if checked is not None:
-            copy_whole(checked, out / "checks.json")
-        write_json(out / "manifest.json", first | {"shard": None, "merged": [_origin(shard) for shard in shards]})
+        for name in (BOUNDS, CHECKS):  # the same in all shards that have one
+            for file in [shard.directory / name for shard in shards if (shard.directory / name).is_file()][:1]:
+                copy_whole(file, out / name)
+        write_json(out / MANIFEST, first | {"shard": None, "merged": [_origin(shard) for shard in shards]})
         return write_summary(out)
 
 

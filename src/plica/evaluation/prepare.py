@@ -22,6 +22,7 @@ from plica.evaluation.plan import Plan, PlanError
 from plica.evaluation.tasks import Chain, chains
 from plica.evaluation.worker import Worker
 from plica.models import prepare_inputs
+from plica.runs.schema import FORMAT
 from plica.runs.single import versions
 from plica.utils.files import hash_json
 from plica.utils.messages import one_line, sentence
@@ -50,7 +51,7 @@ def prepare(plan: Plan, device: str, shard: str | None) -> tuple[dict[str, Any],
             _try(worker, made, on, job)
     told = plan.identity()
     manifest = {
-        "format": 1,
+        "format": FORMAT,
         "plan": plan.model_dump(mode="json") | {"identity": told},
         "hashes": {"plan": hash_json(told), "models": hashes, "data": source.hash()},
         "versions": versions(),

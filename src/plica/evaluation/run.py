@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -28,7 +27,9 @@ from plica.evaluation.tasks import Chain, Job
 from plica.evaluation.worker import Part, Work, no_part
 from plica.models import load_model
 from plica.runs.encode import unpack
-from plica.runs.write import Store, keep_bounds
+from plica.runs.read import read_object
+from plica.runs.schema import CHECKS, MANIFEST
+from plica.runs.write import Store, write_bounds
 from plica.trust import check_model
 from plica.utils.files import locked, write_json
 from plica.utils.messages import one_line
@@ -91,8 +92,8 @@ def evaluate(
     try:
         with locked(directory):
             if not former:
-                keep_bounds(directory, read_bounds(plan.bounds))
-                write_json(directory / "manifest.json", manifest)
+                write_bounds(directory, read_bounds(plan.bounds))
+                write_json(directory / MANIFEST, manifest)
             images = _Images(Store(directory), source, ids, plan.chunk)
             steps = (_steps(images, chain, chunk, on_event) for chain, chunk in _by_model(asked, chunks))
             drive(steps, plan, manifest["versions"]["threads"], workers, gpus)
@@ -110,8 +111,7 @@ def evaluate(
 def _examine(directory: Path, plan: Plan, manifest: dict[str, Any]) -> None:
     """The checks of each model that were not made yet, on so many images that they cost about a tenth of the run."""
     run, budget = runs.load(directory), manifest["data"]["n"] * sum(task["gradients"] for task in manifest["tasks"])
-    held = directory / "checks.json"
-    done = json.loads(held.read_text()) if held.is_file() else {}
+    done = read_object(directory / CHECKS)
     for model in plan.models:
         if model.name not in done:
             made = load_model(model.model, model.weights, plan.device, model.trust)
@@ -189,13 +189,13 @@ def _former(directory: Path) -> dict[str, Any] | None:
     Raises:
         PlanError: something else is there.
     """
-    if (directory / "manifest.json").is_file():
+    if (directory / MANIFEST).is_file():
         try:
-            held = json.loads((directory / "manifest.json").read_text())
-            if isinstance(held, dict) and {"plan", "hashes", "versions", "shard"} <= set(held):
-                return held
+            manifest = read_object(directory / MANIFEST)
         except ValueError:
-            pass
+            manifest = {}
+        if {"plan", "hashes", "versions", "shard"} <= set(manifest):
+            return manifest
         raise PlanError(f"{directory} holds a run with a broken manifest.json; give another --out.")
     if directory.exists() and not directory.is_dir():
         raise PlanError(f"{directory} is a file; give a directory for the run.")

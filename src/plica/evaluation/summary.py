@@ -19,6 +19,7 @@ from plica import runs, trust
 from plica.analysis.intervals import accuracy, wilson
 from plica.core.status import Status
 from plica.evaluation.shards import parse_shard
+from plica.runs.schema import FORMAT, SUMMARY
 from plica.runs.single import quantiles
 from plica.utils.files import write_json
 
@@ -32,7 +33,7 @@ def write_summary(directory: Path) -> runs.Run:
     """Write the summary.json of a run, and give the run with it."""
     run = runs.load(directory)
     summary = summarise(run)
-    write_json(directory / "summary.json", summary)
+    write_json(directory / SUMMARY, summary)
     return replace(run, summary=summary)
 
 
@@ -41,7 +42,7 @@ def summarise(run: runs.Run) -> dict[str, Any]:
     asked = dict.fromkeys((task.model, task.question) for task in run.tasks)
     groups = [[task for task in run.tasks if (task.model, task.question) == key] for key in asked]
     return {
-        "format": 1,
+        "format": FORMAT,
         "complete": complete(run),
         "questions": [_question(run, tasks) for tasks in groups],
         "notes": run.notes,
@@ -61,7 +62,7 @@ def _question(run: runs.Run, tasks: list[runs.Task]) -> dict[str, Any]:
     first = tasks[0]
     ids = np.unique(np.concatenate([table["id"].to_numpy() for table in tables]))
     wrong = {n for table in tables for n in _ids(table, lambda d, s: s & (d == 0))}
-    told = {key: getattr(first, key) for key in ("model", "question", "kind", "metric", "radius", "loss")}
+    told = {key: getattr(first, key) for key in ("model", "question", "kind", "metric", "through", "radius", "loss")}
     answered = {n for table in tables for n in _answered(table)}
     told |= {"images": len(ids), "unanswered": len(ids) - len(answered)}
     told |= {"accuracy": share(len(ids) - len(wrong), len(ids))}

@@ -28,7 +28,7 @@ class Job:
 
     def question(self, bounds: Bounds, shape: Sequence[int]) -> Question:
         """What plica.attack is asked about inputs of this shape."""
-        metric, through = bounds.distance(self.task.metric)
+        metric, through = bounds.distance(self.task.metric, self.task.through)
         metric = bounds.metric(metric, shape) if through is None else metric
         if self.task.radius is None:
             return MinRadius(metric, through)
@@ -51,7 +51,7 @@ def chains(plan: Plan) -> list[Chain]:
     """
     found = [
         Chain(
-            _jobs(plan, model, asked, join_distance(metric, asked.through), radius),
+            _jobs(plan, model, asked, metric, radius),
             asked.ask == "max-loss" and not plan.individual,
         )
         for model in plan.models
@@ -67,19 +67,20 @@ def chains(plan: Plan) -> list[Chain]:
 
 
 def _jobs(plan: Plan, model: Model, asked: PlanQuestion, metric: str, radius: float | None) -> tuple[Job, ...]:
-    _check_metric(metric)
+    distance = join_distance(metric, asked.through)
+    _check_distance(metric, asked.through)
     loss = asked.loss if asked.ask == "max-loss" else None
     within = None if radius is None else _short(radius, asked.radius)
-    question = " ".join(word for word in (asked.ask, metric, within, None if loss == "margin" else loss) if word)
+    question = " ".join(word for word in (asked.ask, distance, within, None if loss == "margin" else loss) if word)
     told = [
         (name, method.gradients or budget or plan.gradients, plan.seed if method.seed is None else method.seed)
         for method in asked.methods or plan.methods
-        for name, budget in members(method.name, asked.ask, metric).items()
+        for name, budget in members(method.name, asked.ask, distance).items()
     ]
     jobs = []
     for label, (name, gradients, seed) in _labels(list(dict.fromkeys(told))).items():
         file = re.sub(r"[^\w.+@-]", "-", f"{model.name}--{question}--{label}")
-        task = Task(file, model.name, question, asked.ask, metric, radius, loss, label)
+        task = Task(file, model.name, question, asked.ask, metric, radius, loss, label, asked.through)
         jobs.append(Job(task, model, name, gradients, seed))
     return tuple(jobs)
 
@@ -101,10 +102,12 @@ def _short(radius: float, among: list[float]) -> str:
     return f"{radius:.{digits}g}"
 
 
-def _check_metric(text: str) -> None:
+def _check_distance(metric: str, through: str | None) -> None:
     try:
-        parse_distance(text)
+        parse_distance(metric, through)
     except ValueError as error:
         raise PlanError(str(error)) from None
     except Exception as error:  # a module of the user's
-        raise PlanError(f"The distance {text} failed: {one_line(error, named=True)}.") from error
+        raise PlanError(
+            f"The distance {join_distance(metric, through)} failed: {one_line(error, named=True)}."
+        ) from error

@@ -21,10 +21,9 @@ from plica.data.bounds import Bounds
 from plica.evaluation.plan import Model
 from plica.evaluation.tasks import Job
 from plica.models import load_model, prepare_inputs
-from plica.perturbations import parse_distance
+from plica.perturbations import parse_through
+from plica.runs.encode import sample_table
 from plica.runs.points import moved
-from plica.runs.read import constant_columns
-from plica.runs.single import samples
 from plica.utils.messages import one_line
 
 FEW = 3  # images that may all fail without the fault being the program's
@@ -146,8 +145,8 @@ def no_part(work: Work) -> Part:
 
 
 def _part(work: Work, result: Result, notes: list[str]) -> Part:
-    table = samples(work.ids, work.y, result)
-    for name, column in constant_columns(work.job.task, len(work.ids)).items():
+    table = sample_table(result, work.ids, work.y)
+    for name, column in work.job.task.constant_columns(len(work.ids)).items():
         table = table.append_column(name, column)
     x_adv = result.x_adv.detach().cpu()
     rows = moved(work.x, x_adv)
@@ -162,7 +161,7 @@ def _some(work: Work, rows: slice) -> Work:
 def _nothing(work: Work, status: Status) -> Result:
     """No point was found for any image, and nothing is known of what it cost."""
     b = len(work.ids)
-    _, through = parse_distance(work.job.task.metric)  # the width of theta; none of its rows is kept
+    through = work.job.task.through
     nan, none = torch.full((b,), torch.nan).double(), torch.zeros(b, dtype=torch.long)
     return Result(
         x_adv=work.x,
@@ -176,7 +175,7 @@ def _nothing(work: Work, status: Status) -> Result:
         prediction=none - 1,
         seconds=torch.zeros(b).double(),
         status=[status] * b,
-        theta=None if through is None else through.start(work.x),
+        theta=None if through is None else parse_through(through).start(work.x),  # for its width: no row is kept
     )
 
 

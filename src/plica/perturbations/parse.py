@@ -1,4 +1,4 @@
-"""Perturbations from text, and the distances of questions: "l2", "l2 through flow", "theta through flow"."""
+"""Perturbations by name, as on the command line and in plans."""
 
 from __future__ import annotations
 
@@ -46,30 +46,34 @@ def parse_through(text: str, bounds: Bounds = (0.0, 1.0)) -> ParametricPerturbat
 
 
 def join_distance(metric: str, through: str | None) -> str:
-    """The text of a distance, the inverse of split_distance: "l2", or "l2 through flow"."""
+    """The text of a distance, for people to read: "l2", or "l2 through flow"."""
     return metric if through is None else f"{metric}{THROUGH}{through}"
 
 
 def split_distance(text: str) -> tuple[str, str | None]:
-    """The metric's and the perturbation's name in the text of a distance; None for x + delta."""
+    """The inverse of join_distance: the metric's and the perturbation's name; None for x + delta."""
     metric, _, through = text.partition(THROUGH)
     return metric, through or None
 
 
 def parse_distance(
-    text: str, bounds: Bounds = (0.0, 1.0), metric: Callable[[str], Any] = parse_metric
+    metric: str,
+    through: str | None = None,
+    bounds: Bounds = (0.0, 1.0),
+    parse: Callable[[str], Any] = parse_metric,
 ) -> tuple[Any, ParametricPerturbation | None]:
-    """`metric` and `through` of a question, from the text of a distance; the metric "theta" stays a text.
+    """`metric` and `through` of a question, from their names; the metric "theta" is the perturbation's own.
 
     Args:
-        text: "l2", "l2 through flow" or "theta through flow".
-        bounds: of the pixels; two numbers where there is a perturbation.
-        metric: what makes a metric of its name.
+        metric: what `parse` takes, or "theta".
+        through: what parse_through takes; None for x + delta.
+        bounds: of the inputs.
+        parse: turns a name into a metric.
 
     Raises:
-        ValueError: there is no such distance; one sentence.
+        ValueError: one of them is not a valid name; one sentence.
     """
-    name, through = split_distance(text)
-    if name == "theta" and through is None:
+    if metric == "theta" and not through:
         raise ValueError('"theta" is the distance of a perturbation; name one, such as --through flow.')
-    return "theta" if name == "theta" else metric(name), parse_through(through, bounds) if through else None
+    perturbation = None if through is None else parse_through(through, bounds)
+    return "theta" if metric == "theta" else parse(metric), perturbation

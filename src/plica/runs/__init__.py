@@ -12,6 +12,7 @@ The older directory of `plica radius` and `plica attack` is read as a run with o
 """
 
 from plica.data.bounds import Bounds
-from plica.runs.read import Run, Task, load
+from plica.runs.read import Run, load
+from plica.runs.task import Task
 
 __all__ = ["Bounds", "Run", "Task", "load"]

@@ -1,8 +1,20 @@
-"""Images as small as they go: those that came from 8 bits are kept in 8 bits, to the last bit the same when read."""
+"""A result as files keep it: the table of its samples, and images in 8 bits where they came from 8 bits."""
 
+from __future__ import annotations
+
+import pyarrow as pa
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
+
+from plica.core.result import Result
+from plica.runs.schema import MEASURED, arrow_schema
+
+
+def sample_table(result: Result, ids: Int64[Tensor, " b"], y: Int64[Tensor, " b"]) -> pa.Table:
+    """Result.to_arrow, a row per image, with the images' rows in the data (`id`) and their labels."""
+    columns = result.to_arrow().to_pydict() | {"id": ids.tolist(), "label": y.tolist()}
+    return pa.table(columns, schema=arrow_schema(MEASURED))
 
 
 def pack(x: Float[Tensor, "b *image"]) -> Shaped[Tensor, "b *image"]:
@@ -11,12 +23,6 @@ def pack(x: Float[Tensor, "b *image"]) -> Shaped[Tensor, "b *image"]:
         return x
     small = (x * 255).round().to(torch.uint8)
     return small if torch.equal(unpack(small), x) else x
-
-
-def points(x_adv: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"] | None) -> dict[str, Tensor]:
-    """What is kept of points, by name; theta is what a perturbation made them of."""
-    held = {"x_adv": x_adv} | ({} if theta is None else {"theta": theta})
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in held.items()}
 
 
 def unpack(x: Shaped[Tensor, "b *image"]) -> Float[Tensor, "b *image"]:

@@ -1,12 +1,7 @@
-"""A run on disk: one directory that is whole or not there.
+"""The directory of `plica radius` and `plica attack`: whole or not there.
 
-    samples.parquet     one row per image: what was found and what it cost
-    x_adv.safetensors   the points, "x_adv" (b, *image); with a perturbation T also "theta" (b, k), x_adv = T(x, theta)
-    inputs.safetensors  the images and labels, "x" and "y", so that the run can be read anywhere
-    perturbations.png   a picture of them
-    summary.json        versions, arguments, accuracy, quantiles of the radius; written last, so it marks a whole run
-
-Everything is written beside its place and moved there when all of it is complete.
+Its files stand in `schema.SINGLE`. They are written into a temporary folder beside their place and moved when all of
+them are complete, summary.json last.
 """
 
 import json
@@ -14,39 +9,26 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from plica.core.result import Result
-from plica.data.bounds import FILE, Bounds
-from plica.runs.encode import pack, points
-from plica.runs.read import SAMPLES
+from plica.data.bounds import Bounds
+from plica.runs.encode import pack, sample_table
+from plica.runs.points import point_tensors
+from plica.runs.schema import BOUNDS, INPUTS, PICTURE, POINTS, SAMPLES, SUMMARY
 from plica.utils.files import filled_together
-from plica.utils.messages import one_line
 
-FILES = ("samples.parquet", "x_adv.safetensors", "inputs.safetensors", "perturbations.png", "summary.json")
-NEEDED = ("samples.parquet", "x_adv.safetensors", "summary.json")
+FILES = (SAMPLES, POINTS, INPUTS, PICTURE, SUMMARY)  # of every such run
 QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A saved run: `samples` has one row per image, in the order of `x_adv` (b, *image)."""
-
-    samples: pa.Table
-    x_adv: Tensor
-    summary: dict[str, Any]
 
 
 def save_run(
@@ -62,37 +44,47 @@ def save_run(
     bounds: Bounds | None = None,
     draw: Callable[..., None] | None = None,
 ) -> dict[str, Any]:
-    """Write a result; gives the summary. `arguments` are kept as they are, "metric" among them; `elapsed` in seconds.
+    """Write a result, and give the summary that was written.
 
-    ids: the images' rows in the data, by default 0, 1, ... bounds: where they could move, by default in [0, 1]. draw:
-    what makes perturbations.png, called as plica.plot.perturbations.draw_perturbations is; None leaves it out.
+    Args:
+        directory: a new one, or an empty one.
+        x: the images that were attacked.
+        y: their labels.
+        result: what the attack gave.
+        arguments: kept as they are in summary.json; "metric", "method" and "model" tell the reader what was asked.
+        elapsed: wall time in seconds.
+        classes: their names.
+        overwrite: replace a former run in the directory.
+        ids: the images' rows in the data, 0, 1, 2, ... if not given.
+        bounds: where features may move, [0, 1] if not given.
+        draw: makes perturbations.png, called as plica.plot.perturbations.draw_perturbations is; no picture if None.
 
     Raises:
-        FileExistsError: the directory holds something, and `overwrite` is not set; with it, a former run is replaced.
-        OSError: the disk is full, or not ours to write; nothing is left behind.
+        FileExistsError: the directory holds something, and `overwrite` is not set or no run is there to replace.
+        OSError: the disk is full, or the directory cannot be written to; nothing is left behind.
     """
     directory = Path(directory)
     check_directory(directory, overwrite)
     summary = summarise(result, arguments, elapsed) | ({"classes": list(classes)} if classes else {})
-    with filled_together(directory, "summary.json", stale=("summary.json", "perturbations.png", FILE)) as folder:
-        own = {} if ids is None else {"id": ids.cpu().contiguous()}
-        pq.write_table(samples(torch.arange(len(y)) if ids is None else ids, y, result), folder / "samples.parquet")
+    with filled_together(directory, SUMMARY, stale=(SUMMARY, PICTURE, BOUNDS)) as folder:
+        pq.write_table(sample_table(result, torch.arange(len(y)) if ids is None else ids, y), folder / SAMPLES)
         # serialised first, written by Python: safetensors' own writer hides which system error it met
-        (folder / "x_adv.safetensors").write_bytes(save(points(result.x_adv, result.theta) | own))
-        images = {"x": pack(x.detach().cpu()).contiguous(), "y": y.cpu()} | own
-        (folder / "inputs.safetensors").write_bytes(save(images))
+        (folder / POINTS).write_bytes(save(point_tensors(result.x_adv, result.theta, ids)))
+        images = {"x": pack(x.detach().cpu()).contiguous(), "y": y.cpu()}
+        images |= {} if ids is None else {"id": ids.cpu().contiguous()}
+        (folder / INPUTS).write_bytes(save(images))
         if draw is not None:
-            draw(folder / "perturbations.png", x, y, {_title(arguments): result}, classes)
+            draw(folder / PICTURE, x, y, {_title(arguments): result}, classes)
         if bounds is not None and not bounds.usual:
-            (folder / FILE).write_bytes(bounds.packed())
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+            (folder / BOUNDS).write_bytes(bounds.packed())
+        (folder / SUMMARY).write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
     return summary
 
 
 def _title(arguments: Mapping[str, Any]) -> str:
-    """The distance, and the perturbation it is through, as the picture names them."""
+    """Metric and perturbation as the picture names them: "l2", "l2 flow", "flow"."""
     metric, through = str(arguments.get("metric", "d")), str(arguments.get("through") or "")
-    return through if through and metric == "theta" else " ".join(filter(None, (metric, through)))
+    return through if through and metric == "theta" else f"{metric} {through}".strip()
 
 
 def check_directory(directory: str | Path, overwrite: bool = False) -> None:
@@ -102,36 +94,17 @@ def check_directory(directory: str | Path, overwrite: bool = False) -> None:
         FileExistsError, NotADirectoryError, PermissionError: one sentence that says what to do.
     """
     directory = Path(directory)
-    ground = next(folder for folder in (directory, *directory.absolute().parents) if folder.exists())
-    if not ground.is_dir():
-        raise NotADirectoryError(f"{ground} is a file; give a new directory for the results.")
-    if ground == directory and any(directory.iterdir()):
-        held = {entry.name for entry in directory.iterdir()}
+    existing = next(folder for folder in (directory, *directory.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"{existing} is a file; give a new directory for the results.")
+    entries = {entry.name for entry in directory.iterdir()} if existing == directory else set()
+    if entries:
         if not overwrite:
             raise FileExistsError(f"{directory} is not empty; give a new directory, or --overwrite to replace a run.")
-        if not held & set(FILES):
+        if not entries & set(FILES):
             raise FileExistsError(f"{directory} holds no run that could be replaced; give a new directory.")
-    if not os.access(ground, os.W_OK | os.X_OK):
-        raise PermissionError(f"{ground} cannot be written to; give another directory for the results.")
-
-
-def load_run(directory: str | Path) -> Run:
-    """Read a saved run.
-
-    Raises:
-        FileNotFoundError: there is no run, or none that was completed.
-        ValueError: a file of it is broken.
-    """
-    directory = Path(directory)
-    missing = [name for name in NEEDED if not (directory / name).is_file()]
-    if missing:
-        raise FileNotFoundError(f"{directory} is not a complete run: it has no {missing[0]}.")
-    try:
-        summary = json.loads((directory / "summary.json").read_text())
-        x_adv = load((directory / "x_adv.safetensors").read_bytes())["x_adv"]
-        return Run(pq.read_table(directory / "samples.parquet"), x_adv, summary)
-    except (ValueError, KeyError, SafetensorError, pa.ArrowException) as error:
-        raise ValueError(f"The run {directory} is broken ({one_line(error)}); make it anew.") from error
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(f"{existing} cannot be written to; give another directory for the results.")
 
 
 def summarise(result: Result, arguments: Mapping[str, Any], elapsed: float) -> dict[str, Any]:
@@ -162,17 +135,6 @@ def quantiles(distance: np.ndarray) -> dict[str, float | None]:
     # inverted_cdf never averages two images, so an infinite distance stays where it belongs
     values = np.quantile(distance, QUANTILES, method="inverted_cdf")
     return {f"{q:g}": float(value) if np.isfinite(value) else None for q, value in zip(QUANTILES, values, strict=True)}
-
-
-def samples(ids: Int64[Tensor, " b"], y: Int64[Tensor, " b"], result: Result) -> pa.Table:
-    """One row per image: `id` is its row in the data, `prediction` what x_adv is taken for, `status` the name."""
-    measured = ("prediction", "success", "distance", "margin", "violation", "stationarity")
-    spent = ("gradients", "forwards", "seconds")
-    columns: dict[str, Any] = {"id": ids.numpy(), "label": y.cpu().numpy()}
-    columns |= {name: getattr(result, name).cpu().numpy() for name in measured}
-    columns |= {"status": [status.name for status in result.status]}
-    columns |= {name: getattr(result, name).cpu().numpy() for name in spent}
-    return pa.table(columns, schema=SAMPLES)
 
 
 def versions() -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""The writing side of a run directory: every file is whole or not there, whatever happens to the process or the disk.
-
-A part is complete when its parquet is there, which is written after its points.
-"""
+"""The writing side of an evaluation's directory. A part is complete when its parquet is there: it comes last."""
 
 from __future__ import annotations
 
@@ -16,48 +13,62 @@ from jaxtyping import Float, Int64
 from safetensors.torch import save
 from torch import Tensor
 
-from plica.data.bounds import FILE, Bounds
-from plica.runs.encode import pack, points
-from plica.runs.read import NOTES, read_tensors
+from plica.data.bounds import Bounds
+from plica.runs.encode import pack
+from plica.runs.points import point_tensors
+from plica.runs.read import read_tensors
+from plica.runs.schema import BOUNDS, NOTES, inputs_file, part_file
 from plica.utils.files import write_whole
 
 
 class Store:
-    """The parts of a run: `has`, `read` and `write` one chunk of one task."""
+    """The parts of a run, of one chunk and one task each, and the images of its chunks."""
 
     def __init__(self, directory: Path):
         self.directory = directory
 
     def has(self, task: str, chunk: int) -> bool:
-        return self._part(task, chunk).is_file()
+        """Whether a part is finished."""
+        return part_file(self.directory, task, chunk).is_file()
 
     def read(self, task: str, chunk: int) -> pa.Table:
         """The samples of a finished part."""
-        return pq.read_table(self._part(task, chunk))
+        return pq.read_table(part_file(self.directory, task, chunk))
 
     def write(
         self,
         task: str,
         chunk: int,
         samples: pa.Table,
-        ids: Int64[Tensor, " b"],
-        x_adv: Float[Tensor, "b *image"],
+        ids: Int64[Tensor, " m"],
+        x_adv: Float[Tensor, "m *image"],
         notes: Sequence[str] = (),
-        theta: Float[Tensor, "b k"] | None = None,
+        theta: Float[Tensor, "m k"] | None = None,
     ) -> None:
-        """Keep a finished part: the points, then the samples, which carry the notes in their schema."""
-        held = points(x_adv, theta) | {"id": ids.cpu()}
-        write_whole(self._part(task, chunk).with_suffix(".safetensors"), save(held))
-        memory = io.BytesIO()
-        pq.write_table(samples.replace_schema_metadata({NOTES: json.dumps(list(notes))}), memory)
-        write_whole(self._part(task, chunk), memory.getvalue())
+        """Keep a finished part: the points, then the samples, which carry the notes in their schema.
+
+        Args:
+            task: the task's name.
+            chunk: number of the chunk.
+            samples: a row per image.
+            ids: of the images whose points are kept.
+            x_adv: these points.
+            notes: sentences about what happened.
+            theta: what the points were made of, x_adv = T(x, theta).
+        """
+        file = part_file(self.directory, task, chunk)
+        write_whole(file.with_suffix(".safetensors"), save(point_tensors(x_adv, theta, ids)))
+        stream = io.BytesIO()
+        pq.write_table(samples.replace_schema_metadata({NOTES: json.dumps(list(notes))}), stream)
+        write_whole(file, stream.getvalue())
 
     def has_inputs(self, chunk: int) -> bool:
-        return self._inputs(chunk).is_file()
+        """Whether the images of a chunk are kept."""
+        return inputs_file(self.directory, chunk).is_file()
 
     def read_inputs(self, chunk: int) -> dict[str, Tensor]:
         """x as `pack` left it, y and id."""
-        return read_tensors(self._inputs(chunk))
+        return read_tensors(inputs_file(self.directory, chunk))
 
     def write_inputs(
         self,
@@ -67,18 +78,13 @@ class Store:
         y: Int64[Tensor, " b"],
         notes: Mapping[str, str] | None = None,
     ) -> None:
-        """Keep the images of a chunk; `notes` tell, by id, what could not be read."""
-        held = {"x": pack(x.cpu()).contiguous(), "y": y.cpu(), "id": ids}
-        write_whole(self._inputs(chunk), save(held, {"notes": json.dumps(dict(notes or {}))}))
-
-    def _part(self, task: str, chunk: int) -> Path:
-        return self.directory / "parts" / task / f"{chunk:05d}.parquet"
-
-    def _inputs(self, chunk: int) -> Path:
-        return self.directory / "inputs" / f"{chunk:05d}.safetensors"
+        """Keep the images of a chunk; `notes` say, by id, why an image could not be read."""
+        tensors = {"x": pack(x.cpu()).contiguous(), "y": y.cpu(), "id": ids}
+        header = {NOTES.decode(): json.dumps(dict(notes or {}))}
+        write_whole(inputs_file(self.directory, chunk), save(tensors, header))
 
 
-def keep_bounds(directory: Path, bounds: Bounds) -> None:
-    """Beside the manifest, where they are not those of pixels."""
+def write_bounds(directory: Path, bounds: Bounds) -> None:
+    """Beside the manifest, where they are not [0, 1] for all features."""
     if not bounds.usual:
-        write_whole(directory / FILE, bounds.packed())
+        write_whole(directory / BOUNDS, bounds.packed())

@@ -6,10 +6,8 @@ audit.json, whether an audit agreed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +16,11 @@ from jaxtyping import Bool, Float64, Int64
 
 from plica.models import prepare_inputs
 from plica.runs import Run, Task
+from plica.runs.read import read_object
+from plica.runs.schema import AUDIT, CHECKS, SUMMARY
 from plica.trust.examine import Model, examine
 from plica.trust.findings import Finding, Severity, Verdict
 from plica.utils.files import write_json
-from plica.utils.messages import one_line
 
 CHECKED = ("limit", "one class", "black box", "not finite", "accuracy", "few images", "not examined", "audit")
 BLIND = ("square", "boundary", "hopskip", "random", "nes", "spsa")  # methods that see outputs alone, by their names
@@ -75,7 +74,7 @@ def conclude(run: Run) -> Verdict:
     for group in groups:
         found += [*_one_class(group), *_black_box(group), *_broken(group), *_chance(group)]
     checks = [*CHECKED]
-    examined = _json(run.directory / "checks.json")
+    examined = read_object(run.directory / CHECKS)
     for model in dict.fromkeys(task.model for task in run.tasks):
         if model in examined:
             found += [_of(model, Finding.read(record)) for record in examined[model]["findings"]]
@@ -83,14 +82,14 @@ def conclude(run: Run) -> Verdict:
         else:
             said = f"{model} was not examined; run `plica doctor` on the run."
             found.append(Finding("not examined", Severity.RESERVATION, said))
-    audited = _json(run.directory / "audit.json")
+    audited = read_object(run.directory / AUDIT)
     found += [*_audit(audited), *_transfers(audited)]
     return Verdict.of(found, checks)
 
 
 def refresh(run: Run) -> None:
     """Put the verdict of now into the run's summary.json, where there is one."""
-    file = run.directory / "summary.json"
+    file = run.directory / SUMMARY
     if run.summary:
         write_json(file, run.summary | {"verdict": verdict(run)})
 
@@ -103,8 +102,8 @@ def check_model(run: Run, name: str, model: Model, images: int = 32, bounds=(0.0
     """
     for _, x, y in run.inputs():
         found = examine(model, *prepare_inputs(model, x, y), bounds=bounds, images=images, seed=seed)
-        held = _json(run.directory / "checks.json")
-        write_json(run.directory / "checks.json", {**held, name: found.record()})
+        held = read_object(run.directory / CHECKS)
+        write_json(run.directory / CHECKS, {**held, name: found.record()})
         return found
     raise ValueError(f"{run.directory} has not kept its images; examine its models with plica doctor --model --data.")
 
@@ -262,18 +261,3 @@ def _group(tasks: list[Task], tables: list[pa.Table]) -> Group:
     first = tasks[0]
     return Group(first.model, first.question, first.kind, ids, label, least, wrong, taken, limited, gradients, lost,
                  blind, seeing)  # fmt: skip
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """What a file beside the run says; nothing where there is none.
-
-    Raises:
-        ValueError: it is broken.
-    """
-    if not file.is_file():
-        return {}
-    try:
-        held = json.loads(file.read_text())
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{file} is broken ({one_line(error)}); delete it and check anew.") from error
-    return held if isinstance(held, dict) else {}

@@ -1,13 +1,9 @@
 """An audit confirms an honest run, names every kind of tampering, and shares no code with the judge."""
 
 import ast
-import atexit
 import json
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from shutil import copytree, rmtree
-from tempfile import mkdtemp
 
 import defects
 import pyarrow.parquet as pq
@@ -15,35 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import plica
 from plica import runs, trust
 from plica.cli import main
-from plica.runs.single import save_run
 from plica.trust.audit import reference
 from plica.trust.audit.quantization import eight_bits, round8
-
-ARGUMENTS = dict(model="defects:Sound", method="auto", metric="l2")
-
-
-def made(folder, metric="l2", radius=None, images=12):
-    """A run of the sound model on its images, the first of them misclassified as it is."""
-    copytree(once(metric, radius, images), folder / "run")
-    return folder / "run"
-
-
-@cache
-def once(metric, radius, images):
-    folder = Path(mkdtemp())
-    atexit.register(rmtree, folder)
-    x, y = (t[:images] for t in defects.images())
-    y = y.clone()
-    y[0] = (y[0] + 1) % 6
-    norm = plica.Lp(metric[1:])
-    question = plica.MinRadius(norm) if radius is None else plica.MaxLoss(norm, radius)
-    result = plica.attack(defects.Sound().eval(), x, y, question, gradients=40)
-    given = ARGUMENTS | dict(metric=metric, radius=None if radius is None else str(radius))
-    save_run(folder / "run", x, y, result, given, 1.0)
-    return folder / "run"
 
 
 def audited(directory, model=None):
@@ -53,7 +24,7 @@ def audited(directory, model=None):
 
 @pytest.mark.parametrize(("metric", "radius"), [("l2", None), ("l1.5", None), ("linf", 0.0555), ("l1", 4.15)])
 def test_an_honest_run_is_confirmed(tmp_path, metric, radius):
-    task = audited(made(tmp_path, metric, radius))
+    task = audited(defects.saved_run(tmp_path, metric, radius))
     assert task.differences == {}
     assert task.float64
     assert task.answers == 12
@@ -93,7 +64,7 @@ def move(directory, row, change):
     ],
 )
 def test_what_was_tampered_with_is_named(tmp_path, tamper, kind):
-    directory = made(tmp_path)
+    directory = defects.saved_run(tmp_path)
     tamper(directory)
     task = audited(directory)
     assert kind in task.differences
@@ -102,7 +73,7 @@ def test_what_was_tampered_with_is_named(tmp_path, tamper, kind):
 
 
 def test_a_point_outside_the_radius(tmp_path):
-    directory = made(tmp_path, "linf", 0.0555)
+    directory = defects.saved_run(tmp_path, "linf", 0.0555)
     row = next(
         i for i, d in enumerate(pq.read_table(directory / "samples.parquet")["distance"].to_pylist()) if 0 < d < 1
     )
@@ -112,7 +83,7 @@ def test_a_point_outside_the_radius(tmp_path):
 
 def test_another_model_is_noticed(tmp_path):
     other = defects.Changed(after=lambda z: 2 * z)
-    assert set(audited(made(tmp_path), other).differences) >= {
+    assert set(audited(defects.saved_run(tmp_path), other).differences) >= {
         "margin in float64",
         "margin in batches of 50",
     }
@@ -126,7 +97,7 @@ def test_a_model_that_float64_contradicts(tmp_path):
             z = super().forward(x)
             return z if x.dtype == torch.float32 else torch.nn.functional.one_hot(labels[: len(z)], 6).double()
 
-    directory = made(tmp_path)
+    directory = defects.saved_run(tmp_path)
     labels = load_file(directory / "inputs.safetensors")["y"]
     task = audited(directory, Rounding())
     assert len(task.differences["class in float64"]) == task.successes
@@ -174,7 +145,7 @@ def test_the_audit_imports_nothing_it_doubts():
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):
-    directory = made(tmp_path)
+    directory = defects.saved_run(tmp_path)
     assert main(["audit", str(directory)]) == 2
     assert "is Python code: give --trust" in capsys.readouterr().err
     assert main(["audit", str(directory), "--trust"]) == 0
@@ -191,7 +162,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
 
 
 def test_images_that_were_not_kept_can_be_given(tmp_path, capsys):
-    directory = made(tmp_path)
+    directory = defects.saved_run(tmp_path)
     held = load_file(directory / "inputs.safetensors")
     (directory / "inputs.safetensors").unlink()
     with pytest.raises(ValueError, match="has not kept its images; give them with --data"):
@@ -205,11 +176,10 @@ def test_images_that_were_not_kept_can_be_given(tmp_path, capsys):
 
 def test_parts_of_several_tasks(tmp_path):
     """Two questions in chunks of seven, one of them broken off."""
-    from plica.runs.read import constant_columns
     from plica.runs.write import Store
     from plica.utils.files import write_json
 
-    single = runs.load(made(tmp_path, images=14))
+    single = runs.load(defects.saved_run(tmp_path, images=14))
     (ids, x, y), (_, x_adv) = next(single.inputs()), next(single.points(single.tasks[0]))
     store, table = Store(tmp_path / "parts"), pq.read_table(single.directory / "samples.parquet")
     tasks = [replace(single.tasks[0], name=name, model="m", question=name) for name in ("one", "two")]
@@ -218,7 +188,7 @@ def test_parts_of_several_tasks(tmp_path):
         store.write_inputs(chunk, ids[rows], x[rows], y[rows])
         for task in tasks[: 2 - chunk]:
             part = table.slice(rows.start, 7)
-            for key, column in constant_columns(task, 7).items():
+            for key, column in task.constant_columns(7).items():
                 part = part.append_column(key, column)
             store.write(task.name, chunk, part, ids[rows], x_adv[rows])
     one, two = trust.audit(runs.load(tmp_path / "parts"), {"m": defects.Sound()})
@@ -228,7 +198,7 @@ def test_parts_of_several_tasks(tmp_path):
 
 def test_text_that_a_terminal_or_a_table_would_obey(tmp_path, capsys):
     """Names come from whoever made the run."""
-    directory = made(tmp_path)
+    directory = defects.saved_run(tmp_path)
     summary = json.loads((directory / "summary.json").read_text())
     summary["arguments"]["model"] = "\x1b[2J[red]net[/nothing]\x07"
     (directory / "summary.json").write_text(json.dumps(summary))

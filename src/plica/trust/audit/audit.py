@@ -15,7 +15,7 @@ from torch import Tensor
 
 from plica.runs import Run, Task
 from plica.trust.audit.images import Images
-from plica.trust.audit.load import image_distance, through_of
+from plica.trust.audit.load import through_of
 from plica.trust.audit.quantization import eight_bits, round8
 from plica.trust.audit.reference import Metric, Model, norm_of
 from plica.trust.audit.remeasure import Answers, MeasureContext
@@ -103,7 +103,7 @@ def audit(
 
 
 def _ruler(models: Mapping[str, Model], metrics, task: Task, bounds, mask, sizes) -> MeasureContext:
-    metric, by_theta = _metric(metrics, task), image_distance(task.metric) == "theta"
+    metric, by_theta = _metric(metrics, task), task.metric == "theta"
     through = through_of(task, bounds)
     model = _model(models, task)
     return MeasureContext(model, metric, task.radius, bounds, sizes, mask=mask, through=through, by_theta=by_theta)
@@ -116,10 +116,10 @@ def _model(models: Mapping[str, Model], task: Task) -> Model:
 
 
 def _metric(metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]], task: Task) -> Metric:
-    p = norm_of(image_distance(task.metric))
-    if p is None and task.metric not in metrics:
-        raise ValueError(f"The distance {task.metric!r} of {task.name} cannot be told from its name; give --metric.")
-    return metrics[task.metric] if p is None else p
+    p = norm_of(task.metric)
+    if p is None and task.distance not in metrics:
+        raise ValueError(f"The distance {task.distance!r} of {task.name} cannot be told from its name; give --metric.")
+    return metrics[task.distance] if p is None else p
 
 
 def _task(run: Run, task: Task, ruler: MeasureContext, images: Images, told: Callable[[str, int], None]) -> Audited:

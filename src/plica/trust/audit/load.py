@@ -12,7 +12,7 @@ from torch import Tensor
 
 from plica.metrics import parse_metric
 from plica.models import load_model
-from plica.perturbations import parse_through, split_distance
+from plica.perturbations import parse_through
 from plica.perturbations.base import ParametricPerturbation, ThetaDistance
 from plica.perturbations.parse import Bounds
 from plica.runs import Run, Task
@@ -53,30 +53,23 @@ def metrics_of(
         ValueError: there is no such distance, or it is Python code and trust was not given; one sentence.
     """
     metrics = {}
-    for text in dict.fromkeys(task.metric for task in run.tasks):
-        name, moving = split_distance(text)
-        if moving and ":" in moving:
-            _allowed("perturbation", moving, trust)
-        if norm_of(name) is not None:
+    for task in {task.distance: task for task in run.tasks}.values():
+        if task.through is not None:
+            _allowed("perturbation", task.through, trust)
+        if norm_of(task.metric) is not None:
             continue
-        if name == "theta" and moving:
-            metrics[text] = ThetaDistance(parse_through(moving, run.bounds.pair))
+        if task.metric == "theta" and task.through is not None:
+            metrics[task.distance] = ThetaDistance(parse_through(task.through, run.bounds.pair))
             continue
-        if given is None and ":" in name:
-            _allowed("distance", name, trust)
-        metrics[text] = parse_metric(given or name)
+        if given is None:
+            _allowed("distance", task.metric, trust)
+        metrics[task.distance] = parse_metric(given or task.metric)
     return metrics
-
-
-def image_distance(text: str) -> str:
-    """A task's distance without the perturbation behind it: "l2" of "l2 through flow"."""
-    return split_distance(text)[0]
 
 
 def through_of(task: Task, bounds: Bounds) -> ParametricPerturbation | None:
     """The perturbation that made a task's points; None for x + delta."""
-    moving = split_distance(task.metric)[1]
-    return parse_through(moving, bounds) if moving else None
+    return None if task.through is None else parse_through(task.through, bounds)
 
 
 def _planned(run: Run) -> dict[str, tuple[str, str | None]]:

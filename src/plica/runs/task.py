@@ -1,0 +1,70 @@
+"""A task: one model, asked one question by one method. Its fields are the constant columns of its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from plica.perturbations import join_distance, split_distance
+from plica.runs.schema import CONSTANT, TASK, arrow_schema, names
+
+
+@dataclass(frozen=True)
+class Task:
+    """One model, asked one question by one method.
+
+    Attributes:
+        name: of the task and of its folder.
+        model: the model's name.
+        question: the question in one text, such as "max-loss linf 0.0314".
+        kind: "min-radius" or "max-loss".
+        metric: the distance, such as "l2"; "theta": the perturbation's own.
+        radius: of max-loss, in the metric's unit; None for min-radius.
+        loss: of max-loss; None for min-radius.
+        method: its name, with its budget or seed where the question is put to it several times.
+        through: the perturbation x_adv = T(x, theta); None for x + delta.
+    """
+
+    name: str
+    model: str
+    question: str
+    kind: str
+    metric: str
+    radius: float | None
+    loss: str | None
+    method: str
+    through: str | None = None
+
+    @property
+    def distance(self) -> str:
+        """Metric and perturbation in one text: "l2", "theta through flow"."""
+        return join_distance(self.metric, self.through)
+
+    @staticmethod
+    def of_record(record: Mapping[str, Any]) -> Task:
+        """The task of an entry in a manifest or of a row of samples, of whichever version.
+
+        Raises:
+            KeyError: a field is missing.
+        """
+        fields = {name: record[name] for name in ("name", *names(CONSTANT)) if name != "through"}
+        metric, through = split_distance(fields["metric"])  # where plica 0.1 kept the perturbation
+        return Task(**fields | {"metric": metric, "through": record.get("through") or through})
+
+    def constant_columns(self, rows: int) -> dict[str, pa.Array]:
+        """What every row of the task says about it, by name."""
+        return {field.name: pa.array([getattr(self, field.name)] * rows, type=field.type) for field in SCHEMA}
+
+    def complete(self, samples: pa.Table) -> pa.Table:
+        """Samples with the constant columns and the task's name, whatever of these the file had."""
+        samples = samples.drop_columns([name for name in SCHEMA.names if name in samples.column_names])
+        columns = self.constant_columns(len(samples)) | {TASK.name: pa.array([self.name] * len(samples), pa.string())}
+        for name, column in columns.items():
+            samples = samples.append_column(name, column)
+        return samples
+
+
+SCHEMA = arrow_schema(CONSTANT)
