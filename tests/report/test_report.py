@@ -7,12 +7,14 @@ import shutil
 
 import pytest
 import torch
+from markupsafe import Markup
 
 from byhand import made_up, write_inputs, write_task
 from plica import runs
 from plica.cli import main
 from plica.report import render, write_report
-from plica.report.gallery import order
+from plica.report.choice import order
+from plica.report.registry import SECTIONS, Section
 from plica.runs.single import save_run
 
 pytest.importorskip("scipy.stats", reason="comparisons use scipy, of the extra 'see'")
@@ -123,13 +125,34 @@ def test_runs_without_images_or_without_any_find(tmp_path):
     assert "not found" in render([runs.load(tmp_path / "none")])
 
 
+def test_a_section_of_the_users(run, monkeypatch):
+    """It is one Section; where its body is empty it is left out, and text that is not Markup is escaped."""
+    count = Section("Count", "How many", lambda report: Markup("<p>{} runs</p>").format(len(report.runs)))
+    text = Section("Text", "Text & more", lambda report: "<b>plain</b>")
+    empty = Section("Nothing", "Nothing", lambda report: "")
+    for key, section in dict(count=count, text=text, nothing=empty).items():
+        monkeypatch.setitem(SECTIONS, key, section)
+    page = render([runs.load(run)])
+    assert '<li><a href="#count">Count</a></li>' in page
+    assert '<h2 id="count-h">How many</h2>\n<p>1 runs</p>' in page
+    assert '<h2 id="text-h">Text &amp; more</h2>\n&lt;b&gt;plain&lt;/b&gt;' in page
+    assert "nothing-h" not in page
+
+
+def test_every_section_has_content_that_its_link_reaches(run):
+    page = render([runs.load(run)])
+    links = re.findall(r'<li><a href="#(\w+)">', page)
+    assert links == list(SECTIONS)
+    assert all(f'<section id="{link}" ' in page for link in links)
+
+
 def test_the_command(run, tmp_path, capsys):
     assert main(["report", str(run), "-o", str(tmp_path / "r.html"), "--title", "A & B"]) == 0
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'r.html'}: 0.")
     assert "<h1>A &amp; B</h1>" in (tmp_path / "r.html").read_text()
     assert main(["report", str(tmp_path / "nothing"), "-o", str(tmp_path / "s.html")]) == 2
     assert "holds no run" in capsys.readouterr().err
-    assert main(["report", str(run), "-o", str(tmp_path / "no" / "s.html")]) == 2
+    assert main(["report", str(run), "-o", str(tmp_path / "r.html" / "s.html")]) == 2  # a file is no folder
     assert capsys.readouterr().err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
 

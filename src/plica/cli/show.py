@@ -13,7 +13,8 @@ from plica.analysis import compare
 from plica.analysis.contenders import Contender, Group, groups
 from plica.cli.reading import tell_beliefs, with_runs
 from plica.report.formatting import distance
-from plica.report.methods import headlines, methods
+from plica.report.methods import methods
+from plica.report.verdict import headlines
 from plica.runs import Run
 
 BLOCKS = " ▁▂▃▄▅▆▇█"

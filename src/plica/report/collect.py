@@ -1,27 +1,101 @@
-"""One pass over the points of each task: measures of their patterns, and the tensors of the few images to be shown."""
+"""What a report is made of: the answers of the runs, and one pass over the points of each task, for the measures of
+their patterns and the tensors of the few images to be shown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from plica.analysis import patterns
+from plica import trust
+from plica.analysis import compare, patterns
+from plica.analysis.contenders import Contender, Group, groups
+from plica.report.choice import Pick, examples, picks
 from plica.runs import Run, Task
 
 EDGES = np.logspace(-5, 0, 41)  # of |delta|, in units of pixels: eight bins per power of ten
 SAMPLE = 2**24  # numbers of a task that are kept to compare its perturbations with those of other tasks
+CARDS = 1200  # images in the gallery, if they fit
+
+
+@dataclass
+class ReportData:
+    """What the sections of a report are made of.
+
+    Attributes:
+        runs: on the same images.
+        models: the questions, and the models' answers to each, by whichever method found the nearest point.
+        by_method: the questions, and the methods' answers to each.
+        picks: all images that the gallery would show if there were room.
+        examples: numbers of the few images whose perturbations are shown method by method.
+        stats: of each task, by the run's directory and the task's name.
+        room: characters that the page has left; changes while the page is made.
+    """
+
+    runs: Sequence[Run]
+    models: list[Group]
+    by_method: list[Group]
+    picks: list[Pick]
+    examples: list[int]
+    stats: dict[tuple[str, str], TaskStats]
+    room: int = 0
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes, of the first run that knows them."""
+        return next((run.classes for run in self.runs if run.classes), None)
+
+    @cached_property
+    def pairs(self) -> list[tuple[Group, list[compare.Pair]]]:
+        """The questions that several models answered, and every two of those compared."""
+        return [
+            (group, [compare.pair(a, b) for a, b in itertools.combinations(group.contenders, 2)])
+            for group in self.models
+            if len(group.contenders) > 1
+        ]
+
+    @cached_property
+    def verdicts(self) -> list[tuple[Run, dict[str, Any]]]:
+        """How far the numbers of each run can be believed: as its summary says, or else as plica.trust does."""
+        return [(run, _verdict(run)) for run in self.runs]
+
+
+def collect(runs: Sequence[Run]) -> ReportData:
+    """Read the runs.
+
+    Raises:
+        ValueError: the runs hold no answers, or different images.
+    """
+    models, by_method = groups(runs, "model"), groups(runs, "method")
+    if not models:
+        raise ValueError("There is nothing to report: the runs hold no answers yet.")
+    chosen, shown = picks(models), examples(by_method)
+    images = {pick.image for pick in chosen[:CARDS]} | set(shown)
+    return ReportData(runs, models, by_method, chosen, shown, stats_of(runs, images))
+
+
+def _verdict(run: Run) -> dict[str, Any]:
+    verdict = run.summary.get("verdict") or trust.verdict(run)
+    return verdict if isinstance(verdict, dict) else {"verdict": verdict}
 
 
 @dataclass(frozen=True)
 class TaskStats:
-    """What was seen of a task.
+    """The perturbations of one task.
 
-    measures: per image with a perturbation, by name. magnitudes: share of all entries per bin of EDGES. sample: ids and
-    perturbations of the first images. shown: id -> (x, x_adv) of those asked for.
+    Attributes:
+        run: to which the task belongs.
+        task: whose points these are.
+        measures: by name, an entry per image with a perturbation.
+        magnitudes: share of all entries per bin of EDGES.
+        sample: ids and perturbations of the first images.
+        shown: id -> (x, x_adv) of the images to be shown.
     """
 
     run: Run
@@ -32,39 +106,51 @@ class TaskStats:
     shown: dict[int, tuple[Tensor, Tensor]]
 
 
-def look(run: Run, task: Task, wanted: Iterable[int]) -> TaskStats:
+def stats_of(runs: Sequence[Run], shown: Iterable[int]) -> dict[tuple[str, str], TaskStats]:
+    """One pass over every task of every run; keeps the tensors of the images to be `shown`."""
+    keep = torch.tensor(sorted(set(shown)), dtype=torch.int64)
+    return {(str(run.directory), task.name): _task_stats(run, task, keep) for run in runs for task in run.tasks}
+
+
+def contender_stats(contender: Contender, stats: dict[tuple[str, str], TaskStats]) -> TaskStats:
+    """Those of the first task of a contender; a method has no other."""
+    run, task = contender.places[0]
+    return stats[str(run.directory), task.name]
+
+
+def _task_stats(run: Run, task: Task, keep: Tensor) -> TaskStats:
     """Read a task chunk by chunk; empty where the run kept no images."""
-    measured: dict[str, list[Tensor]] = {name: [] for name in patterns.MEASURES}
+    measures: dict[str, list[Tensor]] = {name: [] for name in patterns.MEASURES}
     counts, entries = torch.zeros(len(EDGES) - 1, dtype=torch.int64), 0
     sample: list[tuple[Tensor, Tensor]] = []
-    room, keep = SAMPLE, torch.tensor(sorted(set(wanted)), dtype=torch.int64)
+    room = SAMPLE
     shown: dict[int, tuple[Tensor, Tensor]] = {}
     for ids, x, x_adv in patterns.pairs(run, task):
         for row in torch.isin(ids, keep).nonzero()[:, 0].tolist():
             shown[int(ids[row])] = (x[row], x_adv[row])
         delta = x_adv - x
-        moved = delta.flatten(1).any(1)
-        ids, delta = ids[moved], delta[moved]
+        changed = delta.flatten(1).any(1)
+        ids, delta = ids[changed], delta[changed]
         if not len(ids):
             continue
         for name, values in patterns.measures(delta).items():
-            measured[name].append(values)
+            measures[name].append(values)
         counts += patterns.magnitudes(delta, EDGES.tolist()).sum(0)
         entries += delta.numel()
-        few = max(0, min(len(ids), room // delta[0].numel()))
-        sample.append((ids[:few], delta[:few].clone()))
-        room -= few * delta[0].numel()
+        count = max(0, min(len(ids), room // delta[0].numel()))
+        sample.append((ids[:count], delta[:count].clone()))
+        room -= count * delta[0].numel()
     return TaskStats(
         run=run,
         task=task,
-        measures={name: torch.cat(values).numpy() if values else np.empty(0) for name, values in measured.items()},
+        measures={name: torch.cat(values).numpy() if values else np.empty(0) for name, values in measures.items()},
         magnitudes=counts.numpy() / max(entries, 1),
-        sample=_joined(sample),
+        sample=_concatenated(sample),
         shown=shown,
     )
 
 
-def _joined(sample: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def _concatenated(sample: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     if not sample:
         return torch.empty(0, dtype=torch.int64), torch.empty(0)
     return torch.cat([ids for ids, _ in sample]), torch.cat([delta for _, delta in sample])

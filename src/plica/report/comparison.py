@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from plica.analysis import compare
 from plica.analysis.contenders import Contender, Group
+from plica.report.collect import ReportData
 from plica.report.formatting import between, distance, percent, points, title
+from plica.report.templates import fragment
 
 
-def comparisons(models: Sequence[Group]) -> list[dict[str, Any]]:
-    """Per question with several contenders: the ranking, every pair, crossings, and the hardest images of each."""
-    return [_comparison(group) for group in models if len(group.contenders) > 1]
+def section(report: ReportData) -> Markup:
+    """Left out where there is one model."""
+    comparisons = [_comparison(group, pairs) for group, pairs in report.pairs]
+    return fragment("comparison.html", comparisons=comparisons) if comparisons else Markup()
 
 
-def _comparison(group: Group) -> dict[str, Any]:
-    pairs = [compare.pair(a, b) for a, b in itertools.combinations(group.contenders, 2)]
+def _comparison(group: Group, pairs: Sequence[compare.Pair]) -> dict[str, Any]:
+    """The ranking, every pair, crossings, and the hardest images of each model."""
     out = {
         "title": title(group),
         "budget": group.budget,

@@ -6,11 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from plica.analysis import compare
 from plica.analysis.contenders import Contender, Group
+from plica.report.collect import ReportData
 from plica.report.formatting import budget, distance, percent
 from plica.report.svg import Chart, bins, swatch, thin
+from plica.report.templates import fragment
+
+
+def section(report: ReportData) -> Markup:
+    """Left out where no question was after the smallest distance, or none found anything."""
+    drawn = curves(report.models)
+    return fragment("curves.html", curves=drawn, histograms=histograms(report.models)) if drawn else Markup()
 
 
 def curves(models: Sequence[Group]) -> list[dict[str, Any]]:
@@ -25,7 +34,7 @@ def _curve(number: int, group: Group, balls: Sequence[Group]) -> dict[str, Any]:
     chart = Chart(
         f"curve{number}",
         f"Accuracy against {group.metric} distance",
-        _told(group),
+        _description(group),
         (0, top),
         (0, 1),
         f"{group.metric} distance",
@@ -40,10 +49,11 @@ def _curve(number: int, group: Group, balls: Sequence[Group]) -> dict[str, Any]:
         chart.steps(xs.tolist(), compare.accuracy(radius, xs).tolist(), series, c.name)
     for ball in balls:
         for c in ball.contenders:
-            held = 1 - float(c.broken[c.asked].mean())
+            accuracy = 1 - float(c.broken[c.asked].mean())
             series = names.index(c.name) if c.name in names else len(names)
             if budget(ball) <= top:
-                chart.dot(budget(ball), held, series, f"{c.name}: {percent(held)} withstand {budget(ball):.3g}")
+                label = f"{c.name}: {percent(accuracy)} withstand {budget(ball):.3g}"
+                chart.dot(budget(ball), accuracy, series, label)
     rows = [
         [
             distance(r),
@@ -62,13 +72,14 @@ def _curve(number: int, group: Group, balls: Sequence[Group]) -> dict[str, Any]:
     }
 
 
-def _told(group: Group) -> str:
+def _description(group: Group) -> str:
     """The chart in words, for those who cannot see it."""
-    told = []
+    parts = []
     for c in group.contenders:
-        half = float(np.quantile(c.radius[c.asked], 0.5, method="inverted_cdf"))
-        told.append(f"{c.name}: {percent(1 - float((c.radius == 0)[c.asked].mean()))} at 0, half at {distance(half)}")
-    return "; ".join(told) + "."
+        median = float(np.quantile(c.radius[c.asked], 0.5, method="inverted_cdf"))
+        accuracy = percent(1 - float((c.radius == 0)[c.asked].mean()))
+        parts.append(f"{c.name}: {accuracy} at 0, half at {distance(median)}")
+    return "; ".join(parts) + "."
 
 
 def histograms(models: Sequence[Group]) -> list[dict[str, Any]]:

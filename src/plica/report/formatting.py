@@ -28,14 +28,14 @@ def distance(value: float) -> str:
     return f"{value:.3g}".replace("-", MINUS)
 
 
-def between(interval: Interval, tell: Callable[[float], str] = distance) -> str:
+def between(interval: Interval, write: Callable[[float], str] = distance) -> str:
     """value (low to high)"""
-    return f"{tell(interval.value)} ({span(interval, tell)})"
+    return f"{write(interval.value)} ({span(interval, write)})"
 
 
-def span(interval: Interval, tell: Callable[[float], str] = distance) -> str:
+def span(interval: Interval, write: Callable[[float], str] = distance) -> str:
     """low to high"""
-    return f"{tell(interval.low)} to {tell(interval.high)}"
+    return f"{write(interval.low)} to {write(interval.high)}"
 
 
 def title(group: Group) -> str:

@@ -37,12 +37,12 @@ def html(shown: object) -> str:
 def result_html(result: Result) -> str:
     """How many were found, quantiles of the distance, why the searches ended, and accuracy by distance."""
     radius = np.where(result.success.cpu().numpy(), result.distance.cpu().numpy(), np.inf)
-    wrong, found = int((radius == 0).sum()), int(np.isfinite(radius).sum())
+    misclassified, successes = int((radius == 0).sum()), int(np.isfinite(radius).sum())
     quartiles = np.quantile(radius, [0.25, 0.5, 0.75], method="inverted_cdf").tolist()
     rows = [
         ("images", str(len(radius))),
-        ("misclassified as they are", str(wrong)),
-        ("perturbation found", str(found - wrong)),
+        ("misclassified as they are", str(misclassified)),
+        ("perturbation found", str(successes - misclassified)),
         ("distance, quartiles", ", ".join(map(distance, quartiles))),
         ("gradients per image", f"{float(result.gradients.double().mean()):.0f}"),
     ]
@@ -53,21 +53,22 @@ def result_html(result: Result) -> str:
 def run_html(run: Run) -> str:
     """Accuracy and radii of each model, and a curve per metric."""
     models = groups([run], "model")
-    told: dict[str, list[tuple[str, str]]] = {}
+    tables: dict[str, list[tuple[str, str]]] = {}
     for group in models:
         for c in group.contenders:
             radius = c.radius[c.asked]
-            right = percent(float((radius > 0).mean()))
-            rows = told.setdefault(c.name, [("images", str(len(radius))), ("accuracy", right)])
+            accuracy_text = percent(float((radius > 0).mean()))
+            rows = tables.setdefault(c.name, [("images", str(len(radius))), ("accuracy", accuracy_text)])
             if group.budget is None:
-                half = float(np.quantile(radius, 0.5, method="inverted_cdf"))
-                rows.append((f"median {group.metric} radius", distance(half)))
+                median = float(np.quantile(radius, 0.5, method="inverted_cdf"))
+                rows.append((f"median {group.metric} radius", distance(median)))
             else:
                 rows.append((f"withstand {group}", percent(1 - float(np.isfinite(radius).mean()))))
-    asked = [group for group in models if group.budget is None]
-    charts = [_chart(f"{g.metric} distance", {c.name: c.radius[c.asked] for c in g.contenders}) for g in asked]
-    told |= {"these numbers": [("are", str(believed(run)))]} if told else {}
-    return _page(list(told.items()), charts)
+    minimal = [group for group in models if group.budget is None]
+    charts = [_chart(f"{g.metric} distance", {c.name: c.radius[c.asked] for c in g.contenders}) for g in minimal]
+    if tables:
+        tables["these numbers"] = [("are", str(believed(run)))]
+    return _page(list(tables.items()), charts)
 
 
 def _chart(unit: str, radii: dict[str, np.ndarray]) -> Markup:
@@ -76,9 +77,9 @@ def _chart(unit: str, radii: dict[str, np.ndarray]) -> Markup:
     if not top:
         return Markup("")
     halves = {name: float(np.quantile(radius, 0.5, method="inverted_cdf")) for name, radius in radii.items()}
-    told = "; ".join(f"{name}: half at {distance(half)}" for name, half in halves.items())
+    description = "; ".join(f"{name}: half at {distance(half)}" for name, half in halves.items())
     name = f"plica-{next(NUMBER)}"  # the charts of a notebook must not share their titles
-    chart = Chart(name, f"Accuracy by {unit}", told, (0, top), (0, 1), unit, "accuracy", percent=True, high=200)
+    chart = Chart(name, f"Accuracy by {unit}", description, (0, top), (0, 1), unit, "accuracy", percent=True, high=200)
     for series, (key, radius) in enumerate(radii.items()):
         xs = thin(np.unique(np.append(radius[radius <= top], [0.0, top])))
         chart.steps(xs.tolist(), accuracy(radius, xs).tolist(), series, key)

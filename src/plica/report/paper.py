@@ -13,12 +13,12 @@ from plica import plot
 from plica.analysis.compare import Place, ranking
 from plica.analysis.contenders import Group, groups
 from plica.analysis.patterns import MEASURES
-from plica.report.collect import TaskStats, look
-from plica.report.gallery import examples
+from plica.report.choice import examples
+from plica.report.collect import TaskStats, contender_stats, stats_of
 from plica.runs import Run
 from plica.utils.latex import distance_symbol, escape, tabular
 
-Looks = dict[tuple[str, str], TaskStats]
+Stats = dict[tuple[str, str], TaskStats]
 
 
 def write_figures(runs: Sequence[Run], directory: str | Path) -> list[Path]:
@@ -36,14 +36,14 @@ def write_figures(runs: Sequence[Run], directory: str | Path) -> list[Path]:
         raise ValueError("There is nothing to draw: the runs hold no answers yet.")
     directory.mkdir(parents=True, exist_ok=True)
     shown = examples(by_method, most=2)
-    looks = {(str(r.directory), task.name): look(r, task, shown) for r in runs for task in r.tasks}
+    stats = stats_of(runs, shown)
     with plot.paper():
-        drawn = [*_radii(models, by_method), *_patterns(by_method, looks), *_panels(by_method, looks, shown)]
+        drawn = [*_radii(models, by_method), *_patterns(by_method, stats), *_panels(by_method, stats, shown)]
         files = [file for name, axes in drawn for file in _save(axes, directory / _safe(name))]
     tables = {
         "models": [radius_table(models), accuracy_table(models)],
         "methods": [radius_table(by_method), accuracy_table(by_method)],
-        "patterns": [pattern_table(by_method, looks)],
+        "patterns": [pattern_table(by_method, stats)],
     }
     for name, parts in tables.items():
         if any(parts):
@@ -76,32 +76,27 @@ def _radii(models: Sequence[Group], by_method: Sequence[Group]) -> list[tuple[st
     return out
 
 
-def _patterns(by_method: Sequence[Group], looks: Looks) -> list[tuple[str, Axes]]:
+def _patterns(by_method: Sequence[Group], stats: Stats) -> list[tuple[str, Axes]]:
     out = []
     for group in by_method:
-        found = {c.name: _look(c, looks).measures["l1_over_l2"] for c in group.contenders}
-        found = {name: values for name, values in found.items() if len(values)}
-        if found:
-            out.append((f"patterns-{group}", plot.measure_histogram(found)))
+        measures = {c.name: contender_stats(c, stats).measures["l1_over_l2"] for c in group.contenders}
+        measures = {name: values for name, values in measures.items() if len(values)}
+        if measures:
+            out.append((f"patterns-{group}", plot.measure_histogram(measures)))
     return out
 
 
-def _panels(by_method: Sequence[Group], looks: Looks, shown: list[int]) -> list[tuple[str, Axes]]:
+def _panels(by_method: Sequence[Group], stats: Stats, shown: list[int]) -> list[tuple[str, Axes]]:
     out = []
     for image in shown:
         for group in by_method:
-            held = {c.name: _look(c, looks).shown.get(image) for c in group.contenders}
-            moved = {name: pair for name, pair in held.items() if pair is not None and not pair[0].equal(pair[1])}
+            pairs = {c.name: contender_stats(c, stats).shown.get(image) for c in group.contenders}
+            moved = {name: pair for name, pair in pairs.items() if pair is not None and not pair[0].equal(pair[1])}
             if moved:
                 x = next(iter(moved.values()))[0]
                 axes = plot.panels(x, {name: x_adv for name, (_, x_adv) in list(moved.items())[:6]})
                 out.append((f"panels-{image}-{group}", axes[0, 0]))
     return out
-
-
-def _look(contender, looks: Looks) -> TaskStats:
-    run, task = contender.places[0]
-    return looks[str(run.directory), task.name]
 
 
 def _save(axes: Axes, stem: Path) -> list[Path]:
@@ -115,52 +110,52 @@ def _save(axes: Axes, stem: Path) -> list[Path]:
     return files
 
 
-def radius_table(asked: Sequence[Group]) -> str:
+def radius_table(questions: Sequence[Group]) -> str:
     """Median radius with its 95 % interval, a line per model (method), a column per metric; bold is the best: of models
     the largest, of methods the smallest."""
-    columns = [group for group in asked if group.budget is None]
+    columns = [group for group in questions if group.budget is None]
     return _table(columns, lambda group: f"median ${distance_symbol(group.metric)}$ radius", _three)
 
 
-def accuracy_table(asked: Sequence[Group]) -> str:
+def accuracy_table(questions: Sequence[Group]) -> str:
     """Accuracy under attack in per cent, a line per model (method), a column per budget; bold as above."""
-    columns = [group for group in asked if group.budget is not None]
+    columns = [group for group in questions if group.budget is not None]
     return _table(
         columns, lambda group: f"${distance_symbol(group.metric)}$, {group.budget:.3g}", lambda v: f"{100 * v:.1f}"
     )
 
 
-def pattern_table(by_method: Sequence[Group], looks: Looks) -> str:
+def pattern_table(by_method: Sequence[Group], stats: Stats) -> str:
     """Medians of the measures, a line per question and method."""
     lines = []
     for group in by_method:
         for c in group.contenders:
-            found = _look(c, looks).measures
-            if len(found["hoyer"]):
-                cells = [_three(float(np.nanmedian(found[name]))) for name in MEASURES]
+            measures = contender_stats(c, stats).measures
+            if len(measures["hoyer"]):
+                cells = [_three(float(np.nanmedian(measures[name]))) for name in MEASURES]
                 lines.append([escape(str(group)), escape(c.name), *cells])
     head = ["question", "method", *(escape(name.replace("_", " ")) for name in MEASURES)]
     return tabular("ll" + "r" * len(MEASURES), head, lines) if lines else ""
 
 
-def _table(columns: Sequence[Group], head: Callable[[Group], str], tell: Callable[[float], str]) -> str:
+def _table(columns: Sequence[Group], head: Callable[[Group], str], write: Callable[[float], str]) -> str:
     places = [ranking(group) for group in columns]
     names = list(dict.fromkeys(place.name for column in places for place in column))
     if not names:
         return ""
-    lines = [[escape(name), *(_cell(column, name, tell) for column in places)] for name in names]
+    lines = [[escape(name), *(_cell(column, name, write) for column in places)] for name in names]
     return tabular("l" + "r" * len(columns), [columns[0].by, *map(head, columns)], lines)
 
 
-def _cell(column: Sequence[Place], name: str, tell: Callable[[float], str]) -> str:
+def _cell(column: Sequence[Place], name: str, write: Callable[[float], str]) -> str:
     """The value with its interval; that of the first of the ranking, and of those level with it, is bold."""
     value = next((place.value for place in column if place.name == name), None)
     if value is None:
         return "--"
     best = len(column) > 1 and value.value == column[0].value.value
     return (
-        rf"\textbf{{{tell(value.value)}}}" if best else tell(value.value)
-    ) + f" [{tell(value.low)}, {tell(value.high)}]"
+        rf"\textbf{{{write(value.value)}}}" if best else write(value.value)
+    ) + f" [{write(value.low)}, {write(value.high)}]"
 
 
 def _three(value: float) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 WIDE, HIGH = 420, 260
 COLOURS = 8  # of the style sheet, with dashes of their own; further series begin anew
@@ -20,7 +20,7 @@ STEPS = 300  # corners of a curve: more are finer than a pixel
 
 @dataclass
 class Chart:
-    """An x range, a y range, and what was drawn so far. `log` is of the y axis; `percent` labels it so."""
+    """An x range, a y range, and the marks drawn so far. `percent` labels the y axis so."""
 
     name: str
     title: str
@@ -30,7 +30,6 @@ class Chart:
     x_label: str
     y_label: str = ""
     percent: bool = False
-    log: bool = False
     high: int = HIGH
     marks: list[Markup] = field(default_factory=list)
 
@@ -46,14 +45,6 @@ class Chart:
     def steps(self, xs: Sequence[float], ys: Sequence[float], series: int, label: str) -> None:
         """A curve that keeps ys[k] from xs[k] to xs[k + 1]."""
         self.line(np.repeat(xs, 2)[1:].tolist(), np.repeat(ys, 2)[:-1].tolist(), series, label)
-
-    def band(self, xs: Sequence[float], low: Sequence[float], high: Sequence[float], series: int) -> None:
-        """The area between two curves."""
-        there = [f"{self._x(x):.1f},{self._y(y):.1f}" for x, y in zip(xs, high, strict=True)]
-        back = [f"{self._x(x):.1f},{self._y(y):.1f}" for x, y in zip(xs, low, strict=True)]
-        self.marks.append(
-            Markup('<polygon class="band s{}" points="{}"/>').format(series % COLOURS, " ".join(there + back[::-1]))
-        )
 
     def bars(self, edges: Sequence[float], heights: Sequence[float], series: int) -> None:
         """A histogram."""
@@ -101,7 +92,7 @@ class Chart:
     def _grid(self) -> Markup:
         low, right = self.high - BOTTOM, WIDE - RIGHT
         out = []
-        for value in ticks(*self.y, self.log):
+        for value in ticks(*self.y):
             y = self._y(value)
             text = f"{value:.0%}".replace("%", "\u2009%") if self.percent else number(value)
             out.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, right, y, y))
@@ -134,19 +125,16 @@ class Chart:
 
     def _y(self, value: float) -> float:
         low, high = self.y
-        if self.log:
-            value, low, high = (math.log10(max(v, self.y[0])) for v in (value, low, high))
         return (
             self.high - BOTTOM - (self.high - TOP - BOTTOM) * (min(max(value, low), high) - low) / ((high - low) or 1)
         )
 
 
-def ticks(low: float, high: float, log: bool = False) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """About five round numbers within a range."""
-    from matplotlib.ticker import LogLocator, MaxNLocator  # not above: see cli/app.py
+    from matplotlib.ticker import MaxNLocator  # not above: see cli/app.py
 
-    locator = LogLocator(numticks=6) if log else MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
-    values = locator.tick_values(low, high)
+    values = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     slack = 1e-9 * (high - low)
     return [float(v) for v in values if low - slack <= v <= high + slack]
 
@@ -187,6 +175,3 @@ def thin(xs: np.ndarray, most: int = STEPS) -> np.ndarray:
     if len(xs) <= most:
         return xs
     return xs[np.linspace(0, len(xs) - 1, most).round().astype(int)]
-
-
-__all__ = ["Chart", "bins", "box", "escape", "number", "swatch", "thin", "ticks"]
