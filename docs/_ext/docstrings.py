@@ -29,7 +29,9 @@ PUBLIC = (
 )
 # Types that public functions take or give, with the module that the reference shows them under.
 SHOWN = {
+    "plica.data": ("Source",),
     "plica.evaluation": ("Plan",),
+    "plica.metrics": ("BaseMetric", "Combinable", "LpForm", "MetricProperties"),
     "plica.perturbations": ("ParametricPerturbation",),
     "plica.solver": ("Solution", "Stop"),
 }

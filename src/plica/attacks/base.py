@@ -23,7 +23,8 @@ class Task:
     Attributes:
         model: runs the network and counts what each image costs; every call of an attack goes through it.
         best: the best verified point of each image so far; an attack offers every point that it evaluates.
-        x, y: images inside `bounds`, and their labels.
+        x: images inside `bounds`.
+        y: their labels.
         logits: of the model at x.
         targets: the one class that counts for each image, or None for any other class than y.
         question: MinRadius or MaxLoss.
