@@ -1,7 +1,5 @@
 """The attack for distances without a prox: exact radii, budgets, company, what it spends, what it says."""
 
-import sys
-
 import pytest
 import torch
 from torch import nn
@@ -9,6 +7,7 @@ from torch import nn
 import plica
 from linear import linear
 from plica import Lp, MaxLoss, MinRadius, Perceptual, Similarity, Status
+from plica.attacks.curved import CurvedSchedule
 from plica.attacks.metric_oracle import Measure
 from plica.attacks.registry import ATTACKS
 from plica.core.model import CountedModel
@@ -185,10 +184,21 @@ def test_each_distance_is_lowered_in_the_way_that_suits_it(monkeypatch):
 
     chosen, told = [ask(net, x, y, MinRadius(metric)) for metric in (uneven, kinked)], []
     for smooth in (torch.inf, 0):
-        monkeypatch.setattr(sys.modules["plica.attacks.curved"], "SMOOTH", smooth)  # the package names a function
+        schedule = CurvedSchedule(smooth=smooth)
+        monkeypatch.setattr("plica.attacks.curved.SCHEDULE", schedule)
         told.append([ask(net, x, y, MinRadius(metric)) for metric in (uneven, kinked)])
     (averaged_uneven, averaged_kinked), (newton_uneven, newton_kinked) = told
     assert torch.equal(chosen[0].distance, newton_uneven.distance)
     assert (newton_uneven.distance < 0.8 * averaged_uneven.distance).all()
     assert torch.equal(chosen[1].distance, averaged_kinked.distance)
     assert averaged_kinked.distance.median() < 0.98 * newton_kinked.distance.median()
+
+
+def test_max_loss_when_the_last_image_is_answered_at_the_end_of_the_race():
+    """Gradient 50 is the last of the race: no image is left for the rounds that follow."""
+    net, x, y = convolutional(b=1)
+    before, at = (ask(net, x, y, MinRadius(blurred), gradients=g).distance for g in (49, 50))
+    assert at < before
+    found = ask(net, x, y, MaxLoss(blurred, at / CurvedSchedule().inside * (1 + 1e-7)), gradients=100)
+    assert found.success.all()
+    assert found.gradients.tolist() == [50]

@@ -1,5 +1,4 @@
-"""Towards the image along the ray through the best point (or its theta), as close to the boundary as can be had, with
-forward runs only."""
+"""Regula falsi along the ray from the image to the best point (or its theta), with forward runs only."""
 
 from __future__ import annotations
 
@@ -12,12 +11,24 @@ from plica.core.losses import margin
 from plica.core.model import rounding
 from plica.perturbations.base import interpolate
 
+RESERVED = 4  # forward runs that the logits at the image, and the judge in two precisions, need
 
-def land(task: Task, images: Int[Tensor, " i"], forwards: int) -> None:
-    """Shrink the perturbations of the given images by regula falsi on the margin (Illinois); every point tried is
-    offered. For MinRadius only.
 
-    The aim is twice the margin that counts, so that float64 agrees.
+def affordable(gradients: int) -> int:
+    """Forward runs that so many gradients bring with them, a fifth as many, less those that are reserved."""
+    return gradients // 5 - RESERVED
+
+
+def boundary_search(task: Task, images: Int[Tensor, " i"], forwards: int) -> None:
+    """Shrink the best perturbations of the given images towards the boundary, by the Illinois variant of regula falsi
+    (Dowell, Jarratt 1971) on the margin. Every point tried is offered. Does nothing for MaxLoss.
+
+    The root sought is that of the margin less twice what counts, so that float64 agrees.
+
+    Args:
+        task: whose `best` is read and improved.
+        images: indices of images of the task.
+        forwards: model calls for each of them.
     """
     best = task.best
     rows = images[best.distance[images].isfinite()]
@@ -26,15 +37,16 @@ def land(task: Task, images: Int[Tensor, " i"], forwards: int) -> None:
     x, y, through = task.x[rows], task.y[rows], task.question.through
     end = best.x_adv[rows].clone() if best.theta is None else best.theta[rows].clone()
     targets = None if task.targets is None else task.targets[rows]
+    # shares of the way from the image to `end` on either side of the boundary, and the margins there
     low, high = torch.zeros_like(best.margin[rows]), torch.ones_like(best.margin[rows])
     below, above = margin(task.logits[rows], y, targets), best.margin[rows].clone()
     for _ in range(forwards):
-        s = torch.maximum(high - above * (high - low) / (above - below), 0.5 * (low + high))
-        theta, z = interpolate(through, x, end, s, task.bounds)
+        share = torch.maximum(high - above * (high - low) / (above - below), 0.5 * (low + high))
+        theta, z = interpolate(through, x, end, share, task.bounds)
         logits = task.model.logits(z, rows)
         best.offer(z, rows, logits, theta=theta)
         m = margin(logits, y, targets) - 2 * rounding(logits)
         past = m > 0
         below = torch.where(past, below / 2, m)
-        high, above = torch.where(past, s, high), torch.where(past, m, above)
-        low = torch.where(past, low, s)
+        high, above = torch.where(past, share, high), torch.where(past, m, above)
+        low = torch.where(past, low, share)

@@ -1,197 +1,169 @@
-"""MinRadius for distances of which only the gradient is known (solver/linearized): which classes, which starts.
+"""MinRadius for distances of which only the gradient is known (solver/linearized): which classes, starts and stages.
 
-One fixed sequence of gradients per image, which does not know the budget: a larger budget goes on where a smaller one
-stopped. MaxLoss is answered by the same search: an image is broken at radius r exactly when its radius is at most r.
+Up to 50 gradients the first classes by logit, of which the best goes on; then rounds from starts far outside. MaxLoss
+is answered by the same search: an image is broken at radius r exactly when its radius is at most r.
 """
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from plica.attacks.base import AttackOutput, Task
 from plica.attacks.metric_oracle import Measure
-from plica.core.losses import margin
-from plica.core.model import rounding
+from plica.attacks.multistart import Candidates, Evaluation, Multistart
 from plica.core.status import Status
 from plica.solver.linearized.curved_sqp import CurvedSQP
 from plica.solver.linearized.descent import Averaged, QuasiNewton
 from plica.solver.linearized.state import CurvedState
 from plica.solver.rows import dot, join, take
 
-CLASSES, FIRST, MORE = 3, 4, 3  # tried by logit: gradients for the first of them, and for each other one
-UNTIL = 50  # gradients before the first start from outside
-OUTSIDE = 12  # gradients for it before it is compared with the best, and for the better of them then
-TRIAL = 3  # times the usual gradients of the distance for the first step, by which the way to lower it is chosen
-SMOOTH = 2.5  # QuasiNewton is taken where the other way ends so many times as far
-FAR = (2.0, 8.0, 4.0, 16.0)  # starts at so many times the length of the best perturbation, in turn
-INSIDE = 0.999  # share of the radius that MaxLoss may use: float64 may find a point farther than float32 does
+
+@dataclass(frozen=True)
+class CurvedSchedule:
+    """Which rows are stepped, in which order; what was tried is in docs/design/curved.md.
+
+    Attributes:
+        classes: tried, by logit.
+        first_steps: gradients for the first of them.
+        other_steps: gradients for each other one.
+        race_until: gradients, of which the best class gets the rest, before the first start far outside.
+        far: lengths of these starts, in turn, in lengths of the perturbation.
+        outside_steps: gradients for such a start alone, and again for the better one of it and the best so far.
+        trial: the first step takes so many times the usual gradients of the distance, by either way to lower it.
+        smooth: L-BFGS is used for an image where averaged steps end so many times as far away.
+        inside: share of the radius that MaxLoss may use: float64 may find a point farther away than float32 does.
+    """
+
+    classes: int = 3
+    first_steps: int = 4
+    other_steps: int = 3
+    race_until: int = 50
+    far: tuple[float, ...] = (2.0, 8.0, 4.0, 16.0)
+    outside_steps: int = 12
+    trial: int = 3
+    smooth: float = 2.5
+    inside: float = 0.999
+
+
+SCHEDULE = CurvedSchedule()
 
 
 def curved(task: Task) -> AttackOutput:
     """The nearest misclassified point, for any metric; keeps the distance whole, by steps on the metric alone."""
     every = torch.arange(len(task.x), device=task.x.device)
     stationarity = task.x.new_full((len(task.x),), torch.nan)
-    spent = torch.zeros(len(task.x), dtype=torch.long)
+    metric_gradients = torch.zeros(len(task.x), dtype=torch.long)
     for images in every.split(max(1, task.batch_size // 2)):
-        search = _Search(task, images)
-        search.run()
-        stationarity[images], spent[images.cpu()] = search.residual, search.measure.gradients
+        search = CurvedSearch(task, images)
+        search.run_all()
+        stationarity[images], metric_gradients[images.cpu()] = search.residual, search.measure.gradients
         task.progress(int(images[-1]) + 1)
     done = (task.best.distance.isfinite() & torch.tensor(task.radius is not None)).tolist()
-    return AttackOutput(stationarity, [Status.SUCCEEDED if d else Status.BUDGET for d in done], spent)
+    return AttackOutput(stationarity, [Status.SUCCEEDED if d else Status.BUDGET for d in done], metric_gradients)
 
 
 @dataclass
-class Candidates:
-    """CurvedState of a search, m for each of some images: row (i, j) at i * images + j."""
+class CurvedRows(Candidates):
+    """Rows whose solver moves the image itself."""
 
-    place: Int[Tensor, " r"]
-    target: Int[Tensor, " r"]
     state: CurvedState
 
 
-class _SpentError(Exception):
-    """The budget is spent, or all images are answered."""
-
-
-class _Search:
-    """The search on some images at once, in lock step: the schedule is the same for all of them."""
+class CurvedSearch(Multistart[CurvedRows]):
+    """The search on some images, in two groups: one for each way to lower the distance (solver/linearized/descent)."""
 
     def __init__(self, task: Task, images: Int[Tensor, " i"]):
-        self.task, self.images = task, images
-        self.x, self.y = task.x[images].flatten(1), task.y[images]
+        super().__init__(task, images)
         self.measure = Measure(task.question.metric, task.x[images], task.model)
         self.quadratic = self.measure.quadratic(task.direction(0), task.bounds)
-        self.best = self.x.new_full((len(images),), torch.inf)
-        self.residual = self.x.new_full((len(images),), torch.nan)
-        others = task.logits[images].scatter(1, self.y[:, None], -torch.inf)
-        self.order = others.argsort(dim=1, descending=True, stable=True)[:, :-1]
-        if task.targets is not None:
-            self.order = task.targets[images, None]
+        self.order = self.classes
 
-    def run(self) -> None:
-        for solver, pool in self._opened():
-            self.solver, self.spent, self.round = solver, 1, 0
-            try:
-                self._race(pool)
-            except _SpentError:
-                continue
+    def run_all(self) -> None:
+        """Spend the first gradient on choosing the way for each image, then run the search of each group."""
+        for solver, pool in self._first_step():
+            self.solver, self.spent = solver, 1
+            self.run(self._schedule(pool))
 
-    def _opened(self) -> list[tuple[CurvedSQP, Candidates]]:
-        """The first step towards the first class, by either way to lower the distance; the images that each suits."""
+    def _first_step(self) -> list[tuple[CurvedSQP, CurvedRows]]:
+        """A step towards the first class, by either way; the images that each suits."""
         every = torch.arange(len(self.x), device=self.x.device)
-        solvers = [CurvedSQP(way(self.task.bounds)) for way in (Averaged, QuasiNewton)]
-        pools = [self._enter(solver, every, self.order[:, 0]) for solver in solvers]
-        told = self._look(pools[0])
+        solvers = [CurvedSQP(descent(self.task.bounds)) for descent in (Averaged, QuasiNewton)]
+        pools = [self._start(solver, every, self.order[:, 0]) for solver in solvers]
+        evaluation = self._evaluate(pools[0])
         for solver, pool in zip(solvers, pools, strict=True):
-            longer = replace(solver.descent, steps=TRIAL * solver.descent.steps)
-            replace(solver, descent=longer).step(pool.state, *told, lambda z: self.measure(z, every))
-        far = torch.where(self.quadratic, SMOOTH**2, SMOOTH) * pools[1].state.size
-        smooth = pools[0].state.size > far
+            longer = replace(solver.descent, steps=SCHEDULE.trial * solver.descent.steps)
+            self._move(replace(solver, descent=longer), pool, evaluation)
+        factor = SCHEDULE.smooth
+        limit = torch.where(self.quadratic, factor**2, factor) * pools[1].state.size
+        smooth = pools[0].state.size > limit
         return [(s, take(pool, some)) for s, pool, some in zip(solvers, pools, (~smooth, smooth), strict=True)]
 
-    def _race(self, pool: Candidates) -> None:
-        """To 50 gradients: the first class by logit, two more with what it learnt, then the least estimate."""
-        self._advance(pool, FIRST - 1)
-        others = self.order[pool.place, 1:CLASSES].T
+    def _schedule(self, pool: CurvedRows) -> Iterator[CurvedRows]:
+        """The first class by logit, two more with what it learnt of the metric, then the row of least estimate."""
+        for _ in range(SCHEDULE.first_steps - 1):
+            yield pool
+        others = self.order[pool.index, 1 : SCHEDULE.classes].T
         if len(others):
-            rows = torch.arange(len(pool.place), device=pool.place.device).repeat(len(others))
-            known = take(pool.state.memory, rows)
-            more = self._enter(self.solver, pool.place[rows], others.flatten(), known)
-            self._advance(more, MORE)
+            rows = torch.arange(len(pool), device=pool.index.device).repeat(len(others))
+            memory = take(pool.state.memory, rows)
+            more = self._start(self.solver, pool.index[rows], others.flatten(), memory)
+            for _ in range(SCHEDULE.other_steps):
+                yield more
             pool = join(pool, more)
-        self._explore(self._alone(pool, UNTIL - self.spent))
+        pool = yield from self._least_only(pool, SCHEDULE.race_until - self.spent)
+        number = 0
+        while len(pool):
+            pool = yield from self._round(pool, number)
+            number += 1
 
-    def _explore(self, best: Candidates) -> None:
-        """Rounds of 24 gradients: a start far outside at the best class, which replaces the best so far if better."""
-        while True:
-            every = torch.arange(len(best.place), device=best.place.device)
-            new = self._enter(self.solver, best.place, best.target, take(best.state.memory, every))
-            self.solver.move(new.state, self._outside(best.state), lambda z, at=best.place: self.measure(z, at))
-            self.round += 1
-            self._advance(new, OUTSIDE)
-            tried = self._alone(join(best, new), OUTSIDE)
-            left = torch.isin(best.place, tried.place)  # images that are not answered yet
-            best = self._keep(join(take(best, left), tried))
+    def _round(self, best: CurvedRows, number: int) -> Generator[CurvedRows, None, CurvedRows]:
+        """24 gradients: a start far outside at the best class, which replaces the best row so far if it ends better."""
+        every = torch.arange(len(best), device=best.index.device)
+        new = self._start(self.solver, best.index, best.target, take(best.state.memory, every))
+        self.solver.move(new.state, self._outside(best.state, number), lambda z: self.measure(z, best.index))
+        for _ in range(SCHEDULE.outside_steps):
+            yield new
+        better = yield from self._least_only(join(best, new), SCHEDULE.outside_steps)
+        unanswered = torch.isin(best.index, better.index)
+        return self.keep(join(take(best, unanswered), better), 1)
 
-    def _alone(self, pool: Candidates, ticks: int) -> Candidates:
-        """Move the row of least estimate of every image; images that are answered leave."""
-        for _ in range(ticks):
-            pool = self._keep(pool)
-            self._advance(pool, 1)
-        return self._keep(pool)
+    def _least_only(self, pool: CurvedRows, steps: int) -> Generator[CurvedRows, None, CurvedRows]:
+        """Step the row of least estimate of every image, chosen anew before each step; returns these rows."""
+        for _ in range(steps):
+            pool = self.keep(pool, 1)
+            yield pool
+        return self.keep(pool, 1)
 
-    def _outside(self, rows: CurvedState) -> Tensor:
-        """Points in a random direction, the same for every image, at FAR times the present perturbation's length."""
+    def _outside(self, rows: CurvedState, number: int) -> Tensor:
+        """Points in a random direction, the same for every image, at a multiple of the perturbation's length."""
         delta = rows.z - rows.x
-        reach = FAR[self.round % len(FAR)] * dot(delta, delta).sqrt()
-        return (rows.x + reach[:, None] * self.task.direction(self.round)).clamp(*self.task.bounds)
+        length = SCHEDULE.far[number % len(SCHEDULE.far)] * dot(delta, delta).sqrt()
+        return (rows.x + length[:, None] * self.task.direction(number)).clamp(*self.task.bounds)
 
-    def _enter(self, solver: CurvedSQP, place: Tensor, target: Tensor, memory=None) -> Candidates:
-        """CurvedState at the images themselves, with what other rows of the same image know of the metric."""
-        return Candidates(place, target, solver.start(self.x[place], self.quadratic[place], memory))
+    def _start(self, solver: CurvedSQP, index: Tensor, target: Tensor, memory=None) -> CurvedRows:
+        """Rows at the images themselves, with what other rows of the same images know of the metric."""
+        return CurvedRows(index, target, solver.start(self.x[index], self.quadratic[index], memory))
 
-    def _keep(self, pool: Candidates) -> Candidates:
-        """The row of least estimate of every image that is not answered yet."""
-        images = self._width(pool)
-        if not images:
-            raise _SpentError
-        if len(pool.place) == images and self.task.radius is None:
-            return pool
-        least = pool.state.estimate.view(-1, images).argsort(dim=0, stable=True)[0]
-        rows = least * images + torch.arange(images, device=least.device)
-        return take(pool, rows[~self._answered(pool.place[:images])])
+    def answered(self, index: Int[Tensor, " i"] | slice) -> Bool[Tensor, " i"]:
+        """For MaxLoss the images with a point inside the radius; for MinRadius none."""
+        inside = self.task.best.distance[self.images[index]].isfinite()
+        return inside if self.task.radius is not None else torch.zeros_like(inside)
 
-    def _answered(self, places: Tensor) -> Tensor:
-        found = self.task.best.distance[self.images[places]].isfinite()
-        return found if self.task.radius is not None else torch.zeros_like(found)
+    def step(self, rows: CurvedRows) -> None:
+        """As of Multistart."""
+        self._move(self.solver, rows, self._evaluate(rows))
 
-    @staticmethod
-    def _width(rows: Candidates) -> int:
-        """For how many images there are rows."""
-        return len(rows.place) // max(1, int((rows.place == rows.place[:1]).sum()))
+    def _evaluate(self, rows: CurvedRows) -> Evaluation:
+        limit = self.task.best.distance if self.task.radius is None else SCHEDULE.inside * self.task.radius
+        z = rows.state.z.view(-1, *self.task.x.shape[1:])
+        evaluation = self.evaluate(rows, z, limit, size_is_distance=True)
+        self.record(rows, evaluation.size, rows.state.residual)
+        return evaluation
 
-    def _advance(self, rows: Candidates, ticks: int) -> None:
-        for _ in range(ticks):
-            self._tick(rows)
-
-    def _tick(self, rows: Candidates) -> None:
-        """One model call for all rows; each image pays one gradient per row."""
-        images = self._width(rows)
-        if not images or self.spent >= self.task.gradients:
-            raise _SpentError
-        m = min(len(rows.place) // images, self.task.gradients - self.spent)
-        if m * images < len(rows.place):
-            rows = take(rows, torch.arange(m * images, device=rows.place.device))
-        self.spent += m
-        self.solver.step(rows.state, *self._look(rows), lambda z: self.measure(z, rows.place))
-
-    def _look(self, rows: Candidates) -> tuple[Tensor, Tensor, Tensor]:
-        """Margins, their rounding and their gradients (r, n) at the rows' points; points that count are offered."""
-        state, image, y = rows.state, self.images[rows.place], self.y[rows.place]
-        targets = None if self.task.targets is None else rows.target
-
-        def towards(logits: Tensor, part: slice) -> Tensor:
-            if targets is not None:
-                return margin(logits, y[part], targets[part])
-            return (logits.gather(1, rows.target[part, None]) - logits.gather(1, y[part, None]))[:, 0]
-
-        z = state.z.view(-1, *self.task.x.shape[1:])
-        value, logits, grad = self.task.model.gradient(z, image, towards)
-        noise, size = rounding(logits), state.size
-        wrong = margin(logits, y, targets) > noise
-        limit = self.task.best.distance if self.task.radius is None else INSIDE * self.task.radius
-        near = (wrong & (size <= limit[image])).nonzero()[:, 0]
-        self.task.best.offer(z[near], image[near], logits[near], size[near])
-        images = self._width(rows)
-        least, which = torch.where(wrong, size, torch.inf).view(-1, images).min(0)
-        places = rows.place[:images]
-        better = least < self.best[places]
-        residual = state.residual.view(-1, images).gather(0, which[None])[0]
-        self.residual[places] = torch.where(better, residual, self.residual[places])
-        self.best[places] = torch.where(better, least, self.best[places])
-        return value, noise, grad.flatten(1)
+    def _move(self, solver: CurvedSQP, rows: CurvedRows, found: Evaluation) -> None:
+        solver.step(rows.state, found.value, found.rounding, found.grad, lambda z: self.measure(z, rows.index))

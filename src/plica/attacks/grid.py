@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from plica.attacks.base import AttackOutput, Task
-from plica.attacks.boundary_search import land
+from plica.attacks.boundary_search import boundary_search
 from plica.core.status import Status
 from plica.metrics import Unsupported
 from plica.perturbations.base import apply
@@ -32,7 +32,7 @@ def grid(task: Task) -> AttackOutput:
             theta = node.expand(len(images), -1)
             z = apply(through, task.x[images], theta, task.bounds)
             task.best.offer(z, images, task.model.logits(z, images), theta=theta)
-        land(task, images, LANDINGS)
+        boundary_search(task, images, LANDINGS)
         task.progress(int(images[-1]) + 1)
     found = task.best.distance.isfinite() if task.radius is not None else torch.zeros_like(task.y)
     status = [Status.SUCCEEDED if f else Status.BUDGET for f in found.tolist()]

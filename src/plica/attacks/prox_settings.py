@@ -15,19 +15,24 @@ from plica.solver.linearized.proximal_sqp import ProximalSQP
 
 
 @dataclass(frozen=True)
-class Geometry:
-    """race, explore: the solver at the image, and from far outside; explore_eta: its trust region over the present
-    radius. waves: the weight of the aim with which the race goes beyond the boundary once more, after 16 and after 36
-    gradients, where it was 1 at first; None for not at all.
+class ProxSettings:
+    """A weighted norm is the plain one of u = scale (z - x); pixels with infinite scale stay where they are.
 
-    A weighted norm is the plain one of u = scale (z - x); pixels with infinite scale stay where they are.
+    Attributes:
+        race: the solver for rows that start at the image.
+        explore: the solver for rows that start far outside.
+        explore_eta: its first trust region, over the present radius.
+        bounds: least and greatest value of a pixel.
+        overshoot: the weights of the aim (1 at the start) with which the race goes far beyond the boundary, in its
+            first and second overshoot phase; None for no such phase.
+        scale: units of u per unit of a pixel; None for 1.
     """
 
     race: ProximalSQP
     explore: ProximalSQP
     explore_eta: float
     bounds: tuple[float, float]
-    waves: tuple[float | None, float | None] = (4.0, 16.0)
+    overshoot: tuple[float | None, float | None] = (4.0, 16.0)
     scale: Float[Tensor, " n"] | None = None
 
     def scaled(self, delta: Float[Tensor, "r n"]) -> Float[Tensor, "r n"]:
@@ -52,7 +57,7 @@ def has_prox(metric: Metric) -> bool:
     return properties(metric).prox
 
 
-def geometry(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, float]) -> Geometry:
+def prox_settings(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, float]) -> ProxSettings:
     """Raises Unsupported for a metric without a prox."""
     if not has_prox(metric):
         raise Unsupported(
@@ -61,12 +66,12 @@ def geometry(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, 
         )
     form = lp_form(metric)
     if form is None:
-        return Geometry(ProximalSQP(_Offered(metric)), ProximalSQP(_Offered(metric)), 0.5, bounds)
+        return ProxSettings(ProximalSQP(_UserProx(metric)), ProximalSQP(_UserProx(metric)), 0.5, bounds)
     scale = None if form.weights is None else form.weights.to(x).expand(x.shape[1:]).flatten()
     return replace(_settings(form.p, bounds), scale=scale)
 
 
-def _settings(p: float, bounds: tuple[float, float]) -> Geometry:
+def _settings(p: float, bounds: tuple[float, float]) -> ProxSettings:
     """Tuned on 150 CIFAR images and three networks; see docs/design/radius.md."""
     prox = LpProx(p)
     if p == 2:
@@ -74,19 +79,19 @@ def _settings(p: float, bounds: tuple[float, float]) -> Geometry:
         # a heavy ball comes to rest in better minima than averaging does, and takes longer
         plain = replace(race, average=0.0, average_most=0.0, inertia=0.5)
         explore = replace(plain, grow=1.3, shrink=0.6, decay=1.0, decay_aim=0.75)
-        return Geometry(race, explore, 1.0, bounds, (8.0, 16.0))
+        return ProxSettings(race, explore, 1.0, bounds, (8.0, 16.0))
     if p == math.inf:
         race = ProximalSQP(prox, eta=1.0, near=0.0, far=0.2, trials=2, trials_first=6)
-        return Geometry(race, race, 1.0, bounds, (None, 16.0))
+        return ProxSettings(race, race, 1.0, bounds, (None, 16.0))
     if p <= 1:
         race = ProximalSQP(prox, eta=0.15, grow=1.3, shrink=0.6, decay=0.95, decay_aim=0.7, far=0.2)
         race = replace(race, average=0.6, average_most=0.6)
-        return Geometry(race, race, 0.06, bounds, (None, 8.0))
+        return ProxSettings(race, race, 0.06, bounds, (None, 8.0))
     race = ProximalSQP(prox)
-    return Geometry(race, race, 0.5, bounds)
+    return ProxSettings(race, race, 0.5, bounds)
 
 
-class _Offered:
+class _UserProx:
     """A user's metric in place of LpProx."""
 
     remembers_norm = False

@@ -12,14 +12,14 @@ import plica
 from linear import linear
 from plica import Lp, MaxLoss, MinRadius
 from plica.attacks.base import Task
-from plica.attacks.prox_settings import geometry
+from plica.attacks.prox_settings import prox_settings
 from plica.attacks.radius.ascent import ascend
 from plica.core.best import BestPoints
 from plica.core.losses import margin
 from plica.core.model import CountedModel
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-TICKS = 8
+STEPS = 8
 
 
 def climb(case, p, radius, images):
@@ -31,8 +31,8 @@ def climb(case, p, radius, images):
     task = Task(model, archive, case.x, case.y, logits, None, MinRadius(metric), None, 100,
                 0, (0.0, 1.0), 64, lambda done: None)  # fmt: skip
     u = torch.zeros(len(images), case.x[0].numel())
-    ticks = iter(reversed(range(TICKS)))
-    return task, *ascend(task, images, geometry(metric, case.x, (0.0, 1.0)), u, radius[images], ticks)
+    settings = prox_settings(metric, case.x, (0.0, 1.0))
+    return task, *ascend(task, images, settings, u, radius[images], STEPS, STEPS)
 
 
 @pytest.mark.parametrize("p", [1.5, 2, 4, 8, math.inf])
@@ -46,7 +46,7 @@ def test_the_worst_margin_of_a_ball(p):
     reached = margin(case.model(z), case.y, None).double()
     torch.testing.assert_close(reached, case.worst(p, radius.double()), rtol=1e-3, atol=1e-4)  # float32
     assert target.tolist() == (1 - case.y).tolist()
-    assert task.model.gradients.tolist() == [TICKS] * len(every)
+    assert task.model.gradients.tolist() == [STEPS] * len(every)
     assert task.best.distance.isfinite().all()
 
 

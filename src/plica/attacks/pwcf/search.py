@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from plica.attacks.base import AttackOutput, Task
-from plica.attacks.boundary_search import land
+from plica.attacks.boundary_search import affordable, boundary_search
 from plica.attacks.pwcf.parametric import begin
 from plica.attacks.pwcf.parametrization import Parametrization, Plain, Sine, pose, within
 from plica.attacks.target_classes import TargetRows, nearest, shortest
@@ -41,7 +41,6 @@ NOISE = 1e-3  # of the start, in pixel units: breaks ties and gives the distance
 AIM = 1e-4  # share of the first margin by which the boundary is to be passed, so that the end point is surely past it
 CLIP = 1e-2  # share of the first margin past which a larger loss is no better (section 3.2)
 LANDINGS = 6  # forward runs at the end towards the boundary
-RESERVED = 4  # forward runs that the first look and the judge, in two precisions, need
 CLOSER, DRAWN = 0.7, 20  # share of the way that a start too far out keeps, at most so many times
 BATCHES = 4  # of rows whose starts are held at once
 INSIDE = 0.999  # share of the radius that MaxLoss may use: a violation within the tolerance stays inside the radius
@@ -53,7 +52,7 @@ def pwcf(task: Task) -> AttackOutput:
     every = torch.arange(len(task.x), device=task.x.device)
     # starts are made for a few batches of rows at a time, so that memory does not grow with the number of images
     parts = [_solve(task, images) for images in every.split(max(1, BATCHES * task.batch_size // (NEAR + len(FAR))))]
-    land(task, every, min(LANDINGS, task.gradients // 5 - RESERVED))
+    boundary_search(task, every, min(LANDINGS, affordable(task.gradients)))
     status = [status for part in parts for status in part.status]
     if task.radius is not None:
         broken = task.best.distance.isfinite().tolist()
