@@ -18,6 +18,7 @@ from plica.api import attack
 from plica.data import Source, open_data
 from plica.data.bounds import read_bounds
 from plica.data.sample import select
+from plica.evaluation.model_cache import ModelCache
 from plica.evaluation.plan import Plan, PlanError
 from plica.evaluation.tasks import Chain, chains
 from plica.evaluation.worker import Worker
@@ -30,7 +31,9 @@ from plica.utils.messages import one_line, sentence
 TRIED = 16  # images that every method is tried on, with a single gradient
 
 
-def prepare(plan: Plan, device: str, shard: str | None) -> tuple[dict[str, Any], Source, torch.Tensor, list[Chain]]:
+def prepare(
+    plan: Plan, device: str, shard: str | None, models: ModelCache
+) -> tuple[dict[str, Any], Source, torch.Tensor, list[Chain]]:
     """The manifest, the data, the ids of the images to attack, and the chains of tasks.
 
     Raises:
@@ -40,7 +43,7 @@ def prepare(plan: Plan, device: str, shard: str | None) -> tuple[dict[str, Any],
     bounds = read_bounds(plan.bounds)
     source = open_data(plan.data.path, allow_out_of_range=not bounds.usual)
     ids = select(source.labels, plan.data.n, plan.data.indices, plan.data.sample, plan.data.seed)
-    worker = Worker(device, bounds, plan.batch_size, plan.threads)
+    worker = Worker(device, bounds, plan.batch_size, plan.threads, models)
     x, y = _first_images(source, ids)
     hashes = {}
     for model in plan.models:

@@ -19,13 +19,13 @@ from plica.data import Source
 from plica.data.bounds import read_bounds
 from plica.evaluation import executors as engines
 from plica.evaluation.executors import Steps
+from plica.evaluation.model_cache import ModelCache
 from plica.evaluation.plan import Plan, PlanError, read_plan
 from plica.evaluation.prepare import check_same, prepare
 from plica.evaluation.shards import parse_shard
 from plica.evaluation.summary import write_summary
 from plica.evaluation.tasks import Chain, Job
 from plica.evaluation.worker import Part, Work, no_part
-from plica.models import load_model
 from plica.runs.encode import unpack
 from plica.runs.read import read_object
 from plica.runs.schema import CHECKS, MANIFEST
@@ -84,7 +84,8 @@ def evaluate(
     former = _former(directory)
     if former and plan.threads is None:
         plan = plan.model_copy(update={"threads": former["versions"]["threads"]})  # on which the last bits depend
-    manifest, source, ids, asked = prepare(plan, "cpu" if engine == "ray" else plan.device, shard)
+    models = ModelCache()
+    manifest, source, ids, asked = prepare(plan, "cpu" if engine == "ray" else plan.device, shard, models)
     if former:
         check_same(directory, former, manifest)
     chunks = range(place, -(-len(ids) // plan.chunk), places)
@@ -96,8 +97,8 @@ def evaluate(
                 write_json(directory / MANIFEST, manifest)
             images = _Images(Store(directory), source, ids, plan.chunk)
             steps = (_steps(images, chain, chunk, on_event) for chain, chunk in _by_model(asked, chunks))
-            drive(steps, plan, manifest["versions"]["threads"], workers, gpus)
-            _examine(directory, plan, manifest)
+            drive(steps, plan, manifest["versions"]["threads"], models, workers, gpus)
+            _examine(directory, plan, manifest, models)
             return write_summary(directory)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -108,15 +109,15 @@ def evaluate(
         ) from error
 
 
-def _examine(directory: Path, plan: Plan, manifest: dict[str, Any]) -> None:
+def _examine(directory: Path, plan: Plan, manifest: dict[str, Any], models: ModelCache) -> None:
     """The checks of each model that were not made yet, on so many images that they cost about a tenth of the run."""
     run, budget = runs.load(directory), manifest["data"]["n"] * sum(task["gradients"] for task in manifest["tasks"])
     done = read_object(directory / CHECKS)
     for model in plan.models:
         if model.name not in done:
-            made = load_model(model.model, model.weights, plan.device, model.trust)
+            loaded, images = models.load(model, plan.device), max(4, min(32, budget // 2500))
             with suppress(ValueError):  # what cannot be examined is said by the verdict
-                check_model(run, model.name, made, max(4, min(32, budget // 2500)), run.bounds.pair)
+                check_model(run, model.name, loaded, images, run.bounds.pair)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Who answers: one task about some images at a time, one model in memory at a time, whatever happens to some images."""
+"""Runs one task on the images of a chunk; halves the batch where memory ends, and the images where an attack fails."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from plica.attacks.registry import ATTACKS
 from plica.core.result import Result
 from plica.core.status import Status
 from plica.data.bounds import Bounds
+from plica.evaluation.model_cache import ModelCache
 from plica.evaluation.plan import Model
 from plica.evaluation.tasks import Job
-from plica.models import load_model, prepare_inputs
+from plica.models import prepare_inputs
 from plica.perturbations import parse_through
 from plica.runs.encode import sample_table
 from plica.runs.points import moved
@@ -57,22 +58,32 @@ class Part:
 
 
 class Worker:
-    """Answers Work. `batch_size` is for the methods of plica, whose answers do not depend on it; a public attack takes
-    all images of a chunk at once."""
+    """Does Work, one piece after the other.
 
-    def __init__(self, device: str, bounds: Bounds, batch_size: int | None, threads: int | None):
+    Args:
+        device: where models run.
+        bounds: of the features.
+        batch_size: images side by side, for the methods of plica, whose answers do not depend on it; a public attack
+            takes all images of a chunk at once.
+        threads: of torch; as they are if None.
+        models: those that are loaded already.
+    """
+
+    def __init__(
+        self, device: str, bounds: Bounds, batch_size: int | None, threads: int | None, models: ModelCache | None = None
+    ):
         if threads is not None:
             torch.set_num_threads(threads)
         self.device, self.bounds, self.batch_size = device, bounds, batch_size
+        self.models = ModelCache() if models is None else models
         self.fits = batch_size  # with the present model
-        self.held: tuple[Model, Callable[[Tensor], Tensor]] | None = None
+        self.present: Model | None = None
 
     def model(self, spec: Model) -> Callable[[Tensor], Tensor]:
-        """The model, loaded when another was there."""
-        if self.held is None or self.held[0] != spec:
-            self.held, self.fits = None, self.batch_size  # the former one leaves first
-            self.held = spec, load_model(spec.model, spec.weights, self.device, spec.trust)
-        return self.held[1]
+        """The model on the device; another batch size may fit than with the model before it."""
+        if self.present != spec:
+            self.present, self.fits = spec, self.batch_size
+        return self.models.load(spec, self.device)
 
     def answer(self, work: Work, on_progress: Callable[[Progress], None] | None = None) -> Part:
         """Ask all images; where that fails, fewer side by side, then fewer at all, down to the one that cannot be had.

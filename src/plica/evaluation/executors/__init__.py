@@ -19,7 +19,7 @@ ENGINES = ("local", "ray")
 
 
 def find(name: str) -> Callable[..., None]:
-    """drive(steps, plan, threads, workers, gpus) of that engine.
+    """drive(steps, plan, threads, models, workers, gpus) of that engine.
 
     Raises:
         ValueError: there is none, or its package is missing.

@@ -7,13 +7,21 @@ from contextlib import suppress
 
 from plica.data.bounds import read_bounds
 from plica.evaluation.executors import Steps
+from plica.evaluation.model_cache import ModelCache
 from plica.evaluation.plan import Plan
 from plica.evaluation.worker import Worker
 
 
-def drive(steps: Iterable[Steps], plan: Plan, threads: int, workers: int | None = None, gpus: float = 0) -> None:
-    """Carry out each to its end, one after the other."""
-    worker = Worker(plan.device, read_bounds(plan.bounds), plan.batch_size, threads)
+def drive(
+    steps: Iterable[Steps],
+    plan: Plan,
+    threads: int,
+    models: ModelCache,
+    workers: int | None = None,
+    gpus: float = 0,
+) -> None:
+    """Carry out each to its end, one after the other, with the models that are loaded already."""
+    worker = Worker(plan.device, read_bounds(plan.bounds), plan.batch_size, threads, models)
     for each in steps:
         with suppress(StopIteration):
             work = next(each)

@@ -14,6 +14,7 @@ from typing import Any
 
 from plica.data.bounds import read_bounds
 from plica.evaluation.executors import Steps
+from plica.evaluation.model_cache import ModelCache
 from plica.evaluation.plan import Plan
 from plica.evaluation.worker import Part, Work, Worker
 from plica.utils.optional import require
@@ -21,8 +22,17 @@ from plica.utils.optional import require
 RETRIES = 5  # of work whose worker died: it may be the work that kills them
 
 
-def drive(steps: Iterable[Steps], plan: Plan, threads: int, workers: int | None = None, gpus: float = 0) -> None:
+def drive(
+    steps: Iterable[Steps],
+    plan: Plan,
+    threads: int,
+    models: ModelCache,
+    workers: int | None = None,
+    gpus: float = 0,
+) -> None:
     """Carry out all, as many side by side as there are workers; joins the cluster that is running, or starts one here.
+
+    `models` are those of this process: each worker loads its own.
 
     Raises:
         ValueError: Ray is not installed, or the cluster has no room for a worker.
