@@ -18,10 +18,9 @@ from evaluation.compare import assert_same
 from plica import runs
 from plica.cli import main
 from plica.data.arrays import ArraySource
-from plica.data.bounds import read_bounds
 from plica.evaluation import PlanError, worker
 from plica.evaluation.run import DiskError
-from plica.evaluation.worker import AllFailedError, Worker
+from plica.evaluation.worker import AllFailedError
 
 KILLS = 20
 
@@ -154,15 +153,6 @@ def test_a_method_that_fails_on_all_images_ends_the_run(plan, folder, monkeypatc
     (folder / "plan.yaml").write_text(repr(plan))
     assert main(["evaluate", "plan.yaml", "--out", "run"]) == 2
     assert "A method fails on all images of a chunk" in capsys.readouterr().err
-
-
-def test_a_worker_holds_one_model_at_a_time(folder):
-    held = Worker("cpu", read_bounds((0, 1)), None, None)
-    one, other = (worker.Model.model_validate(f"net.py:{name}") for name in ("make", "other"))
-    assert held.model(one) is held.model(one)
-    before = held.model(one)
-    held.model(other)
-    assert held.model(one) is not before
 
 
 @pytest.mark.slow

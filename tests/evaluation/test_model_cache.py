@@ -1,6 +1,7 @@
 """Each model of a plan is loaded once, whatever is done with it."""
 
 import torch
+from torch import nn
 
 import plica
 from plica.evaluation import model_cache
@@ -43,3 +44,19 @@ def test_models_that_do_not_fit_into_memory_together_are_loaded_again(folder, mo
     assert again is not kept
     x = torch.rand(2, 1, 8, 8)
     assert torch.equal(again(x), kept(x))
+
+
+def test_one_model_at_a_time_stands_on_an_accelerator(monkeypatch):
+    class Net(nn.Module):
+        where = "gpu"
+
+        def to(self, device):
+            self.where = device
+            return self
+
+    monkeypatch.setattr(model_cache, "load_model", lambda *spec: Net())
+    cache, specs = ModelCache(), [Model(model=f"net.py:{name}", name=name) for name in "ab"]
+    first, second = (cache.load(spec, "gpu") for spec in specs)
+    assert (first.where, second.where) == ("cpu", "gpu")
+    assert cache.load(specs[0], "gpu") is first
+    assert (first.where, second.where) == ("gpu", "cpu")

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from plica import runs, trust
 from plica.cli import main
-from plica.trust.audit import reference
+from plica.trust.audit import SHARED, reference
 from plica.trust.audit.quantization import eight_bits, round8
 
 
@@ -134,14 +134,45 @@ def test_repair_finds_the_first_rounded_point_that_counts():
     assert grid.min() >= -1
 
 
-def test_the_audit_imports_nothing_it_doubts():
-    folder = Path(trust.__file__).parent
-    for name in ("audit", "answers", "measure", "eight_bits", "probe", "images"):
-        tree = ast.parse((folder / f"{name}.py").read_text())
-        found = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-        assert not {
-            m for m in found if m and m.startswith("plica.") and not m.startswith(("plica.trust", "plica.runs"))
-        }
+def file_of(module):
+    """The source of a module of plica; None for a name inside one."""
+    path = Path(plica.__file__).parents[1].joinpath(*module.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def imports(module):
+    """The modules of plica that a module names, at its top or inside a function."""
+    for node in ast.walk(ast.parse(file_of(module).read_text())):
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "plica":
+            names = (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (name if file_of(name) else node.module for name in names)
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "plica")
+
+
+def within(module, packages):
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+def test_the_audit_uses_only_the_code_that_it_says_it_shares():
+    """Also by way of others: whatever its imports import is in SHARED, and SHARED has nothing that is not used."""
+    own = {f"plica.trust.audit.{file.stem}" for file in Path(reference.__file__).parent.glob("*.py")} - {
+        "plica.trust.audit.__init__"
+    }
+    reached, left = set(), set(own)
+    while left:
+        module = left.pop()
+        reached.add(module)
+        left |= set(imports(module)) - reached
+    assert {"plica.trust.audit.audit", "plica.runs.read", "plica.models.load"} <= reached
+    assert {module for module in reached - own if not within(module, SHARED)} == set()
+    assert all(any(within(module, [package]) for module in reached) for package in SHARED)
+
+
+def test_what_measures_is_written_without_the_code_that_is_measured():
+    for name in ("reference", "remeasure", "quantization"):
+        found = set(imports(f"plica.trust.audit.{name}"))
+        assert found <= {"plica.trust.audit.reference", "plica.trust.probe"}, name
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):
