@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import plica
 from plica import runs, trust
 from plica.cli import main
 from plica.trust.audit import SHARED, reference
