@@ -55,6 +55,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(torch|jaxtyping|numpy|np|pandas|pd|pyarrow|pa|matplotlib|collections|contextlib|pathlib|typing)\..*"),
     ("py:.*", r"(Tensor|Module|ndarray)"),
+    ("py:.*", r"plica\.(report|trust)\.\w+\.(Ascent|Pick|TaskStats)"),  # what plica's own checks and sections use
     ("py:.*", "Metric"),  # any callable (x, x_adv) -> (b,)
     ("py:.*", r"plica\.evaluation\.\w+\.(Chain|Event)"),  # what the progress display of the command is told
 ]

@@ -45,7 +45,7 @@ def test_help_lists_what_was_added(folder):
 def test_every_table_of_the_page_has_its_group():
     """The page names the tables of the package, and gives an example of each."""
     page = PAGE.read_text()
-    for group in ("metrics", "perturbations", "attacks", "models", "data"):
+    for group in ("metrics", "perturbations", "attacks", "models", "data", "checks", "report"):
         assert f"`plica.{group}`" in page
         assert f'[project.entry-points."plica.{group}"]' in page
     for file in re.findall(r"`(\w+/registry\.py)`", page):

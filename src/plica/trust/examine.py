@@ -8,17 +8,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from plica.trust import data_checks, gradient_checks, gradient_masking, output_checks
-from plica.trust.findings import Finding, Verdict
+from plica.trust.findings import Verdict
+from plica.trust.output_checks import train_mode_layers
 from plica.trust.probe import Probe, Unit, ask
+from plica.trust.registry import CHECKS, Subject
 from plica.utils.messages import one_line
 
 Model = Callable[[Tensor], Tensor]
-CHECKS = (
-    "pixels", "normalisation", "accuracy", "labels", "few classes", "train mode", "random outputs", "company",
-    "not finite", "probabilities", "detached", "zero gradient", "finite differences", "loss does not rise",
-    "black box", "transfer", "one target class",
-)  # fmt: skip
 PICTURES = 256  # images for the checks that take forward runs alone
 
 
@@ -53,17 +49,18 @@ def examine(
         raise ValueError(f"Images and labels must be as many, and at least one, got {len(x)} and {len(y)}.")
     low, high = (torch.as_tensor(bound, dtype=x.dtype, device=x.device) for bound in bounds)
     x, y = x[: max(PICTURES, images)].detach(), y[: max(PICTURES, images)]
-    found = [*output_checks.mode(model), *data_checks.pixel_range((x - low) / _divisor(high - low))]
+    layers = train_mode_layers(model)
     modules = [*model.modules()] if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]
     try:
         for module in modules:
             module.training = False
-        found += _look(model, (x - low) / _divisor(high - low), y, low, high, images, seed, surrogates)
+        subject = _subject(model, (x - low) / _divisor(high - low), y, low, high, images, seed, surrogates, layers)
+        found = [finding for check in CHECKS.values() for finding in check.run(subject)]
     finally:
         for module, training in zip(modules, modes, strict=True):
             module.training = training
-    return Verdict.of(found, CHECKS)
+    return Verdict.of(found, (name for check in CHECKS.values() for name in check.names))
 
 
 def _divisor(span: Tensor) -> Tensor:
@@ -71,7 +68,7 @@ def _divisor(span: Tensor) -> Tensor:
     return torch.where(span > 0, span, 1)
 
 
-def _look(model, u, y, low, high, images, seed, surrogates) -> list[Finding]:
+def _subject(model, u, y, low, high, images, seed, surrogates, layers) -> Subject:
     plain = bool((low == 0).all()) and bool((high == 1).all())
     model, *others = (model, *surrogates) if plain else (Unit(m, low, high) for m in (model, *surrogates))
     try:
@@ -87,23 +84,4 @@ def _look(model, u, y, low, high, images, seed, surrogates) -> list[Finding]:
             f"The labels range from {int(y.min())} to {int(y.max())}, and the model has {logits.shape[1]} classes."
         )
     probe = Probe(model, u, y, logits, seed)
-    found = [
-        *data_checks.normalisation(probe),
-        *data_checks.labels(probe),
-        *data_checks.few_classes(probe),
-        *output_checks.repeatable(probe),
-        *output_checks.finite(probe),
-        *output_checks.probabilities(probe),
-    ]
-    few = probe.first(images)
-    vanishing = [*gradient_checks.vanishing(few)]
-    found += [*vanishing, *gradient_checks.differences(few)]
-    ascent = gradient_masking.climb(few)
-    if ascent is not None:
-        found += [
-            *gradient_masking.rises(ascent),
-            *gradient_masking.blind(few, ascent),
-            *gradient_masking.smoothed(few, ascent),
-        ]
-        found += [*gradient_masking.transferred(few, ascent, others), *gradient_masking.aimed(few, ascent)]
-    return found
+    return Subject(u, layers, probe, probe.first(images), others)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +13,22 @@ from plica.trust.probe import CALL, Probe
 UNITS = 2000  # of rounding of the largest logit: sums in another order differ by less
 
 
-def mode(model: Callable[[Tensor], Tensor]) -> Iterator[Finding]:
-    """A module with layers that behave differently in train mode, handed over in it."""
+def train_mode_layers(model: Callable[[Tensor], Tensor]) -> list[str]:
+    """The kinds of layers in train mode that behave differently there."""
     if not isinstance(model, nn.Module):
-        return
+        return []
     kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.modules.instancenorm._InstanceNorm)
-    found = sorted({type(m).__name__ for m in model.modules() if m.training and isinstance(m, kinds)})
-    if found:
+    return sorted({type(m).__name__ for m in model.modules() if m.training and isinstance(m, kinds)})
+
+
+def mode(layers: Sequence[str]) -> Iterator[Finding]:
+    """A module with such layers, handed over in train mode."""
+    if layers:
         yield Finding(
             "train mode",
             Severity.RESERVATION,
-            f"The model was handed over in train mode, with {', '.join(found)}: plica runs it in eval mode, other code "
-            "may not; call model.eval().",
+            f"The model was handed over in train mode, with {', '.join(layers)}: plica runs it in eval mode, "
+            "other code may not; call model.eval().",
         )
 
 
