@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 
 from plica.attacks.external.common import Peer, Watched
-from plica.attacks.external.sorting import lent
 from plica.core.losses import margin
 from plica.metrics import Unsupported
 from plica.utils.optional import require
@@ -55,16 +54,14 @@ def _apgd(watched: Watched, norm: float, gradients: int, seed: int, loss: str):
 
 def apgd_ce(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     """Auto-PGD on the cross-entropy."""
-    with lent(_module("autopgd_base")):
-        _apgd(watched, norm, gradients, seed, "ce").perturb(watched.u, watched.y)
+    _apgd(watched, norm, gradients, seed, "ce").perturb(watched.u, watched.y)
 
 
 def apgd_margin(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     """Auto-PGD on the margin, put where the package keeps the DLR loss: another function of the logits and labels."""
     attack = _apgd(watched, norm, gradients, seed, "dlr")
     attack.dlr_loss = margin
-    with lent(_module("autopgd_base")):
-        attack.perturb(watched.u, watched.y)
+    attack.perturb(watched.u, watched.y)
 
 
 def apgd_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
@@ -76,8 +73,7 @@ def apgd_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
         watched, n_iter=_apgd_steps(norm, gradients // classes), norm=NAMES[norm], eps=_radius(watched), seed=seed,
         n_target_classes=classes, device=watched.u.device, use_largereps=norm == 1,
     )  # fmt: skip
-    with lent(_module("autopgd_base")):
-        attack.perturb(watched.u, watched.y)
+    attack.perturb(watched.u, watched.y)
 
 
 def fab_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
@@ -87,8 +83,7 @@ def fab_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
         watched, norm=NAMES[norm], n_iter=gradients // classes, eps=0.0 if watched.radius is None else _radius(watched),
         seed=seed, targeted=True, n_target_classes=classes, device=watched.u.device,
     )  # fmt: skip
-    with lent(_module("fab_projections")):
-        attack.perturb(watched.u, watched.y)
+    attack.perturb(watched.u, watched.y)
 
 
 def square(watched: Watched, norm: float, gradients: int, seed: int) -> None:
@@ -102,8 +97,7 @@ def square(watched: Watched, norm: float, gradients: int, seed: int) -> None:
         watched, norm=NAMES[norm], n_queries=QUERIES * gradients, eps=_radius(watched), seed=seed,
         device=watched.u.device, resc_schedule=False,
     )  # fmt: skip
-    with lent(_module("autopgd_base")):  # whose projection it has
-        attack.perturb(watched.u, watched.y)
+    attack.perturb(watched.u, watched.y)
 
 
 AUTOATTACK = (

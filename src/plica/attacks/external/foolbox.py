@@ -10,7 +10,6 @@ import math
 import torch
 
 from plica.attacks.external.common import Peer, Watched
-from plica.attacks.external.sorting import lent, sort
 from plica.utils.optional import require
 
 
@@ -43,17 +42,11 @@ def _l2_fmn():
     return L2FMN
 
 
-def _sort(t):
-    """eagerpy's, of a tensor of its kind."""
-    return type(t)(sort(t.raw)[0])
-
-
 def fmn(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     """Fast minimum norm: one gradient per step."""
     attacks = _foolbox().attacks
     kind = {1: attacks.L1FMNAttack, 2: _l2_fmn(), math.inf: attacks.LInfFMNAttack}[norm]
-    with lent(_foolbox("foolbox.attacks.fast_minimum_norm"), "ep", sort=_sort):
-        _run(kind(steps=gradients), watched)
+    _run(kind(steps=gradients), watched)
 
 
 def ddn(watched: Watched, norm: float, gradients: int, seed: int) -> None:
