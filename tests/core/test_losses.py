@@ -70,6 +70,7 @@ def test_each_rises_towards_success(name, targeted):
     targets = targets if targeted else None
     z = logits.clone().requires_grad_(True)
     margin(z, y, targets).sum().backward()
+    assert z.grad is not None
     before, after = (LOSSES[name](logits + step * z.grad, y, targets) for step in (0, 1e-4))
     assert (after > before).all()
 

@@ -148,9 +148,9 @@ def test_sums():
     assert str(0.5 * Lp(2) + CIEDE2000()) == "0.5 l2 + ciede2000"
     assert torch.equal((shift + Lp(2))(x, x_adv), (Lp(2) + shift)(x, x_adv))
     with pytest.raises(ValueError, match="number > 0, got -1"):
-        -1 * Lp(2)
+        _ = -1 * Lp(2)
     with pytest.raises(TypeError, match="can be added to a metric"):
-        Lp(2) + 1
+        _ = Lp(2) + 1
 
 
 def test_largest():

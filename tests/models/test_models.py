@@ -1,6 +1,7 @@
 """Every form of a model is really loaded where its package is here; every failure is one sentence."""
 
 import dataclasses
+import importlib
 import json
 import pickle
 import re
@@ -288,7 +289,7 @@ def onnx_net(name):
         pytest.skip(f"needs trained networks, looked for at {SHARED}")
     sys.path.insert(0, str(SHARED))
     try:
-        import load
+        load = importlib.import_module("load")
     finally:
         sys.path.remove(str(SHARED))
     return load.load_net(name, pixels=False), load.NETS[name]

@@ -58,7 +58,8 @@ class Hopeless:
 
 def parts(values: Values) -> tuple[Tensor, Tensor, Tensor]:
     """f (b,), c (b, m), h (b, k), with m or k zero where the problem has none."""
-    f, c, h = (*values, None, None)[:3] if isinstance(values, tuple) else (values, None, None)
+    f, *rest = values if isinstance(values, tuple) else (values,)
+    c, h = [*rest, None, None][:2]
     none = f.new_zeros(len(f), 0)
     return f, none if c is None else c, none if h is None else h
 

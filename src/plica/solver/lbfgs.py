@@ -136,8 +136,8 @@ class LBFGS:
     @staticmethod
     def start(rows: int, like: Float[Tensor, "r n"], capacity: int) -> LBFGS:
         """H = I for so many rows, with room for `capacity` pairs."""
-        tables = (like.new_zeros(rows, capacity, capacity) for _ in range(2))
-        return LBFGS(Pairs.start(rows, like, capacity), *tables, like.new_ones(rows))
+        SY, YY = (like.new_zeros(rows, capacity, capacity) for _ in range(2))
+        return LBFGS(Pairs.start(rows, like, capacity), SY, YY, like.new_ones(rows))
 
     def reset(self, rows: Int[Tensor, " s"]) -> None:
         """H = I again."""

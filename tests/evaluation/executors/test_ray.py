@@ -1,5 +1,6 @@
 """A cluster of three simulated nodes, one of which is killed in mid-run, gives the table that one process gives."""
 
+import importlib
 import os
 import threading
 import time
@@ -36,7 +37,7 @@ def test_without_the_package_a_sentence_says_what_to_install(monkeypatch):
 def cluster(monkeypatch):
     """A head that does no work and three nodes with one CPU each."""
     ray = pytest.importorskip("ray", reason="the extra ray is not installed")
-    from ray.cluster_utils import Cluster
+    Cluster = importlib.import_module("ray.cluster_utils").Cluster
 
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(__import__("sys").path))

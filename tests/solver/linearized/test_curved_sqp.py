@@ -69,6 +69,7 @@ def test_the_box_is_kept_and_used(way):
     assert (rows.z <= 1).all()
     # KKT by bisection on the multiplier of delta = clip(lam g / 2 w)
     low, high = torch.zeros(4, 1, dtype=x.dtype), torch.full((4, 1), 1e4, dtype=x.dtype)
+    delta = torch.zeros_like(x)
     for _ in range(80):
         lam = (low + high) / 2
         delta = (x + lam * g / (2 * w)).clamp(0, 1) - x
