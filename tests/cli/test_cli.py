@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 import plica
-from plica.cli import main, progress, run
-from plica.cli.progress import Reporter
+from plica.cli import main, progress
+from plica.cli.progress import AttackProgress
+from plica.core.formulations import parse_radius
 from plica.models import load_model
 
 NET = """
@@ -111,7 +112,7 @@ def test_a_distance_of_ones_own_and_the_first_images_only(folder):
     [
         (dict(out=None), "Missing option '--out'"),
         (dict(data="none.npz"), "no file none.npz"),
-        (dict(data="net.py"), "no .npz file of plain numbers"),
+        (dict(data="net.py"), "not an .npz file of plain numbers"),
         (dict(model="net.py:other"), "has no 'other'"),
         (dict(model="net.py:fails"), "failed: RuntimeError: no GPU"),
         (dict(model="net.py:flat"), "(b, classes)"),
@@ -156,8 +157,8 @@ def test_labels_outside_the_classes(folder, capsys):
 
 
 def test_a_radius_may_be_a_ratio():
-    assert run.parse_radius("8/255") == 8 / 255
-    assert run.parse_radius("0.5") == 0.5
+    assert parse_radius("8/255") == 8 / 255
+    assert parse_radius("0.5") == 0.5
 
 
 def test_a_full_disk_is_wrong_input_too(folder, capsys, monkeypatch):
@@ -205,7 +206,8 @@ def test_as_a_program_without_a_terminal(folder):
     wrong = subprocess.run([*line, "--data", "none.npz"], capture_output=True, text=True, check=False)
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr.splitlines() == [
-        "plica: There is no file none.npz; give the path of an .npz file with arrays x and y."
+        "plica: There is no file none.npz; data are one of npz, safetensors, npy, parquet, datasets, folder, "
+        "torchvision, factory: see plica radius --help."
     ]
     right = subprocess.run([*line, "--data", "d.npz", "--gradients", "5"], capture_output=True, text=True, check=False)
     assert right.returncode == 0
@@ -216,7 +218,7 @@ def test_as_a_program_without_a_terminal(folder):
 def test_plain_lines_tell_what_is_done_and_what_is_left(capsys, monkeypatch):
     clock = iter([100.0, 130.0, 130.0, 130.0, 140.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    with Reporter(budget=10) as report:
+    with AttackProgress(budget=10) as report:
         report(plica.Progress(done=5, total=20, gradients=100, radius=0.25))  # half the gradients in 30 seconds
         monkeypatch.setattr(progress.time, "monotonic", lambda: 200.0)
     assert capsys.readouterr().err.splitlines() == [

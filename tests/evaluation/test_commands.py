@@ -10,7 +10,7 @@ from rich.console import Console
 
 from evaluation.compare import assert_same
 from plica import runs
-from plica.cli import board, main
+from plica.cli import main, progress
 from plica.evaluation import run as evaluation
 from plica.evaluation.plan import read_plan
 from plica.evaluation.run import Event
@@ -163,7 +163,7 @@ def test_a_fault_of_the_program_is_not_called_wrong_input(file, monkeypatch):
 def ticking(monkeypatch, seconds):
     """A clock that goes on by so many seconds whenever it is looked at."""
     clock = iter(range(0, 10**6, seconds))
-    monkeypatch.setattr(board.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
 
 
 def events(plan, report):
@@ -176,7 +176,7 @@ def events(plan, report):
 
 def test_plain_lines_tell_what_is_done_and_what_is_left(plan, capsys, monkeypatch):
     ticking(monkeypatch, 10)
-    with board.Board() as report:
+    with progress.EvaluationProgress() as report:
         events(plan, report)
     lines = capsys.readouterr().err.splitlines()
     assert lines[1] == "radius 1/3 chunks; pwcf 1/3 chunks; 0:00 left"  # that was there already: nothing is known
@@ -186,8 +186,8 @@ def test_plain_lines_tell_what_is_done_and_what_is_left(plan, capsys, monkeypatc
 
 def test_bars_on_a_terminal(plan, monkeypatch):
     screen = io.StringIO()
-    monkeypatch.setattr(board, "Console", lambda **_: Console(file=screen, force_terminal=True, width=100))
-    with board.Board() as report:
+    monkeypatch.setattr(progress, "Console", lambda **_: Console(file=screen, force_terminal=True, width=100))
+    with progress.EvaluationProgress() as report:
         events(plan, report)
         report.bars.refresh()
     assert "radius" in screen.getvalue()

@@ -7,7 +7,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from plica.cli.run import WrongInputError
+from plica.cli.errors import Status, wrong_input
+from plica.cli.options import DeviceOption
 from plica.data import load_data
 from plica.runs import Run, load
 from plica.runs.schema import AUDIT
@@ -16,7 +17,7 @@ from plica.trust import audit as measure
 from plica.trust.audit.load import metrics_of, models_of
 from plica.trust.audit.transfer import Transfer, transfers
 from plica.utils.files import write_json
-from plica.utils.messages import one_line, plain, sentence
+from plica.utils.messages import one_line, plain
 
 ModelsOption = Annotated[
     list[str] | None,
@@ -29,14 +30,14 @@ def audit(
     model: ModelsOption = None,
     weights: Annotated[Path | None, typer.Option(help="of --model, or instead of those that the run names")] = None,
     data: Annotated[Path | None, typer.Option(help="where the run has not kept its images")] = None,
-    metric: Annotated[str | None, typer.Option(help="where the run's distance cannot be told from its name")] = None,
+    metric: Annotated[str | None, typer.Option(help="where the run does not name its distance in full")] = None,
     trust: Annotated[bool, typer.Option("--trust", help="run the Python code that the run itself names")] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")] = "cpu",
+    device: DeviceOption = "cpu",
 ) -> None:
     """Measure every stored answer anew: in float64, at other batch sizes, and rounded to 8 bits."""
-    try:
+    with wrong_input():
         run = load(directory)
-        models = models_of(run, _named(model or []), None if weights is None else str(weights), trust, device)
+        models = models_of(run, _by_name(model or []), None if weights is None else str(weights), trust, device)
         metrics = metrics_of(run, metric, trust)
         images = None if data is None else load_data(data, allow_out_of_range=not run.bounds.usual)
         with Console(stderr=True).status("measuring") as status:
@@ -44,35 +45,33 @@ def audit(
                 run, models, metrics=metrics, data=images, bounds=run.bounds.pair, mask=run.bounds.mask,
                 told=lambda task, rows: status.update(escape(plain(f"measuring {task}"))),
             )  # fmt: skip
-            crossed = transfers(run, models, run.bounds.pair)
-    except (ValueError, TypeError, OSError) as error:
-        raise WrongInputError(sentence(error)) from error
+            transferred = transfers(run, models, run.bounds.pair)
     for task in measured:
-        _tell(task)
-    for pair in (pair for pair in crossed if pair.beaten):
+        _print(task)
+    for pair in (pair for pair in transferred if pair.beaten):
         print(plain(f"{pair.model}, {pair.question}: on {pair.beaten} of {pair.images} images a point of {pair.origin} "
                     "beats what was found"))  # fmt: skip
-    _keep(run, measured, crossed)
+    _save(run, measured, transferred)
     if not all(task.agrees for task in measured):
-        raise typer.Exit(1)
+        raise typer.Exit(Status.OTHER)
 
 
-def _named(models: list[str]) -> dict[str, str]:
+def _by_name(models: list[str]) -> dict[str, str]:
     """NAME=model, or one model for all tasks under the name "".
 
     Raises:
         ValueError: several without names.
     """
-    named: dict[str, str] = {}
+    specs: dict[str, str] = {}
     for text in models:
         name, equals, spec = text.partition("=")
-        named |= {name: spec} if equals else {"": text}
-    if len(named) < len(models):
+        specs |= {name: spec} if equals else {"": text}
+    if len(specs) < len(models):
         raise ValueError("--model was given twice for the same tasks; write --model NAME=model for each.")
-    return named
+    return specs
 
 
-def _tell(task: Audited) -> None:
+def _print(task: Audited) -> None:
     """What was measured, in a few lines on standard output."""
     precision = "float64" if task.float64 else "the model's own precision, float64 could not be had"
     print(
@@ -81,19 +80,19 @@ def _tell(task: Audited) -> None:
     )
     print(f" in {precision}")
     if task.perturbed:
-        moved = task.task.through is not None
-        inside = "" if task.task.radius is None or moved else f", {task.within} of them within the radius"
+        is_parametric = task.task.through is not None
+        inside = "" if task.task.radius is None or is_parametric else f", {task.within} of them within the radius"
         print(f"  8 bits: {task.survive} of {task.perturbed} perturbed answers survive{inside}", end="")
         print("" if task.price is None else f"; repaired, the median distance is {task.price:.4f} times the reported")
-    for kind, told in task.differences.items():
-        print(plain(f"  DIFFERS, {kind} ({len(told)}): {told[0]}"))
+    for kind, sentences in task.differences.items():
+        print(plain(f"  DIFFERS, {kind} ({len(sentences)}): {sentences[0]}"))
 
 
-def _keep(run: Run, measured: list[Audited], crossed: list[Transfer]) -> None:
+def _save(run: Run, measured: list[Audited], transferred: list[Transfer]) -> None:
     """audit.json beside the run, for whoever reads it later; a run that is not ours to write to is audited as well."""
     agrees = all(task.agrees for task in measured)
     record = {"agrees": agrees, "tasks": [task.record() for task in measured]}
-    record["transfers"] = [pair.record() for pair in crossed]
+    record["transfers"] = [pair.record() for pair in transferred]
     try:
         write_json(run.directory / AUDIT, record)
         refresh(run)

@@ -14,8 +14,9 @@ from rich.table import Table
 
 from plica.analysis.compare import Pair, Place, pair, ranking
 from plica.analysis.contenders import Group, groups
-from plica.cli.reading import tell_beliefs, with_runs
-from plica.cli.run import WrongInputError
+from plica.cli.errors import WrongInputError, wrong_input
+from plica.cli.options import RunsArgument
+from plica.cli.runs import load_runs, print_verdicts
 from plica.report.comparison import crossing_sentence
 from plica.report.formatting import between, distance, percent, points, title
 from plica.runs import Run
@@ -29,39 +30,42 @@ EPILOG = """Intervals are 95 % bootstrap intervals over the images. Radii are th
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="directories of runs on the same images", metavar="RUN...")],
+    runs: RunsArgument,
     by: Annotated[str, typer.Option(help="model, method, or auto: models where there are several")] = "auto",
     into: Annotated[Path | None, typer.Option("--json", help="also write every number to this file")] = None,
 ) -> None:
     """Compare models or methods image by image: ranking, differences of radii, and where accuracy curves cross."""
     if by not in ("auto", "model", "method"):
         raise WrongInputError(f"--by takes model, method or auto, got {by!r}.")
-    read, compared = with_runs(runs, lambda found: (found, _compared(found, by)))
+    with wrong_input((ValueError, OSError)):
+        loaded = load_runs(runs)
+        compared = _compared(loaded, by)
     if not compared:
         raise WrongInputError(
             "There is nothing to compare: one model and one method; give another run, or --by method."
         )
     console = Console(width=None if sys.stdout.isatty() else 110, markup=False, emoji=False)
     for group, places, pairs in compared:
-        _tell(console, group, places, pairs)
-    with_runs([], lambda _: tell_beliefs(read))
+        _print(console, group, places, pairs)
+    print_verdicts(loaded)
     if into is not None:
-        told = [
+        records = [
             {"question": str(g), "ranking": _plain(places), "pairs": _plain(pairs)} for g, places, pairs in compared
         ]
-        with_runs([], lambda _: into.write_text(json.dumps(told, indent=2) + "\n"))
+        with wrong_input((OSError,)):
+            into.write_text(json.dumps(records, indent=2) + "\n")
         print(f"{into}: every number")
 
 
-def _compared(read: list[Run], by: str) -> list[tuple[Group, list[Place], list[Pair]]]:
+def _compared(runs: list[Run], by: str) -> list[tuple[Group, list[Place], list[Pair]]]:
     return [
         (group, ranking(group), [pair(a, b) for a, b in itertools.combinations(group.contenders, 2)])
-        for group in groups(read, by)
+        for group in groups(runs, by)
         if len(group.contenders) > 1
     ]
 
 
-def _tell(console: Console, group: Group, places: Sequence[Place], pairs: Sequence[Pair]) -> None:
+def _print(console: Console, group: Group, places: Sequence[Place], pairs: Sequence[Pair]) -> None:
     ball = group.budget is not None
     console.print(f"\n{title(group)}, {len(group.contenders[0].ids)} images", style="bold", markup=False)
     table = Table("rank", group.by, "accuracy under attack" if ball else "median radius", box=None, pad_edge=False)

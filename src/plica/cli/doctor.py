@@ -8,7 +8,8 @@ import torch
 import typer
 from rich.console import Console
 
-from plica.cli.run import WrongInputError
+from plica.cli.errors import Status, wrong_input
+from plica.cli.options import DeviceOption, WeightsOption
 from plica.data import open_data
 from plica.data.bounds import Bounds, read_bounds
 from plica.data.sample import select
@@ -17,7 +18,7 @@ from plica.runs import load
 from plica.trust import TrustLevel, Verdict, check_model, conclude, examine, refresh
 from plica.trust.audit.load import models_of
 from plica.trust.examine import PICTURES
-from plica.utils.messages import plain, sentence
+from plica.utils.messages import plain
 
 
 def doctor(
@@ -26,40 +27,37 @@ def doctor(
     ] = None,
     model: Annotated[str | None, typer.Option(help="the model, as for plica radius")] = None,
     data: Annotated[Path | None, typer.Option(help="labelled images, as for plica radius")] = None,
-    weights: Annotated[Path | None, typer.Option(help="a state dict, .safetensors or .pt (no pickled objects)")] = None,
+    weights: WeightsOption = None,
     surrogate: Annotated[
         list[str] | None, typer.Option(help="another model of the same task, whose points are tried on this one")
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="so many are attacked, up to 256 looked at")] = 64,
     seed: Annotated[int, typer.Option(help="of the sample and of the checks")] = 0,
     bounds: Annotated[str, typer.Option(help="of --data: two numbers, or an .npz with low and high")] = "0,1",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")] = "cpu",
+    device: DeviceOption = "cpu",
     trust: Annotated[
         bool, typer.Option("--trust", help="read models that are programs; run the Python code that a run itself names")
     ] = False,
 ) -> None:
     """Look for what makes numbers about a model mislead: wrong pixels, masked gradients, randomness, lost budgets."""
-    try:
-        with Console(stderr=True).status("examining"):
-            if directory is not None:
-                verdict = _run(directory, model, weights, images, seed, device, trust)
-            elif model is None or data is None:
-                raise ValueError("Give a run, or --model and --data.")
-            else:
-                box = read_bounds(bounds)
-                verdict = _model(model, data, weights, surrogate or [], box, images, seed, device, trust)
-    except (ValueError, TypeError, OSError) as error:
-        raise WrongInputError(sentence(error)) from error
-    _tell(verdict)
+    with wrong_input(), Console(stderr=True).status("examining"):
+        if directory is not None:
+            verdict = _run(directory, model, weights, images, seed, device, trust)
+        elif model is None or data is None:
+            raise ValueError("Give a run, or --model and --data.")
+        else:
+            box = read_bounds(bounds)
+            verdict = _model(model, data, weights, surrogate or [], box, images, seed, device, trust)
+    _print(verdict)
     if verdict.belief is TrustLevel.NOT_BELIEVED:
-        raise typer.Exit(1)
+        raise typer.Exit(Status.OTHER)
 
 
 def _run(directory: Path, model, weights, images: int, seed: int, device: str, trust: bool) -> Verdict:
     """Examine the models of a run anew, keep what is found beside it, and conclude."""
     run = load(directory)
-    named = {} if model is None else {"": model}
-    models = models_of(run, named, None if weights is None else str(weights), trust, device)
+    specs = {} if model is None else {"": model}
+    models = models_of(run, specs, None if weights is None else str(weights), trust, device)
     for name, net in models.items():
         check_model(run, name, net, images, run.bounds.pair, seed)
     with suppress(OSError):  # a run that is not ours to write to
@@ -75,11 +73,11 @@ def _model(
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     net = load_model(spec, weights, device, trust)
     others = [load_model(other, None, device, trust) for other in surrogates]
-    on = prepare_inputs(net, x[order], y[order])
-    return examine(net, *on, bounds=bounds.pair, images=images, seed=seed, surrogates=others)
+    x, y = prepare_inputs(net, x[order], y[order])
+    return examine(net, x, y, bounds=bounds.pair, images=images, seed=seed, surrogates=others)
 
 
-def _tell(verdict: Verdict) -> None:
+def _print(verdict: Verdict) -> None:
     """The findings, the heaviest first, and the verdict."""
     for finding in verdict.findings:
         print(plain(f"{finding.weight.name.lower()}, {finding.check}: {finding.sentence}"))

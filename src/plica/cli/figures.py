@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-from plica.cli.reading import with_runs
+from plica.cli.errors import wrong_input
+from plica.cli.options import RunsArgument
+from plica.cli.runs import load_runs
 
 EPILOG = """Figures are vector PDF and SVG, 3.35 inches wide; tables need the LaTeX package booktabs.
 
@@ -14,12 +16,13 @@ EPILOG = """Figures are vector PDF and SVG, 3.35 inches wide; tables need the La
 
 
 def figures(
-    runs: Annotated[list[Path], typer.Argument(help="directories of runs on the same images", metavar="RUN...")],
+    runs: RunsArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="directory to write to")] = Path("figures"),
 ) -> None:
     """Draw accuracy by radius, radii with budgets, differences, patterns; write the tables in LaTeX."""
     from plica.report.paper import write_figures  # not above: see cli/app.py
 
-    files = with_runs(runs, lambda read: write_figures(read, output))
+    with wrong_input((ValueError, OSError)):
+        files = write_figures(load_runs(runs), output)
     for file in files:
         print(file)

@@ -1,17 +1,16 @@
 """`plica show`: what a run found, in the terminal."""
 
 import sys
-from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import typer
 from rich.console import Console
 from rich.table import Table
 
 from plica.analysis import compare
 from plica.analysis.contenders import Contender, Group, groups
-from plica.cli.reading import tell_beliefs, with_runs
+from plica.cli.errors import wrong_input
+from plica.cli.options import RunsArgument
+from plica.cli.runs import load_runs, print_verdicts
 from plica.report.formatting import distance
 from plica.report.methods import methods
 from plica.report.verdict import headlines
@@ -27,32 +26,33 @@ EPILOG = """For a page to look at: plica report RUN -o report.html
 """
 
 
-def show(runs: Annotated[list[Path], typer.Argument(help="directories of runs", metavar="RUN...")]) -> None:
+def show(runs: RunsArgument) -> None:
     """Print what was found: accuracies, radii, what each method contributed, and the curve of accuracy by radius."""
-    with_runs(runs, _show)
+    with wrong_input((ValueError, OSError)):
+        _show(load_runs(runs))
 
 
-def _show(read: list[Run]) -> None:
+def _show(runs: list[Run]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False, markup=False, emoji=False)
-    models = groups(read, "model")
+    models = groups(runs, "model")
     if not models:
-        raise ValueError("The run holds no answers yet")
+        raise ValueError("The run holds no answers yet; let plica evaluate finish it.")
     for model in headlines(models):
         console.print(
             f"{model['name']}: accuracy {model['accuracy']} of {model['images']} images.", style="bold", markup=False
         )
         console.print(model["sentence"], markup=False)
-    for found in methods(groups(read, "method")):
-        _methods(console, found)
+    for table in methods(groups(runs, "method")):
+        _methods(console, table)
     for group in models:
         if group.budget is None:
             _curves(console, group)
-    tell_beliefs(read)
+    print_verdicts(runs)
 
 
-def _methods(console: Console, found: dict) -> None:
-    ball = found["budget"] is not None
-    console.print(f"\n{found['title']}", style="bold", markup=False)
+def _methods(console: Console, methods_table: dict) -> None:
+    ball = methods_table["budget"] is not None
+    console.print(f"\n{methods_table['title']}", style="bold", markup=False)
     columns = [
         "left",
         "broke",
@@ -62,7 +62,7 @@ def _methods(console: Console, found: dict) -> None:
     table = Table("method", box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, justify="right")
-    for row in found["rows"]:
+    for row in methods_table["rows"]:
         own = [str(row["missed"])] if ball else [str(row["nearest"]), *row["quantiles"]]
         table.add_row(row["name"], row["left"], str(row["broke"]), str(row["alone"]), *own)
     console.print(table)

@@ -14,65 +14,65 @@ from plica.perturbations import join_distance
 WIDTH = 120  # without a terminal
 
 
-def show(summary: dict[str, Any]) -> None:
-    """On standard output."""
+def print_summary(summary: dict[str, Any]) -> None:
+    """The summary of a run, as summary.json keeps it, on standard output."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
-    for kind, draw in (("max-loss", _inside), ("min-radius", _nearest)):
-        asked = [question for question in summary["questions"] if question["kind"] == kind]
-        if asked:
-            console.print(draw(asked))
+    for kind, draw in (("max-loss", _max_loss), ("min-radius", _min_radius)):
+        questions = [question for question in summary["questions"] if question["kind"] == kind]
+        if questions:
+            console.print(draw(questions))
     for question in summary["questions"]:
         if question["unanswered"]:
-            told = f"{question['unanswered']} images had no answer and count as not broken"
-            console.print(Text(f"note: {question['model']}, {question['question']}: {told}"))
+            text = f"{question['unanswered']} images had no answer and count as not broken"
+            console.print(Text(f"note: {question['model']}, {question['question']}: {text}"))
     for note in summary["notes"][:5]:
         console.print(Text(f"note: {note}"))
     if len(summary["notes"]) > 5:
         console.print(Text(f"note: and {len(summary['notes']) - 5} more, in summary.json"))
 
 
-def answers(summary: dict[str, Any]) -> int:
+def count_answers(summary: dict[str, Any]) -> int:
     """Images asked, of all methods together."""
     return sum(row["asked"] for question in summary["questions"] for row in question["methods"])
 
 
-def percent(share: dict[str, Any] | None) -> str:
+def _percent(share: dict[str, Any] | None) -> str:
     """61.4 % (58.3-64.4)"""
     if share is None or share["value"] is None:
         return "-"
     return f"{100 * share['value']:.1f} % ({100 * share['low']:.1f}-{100 * share['high']:.1f})"
 
 
-def radius(value: float | None) -> str:
+def _radius(value: float | None) -> str:
     return "not found" if value is None else f"{value:.4g}"
 
 
-def _inside(asked: list[dict[str, Any]]) -> Table:
+def _max_loss(questions: list[dict[str, Any]]) -> Table:
     table = _table("model", "within", "method", right=("asked", "broke", "it alone", "robust accuracy, 95 %"))
-    for question in asked:
-        where = [question["model"], question["question"].removeprefix("max-loss ")]
-        table.add_row(*map(Text, (*where, "none", str(question["images"]), "", "", percent(question["accuracy"]))))
+    for question in questions:
+        subject = [question["model"], question["question"].removeprefix("max-loss ")]
+        table.add_row(*map(Text, (*subject, "none", str(question["images"]), "", "", _percent(question["accuracy"]))))
         for row in question["methods"]:
             # of a method that was asked of those left standing, what then stood
             share = row["robust_accuracy"] if row["robust_accuracy"] else row["standing"]
             numbers = ("-" if row[key] is None else str(row[key]) for key in ("asked", "broken", "alone"))
-            table.add_row("", "", *map(Text, (row["method"], *numbers, percent(share))))
+            table.add_row("", "", *map(Text, (row["method"], *numbers, _percent(share))))
         union = question["union"]
         table.add_row("", "", *map(Text, ("all", str(question["images"]), str(union["broken"]), "")),
-                      Text(percent(union["robust_accuracy"]), style="bold"), end_section=True)  # fmt: skip
+                      Text(_percent(union["robust_accuracy"]), style="bold"), end_section=True)  # fmt: skip
     return table
 
 
-def _nearest(asked: list[dict[str, Any]]) -> Table:
+def _min_radius(questions: list[dict[str, Any]]) -> Table:
     right = ("found", "nearest", "it alone", "radius: quarter", "median", "three quarters")
     table = _table("model", "metric", "method", right=right)
-    for question in asked:
-        where = (question["model"], join_distance(question["metric"], question.get("through")))
+    for question in questions:
+        subject = (question["model"], join_distance(question["metric"], question.get("through")))
         for k, row in enumerate(question["methods"]):
             numbers = (f"{row['found']}/{row['asked']}", str(row["best"]), str(row["alone"]))
-            table.add_row(*map(Text, (*(where if k == 0 else ("", "")), row["method"], *numbers, *_quartiles(row))))
+            table.add_row(*map(Text, (*(subject if k == 0 else ("", "")), row["method"], *numbers, *_quartiles(row))))
         union = question["union"]
         numbers = (f"{union['found']}/{question['images']}", "", "", *_quartiles(union))
         table.add_row("", "", "all", *(Text(text, style="bold") for text in numbers), end_section=True)
@@ -80,7 +80,7 @@ def _nearest(asked: list[dict[str, Any]]) -> Table:
 
 
 def _quartiles(row: dict[str, Any]) -> list[str]:
-    return [radius(row["radius"][q]) for q in ("0.25", "0.5", "0.75")]
+    return [_radius(row["radius"][q]) for q in ("0.25", "0.5", "0.75")]
 
 
 def _table(*left: str, right: tuple[str, ...]) -> Table:

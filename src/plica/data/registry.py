@@ -41,7 +41,8 @@ def form_of(text: str) -> DataForm:
 def _file_form(suffix: str, open_file: Callable[[str, bool], Source], help: str) -> DataForm:
     def open_existing(text: str, allow_out_of_range: bool) -> Source:
         if not Path(text).is_file():
-            raise FileNotFoundError(f"There is no file {text}; data are one of: {help_text()}.")
+            forms = ", ".join(FORMS)
+            raise FileNotFoundError(f"There is no file {text}; data are one of {forms}: see plica radius --help.")
         return open_file(text, allow_out_of_range)
 
     return DataForm(help, lambda text: text.endswith(suffix), open_existing)

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import plica
-from plica.cli.progress import Reporter
+from plica.cli.progress import AttackProgress
 from plica.core.result import Result
 from plica.demo import CLASSES, images, resnet18
 from plica.metrics import parse_metric
@@ -26,9 +26,9 @@ def demo(out: Path, gradients: int = 100, n: int = 20) -> None:
     for norm in NORMS:
         print(f"{norm}: {n} images, {gradients} gradients each", file=sys.stderr)
         begin = time.monotonic()
-        with Reporter(gradients) as report:
+        with AttackProgress(gradients) as progress:
             question = plica.MinRadius(parse_metric(norm))
-            answers[norm] = plica.attack(model, x, y, question, gradients=gradients, on_progress=report)
+            answers[norm] = plica.attack(model, x, y, question, gradients=gradients, on_progress=progress)
         given = dict(command="demo", model="plica.demo:resnet18", metric=norm, method="auto")
         given |= dict(gradients=gradients, n=n, seed=0)
         save_run(

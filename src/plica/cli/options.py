@@ -1,0 +1,59 @@
+"""The options that several commands take, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import plica
+from plica.data import registry as data_forms
+from plica.metrics import metric_names
+from plica.models import registry as model_forms
+from plica.perturbations import perturbation_names
+
+# of `plica radius` and `plica attack`
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        help=f"takes pixels in [0, 1] and gives logits: {model_forms.help_text()}; with @imagenet or "
+        "@mean/deviation behind it a normalisation comes before it"
+    ),
+]
+DataOption = Annotated[Path, typer.Option(help=data_forms.help_text())]
+MetricOption = Annotated[str, typer.Option(help=f"{metric_names()} of your own")]
+ThroughOption = Annotated[
+    str | None,
+    typer.Option(
+        help=f"a perturbation other than x + delta: {perturbation_names()}; --metric theta is its own distance"
+    ),
+]
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        help=f"auto (the best that the metric allows), or {', '.join(m for m in plica.methods() if m != 'auto')}"
+    ),
+]
+GradientsOption = Annotated[int, typer.Option(min=1, help="budget of gradient evaluations per image")]
+CountOption = Annotated[int | None, typer.Option("--n", help="so many images, the first if --sample says nothing else")]
+OutOption = Annotated[Path, typer.Option(help="directory for the results; must be new or empty")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace a former run in --out")]
+SeedOption = Annotated[int, typer.Option(help="answers depend on it and on the image alone")]
+
+# of commands that ask a model
+WeightsOption = Annotated[Path | None, typer.Option(help="a state dict, .safetensors or .pt (no pickled objects)")]
+TrustOption = Annotated[bool, typer.Option("--trust", help="read models that are programs: TorchScript, torch.export")]
+DEVICE = typer.Option(help="cpu, cuda, cuda:1, mps")
+DeviceOption = Annotated[str, DEVICE]
+DeviceOrPlansOption = Annotated[str | None, DEVICE]
+BOUNDS = typer.Option(help="of the inputs: two numbers, or an .npz with low, high and mask (what may move) per feature")
+BoundsOption = Annotated[str, BOUNDS]
+BoundsOrPlansOption = Annotated[str | None, BOUNDS]
+SampleOption = Annotated[
+    str | None, typer.Option(help="which N images: first (default), random, or balanced over the classes, by --seed")
+]
+IndicesOption = Annotated[str | None, typer.Option(help="these rows of the data: 3,7,20-29, or a text file of such")]
+
+# of commands that read runs
+RunsArgument = Annotated[list[Path], typer.Argument(help="directories of runs on the same images", metavar="RUN...")]

@@ -1,0 +1,121 @@
+"""One question to one model, as `plica radius` and `plica attack` put it: read, attack, write, print."""
+
+import errno
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+import plica
+from plica.cli.errors import WrongInputError, wrong_input
+from plica.cli.progress import AttackProgress
+from plica.core.formulations import Question
+from plica.data import load_data, open_data
+from plica.data.bounds import Bounds, read_bounds
+from plica.data.indices import parse_indices
+from plica.data.sample import select
+from plica.metrics import Metric, parse_metric
+from plica.models import load_model, prepare_inputs
+from plica.perturbations import join_distance
+from plica.runs.single import FILES, check_directory, save_run
+from plica.utils.limits import check_memory
+from plica.utils.messages import one_line
+
+SAMPLES = ("first", "random", "balanced")
+WRITES = (
+    "--out receives samples.parquet (one row per image), x_adv.safetensors, inputs.safetensors, summary.json and "
+    "perturbations.png, all of them or none."
+)
+
+
+def answer(command: str, options: dict[str, Any], question: Callable[[Bounds], Question]) -> None:
+    """Carry out a command from its options by name; `question` makes the question, within bounds.
+
+    Raises:
+        WrongInputError: wrong input, or a full disk; nothing was written.
+    """
+    start = time.monotonic()
+    out, overwrite = options["out"], options["overwrite"]
+    with AttackProgress(options["gradients"]) as progress, wrong_input(accepted=lambda: progress.began):
+        check_directory(out, overwrite)
+        bounds = read_bounds(options["bounds"])
+        problem = question(bounds)
+        x, y, ids = read_images(options, allow_out_of_range=not bounds.usual)
+        problem = replace(problem, metric=bounds.metric(problem.metric, x.shape[1:]))
+        model = load_model(options["model"], options["weights"], options["device"], options["trust"])
+        x, y = prepare_inputs(model, x, y)
+        spend = {name: options[name] for name in ("method", "gradients", "seed")}
+        result = plica.attack(model, x, y, problem, **spend, bounds=bounds.pair, on_progress=progress)
+    from plica.plot.perturbations import draw_perturbations  # not above: see cli/app.py
+
+    settings = dict(overwrite=overwrite, ids=ids, bounds=bounds)
+    arguments = {"command": command} | {name: str(v) if isinstance(v, Path) else v for name, v in options.items()}
+    try:
+        summary = save_run(out, x, y, result, arguments, time.monotonic() - start, draw=draw_perturbations, **settings)
+    except OSError as error:
+        cure = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "give another directory"
+        raise WrongInputError(f"The results could not be written to {out} ({one_line(error)}); {cure}.") from error
+    _print(summary, out)
+
+
+def read_images(options: dict[str, Any], allow_out_of_range: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Images, labels and, where they are not the first ones, their rows in the data.
+
+    Raises:
+        ValueError, OSError: one sentence.
+    """
+    sample, indices = options["sample"] or "first", options["indices"]
+    if sample == "first" and indices is None:
+        return *load_data(options["data"], options["n"], allow_out_of_range), None
+    if sample not in SAMPLES or (indices is not None and (options["n"] is not None or options["sample"])):
+        raise ValueError(f"Give --indices alone, or --n with --sample one of {', '.join(SAMPLES)}.")
+    source = open_data(options["data"], allow_out_of_range)
+    rows = None if indices is None else parse_indices(indices)
+    ids = select(source.labels, options["n"], rows, sample, options["seed"])
+    check_memory(len(ids) * math.prod(source.shape), options["data"])
+    return *source.read(ids), ids
+
+
+def _print(summary: dict[str, Any], out: Path) -> None:
+    """The answer in four lines on standard output."""
+    options, count = summary["arguments"], summary["images"]
+    print(f"{count} images, accuracy {summary['accuracy']:.1%}", end="")
+    print(f", robust accuracy {summary['robust_accuracy']:.1%}" if "robust_accuracy" in summary else "")
+    quantiles = {q: "not found" if d is None else f"{d:.4g}" for q, d in summary["radius"].items()}
+    print(f"{join_distance(options['metric'], options['through'])} distance: median {quantiles['0.5']}", end="")
+    print(f", quartiles {quantiles['0.25']} and {quantiles['0.75']}", end="")
+    print(f", smallest {quantiles['0']}, largest {quantiles['1']}")
+    print(f"{summary['gradients'] / count:.0f} gradients per image, {summary['seconds']:.1f} s")
+    print(f"{out}: {', '.join(FILES)}")
+
+
+def read_distance(metric: str, through: str | None, bounds: Bounds) -> tuple[Any, Any]:
+    """`metric` and `through` of a question, of --metric and --through.
+
+    Raises:
+        ValueError: one sentence.
+    """
+    try:
+        return bounds.distance(metric, through, read_metric)
+    except ValueError:
+        raise
+    except Exception as error:  # a module of the user's
+        raise ValueError(f"The perturbation {through} failed: {one_line(error, named=True)}.") from error
+
+
+def read_metric(text: str) -> Metric:
+    """parse_metric; a module named in it runs code of the user's, and whatever that raises is wrong input.
+
+    Raises:
+        ValueError: one sentence.
+    """
+    try:
+        return parse_metric(text)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"The metric {text} failed: {one_line(error, named=True)}.") from error

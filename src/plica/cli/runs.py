@@ -1,0 +1,34 @@
+"""The runs that a command line names, and how far their numbers can be believed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from plica.runs import Run, load
+from plica.trust import believed
+from plica.utils.messages import plain
+
+MARKS = ("manifest.json", "samples.parquet")  # a folder with one of these is a run
+
+
+def load_runs(directories: Sequence[Path]) -> list[Run]:
+    """The runs in these directories, or directly below them.
+
+    Raises:
+        ValueError, OSError: there is no run, or a broken one.
+    """
+    return [load(run) for directory in directories for run in _run_folders(directory)]
+
+
+def print_verdicts(runs: Sequence[Run]) -> None:
+    """How far the numbers of each run can be believed, on standard output."""
+    for run in runs:
+        subject = f"{run.directory}: these" if len(runs) > 1 else "These"
+        print(plain(f"{subject} numbers: {believed(run)}"))
+
+
+def _run_folders(directory: Path) -> list[Path]:
+    """The directory, or those of its folders that are runs where it is none itself."""
+    if directory.is_dir() and not any((directory / mark).is_file() for mark in MARKS):
+        inside = sorted({file.parent for mark in MARKS for file in directory.glob(f"*/{mark}")})
+        return inside or [directory]
+    return [directory]
