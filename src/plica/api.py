@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from plica.attacks.base import AttackOutput, Task
-from plica.attacks.registry import ATTACKS, treats_perturbations
+from plica.attacks.registry import ATTACKS, check_treats_perturbations
 from plica.core import validation
 from plica.core.best import BestPoints
 from plica.core.bounds import attack_in_box, read_box
@@ -99,7 +99,7 @@ def attack(
     radius = validation.arguments(x, y, question, method, methods(), gradients, seed, batch_size, bounds, targets)
     if question.through is not None:
         check(question.through, x)
-        treats_perturbations(method)
+        check_treats_perturbations(method)
     if not isinstance(question.metric, ThetaDistance):
         validation.metric(question.metric, x, (float(bounds[0]), float(bounds[1])))
     x, y = x.detach(), y.detach()

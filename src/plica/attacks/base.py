@@ -90,3 +90,15 @@ class AttackOutput:
     status: list[Status]
     metric_gradients: Int[Tensor, " b"] | None = None
     end: Float[Tensor, "b *image"] | None = None
+
+
+Attack = Callable[[Task], AttackOutput]
+
+
+def treats_perturbations(attack: Attack) -> Attack:
+    """Mark an attack that also answers questions about perturbations x' = T(x, theta), `through=...`.
+
+    Other attacks are refused such questions before any work.
+    """
+    attack.perturbations = True  # type: ignore[attr-defined]
+    return attack

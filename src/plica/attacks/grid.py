@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from plica.attacks.base import AttackOutput, Task
+from plica.attacks.base import AttackOutput, Task, treats_perturbations
 from plica.attacks.boundary_search import boundary_search
 from plica.core.status import Status
 from plica.metrics import Unsupported
@@ -14,6 +14,7 @@ RUNS = 3  # a gradient costs about as much as so many forward runs
 LANDINGS = 6  # of them, at the end towards the boundary
 
 
+@treats_perturbations
 def grid(task: Task) -> AttackOutput:
     """Every theta of the grid on every image, three forward runs for each gradient of the budget.
 

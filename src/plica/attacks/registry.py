@@ -1,8 +1,6 @@
 """The attacks, by name: each takes a Task and returns an AttackOutput. A new one: docs/extend.md."""
 
-from collections.abc import Callable
-
-from plica.attacks.base import AttackOutput, Task
+from plica.attacks.base import Attack, AttackOutput, Task, treats_perturbations
 from plica.attacks.curved import curved
 from plica.attacks.external import PEERS
 from plica.attacks.grid import grid
@@ -20,6 +18,7 @@ def radius(task: Task) -> AttackOutput:
     return concave(task) if is_concave(task.question.metric) else convex(task)
 
 
+@treats_perturbations
 def auto(task: Task) -> AttackOutput:
     """The best there is: `radius` where the metric has a prox, `curved` without, `pwcf` for other perturbations."""
     if task.question.through is not None:
@@ -27,7 +26,7 @@ def auto(task: Task) -> AttackOutput:
     return radius(task) if has_prox(task.question.metric) else curved(task)
 
 
-ATTACKS: Registry[Callable[[Task], AttackOutput]] = Registry(
+ATTACKS: Registry[Attack] = Registry(
     "plica.attacks",
     {
         "auto": auto,
@@ -39,12 +38,14 @@ ATTACKS: Registry[Callable[[Task], AttackOutput]] = Registry(
         **PEERS,
     },
 )
-MOVING = ("auto", "pwcf", "grid")  # those that answer perturbations other than x' = x + delta
 
 
-def treats_perturbations(method: str) -> None:
-    """Raises Unsupported unless the method treats perturbations x' = T(x, theta)."""
-    if method not in MOVING:
-        raise Unsupported(
-            f"{method} adds a perturbation to the image and knows no other; with through=... use {' or '.join(MOVING)}."
-        )
+def check_treats_perturbations(method: str) -> None:
+    """Raises Unsupported unless the method is marked by `treats_perturbations`."""
+    if not _treats_perturbations(method):
+        able = " or ".join(name for name in ATTACKS if _treats_perturbations(name))
+        raise Unsupported(f"{method} adds a perturbation to the image and knows no other; with through=... use {able}.")
+
+
+def _treats_perturbations(method: str) -> bool:
+    return getattr(ATTACKS[method], "perturbations", False)

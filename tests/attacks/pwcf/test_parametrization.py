@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from plica.attacks.pwcf.parametrization import Plain, Powered, Sine, pose, within
+from plica.attacks.pwcf.parametrization import Plain, Powered, Sine, parametrize, within
 from plica.metrics import Lp
 
 SHAPE, N = (3, 2, 2), 12
@@ -25,7 +25,7 @@ def weighted(x, z):
 
 def posed(metric, radius=None):
     x, z = images()
-    return pose(
+    return parametrize(
         metric, SHAPE, BOUNDS, z - x, None if radius is None else torch.full((len(x),), radius, dtype=torch.float64)
     )
 
@@ -38,11 +38,11 @@ EVERY = pytest.mark.parametrize("metric", METRICS, ids=NAMES)
 @EVERY
 def test_there_and_back(metric):
     x, z = images()
-    posing = posed(metric)
-    back = posing.image(posing.start(x, z), x)
+    parametrization = posed(metric)
+    back = parametrization.image(parametrization.start(x, z), x)
     floor = 0.0
-    if isinstance(posing, Powered):  # entries that hardly move start at the floor
-        floor = posing.floor ** (2 / posing.p)
+    if isinstance(parametrization, Powered):  # entries that hardly move start at the floor
+        floor = parametrization.floor ** (2 / parametrization.p)
         moved = (z - x).abs() > floor
         assert (back - z).abs()[~moved].le(2 * floor).all()
         back, z = back[moved], z[moved]
@@ -53,11 +53,11 @@ def test_there_and_back(metric):
 @pytest.mark.parametrize("radius", [None, 0.3])
 def test_pull_against_autograd(metric, radius):
     x, z = images()
-    posing = posed(metric, radius)
-    u = posing.start(x, z).requires_grad_(True)
+    parametrization = posed(metric, radius)
+    u = parametrization.start(x, z).requires_grad_(True)
     weights = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)
-    (expected,) = torch.autograd.grad((posing.image(u, x) * weights).sum(), u)
-    torch.testing.assert_close(posing.pull(u.detach(), weights), expected)
+    (expected,) = torch.autograd.grad((parametrization.image(u, x) * weights).sum(), u)
+    torch.testing.assert_close(parametrization.pull(u.detach(), weights), expected)
 
 
 def assert_gradient(term, u):
@@ -75,43 +75,43 @@ def assert_gradient(term, u):
 @EVERY
 def test_the_gradient_of_size(metric):
     x, z = images()
-    posing = posed(metric)
-    assert_gradient(lambda u: posing.size(u, x), posing.start(x, z))
+    parametrization = posed(metric)
+    assert_gradient(lambda u: parametrization.size(u, x), parametrization.start(x, z))
 
 
 @EVERY
 def test_the_gradient_of_excess(metric):
     x, z = images()
     radius = torch.linspace(0.1, 0.4, len(x), dtype=torch.float64)
-    posing = posed(metric, 0.3)
-    u = posing.start(x, z)
-    if isinstance(posing, Sine):
-        assert posing.excess(u, x, radius) is None
+    parametrization = posed(metric, 0.3)
+    u = parametrization.start(x, z)
+    if isinstance(parametrization, Sine):
+        assert parametrization.excess(u, x, radius) is None
     else:
-        assert_gradient(lambda u: posing.excess(u, x, radius), u)
+        assert_gradient(lambda u: parametrization.excess(u, x, radius), u)
 
 
 @pytest.mark.parametrize("p", [0.5, 1, 1.5])
 def test_powered_size_is_a_power_of_the_distance(p):
     """||x' - x||_p = ||a||_2^(2/p), as long as x' stays in the box."""
     x, z = images()
-    posing = posed(Lp(p))
-    u = posing.start(x, z)
-    distance = Lp(p)(x, posing.image(u, x))
-    torch.testing.assert_close(posing.size(u, x)[0] ** (2 / p), distance)
+    parametrization = posed(Lp(p))
+    u = parametrization.start(x, z)
+    distance = Lp(p)(x, parametrization.image(u, x))
+    torch.testing.assert_close(parametrization.size(u, x)[0] ** (2 / p), distance)
 
 
 @pytest.mark.parametrize("p", [0.5, 1, 1.5])
 def test_powered_size_is_that_of_the_clamped_image(p):
     """Far outside the box, where the model sees x' clamped: the distance is that of what it sees, and does not grow."""
     x, _ = images()
-    posing = posed(Lp(p))
+    parametrization = posed(Lp(p))
     u = 3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=x.dtype)
-    seen = posing.image(u, x).clamp(*BOUNDS)
-    assert (seen != posing.image(u, x)).any()
-    value, grad = posing.size(u, x)
+    seen = parametrization.image(u, x).clamp(*BOUNDS)
+    assert (seen != parametrization.image(u, x)).any()
+    value, grad = parametrization.size(u, x)
     torch.testing.assert_close(value ** (2 / p), Lp(p)(x, seen))
-    assert (grad[(seen != posing.image(u, x))] == 0).all()
+    assert (grad[(seen != parametrization.image(u, x))] == 0).all()
 
 
 @pytest.mark.parametrize("p", [2, 4, 8])
@@ -129,40 +129,40 @@ def test_plain_size_of_any_callable_is_its_value():
 def test_sine_size_bounds_the_distance():
     """t sqrt(n), and |x' - x| <= t whatever the unknowns; for an even perturbation that is its l_2 norm."""
     x, z = images()
-    posing = posed(Lp("inf"))
-    u = posing.start(x, z)
+    parametrization = posed(Lp("inf"))
+    u = parametrization.start(x, z)
     t = u[:, N] / math.sqrt(N)
-    torch.testing.assert_close(posing.size(u, x)[0], t * math.sqrt(N))
+    torch.testing.assert_close(parametrization.size(u, x)[0], t * math.sqrt(N))
     for scale in (1.0, 5.0, 100.0):
         moved = torch.cat([scale * u[:, :N], u[:, N:]], 1)
-        assert (Lp("inf")(x, posing.image(moved, x)) <= t * (1 + 1e-12)).all()
+        assert (Lp("inf")(x, parametrization.image(moved, x)) <= t * (1 + 1e-12)).all()
 
 
 def test_sine_at_the_start_leaves_room_to_turn():
     x, z = images()
-    posing = posed(Lp("inf"))
-    u = posing.start(x, z)
-    torch.testing.assert_close(u[:, N] / math.sqrt(N) * posing.turn, Lp("inf")(x, z))
+    parametrization = posed(Lp("inf"))
+    u = parametrization.start(x, z)
+    torch.testing.assert_close(u[:, N] / math.sqrt(N) * parametrization.turn, Lp("inf")(x, z))
 
 
 def test_sine_within_a_radius():
     x, z = images(spread=0.05)
     radius = torch.tensor([0.05, 0.1, 0.2, 0.3], dtype=torch.float64)
-    posing = pose(Lp("inf"), SHAPE, BOUNDS, z - x, radius)
+    parametrization = parametrize(Lp("inf"), SHAPE, BOUNDS, z - x, radius)
     u = 10 * torch.randn(x.shape, generator=torch.Generator().manual_seed(3), dtype=x.dtype)
-    assert (Lp("inf")(x, posing.image(u, x)) <= radius * (1 + 1e-12)).all()
+    assert (Lp("inf")(x, parametrization.image(u, x)) <= radius * (1 + 1e-12)).all()
 
 
 @EVERY
 def test_excess_is_negative_exactly_inside(metric):
     x, z = images()
     distance = metric(x, posed(metric).image(posed(metric).start(x, z), x))
-    posing = posed(metric, 0.3)
-    u = posing.start(x, z)
-    if isinstance(posing, Sine):
+    parametrization = posed(metric, 0.3)
+    u = parametrization.start(x, z)
+    if isinstance(parametrization, Sine):
         return
     for factor, sign in ((0.9, 1), (1.1, -1)):
-        assert (posing.excess(u, x, factor * distance)[0].sign() == sign).all()
+        assert (parametrization.excess(u, x, factor * distance)[0].sign() == sign).all()
 
 
 @EVERY
@@ -170,12 +170,12 @@ def test_excess_is_negative_exactly_inside(metric):
 def test_where_nothing_moved_all_is_finite(metric, radius):
     x, _ = images()
     radii = None if radius is None else torch.zeros(len(x), dtype=x.dtype)
-    posing = pose(metric, SHAPE, BOUNDS, torch.zeros_like(x), radii)
-    u = posing.start(x, x)
-    assert posing.image(u, x).isfinite().all()
-    assert posing.pull(u, torch.ones_like(x)).isfinite().all()
-    term = posing.size(u, x) if radius is None else posing.excess(u, x, radii)
-    if not (isinstance(posing, Sine) and radius is not None):  # whose ball holds by itself
+    parametrization = parametrize(metric, SHAPE, BOUNDS, torch.zeros_like(x), radii)
+    u = parametrization.start(x, x)
+    assert parametrization.image(u, x).isfinite().all()
+    assert parametrization.pull(u, torch.ones_like(x)).isfinite().all()
+    term = parametrization.size(u, x) if radius is None else parametrization.excess(u, x, radii)
+    if not (isinstance(parametrization, Sine) and radius is not None):  # whose ball holds by itself
         assert all(part.isfinite().all() for part in term)
 
 

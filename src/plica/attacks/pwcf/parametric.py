@@ -1,4 +1,4 @@
-"""Perturbations x' = T(x, theta) as PWCF poses them: unknowns theta, the distance on theta or on the image.
+"""Perturbations x' = T(x, theta) for PWCF: unknowns theta, the distance on theta or on the image.
 
 Where a search starts: at the step towards the boundary that the linear model takes in theta, and further out; at
 random, or where the unknowns are few, at the best nodes of a grid.
@@ -21,17 +21,37 @@ from plica.metrics import Lp, Metric, differentiable_value
 from plica.perturbations.base import ParametricPerturbation, ThetaDistance, apply, theta_gradient
 from plica.solver.rows import WHOLE, join, take
 
-FAR = (2.0, 4.0, 8.0)  # further starts, so many times the first step away in a random direction
-OVERSHOOT = 1.1  # of the first step
-STIFF = 3  # weight of the margin against the distance
-FEW = 12  # gradients that a search of a few unknowns needs
-MOST = 10  # such searches per image
-NOISE = 1e-3  # of the start, in the perturbation's units: bilinear interpolation has a kink at every pixel
+
+@dataclass(frozen=True)
+class ThetaSettings:
+    """Where rows of unknowns theta start.
+
+    Attributes:
+        far: further starts, so many times the first step away in a random direction.
+        overshoot: of the first step.
+        stiffness: weight of the margin against the distance.
+        gradients_per_row: that a search from a node of a grid needs.
+        most_rows: such searches per image.
+        noise: of the start, in the perturbation's units: bilinear interpolation has a kink at every pixel.
+    """
+
+    far: tuple[float, ...] = (2.0, 4.0, 8.0)
+    overshoot: float = 1.1
+    stiffness: float = 3
+    gradients_per_row: int = 12
+    most_rows: int = 10
+    noise: float = 1e-3
+
+
+SETTINGS = ThetaSettings()
 
 
 @dataclass(frozen=True)
-class Moved:
-    """Unknowns theta of a perturbation of images x (r, n); a `Posing`. scale (r,) is that of the distance."""
+class ThetaUnknowns:
+    """Unknowns theta of a perturbation of images x (r, n); a `Parametrization`.
+
+    scale (r,): the solver's units per unit of the distance.
+    """
 
     through: ParametricPerturbation = field(metadata=WHOLE)
     metric: Metric = field(metadata=WHOLE)
@@ -67,49 +87,68 @@ class Moved:
         return flat.view(-1, *self.shape)
 
 
-def begin(task: Task, near: TargetRows, images: int, rows: int) -> tuple[TargetRows, Moved, Tensor, Tensor]:
-    """`rows` rows for each image: what they aim at, the posing, the starts theta, and the unit of margins.
+def theta_rows(
+    task: Task, nearest_rows: TargetRows, images: int, rows: int
+) -> tuple[TargetRows, ThetaUnknowns, Tensor, Tensor]:
+    """`rows` rows for each image: their target classes, the parametrization, the starts theta, and the unit of margins.
 
-    near: the classes aimed at, with gradients with respect to the image; the nearest also gets the starts further out.
+    nearest_rows: the classes aimed at, with gradients with respect to the image; the nearest also gets the starts
+        further out.
     A perturbation with a grid has half of the gradients spent on looking there, and as many rows as the rest is worth.
     """
-    through, x = task.question.through, task.x[near.image]
+    through, x = task.question.through, task.x[nearest_rows.image]
     assert through is not None
-    first, k = through.start(x), len(near.image) // images
+    first, k = through.start(x), len(nearest_rows.image) // images
     size = first.shape[1]
-    noise = NOISE * through.unit * task.noise(size)
-    near = replace(near, grad=theta_gradient(through, x, first + noise, near.grad.view_as(x)))
-    step = shortest(Lp(2), near.grad, OVERSHOOT * -near.margin)
+    noise = SETTINGS.noise * through.unit * task.noise(size)
+    nearest_rows = replace(nearest_rows, grad=theta_gradient(through, x, first + noise, nearest_rows.grad.view_as(x)))
+    step = shortest(Lp(2), nearest_rows.grad, SETTINGS.overshoot * -nearest_rows.margin)
     step = step * (through.unit / step.abs().amax(1, keepdim=True).clamp(min=1e-30)).clamp(max=1)
     if hasattr(through, "grid"):
-        far, start = _looked(task, near.image[::k], k)
+        far, start = _grid_rows(task, nearest_rows.image[::k], k)
     else:
-        far, start = _random(task, take(near, torch.arange(0, len(near.image), k)), step[::k], min(rows - k, len(FAR)))
+        far, start = _random_rows(
+            task,
+            take(nearest_rows, torch.arange(0, len(nearest_rows.image), k)),
+            step[::k],
+            min(rows - k, len(SETTINGS.far)),
+        )
     # the rows of an image side by side, as they were
-    order = torch.cat([near.image, far.image]).argsort(stable=True)
-    aims, start = take(join(near, far), order), torch.cat([first + step, start])[order] + noise
-    x = task.x[aims.image]
+    order = torch.cat([nearest_rows.image, far.image]).argsort(stable=True)
+    target_rows, start = take(join(nearest_rows, far), order), torch.cat([first + step, start])[order] + noise
+    x = task.x[target_rows.image]
     metric, shape = task.question.metric, tuple(task.x.shape[1:])
-    posing = Moved(through, metric, shape, task.bounds, x.flatten(1), torch.ones_like(aims.margin))
-    scale = torch.linalg.vector_norm(start - through.start(x), dim=1) / posing.size(start, posing.x)[0]
-    posing.scale.copy_(torch.where(scale.isfinite() & (scale > 0), scale, 1.0))
-    return aims, posing, start, STIFF / torch.linalg.vector_norm(aims.grad, dim=1).clamp(min=1e-12)
+    parametrization = ThetaUnknowns(
+        through, metric, shape, task.bounds, x.flatten(1), torch.ones_like(target_rows.margin)
+    )
+    scale = (
+        torch.linalg.vector_norm(start - through.start(x), dim=1) / parametrization.size(start, parametrization.x)[0]
+    )
+    parametrization.scale.copy_(torch.where(scale.isfinite() & (scale > 0), scale, 1.0))
+    return (
+        target_rows,
+        parametrization,
+        start,
+        SETTINGS.stiffness / torch.linalg.vector_norm(target_rows.grad, dim=1).clamp(min=1e-12),
+    )
 
 
-def _random(
-    task: Task, near: TargetRows, step: Float[Tensor, "i k"], more: int
+def _random_rows(
+    task: Task, nearest_rows: TargetRows, step: Float[Tensor, "i k"], more: int
 ) -> tuple[TargetRows, Float[Tensor, "m k"]]:
     """So many starts for each image, in random directions, towards its nearest class."""
     through, size = task.question.through, step.shape[1]
     assert through is not None
     length, limit = torch.linalg.vector_norm(step, dim=1, keepdim=True), through.unit * size**0.5
-    first = through.start(task.x[near.image])
-    starts = [first + (FAR[j] * length).clamp(max=limit) * task.direction(j, size) for j in range(max(0, more))]
+    first = through.start(task.x[nearest_rows.image])
+    starts = [
+        first + (SETTINGS.far[j] * length).clamp(max=limit) * task.direction(j, size) for j in range(max(0, more))
+    ]
     index = torch.arange(len(step), device=step.device).repeat(len(starts))
-    return take(near, index), torch.cat([*starts, step[:0]])
+    return take(nearest_rows, index), torch.cat([*starts, step[:0]])
 
 
-def _looked(task: Task, images: Int[Tensor, " i"], rows: int) -> tuple[TargetRows, Float[Tensor, "m k"]]:
+def _grid_rows(task: Task, images: Int[Tensor, " i"], rows: int) -> tuple[TargetRows, Float[Tensor, "m k"]]:
     """The best nodes of a grid for each image, with the nearest class there, where `rows` rows are taken already.
 
     Best by distance and what the linear model at the node says is lacking to the boundary; one gradient a node.
@@ -119,30 +158,30 @@ def _looked(task: Task, images: Int[Tensor, " i"], rows: int) -> tuple[TargetRow
     targets = None if task.targets is None else task.targets[images]
     left = task.gradients - int(task.model.gradients[images.cpu()].max())
     nodes = through.grid(max(1, left // 2)).to(x)  # type: ignore[attr-defined]
-    kept = max(0, min(MOST, (left - len(nodes)) // FEW) - rows)
+    kept = max(0, min(SETTINGS.most_rows, (left - len(nodes)) // SETTINGS.gradients_per_row) - rows)
     if kept == 0:
         nodes = nodes[:0]
 
-    def lacking(logits: Tensor, part: slice) -> Tensor:
+    def margin_at(logits: Tensor, part: slice) -> Tensor:
         return margin(logits, y[part], None if targets is None else targets[part])
 
-    seen = []
+    nodes_seen = []
     for node in nodes:
         theta = node.expand(len(x), -1)
         free = through(x, theta)
         z = free.clamp(*task.bounds)
-        m, logits, grad = task.model.gradient(z, images, lacking)
+        m, logits, grad = task.model.gradient(z, images, margin_at)
         task.best.offer(z, images, logits, theta=theta)
         grad = theta_gradient(through, x, theta, grad.masked_fill(free != z, 0))
         others = logits.scatter(1, y[:, None], -torch.inf).argmax(1) if targets is None else targets
         far = through.distance(x, theta) + (-m).clamp(min=0) / torch.linalg.vector_norm(grad, dim=1).clamp(min=1e-12)
-        seen.append((TargetRows(images, others, m, grad), theta, far.nan_to_num(nan=torch.inf)))
-    if not seen:
+        nodes_seen.append((TargetRows(images, others, m, grad), theta, far.nan_to_num(nan=torch.inf)))
+    if not nodes_seen:
         return TargetRows(images[:0], images[:0], x.new_zeros(0), x.new_zeros(0, nodes.shape[1])), nodes
     every, thetas = (
-        TargetRows(*(torch.cat([getattr(a, f.name) for a, _, _ in seen]) for f in fields(TargetRows))),
-        torch.cat([t for _, t, _ in seen]),
+        TargetRows(*(torch.cat([getattr(a, f.name) for a, _, _ in nodes_seen]) for f in fields(TargetRows))),
+        torch.cat([t for _, t, _ in nodes_seen]),
     )
-    best = torch.stack([far for _, _, far in seen]).argsort(dim=0, stable=True)[:kept]
+    best = torch.stack([far for _, _, far in nodes_seen]).argsort(dim=0, stable=True)[:kept]
     index = (best * len(x) + torch.arange(len(x), device=x.device)).flatten()
     return take(every, index), thetas[index]

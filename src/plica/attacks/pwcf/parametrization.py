@@ -1,4 +1,4 @@
-"""How PWCF puts a question to the solver: few constraints, smooth where it can be, all in one unit (section 3 of the
+"""How PWCF writes a question for the solver: few constraints, smooth where possible, all in one unit (section 3 of the
 paper).
 
 Three ways to write the perturbation, each with its distance:
@@ -190,14 +190,22 @@ class Sine:
         return None
 
 
-def pose(
+def parametrize(
     metric: Metric,
     shape: tuple[int, ...],
     bounds: tuple[float, float],
     reach: Float[Tensor, "r n"],
     radius: Float[Tensor, " r"] | None,
 ) -> Parametrization:
-    """The way that suits the metric. reach: the first step of each row; radius: of each row for MaxLoss."""
+    """The parametrization that suits the metric.
+
+    Args:
+        metric: the distance.
+        shape: of an image.
+        bounds: least and greatest value of a pixel.
+        reach: the first step of each row.
+        radius: of each row for MaxLoss; None for MinRadius.
+    """
     p = plain_p(metric)
     if p == math.inf:
         sigma = reach.abs().amax(1) if radius is None else radius
