@@ -47,8 +47,8 @@ def _active(mlflow: Any, name: str) -> Iterator[None]:
 
 def parameters(run: Run) -> dict[str, str]:
     """The plan's entries and the hashes, a name with dots for each; texts cut to MLflow's 500 characters."""
-    held = {"plan": run.manifest.get("plan") or {}, "hash": run.manifest.get("hashes") or {}}
-    return {_name(key): value[:500] for key, value in _flat(held)}
+    record = {"plan": run.manifest.get("plan") or {}, "hash": run.manifest.get("hashes") or {}}
+    return {_name(key): value[:500] for key, value in _flat(record)}
 
 
 def metrics(run: Run) -> dict[str, float]:
@@ -70,12 +70,12 @@ def metrics(run: Run) -> dict[str, float]:
     return out
 
 
-def _flat(value: Any, before: str = "") -> Iterator[tuple[str, str]]:
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, dict | list):
         for key, part in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _flat(part, f"{before}.{key}" if before else str(key))
+            yield from _flat(part, f"{prefix}.{key}" if prefix else str(key))
     else:
-        yield before, str(value)
+        yield prefix, str(value)
 
 
 def _name(text: str) -> str:

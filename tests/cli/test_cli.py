@@ -251,7 +251,7 @@ def test_some_images_by_their_rows_or_a_balanced_sample(folder, capsys):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--indices", "1,x"], "name no rows"),
+        (["--indices", "1,x"], "neither rows nor an existing file"),
         (["--indices", "4-2"], "smaller row first"),
         (["--indices", "6"], "there are 6 images"),
         (["--indices", "1", "--n", "1"], "Give --indices alone"),

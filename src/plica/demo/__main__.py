@@ -29,14 +29,14 @@ def demo(out: Path, gradients: int = 100, n: int = 20) -> None:
         with AttackProgress(gradients) as progress:
             question = plica.MinRadius(parse_metric(norm))
             answers[norm] = plica.attack(model, x, y, question, gradients=gradients, on_progress=progress)
-        given = dict(command="demo", model="plica.demo:resnet18", metric=norm, method="auto")
-        given |= dict(gradients=gradients, n=n, seed=0)
+        arguments = dict(command="demo", model="plica.demo:resnet18", metric=norm, method="auto")
+        arguments |= dict(gradients=gradients, n=n, seed=0)
         save_run(
             out / norm,
             x,
             y,
             answers[norm],
-            given,
+            arguments,
             time.monotonic() - begin,
             CLASSES,
             overwrite=True,

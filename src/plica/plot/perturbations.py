@@ -42,15 +42,17 @@ def draw_perturbations(
     if not page.columns:
         page.axes(0, 0, 0).set_axis_off()
         page.figure.axes[0].text(0, 0.5, "No image has a perturbation to show.", va="center")
-    for place, row in enumerate(page.columns):
-        _image(page.axes(0, 0, place), x[row], _name(int(y[row]), classes), "image" if place == 0 else "")
+    for column, row in enumerate(page.columns):
+        _image(page.axes(0, 0, column), x[row], _name(int(y[row]), classes), "image" if column == 0 else "")
     for group, (name, answer) in enumerate(answers.items(), start=1):
-        for place, row in enumerate(page.columns):
+        for column, row in enumerate(page.columns):
             taken = _name(int(answer.prediction[row]), classes)
-            _image(page.axes(group, 0, place), answer.x_adv[row], taken, "perturbed,\ntaken for" if place == 0 else "")
+            _image(
+                page.axes(group, 0, column), answer.x_adv[row], taken, "perturbed,\ntaken for" if column == 0 else ""
+            )
             far = f"{name} distance" if len(name) < 8 else f"{name}\ndistance"
-            label = f"perturbation,\n{far},\nmagnification" if place == 0 else ""
-            _perturbation(page.axes(group, 1, place), answer.x_adv[row] - x[row], float(answer.distance[row]), label)
+            label = f"perturbation,\n{far},\nmagnification" if column == 0 else ""
+            _perturbation(page.axes(group, 1, column), answer.x_adv[row] - x[row], float(answer.distance[row]), label)
         _histogram(page.side(group), name, x, answer)
     page.figure.savefig(file, format="png")
 
@@ -65,9 +67,9 @@ class _Page:
         self.figure = Figure(figsize=(self.wide + SIDE, self.high), dpi=150, facecolor="white")
         FigureCanvasAgg(self.figure)
 
-    def axes(self, group: int, line: int, place: int) -> Axes:
+    def axes(self, group: int, line: int, column: int) -> Axes:
         """The axes of one image: its group, its row in the group, its column."""
-        return self._add(LEFT + place * (CELL + GAP), self._top(group) + line * (TITLE + CELL) + TITLE, CELL, CELL)
+        return self._add(LEFT + column * (CELL + GAP), self._top(group) + line * (TITLE + CELL) + TITLE, CELL, CELL)
 
     def side(self, group: int) -> Axes:
         """The wide axes at the right of a group."""

@@ -31,11 +31,11 @@ def accuracy_curve(
 ) -> Axes:
     """The share of images with a radius beyond each distance, a line per name, with a pointwise 95 % band (Wilson)."""
     axes = ready(axes)
-    held = {name: of(radii) for name, radii in answers.items()}
-    finite = np.concatenate([radius[np.isfinite(radius)] for radius in held.values()])
+    radii_of = {name: of(radii) for name, radii in answers.items()}
+    finite = np.concatenate([radius[np.isfinite(radius)] for radius in radii_of.values()])
     top = float(np.quantile(finite, 0.98)) if len(finite) else 1.0
     at = np.linspace(0, top, 400)
-    for series, (name, radius) in enumerate(held.items()):
+    for series, (name, radius) in enumerate(radii_of.items()):
         low, high = compare.band(radius, at)
         axes.fill_between(at, low, high, color=COLOURS[series % len(COLOURS)], alpha=0.15, linewidth=0)
         axes.plot(at, compare.accuracy(radius, at), label=name, **line(series))
@@ -86,10 +86,10 @@ def radius_difference(
     both = np.isfinite(first) & np.isfinite(second)
     both &= (first > 0) | (second > 0)  # an image that is misclassified as it is needs no search
     change = np.sort((second - first)[both])
-    place = np.arange(len(change))
+    rank = np.arange(len(change))
     for better, series, name in ((change < 0, 0, names[1]), (change > 0, 1, names[0])):
         label = f"{name} nearer: {int(better.sum())}"
-        axes.fill_between(place, np.where(better, change, 0), color=COLOURS[series], step="mid", label=label)
+        axes.fill_between(rank, np.where(better, change, 0), color=COLOURS[series], step="mid", label=label)
     lost = int((np.isinf(first) | np.isinf(second)).sum())
     axes.set_title(f"{len(change)} images" + (f", {lost} without a point" if lost else ""))
     typical = float(np.median(np.abs(change[change != 0]))) if change.any() else 1.0
