@@ -47,14 +47,14 @@ def merge(directories: Sequence[str | Path], out: str | Path) -> runs.Run:
 
 
 def _check_all_there(shards: list[runs.Run]) -> None:
-    there = [parse_shard(shard.manifest["shard"]) for shard in shards]
-    places = there[0][1]
-    if {n for _, n in there} != {places} or len(set(there)) < len(there):
-        said = ", ".join(shard.manifest["shard"] or "all" for shard in shards)
-        raise PlanError(f"The shards {said} are not parts of one division; give each of 1/N to N/N once.")
-    missing = sorted(set(range(places)) - {place for place, _ in there})
+    parsed = [parse_shard(shard.manifest["shard"]) for shard in shards]
+    count = parsed[0][1]
+    if {total for _, total in parsed} != {count} or len(set(parsed)) < len(parsed):
+        names = ", ".join(shard.manifest["shard"] or "all" for shard in shards)
+        raise PlanError(f"The shards {names} are not parts of one division; give each of 1/N to N/N once.")
+    missing = sorted(set(range(count)) - {number for number, _ in parsed})
     if missing:
-        names = ", ".join(f"{place + 1}/{places}" for place in missing)
+        names = ", ".join(f"{number + 1}/{count}" for number in missing)
         raise PlanError(f"The shard {names} is missing; give its directory too.")
 
 

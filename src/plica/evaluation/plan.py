@@ -213,8 +213,11 @@ class Plan(Strict):
     def _text(cls, bounds: Any) -> Any:
         if not isinstance(bounds, str | Path):
             return bounds
-        held = read_bounds(bounds) if Path(bounds).is_file() or not str(bounds).endswith(".npz") else None
-        return str(bounds) if held is None or str(bounds).endswith(".npz") else held.pair
+        if not str(bounds).endswith(".npz"):
+            return read_bounds(bounds).pair
+        if Path(bounds).is_file():
+            read_bounds(bounds)  # a wrong file is said now; one that is missing, when the work begins
+        return str(bounds)
 
     @field_validator("models")
     @classmethod
@@ -227,12 +230,12 @@ class Plan(Strict):
 
     def identity(self) -> dict[str, Any]:
         """What the answers depend on beside models and data, which have hashes of their own wherever they lie."""
-        told = self.model_dump(mode="json", exclude={"batch_size", "threads"})
-        told["models"] = [{"name": model["name"]} for model in told["models"]]
-        del told["data"]["path"]
+        identity = self.model_dump(mode="json", exclude={"batch_size", "threads"})
+        identity["models"] = [{"name": model["name"]} for model in identity["models"]]
+        del identity["data"]["path"]
         if isinstance(self.bounds, str):
-            told["bounds"] = read_bounds(self.bounds).digest()
-        return told | {"device": self.device.partition(":")[0]}
+            identity["bounds"] = read_bounds(self.bounds).digest()
+        return identity | {"device": self.device.partition(":")[0]}
 
 
 def read_plan(given: str | Path | Mapping[str, Any] | Plan, **changes: Any) -> Plan:
@@ -244,11 +247,11 @@ def read_plan(given: str | Path | Mapping[str, Any] | Plan, **changes: Any) -> P
     where = "The plan"
     if isinstance(given, str | Path):
         where, given = f"The plan {given}", _read_yaml(Path(given))
-    held: Any = given.model_dump(exclude_unset=True) if isinstance(given, Plan) else dict(given)
+    keys: Any = given.model_dump(exclude_unset=True) if isinstance(given, Plan) else dict(given)
     for key, value in changes.items():
-        held = _changed(held, key.split("."), value)
+        keys = _changed(keys, key.split("."), value)
     try:
-        return Plan.model_validate(held)
+        return Plan.model_validate(keys)
     except ValidationError as error:
         raise PlanError(sentence(ValueError(f"{where}: {_fault(error)}"))) from None
 
@@ -256,31 +259,31 @@ def read_plan(given: str | Path | Mapping[str, Any] | Plan, **changes: Any) -> P
 def nearest(word: str, known: Any) -> str:
     """The end of a sentence about a word that is not known: the one that is meant, or all there are."""
     names = [str(name) for name in known]
-    near = get_close_matches(word, names, 1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(names)}"
+    similar = get_close_matches(word, names, 1, cutoff=0.5)
+    return f"; did you mean {similar[0]!r}?" if similar else f"; known are {', '.join(names)}"
 
 
-def _changed(held: Any, keys: list[str], value: Any) -> Any:
+def _changed(record: Any, keys: list[str], value: Any) -> Any:
     if len(keys) == 1:
-        return {**held, keys[0]: value}
-    inner = held.get(keys[0], {})
+        return {**record, keys[0]: value}
+    inner = record.get(keys[0], {})
     inner = {"path": str(inner)} if isinstance(inner, str | Path) else inner  # the short form of data
-    return {**held, keys[0]: _changed(inner, keys[1:], value)}
+    return {**record, keys[0]: _changed(inner, keys[1:], value)}
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        held = yaml.safe_load(file.read_text())
+        content = yaml.safe_load(file.read_text())
     except FileNotFoundError:
         raise PlanError(f"There is no plan {file}; `plica plan` writes one to start from.") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
-        at = f" at line {mark.line + 1}" if mark else ""
-        said = getattr(error, "problem", None) or getattr(error, "strerror", None) or "no text"
-        raise PlanError(f"The plan {file} cannot be read as YAML{at} ({said}); `plica plan` writes one.") from None
-    if not isinstance(held, dict):
+        line = f" at line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or getattr(error, "strerror", None) or "no text"
+        raise PlanError(f"The plan {file} cannot be read as YAML{line} ({reason}); `plica plan` writes one.") from None
+    if not isinstance(content, dict):
         raise PlanError(f"The plan {file} holds no keys; `plica plan` writes one to start from.")
-    return cast(dict[str, Any], held)
+    return cast(dict[str, Any], content)
 
 
 def _fault(error: ValidationError) -> str:

@@ -22,7 +22,7 @@ from plica.evaluation.executors import Steps
 from plica.evaluation.model_cache import ModelCache
 from plica.evaluation.plan import Plan, PlanError, read_plan
 from plica.evaluation.prepare import check_same, prepare
-from plica.evaluation.shards import parse_shard
+from plica.evaluation.shards import parse_shard, shard_chunks
 from plica.evaluation.summary import write_summary
 from plica.evaluation.tasks import Chain, Job
 from plica.evaluation.worker import Part, Work, no_part
@@ -78,7 +78,7 @@ def evaluate(
         OSError: a file cannot be read or written, or the disk is full; what was finished is kept.
     """
     plan = read_plan(plan) if n is None else read_plan(plan, **{"data.n": n})
-    place, places = parse_shard(shard)
+    parse_shard(shard)  # a wrong one is said before any work
     drive = engines.find(engine)
     directory = Path(tempfile.mkdtemp(prefix="plica-") if out is None else out)
     former = _former(directory)
@@ -88,7 +88,7 @@ def evaluate(
     manifest, source, ids, asked = prepare(plan, "cpu" if engine == "ray" else plan.device, shard, models)
     if former:
         check_same(directory, former, manifest)
-    chunks = range(place, -(-len(ids) // plan.chunk), places)
+    chunks = shard_chunks(shard, len(ids), plan.chunk)
     on_start(asked, len(chunks))
     try:
         with locked(directory):

@@ -18,7 +18,7 @@ import pyarrow as pa
 from plica import runs, trust
 from plica.analysis.intervals import accuracy, wilson
 from plica.core.status import Status
-from plica.evaluation.shards import parse_shard
+from plica.evaluation.shards import shard_chunks
 from plica.runs.schema import FORMAT, SUMMARY
 from plica.runs.single import quantiles
 from plica.utils.files import write_json
@@ -39,12 +39,12 @@ def write_summary(directory: Path) -> runs.Run:
 
 def summarise(run: runs.Run) -> dict[str, Any]:
     """All numbers of a run."""
-    asked = dict.fromkeys((task.model, task.question) for task in run.tasks)
-    groups = [[task for task in run.tasks if (task.model, task.question) == key] for key in asked]
+    keys = dict.fromkeys((task.model, task.question) for task in run.tasks)
+    questions = [[task for task in run.tasks if (task.model, task.question) == key] for key in keys]
     return {
         "format": FORMAT,
         "complete": complete(run),
-        "questions": [_question(run, tasks) for tasks in groups],
+        "questions": [_question(run, tasks) for tasks in questions],
         "notes": run.notes,
         "verdict": trust.verdict(run),
     }
@@ -62,11 +62,13 @@ def _question(run: runs.Run, tasks: list[runs.Task]) -> dict[str, Any]:
     first = tasks[0]
     ids = np.unique(np.concatenate([table["id"].to_numpy() for table in tables]))
     wrong = {n for table in tables for n in _ids(table, lambda d, s: s & (d == 0))}
-    told = {key: getattr(first, key) for key in ("model", "question", "kind", "metric", "through", "radius", "loss")}
+    question = {
+        key: getattr(first, key) for key in ("model", "question", "kind", "metric", "through", "radius", "loss")
+    }
     answered = {n for table in tables for n in _answered(table)}
-    told |= {"images": len(ids), "unanswered": len(ids) - len(answered)}
-    told |= {"accuracy": share(len(ids) - len(wrong), len(ids))}
-    return told | (_inside if first.kind == "max-loss" else _nearest)(tasks, tables, ids)
+    question |= {"images": len(ids), "unanswered": len(ids) - len(answered)}
+    question |= {"accuracy": share(len(ids) - len(wrong), len(ids))}
+    return question | (_inside if first.kind == "max-loss" else _nearest)(tasks, tables, ids)
 
 
 def _inside(tasks: list[runs.Task], tables: list[pa.Table], ids: np.ndarray) -> dict[str, Any]:
@@ -93,16 +95,16 @@ def _inside(tasks: list[runs.Task], tables: list[pa.Table], ids: np.ndarray) -> 
 def _nearest(tasks: list[runs.Task], tables: list[pa.Table], ids: np.ndarray) -> dict[str, Any]:
     """Of min-radius. `best`: images, not wrong from the start, on which no method found a smaller radius; `alone`: on
     which no other found as small a one."""
-    found = np.full((len(tasks), len(ids)), np.inf)
-    for row, table in zip(found, tables, strict=True):
+    radius = np.full((len(tasks), len(ids)), np.inf)
+    for row, table in zip(radius, tables, strict=True):
         row[np.searchsorted(ids, table["id"].to_numpy())] = table["distance"].to_numpy()
-    least = found.min(0) if len(ids) else np.zeros(0)
-    best = (found == least) & np.isfinite(least) & (least > 0)
+    least = radius.min(0) if len(ids) else np.zeros(0)
+    best = (radius == least) & np.isfinite(least) & (least > 0)
     methods = [
         {"method": task.method, "asked": len(table), "found": int(np.isfinite(row).sum()), "radius": quantiles(row)}
-        | {"best": int(held.sum()), "alone": int((held & (best.sum(0) == 1)).sum())}
+        | {"best": int(is_best.sum()), "alone": int((is_best & (best.sum(0) == 1)).sum())}
         | _spent(table)
-        for task, table, row, held in zip(tasks, tables, found, best, strict=True)
+        for task, table, row, is_best in zip(tasks, tables, radius, best, strict=True)
     ]
     finite = least[np.isfinite(least)]
     levels = np.linspace(0, finite.max() if len(finite) else 0, LEVELS)
@@ -137,6 +139,5 @@ def complete(run: runs.Run) -> bool:
     plan, data = run.manifest.get("plan", {}), run.manifest.get("data", {})
     if "chunk" not in plan:
         return True
-    place, places = parse_shard(run.manifest.get("shard"))
-    wanted = {f"{c:05d}" for c in range(place, -(-data["n"] // plan["chunk"]), places)}
-    return all({file.stem for file in run.files[task.name]} >= wanted for task in run.tasks)
+    expected = {f"{number:05d}" for number in shard_chunks(run.manifest.get("shard"), data["n"], plan["chunk"])}
+    return all({file.stem for file in run.files[task.name]} >= expected for task in run.tasks)

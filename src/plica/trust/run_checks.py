@@ -28,12 +28,23 @@ ENOUGH = 50  # gradients per image, below which a search that stopped at its lim
 
 
 @dataclass(frozen=True)
-class Group:
+class QuestionAnswers:
     """All answers to one question about one model. Arrays have an entry per image, in the order of `ids`.
 
-    distance: the least that any method found, inf where none was; wrong: misclassified as it is; taken: the class of
-    the nearest point. limited: no answer (min-radius: no last one), as the last method stopped at its limit; lost: NaN;
-    gradients: of all methods.
+    Attributes:
+        model: its name.
+        question: as the tasks name it.
+        kind: "min-radius" or "max-loss".
+        ids: rows of the images in the data.
+        label: their classes.
+        distance: the least that any method found, inf where none was found.
+        wrong: misclassified as it is.
+        taken: the class of the nearest point.
+        limited: the last method stopped at its limit, and the image is not broken (min-radius: not wrong as it is).
+        gradients: of all methods together.
+        lost: the model or the distance was not finite, or a method failed.
+        blind: the least distance that methods without a gradient found.
+        seeing: the least distance that methods with a gradient found.
     """
 
     model: str
@@ -47,8 +58,8 @@ class Group:
     limited: Bool[np.ndarray, " b"]
     gradients: Int64[np.ndarray, " b"]
     lost: Bool[np.ndarray, " b"]
-    blind: Float64[np.ndarray, " b"]  # the least distance of methods without a gradient
-    seeing: Float64[np.ndarray, " b"]  # and of the others
+    blind: Float64[np.ndarray, " b"]
+    seeing: Float64[np.ndarray, " b"]
 
     @property
     def name(self) -> str:
@@ -62,29 +73,29 @@ def verdict(run: Run) -> dict[str, Any]:
 
 def believed(run: Run) -> Verdict:
     """The verdict that the run's summary holds; where it has none, that of now."""
-    held = run.summary.get("verdict")
-    return Verdict.read(held) if isinstance(held, dict) else conclude(run)
+    record = run.summary.get("verdict")
+    return Verdict.read(record) if isinstance(record, dict) else conclude(run)
 
 
 def conclude(run: Run) -> Verdict:
     """Findings in the answers of a run, in the checks of its models and in its audit."""
-    found: list[Finding] = []
-    groups = [*_groups(run)]
-    found += _limits(groups)
-    for group in groups:
-        found += [*_one_class(group), *_black_box(group), *_broken(group), *_chance(group)]
+    findings: list[Finding] = []
+    questions = [*_questions(run)]
+    findings += _limits(questions)
+    for answers in questions:
+        findings += [*_one_class(answers), *_black_box(answers), *_broken(answers), *_chance(answers)]
     checks = [*CHECKED]
     examined = read_object(run.directory / CHECKS)
     for model in dict.fromkeys(task.model for task in run.tasks):
         if model in examined:
-            found += [_of(model, Finding.read(record)) for record in examined[model]["findings"]]
+            findings += [_of(model, Finding.read(record)) for record in examined[model]["findings"]]
             checks += examined[model]["checks"]
         else:
-            said = f"{model} was not examined; run `plica doctor` on the run."
-            found.append(Finding("not examined", Severity.RESERVATION, said))
-    audited = read_object(run.directory / AUDIT)
-    found += [*_audit(audited), *_transfers(audited)]
-    return Verdict.of(found, checks)
+            sentence = f"{model} was not examined; run `plica doctor` on the run."
+            findings.append(Finding("not examined", Severity.RESERVATION, sentence))
+    audit = read_object(run.directory / AUDIT)
+    findings += [*_audit(audit), *_transfers(audit)]
+    return Verdict.of(findings, checks)
 
 
 def refresh(run: Run) -> None:
@@ -101,10 +112,10 @@ def check_model(run: Run, name: str, model: Model, images: int = 32, bounds=(0.0
         ValueError: the run has not kept its images, or the model cannot take them.
     """
     for _, x, y in run.inputs():
-        found = examine(model, *prepare_inputs(model, x, y), bounds=bounds, images=images, seed=seed)
-        held = read_object(run.directory / CHECKS)
-        write_json(run.directory / CHECKS, {**held, name: found.record()})
-        return found
+        verdict = examine(model, *prepare_inputs(model, x, y), bounds=bounds, images=images, seed=seed)
+        former = read_object(run.directory / CHECKS)
+        write_json(run.directory / CHECKS, {**former, name: verdict.record()})
+        return verdict
     raise ValueError(f"{run.directory} has not kept its images; examine its models with plica doctor --model --data.")
 
 
@@ -112,20 +123,20 @@ def _of(model: str, finding: Finding) -> Finding:
     return Finding(finding.check, finding.weight, f"{model}: {finding.sentence}", finding.share)
 
 
-def _limits(groups: list[Group]) -> Iterator[Finding]:
+def _limits(questions: list[QuestionAnswers]) -> Iterator[Finding]:
     """Searches that the budget ended: what they did not find may be there. Small budgets singly, others together."""
     long = []
-    for group in groups:
-        if not group.limited.any():
+    for answers in questions:
+        if not answers.limited.any():
             continue
-        share, spent = float(group.limited.mean()), float(np.median(group.gradients[group.limited]))
+        share, spent = float(answers.limited.mean()), float(np.median(answers.gradients[answers.limited]))
         if spent >= ENOUGH or share <= 0.05:
             long.append(share)
             continue
         yield Finding(
             "limit",
             Severity.RESERVATION,
-            f"{group.name}: for {share:.0%} of the images the search stopped at its limit, after {spent:.0f} "
+            f"{answers.name}: for {share:.0%} of the images the search stopped at its limit, after {spent:.0f} "
             "gradients; raise gradients.",
             share,
         )
@@ -133,70 +144,70 @@ def _limits(groups: list[Group]) -> Iterator[Finding]:
         yield Finding(
             "limit",
             Severity.NOTE,
-            f"In {len(long)} of {len(groups)} questions searches stopped at their limit, for up to {max(long):.0%} of "
-            "the images: their radii are upper bounds, and so is the accuracy.",
+            f"In {len(long)} of {len(questions)} questions searches stopped at their limit, for up to {max(long):.0%} "
+            "of the images: their radii are upper bounds, and so is the accuracy.",
             max(long),
         )
 
 
-def _one_class(group: Group) -> Iterator[Finding]:
+def _one_class(answers: QuestionAnswers) -> Iterator[Finding]:
     """Nearly all perturbed images taken for the same class: often a class that the preprocessing favours."""
-    found = np.isfinite(group.distance) & ~group.wrong
-    labels = len(np.unique(group.label[found]))
-    if found.sum() < 20 or labels < 4:
+    broken = np.isfinite(answers.distance) & ~answers.wrong
+    labels = len(np.unique(answers.label[broken]))
+    if broken.sum() < 20 or labels < 4:
         return
-    classes, counts = np.unique(group.taken[found], return_counts=True)
+    classes, counts = np.unique(answers.taken[broken], return_counts=True)
     top = int(classes[counts.argmax()])
-    others = found & (group.label != top)
-    share = float((group.taken[others] == top).mean()) if others.any() else 0.0
+    others = broken & (answers.label != top)
+    share = float((answers.taken[others] == top).mean()) if others.any() else 0.0
     if share >= 0.9:
         yield Finding(
             "one class",
             Severity.RESERVATION,
-            f"{group.name}: {share:.0%} of the images that were broken are taken for class {top}; the number says how "
-            "far that class is, look at the model's output for it.",
+            f"{answers.name}: {share:.0%} of the images that were broken are taken for class {top}; the number says "
+            "how far that class is, look at the model's output for it.",
             share,
         )
 
 
-def _black_box(group: Group) -> Iterator[Finding]:
+def _black_box(answers: QuestionAnswers) -> Iterator[Finding]:
     """Methods that see outputs alone find what those with a gradient do not: the gradient is masked."""
-    if np.isinf(group.blind).all() or np.isinf(group.seeing).all():
+    if np.isinf(answers.blind).all() or np.isinf(answers.seeing).all():
         return
-    beaten = ~group.wrong & np.isfinite(group.blind)
-    beaten &= np.isinf(group.seeing) if group.kind == "max-loss" else group.blind < 0.98 * group.seeing
+    beaten = ~answers.wrong & np.isfinite(answers.blind)
+    beaten &= np.isinf(answers.seeing) if answers.kind == "max-loss" else answers.blind < 0.98 * answers.seeing
     share = float(beaten.mean())
     if beaten.sum() > 2 and share > 0.03:
         yield Finding(
             "black box",
             Severity.FATAL if share >= 0.1 else Severity.RESERVATION,
-            f"{group.name}: on {share:.0%} of the images a method that sees outputs alone beats every method with a "
+            f"{answers.name}: on {share:.0%} of the images a method that sees outputs alone beats every method with a "
             "gradient: the gradient is masked.",
             share,
         )
 
 
-def _broken(group: Group) -> Iterator[Finding]:
-    share = float(group.lost.mean())
+def _broken(answers: QuestionAnswers) -> Iterator[Finding]:
+    share = float(answers.lost.mean())
     if share:
         yield Finding(
             "not finite",
             Severity.FATAL if share > 0.5 else Severity.RESERVATION,
-            f"{group.name}: for {share:.0%} of the images the model or the distance gave NaN or infinity, or failed, "
+            f"{answers.name}: for {share:.0%} of the images the model or the distance gave NaN or infinity, or failed, "
             "and they count as withstanding.",
             share,
         )
 
 
-def _chance(group: Group) -> Iterator[Finding]:
+def _chance(answers: QuestionAnswers) -> Iterator[Finding]:
     """Accuracy at chance, and samples too small to say much."""
-    count, right = len(group.ids), int((~group.wrong).sum())
-    chance = 1 / max(len(np.unique(group.label)), 2)
+    count, right = len(answers.ids), int((~answers.wrong).sum())
+    chance = 1 / max(len(np.unique(answers.label)), 2)
     if count >= 30 and right / count < chance + 2 * np.sqrt(chance * (1 - chance) / count):
         yield Finding(
             "accuracy",
             Severity.FATAL,
-            f"{group.model} is right on {right / count:.0%} of {count} images, which is chance; look at the labels, "
+            f"{answers.model} is right on {right / count:.0%} of {count} images, which is chance; look at the labels, "
             "the normalisation and the weights.",
         )
     if count < 100:
@@ -227,16 +238,16 @@ def _transfers(record: Mapping[str, Any]) -> Iterator[Finding]:
             )
 
 
-def _groups(run: Run) -> Iterator[Group]:
-    asked = dict.fromkeys((task.model, task.question) for task in run.tasks)
-    for key in asked:
+def _questions(run: Run) -> Iterator[QuestionAnswers]:
+    """For every model and question that has answers yet."""
+    for key in dict.fromkeys((task.model, task.question) for task in run.tasks):
         tasks = [task for task in run.tasks if (task.model, task.question) == key]
         tables = [run.rows(task) for task in tasks]
         if any(len(table) for table in tables):
-            yield _group(tasks, tables)
+            yield _answers(tasks, tables)
 
 
-def _group(tasks: list[Task], tables: list[pa.Table]) -> Group:
+def _answers(tasks: list[Task], tables: list[pa.Table]) -> QuestionAnswers:
     ids = np.unique(np.concatenate([table["id"].to_numpy() for table in tables]))
     size = len(ids)
     least, blind, seeing = (np.full(size, np.inf) for _ in range(3))
@@ -258,6 +269,18 @@ def _group(tasks: list[Task], tables: list[pa.Table]) -> Group:
         side = blind if any(word in task.method for word in BLIND) else seeing
         side[at] = np.minimum(side[at], d)
     limited &= np.isinf(least) if tasks[0].kind == "max-loss" else ~wrong
-    first = tasks[0]
-    return Group(first.model, first.question, first.kind, ids, label, least, wrong, taken, limited, gradients, lost,
-                 blind, seeing)  # fmt: skip
+    return QuestionAnswers(
+        model=tasks[0].model,
+        question=tasks[0].question,
+        kind=tasks[0].kind,
+        ids=ids,
+        label=label,
+        distance=least,
+        wrong=wrong,
+        taken=taken,
+        limited=limited,
+        gradients=gradients,
+        lost=lost,
+        blind=blind,
+        seeing=seeing,
+    )
