@@ -8,7 +8,7 @@ import plica
 from linear import linear
 from plica import Lp, MaxLoss, MinRadius, Perceptual, Similarity, Status
 from plica.attacks.curved import CurvedSchedule
-from plica.attacks.metric_oracle import Measure
+from plica.attacks.metric_oracle import MetricOracle
 from plica.attacks.registry import ATTACKS
 from plica.core.model import CountedModel
 
@@ -65,7 +65,7 @@ def test_a_norm_and_its_square_are_told_apart():
     direction /= direction.norm()
     queries = CountedModel(lambda z: z, len(x))
     for metric, expected in ((squared, True), (blurred, False), (Lp(1.5), False), (Similarity("ssim"), True)):
-        measure = Measure(metric, x, queries)
+        measure = MetricOracle(metric, x, queries)
         assert (measure.quadratic(direction, (0.0, 1.0)) == expected).all()
         assert (measure.gradients == 0).all()
 

@@ -46,6 +46,13 @@ def test_no_point_of_the_set_is_nearer(p):
             assert (((z - found) * (v - found)).sum(1) <= 1e-12).all()
 
 
+@pytest.mark.parametrize("p", P)
+def test_a_projected_point_stays(p):
+    z, x, radius = case()
+    once = project(z, x, radius, p)
+    torch.testing.assert_close(project(once, x, radius, p), once, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("p", [1, 2])
 def test_scipy_finds_no_nearer_point(p):
     z, x, radius = (t.numpy() for t in case(b=6, n=5, seed=2))

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from plica.attacks.base import AttackOutput, Task
-from plica.attacks.metric_oracle import Measure
+from plica.attacks.metric_oracle import MetricOracle
 from plica.attacks.multistart import Candidates, Evaluation, Multistart
 from plica.core.status import Status
 from plica.solver.linearized.curved_sqp import CurvedSQP
@@ -79,7 +79,7 @@ class CurvedSearch(Multistart[CurvedRows]):
 
     def __init__(self, task: Task, images: Int[Tensor, " i"]):
         super().__init__(task, images)
-        self.measure = Measure(task.question.metric, task.x[images], task.model)
+        self.measure = MetricOracle(task.question.metric, task.x[images], task.model)
         self.quadratic = self.measure.quadratic(task.direction(0), task.bounds)
         self.order = self.classes
 
@@ -165,5 +165,7 @@ class CurvedSearch(Multistart[CurvedRows]):
         self.record(rows, evaluation.size, rows.state.residual)
         return evaluation
 
-    def _move(self, solver: CurvedSQP, rows: CurvedRows, found: Evaluation) -> None:
-        solver.step(rows.state, found.value, found.rounding, found.grad, lambda z: self.measure(z, rows.index))
+    def _move(self, solver: CurvedSQP, rows: CurvedRows, evaluation: Evaluation) -> None:
+        solver.step(
+            rows.state, evaluation.value, evaluation.rounding, evaluation.grad, lambda z: self.measure(z, rows.index)
+        )

@@ -35,6 +35,6 @@ def grid(task: Task) -> AttackOutput:
             task.best.offer(z, images, task.model.logits(z, images), theta=theta)
         boundary_search(task, images, LANDINGS)
         task.progress(int(images[-1]) + 1)
-    found = task.best.distance.isfinite() if task.radius is not None else torch.zeros_like(task.y)
-    status = [Status.SUCCEEDED if f else Status.BUDGET for f in found.tolist()]
+    answered = task.best.distance.isfinite() if task.radius is not None else torch.zeros_like(task.y)
+    status = [Status.SUCCEEDED if f else Status.BUDGET for f in answered.tolist()]
     return AttackOutput(task.x.new_full((len(task.x),), torch.nan), status)

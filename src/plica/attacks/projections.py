@@ -69,7 +69,7 @@ def _onto_l2(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
     free = s * size < room
     left = reach**2 - _sum(torch.where(free, 0, room) ** 2)
     exact = (left.clamp(min=0) / _sum(torch.where(free, size, 0) ** 2).clamp(min=torch.finfo(size.dtype).tiny)).sqrt()
-    return moved(torch.where(s < 1, _near(exact, s), s))
+    return moved(torch.where(s < 1, _confirmed(exact, s), s))
 
 
 def _onto_l1(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
@@ -83,23 +83,23 @@ def _onto_l1(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
     free = (size > t) & (size - t < room)
     walls = _sum(torch.where((size > t) & ~free, room, 0))
     exact = (_sum(torch.where(free, size, 0)) + walls - reach) / free.sum(1, keepdim=True).clamp(min=1)
-    return moved(torch.where((t > 0) & free.any(1, keepdim=True), _near(exact, t), t))
+    return moved(torch.where((t > 0) & free.any(1, keepdim=True), _confirmed(exact, t), t))
 
 
-def _bisect(inside: Callable[[Tensor], Tensor], good: Tensor, wanted: Tensor) -> Tensor:
-    """The last value that is inside on the way from `good`, which is, to `wanted`.  (b, 1)"""
-    good = torch.where(inside(wanted), wanted, good)
+def _bisect(inside: Callable[[Tensor], Tensor], inside_value: Tensor, target: Tensor) -> Tensor:
+    """The last value that is inside on the way from `inside_value`, which is, to `target`.  (b, 1)"""
+    inside_value = torch.where(inside(target), target, inside_value)
     for _ in range(BISECTIONS):
-        middle = (good + wanted) / 2
+        middle = (inside_value + target) / 2
         fine = inside(middle)
-        good, wanted = torch.where(fine, middle, good), torch.where(fine, wanted, middle)
-    return good
+        inside_value, target = torch.where(fine, middle, inside_value), torch.where(fine, target, middle)
+    return inside_value
 
 
-def _near(exact: Tensor, found: Tensor) -> Tensor:
+def _confirmed(exact: Tensor, bisected: Tensor) -> Tensor:
     """The closed form where it confirms the bisection; elsewhere a pixel lay on the edge of a wall, and the bisection
     stands."""
-    return torch.where((exact - found).abs() <= 1e-5 * found.abs(), exact, found)
+    return torch.where((exact - bisected).abs() <= 1e-5 * bisected.abs(), exact, bisected)
 
 
 def _sum(t: Tensor) -> Tensor:

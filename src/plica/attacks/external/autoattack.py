@@ -89,9 +89,9 @@ def fab_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
 def square(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     """Random search with squares: three forward runs for every gradient of the budget, and no gradient."""
     if watched.u.ndim != 4 or min(watched.u.shape[2:]) < SIDE:
-        seen, least = tuple(watched.u.shape[1:]), f"height and width at least {SIDE}"
+        shape, least = tuple(watched.u.shape[1:]), f"height and width at least {SIDE}"
         raise Unsupported(
-            f'square needs images (channels, height, width), {least}, got {seen}; use "apgd-ce" or "auto".'
+            f'square needs images (channels, height, width), {least}, got {shape}; use "apgd-ce" or "auto".'
         )
     attack = _module("square").SquareAttack(
         watched, norm=NAMES[norm], n_queries=QUERIES * gradients, eps=_radius(watched), seed=seed,

@@ -125,8 +125,8 @@ class Peer:
             for images in self._groups(task):
                 self.run(Watched(task, images), norm, task.gradients, task.seed)
                 task.progress(int(images[-1]) + 1)
-        found = task.best.distance.isfinite() if task.radius is not None else torch.zeros_like(task.y)
-        status = [Status.SUCCEEDED if f else Status.BUDGET for f in found.tolist()]
+        answered = task.best.distance.isfinite() if task.radius is not None else torch.zeros_like(task.y)
+        status = [Status.SUCCEEDED if f else Status.BUDGET for f in answered.tolist()]
         return AttackOutput(task.x.new_full((len(task.x),), torch.nan), status)
 
     def _norm(self, task: Task) -> float:

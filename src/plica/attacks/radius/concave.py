@@ -34,21 +34,21 @@ def concave(task: Task) -> AttackOutput:
     q = (1 + max(form.p, 0.5)) / 2
     inner = Lp(q) if form.weights is None else WeightedLp(q, form.weights)
     both = Both(BestPoints(inner, task.x, task.y, task.targets, None), task.best)
-    found = radius(replace(task, question=MinRadius(inner), best=both, radius=None))
+    output = radius(replace(task, question=MinRadius(inner), best=both, radius=None))
     if task.radius is None:
-        return found
+        return output
     done = task.best.distance.isfinite().tolist()
-    return replace(found, status=[Status.SUCCEEDED if d else why for d, why in zip(done, found.status, strict=True)])
+    return replace(output, status=[Status.SUCCEEDED if d else why for d, why in zip(done, output.status, strict=True)])
 
 
 class Both(BestPoints):
-    """An archive of which a second one sees every point, and measures it by a metric of its own."""
+    """Best points in a first metric; every point is also offered to a second record, which has a metric of its own."""
 
-    def __init__(self, archive: BestPoints, second: BestPoints):
-        super().__init__(archive.metric, archive.x, archive.y, archive.targets, archive.radius)
+    def __init__(self, first: BestPoints, second: BestPoints):
+        super().__init__(first.metric, first.x, first.y, first.targets, first.radius)
         self.second = second
 
     def offer(self, z: Tensor, image: Tensor, logits: Tensor, d: Tensor | None = None, theta=None) -> None:
-        """As of Archive; d is the first one's."""
+        """As of BestPoints; d: distances in the first metric."""
         super().offer(z, image, logits, d, theta)
         self.second.offer(z, image, logits)

@@ -216,10 +216,10 @@ class RadiusSearch(Multistart[RadiusRows]):
     def step(self, rows: RadiusRows) -> None:
         """As of Multistart."""
         limit = self.task.best.distance * (1 + 1e-6)  # ||u|| and the metric differ by roundings
-        found = self.evaluate(rows, self._points(rows), limit, size_is_distance=False)
-        rows.best = torch.minimum(rows.best, found.size)
-        self.solver.step(rows.state, found.value, found.rounding, self.settings.pull(found.grad))
-        self.record(rows, found.size, rows.state.residual)
+        evaluation = self.evaluate(rows, self._points(rows), limit, size_is_distance=False)
+        rows.best = torch.minimum(rows.best, evaluation.size)
+        self.solver.step(rows.state, evaluation.value, evaluation.rounding, self.settings.pull(evaluation.grad))
+        self.record(rows, evaluation.size, rows.state.residual)
 
     def _steps(self, rows: RadiusRows, steps: int) -> Iterator[RadiusRows]:
         for _ in range(steps):
