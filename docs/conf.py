@@ -35,6 +35,7 @@ smartquotes = False  # -- begins an option
 # Notebooks run at each build, since their outputs depend on the code of plica, which no cache of theirs looks at.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
+nb_execution_in_temp = True  # the files that they write do not lie between the pages
 nb_execution_timeout = 120
 nb_merge_streams = True
 

@@ -9,6 +9,7 @@ import sys
 from importlib.util import find_spec
 from typing import Any
 
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
@@ -61,11 +62,20 @@ def escape(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: l
         code = re.split(r"(`[^`]*`)", line)
         code[::2] = [re.sub(r"([*|])", r"\\\1", text) for text in code[::2]]
         lines[number] = "".join(code)
+    if what in ("attribute", "property") and lines:
+        lines[0] = lines[0].replace(": ", " — ")  # what stands before a colon there, napoleon takes for a type
 
 
 def hide_factories(app: Sphinx, what: str, name: str, value: Any, options: Any, signature: str, returns: str) -> Any:
     """A field of a record that is made anew each time shows as one with a default."""
     return (signature.replace("<factory>", "..."), returns) if signature else None
+
+
+def draw_dashes(app: Sphinx, document: nodes.document) -> None:
+    """Between a parameter and what is said of it stands a dash."""
+    for text in list(document.findall(nodes.Text)):
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(" \u2013 "))
 
 
 def name_publicly(app: Sphinx) -> None:
@@ -91,5 +101,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("builder-inited", name_publicly)
     app.connect("autodoc-process-docstring", escape, priority=100)  # before napoleon reads the sections
     app.connect("autodoc-process-signature", hide_factories)
+    app.connect("doctree-read", draw_dashes)
     app.connect("env-check-consistency", check_complete)
     return {"parallel_read_safe": True}

@@ -12,6 +12,7 @@ pytest.importorskip("pandas", reason="the examples use the extra 'see'")
 
 DOCS = Path(__file__).parents[2] / "docs"
 HOWTO = sorted(page for page in (DOCS / "howto").glob("*.md") if page.name != "index.md")
+NOTEBOOKS = sorted(page for page in (DOCS / "notebooks").glob("*.md") if page.name != "index.md")
 ALONE = [DOCS / "index.md", DOCS / "start.md", DOCS / "concepts" / "solver.md"]  # pages that need no other
 
 
@@ -30,7 +31,7 @@ def test_a_how_to_runs_as_printed(page, prepared, tmp_path):
     run_page(page, tmp_path)
 
 
-@pytest.mark.parametrize("page", ALONE, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", ALONE + NOTEBOOKS, ids=lambda page: page.stem)
 def test_a_page_runs_as_printed(page, tmp_path):
     assert blocks(page.read_text())
     run_page(page, tmp_path)
