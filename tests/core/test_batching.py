@@ -103,7 +103,7 @@ def test_calls_that_never_come_are_not_waited_for():
 def test_watching_a_call_does_not_import_a_compiler():
     """torch._dynamo takes a second to import."""
     code = (
-        "import sys, torch; from plica.calls import watched\n"
+        "import sys, torch; from plica.core.batching import watched\n"
         "was = 'torch._dynamo' in sys.modules\n"
         "watched(torch.nn.SiLU(), torch.rand(16, 3))\n"
         "sys.exit('torch._dynamo' in sys.modules and not was)"
