@@ -109,12 +109,17 @@ def test_indices_are_rows_ranges_or_a_file(tmp_path):
     assert rows("0-3, 200,5") == [0, 1, 2, 3, 200, 5]
     (tmp_path / "rows.txt").write_text("# the hard ones\n0-1\n\n 7,8 # and these\n12\n")
     assert rows(str(tmp_path / "rows.txt")) == [0, 1, 7, 8, 12]
-    for text, said in (("3-", "at '3-'"), ("5-2", "smaller row first"), ("none.txt", "no such file"), ("", "at ''")):
+    for text, said in (
+        ("3-", "have '3-'"),
+        ("5-2", "smaller row first"),
+        ("none.txt", "nor an existing file"),
+        ("", "have ''"),
+    ):
         with pytest.raises(PlanError, match=said) as refused:
             rows(text)
         assert str(refused.value).startswith("The plan: data.indices: ")
     (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(PlanError, match="no file of text"):
+    with pytest.raises(PlanError, match="nor a text file"):
         rows(str(tmp_path / "bad.txt"))
 
 

@@ -81,16 +81,17 @@ def _from_corners(probe: Probe, ascent: Ascent) -> Tensor:
 
 
 def _ascend(
-    slope_of: Slope, model: Model, x: Tensor, y: Tensor, radius: float, z: Tensor, same: bool = True
+    slope_of: Slope, model: Model, x: Tensor, y: Tensor, radius: float, z: Tensor, leads_from_gradient: bool = True
 ) -> Tensor | None:
     """The best lead on the way from z: signed steps that shrink from radius / 2 to radius / 40, kept in the ball and
-    the box. Leads are those of `model`; `slope_of` tells them too if it is `same`, else it is that of a surrogate."""
+    the box. Leads are those of `model`; `slope_of` gives them too if `leads_from_gradient`, else its gradients are of
+    another model or loss."""
     top = None
     for step in range(STEPS + 1):
         found = slope_of(z, y)
         if found is None:
             return None
-        value = found[0] if same else lead(ask(model, z), y)
+        value = found[0] if leads_from_gradient else lead(ask(model, z), y)
         top = value if top is None else torch.maximum(top, value)
         size = radius * 0.5 * 20 ** (-step / STEPS)
         z = (x + (z + size * found[1].sign() - x).clamp(-radius, radius)).clamp(0, 1)
@@ -180,7 +181,7 @@ def transferred(probe: Probe, ascent: Ascent, surrogates: Sequence[Callable[[Ten
 def _transfer(probe: Probe, ascent: Ascent, slope_of: Slope, words: str) -> Iterator[Finding]:
     left = ascent.standing
     if len(left.x):
-        done = _ascend(slope_of, probe.model, left.x, left.y, left.radius, left.x, same=False)
+        done = _ascend(slope_of, probe.model, left.x, left.y, left.radius, left.x, leads_from_gradient=False)
         if done is not None:
             yield from _beaten("transfer", words, ascent, done > 0)
 
@@ -210,7 +211,13 @@ def aimed(probe: Probe, ascent: Ascent) -> Iterator[Finding]:
     for k in range(classes.shape[1]):
         aim = classes[:, k]
         done = _ascend(
-            lambda z, y, aim=aim: slope(probe.model, z, y, aim), probe.model, x, y, ascent.radius, x, same=False
+            lambda z, y, aim=aim: slope(probe.model, z, y, aim),
+            probe.model,
+            x,
+            y,
+            ascent.radius,
+            x,
+            leads_from_gradient=False,
         )
         if done is not None:
             hits += done > 0

@@ -102,7 +102,7 @@ def ddn(watched: Watched, norm: float, gradients: int, seed: int) -> None:
 
 
 ADV_LIB = (
-    AdvLib("alma", PACKAGE, alma, every=True),
+    AdvLib("alma", PACKAGE, alma, any_metric=True),
     AdvLib("pdpgd", PACKAGE, pdpgd),
     AdvLib("sdf", PACKAGE, sdf, norms=(2.0,), targeted=False),
     AdvLib("fmn-adv", PACKAGE, fmn),

@@ -114,7 +114,7 @@ class Peer:
     norms: tuple[float, ...] = (1.0, 2.0, math.inf)
     targeted: bool = True
     ball: bool = False
-    every: bool = False  # whether it takes any metric
+    any_metric: bool = False  # whether it takes every metric, not only norms
 
     def __call__(self, task: Task) -> AttackOutput:
         """Raises Unsupported for a metric, target or question it has no form for, and without its package."""
@@ -132,7 +132,7 @@ class Peer:
     def _norm(self, task: Task) -> float:
         metric = task.question.metric
         p = plain_p(metric)
-        if not self.every and p not in self.norms:
+        if not self.any_metric and p not in self.norms:
             forms = ", ".join(NORMS[p] for p in self.norms)
             raise Unsupported(f'{self.name} treats {forms}; {metric} it does not. Use method="auto", which does.')
         if self.ball and task.radius is None:
