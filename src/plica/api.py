@@ -1,4 +1,5 @@
-"""plica.attack: one question about one model and labelled images, asked of one method and answered by the judge."""
+"""plica.attack: answers one question about a model, for each of some labelled images, by one method; the judge measures
+the answers."""
 
 from __future__ import annotations
 
@@ -14,21 +15,21 @@ from plica.attacks.base import AttackOutput, Task
 from plica.attacks.registry import ATTACKS, check_treats_perturbations
 from plica.core import validation
 from plica.core.best import BestPoints
-from plica.core.bounds import attack_in_box, read_box
-from plica.core.fixed import Holding
 from plica.core.formulations import Question
-from plica.core.judge import Judge, Verdict, in_float64
-from plica.core.losses import Targets, margin
-from plica.core.model import CountedModel, rounding
+from plica.core.goals import Goal
+from plica.core.judge import Judge, Verdict
+from plica.core.losses import Targets
+from plica.core.model import CountedModel, Model, eval_mode, in_float64, rounding
 from plica.core.result import Result
 from plica.core.status import Status
+from plica.core.units import UnitModel, judge_at_x, unit_question
 from plica.metrics import Unsupported, fixed_pixels
 from plica.perturbations.base import ThetaDistance, apply, check, interpolate
 from plica.solver.rows import put, take
 
 FLOATS = 2**28  # of memory that a batch of searches may take, about 1 GiB in float32
-STRETCHES = (1.0003, 1.001, 1.003, 1.01)  # of a perturbation whose margin was made of rounding, until one counts
-VECTORS = 64  # of image size that one row of a search holds
+VECTORS = 64  # of image size that one row of a search keeps
+ENLARGE = (1.0003, 1.001, 1.003, 1.01)  # factors of a perturbation whose margin was made of rounding, until one counts
 
 
 @dataclass(frozen=True)
@@ -86,174 +87,182 @@ def attack(
         TypeError: the same for an argument of the wrong type.
         Unsupported: the method cannot treat the metric; the message names those that can.
     """
-    if isinstance(bounds, tuple | list) and any(isinstance(bound, Tensor) and bound.ndim for bound in bounds):
-        validation.whole("gradients", gradients, least=1)
-        box = read_box(bounds, x)
-        if getattr(question, "through", None) is not None:
-            raise Unsupported("Perturbations other than x + delta take bounds of two numbers, not of tensors.")
-        with _Evaluating(model):
-            return attack_in_box(
-                attack, model, x.detach(), y, question, box, targets, method=method, gradients=gradients, seed=seed,
-                batch_size=batch_size, on_progress=on_progress,
-            )  # fmt: skip
-    radius = validation.arguments(x, y, question, method, methods(), gradients, seed, batch_size, bounds, targets)
+    radius, limits = validation.arguments(
+        x, y, question, method, methods(), gradients, seed, batch_size, bounds, targets
+    )
     if question.through is not None:
+        if limits.per_feature:
+            raise Unsupported("Perturbations other than x + delta take bounds of two numbers, not of tensors.")
         check(question.through, x)
         check_treats_perturbations(method)
-    if not isinstance(question.metric, ThetaDistance):
-        validation.metric(question.metric, x, (float(bounds[0]), float(bounds[1])))
-    x, y = x.detach(), y.detach()
-    size = batch_size or fitting(x)
-    with _Evaluating(model):
-        ask = _Asked(model, x, y, question, radius, targets, bounds, gradients, seed, size, on_progress)
-        return ask.answer(ATTACKS[method])
+    x, goal = x.detach(), Goal(y, targets)
+    size = batch_size or default_batch_size(x)
+    with eval_mode(model):
+        if not limits.per_feature:
+            call = _Call(model, x, goal, question, radius, limits.numbers, gradients, seed, size, on_progress)
+            return call.answer(ATTACKS[method])
+        unit, radii = unit_question(question, radius, limits)
+        call = _Call(
+            UnitModel(model, limits), limits.to_units(x), goal, unit, radii, (0.0, 1.0), gradients, seed, size,
+            on_progress,
+        )  # fmt: skip
+        return judge_at_x(model, x, goal, question.metric, radius, limits, call.answer(ATTACKS[method]))
 
 
-def fitting(x: Float[Tensor, "b *image"]) -> int:
-    """Searches that are solved side by side where nobody says how many."""
+def default_batch_size(x: Float[Tensor, "b *image"]) -> int:
+    """Searches that are solved side by side where `batch_size` is not given, by the memory they take: 16 to 256."""
     return max(16, min(256, FLOATS // (VECTORS * max(1, x[0].numel()))))
 
 
-class _Asked:
-    """One call of `attack`, its arguments checked."""
+@dataclass(frozen=True)
+class _Call:
+    """One call of `attack`: its checked arguments, the same bounds for all pixels."""
 
-    def __init__(self, model, x, y, question, radius, targets, bounds, gradients, seed, size, on_progress):
-        self.model, self.x, self.y, self.question, self.targets = model, x, y, question, targets
-        self.radius, self.bounds, self.gradients, self.seed, self.size = radius, bounds, gradients, seed, size
-        self.on_progress = on_progress
+    model: Model
+    x: Float[Tensor, "b *image"]
+    goal: Goal
+    question: Question
+    radius: Float[Tensor, " b"] | None
+    bounds: tuple[float, float]
+    gradients: int
+    seed: int
+    batch_size: int
+    on_progress: Callable[[Progress], None] | None
 
     def answer(self, method: Callable[[Task], AttackOutput]) -> Result:
-        began = time.perf_counter()
-        x, every = self.x, torch.arange(len(self.x), device=self.x.device)
-        first = CountedModel(self.model, len(x), self.size)
-        logits = validation.logits(first.logits(x, every), self.y, self.targets, self.question)
-        self.multiple = first.multiple
-        m = margin(logits, self.y, self.targets)
-        finite = logits.isfinite().all(1)
-        wrong = finite & (m > rounding(logits))
-        result = Result(
-            x_adv=x.clone(),
-            success=wrong,
-            distance=torch.where(wrong, 0.0, torch.inf).double(),
-            violation=torch.where(wrong, 0, (-m).clamp(min=0)).double(),
-            stationarity=torch.full_like(m, torch.nan).double(),
-            gradients=first.gradients.to(x.device),
-            forwards=first.forwards.to(x.device),
-            margin=m.double(),
-            prediction=logits.argmax(1),
-            seconds=torch.zeros_like(m).double(),
-            metric_gradients=torch.zeros_like(first.gradients.to(x.device)),
-            status=[Status.MISCLASSIFIED if w else Status.NOT_FINITE for w in wrong.tolist()],
-            theta=None if self.question.through is None else self.question.through.start(x),
-        )
-        rows = (finite & ~wrong).nonzero()[:, 0]
+        """Attack the images that the model gets right, and measure the answers."""
+        start = time.perf_counter()
+        x, metric = self.x, self.question.metric
+        if not isinstance(metric, ThetaDistance):
+            validation.metric(metric, x, self.bounds)
+        model = CountedModel(self.model, len(x), self.batch_size)
+        logits = model.logits(x, torch.arange(len(x), device=x.device))
+        validation.logits(logits, self.goal, self.question)
+        result = self._unattacked(model, logits)
+        rows = (logits.isfinite().all(1) & ~result.success).nonzero()[:, 0]
         if len(rows):
-            result = self._solve(method, rows, logits[rows], result)
+            result = self._solve(method, rows, logits[rows], model.multiple, result)
         spent = (3 * result.gradients + result.forwards).double()
-        result.seconds.copy_(spent / spent.sum() * (time.perf_counter() - began))
+        result.seconds.copy_(spent / spent.sum() * (time.perf_counter() - start))
         return result
 
-    def _solve(self, method: Callable[[Task], AttackOutput], rows: Tensor, logits: Tensor, result: Result) -> Result:
-        """Attack the given images and write what the judge finds into `result`."""
-        task = self._task(rows, logits)
-        found = method(task)
-        x_adv, theta, verdict = self._judged(task)
+    def _unattacked(self, model: CountedModel, logits: Float[Tensor, "b classes"]) -> Result:
+        """The result from the model's logits at x alone: images that are misclassified from the start have succeeded,
+        the others are not finite, or still to be attacked."""
+        x, margin, device = self.x, self.goal.margin(logits), self.x.device
+        success = logits.isfinite().all(1) & (margin > rounding(logits))
+        return Result(
+            x_adv=x.clone(),
+            success=success,
+            distance=torch.where(success, 0.0, torch.inf).double(),
+            violation=torch.where(success, 0, (-margin).clamp(min=0)).double(),
+            stationarity=torch.full_like(margin, torch.nan).double(),
+            gradients=model.gradients.to(device),
+            forwards=model.forwards.to(device),
+            margin=margin.double(),
+            prediction=logits.argmax(1),
+            seconds=torch.zeros_like(margin).double(),
+            metric_gradients=torch.zeros_like(model.gradients.to(device)),
+            status=[Status.MISCLASSIFIED if s else Status.NOT_FINITE for s in success.tolist()],
+            theta=None if self.question.through is None else self.question.through.start(x),
+        )
+
+    def _solve(
+        self,
+        method: Callable[[Task], AttackOutput],
+        rows: Int[Tensor, " i"],
+        logits: Float[Tensor, "i classes"],
+        multiple: int | None,
+        result: Result,
+    ) -> Result:
+        """Attack the images `rows` and write what the judge measures into `result`."""
+        task = self._task(rows, logits, multiple)
+        output = method(task)
+        x_adv, theta, verdict = self._judge(task)
         result.x_adv[rows] = torch.where(verdict.sure.view(-1, *[1] * (task.x.ndim - 1)), x_adv, task.x)
         if result.theta is not None and theta is not None:
             result.theta[rows] = torch.where(verdict.sure[:, None], theta, result.theta[rows])
         for name in ("margin", "distance", "violation", "prediction"):
             getattr(result, name)[rows] = getattr(verdict, name)
         result.success[rows] = verdict.sure
-        result.stationarity[rows] = found.stationarity.double()
+        result.stationarity[rows] = output.stationarity.double()
         result.gradients[rows] += task.model.gradients.to(rows.device)
-        if found.metric_gradients is not None and result.metric_gradients is not None:
-            result.metric_gradients[rows] = found.metric_gradients.to(rows.device)
         result.forwards[rows] += task.model.forwards.to(rows.device)
-        for row, status in zip(rows.tolist(), found.status, strict=True):
+        if output.metric_gradients is not None and result.metric_gradients is not None:
+            result.metric_gradients[rows] = output.metric_gradients.to(rows.device)
+        for row, status in zip(rows.tolist(), output.status, strict=True):
             result.status[row] = status
-        return result if found.end is None else replace(result, end=self.x.index_copy(0, rows, found.end))
+        return result if output.end is None else replace(result, end=self.x.index_copy(0, rows, output.end))
 
-    def _judged(self, task: Task) -> tuple[Tensor, Tensor | None, Verdict]:
-        """The best points (and their theta) as the judge sees them; one that float64 undoes is stretched, as little as
-        will do, and judged again. Of a perturbation theta alone is believed: the images are made of it anew."""
-        left = self.gradients // 5 - 1 - int(task.model.forwards.max())  # after the clean look
-        every = torch.arange(len(task.x), device=task.x.device)
-        fine = in_float64(self.model, task.x) if left >= 3 else None
-        if fine is not None:
-            task.model.charge_forwards(every[:1])  # on which the copy was tried
+    def _judge(self, task: Task) -> tuple[Tensor, Tensor | None, Verdict]:
+        """The best points, their theta and the judge's verdict.
+
+        If float64 rejects a point, its perturbation is enlarged by the smallest factor that passes. With a perturbation
+        `through` the images are made of theta again.
+        """
+        left = self.gradients // 5 - 1 - int(task.model.forwards.max())  # forward runs; the one at x is spent
+        images = torch.arange(len(task.x), device=task.x.device)
+        model64 = in_float64(self.model, task.x) if left >= 3 else None
+        if model64 is not None:
+            task.model.charge_forwards(images[:1])  # on which the copy was tried
         judge = Judge(
-            queries=task.model,
-            fine=fine,
+            model=task.model,
+            model64=model64,
             metric=self.question.metric,
             x=task.x,
-            y=task.y,
-            targets=task.targets,
+            goal=task.goal,
             radius=task.radius,
             bounds=self.bounds,
-            image=every,
+            image=images,
         )
         through, theta = self.question.through, task.best.theta
-        x_adv = task.best.x_adv.clone() if theta is None else apply(through, task.x, theta, self.bounds)
+        x_adv = task.best.x_adv.clone()
+        if through is not None and theta is not None:
+            x_adv = apply(through, task.x, theta, self.bounds)
         verdict = judge(x_adv, theta)
         ends = x_adv.clone() if theta is None else theta.clone()
-        for stretch in STRETCHES[-((left - 3) // 2) :] if left >= 5 else ():
-            again = (~verdict.sure & task.best.distance.isfinite()).nonzero()[:, 0]
-            if not len(again):
+        for factor in ENLARGE[-((left - 3) // 2) :] if left >= 5 else ():
+            refused = (~verdict.sure & task.best.distance.isfinite()).nonzero()[:, 0]
+            if not len(refused):
                 break
-            point, x_adv[again] = interpolate(through, task.x[again], ends[again], stretch, self.bounds)
+            point, x_adv[refused] = interpolate(through, task.x[refused], ends[refused], factor, self.bounds)
             if theta is not None and point is not None:
-                theta[again] = point
-            put(verdict, again, take(judge, again)(x_adv[again], point))
+                theta[refused] = point
+            put(verdict, refused, take(judge, refused)(x_adv[refused], point))
         return x_adv, theta, verdict
 
-    def _task(self, rows: Tensor, logits: Tensor) -> Task:
-        x, y = self.x[rows], self.y[rows]
-        targets = None if self.targets is None else self.targets[rows]
+    def _task(self, rows: Int[Tensor, " i"], logits: Float[Tensor, "i classes"], multiple: int | None) -> Task:
+        """What the attack on the images `rows` is given."""
+        x, goal, question = self.x[rows], self.goal[rows], self.question
         radius = None if self.radius is None else self.radius[rows]
-        stay = fixed_pixels(self.question.metric, x) if self.question.through is None else None
-        asked = (self.model, len(rows), self.size, self.multiple)
-        queries = CountedModel(*asked) if stay is None else Holding(*asked, stay)
-        archive = BestPoints(self.question.metric, x, y, targets, radius, self.question.through)
+        fixed = fixed_pixels(question.metric, x) if question.through is None else None
+        model = CountedModel(self.model, len(rows), self.batch_size, multiple, fixed)
+        best = BestPoints(question.metric, x, goal, radius, question.through)
         return Task(
-            model=queries,
-            best=archive,
+            model=model,
+            best=best,
             x=x,
-            y=y,
+            y=goal.y,
             logits=logits,
-            targets=targets,
-            question=self.question,
+            targets=goal.targets,
+            question=question,
             radius=radius,
             gradients=self.gradients,
             seed=self.seed,
             bounds=self.bounds,
-            batch_size=self.size,
-            progress=self._notifier(queries, archive),
-            fixed=stay,
+            batch_size=self.batch_size,
+            progress=self._progress(model, best),
+            fixed=fixed,
         )
 
-    def _notifier(self, queries: CountedModel, archive: BestPoints) -> Callable[[int], None]:
-        done_before = len(self.x) - len(archive.x)
+    def _progress(self, model: CountedModel, best: BestPoints) -> Callable[[int], None]:
+        """A function of the number of attacked images that are done, which calls on_progress."""
+        unattacked = len(self.x) - len(best.x)
 
-        def notify(done: int) -> None:
+        def report(done: int) -> None:
             if self.on_progress is not None:
-                d = archive.distance[archive.distance.isfinite()]
+                d = best.distance[best.distance.isfinite()]
                 radius = float(d.median()) if len(d) else float("nan")
-                self.on_progress(Progress(done_before + done, len(self.x), int(queries.gradients.sum()), radius))
+                self.on_progress(Progress(unattacked + done, len(self.x), int(model.gradients.sum()), radius))
 
-        return notify
-
-
-class _Evaluating:
-    """Eval mode for a module, and its modes (each submodule's own) restored afterwards; nothing for other callables."""
-
-    def __init__(self, model):
-        self.modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
-
-    def __enter__(self):
-        self.modes = [m.training for m in self.modules]
-        for m in self.modules:
-            m.training = False
-
-    def __exit__(self, *_):
-        for m, mode in zip(self.modules, self.modes, strict=True):
-            m.training = mode
+        return report

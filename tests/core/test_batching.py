@@ -1,4 +1,4 @@
-"""How model calls are cut: what a network asks of the padding, and which size runs fastest."""
+"""The padding that a network needs, and the size of call that takes least time per row."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from plica.core.batching import SMALLEST, TIMED, BatchSizeTuner, watched
+from plica.core.batching import SMALLEST_ROWS, TIMED, BatchSizeTuner, detect_padding
 from plica.core.model import CountedModel
 
 ROWS = 32
@@ -30,17 +30,17 @@ def net(act, width):
         (nn.Tanh(), 40, 8),
     ],
 )
-def test_functions_number_by_number_tell_the_multiple_of_rows(act, width, multiple):
+def test_elementwise_functions_decide_the_multiple_of_rows(act, width, multiple):
     model, x = net(act, width), torch.rand(ROWS, 20)
-    out, seen = watched(model, x)
-    assert seen == multiple
+    out, padding = detect_padding(model, x)
+    assert padding == multiple
     assert torch.equal(out, model(x))
 
 
-def test_the_first_call_is_what_is_watched():
-    queries = CountedModel(net(nn.SiLU(), 33), 3)
-    queries.logits(torch.rand(3, 20), torch.arange(3))
-    assert (queries.multiple, queries.padded(3), queries.padded(33)) == (32, 32, 64)
+def test_the_first_call_is_what_is_detect_padding():
+    counted = CountedModel(net(nn.SiLU(), 33), 3)
+    counted.logits(torch.rand(3, 20), torch.arange(3))
+    assert (counted.multiple, counted.padded(3), counted.padded(33)) == (32, 32, 64)
     plain = CountedModel(net(nn.ReLU(), 33), 3, multiple=8)
     assert (plain.padded(3), plain.padded(17)) == (16, 24)
 
@@ -51,61 +51,61 @@ def test_a_row_has_the_same_bits_in_every_batch(act, width):
     model, x = net(act, width), torch.rand(70, 20, generator=torch.Generator().manual_seed(2))
 
     def ask(rows):
-        queries = CountedModel(model, len(rows))
-        queries.logits(x[rows], torch.arange(len(rows)))
-        return queries.gradient(x[rows], torch.arange(len(rows)), lambda logits, part: logits[:, 0])
+        counted = CountedModel(model, len(rows))
+        counted.logits(x[rows], torch.arange(len(rows)))
+        return counted.gradient(x[rows], torch.arange(len(rows)), lambda logits, part: logits[:, 0])
 
     every = ask(list(range(70)))
     for rows in ([69], [3, 68], list(range(15, -1, -1)), list(range(40)), list(range(21, 70))):
-        for told, whole in zip(ask(rows), every, strict=True):
-            assert torch.equal(told, whole[rows])
+        for part, whole in zip(ask(rows), every, strict=True):
+            assert torch.equal(part, whole[rows])
 
 
-def paced(seconds, rows, calls=30):
+def tuned(seconds, rows, calls=30):
     """The size chosen in the end, where a row of a call of p rows takes seconds(p)."""
-    pace = BatchSizeTuner()
+    tuner = BatchSizeTuner()
     for _ in range(calls):
-        size = min(pace.size(rows), rows)
-        pace.note(size, size * seconds(size))
-    return pace.size(rows)
+        size = min(tuner.size(rows), rows)
+        tuner.record(size, size * seconds(size))
+    return tuner.size(rows)
 
 
 @pytest.mark.parametrize(
     ("seconds", "best"),
     [
         (lambda p: 1 + 20 / p, 256),  # a call has a price
-        (lambda p: 1 + p / 100, SMALLEST),  # the cache is small
+        (lambda p: 1 + p / 100, SMALLEST_ROWS),  # the cache is small
         (lambda p: 1 + 20 / p + p / 200, 64),
         (lambda p: 1.0, 256),  # no gain: as few calls as can be
     ],
 )
 def test_calls_are_as_large_as_runs_fastest(seconds, best):
-    assert paced(seconds, 256) == best
+    assert tuned(seconds, 256) == best
 
 
 def test_every_size_is_timed_before_it_is_left():
-    pace = BatchSizeTuner()
+    tuner = BatchSizeTuner()
     for rows, each in ((64, 1.0), (100, 1.2), (32, 0.9)):
         for _ in range(TIMED):
-            assert pace.size(100) == {64: 64, 100: 128, 32: 32}[rows]
-            pace.note(rows, rows * each)
-    assert pace.size(100) == 32
-    assert pace.size(20) == 32
+            assert tuner.size(100) == {64: 64, 100: 128, 32: 32}[rows]
+            tuner.record(rows, rows * each)
+    assert tuner.size(100) == 32
+    assert tuner.size(20) == 32
 
 
-def test_calls_that_never_come_are_not_waited_for():
-    pace = BatchSizeTuner()
+def test_a_size_that_is_never_called_is_proposed_again():
+    tuner = BatchSizeTuner()
     for _ in range(2 * TIMED):
-        assert pace.size(20) == 64
-        pace.note(24, 1.0)
+        assert tuner.size(20) == 64
+        tuner.record(24, 1.0)
 
 
-def test_watching_a_call_does_not_import_a_compiler():
+def test_detecting_the_padding_does_not_import_a_compiler():
     """torch._dynamo takes a second to import."""
     code = (
-        "import sys, torch; from plica.core.batching import watched\n"
+        "import sys, torch; from plica.core.batching import detect_padding\n"
         "was = 'torch._dynamo' in sys.modules\n"
-        "watched(torch.nn.SiLU(), torch.rand(16, 3))\n"
+        "detect_padding(torch.nn.SiLU(), torch.rand(16, 3))\n"
         "sys.exit('torch._dynamo' in sys.modules and not was)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

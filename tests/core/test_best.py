@@ -6,27 +6,28 @@ import pytest
 import torch
 
 from plica.core.best import BestPoints
+from plica.core.goals import Goal
 from plica.metrics import Lp
 
 X = torch.zeros(3, 2)
 Y = torch.zeros(3, dtype=torch.long)
 
 
-def offer(archive, points):
+def offer(best, points):
     """Points (image, x, y, margin): at (x, y), logits with that margin over class 0."""
     image, a, b, margin = (list(column) for column in zip(*points, strict=True))
     logits = torch.stack([torch.ones(len(margin)), 1 + torch.tensor(margin)], 1)
-    archive.offer(torch.tensor([a, b]).T.float(), torch.tensor(image), logits)
+    best.offer(torch.tensor([a, b]).T.float(), torch.tensor(image), logits)
 
 
 def nearest(radius=None, targets=None):
-    return BestPoints(Lp(2), X, Y, targets, radius)
+    return BestPoints(Lp(2), X, Goal(Y, targets), radius)
 
 
 def test_nothing_yet():
-    archive = nearest()
-    assert torch.equal(archive.x_adv, X)
-    assert archive.distance.isinf().all()
+    best = nearest()
+    assert torch.equal(best.x_adv, X)
+    assert best.distance.isinf().all()
 
 
 POINTS = ((0, 3.0, 4.0, 0.5), (0, 0.6, 0.8, 0.1), (0, 0.3, 0.4, -0.1), (2, 1.0, 0.0, 0.2), (2, 0.0, 2.0, 0.9))
@@ -35,53 +36,53 @@ POINTS = ((0, 3.0, 4.0, 0.5), (0, 0.6, 0.8, 0.1), (0, 0.3, 0.4, -0.1), (2, 1.0, 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(5)))[::17])
 @pytest.mark.parametrize("together", [True, False])
 def test_the_nearest_misclassified_point_is_kept(order, together):
-    archive = nearest()
+    best = nearest()
     points = [POINTS[i] for i in order]
     for part in [points] if together else [[point] for point in points]:
-        offer(archive, part)
-    torch.testing.assert_close(archive.distance, torch.tensor([1.0, torch.inf, 1.0]))
-    torch.testing.assert_close(archive.x_adv, torch.tensor([[0.6, 0.8], [0, 0], [1.0, 0]]))
-    torch.testing.assert_close(archive.margin, torch.tensor([0.1, -torch.inf, 0.2]))
+        offer(best, part)
+    torch.testing.assert_close(best.distance, torch.tensor([1.0, torch.inf, 1.0]))
+    torch.testing.assert_close(best.x_adv, torch.tensor([[0.6, 0.8], [0, 0], [1.0, 0]]))
+    torch.testing.assert_close(best.margin, torch.tensor([0.1, -torch.inf, 0.2]))
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(5)))[::17])
 def test_with_radii_the_surest_point_inside_is_kept_when_they_come_one_by_one(order):
-    archive = nearest(radius=torch.tensor([6.0, 6.0, 1.5]))
+    best = nearest(radius=torch.tensor([6.0, 6.0, 1.5]))
     for i in order:
-        offer(archive, [POINTS[i]])
-    torch.testing.assert_close(archive.x_adv, torch.tensor([[3.0, 4.0], [0, 0], [1.0, 0]]))
-    torch.testing.assert_close(archive.distance, torch.tensor([5.0, torch.inf, 1.0]))
+        offer(best, [POINTS[i]])
+    torch.testing.assert_close(best.x_adv, torch.tensor([[3.0, 4.0], [0, 0], [1.0, 0]]))
+    torch.testing.assert_close(best.distance, torch.tensor([5.0, torch.inf, 1.0]))
 
 
 def test_with_radii_nothing_outside_is_kept():
-    archive = nearest(radius=torch.tensor([0.9, 0.9, 0.9]))
-    offer(archive, POINTS)
-    assert archive.distance.isinf().all()
-    assert torch.equal(archive.x_adv, X)
+    best = nearest(radius=torch.tensor([0.9, 0.9, 0.9]))
+    offer(best, POINTS)
+    assert best.distance.isinf().all()
+    assert torch.equal(best.x_adv, X)
 
 
 def test_a_margin_made_of_rounding_does_not_count():
-    archive = nearest()
-    offer(archive, [(0, 1.0, 0.0, 1e-6), (1, 1.0, 0.0, 0.0), (2, 1.0, 0.0, 1e-4)])
-    assert archive.distance.isfinite().tolist() == [False, False, True]
+    best = nearest()
+    offer(best, [(0, 1.0, 0.0, 1e-6), (1, 1.0, 0.0, 0.0), (2, 1.0, 0.0, 1e-4)])
+    assert best.distance.isfinite().tolist() == [False, False, True]
 
 
 def test_only_the_target_counts():
-    archive = BestPoints(Lp(2), X, Y, torch.tensor([1, 2, 2]), None)
+    best = BestPoints(Lp(2), X, Goal(Y, torch.tensor([1, 2, 2])), None)
     logits = torch.tensor([[0.0, 1, 0], [0, 1, 0], [0, 1, 2]])
-    archive.offer(torch.ones(3, 2), torch.arange(3), logits)
-    assert archive.distance.isfinite().tolist() == [True, False, True]
+    best.offer(torch.ones(3, 2), torch.arange(3), logits)
+    assert best.distance.isfinite().tolist() == [True, False, True]
 
 
 def test_points_and_images_that_are_not_finite_are_passed_over():
-    archive = nearest()
-    offer(archive, [(0, float("nan"), 0.0, 0.5), (1, 1.0, 0.0, float("nan")), (2, float("inf"), 0.0, 0.5)])
-    assert archive.distance.isinf().all()
-    assert torch.equal(archive.x_adv, X)
+    best = nearest()
+    offer(best, [(0, float("nan"), 0.0, 0.5), (1, 1.0, 0.0, float("nan")), (2, float("inf"), 0.0, 0.5)])
+    assert best.distance.isinf().all()
+    assert torch.equal(best.x_adv, X)
 
 
 def test_the_images_themselves_stay_as_they_are():
     x = X.clone()
-    archive = BestPoints(Lp(2), x, Y, None, None)
-    offer(archive, POINTS)
+    best = BestPoints(Lp(2), x, Goal(Y), None)
+    offer(best, POINTS)
     assert torch.equal(x, X)

@@ -1,12 +1,14 @@
 """Feature vectors with bounds of their own, and features that must not move."""
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
 
 import plica
-from plica.core.bounds import Box, read_box
-from plica.core.judge import in_float64
+from plica.core.bounds import check_bounds
+from plica.core.model import in_float64
 
 N = 12
 SPAN = torch.logspace(-1, 2, N)  # from a tenth to a hundred
@@ -137,7 +139,7 @@ def test_points_that_are_wrong_from_the_start_and_pictures():
     [
         ((LOW[:5], HIGH[:5]), "of an image's shape"),
         ((HIGH, LOW), "low <= high"),
-        ((LOW, LOW), "low < high for one"),
+        ((LOW, LOW), "low < high for at least one"),
         ((LOW, HIGH * torch.inf), "finite"),
         ((LOW, LOW + 0.1 * SPAN), "outside its bounds in feature 0"),
     ],
@@ -148,8 +150,29 @@ def test_bounds_that_are_none(bounds, said):
         plica.attack(Linear(), x, y, plica.MinRadius(plica.Lp(2)), bounds=bounds)
 
 
+@pytest.mark.parametrize(
+    ("kind", "x", "said"),
+    [
+        (TypeError, features()[0].numpy(), "x must be a torch tensor of images, got ndarray"),
+        (TypeError, features()[0].long(), "x must hold floating-point pixels, got torch.int64"),
+        (ValueError, features()[0][0], "x must have shape"),
+        (ValueError, features()[0] * torch.nan, "x lies outside its bounds in feature 0"),
+    ],
+)
+def test_bounds_of_features_do_not_spare_x_its_checks(kind, x, said):
+    with pytest.raises(kind, match=said):
+        inspect.unwrap(plica.attack)(Linear(), x, features()[1], plica.MinRadius(plica.Lp(2)), bounds=(LOW, HIGH))
+
+
+def test_the_end_of_an_attack_is_given_in_features():
+    x, y = features()
+    question = plica.MaxLoss(plica.Lp("inf"), 0.05)
+    result = plica.attack(Linear(), x, y, question, bounds=(LOW, HIGH), method="pwcf", gradients=20)
+    assert not result.success.any()
+    assert bool(((result.end - x).abs() <= 2 * 0.05).all())  # it may miss the radius a little
+
+
 def test_units_and_back():
     x, _ = features()
-    box = read_box((LOW, HIGH), x)
-    assert isinstance(box, Box)
-    assert torch.allclose(box.features(box.units(x)), x, rtol=1e-5, atol=1e-5)
+    bounds = check_bounds((LOW, HIGH), x)
+    assert torch.allclose(bounds.from_units(bounds.to_units(x)), x, rtol=1e-5, atol=1e-5)

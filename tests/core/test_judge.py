@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from plica.core.judge import Judge, in_float64
-from plica.core.model import CountedModel
+from plica.core.goals import Goal
+from plica.core.judge import Judge
+from plica.core.model import CountedModel, in_float64
 from plica.metrics import Lp
 
 X = torch.tensor([[0.5, 0.5]])
@@ -37,8 +38,7 @@ def verdict(point, radius=None, model=None, targets=None, bounds=(0.0, 1.0), x=X
         in_float64(model, x) if fine else None,
         Lp(2),
         x,
-        Y,
-        targets,
+        Goal(Y, targets),
         radius,
         bounds,
         torch.arange(1),
@@ -136,10 +136,10 @@ def test_only_the_target_counts():
 def test_each_point_by_itself_and_one_forward_run_each_in_either_precision():
     points = torch.tensor([[0.7, 0.5], [0.55, 0.5], [torch.nan, 0.5], [0.9, 1.1]])
     model, x = Ramp(), X.expand(4, 2)
-    queries = CountedModel(model, 4)
-    found = Judge(queries, in_float64(model, x), Lp(2), x, Y.expand(4), None, None, (0.0, 1.0), torch.arange(4))(points)
+    counted = CountedModel(model, 4)
+    found = Judge(counted, in_float64(model, x), Lp(2), x, Goal(Y.expand(4)), None, (0.0, 1.0), torch.arange(4))(points)
     assert found.sure.tolist() == [True, False, False, False]
-    assert queries.forwards.tolist() == [2, 2, 2, 2]
+    assert counted.forwards.tolist() == [2, 2, 2, 2]
 
 
 def test_the_copy_in_float64_leaves_the_model_alone():

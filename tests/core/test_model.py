@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from plica.core.batching import LEAST, MULTIPLE
+from plica.core.batching import MIN_ROWS, MULTIPLE
 from plica.core.model import ROUNDINGS, CountedModel, rounding
 
 IMAGE = (3, 4)
 
 
-class Seen:
+class Recorder:
     """A model that keeps what it was given: logits are sums and square sums of the pixels."""
 
     def __init__(self):
@@ -31,16 +31,16 @@ def first(logits, rows):
 @pytest.mark.parametrize("r", [1, 2, 15, 16, 17, 40, 64, 100])
 @pytest.mark.parametrize("most", [16, 48, 128])
 def test_every_call_is_padded_and_no_larger_than_asked(r, most):
-    model = Seen()
-    queries = CountedModel(model, r, most, MULTIPLE)
+    model = Recorder()
+    counted = CountedModel(model, r, most, MULTIPLE)
     x, image = images(r), torch.arange(r)
-    logits = queries.logits(x, image)
-    values, again, grad = queries.gradient(x, image, first)
+    logits = counted.logits(x, image)
+    values, again, grad = counted.gradient(x, image, first)
     assert {len(batch) % MULTIPLE for batch in model.batches} == {0}
-    assert min(len(batch) for batch in model.batches) >= LEAST
+    assert min(len(batch) for batch in model.batches) >= MIN_ROWS
     assert max(len(batch) for batch in model.batches) <= most
     with torch.no_grad():
-        torch.testing.assert_close(logits, Seen()(x), rtol=0, atol=0)
+        torch.testing.assert_close(logits, Recorder()(x), rtol=0, atol=0)
     assert torch.equal(again, logits)
     assert torch.equal(values, logits[:, 1])
     torch.testing.assert_close(grad, 2 * x, rtol=0, atol=0)
@@ -49,27 +49,27 @@ def test_every_call_is_padded_and_no_larger_than_asked(r, most):
 
 @pytest.mark.parametrize(("most", "largest"), [(1, 16), (15, 16), (16, 16), (31, 24), (100, 96)])
 def test_any_batch_size_is_rounded_to_the_padding(most, largest):
-    assert CountedModel(Seen(), 1, most).most == largest
+    assert CountedModel(Recorder(), 1, most).max_rows == largest
 
 
 def test_each_image_is_charged_for_its_own_rows():
-    queries = CountedModel(Seen(), 4)
-    queries.logits(images(3), torch.tensor([2, 0, 2]))
-    queries.gradient(images(4), torch.tensor([1, 1, 1, 3]), first)
-    assert queries.forwards.tolist() == [1, 0, 2, 0]
-    assert queries.gradients.tolist() == [0, 3, 0, 1]
+    counted = CountedModel(Recorder(), 4)
+    counted.logits(images(3), torch.tensor([2, 0, 2]))
+    counted.gradient(images(4), torch.tensor([1, 1, 1, 3]), first)
+    assert counted.forwards.tolist() == [1, 0, 2, 0]
+    assert counted.gradients.tolist() == [0, 3, 0, 1]
 
 
-def test_the_value_is_told_which_rows_it_is_about():
+def test_the_value_gets_the_slice_of_its_rows():
     """Across chunks, and never of a padding row."""
-    queries = CountedModel(Seen(), 40, most=16, multiple=MULTIPLE)
+    counted = CountedModel(Recorder(), 40, max_rows=16, multiple=MULTIPLE)
     weights, seen = torch.arange(40.0), []
 
     def value(logits, rows):
         seen.append((rows.start, rows.stop, len(logits)))
         return logits[:, 0] * weights[rows]
 
-    values, logits, grad = queries.gradient(images(40), torch.arange(40), value)
+    values, logits, grad = counted.gradient(images(40), torch.arange(40), value)
     assert seen == [(0, 16, 16), (16, 32, 16), (32, 40, 8)]
     assert torch.equal(values, logits[:, 0] * weights)
     torch.testing.assert_close(grad, weights.view(-1, 1, 1).expand(40, *IMAGE))
@@ -84,16 +84,23 @@ def test_the_caller_s_tensor_is_left_alone():
             z.clamp_(0.2, 0.3)
         return z.flatten(1)
 
-    queries = CountedModel(clamps, 16)
-    queries.logits(x, torch.arange(16))
+    counted = CountedModel(clamps, 16)
+    counted.logits(x, torch.arange(16))
     assert torch.equal(x, before)
     assert not x.requires_grad
 
 
 def test_gradients_are_found_where_they_are_switched_off():
     with torch.no_grad():
-        *_, grad = CountedModel(Seen(), 2).gradient(images(2), torch.arange(2), first)
+        *_, grad = CountedModel(Recorder(), 2).gradient(images(2), torch.arange(2), first)
     torch.testing.assert_close(grad, 2 * images(2))
+
+
+def test_the_gradient_of_fixed_pixels_is_zero():
+    fixed = torch.zeros(IMAGE, dtype=torch.bool)
+    fixed[1, 2] = True
+    _, _, grad = CountedModel(Recorder(), 3, fixed=fixed).gradient(images(3), torch.arange(3), first)
+    torch.testing.assert_close(grad, 2 * images(3) * ~fixed, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

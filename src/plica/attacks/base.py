@@ -11,6 +11,7 @@ from torch import Tensor
 
 from plica.core.best import BestPoints
 from plica.core.formulations import Question
+from plica.core.goals import Goal
 from plica.core.losses import Targets
 from plica.core.model import CountedModel
 from plica.core.status import Status
@@ -51,6 +52,11 @@ class Task:
     batch_size: int
     progress: Callable[[int], None]
     fixed: Bool[Tensor, "*image"] | None = None
+
+    @property
+    def goal(self) -> Goal:
+        """What counts as a success, for each image: y and targets."""
+        return Goal(self.y, self.targets)
 
     def noise(self, n: int | None = None) -> Float[Tensor, " n"]:
         """Uniform in [-1, 1], the same for every image, so that answers do not depend on batch composition.

@@ -24,8 +24,8 @@ from plica.cli.options import (
     WeightsOption,
 )
 from plica.cli.question import WRITES, answer, read_distance
+from plica.core.bounds import Bounds
 from plica.core.formulations import parse_radius
-from plica.data.bounds import Bounds
 
 EPILOG = f"""{WRITES}
 

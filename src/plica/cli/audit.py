@@ -39,7 +39,7 @@ def audit(
         run = load(directory)
         models = models_of(run, _by_name(model or []), None if weights is None else str(weights), trust, device)
         metrics = metrics_of(run, metric, trust)
-        images = None if data is None else load_data(data, allow_out_of_range=not run.bounds.usual)
+        images = None if data is None else load_data(data, allow_out_of_range=not run.bounds.is_default)
         with Console(stderr=True).status("measuring") as status:
             measured = measure(
                 run, models, metrics=metrics, data=images, bounds=run.bounds.pair, mask=run.bounds.mask,

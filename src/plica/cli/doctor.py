@@ -10,8 +10,8 @@ from rich.console import Console
 
 from plica.cli.errors import Status, wrong_input
 from plica.cli.options import DeviceOption, WeightsOption
+from plica.core.bounds import Bounds, read_bounds
 from plica.data import open_data
-from plica.data.bounds import Bounds, read_bounds
 from plica.data.sample import select
 from plica.models import load_model, prepare_inputs
 from plica.runs import load
@@ -68,7 +68,7 @@ def _run(directory: Path, model, weights, images: int, seed: int, device: str, t
 def _model(
     spec: str, data: Path, weights, surrogates: list[str], bounds: Bounds, images: int, seed: int, device: str, trust
 ) -> Verdict:
-    source = open_data(data, allow_out_of_range=not bounds.usual)
+    source = open_data(data, allow_out_of_range=not bounds.is_default)
     x, y = source.read(select(source.labels, min(PICTURES, len(source)), None, "balanced", seed))
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     net = load_model(spec, weights, device, trust)

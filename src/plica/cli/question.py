@@ -13,9 +13,9 @@ from torch import Tensor
 import plica
 from plica.cli.errors import WrongInputError, wrong_input
 from plica.cli.progress import AttackProgress
+from plica.core.bounds import Bounds, read_bounds
 from plica.core.formulations import Question
 from plica.data import load_data, open_data
-from plica.data.bounds import Bounds, read_bounds
 from plica.data.indices import parse_indices
 from plica.data.sample import select
 from plica.metrics import Metric, parse_metric
@@ -44,7 +44,7 @@ def answer(command: str, options: dict[str, Any], question: Callable[[Bounds], Q
         check_directory(out, overwrite)
         bounds = read_bounds(options["bounds"])
         problem = question(bounds)
-        x, y, ids = read_images(options, allow_out_of_range=not bounds.usual)
+        x, y, ids = read_images(options, allow_out_of_range=not bounds.is_default)
         problem = replace(problem, metric=bounds.metric(problem.metric, x.shape[1:]))
         model = load_model(options["model"], options["weights"], options["device"], options["trust"])
         x, y = prepare_inputs(model, x, y)

@@ -1,11 +1,11 @@
-"""How model calls are cut: padded so that no row depends on its company, and as large as runs fastest.
+"""Pads batches so that results do not depend on batch composition, and tunes the batch size for speed.
 
 Kernels choose their order of summation by the size of the batch, and nonsmooth searches amplify the last bit. From 16
 rows on, in multiples of 8, matrix products and convolutions gave a row the same bits in every batch (measured on
-26 networks: benchmarks/padding.py). Functions applied number by number, as SiLU is, are computed in vectors
-of 32 and what is left over one by one, to other bits: there the whole batch must come to a multiple of 32 numbers.
-What padding cannot mend: a linear layer to fewer than 16 outputs from a number of inputs that is no multiple of 4
-gives a row other bits at another place.
+26 networks: benchmarks/padding.py). Elementwise functions such as SiLU are computed in vectors of 32 numbers, and the
+remainder one by one, which rounds otherwise: there the whole batch must be a multiple of 32 numbers.
+Padding does not help a linear layer to fewer than 16 outputs from a number of inputs that is no multiple of 4: it gives
+a row other bits at another place of the batch.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-LEAST = 16  # rows of a call
+MIN_ROWS = 16  # of a call
 MULTIPLE = 8
 VECTOR = 32  # numbers that a kernel takes at a time, at most
-FASTEST = 256  # rows of a call on a CPU: more bring nothing, and may no longer fit its cache
-MIDDLE, SMALLEST = 64, 32  # rows of a call that are tried first, and at least
+MAX_CPU_ROWS = 256  # of a call on a CPU: more bring nothing, and may no longer fit its cache
+FIRST_ROWS, SMALLEST_ROWS = 64, 32  # of a call: the size tried first, and the smallest
 TIMED = 3  # calls of a size before its time counts
-DOWN = 0.97  # time per row of calls half as large, over the present, below which they are preferred
-DOUBT = 0.3  # how much dearer calls twice as large may be, over the number of times they were timed: the first run cold
+SHRINK = 0.97  # time per row of calls half as large, over the present, below which they are preferred
+TOLERANCE = 0.3  # over the number of calls timed, by which twice as large calls may be slower: the first is cold
 
-# functions that round correctly, so that a number's bits do not depend on where it stands
+# functions that round correctly, so that a number's bits do not depend on its place in the batch
 EXACT = {
     "abs", "add", "clamp", "clamp_max", "clamp_min", "div", "hardtanh", "leaky_relu", "maximum", "minimum", "mul",
     "neg", "reciprocal", "relu", "sgn", "sign", "sqrt", "sub", "threshold", "where",
 }  # fmt: skip
 
 
-class _Pointwise(TorchDispatchMode):
-    """Watches a call of `rows` rows for functions applied number by number."""
+class _ElementwiseMode(TorchDispatchMode):
+    """Records, over a call of `rows` rows, the multiple of rows that its elementwise functions require."""
 
     def __init__(self, rows: int):
         super().__init__()
@@ -47,7 +47,7 @@ class _Pointwise(TorchDispatchMode):
         """Hiding this class from torch.compile would import it, for a second, at the first call of a process."""
         return False
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         name = func.__name__.split(".")[0].rstrip("_")
         if torch.Tag.pointwise in func.tags and name not in EXACT and isinstance(out, Tensor):
@@ -56,54 +56,56 @@ class _Pointwise(TorchDispatchMode):
         return out
 
 
-def watched(model: Callable[[Tensor], Any], x: Tensor) -> tuple[Any, int]:
-    """model(x), and the multiple of rows that its calls must be padded to."""
-    with _Pointwise(len(x)) as seen:
+def detect_padding(model: Callable[[Tensor], Any], x: Tensor) -> tuple[Any, int]:
+    """model(x), and the multiple of rows (8, 16 or 32) to which its calls must be padded."""
+    with _ElementwiseMode(len(x)) as mode:
         out = model(x)
-    return out, seen.multiple
+    return out, mode.multiple
 
 
 class BatchSizeTuner:
-    """The size of a call at which a row takes least time: from a middle one doubled, else halved, while that helps.
+    """Finds the number of rows of a call that takes least time per row: doubles a middle size, else halves it, while
+    that helps.
 
-    It changes the time only: answers are the same for every size.
+    It changes the time only: results are the same for every size.
     """
 
     def __init__(self) -> None:
-        self.times: Counter[int] = Counter()  # calls of each size, and the least seconds per row of them
-        self.least: dict[int, float] = {}
+        self.calls: Counter[int] = Counter()  # timed calls of each size
+        self.seconds: dict[int, float] = {}  # least time per row of each size
 
-    def note(self, rows: int, seconds: float) -> None:
-        """A call of so many rows, padding included, took so long."""
-        size = _power(rows)
-        self.times[size] += 1
-        self.least[size] = min(seconds / rows, self.least.get(size, math.inf))
+    def record(self, rows: int, seconds: float) -> None:
+        """Add the time of one call of `rows` rows, padding included."""
+        size = _power_of_two(rows)
+        self.calls[size] += 1
+        self.seconds[size] = min(seconds / rows, self.seconds.get(size, math.inf))
 
     def size(self, rows: int) -> int:
-        """Rows of the next call, for so many rows to run."""
-        size = MIDDLE
+        """Rows of the next call when `rows` are waiting: a power of two, at least SMALLEST_ROWS."""
+        size = FIRST_ROWS
         while size < rows:
             if (untimed := self._untimed(size, 2 * size)) is not None:
                 return untimed
-            if self.least[2 * size] > (1 + DOUBT / self.times[2 * size]) * self.least[size]:
+            if self.seconds[2 * size] > (1 + TOLERANCE / self.calls[2 * size]) * self.seconds[size]:
                 break
             size *= 2
-        while SMALLEST < size <= MIDDLE:
+        while SMALLEST_ROWS < size <= FIRST_ROWS:
             if (untimed := self._untimed(size, size // 2)) is not None:
                 return untimed
-            if self.least[size // 2] > DOWN * self.least[size]:
+            if self.seconds[size // 2] > SHRINK * self.seconds[size]:
                 break
             size //= 2
         return size
 
     def _untimed(self, *sizes: int) -> int | None:
-        return next((size for size in sizes if self.times[size] < TIMED), None)
+        return next((size for size in sizes if self.calls[size] < TIMED), None)
 
 
-def up(rows: int, multiple: int) -> int:
-    """Rounded up to a multiple."""
-    return -(-rows // multiple) * multiple
+def round_up(number: int, multiple: int) -> int:
+    """The least multiple of `multiple` that is not below `number`."""
+    return -(-number // multiple) * multiple
 
 
-def _power(rows: int) -> int:
+def _power_of_two(rows: int) -> int:
+    """The least power of two that is not below `rows`."""
     return 1 << max(0, rows - 1).bit_length()

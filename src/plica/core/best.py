@@ -1,4 +1,5 @@
-"""The best point of each image so far: every evaluated point is a candidate, whatever the search thinks of it."""
+"""Best verified point per image, over every evaluation: each evaluated point is a candidate, whether or not the search
+goes on from it."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from plica.core.losses import Targets, margin
+from plica.core.goals import Goal
 from plica.core.model import rounding
 from plica.metrics.base import Metric, values
 from plica.perturbations.base import ParametricPerturbation, ThetaDistance
@@ -14,22 +15,25 @@ from plica.solver.rows import pick, write
 
 
 class BestPoints:
-    """Points that are surely misclassified, one per image: the nearest; or, given radii, one inside them.
+    """For each image the nearest point that reaches the goal by more than rounding; or, given radii, the one of largest
+    margin within its radius. Changed in place.
 
-    x_adv (b, *image), distance (b,) (inf where there is none), margin (b,); with a perturbation `through` also theta
-    (b, k), which x_adv comes from.
+    Attributes:
+        x_adv: (b, *image), x where there is none yet.
+        distance: (b,), inf where there is none yet.
+        margin: (b,), -inf where there is none yet.
+        theta: (b, k), what x_adv was made of, for a perturbation `through`; None without.
     """
 
     def __init__(
         self,
         metric: Metric,
         x: Float[Tensor, "b *image"],
-        y: Int[Tensor, " b"],
-        targets: Targets,
+        goal: Goal,
         radius: Float[Tensor, " b"] | None,
         through: ParametricPerturbation | None = None,
     ):
-        self.metric, self.x, self.y, self.targets, self.radius = metric, x, y, targets, radius
+        self.metric, self.x, self.goal, self.radius = metric, x, goal, radius
         self.x_adv = x.clone()
         self.theta = None if through is None else through.start(x)
         self.distance = x.new_full((len(x),), torch.inf)
@@ -44,46 +48,53 @@ class BestPoints:
         d: Float[Tensor, " r"] | None = None,
         theta: Float[Tensor, "r k"] | None = None,
     ) -> None:
-        """Keep what is better than what was there; several rows may belong to one image. z lies in the box.
+        """Keep each point that is better than the one kept for its image.
 
-        d: the distances of z where they are known. theta: what z was made of, with a perturbation.
+        Args:
+            z: points within the bounds.
+            image: index of each point's image; several points may have the same.
+            logits: the model's, at z.
+            d: the distances of z where they are known, else computed.
+            theta: what z was made of, with a perturbation.
         """
-        m = self._margin(logits, image)
-        rows = self._better(m, logits, image).nonzero()[:, 0]
+        margin = self.goal[image].margin(logits)
+        rows = self._better(margin, logits, image).nonzero()[:, 0]
         if not len(rows):
             return
         if len(rows) < len(z):
-            z, image, m, theta = pick(z, rows), image[rows], m[rows], None if theta is None else pick(theta, rows)
-            d = None if d is None else d[rows]
+            z, image, margin = pick(z, rows), image[rows], margin[rows]
+            d, theta = None if d is None else d[rows], None if theta is None else pick(theta, rows)
         if d is None:
             point = theta if theta is not None and isinstance(self.metric, ThetaDistance) else z
             d = values(self.metric, pick(self.x, image), point)
         good = d < self.distance[image] if self.radius is None else d <= self.radius[image]
-        # of several good rows of an image the nearest, of several nearest the first
-        d = torch.where(good, d, torch.inf)
-        nearest = torch.full_like(self.distance, torch.inf).scatter_reduce(0, image, d, "amin")
-        place = torch.arange(len(d), device=d.device).masked_fill(~good | (d > nearest[image]), len(d))
-        first = image.new_full((len(self.x),), len(d)).scatter_reduce(0, image, place, "amin")
-        at = (first < len(d)).nonzero()[:, 0]
-        row = first[at]
-        write(self.x_adv, at, pick(z, row))
-        self.distance[at], self.margin[at] = d[row], m[row]
+        images, rows = self._nearest(torch.where(good, d, torch.inf), good, image)
+        write(self.x_adv, images, pick(z, rows))
+        self.distance[images], self.margin[images] = d[rows], margin[rows]
         if self.theta is not None and theta is not None:
-            write(self.theta, at, pick(theta, row))
+            write(self.theta, images, pick(theta, rows))
+
+    def _nearest(
+        self, d: Float[Tensor, " r"], good: Bool[Tensor, " r"], image: Int[Tensor, " r"]
+    ) -> tuple[Int[Tensor, " i"], Int[Tensor, " i"]]:
+        """The images with a good row, and of each the good row of least d, the first of several."""
+        none = len(d)
+        nearest = torch.full_like(self.distance, torch.inf).scatter_reduce(0, image, d, "amin")
+        row = torch.arange(none, device=d.device).masked_fill(~good | (d > nearest[image]), none)
+        first = image.new_full((len(self.x),), none).scatter_reduce(0, image, row, "amin")
+        images = (first < none).nonzero()[:, 0]
+        return images, first[images]
 
     def promising(self, logits: Float[Tensor, "r classes"], image: Int[Tensor, " r"]) -> Int[Tensor, " p"]:
-        """The rows that may be kept, wherever they lie: surely misclassified, and within radii by a larger margin than
-        what is kept."""
-        return self._better(self._margin(logits, image), logits, image).nonzero()[:, 0]
+        """The rows that `offer` would keep if they were near enough: those that reach the goal by more than rounding
+        and, with radii, by a larger margin than the point kept."""
+        return self._better(self.goal[image].margin(logits), logits, image).nonzero()[:, 0]
 
-    def _margin(self, logits: Tensor, image: Tensor) -> Float[Tensor, " r"]:
-        return margin(logits, self.y[image], None if self.targets is None else self.targets[image])
-
-    def _better(self, m: Tensor, logits: Tensor, image: Tensor) -> Bool[Tensor, " r"]:
-        sure = m > rounding(logits)
-        return sure if self.radius is None else sure & (m > self.margin[image])
+    def _better(self, margin: Tensor, logits: Tensor, image: Tensor) -> Bool[Tensor, " r"]:
+        sure = margin > rounding(logits)
+        return sure if self.radius is None else sure & (margin > self.margin[image])
 
     def adopt(self, other: BestPoints, images: Int[Tensor, " i"]) -> None:
-        """Take over the points that another archive of the same images has for the given ones; their theta stays."""
-        for mine, theirs in ((self.x_adv, other.x_adv), (self.distance, other.distance), (self.margin, other.margin)):
-            mine[images] = theirs[images]
+        """Copy the points that `other` has for the given of the same images; theta stays as it is."""
+        for own, new in ((self.x_adv, other.x_adv), (self.distance, other.distance), (self.margin, other.margin)):
+            own[images] = new[images]

@@ -1,153 +1,232 @@
-"""Bounds of their own for every feature: the question is put in units of the box, where all features lie in [0, 1].
+"""Where inputs may move: bounds for all features or for each, and a mask of those that may move at all.
 
-x = low + (high - low) u. An l_p norm of x is a weighted one of u; every other distance is asked at x. What is found is
-taken back and judged anew at x, so that no rounding on the way counts as an answer.
+Written as two numbers, "0,1", or as an .npz file with the arrays `low` and `high` (numbers, or of an input's shape) and
+`mask` (true where a feature may move), each of which may be left out. A run keeps them as bounds.safetensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import hashlib
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from jaxtyping import Bool, Float, Shaped
+from safetensors.torch import save
+from torch import Tensor
 
-from plica.core.formulations import MaxLoss, Question
-from plica.core.judge import Judge, in_float64
-from plica.core.losses import Targets
-from plica.core.model import CountedModel
-from plica.core.result import Result
-from plica.metrics import BaseMetric, Metric, Unsupported, WeightedLp, differentiable_value, lp_form
+from plica.metrics import Held, Metric, Unsupported, lp_form, parse_metric
+from plica.perturbations import ParametricPerturbation, parse_distance
+from plica.utils.limits import check_memory, check_npz
+from plica.utils.messages import few, one_line
 
-Model = Callable[[Tensor], Tensor]
-INSIDE = 4e-6  # of a radius, left free for the roundings of two changes of units
-STRETCH = 1.001  # of a perturbation that rounding undid
-
-
-class InUnits(nn.Module):
-    """A model of x in [low, high] as one of u in [0, 1]."""
-
-    low: Tensor
-    span: Tensor
-
-    def __init__(self, model: Model, low: Tensor, span: Tensor):
-        super().__init__()
-        self.model = model
-        self.register_buffer("low", low)
-        self.register_buffer("span", span)
-
-    def forward(self, u: Float[Tensor, "b *image"]) -> Tensor:
-        return self.model(self.low + self.span * u)
+NAMES = ("low", "high", "mask")
 
 
 @dataclass(frozen=True, eq=False)
-class MetricOfFeatures(BaseMetric):
-    """A distance of x, asked in u."""
+class Bounds:
+    """low <= x <= high.
 
-    metric: Metric
-    box: Box
+    Attributes:
+        low, high: each a number, of shape (), or of an input's shape: a bound for each feature. A feature whose bounds
+            are equal stays as it is.
+        mask: of an input's shape; features where it is false stay as they are. None: all may move.
+    """
 
-    def __call__(self, u: Tensor, v: Tensor) -> Tensor:
-        return differentiable_value(self.metric, self.box.features(u), self.box.features(v))
-
-    def fixed_pixels(self) -> Bool[Tensor, "..."] | None:
-        return self.metric.fixed_pixels() if isinstance(self.metric, BaseMetric) else None
-
-
-@dataclass(frozen=True, eq=False)
-class Box:
-    """low <= high, each of the shape of an image; a feature whose bounds are equal does not move."""
-
-    low: Float[Tensor, "*image"]
-    high: Float[Tensor, "*image"]
+    low: Shaped[Tensor, "..."]
+    high: Shaped[Tensor, "..."]
+    mask: Bool[Tensor, "*image"] | None = None
 
     @property
-    def span(self) -> Float[Tensor, "*image"]:
+    def is_default(self) -> bool:
+        """Whether they are those of pixels, 0 and 1 without a mask."""
+        return self.mask is None and not self.per_feature and self.pair == (0, 1)
+
+    @property
+    def per_feature(self) -> bool:
+        """Whether features have bounds of their own."""
+        return self.low.ndim + self.high.ndim > 0
+
+    @property
+    def pair(self) -> tuple[Any, Any]:
+        """Two numbers, or two tensors, as plica.attack takes them."""
+        return (self.low, self.high) if self.per_feature else self.numbers
+
+    @property
+    def numbers(self) -> tuple[float, float]:
+        """The same two bounds of all features."""
+        return float(self.low), float(self.high)
+
+    @property
+    def span(self) -> Tensor:
+        """high - low."""
         return self.high - self.low
 
-    def units(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b *image"]:
+    def clamp(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b *image"]:
+        """x moved into the bounds, feature by feature."""
+        return torch.minimum(torch.maximum(x, self.low), self.high)
+
+    def to_units(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b *image"]:
+        """u = (x - low) / (high - low) in [0, 1], for x in the bounds; 0 where the bounds are equal."""
         return ((x - self.low) / torch.where(self.span > 0, self.span, 1)).clamp(0, 1)
 
-    def features(self, u: Float[Tensor, "b *image"]) -> Float[Tensor, "b *image"]:
+    def from_units(self, u: Float[Tensor, "b *image"]) -> Float[Tensor, "b *image"]:
+        """x = low + (high - low) u, in the dtype of u."""
         return self.low.to(u) + self.span.to(u) * u
 
-    def metric(self, metric: Metric) -> Metric:
-        """The same distance, of u."""
-        form = lp_form(metric)
-        if form is None:
-            return MetricOfFeatures(metric, self)
-        weights = torch.ones_like(self.span) if form.weights is None else form.weights
-        return WeightedLp(form.p, torch.where(self.span > 0, weights.to(self.span) * self.span, torch.inf))
+    def metric(self, metric: Metric, shape: Sequence[int] | None = None) -> Metric:
+        """The distance with an infinite weight on what the mask lets not move, for inputs of this shape.
+
+        Raises:
+            Unsupported: there is a mask, and the distance takes no weights.
+            ValueError: the mask has another shape.
+        """
+        if self.mask is None:
+            return metric
+        if shape is not None and self.mask.shape != tuple(shape):
+            raise ValueError(
+                f"The mask has shape {tuple(self.mask.shape)}, but inputs have {tuple(shape)}; give it their shape."
+            )
+        if lp_form(metric) is None:
+            raise Unsupported(f"A mask goes with l_p distances only, got {metric}; leave the mask out.")
+        return Held(metric, ~self.mask)
+
+    def distance(
+        self, metric: str, through: str | None, parse: Callable[[str], Any] = parse_metric
+    ) -> tuple[Any, ParametricPerturbation | None]:
+        """`metric` and `through` of a question by name (parse_distance).
+
+        Raises:
+            ValueError: there is no such distance, or a perturbation goes with two numbers for all features alone.
+            Unsupported: there is a mask, and `through` names a perturbation.
+        """
+        distance, perturbation = parse_distance(metric, through, self.pair, parse)
+        if perturbation is not None and self.mask is not None:
+            raise Unsupported("A mask and a perturbation other than x + delta do not go together; leave one out.")
+        return distance, perturbation
+
+    def digest(self) -> str:
+        """SHA-256 of `packed`, in hexadecimal digits."""
+        return hashlib.sha256(self.packed()).hexdigest()
+
+    def packed(self) -> bytes:
+        """As a safetensors file."""
+        tensors = {name: tensor for name in NAMES if (tensor := getattr(self, name)) is not None}
+        return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 
-def read_box(bounds: tuple[Any, Any], x: Float[Tensor, "b *image"]) -> Box:
-    """The box of bounds that are numbers or tensors that expand to the shape of an image.
+def check_bounds(bounds: Any, x: Float[Tensor, "b *image"]) -> Bounds:
+    """The argument `bounds` of plica.attack: two numbers, or two tensors that expand to the shape of an image, of which
+    one may be a number. Bounds of features come back expanded, in the dtype and on the device of x.
 
     Raises:
-        ValueError: they have another shape, low is above high somewhere or everywhere equal to it, or x lies outside.
+        TypeError: they are neither.
+        ValueError: they have another shape, low is above high somewhere or nowhere below it, or x lies outside.
     """
-    shape = x.shape[1:]
+    if isinstance(bounds, tuple | list) and any(isinstance(bound, Tensor) and bound.ndim for bound in bounds):
+        return _check_tensors(bounds, x)
     try:
-        low, high = (torch.as_tensor(bound).to(x).expand(shape) for bound in bounds)
-    except (RuntimeError, TypeError, ValueError):
-        raise ValueError(f"bounds must be two tensors (low, high) of an image's shape {tuple(shape)}.") from None
-    if not bool((low <= high).all()) or not bool((low < high).any()) or not bool((high - low).isfinite().all()):
-        raise ValueError("bounds must be finite, with low <= high for every feature and low < high for one at least.")
-    outside = ~((x >= low) & (x <= high))
-    if bool(outside.any()):
-        where = outside.flatten(1).any(0).nonzero()[:, 0].tolist()
+        low, high = (float(bound) for bound in bounds)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"bounds must be two numbers (low, high), or two tensors of an image's shape {tuple(x.shape[1:])}, "
+            f"got {bounds!r}."
+        ) from None
+    if not low < high:
+        raise ValueError(f"bounds must be (low, high) with low < high, got {bounds!r}.")
+    lowest, highest = float(x.detach().min()), float(x.detach().max())  # nan if any pixel is nan
+    if not (low <= lowest and highest <= high):
         raise ValueError(
-            f"x lies outside its bounds in feature {where[0]} ({len(where)} such features of {low.numel()})."
+            f"x must lie in bounds [{low:g}, {high:g}], but its pixels range from {lowest:g} to {highest:g}; "
+            "rescale x or pass bounds=(low, high)."
         )
-    return Box(low, high)
+    return Bounds(*(torch.tensor(bound, dtype=torch.float64) for bound in (low, high)))
 
 
-def attack_in_box(
-    attack: Callable[..., Result], model: Model, x: Tensor, y: Tensor, question: Question, box: Box, targets: Targets,
-    **how: Any,
-) -> Result:  # fmt: skip
-    """plica.attack in units of the box, judged at x."""
-    if getattr(question, "through", None) is not None:
-        raise Unsupported("Bounds of each feature and through=... do not go together; give bounds as two numbers.")
-    asked: Any = replace(question, metric=box.metric(question.metric))
-    radius = None
-    if isinstance(question, MaxLoss):
-        radius = torch.as_tensor(question.radius, dtype=torch.float64, device=x.device).expand(len(x)).clone()
-        asked = replace(asked, radius=(1 - INSIDE) * radius)
-    u = box.units(x)
-    found = attack(InUnits(model, box.low, box.span), u, y, asked, targets=targets, **how)
-    same = found.x_adv == u  # to the bit: what did not move is what it was
-    x_adv = torch.where(same, x, torch.minimum(torch.maximum(box.features(found.x_adv), box.low), box.high))
-    return _judged(model, x, y, question, box, targets, radius, replace(found, x_adv=x_adv))
+def _check_tensors(pair: Sequence[Any], x: Float[Tensor, "b *image"]) -> Bounds:
+    shape = tuple(x.shape[1:])
+    try:
+        low, high = (torch.as_tensor(bound).to(x).expand(shape) for bound in pair)
+    except (RuntimeError, TypeError, ValueError):
+        seen = ", ".join(str(tuple(b.shape)) if isinstance(b, Tensor) else repr(b) for b in pair)
+        raise ValueError(f"bounds must be two tensors (low, high) of an image's shape {shape}, got {seen}.") from None
+    if not _in_order(low, high):
+        raise ValueError("bounds must be finite, with low <= high for every feature and low < high for at least one.")
+    inside = (x >= low) & (x <= high)
+    if not bool(inside.all()):
+        outside = (~inside).flatten(1).any(0).nonzero()[:, 0].tolist()
+        raise ValueError(
+            f"x lies outside its bounds in feature {outside[0]} ({len(outside)} such features of {low.numel()}); "
+            "clamp x or widen the bounds."
+        )
+    return Bounds(low, high)
 
 
-@torch.no_grad()
-def _judged(model, x, y, question: Question, box: Box, targets, radius, found: Result) -> Result:
-    rows = (found.success & (found.distance > 0)).nonzero()[:, 0]
-    if not len(rows):
-        return replace(found, x_adv=torch.where(found.success.view(-1, *[1] * (x.ndim - 1)), found.x_adv, x))
-    queries = CountedModel(model, len(x))
-    aims = None if targets is None else targets[rows]
-    judge = Judge(queries, in_float64(model, x), question.metric, x[rows], y[rows], aims,
-                  None if radius is None else radius[rows], (-torch.inf, torch.inf), rows)  # fmt: skip
-    points = found.x_adv[rows]
-    first = judge(points)
-    stretched = torch.minimum(torch.maximum(torch.lerp(x[rows], points, STRETCH), box.low), box.high)
-    second = judge(stretched) if not bool(first.sure.all()) else first
-    pick = first.sure.view(-1, *[1] * (x.ndim - 1))
-    points = torch.where(pick, points, stretched)
-    fields: dict[str, Any] = {}
-    for name in ("margin", "distance", "violation", "prediction"):
-        value = getattr(found, name).clone()
-        value[rows] = torch.where(first.sure, getattr(first, name), getattr(second, name)).to(value.dtype)
-        fields[name] = value
-    success = found.success.clone()
-    success[rows] = first.sure | second.sure
-    x_adv = found.x_adv.clone()
-    x_adv[rows] = points
-    x_adv = torch.where(success.view(-1, *[1] * (x.ndim - 1)), x_adv, x)
-    return replace(
-        found, **fields, success=success, x_adv=x_adv, forwards=found.forwards + queries.forwards.to(x.device)
-    )
+def _in_order(low: Tensor, high: Tensor) -> bool:
+    return bool((low <= high).all()) and bool((low < high).any()) and bool((high - low).isfinite().all())
+
+
+def read_bounds(source: str | Path | Sequence[float]) -> Bounds:
+    """Bounds from two numbers, their text, or a file; float64.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: they cannot be read, or are no bounds.
+    """
+    if isinstance(source, str | Path) and not str(source).endswith(".npz"):
+        source = _numbers(str(source))
+    if not isinstance(source, str | Path):
+        low, high = (torch.tensor(float(bound), dtype=torch.float64) for bound in source)
+        return _checked(Bounds(low, high), f"{tuple(source)}")
+    file = Path(source)
+    if not file.is_file():
+        raise FileNotFoundError(f"There is no file of bounds {file}; give two numbers, or an .npz with low and high.")
+    arrays = _arrays(file)
+    unknown = [name for name in arrays if name not in NAMES]
+    if unknown or not arrays:
+        raise ValueError(f"{file} has the arrays {few(arrays)}; name them low, high and mask.")
+    for name, array in arrays.items():
+        kinds = "b" if name == "mask" else "fiu"
+        if array.dtype.kind not in kinds:
+            raise ValueError(f"{name} in {file} is {array.dtype}; save {'booleans' if name == 'mask' else 'numbers'}.")
+    low, high = (torch.as_tensor(arrays.get(name, float(k))).double() for k, name in enumerate(("low", "high")))
+    mask = torch.as_tensor(arrays["mask"]) if "mask" in arrays else None
+    return _checked(Bounds(low, high, mask), str(file))
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        low, high = (float(word) for word in text.strip("()[] ").split(","))
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not a valid pair of bounds; write two numbers, 0,1, or name an .npz file."
+        ) from None
+    return [low, high]
+
+
+def _arrays(file: Path) -> dict[str, np.ndarray]:
+    try:
+        check_npz(file)
+        with np.load(file, allow_pickle=False) as archive:
+            check_memory(sum(info.file_size for info in archive.zip.infolist()) // 4, file)
+            return {name: archive[name] for name in archive.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file} cannot be read as bounds ({one_line(error)}).") from error
+
+
+def _checked(bounds: Bounds, source: str) -> Bounds:
+    low, high, mask = bounds.low, bounds.high, bounds.mask
+    try:
+        in_order = _in_order(low, high)
+    except RuntimeError:
+        shapes = f"{tuple(low.shape)}, {tuple(high.shape)}"
+        raise ValueError(f"The bounds {source} have different shapes, {shapes}.") from None
+    if not in_order:
+        raise ValueError(f"The bounds {source} must be finite, low <= high everywhere and low < high somewhere.")
+    if mask is not None and not bool(mask.any()):
+        raise ValueError(f"The mask in {source} lets nothing move; true means that a feature may.")
+    return bounds

@@ -1,4 +1,4 @@
-"""What is wrong with the arguments of an attack, said before any work: what was wrong, what was seen, what to do."""
+"""Checks of the arguments of plica.attack before any work; each error says what is wrong, what was seen, what to do."""
 
 from __future__ import annotations
 
@@ -10,16 +10,28 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from plica.core.bounds import Bounds, check_bounds
 from plica.core.formulations import MaxLoss, MinRadius, Question
-from plica.core.losses import Targets
+from plica.core.goals import Goal
 from plica.metrics import Metric, own_gradient, properties
 
 
 def arguments(
-    x, y, question, method, methods: tuple[str, ...], gradients, seed, batch_size, bounds, targets
-) -> Float[Tensor, " b"] | None:
-    """Check all that can be checked without running anything; returns the radii in float64, None for MinRadius."""
-    images(x, bounds)
+    x: Any,
+    y: Any,
+    question: Any,
+    method: Any,
+    methods: tuple[str, ...],
+    gradients: Any,
+    seed: Any,
+    batch_size: Any,
+    bounds: Any,
+    targets: Any,
+) -> tuple[Float[Tensor, " b"] | None, Bounds]:
+    """Check all that can be checked without running the model; returns the radii in float64, None for MinRadius, and
+    the bounds."""
+    images(x)
+    limits = check_bounds(bounds, x)
     labels("y", y, x)
     if targets is not None:
         labels("targets", targets, x)
@@ -35,24 +47,24 @@ def arguments(
     if batch_size is not None:
         whole("batch_size", batch_size, least=1)
     if method not in methods:
-        near = get_close_matches(str(method), methods, 1)
+        close = get_close_matches(str(method), methods, 1)
         raise ValueError(
-            f"There is no method {method!r}; {f'did you mean {near[0]!r}? ' if near else ''}"
+            f"There is no method {method!r}; {f'did you mean {close[0]!r}? ' if close else ''}"
             f"known are {', '.join(methods)}."
         )
-    return radii(question, x) if isinstance(question, MaxLoss) else None
+    return radii(question, x) if isinstance(question, MaxLoss) else None, limits
 
 
-def whole(name: str, value, least: int) -> None:
-    """A whole number of at least `least`."""
+def whole(name: str, value: Any, least: int) -> None:
+    """Raises TypeError where the argument `name` is no int, and ValueError where it is below `least`."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be a whole number, got {value!r}.")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}.")
 
 
-def images(x, bounds) -> None:
-    """A float tensor (b, *image) whose pixels lie in the bounds."""
+def images(x: Any) -> None:
+    """Raises TypeError or ValueError unless x is a float tensor (b, *image) of at least one image and pixel."""
     if not isinstance(x, Tensor):
         raise TypeError(
             f"x must be a torch tensor of images, got {type(x).__name__}; convert it with torch.as_tensor(x)."
@@ -61,22 +73,10 @@ def images(x, bounds) -> None:
         raise TypeError(f"x must hold floating-point pixels, got {x.dtype}; for 8-bit images write x.float() / 255.")
     if x.ndim < 2 or 0 in x.shape:
         raise ValueError(f"x must have shape (b, *image) with at least one image, got {tuple(x.shape)}.")
-    try:
-        low, high = (float(bound) for bound in bounds)
-    except (TypeError, ValueError):
-        raise TypeError(f"bounds must be two numbers (low, high), got {bounds!r}.") from None
-    if not low < high:
-        raise ValueError(f"bounds must be (low, high) with low < high, got {bounds!r}.")
-    seen = (float(x.detach().min()), float(x.detach().max()))  # nan if any pixel is nan
-    if not (low <= seen[0] and seen[1] <= high):
-        raise ValueError(
-            f"x must lie in bounds [{low:g}, {high:g}], but its pixels range from {seen[0]:g} to {seen[1]:g}; "
-            "rescale x or pass bounds=(low, high)."
-        )
 
 
-def labels(name: str, y, x: Tensor) -> None:
-    """An int64 tensor (b,) on the device of x."""
+def labels(name: str, y: Any, x: Tensor) -> None:
+    """Raises TypeError or ValueError unless y is an int64 tensor (b,) on the device of x; `name` is the argument's."""
     if not isinstance(y, Tensor) or y.dtype != torch.int64:
         seen = str(y.dtype) if isinstance(y, Tensor) else type(y).__name__
         raise TypeError(
@@ -90,7 +90,7 @@ def labels(name: str, y, x: Tensor) -> None:
 
 
 def radii(question: MaxLoss, x: Tensor) -> Float[Tensor, " b"]:
-    """The radius of each image, in float64."""
+    """The radius of each image (b,), in float64; raises ValueError for another shape, nan or a negative radius."""
     radius = torch.as_tensor(question.radius, dtype=torch.float64).to(x.device)
     if radius.ndim > 1 or (radius.ndim == 1 and len(radius) != len(x)):
         raise ValueError(
@@ -103,9 +103,10 @@ def radii(question: MaxLoss, x: Tensor) -> Float[Tensor, " b"]:
 
 
 def metric(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, float] = (0.0, 1.0)) -> None:
-    """One distance per image, 0 from an image to itself, with a gradient that is finite there and beside it."""
+    """Raises ValueError unless the metric gives one distance per image, 0 from an image to itself, with a gradient that
+    is finite there and beside it. Tried on the first two images."""
     part = x[:2].detach()
-    d = _asked(metric, part, part.clone())
+    d = _distances(metric, part, part.clone())
     if not isinstance(d, Tensor) or tuple(d.shape) != (len(part),):
         seen = tuple(d.shape) if isinstance(d, Tensor) else type(d).__name__
         raise ValueError(f"The metric must return one distance for each image, shape ({len(part)},), got {seen}; "
@@ -120,8 +121,8 @@ def metric(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, fl
         return
     noise = torch.rand(part.shape, generator=torch.Generator().manual_seed(0)).to(part)
     beside = torch.lerp(part, bounds[0] + (bounds[1] - bounds[0]) * noise, 0.02)
-    for where, at in (("beside an image", beside), ("at x_adv = x", part.clone())):
-        grad = _gradient(metric, part, at)
+    for where, z in (("beside an image", beside), ("at x_adv = x", part.clone())):
+        grad = _gradient(metric, part, z)
         singular = where == "at x_adv = x" and known.singular_at_x
         if grad is None or not (bool(grad.isfinite().all()) or singular):
             raise ValueError(
@@ -130,24 +131,24 @@ def metric(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, fl
             )
 
 
-def _gradient(metric: Metric, x: Tensor, at: Tensor) -> Tensor | None:
-    """The metric's gradient at `at`, its own or autograd's; None where it does not depend on `at`."""
+def _gradient(metric: Metric, x: Tensor, x_adv: Tensor) -> Tensor | None:
+    """The metric's gradient at x_adv, its own or autograd's; None where it does not depend on x_adv."""
     own = own_gradient(metric)
     if own is None:
         with torch.enable_grad():
-            d = _asked(metric, x, at.requires_grad_(True))
+            d = _distances(metric, x, x_adv.requires_grad_(True))
         if not d.requires_grad:
             raise ValueError(
                 "The metric has no gradient with respect to x_adv; write it in torch, without detach or no_grad."
             )
-        return torch.autograd.grad(d.sum(), at, allow_unused=True)[0]
-    value, grad = _asked(own, x, at)
-    if tuple(value.shape) != (len(x),) or grad.shape != at.shape:
+        return torch.autograd.grad(d.sum(), x_adv, allow_unused=True)[0]
+    value, grad = _distances(own, x, x_adv)
+    if tuple(value.shape) != (len(x),) or grad.shape != x_adv.shape:
         raise ValueError(
             f"The metric's method gradient(x, x_adv) must return a value of shape ({len(x)},) and a gradient of shape "
-            f"{tuple(at.shape)}, got {tuple(value.shape)} and {tuple(grad.shape)}."
+            f"{tuple(x_adv.shape)}, got {tuple(value.shape)} and {tuple(grad.shape)}."
         )
-    d = _asked(metric, x, at)
+    d = _distances(metric, x, x_adv)
     if not torch.allclose(value, d, rtol=1e-3, atol=1e-6):
         raise ValueError(
             f"The metric's method gradient(x, x_adv) returns the distances {value.tolist()} where the metric itself "
@@ -156,7 +157,7 @@ def _gradient(metric: Metric, x: Tensor, at: Tensor) -> Tensor | None:
     return grad
 
 
-def _asked(metric: Callable[[Tensor, Tensor], Any], x: Tensor, x_adv: Tensor) -> Any:
+def _distances(metric: Callable[[Tensor, Tensor], Any], x: Tensor, x_adv: Tensor) -> Any:
     try:
         return metric(x, x_adv)
     except Exception as error:
@@ -165,19 +166,20 @@ def _asked(metric: Callable[[Tensor, Tensor], Any], x: Tensor, x_adv: Tensor) ->
         ) from error
 
 
-def logits(logits: Tensor, y: Tensor, targets: Targets, question: Question) -> Float[Tensor, "b classes"]:
-    """The model's output at the images: (b, classes), finite for one image at least, with a class for every label."""
+def logits(logits: Float[Tensor, "b classes"], goal: Goal, question: Question) -> Float[Tensor, "b classes"]:
+    """The model's output at the images, returned as it is; raises ValueError unless it is finite for at least one image
+    and has a class for every label."""
     classes = logits.shape[1]
     if classes < 2:
-        raise ValueError(f"The model must tell at least two classes apart, but its output has {classes}.")
-    for name, label in (("y", y), ("targets", targets)):
+        raise ValueError(f"The model must have at least two classes, but its output has {classes}.")
+    for name, label in (("y", goal.y), ("targets", goal.targets)):
         if label is not None and (int(label.min()) < 0 or int(label.max()) >= classes):
             raise ValueError(f"{name} must hold classes from 0 to {classes - 1}, as the model has {classes}, "
                              f"but it ranges from {int(label.min())} to {int(label.max())}.")  # fmt: skip
-    needed = 3 if targets is None else 4
+    needed = 3 if goal.targets is None else 4
     if isinstance(question, MaxLoss) and question.loss == "dlr" and classes < needed:
         raise ValueError(
-            f"The loss dlr needs at least {needed} classes, but the model tells {classes} apart; use loss='margin'."
+            f"The loss dlr needs at least {needed} classes, but the model has {classes}; use loss='margin'."
         )
     if not bool(logits.isfinite().all(1).any()):
         raise ValueError(

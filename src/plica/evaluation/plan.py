@@ -15,9 +15,9 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from plica.api import methods
+from plica.core.bounds import read_bounds
 from plica.core.formulations import parse_radius
 from plica.core.losses import LOSSES
-from plica.data.bounds import read_bounds
 from plica.data.indices import parse_indices
 from plica.evaluation.method_sets import SETS
 from plica.metrics import parse_metric

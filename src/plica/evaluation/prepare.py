@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from plica.api import attack
+from plica.core.bounds import read_bounds
 from plica.data import Source, open_data
-from plica.data.bounds import read_bounds
 from plica.data.sample import select
 from plica.evaluation.model_cache import ModelCache
 from plica.evaluation.plan import Plan, PlanError
@@ -41,7 +41,7 @@ def prepare(
     """
     asked = chains(plan)
     bounds = read_bounds(plan.bounds)
-    source = open_data(plan.data.path, allow_out_of_range=not bounds.usual)
+    source = open_data(plan.data.path, allow_out_of_range=not bounds.is_default)
     ids = select(source.labels, plan.data.n, plan.data.indices, plan.data.sample, plan.data.seed)
     worker = Worker(device, bounds, plan.batch_size, plan.threads, models)
     x, y = _first_images(source, ids)

@@ -15,8 +15,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from plica import runs
+from plica.core.bounds import read_bounds
 from plica.data import Source
-from plica.data.bounds import read_bounds
 from plica.evaluation import executors as engines
 from plica.evaluation.executors import Steps
 from plica.evaluation.model_cache import ModelCache

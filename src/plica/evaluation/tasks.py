@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from plica.core.bounds import Bounds
 from plica.core.formulations import MaxLoss, MinRadius, Question
-from plica.data.bounds import Bounds
 from plica.evaluation.method_sets import members
 from plica.evaluation.plan import Model, Plan, PlanError
 from plica.evaluation.plan import Question as PlanQuestion

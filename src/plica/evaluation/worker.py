@@ -12,12 +12,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 import plica
-from plica.api import Progress, fitting
+from plica.api import Progress, default_batch_size
 from plica.attacks.external.common import Peer
 from plica.attacks.registry import ATTACKS
+from plica.core.bounds import Bounds
 from plica.core.result import Result
 from plica.core.status import Status
-from plica.data.bounds import Bounds
 from plica.evaluation.model_cache import ModelCache
 from plica.evaluation.plan import Model
 from plica.evaluation.tasks import Job
@@ -107,7 +107,7 @@ class Worker:
             more, cause = len(work.ids) > 1, error
         _free()  # outside of the handler, whose traceback holds the tensors that filled the memory
         if out_of_memory(cause):
-            size = min(size or fitting(work.x), len(work.ids)) // 2
+            size = min(size or default_batch_size(work.x), len(work.ids)) // 2
             if size:
                 self.fits = size
                 told = f"{work.job.task.name}, chunk {work.chunk}: out of memory, batch size {size} from here"

@@ -11,7 +11,7 @@
 The older directory of `plica radius` and `plica attack` is read as a run with one task.
 """
 
-from plica.data.bounds import Bounds
+from plica.core.bounds import Bounds
 from plica.runs.read import Run, load
 from plica.runs.task import Task
 

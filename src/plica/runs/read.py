@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from plica.core.bounds import Bounds, read_bounds
 from plica.core.formulations import parse_radius
-from plica.data.bounds import Bounds, read_bounds
 from plica.perturbations import join_distance
 from plica.runs import schema
 from plica.runs.encode import unpack

@@ -20,8 +20,8 @@ from jaxtyping import Float, Int64
 from safetensors.torch import save
 from torch import Tensor
 
+from plica.core.bounds import Bounds
 from plica.core.result import Result
-from plica.data.bounds import Bounds
 from plica.runs.encode import pack, sample_table
 from plica.runs.points import point_tensors
 from plica.runs.schema import BOUNDS, INPUTS, PICTURE, POINTS, SAMPLES, SUMMARY
@@ -75,7 +75,7 @@ def save_run(
         (folder / INPUTS).write_bytes(save(images))
         if draw is not None:
             draw(folder / PICTURE, x, y, {_title(arguments): result}, classes)
-        if bounds is not None and not bounds.usual:
+        if bounds is not None and not bounds.is_default:
             (folder / BOUNDS).write_bytes(bounds.packed())
         (folder / SUMMARY).write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
     return summary

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from safetensors.torch import save
 from torch import Tensor
 
-from plica.data.bounds import Bounds
+from plica.core.bounds import Bounds
 from plica.runs.encode import pack
 from plica.runs.points import point_tensors
 from plica.runs.read import read_tensors
@@ -86,5 +86,5 @@ class Store:
 
 def write_bounds(directory: Path, bounds: Bounds) -> None:
     """Beside the manifest, where they are not [0, 1] for all features."""
-    if not bounds.usual:
+    if not bounds.is_default:
         write_whole(directory / BOUNDS, bounds.packed())

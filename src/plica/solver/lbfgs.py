@@ -217,8 +217,8 @@ class DampedLBFGS:
     @staticmethod
     def start(rows: int, like: Float[Tensor, "r n"], capacity: int) -> DampedLBFGS:
         """No pairs, for so many rows, with room for `capacity`: the identity, whatever t."""
-        tables = (like.new_zeros(rows, capacity, capacity, dtype=torch.float64) for _ in range(3))
-        return DampedLBFGS(Pairs.start(rows, like, capacity), *tables)
+        SS, SY, YY = (like.new_zeros(rows, capacity, capacity, dtype=torch.float64) for _ in range(3))
+        return DampedLBFGS(Pairs.start(rows, like, capacity), SS, SY, YY)
 
     def update(self, s: Float[Tensor, "r n"], y: Float[Tensor, "r n"], *vectors: Float[Tensor, "r n"]) -> Products:
         """Store a pair in place of the oldest and return the `products` of the vectors with all pairs after it.

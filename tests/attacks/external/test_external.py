@@ -14,6 +14,7 @@ from plica.attacks.base import Task
 from plica.attacks.external import PEERS, advlib
 from plica.attacks.external.common import MissingPackageError, Watched
 from plica.core.best import BestPoints
+from plica.core.goals import Goal
 from plica.core.model import CountedModel
 
 INF = math.inf
@@ -151,7 +152,7 @@ def test_targets():
 
 def task(case) -> Task:
     question = plica.MinRadius(plica.Lp(2))
-    archive = BestPoints(question.metric, case.x, case.y, None, None)
+    archive = BestPoints(question.metric, case.x, Goal(case.y), None)
     queries, bounds, logits = CountedModel(case.model, len(case.x)), (0.0, 1.0), case.model(case.x)
     return Task(queries, archive, case.x, case.y, logits, None, question, None, 10, 0, bounds, 64, lambda done: None)
 

@@ -15,6 +15,7 @@ from plica.attacks.base import Task
 from plica.attacks.prox_settings import prox_settings
 from plica.attacks.radius.ascent import ascend
 from plica.core.best import BestPoints
+from plica.core.goals import Goal
 from plica.core.losses import margin
 from plica.core.model import CountedModel
 
@@ -26,7 +27,7 @@ def climb(case, p, radius, images):
     metric = Lp(p)
     with torch.no_grad():
         logits = case.model(case.x)
-    archive = BestPoints(metric, case.x, case.y, None, None)
+    archive = BestPoints(metric, case.x, Goal(case.y), None)
     model = CountedModel(case.model, len(case.x))
     task = Task(model, archive, case.x, case.y, logits, None, MinRadius(metric), None, 100,
                 0, (0.0, 1.0), 64, lambda done: None)  # fmt: skip

@@ -10,6 +10,7 @@ from plica import Lp, MaxLoss, MinRadius, Unsupported
 from plica.attacks.base import AttackOutput, Task
 from plica.attacks.radius.search import radius
 from plica.core.best import BestPoints
+from plica.core.goals import Goal
 from plica.core.model import CountedModel
 from plica.core.status import Status
 from plica.metrics import WeightedLp
@@ -22,7 +23,7 @@ def attack(model, x, y, question, gradients=100, seed=0, targets=None, bounds=(0
     limit = question.radius * torch.ones(len(x)) if isinstance(question, MaxLoss) else None
     with torch.no_grad():
         logits = model(x)
-    archive = BestPoints(question.metric, x, y, targets, limit)
+    archive = BestPoints(question.metric, x, Goal(y, targets), limit)
     task = Task(
         CountedModel(model, len(x)),
         archive,

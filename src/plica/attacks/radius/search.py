@@ -104,7 +104,7 @@ def radius(task: Task) -> AttackOutput:
     settled = torch.zeros_like(every, dtype=torch.bool)
     unbounded, enough = task, torch.zeros_like(task.logits[:, 0])
     if task.radius is not None:
-        best = BestPoints(task.question.metric, task.x, task.y, task.targets, None)
+        best = BestPoints(task.question.metric, task.x, task.goal, None)
         unbounded, enough = replace(task, best=best, radius=None), task.radius.to(enough) * SCHEDULE.inside
     for images in every.split(max(1, task.batch_size)):
         search = RadiusSearch(unbounded, images, settings, enough)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 
-from plica.data.bounds import read_bounds
+from plica.core.bounds import read_bounds
 from plica.evaluation.executors import Steps
 from plica.evaluation.model_cache import ModelCache
 from plica.evaluation.plan import Plan

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from plica.data.bounds import read_bounds
+from plica.core.bounds import read_bounds
 from plica.evaluation.executors import Steps
 from plica.evaluation.model_cache import ModelCache
 from plica.evaluation.plan import Plan

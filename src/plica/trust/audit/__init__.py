@@ -7,7 +7,7 @@ be read and made by the same code as in the run, which stands in SHARED; a test 
 SHARED = {
     "plica.runs": "reads what the run has stored",
     "plica.models": "loads the models that the run names",
-    "plica.data.bounds": "reads where features may move",
+    "plica.core.bounds": "reads where features may move",
     "plica.metrics": "distances that are not l_p norms; reference.py computes the l_p norms itself",
     "plica.perturbations": "T(x, theta) and its distance",
     "plica.trust.probe": "the copy of a model in float64",

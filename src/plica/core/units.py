@@ -1,0 +1,115 @@
+"""Bounds of each feature: the attack runs in units u in [0, 1] of the bounds, and its answers are measured again at x.
+
+    x = low + (high - low) u
+
+Model and metric are reparametrised; an l_p norm of x is a weighted one of u. Points are taken back to x and judged
+there, so that no rounding on the way counts as an answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from plica.core.bounds import Bounds
+from plica.core.formulations import MaxLoss, Question
+from plica.core.goals import Goal
+from plica.core.judge import Judge
+from plica.core.model import CountedModel, Model, in_float64
+from plica.core.result import Result
+from plica.metrics import BaseMetric, Metric, WeightedLp, differentiable_value, lp_form
+from plica.solver.rows import put, take
+
+MARGIN = 4e-6  # of a radius, left free for the roundings of two changes of units
+ENLARGE = 1.001  # factor of a perturbation that the judge refuses at x, once
+
+
+class UnitModel(nn.Module):
+    """A model of x as one of u. A module even where the model is a function: its buffers follow it to float64."""
+
+    low: Tensor
+    span: Tensor
+
+    def __init__(self, model: Model, bounds: Bounds):
+        super().__init__()
+        self.model = model
+        self.register_buffer("low", bounds.low)
+        self.register_buffer("span", bounds.span)
+
+    def forward(self, u: Float[Tensor, "b *image"]) -> Tensor:
+        return self.model(self.low + self.span * u)
+
+
+@dataclass(frozen=True, eq=False)
+class UnitMetric(BaseMetric):
+    """A distance of x as one of u."""
+
+    metric: Metric
+    bounds: Bounds
+
+    def __call__(self, u: Tensor, v: Tensor) -> Tensor:
+        return differentiable_value(self.metric, self.bounds.from_units(u), self.bounds.from_units(v))
+
+    def fixed_pixels(self) -> Bool[Tensor, "..."] | None:
+        return self.metric.fixed_pixels() if isinstance(self.metric, BaseMetric) else None
+
+
+def unit_metric(metric: Metric, bounds: Bounds) -> Metric:
+    """The same distance, of u; an l_p norm stays one that has a prox."""
+    form, span = lp_form(metric), bounds.span
+    if form is None:
+        return UnitMetric(metric, bounds)
+    weights = torch.ones_like(span) if form.weights is None else form.weights
+    return WeightedLp(form.p, torch.where(span > 0, weights.to(span) * span, torch.inf))
+
+
+def unit_question(
+    question: Question, radius: Float[Tensor, " b"] | None, bounds: Bounds
+) -> tuple[Question, Float[Tensor, " b"] | None]:
+    """The same question and radii, of u; the radii a little smaller, so that rounding cannot lead out of them."""
+    metric = unit_metric(question.metric, bounds)
+    if radius is None or not isinstance(question, MaxLoss):
+        return replace(question, metric=metric), None
+    radius = (1 - MARGIN) * radius
+    return replace(question, metric=metric, radius=radius), radius
+
+
+@torch.no_grad()
+def judge_at_x(
+    model: Model,
+    x: Float[Tensor, "b *image"],
+    goal: Goal,
+    metric: Metric,
+    radius: Float[Tensor, " b"] | None,
+    bounds: Bounds,
+    result: Result,
+) -> Result:
+    """The result of an attack on u as one of x, its points measured at x.
+
+    The perturbation of a point that the judge refuses there is enlarged once.
+    """
+    moved = result.x_adv != bounds.to_units(x)  # what did not move is x to the bit
+    x_adv = torch.where(moved, bounds.clamp(bounds.from_units(result.x_adv)), x)
+    rows = (result.success & (result.distance > 0)).nonzero()[:, 0]
+    success, columns = result.success.clone(), {}
+    counted = CountedModel(model, len(x))
+    if len(rows):
+        radii = None if radius is None else radius[rows]
+        everywhere = (-torch.inf, torch.inf)  # clamped already
+        judge = Judge(counted, in_float64(model, x), metric, x[rows], goal[rows], radii, everywhere, rows)
+        points = x_adv[rows]
+        verdict = judge(points)
+        refused = (~verdict.sure).nonzero()[:, 0]
+        if len(refused):
+            points[refused] = bounds.clamp(torch.lerp(x[rows[refused]], points[refused], ENLARGE))
+            put(verdict, refused, take(judge, refused)(points[refused]))
+        x_adv[rows], success[rows] = points, verdict.sure
+        for name in ("margin", "distance", "violation", "prediction"):
+            columns[name] = getattr(result, name).index_copy(0, rows, getattr(verdict, name))
+    x_adv = torch.where(success.view(-1, *[1] * (x.ndim - 1)), x_adv, x)
+    forwards = result.forwards + counted.forwards.to(x.device)
+    end = None if result.end is None else bounds.clamp(bounds.from_units(result.end))
+    return replace(result, **columns, success=success, x_adv=x_adv, forwards=forwards, end=end)
