@@ -32,8 +32,8 @@ class Bounds:
     """low <= x <= high.
 
     Attributes:
-        low, high: each a number, of shape (), or of an input's shape: a bound for each feature. A feature whose bounds
-            are equal stays as it is.
+        low: the least value, a number of shape (), or a bound for each feature, of an input's shape.
+        high: the largest, likewise; a feature whose bounds are equal stays as it is.
         mask: of an input's shape; features where it is false stay as they are. None: all may move.
     """
 
