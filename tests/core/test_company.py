@@ -1,16 +1,16 @@
 """An answer depends on the image and the seed alone: equal to the bit alone, in a batch, in any order or batch size."""
 
 import importlib.util
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 import plica
+import shared_data
 from plica import Lp, MaxLoss, MinRadius
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "load.py"
+DATA = shared_data.SHARED / "load.py"
 IMAGES = 7
 
 

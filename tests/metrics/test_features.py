@@ -1,15 +1,14 @@
 """Distances between features: their definition, their roots, the layers of a network, LPIPS on published weights."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 
+import shared_data
 from plica import LPIPS, Lp, Perceptual
 from plica.metrics import distance, gradient, parse_metric
 
-WEIGHTS = Path(__file__).resolve().parents[2] / "shared" / "data" / "models" / "lpips_alex.safetensors"
+WEIGHTS = shared_data.SHARED / "models" / "lpips_alex.safetensors"
 
 
 def network(seed=0):

@@ -15,12 +15,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import shared_data
 from plica.models import load_model, prepare_inputs, registry
 from plica.models.adapt import LoadedModel, logits_of, split_normalisation
 from plica.models.programs import load_torchscript
 from plica.utils.optional import stand_ins
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+SHARED = shared_data.SHARED
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 
 

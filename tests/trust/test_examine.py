@@ -1,7 +1,6 @@
 """Every planted defect is found and named; a sound model raises nothing."""
 
 import importlib.util
-from pathlib import Path
 
 import defects
 import numpy as np
@@ -9,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+import shared_data
 from plica import trust
 from plica.trust import Finding, Severity, TrustLevel, Verdict
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "load.py"
+SHARED = shared_data.SHARED / "load.py"
 
 
 def named(verdict):

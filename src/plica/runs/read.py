@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
-import pyarrow.dataset
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int64
@@ -245,7 +244,7 @@ def _read_parts(files: list[Path], columns: list[str] | None) -> pa.Table:
     if not files:
         samples = arrow_schema(MEASURED).empty_table()
         return samples.select(columns) if columns else samples
-    return pyarrow.dataset.dataset([str(file) for file in files]).to_table(columns=columns)
+    return pq.read_table([str(file) for file in files], columns=columns)
 
 
 def _task_of_parts(name: str, files: list[Path]) -> list[Task]:

@@ -2,12 +2,12 @@
 
 import importlib.util
 import math
-from pathlib import Path
 
 import pytest
 import torch
 
 import plica
+import shared_data
 from counting import Counted
 from linear import linear
 from plica import Lp, MaxLoss, MinRadius, Status
@@ -264,7 +264,7 @@ def test_a_metric_with_tensors_of_its_own_stays_whole_when_rows_leave():
 def test_a_photograph_whose_margin_falls_short_of_its_linear_model(p):
     """With mu left to steering alone no point was found: the objective held the search at a third of the radius."""
     pytest.importorskip("efficientnet_lite_pytorch", reason="needs the package efficientnet-lite-pytorch")
-    folder = Path(__file__).resolve().parents[3] / "shared" / "data"
+    folder = shared_data.SHARED
     if not (folder / "imagenet").exists():
         pytest.skip(f"needs photographs, looked for in {folder}")
     spec = importlib.util.spec_from_file_location("load", folder / "load.py")

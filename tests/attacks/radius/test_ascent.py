@@ -2,13 +2,13 @@
 
 import importlib.util
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import plica
+import shared_data
 from linear import linear
 from plica import Lp, MaxLoss, MinRadius
 from plica.attacks.base import Task
@@ -19,7 +19,7 @@ from plica.core.goals import Goal
 from plica.core.losses import margin
 from plica.core.model import CountedModel
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+DATA = shared_data.SHARED
 STEPS = 8
 
 
