@@ -37,13 +37,13 @@ def put(record: R, rows: Tensor | slice, part: R) -> None:
             put(old, rows, new)
 
 
-def first(record: R, count: int) -> R:
-    """The first rows, as views."""
+def part_of(record: R, rows: slice) -> R:
+    """The rows of a slice, as views: what is written into them is written into `record`."""
 
     def part(value):
         if isinstance(value, Tensor):
-            return value[:count]
-        return first(value, count) if is_dataclass(value) else value
+            return value[rows]
+        return part_of(value, rows) if is_dataclass(value) else value
 
     return replace(record, **{f.name: part(getattr(record, f.name)) for f in fields(record)})  # type: ignore[type-var]
 
@@ -91,7 +91,7 @@ def refill(record: R, done: Tensor, fresh: R | None, count: int) -> R:
     into, movers = (~busy[:left]).nonzero()[:, 0], left + busy[left:].nonzero()[:, 0]
     if len(into):
         put(record, into, take(record, movers))
-    return first(record, left)
+    return part_of(record, slice(left))
 
 
 def aligned(t: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ found by a bracketed secant without a model call. Each row of a batch is a probl
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -17,14 +17,11 @@ from torch import Tensor
 from plica.solver.linearized.prox import Prox, clip
 from plica.solver.linearized.state import ProximalState
 from plica.solver.linearized.subproblem import TINY, solve
-from plica.solver.rows import put, take
+from plica.solver.rows import part_of, put, take
 
 BLOCK = 32  # rows worked on at a time: their vectors stay in the cache, which is worth a factor of five on a CPU
 PAD = 16  # numbers of a block are a multiple of this: kernels treat the last of a tensor otherwise than the rest
 FEW = 4  # rows; fewer are padded to PAD whatever their length, as a single one is summed in another order
-
-
-NAMES = [f.name for f in fields(ProximalState)]
 
 
 @dataclass(frozen=True)
@@ -64,17 +61,18 @@ class ProximalSQP:
     trials_first: int = 8
 
     def start(self, low: Tensor, high: Tensor, u: Tensor, eta: Float[Tensor, " r"] | None = None) -> ProximalState:
-        """ProximalState that start at u inside the box; eta (r,) where the first trust region is known."""
+        """Rows that start at u inside the box; eta (r,) where the first trust region is known."""
         zero = u.new_zeros(len(u))
         filled = torch.cat([u, u[:1].expand(-len(u) % PAD, u.shape[1])])
         size = torch.cat([self.prox.norm(part, torch.empty_like(part)) for part in filled.split(BLOCK)])[: len(u)]
-        small = {name: zero.clone() for name in NAMES[6:] if name != "recent"}
-        rows = ProximalState(low, high, u, torch.zeros_like(u), u.new_zeros(u.shape if self.inertia else (len(u), 0)),
-                    size, **small, recent=u.new_full((len(u), 2), torch.inf))  # fmt: skip
-        rows.eta = zero + torch.nan if eta is None else eta.clone()
-        rows.estimate += torch.inf
-        rows.aim += 1
-        return rows
+        return ProximalState(
+            low=low, high=high, u=u, plane=torch.zeros_like(u),
+            velocity=u.new_zeros(u.shape if self.inertia else (len(u), 0)), size=size,
+            eta=zero + torch.nan if eta is None else eta.clone(), lam=zero.clone(), slope=zero.clone(),
+            level=zero.clone(), first=zero.clone(), merit=zero.clone(), predicted=zero.clone(),
+            recent=u.new_full((len(u), 2), torch.inf), estimate=zero + torch.inf, residual=zero.clone(),
+            aim=zero + 1, reached=zero.clone(), steps=zero.clone(),
+        )  # fmt: skip
 
     def step(
         self, rows: ProximalState, margin: Float[Tensor, " r"], noise: Float[Tensor, " r"], grad: Float[Tensor, "r n"]
@@ -100,7 +98,7 @@ class ProximalSQP:
         trials = self.trials_first if opening else self.trials
         for at in range(0, len(rise), BLOCK):
             part = slice(at, at + BLOCK)
-            block = ProximalState(*(getattr(rows, name)[part] for name in NAMES))
+            block = part_of(rows, part)
             ours = torch.arange(len(block.u), device=rise.device)
             if len(ours) % PAD and (len(ours) < FEW or rows.u.shape[1] % PAD or self.prox.remembers_norm):
                 filled = torch.cat([ours, ours.new_zeros(-len(ours) % PAD)])
