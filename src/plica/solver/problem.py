@@ -17,13 +17,12 @@ from torch import Tensor
 from plica.solver.rows import aligned
 
 
-@dataclass(frozen=True)
+@dataclass
 class Evaluation:
-    """Values and gradients at one point per row.
+    """Values and gradients at one point per row. The solver keeps the last ones of each row in such a record.
 
     values: (r, 1 + m), the objective f first, then the m constraints, of which the last `equalities` are h(x) = 0 and
-        the
-        others c(x) <= 0.
+        the others c(x) <= 0.
     grads: (r, 1 + m, n), their gradients in the same order.
     done: (r,) bool, rows whose question is answered, which need not go on; None for none.
     """

@@ -24,7 +24,7 @@ class Verdict(IntEnum):
     NO_UPPER_END = 3  # phi kept falling as far as was looked
 
 
-@dataclass(frozen=True)
+@dataclass
 class Search:
     """Where each row's search stands: next step t, bracket [lo, hi], values at 0, evaluations so far, verdict."""
 
@@ -55,9 +55,11 @@ class WeakWolfe:
         self, phi: Float[Tensor, " r"], slope: Float[Tensor, " r"], t: Float[Tensor, " r"] | float = 1.0
     ) -> Search:
         """A search from phi(0) and phi'(0) that tries the step t first."""
-        zero = torch.zeros_like(phi)
-        count = torch.zeros_like(phi, dtype=torch.long)
-        return Search(zero + t, zero, zero + torch.inf, phi, slope, count, count.clone())
+        zero, count = torch.zeros_like(phi), torch.zeros_like(phi, dtype=torch.long)
+        return Search(
+            t=zero + t, lo=zero.clone(), hi=zero + torch.inf, phi=phi, slope=slope,
+            tries=count.clone(), verdict=count + int(Verdict.TRYING),
+        )  # fmt: skip
 
     def step(self, s: Search, phi: Float[Tensor, " r"], slope: Float[Tensor, " r"]) -> Search:
         """The search after phi(t) and phi'(t) were seen. A value that is not finite counts as an upper end."""

@@ -48,7 +48,7 @@ class Solution:
     status: list[Stop] | Stop
 
 
-@dataclass(frozen=True)
+@dataclass
 class Best:
     """The best point of each row so far, by the order of `better`."""
 
@@ -67,7 +67,7 @@ class Best:
         self.f[rows], self.violation[rows] = at.f[rows], violation[rows]
 
 
-@dataclass(frozen=True)
+@dataclass
 class State:
     """Everything that changes, one entry per live row."""
 

@@ -22,7 +22,7 @@ from plica.solver.problem import Evaluation
 from plica.solver.rows import bmm, dot
 
 
-@dataclass(frozen=True)
+@dataclass
 class Samples:
     """The last l iterates of each row and their gradients, in slots used in turn; an unused slot lies at infinity."""
 

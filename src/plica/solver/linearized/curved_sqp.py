@@ -41,9 +41,12 @@ class CurvedSQP:
     def start(self, x: Float[Tensor, "r n"], quadratic: Bool[Tensor, " r"], memory=None) -> CurvedState:
         """Rows that start at x, where d and its gradient count as 0; memory: what rows of the same images have seen."""
         zero = x.new_zeros(len(x))
-        return CurvedState(x, x.clone(), torch.zeros_like(x), torch.zeros_like(x), self.descent.start(x, memory),
-                    quadratic, zero, lam=zero, first=zero, estimate=zero + torch.inf,
-                    residual=zero + torch.nan, aim=zero + 1, reached=zero, steps=zero)  # fmt: skip
+        return CurvedState(
+            x=x, z=x.clone(), pull=torch.zeros_like(x), plane=torch.zeros_like(x),
+            memory=self.descent.start(x, memory), quadratic=quadratic, size=zero.clone(), lam=zero.clone(),
+            first=zero.clone(), estimate=zero + torch.inf, residual=zero + torch.nan, aim=zero + 1,
+            reached=zero.clone(), steps=zero.clone(),
+        )  # fmt: skip
 
     def move(self, rows: CurvedState, z: Float[Tensor, "r n"], measure: Measure) -> None:
         """Let rows start at z inside the box instead. In place."""

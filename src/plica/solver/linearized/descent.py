@@ -91,7 +91,7 @@ class Averaged:
         return lam
 
 
-@dataclass
+@dataclass(frozen=True)
 class Point:
     """A point of the search: D, its gradient, d, what is minimised, and the multiplier that led there."""
 
@@ -128,7 +128,7 @@ class QuasiNewton:
         """No pairs; or those that other rows of the same images know."""
         zero = x.new_zeros(len(x))
         curvature = DampedLBFGS.start(len(x), x, self.pairs) if known is None else known.curvature
-        return Damped(curvature, zero + self.tau, zero, zero)
+        return Damped(curvature, tau=zero + self.tau, merit=zero.clone(), predicted=zero.clone())
 
     def minimise(self, rows: CurvedState, margin: Tensor, rise: Float[Tensor, " r"], measure: Measure) -> Tensor:
         """Move rows on the plane: z, size, pull and residual are written. Returns the multiplier lam."""
@@ -157,7 +157,7 @@ class QuasiNewton:
         slope = _slope(rows.quadratic, best.size).clamp(min=TINY)
         lam = best.lam.clamp(min=0) / slope
         memory.merit = rows.size + 1.5 * lam * (-margin).clamp(min=0)
-        memory.predicted = best.size
+        memory.predicted = best.size.clone()
         rows.residual = _length(best.z - z) / _length(z - rows.x).clamp(min=TINY)
         rows.z, rows.size, rows.pull = best.z, best.size, best.pull / slope[:, None]
         return lam
