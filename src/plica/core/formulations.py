@@ -73,7 +73,7 @@ def parse_radius(text: str) -> float:
     return value
 
 
-def _checked(metric, through):
+def _checked(metric: Any, through: Any) -> Any:
     """The metric; for "theta" the perturbation's own distance."""
     if through is not None and not isinstance(through, ParametricPerturbation):
         raise TypeError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -92,13 +93,13 @@ def norm(delta: Float[Tensor, "b n"], p: float) -> Float[Tensor, " b"]:
 
 class _Norm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, delta, p):
+    def forward(ctx: Any, delta: Tensor, p: float) -> Tensor:
         value, grad = Lp(p).gradient(torch.zeros_like(delta), delta)
         ctx.save_for_backward(grad)
         return value
 
     @staticmethod
-    def backward(ctx, *grads):
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         return grads[0][:, None] * ctx.saved_tensors[0], None
 
 

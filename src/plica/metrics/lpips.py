@@ -67,7 +67,7 @@ class LPIPS(Combinable):
     weights: str | Path | None = None
     net: str = "alex"
     resize: int | None = None
-    _state: dict = field(default_factory=dict, repr=False)
+    _state: dict[tuple[torch.dtype, torch.device], dict[str, Tensor]] = field(default_factory=dict, repr=False)
 
     p, exponent = 2, 2
 

@@ -51,7 +51,7 @@ class Perceptual(Combinable):
     p: float
     exponent = 1
 
-    def __init__(self, features, p: float | str = 2):
+    def __init__(self, features: Any, p: float | str = 2):
         if not callable(features):
             raise TypeError(f"Perceptual(features) takes a function of images that returns feature maps, got "
                             f"{type(features).__name__}; for layers of a network use Perceptual.of.")  # fmt: skip
@@ -61,7 +61,7 @@ class Perceptual(Combinable):
             raise ValueError(f"Perceptual(p=...) must be at least 1, got {self.p:g}.")
 
     @classmethod
-    def of(cls, module, layers: Sequence[str], p: float | str = 2) -> Perceptual:
+    def of(cls, module: nn.Module, layers: Sequence[str], p: float | str = 2) -> Perceptual:
         """The outputs of the named layers of a network: another one than the attacked (external), or that itself
         (self-bounded).
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -125,7 +125,7 @@ class Autograd:
         return torch.zeros_like(z) if grad is None else grad
 
     @staticmethod
-    def _columns(out, z: Tensor) -> tuple[Tensor, int]:
+    def _columns(out: Any, z: Tensor) -> tuple[Tensor, int]:
         parts = out if isinstance(out, tuple | list) else (out,)
         if not 1 <= len(parts) <= 3:
             raise ValueError(f"fun must return f, (f, c) or (f, c, h), got {len(parts)} values.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ WHOLE = {"whole": True}  # metadata of a field that has no rows, though it may b
 def take(record: R, rows: Tensor) -> R:
     """The given rows of every tensor in a (nested) dataclass; anything else is carried over."""
 
-    def part(value):
+    def part(value: Any) -> Any:
         if isinstance(value, Tensor):
             return pick(value, rows)
         return take(value, rows) if is_dataclass(value) else value
@@ -40,7 +40,7 @@ def put(record: R, rows: Tensor | slice, part: R) -> None:
 def part_of(record: R, rows: slice) -> R:
     """The rows of a slice, as views: what is written into them is written into `record`."""
 
-    def part(value):
+    def part(value: Any) -> Any:
         if isinstance(value, Tensor):
             return value[rows]
         return part_of(value, rows) if is_dataclass(value) else value
@@ -70,7 +70,7 @@ def _wide(t: Tensor) -> bool:
 def join(a: R, b: R) -> R:
     """The rows of `a`, then the rows of `b`."""
 
-    def both(x, y):
+    def both(x: Any, y: Any) -> Any:
         if isinstance(x, Tensor):
             return torch.cat([x, y])
         return join(x, y) if is_dataclass(x) else x
@@ -104,7 +104,7 @@ def aligned(t: Tensor) -> Tensor:
 def choose(which: Tensor, a: R, b: R) -> R:
     """The rows of `a` where `which` (r,) is true, else those of `b`."""
 
-    def part(x, y):
+    def part(x: Tensor, y: Tensor) -> Tensor:
         return torch.where(which.view(-1, *[1] * (x.ndim - 1)), x, y)
 
     return replace(a, **{f.name: part(getattr(a, f.name), getattr(b, f.name)) for f in fields(a)})  # type: ignore[type-var]

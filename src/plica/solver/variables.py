@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -55,6 +56,6 @@ class Variables:
             for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
 
-    def wrap(self, fun: Callable) -> Callable[[Tensor], Tensor | tuple[Tensor, ...]]:
+    def wrap(self, fun: Callable[..., Any]) -> Callable[[Tensor], Tensor | tuple[Tensor, ...]]:
         """The function of x (b, n) that `minimize` takes, from one of the unknowns by name."""
         return lambda x: fun(**self.split(x))

@@ -112,7 +112,10 @@ def interior_point(
     return torch.minimum(torch.maximum(z, lo), hi)
 
 
-def _newton(factor, normal, tied, residual, s, u, a, b, target, da_ds, db_du) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _newton(
+    factor: Tensor, normal: Tensor, tied: bool, residual: Tensor, s: Tensor, u: Tensor, a: Tensor, b: Tensor,
+    target: Tensor | float, da_ds: Tensor | float, db_du: Tensor | float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The step (dz, dnu, da, db) towards a s = b u = target, with the second-order terms of a step already known."""
     right = -residual + (target - a * s - da_ds) / s - (target - b * u - db_du) / u
     both = torch.cholesky_solve(torch.stack([right, normal], 2), factor)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -253,7 +254,7 @@ class BFGSSQP:
             y = torch.lerp(-t[:, None] * old, y, theta)
         return y
 
-    def _aim(self, live: State, rows: Tensor, at: Evaluation, products=None) -> None:
+    def _aim(self, live: State, rows: Tensor, at: Evaluation, products: Any = None) -> None:
         """The direction by steering, and a search along it; `products` of the gradients, where they are known already.
 
         The measure of stationarity for the present gradient alone comes with it, per unit of mu: where mu has become

@@ -12,6 +12,7 @@ far cheaper than it is to leave the linearisation.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -38,7 +39,7 @@ class CurvedSQP:
     floor: float = 1e-4
     average: float = 0.7
 
-    def start(self, x: Float[Tensor, "r n"], quadratic: Bool[Tensor, " r"], memory=None) -> CurvedState:
+    def start(self, x: Float[Tensor, "r n"], quadratic: Bool[Tensor, " r"], memory: Any = None) -> CurvedState:
         """Rows that start at x, where d and its gradient count as 0; memory: what rows of the same images have seen."""
         zero = x.new_zeros(len(x))
         return CurvedState(
