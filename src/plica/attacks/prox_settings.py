@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from plica.metrics import Metric, Unsupported, lp_form, properties
-from plica.solver.linearized.prox import LpProx, Work, clip
+from plica.solver.linearized.prox import Kind, LpProx, Work, clip
 from plica.solver.linearized.proximal_sqp import ProximalSQP
 
 
@@ -94,6 +94,7 @@ def _settings(p: float, bounds: tuple[float, float]) -> ProxSettings:
 class _UserProx:
     """A user's metric in place of LpProx."""
 
+    kind: Kind = "general"
     remembers_norm = False
 
     def __init__(self, metric):

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 Work = tuple[Tensor, Tensor]  # two scratch tensors (r, n)
+Kind = Literal["l2", "linf", "general"]
 NEWTON = 5  # iterations per call; quadratic from a start within a factor of two of the root
 
 
 @runtime_checkable
 class Prox(Protocol):
     """What is asked of a norm; LpProx documents each part."""
+
+    @property
+    def kind(self) -> Kind: ...
 
     @property
     def remembers_norm(self) -> bool: ...
@@ -40,6 +44,12 @@ class LpProx:
     """
 
     p: float
+
+    @property
+    def kind(self) -> Kind:
+        """Which way of solving the subproblem holds for the norm: one made for l_2 or for l_inf, or the general one,
+        which calls `apply`."""
+        return "l2" if self.p == 2 else "linf" if self.p == math.inf else "general"
 
     @property
     def remembers_norm(self) -> bool:

@@ -126,9 +126,10 @@ class ProximalSQP:
         rows.eta = torch.where(rows.eta.isnan(), self.eta * self.prox.natural(n) * length, rows.eta)
         rows.lam = 1 / dual + rows.first / (rows.eta * square)
         rows.slope = rows.eta * square
-        rows.level = torch.where(rows.size > 0, torch.minimum(rows.size, length), length)
-        if getattr(self.prox, "p", 0) == 2:
+        if self.prox.kind == "l2":
             rows.level = torch.ones_like(length)
+        else:
+            rows.level = torch.where(rows.size > 0, torch.minimum(rows.size, length), length)
 
     def _resize(self, rows: ProximalState, merit: Tensor) -> None:
         ratio = (rows.merit - merit) / (rows.merit - rows.predicted).clamp(min=1e-12)

@@ -8,13 +8,11 @@ the next step, which starts from what this one learnt.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plica.solver.linearized.prox import LpProx, Prox, clip
+from plica.solver.linearized.prox import Prox, clip
 from plica.solver.linearized.state import ProximalState
 
 NEWTON = 2  # iterations on numbers, not vectors, from the last multiplier
@@ -25,15 +23,14 @@ def solve(
     prox: Prox, block: ProximalState, goal: Float[Tensor, " r"], along: Float[Tensor, " r"], trials: int, work: Tensor
 ) -> Tensor:
     """z (r, n), in a part of work (4, r, n); along = plane . u. Moves block's lam, slope and level."""
-    p = prox.p if isinstance(prox, LpProx) else 1
-    if p == 2:
-        return _radial(block, goal, along, trials, work)
-    if p == math.inf:
-        return _flat(block, goal, trials, work)
+    if prox.kind == "l2":
+        return _l2(block, goal, along, trials, work)
+    if prox.kind == "linf":
+        return _linf(block, goal, trials, work)
     return _secant(prox, block, goal, trials, work)
 
 
-def _radial(block: ProximalState, goal: Tensor, along: Tensor, trials: int, work: Tensor) -> Tensor:
+def _l2(block: ProximalState, goal: Tensor, along: Tensor, trials: int, work: Tensor) -> Tensor:
     """l_2: without the box plane . z is an expression of three inner products, solved for goal / level, level being
     what the box left of it at the last trial. One is enough."""
     z, spare = work[:2]
@@ -60,7 +57,7 @@ def _radial(block: ProximalState, goal: Tensor, along: Tensor, trials: int, work
     return z
 
 
-def _flat(block: ProximalState, goal: Tensor, trials: int, work: Tensor) -> Tensor:
+def _linf(block: ProximalState, goal: Tensor, trials: int, work: Tensor) -> Tensor:
     """l_inf: z = u + c plane, c = eta lam, clipped at the box and at a threshold theta (level), with
 
     plane . z = goal   and   sum (|u + c plane| - theta) = eta over the entries that theta holds and the box does not:
