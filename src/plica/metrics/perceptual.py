@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -61,7 +61,7 @@ class Perceptual(Combinable):
             raise ValueError(f"Perceptual(p=...) must be at least 1, got {self.p:g}.")
 
     @classmethod
-    def of(cls, module: nn.Module, layers: Sequence[str], p: float | str = 2) -> Perceptual:
+    def of(cls, module: Any, layers: Sequence[str], p: float | str = 2) -> Perceptual:
         """The outputs of the named layers of a network: another one than the attacked (external), or that itself
         (self-bounded).
 
