@@ -44,9 +44,9 @@ def minimize(
         ValueError: x0 has another shape or is not finite, or a number is out of its range.
     """
     if not isinstance(x0, Tensor) or x0.dtype not in FINEST:
-        seen = x0.dtype if isinstance(x0, Tensor) else type(x0).__name__
+        kind = x0.dtype if isinstance(x0, Tensor) else type(x0).__name__
         raise TypeError(
-            f"x0 must be a float32 or float64 tensor, got {seen}; convert it with torch.as_tensor(x0, dtype=...)."
+            f"x0 must be a float32 or float64 tensor, got {kind}; convert it with torch.as_tensor(x0, dtype=...)."
         )
     if x0.ndim not in (1, 2) or 0 in x0.shape:
         raise ValueError(

@@ -41,9 +41,11 @@ class Variables:
         parts = [values[name] for name in self.shapes]
         fits = all(part.shape[part.ndim - len(s) :] == s for part, s in zip(parts, self.shapes.values(), strict=True))
         if not fits or batched not in ({0}, {1}):
-            seen = ", ".join(f"{name} {tuple(value.shape)}" for name, value in values.items())
+            shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in values.items())
             want = ", ".join(f"{name} {shape}" for name, shape in self.shapes.items())
-            raise ValueError(f"Values must have the shapes {want}, or these with one leading axis for all; got {seen}.")
+            raise ValueError(
+                f"Values must have the shapes {want}, or these with one leading axis for all; got {shapes}."
+            )
         if batched == {0}:
             return torch.cat([part.reshape(-1) for part in parts])
         return torch.cat([part.reshape(len(part), -1) for part in parts], 1)

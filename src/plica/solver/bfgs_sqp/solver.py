@@ -287,11 +287,11 @@ class BFGSSQP:
         violation = at.violations.amax(1) if at.c.shape[1] else torch.zeros_like(at.f)
         feasible = violation <= self.tol
         flat = live.stationarity[rows] <= torch.where(feasible, self.tol, self.tol / live.mu[rows].clamp(max=1))
-        found = live.best.violation[rows] <= self.tol
+        has_feasible = live.best.violation[rows] <= self.tol
         for which, why in (
             (flat & feasible, Stop.STATIONARY),
-            (found & (live.best.f[rows] < -self.abyss), Stop.UNBOUNDED),
-            (found & (live.since[rows] >= (self.patience or torch.inf)), Stop.STALLED),
+            (has_feasible & (live.best.f[rows] < -self.abyss), Stop.UNBOUNDED),
+            (has_feasible & (live.since[rows] >= (self.patience or torch.inf)), Stop.STALLED),
             (live.steps[rows] >= self.max_steps, Stop.MAX_STEPS),
         ):
             live.stop[rows[which]] = torch.where(
@@ -309,11 +309,11 @@ class BFGSSQP:
         many = ((live.stationarity[rows] > self.tol) & (near.sum(1) > 1)).nonzero()[:, 0]
         if len(many):
             some = rows[many]
-            found, _ = self.measure(
+            measured, _ = self.measure(
                 take(at, many), take(live.samples, some), near[many], live.mu[some], live.memory, some
             )
-            found = found / (live.mu[some].clamp(max=1) * live.memory.scale(some))
-            live.stationarity[some] = torch.minimum(live.stationarity[some], found)
+            measured = measured / (live.mu[some].clamp(max=1) * live.memory.scale(some))
+            live.stationarity[some] = torch.minimum(live.stationarity[some], measured)
 
     def _contradicted(self, live: State, rows: Tensor, at: Evaluation) -> None:
         """Rows stationary for phi at an infeasible point whose violation no direction lowers by much: infeasible if

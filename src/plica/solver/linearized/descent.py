@@ -68,7 +68,7 @@ class Averaged:
     def _learn(self, averages: Averages, grad: Float[Tensor, "r n"]) -> None:
         averages.mean.lerp_(grad, 1 - self.momentum)
         averages.square.mul_(self.memory).addcmul_(grad, grad, value=1 - self.memory)
-        averages.seen += 1
+        averages.count += 1
 
     def _scale(self, averages: Averages) -> Float[Tensor, "r n"]:
         """The preconditioner; 1 before anything is seen."""
@@ -79,8 +79,8 @@ class Averaged:
     def _multiplier(self, rows: CurvedState, averages: Averages) -> Float[Tensor, " r"]:
         """lam for which the mean gradient is nearest to lam g, over free pixels; what is left is the residual."""
         plane, scale = rows.plane, self._scale(averages)
-        mean = averages.mean / (1 - self.momentum**averages.seen)[:, None]
-        open_, lam = torch.ones_like(mean), torch.zeros_like(averages.seen)
+        mean = averages.mean / (1 - self.momentum**averages.count)[:, None]
+        open_, lam = torch.ones_like(mean), torch.zeros_like(averages.count)
         for _ in range(3):  # which pixels a wall holds depends on lam, and lam on which are free
             along = scale * plane * open_
             lam = (dot(along, mean) / dot(along, plane).clamp(min=TINY)).clamp(min=0)

@@ -107,13 +107,13 @@ class LpProx:
         One step of Michelot's fixed point from the last theta: theta drifts little from call to call, and an error in
         it is an error in eta alone, which is a trust region.
         """
-        size, held = work
+        size, above = work
         torch.abs(w, out=size)
         clip(w, low, high)
-        torch.abs(w, out=held)
-        held.sub_(level[:, None]).clamp_(min=0).sign_()
-        count = held.sum(1)
-        moved = level + (size.mul_(held).sum(1) - level * count - eta) / count.clamp(min=1)
+        torch.abs(w, out=above)
+        above.sub_(level[:, None]).clamp_(min=0).sign_()
+        count = above.sum(1)
+        moved = level + (size.mul_(above).sum(1) - level * count - eta) / count.clamp(min=1)
         level.copy_(torch.maximum(moved, 0.5 * level))
         torch.minimum(w, level[:, None], out=w)
         torch.maximum(w, -level[:, None], out=w)

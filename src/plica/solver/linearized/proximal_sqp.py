@@ -103,8 +103,8 @@ class ProximalSQP:
             if len(ours) % PAD and (len(ours) < FEW or rows.u.shape[1] % PAD or self.prox.remembers_norm):
                 filled = torch.cat([ours, ours.new_zeros(-len(ours) % PAD)])
                 full = take(block, filled)
-                told = grad[part][filled], weight[part][filled], rise[part][filled]
-                z_size[part] = self._move(full, *told, trials, work)[: len(ours)]
+                inputs = grad[part][filled], weight[part][filled], rise[part][filled]
+                z_size[part] = self._move(full, *inputs, trials, work)[: len(ours)]
                 put(block, ours, take(full, ours))
             else:
                 z_size[part] = self._move(block, grad[part], weight[part], rise[part], trials, work)

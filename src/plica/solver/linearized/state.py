@@ -45,11 +45,11 @@ class ProximalState:
 
 @dataclass
 class Averages:
-    """Running means of the gradient of d, over `seen` of them, and of its square."""
+    """Running means of the gradient of d, over `count` of them, and of its square."""
 
     mean: Float[Tensor, "r n"]
     square: Float[Tensor, "r n"]
-    seen: Float[Tensor, " r"]
+    count: Float[Tensor, " r"]
 
 
 @dataclass

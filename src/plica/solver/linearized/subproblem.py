@@ -63,18 +63,18 @@ def _linf(block: ProximalState, goal: Tensor, trials: int, work: Tensor) -> Tens
     plane . z = goal   and   sum (|u + c plane| - theta) = eta over the entries that theta holds and the box does not:
     two equations, piecewise linear in c and theta, by Newton's method in both.
     """
-    z, w, held, spare = work
+    z, w, cut, spare = work
     c, theta = block.eta * block.lam, block.level
     for _ in range(trials):
         torch.addcmul(block.u, block.plane, c[:, None], out=w)
-        torch.clamp(w, block.low, block.high, out=held)
-        torch.minimum(held, theta[:, None], out=z)
+        torch.clamp(w, block.low, block.high, out=cut)
+        torch.minimum(cut, theta[:, None], out=z)
         torch.maximum(z, -theta[:, None], out=z)
-        held.sub_(z).sign_()
+        cut.sub_(z).sign_()
         short = goal - torch.mul(z, block.plane, out=spare).sum(1)
-        count = torch.linalg.vector_norm(held, dim=1).square_().clamp_(min=1e-3)
-        over = block.eta - torch.mul(held, w, out=spare).sum(1) + theta * count
-        pull = torch.mul(held, block.plane, out=spare).sum(1)
+        count = torch.linalg.vector_norm(cut, dim=1).square_().clamp_(min=1e-3)
+        over = block.eta - torch.mul(cut, w, out=spare).sum(1) + theta * count
+        pull = torch.mul(cut, block.plane, out=spare).sum(1)
         torch.eq(w, z, out=spare)
         free = torch.linalg.vector_norm(spare.mul_(block.plane), dim=1).square_()
         det = (free * count + pull.square()).clamp_(min=TINY)
