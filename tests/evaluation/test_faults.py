@@ -99,7 +99,7 @@ def test_when_memory_ends_the_batch_is_halved_and_that_is_noted(plan, whole, mon
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return attack(model, x, *given, batch_size=batch_size, **more)
 
-    monkeypatch.setattr(worker.plica, "attack", hungry)
+    monkeypatch.setattr(worker, "attack", hungry)
     monkeypatch.setattr("plica.evaluation.prepare._try", lambda *_: None)
     run = plica.evaluate(plan | {"methods": "radius"}, "run")
     assert sizes[:2] == [None, 3]
@@ -132,7 +132,7 @@ def fail_on(monkeypatch, which):
             raise RuntimeError("singular matrix")
         return attack(model, x, *given, **more)
 
-    monkeypatch.setattr(worker.plica, "attack", faulty)
+    monkeypatch.setattr(worker, "attack", faulty)
     monkeypatch.setattr("plica.evaluation.prepare._try", lambda *_: None)
 
 

@@ -18,14 +18,13 @@ from plica import runs
 from plica.core.bounds import read_bounds
 from plica.data import Source
 from plica.evaluation import executors as engines
-from plica.evaluation.executors import Steps
 from plica.evaluation.model_cache import ModelCache
 from plica.evaluation.plan import Plan, PlanError, read_plan
 from plica.evaluation.prepare import check_same, prepare
 from plica.evaluation.shards import parse_shard, shard_chunks
 from plica.evaluation.summary import write_summary
 from plica.evaluation.tasks import Chain, Job
-from plica.evaluation.worker import Part, Work, no_part
+from plica.evaluation.worker import Part, Steps, Work, no_part
 from plica.runs.encode import unpack
 from plica.runs.read import read_object
 from plica.runs.schema import CHECKS, MANIFEST

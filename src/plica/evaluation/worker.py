@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-import plica
-from plica.api import Progress, default_batch_size
+from plica.api import Progress, attack, default_batch_size
 from plica.attacks.external.common import Peer
 from plica.attacks.registry import ATTACKS
 from plica.core.bounds import Bounds
@@ -55,6 +54,9 @@ class Part:
     x_adv: Float[Tensor, "m *image"]
     theta: Float[Tensor, "m k"] | None = None
     notes: list[str] = field(default_factory=list)
+
+
+Steps = Generator[Work, Part, None]  # of a run: each yields work and is sent what came of it
 
 
 class Worker:
@@ -128,7 +130,7 @@ class Worker:
         )
 
     def _attack(self, model, x, y, job: Job, size: int | None, on_progress) -> Result:
-        return plica.attack(
+        return attack(
             model,
             x,
             y,

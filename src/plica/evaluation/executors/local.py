@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from plica.core.bounds import read_bounds
-from plica.evaluation.executors import Steps
 from plica.evaluation.model_cache import ModelCache
 from plica.evaluation.plan import Plan
-from plica.evaluation.worker import Worker
+from plica.evaluation.worker import Steps, Worker
 
 
 def drive(

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from plica.core.bounds import read_bounds
-from plica.evaluation.executors import Steps
 from plica.evaluation.model_cache import ModelCache
 from plica.evaluation.plan import Plan
-from plica.evaluation.worker import Part, Work, Worker
+from plica.evaluation.worker import Part, Steps, Work, Worker
 from plica.utils.optional import require
 
 RETRIES = 5  # of work whose worker died: it may be the work that kills them
