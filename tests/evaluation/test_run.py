@@ -213,7 +213,7 @@ def test_other_versions_are_warned_of(plan, whole):
     [
         ({"models": "net.py:none"}, "has no 'none'"),
         ({"data": "none.npz"}, "There is no file none.npz"),
-        ({"data": {"path": "d.npz", "n": 21}}, "the data hold 20"),
+        ({"data": {"path": "d.npz", "n": 21}}, "the data set has 20"),
         ({"data": {"path": "d.npz", "indices": [3, 20]}}, "name image 20, but there are 20"),
         ({"data": {"path": "d.npz", "indices": [3, 4, 3]}}, "name image 3 twice"),
         ({"device": "gpu7"}, "gpu7"),
