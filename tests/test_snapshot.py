@@ -156,7 +156,7 @@ METRICS: dict[str, Callable[[str, Network], Any]] = {
 }
 IMAGES_ONLY = ("ciede2000", "gmsd", "ssim", "dists", "wasserstein")
 NEEDS = {"gmsd": "piq", "ssim": "piq", "wasserstein": "geomloss"}
-RADII = {  # about where half of the small networks' images are misclassified
+RADII = {  # of the max-loss questions; some images can be broken within them, some cannot
     "l0.5": 3.0, "l1": 0.6, "l1.5": 0.3, "l2": 0.2, "l8": 0.05, "linf": 0.03, "wl1": 0.6, "wl2": 0.2,
     "wlinf_part": 0.05, "held_l2": 0.2,
     "held_huber": 0.02, "sum": 0.4, "largest": 0.2, "perceptual": 0.1, "perceptual1": 0.3,
