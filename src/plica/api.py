@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from plica.attacks.base import AttackOutput, Task
+from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.registry import ATTACKS, check_treats_perturbations
 from plica.core import validation
 from plica.core.best import BestPoints
 from plica.core.formulations import Question
 from plica.core.goals import Goal
-from plica.core.judge import Judge, Verdict
+from plica.core.judge import Judge, Judgement
 from plica.core.losses import Targets
 from plica.core.model import CountedModel, Model, eval_mode, in_float64, rounding
 from plica.core.result import Result
@@ -129,7 +129,7 @@ class _Call:
     batch_size: int
     on_progress: Callable[[Progress], None] | None
 
-    def answer(self, method: Callable[[Task], AttackOutput]) -> Result:
+    def answer(self, method: Callable[[AttackInput], AttackOutput]) -> Result:
         """Attack the images that the model gets right, and measure the answers."""
         start = time.perf_counter()
         x, metric = self.x, self.question.metric
@@ -169,7 +169,7 @@ class _Call:
 
     def _solve(
         self,
-        method: Callable[[Task], AttackOutput],
+        method: Callable[[AttackInput], AttackOutput],
         rows: Int[Tensor, " i"],
         logits: Float[Tensor, "i classes"],
         multiple: int | None,
@@ -178,13 +178,13 @@ class _Call:
         """Attack the images `rows` and write what the judge measures into `result`."""
         task = self._task(rows, logits, multiple)
         output = method(task)
-        x_adv, theta, verdict = self._judge(task)
-        result.x_adv[rows] = torch.where(verdict.sure.view(-1, *[1] * (task.x.ndim - 1)), x_adv, task.x)
+        x_adv, theta, judgement = self._judge(task)
+        result.x_adv[rows] = torch.where(judgement.sure.view(-1, *[1] * (task.x.ndim - 1)), x_adv, task.x)
         if result.theta is not None and theta is not None:
-            result.theta[rows] = torch.where(verdict.sure[:, None], theta, result.theta[rows])
+            result.theta[rows] = torch.where(judgement.sure[:, None], theta, result.theta[rows])
         for name in ("margin", "distance", "violation", "prediction"):
-            getattr(result, name)[rows] = getattr(verdict, name)
-        result.success[rows] = verdict.sure
+            getattr(result, name)[rows] = getattr(judgement, name)
+        result.success[rows] = judgement.sure
         result.stationarity[rows] = output.stationarity.double()
         result.gradients[rows] += task.model.gradients.to(rows.device)
         result.forwards[rows] += task.model.forwards.to(rows.device)
@@ -194,8 +194,8 @@ class _Call:
             result.status[row] = status
         return result if output.end is None else replace(result, end=self.x.index_copy(0, rows, output.end))
 
-    def _judge(self, task: Task) -> tuple[Tensor, Tensor | None, Verdict]:
-        """The best points, their theta and the judge's verdict.
+    def _judge(self, task: AttackInput) -> tuple[Tensor, Tensor | None, Judgement]:
+        """The best points, their theta and the judgement on them.
 
         If float64 rejects a point, its perturbation is enlarged by the smallest factor that passes. With a perturbation
         `through` the images are made of theta again.
@@ -219,26 +219,26 @@ class _Call:
         x_adv = task.best.x_adv.clone()
         if through is not None and theta is not None:
             x_adv = apply(through, task.x, theta, self.bounds)
-        verdict = judge(x_adv, theta)
+        judgement = judge(x_adv, theta)
         ends = x_adv.clone() if theta is None else theta.clone()
         for factor in ENLARGE[-((left - 3) // 2) :] if left >= 5 else ():
-            refused = (~verdict.sure & task.best.distance.isfinite()).nonzero()[:, 0]
+            refused = (~judgement.sure & task.best.distance.isfinite()).nonzero()[:, 0]
             if not len(refused):
                 break
             point, x_adv[refused] = interpolate(through, task.x[refused], ends[refused], factor, self.bounds)
             if theta is not None and point is not None:
                 theta[refused] = point
-            put(verdict, refused, take(judge, refused)(x_adv[refused], point))
-        return x_adv, theta, verdict
+            put(judgement, refused, take(judge, refused)(x_adv[refused], point))
+        return x_adv, theta, judgement
 
-    def _task(self, rows: Int[Tensor, " i"], logits: Float[Tensor, "i classes"], multiple: int | None) -> Task:
+    def _task(self, rows: Int[Tensor, " i"], logits: Float[Tensor, "i classes"], multiple: int | None) -> AttackInput:
         """What the attack on the images `rows` is given."""
         x, goal, question = self.x[rows], self.goal[rows], self.question
         radius = None if self.radius is None else self.radius[rows]
         fixed = fixed_pixels(question.metric, x) if question.through is None else None
         model = CountedModel(self.model, len(rows), self.batch_size, multiple, fixed)
         best = BestPoints(question.metric, x, goal, radius, question.through)
-        return Task(
+        return AttackInput(
             model=model,
             best=best,
             x=x,

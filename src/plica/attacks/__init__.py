@@ -1,1 +1,1 @@
-"""The attacks: each takes a Task and returns what it found; registry.py names them."""
+"""The attacks: each takes an AttackInput and returns an AttackOutput; registry.py names them."""

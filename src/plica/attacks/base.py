@@ -1,4 +1,4 @@
-"""What an attack takes, a `Task`, and what it returns, an `AttackOutput`."""
+"""What an attack takes, an `AttackInput`, and what it returns, an `AttackOutput`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from plica.core.status import Status
 
 
 @dataclass(frozen=True)
-class Task:
+class AttackInput:
     """The images to attack, all of them classified correctly by the model, and what may be spent on them.
 
     Attributes:
@@ -83,7 +83,7 @@ class Task:
 
 @dataclass(frozen=True)
 class AttackOutput:
-    """What an attack reports beside the points that it offered to `Task.best`; one entry per image of the task.
+    """What an attack reports beside the points that it offered to `AttackInput.best`; one entry per image of the task.
 
     Attributes:
         stationarity: how far the end point is from meeting the optimality conditions; nan where unknown.
@@ -98,7 +98,7 @@ class AttackOutput:
     end: Float[Tensor, "b *image"] | None = None
 
 
-Attack = Callable[[Task], AttackOutput]
+Attack = Callable[[AttackInput], AttackOutput]
 
 
 def treats_perturbations(attack: Attack) -> Attack:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from plica.attacks.base import Task
+from plica.attacks.base import AttackInput
 from plica.core.losses import margin
 from plica.core.model import rounding
 from plica.perturbations.base import interpolate
@@ -19,7 +19,7 @@ def affordable(gradients: int) -> int:
     return gradients // 5 - RESERVED
 
 
-def boundary_search(task: Task, images: Int[Tensor, " i"], forwards: int) -> None:
+def boundary_search(task: AttackInput, images: Int[Tensor, " i"], forwards: int) -> None:
     """Shrink the best perturbations of the given images towards the boundary, by the Illinois variant of regula falsi
     (Dowell, Jarratt 1971) on the margin. Every point tried is offered. Does nothing for MaxLoss.
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from plica.attacks.base import AttackOutput, Task
+from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.metric_oracle import MetricOracle
 from plica.attacks.multistart import Candidates, Evaluation, Multistart
 from plica.core.status import Status
@@ -53,7 +53,7 @@ class CurvedSchedule:
 SCHEDULE = CurvedSchedule()
 
 
-def curved(task: Task) -> AttackOutput:
+def curved(task: AttackInput) -> AttackOutput:
     """The nearest misclassified point, for any metric; keeps the distance whole, by steps on the metric alone."""
     every = torch.arange(len(task.x), device=task.x.device)
     stationarity = task.x.new_full((len(task.x),), torch.nan)
@@ -77,7 +77,7 @@ class CurvedRows(Candidates):
 class CurvedSearch(Multistart[CurvedRows]):
     """The search on some images, in two groups: one for each way to lower the distance (solver/linearized/descent)."""
 
-    def __init__(self, task: Task, images: Int[Tensor, " i"]):
+    def __init__(self, task: AttackInput, images: Int[Tensor, " i"]):
         super().__init__(task, images)
         self.measure = MetricOracle(task.question.metric, task.x[images], task.model)
         self.quadratic = self.measure.quadratic(task.direction(0), task.bounds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from plica.attacks.base import AttackOutput, Task, treats_perturbations
+from plica.attacks.base import AttackInput, AttackOutput, treats_perturbations
 from plica.attacks.boundary_search import boundary_search
 from plica.core.status import Status
 from plica.metrics import Unsupported
@@ -15,7 +15,7 @@ LANDINGS = 6  # of them, at the end towards the boundary
 
 
 @treats_perturbations
-def grid(task: Task) -> AttackOutput:
+def grid(task: AttackInput) -> AttackOutput:
     """Every theta of the grid on every image, three forward runs for each gradient of the budget.
 
     Raises Unsupported for a perturbation without a grid.

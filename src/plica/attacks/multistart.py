@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from plica.attacks.base import Task
+from plica.attacks.base import AttackInput
 from plica.core.losses import margin
 from plica.core.model import rounding
 from plica.solver.rows import take
@@ -70,7 +70,7 @@ class Multistart(ABC, Generic[C]):
 
     same_point = 0.0
 
-    def __init__(self, task: Task, images: Int[Tensor, " i"]):
+    def __init__(self, task: AttackInput, images: Int[Tensor, " i"]):
         self.task, self.images = task, images
         self.x, self.y = task.x[images].flatten(1), task.y[images]
         self.spent = 0  # gradients per image

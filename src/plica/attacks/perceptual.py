@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from plica import metrics
-from plica.attacks.base import AttackOutput, Task
+from plica.attacks.base import AttackInput, AttackOutput
 from plica.core.formulations import MaxLoss
 from plica.core.losses import LOSSES
 from plica.core.status import Status
@@ -113,10 +113,10 @@ class LPA:
     rounds: int
     project: Callable[[Ball, Tensor], Tensor] | None
 
-    def __call__(self, task: Task) -> AttackOutput:
+    def __call__(self, task: AttackInput) -> AttackOutput:
         return _each_batch(task, self.name, self._search)
 
-    def _search(self, task: Task, images: Int[Tensor, " i"], ball: Ball) -> Tensor:
+    def _search(self, task: AttackInput, images: Int[Tensor, " i"], ball: Ball) -> Tensor:
         z = start = _start(task, images)
         rounds = min(self.rounds, task.gradients)
         iterations = min(self.iterations, task.gradients // rounds)
@@ -142,14 +142,14 @@ class PPGD:
     inner: int
     project: Callable[[Ball, Tensor], Tensor]
 
-    def __call__(self, task: Task) -> AttackOutput:
+    def __call__(self, task: AttackInput) -> AttackOutput:
         metric = task.question.metric
         if not isinstance(metric, Embedding) or metric.p != 2:
             raise Unsupported(f"{self.name} needs an l2 distance between features, plica.Perceptual(features) or "
                               f'plica.LPIPS(), which {metric} is not; use "lpa" or "auto".')  # fmt: skip
         return _each_batch(task, self.name, partial(self._search, metric=metric))
 
-    def _search(self, task: Task, images: Int[Tensor, " i"], ball: Ball, metric: Embedding) -> Tensor:
+    def _search(self, task: AttackInput, images: Int[Tensor, " i"], ball: Ball, metric: Embedding) -> Tensor:
         z = _start(task, images)
         iterations = min(self.iterations, task.gradients)
         for t in range(iterations):
@@ -181,7 +181,7 @@ class PPGD:
         return v, torch.linalg.vector_norm(total.detach(), dim=1)
 
 
-def _each_batch(task: Task, name: str, search: Callable[[Task, Tensor, Ball], Tensor]) -> AttackOutput:
+def _each_batch(task: AttackInput, name: str, search: Callable[[AttackInput, Tensor, Ball], Tensor]) -> AttackOutput:
     """Search batch by batch; the end points are run once more and kept as they were left."""
     if task.radius is None:
         raise Unsupported(f'{name} maximises a loss inside a given radius; for MinRadius use method="auto".')
@@ -198,13 +198,13 @@ def _each_batch(task: Task, name: str, search: Callable[[Task, Tensor, Ball], Te
     return AttackOutput(torch.full_like(task.radius, torch.nan), status, end=end)
 
 
-def _start(task: Task, images: Int[Tensor, " i"]) -> Tensor:
+def _start(task: AttackInput, images: Int[Tensor, " i"]) -> Tensor:
     span, n = task.bounds[1] - task.bounds[0], task.x[0].numel()
     noise = START * span * n**0.5 * task.direction(0)
     return (task.x[images] + noise.view_as(task.x[0])).clamp(*task.bounds)
 
 
-def _climb(task: Task, images: Int[Tensor, " i"], z: Tensor) -> Tensor:
+def _climb(task: AttackInput, images: Int[Tensor, " i"], z: Tensor) -> Tensor:
     """The gradient of the loss at z, which is offered to the archive."""
     assert isinstance(task.question, MaxLoss)
     loss, y = LOSSES[task.question.loss], task.y[images]

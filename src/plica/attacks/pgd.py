@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plica.attacks.base import AttackOutput, Task
+from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.projections import project, safely_inside
 from plica.core.formulations import MaxLoss
 from plica.core.losses import LOSSES, Loss, Targets
@@ -23,7 +23,7 @@ from plica.metrics import Unsupported, plain_p, total
 PACE = 2.5  # the steps together are so many radii long, so that every point of the ball can be reached (Madry et al.)
 
 
-def pgd(task: Task) -> AttackOutput:
+def pgd(task: AttackInput) -> AttackOutput:
     """One ascent per image from the image itself; an image with a point inside its radius is left at once.
 
     Raises Unsupported for MinRadius, and for distances other than l1, l2, linf.
@@ -44,7 +44,7 @@ def pgd(task: Task) -> AttackOutput:
     )
 
 
-def _ascend(task: Task, images: Tensor, radius: Float[Tensor, " i"], p: float, loss: Loss) -> None:
+def _ascend(task: AttackInput, images: Tensor, radius: Float[Tensor, " i"], p: float, loss: Loss) -> None:
     z = task.x[images]
     for _ in range(task.gradients):
         left = ~task.best.distance[images].isfinite()

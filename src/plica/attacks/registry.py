@@ -1,6 +1,6 @@
-"""The attacks, by name: each takes a Task and returns an AttackOutput. A new one: docs/extend.md."""
+"""The attacks, by name: each takes an AttackInput and returns an AttackOutput. A new one: docs/extend.md."""
 
-from plica.attacks.base import Attack, AttackOutput, Task, treats_perturbations
+from plica.attacks.base import Attack, AttackInput, AttackOutput, treats_perturbations
 from plica.attacks.curved import curved
 from plica.attacks.external import PEERS
 from plica.attacks.grid import grid
@@ -13,13 +13,13 @@ from plica.metrics import Unsupported
 from plica.utils.registry import Registry
 
 
-def radius(task: Task) -> AttackOutput:
+def radius(task: AttackInput) -> AttackOutput:
     """The nearest point for a metric with a prox; in l_p for p < 1 by way of a q between p and 1."""
     return concave(task) if is_concave(task.question.metric) else convex(task)
 
 
 @treats_perturbations
-def auto(task: Task) -> AttackOutput:
+def auto(task: AttackInput) -> AttackOutput:
     """The best there is: `radius` where the metric has a prox, `curved` without, `pwcf` for other perturbations."""
     if task.question.through is not None:
         return pwcf(task)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from plica.attacks.base import Task
+from plica.attacks.base import AttackInput
 from plica.metrics import Lp, Metric, plain_p
 
 
@@ -24,7 +24,7 @@ class TargetRows:
     grad: Float[Tensor, "r n"]
 
 
-def nearest(task: Task, images: Int[Tensor, " i"], tried: int, kept: int) -> TargetRows:
+def nearest(task: AttackInput, images: Int[Tensor, " i"], tried: int, kept: int) -> TargetRows:
     """The `kept` nearest of the `tried` classes of largest logit, by margin / ||gradient||_q; `tried` gradients per
     image.
 

@@ -20,7 +20,7 @@ from plica.solver.rows import WHOLE
 
 
 @dataclass
-class Verdict:
+class Judgement:
     """What the judge measured at each point; `sure` points count.
 
     margin: of the goal, in logits. distance: inf where not sure. violation: the largest amount by which a constraint is
@@ -58,7 +58,7 @@ class Judge:
     image: Int[Tensor, " b"]
 
     @torch.no_grad()
-    def __call__(self, x_adv: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"] | None = None) -> Verdict:
+    def __call__(self, x_adv: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"] | None = None) -> Judgement:
         """theta: what x_adv was made of, for a metric on theta."""
         logits = self.model.logits(x_adv, self.image)
         margin = self.goal.margin(logits).double()
@@ -78,7 +78,7 @@ class Judge:
             violation = torch.maximum(violation, (d - self.radius).clamp(min=0))
         sure = sure & (outside == 0) & d.isfinite() & (d <= (torch.inf if self.radius is None else self.radius))
         distances = torch.where(sure, d, torch.inf)
-        return Verdict(sure, margin, distances, torch.where(sure, 0, violation), logits.argmax(1))
+        return Judgement(sure, margin, distances, torch.where(sure, 0, violation), logits.argmax(1))
 
     def _margin64(self, model64: Model, x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
         size = self.model.max_rows

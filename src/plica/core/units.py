@@ -101,14 +101,14 @@ def judge_at_x(
         everywhere = (-torch.inf, torch.inf)  # clamped already
         judge = Judge(counted, in_float64(model, x), metric, x[rows], goal[rows], radii, everywhere, rows)
         points = x_adv[rows]
-        verdict = judge(points)
-        refused = (~verdict.sure).nonzero()[:, 0]
+        judgement = judge(points)
+        refused = (~judgement.sure).nonzero()[:, 0]
         if len(refused):
             points[refused] = bounds.clamp(torch.lerp(x[rows[refused]], points[refused], ENLARGE))
-            put(verdict, refused, take(judge, refused)(points[refused]))
-        x_adv[rows], success[rows] = points, verdict.sure
+            put(judgement, refused, take(judge, refused)(points[refused]))
+        x_adv[rows], success[rows] = points, judgement.sure
         for name in ("margin", "distance", "violation", "prediction"):
-            columns[name] = getattr(result, name).index_copy(0, rows, getattr(verdict, name))
+            columns[name] = getattr(result, name).index_copy(0, rows, getattr(judgement, name))
     x_adv = torch.where(success.view(-1, *[1] * (x.ndim - 1)), x_adv, x)
     forwards = result.forwards + counted.forwards.to(x.device)
     end = None if result.end is None else bounds.clamp(bounds.from_units(result.end))

@@ -10,7 +10,7 @@ import torch
 import plica
 from counting import Counted
 from linear import linear
-from plica.attacks.base import Task
+from plica.attacks.base import AttackInput
 from plica.attacks.external import PEERS, advlib
 from plica.attacks.external.common import MissingPackageError, Watched
 from plica.core.best import BestPoints
@@ -150,11 +150,13 @@ def test_targets():
         plica.attack(case.model, case.x, case.y, question, method="deepfool", targets=target)
 
 
-def task(case) -> Task:
+def task(case) -> AttackInput:
     question = plica.MinRadius(plica.Lp(2))
     archive = BestPoints(question.metric, case.x, Goal(case.y), None)
     queries, bounds, logits = CountedModel(case.model, len(case.x)), (0.0, 1.0), case.model(case.x)
-    return Task(queries, archive, case.x, case.y, logits, None, question, None, 10, 0, bounds, 64, lambda done: None)
+    return AttackInput(
+        queries, archive, case.x, case.y, logits, None, question, None, 10, 0, bounds, 64, lambda done: None
+    )
 
 
 def test_calls_on_some_images_are_counted_on_theirs():

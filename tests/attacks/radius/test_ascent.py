@@ -11,7 +11,7 @@ import plica
 import shared_data
 from linear import linear
 from plica import Lp, MaxLoss, MinRadius
-from plica.attacks.base import Task
+from plica.attacks.base import AttackInput
 from plica.attacks.prox_settings import prox_settings
 from plica.attacks.radius.ascent import ascend
 from plica.core.best import BestPoints
@@ -29,7 +29,7 @@ def climb(case, p, radius, images):
         logits = case.model(case.x)
     archive = BestPoints(metric, case.x, Goal(case.y), None)
     model = CountedModel(case.model, len(case.x))
-    task = Task(model, archive, case.x, case.y, logits, None, MinRadius(metric), None, 100,
+    task = AttackInput(model, archive, case.x, case.y, logits, None, MinRadius(metric), None, 100,
                 0, (0.0, 1.0), 64, lambda done: None)  # fmt: skip
     u = torch.zeros(len(images), case.x[0].numel())
     settings = prox_settings(metric, case.x, (0.0, 1.0))

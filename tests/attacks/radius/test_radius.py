@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from plica import Lp, MaxLoss, MinRadius, Unsupported
-from plica.attacks.base import AttackOutput, Task
+from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.radius.search import radius
 from plica.core.best import BestPoints
 from plica.core.goals import Goal
@@ -18,13 +18,15 @@ from plica.metrics import WeightedLp
 P = (1, 1.5, 2, 4, 8, math.inf)
 
 
-def attack(model, x, y, question, gradients=100, seed=0, targets=None, bounds=(0.0, 1.0)) -> tuple[Task, AttackOutput]:
+def attack(
+    model, x, y, question, gradients=100, seed=0, targets=None, bounds=(0.0, 1.0)
+) -> tuple[AttackInput, AttackOutput]:
     """The attack alone, without the judge."""
     limit = question.radius * torch.ones(len(x)) if isinstance(question, MaxLoss) else None
     with torch.no_grad():
         logits = model(x)
     archive = BestPoints(question.metric, x, Goal(y, targets), limit)
-    task = Task(
+    task = AttackInput(
         CountedModel(model, len(x)),
         archive,
         x,

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from plica.solver.bfgs_sqp.linesearch import Verdict, WeakWolfe
+from plica.solver.bfgs_sqp.linesearch import SearchOutcome, WeakWolfe
 
 
 def run(search, f, slope, r=1, first=1.0):
@@ -15,7 +15,7 @@ def run(search, f, slope, r=1, first=1.0):
     for _ in range(200):
         t = s.t
         s = search.step(s, f(t), slope(t))
-        if bool((s.verdict != Verdict.TRYING).all()):
+        if bool((s.outcome != SearchOutcome.TRYING).all()):
             return s, t
     raise AssertionError(f"still trying after 200 evaluations: {s}")
 
@@ -35,7 +35,7 @@ def test_parabola(minimum, first):
         return 2 * (t - minimum)
 
     s, t = run(WeakWolfe(), f, slope, first=first)
-    assert s.verdict == Verdict.ACCEPTED
+    assert s.outcome == SearchOutcome.ACCEPTED
     assert wolfe(WeakWolfe(), f, slope, t).all()
     assert int(s.tries) <= 2 + 2 * abs(math.log2(minimum / first))  # doublings there and halvings back
 
@@ -57,14 +57,14 @@ def test_kink(kink):
         return torch.where(t > kink, 1.0, -1.0).to(t)
 
     s, t = run(WeakWolfe(), f, slope)
-    assert s.verdict == Verdict.ACCEPTED
+    assert s.outcome == SearchOutcome.ACCEPTED
     assert wolfe(WeakWolfe(), f, slope, t).all()
     assert kink < t.item() < 2 * kink
 
 
 def test_open_end():
     s, _ = run(WeakWolfe(doublings=20), lambda t: -t, lambda t: torch.full_like(t, -1.0))
-    assert s.verdict == Verdict.NO_UPPER_END
+    assert s.outcome == SearchOutcome.NO_UPPER_END
     assert int(s.tries) == 20
     assert s.hi.isinf()
 
@@ -72,14 +72,14 @@ def test_open_end():
 def test_no_step_will_do():
     """phi jumps up behind 0: the bracket closes on 0."""
     s, _ = run(WeakWolfe(), lambda t: (t > 0).to(t), lambda t: torch.full_like(t, -1.0))
-    assert s.verdict == Verdict.FAILED
+    assert s.outcome == SearchOutcome.FAILED
     assert s.lo.item() == 0
     assert s.hi.item() < 1e-9
 
 
 def test_uphill_fails_at_once_at_no_matter_what_step():
     s, _ = run(WeakWolfe(), lambda t: t, lambda t: torch.ones_like(t))
-    assert s.verdict == Verdict.FAILED
+    assert s.outcome == SearchOutcome.FAILED
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -93,13 +93,13 @@ def test_a_value_that_is_not_finite_is_an_upper_end(bad):
         return torch.where(t < 0.5, 2 * (t - 0.3), math.nan)
 
     s, t = run(WeakWolfe(), f, slope)
-    assert s.verdict == Verdict.ACCEPTED
+    assert s.outcome == SearchOutcome.ACCEPTED
     assert 0.15 <= t.item() < 0.5  # from c2 = 0.5 of the first slope on
 
 
 def test_never_finite():
     s, _ = run(WeakWolfe(), lambda t: torch.where(t > 0, math.nan, 0.0), lambda t: torch.where(t > 0, math.nan, -1.0))
-    assert s.verdict == Verdict.FAILED
+    assert s.outcome == SearchOutcome.FAILED
 
 
 def test_rows_search_by_themselves():
@@ -117,7 +117,7 @@ def test_rows_search_by_themselves():
     for _ in range(60):
         t = s.t
         s = WeakWolfe().step(s, f(t), slope(t))
-        new = (s.verdict == Verdict.ACCEPTED) & accepted.isnan()
+        new = (s.outcome == SearchOutcome.ACCEPTED) & accepted.isnan()
         accepted[new] = t[new]
     assert wolfe(WeakWolfe(), f, slope, accepted).all()
     for i, m in enumerate(minima):

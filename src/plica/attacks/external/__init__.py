@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from plica.attacks.base import AttackOutput, Task
+from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.external.advlib import ADV_LIB
 from plica.attacks.external.autoattack import AUTOATTACK
 from plica.attacks.external.foolbox import FOOLBOX
 from plica.attacks.pgd import pgd
 
-PEERS: dict[str, Callable[[Task], AttackOutput]] = {
+PEERS: dict[str, Callable[[AttackInput], AttackOutput]] = {
     "pgd": pgd,
     **{peer.name: peer for peer in (*FOOLBOX, *AUTOATTACK, *ADV_LIB)},
 }

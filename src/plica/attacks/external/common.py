@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from plica.attacks.base import AttackOutput, Task
+from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.projections import safely_inside
 from plica.core.status import Status
 from plica.metrics import Unsupported, differentiable_value, plain_p
@@ -38,7 +38,7 @@ class Watched(nn.Module):
     Attacks drop images without saying which: a row of such a call belongs to the image it is nearest to.
     """
 
-    def __init__(self, task: Task, images: Int[Tensor, " i"]):
+    def __init__(self, task: AttackInput, images: Int[Tensor, " i"]):
         super().__init__()
         self.task, self.images = task, images
         self.low, self.span = task.bounds[0], task.bounds[1] - task.bounds[0]
@@ -116,7 +116,7 @@ class Peer:
     ball: bool = False
     any_metric: bool = False  # whether it takes every metric, not only norms
 
-    def __call__(self, task: Task) -> AttackOutput:
+    def __call__(self, task: AttackInput) -> AttackOutput:
         """Raises Unsupported for a metric, target or question it has no form for, and without its package."""
         norm = self._norm(task)
         with _frozen(task.model.model), torch.random.fork_rng(), warnings.catch_warnings():
@@ -129,7 +129,7 @@ class Peer:
         status = [Status.SUCCEEDED if f else Status.BUDGET for f in answered.tolist()]
         return AttackOutput(task.x.new_full((len(task.x),), torch.nan), status)
 
-    def _norm(self, task: Task) -> float:
+    def _norm(self, task: AttackInput) -> float:
         metric = task.question.metric
         p = plain_p(metric)
         if not self.any_metric and p not in self.norms:
@@ -144,7 +144,7 @@ class Peer:
             raise Unsupported(f'{self.name} cannot aim at a class; use method="auto", "pgd" or "fmn".')
         return math.nan if p is None else p
 
-    def _groups(self, task: Task) -> Iterator[Tensor]:
+    def _groups(self, task: AttackInput) -> Iterator[Tensor]:
         """Images to attack side by side: those of one radius, for an attack takes one number."""
         every = torch.arange(len(task.x), device=task.x.device)
         values = [every] if task.radius is None else [every[task.radius == r] for r in task.radius.unique()]

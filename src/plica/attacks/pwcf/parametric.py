@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from plica import metrics
-from plica.attacks.base import Task
+from plica.attacks.base import AttackInput
 from plica.attacks.pwcf.parametrization import Term
 from plica.attacks.target_classes import TargetRows, shortest
 from plica.core.losses import margin
@@ -88,7 +88,7 @@ class ThetaUnknowns:
 
 
 def theta_rows(
-    task: Task, nearest_rows: TargetRows, images: int, rows: int
+    task: AttackInput, nearest_rows: TargetRows, images: int, rows: int
 ) -> tuple[TargetRows, ThetaUnknowns, Tensor, Tensor]:
     """`rows` rows for each image: their target classes, the parametrization, the starts theta, and the unit of margins.
 
@@ -134,7 +134,7 @@ def theta_rows(
 
 
 def _random_rows(
-    task: Task, nearest_rows: TargetRows, step: Float[Tensor, "i k"], more: int
+    task: AttackInput, nearest_rows: TargetRows, step: Float[Tensor, "i k"], more: int
 ) -> tuple[TargetRows, Float[Tensor, "m k"]]:
     """So many starts for each image, in random directions, towards its nearest class."""
     through, size = task.question.through, step.shape[1]
@@ -148,7 +148,7 @@ def _random_rows(
     return take(nearest_rows, index), torch.cat([*starts, step[:0]])
 
 
-def _grid_rows(task: Task, images: Int[Tensor, " i"], rows: int) -> tuple[TargetRows, Float[Tensor, "m k"]]:
+def _grid_rows(task: AttackInput, images: Int[Tensor, " i"], rows: int) -> tuple[TargetRows, Float[Tensor, "m k"]]:
     """The best nodes of a grid for each image, with the nearest class there, where `rows` rows are taken already.
 
     Best by distance and what the linear model at the node says is lacking to the boundary; one gradient a node.

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from plica.attacks.base import AttackOutput, Task, treats_perturbations
+from plica.attacks.base import AttackInput, AttackOutput, treats_perturbations
 from plica.attacks.boundary_search import affordable, boundary_search
 from plica.attacks.pwcf.parametric import theta_rows
 from plica.attacks.pwcf.parametrization import Parametrization, Plain, Sine, parametrize, within
@@ -77,7 +77,7 @@ SOLVER = BFGSSQP(tol=1e-5, memory=5, patience=60, progress=1e-4, insist=3, measu
 
 
 @treats_perturbations
-def pwcf(task: Task) -> AttackOutput:
+def pwcf(task: AttackInput) -> AttackOutput:
     """Solve MinRadius or MaxLoss by BFGS-SQP with folded constraints; any metric."""
     every = torch.arange(len(task.x), device=task.x.device)
     # starts are made for a few batches of rows at a time, so that memory does not grow with the number of images
@@ -97,7 +97,7 @@ def pwcf(task: Task) -> AttackOutput:
     )
 
 
-def _solve(task: Task, images: Int[Tensor, " i"]) -> AttackOutput:
+def _solve(task: AttackInput, images: Int[Tensor, " i"]) -> AttackOutput:
     """All rows of the given images, a sequence of neighbours."""
     classes_tried = max(1, task.gradients // SETTINGS.gradients_per_class)
     left = task.gradients - classes_tried
@@ -130,7 +130,7 @@ def _solve(task: Task, images: Int[Tensor, " i"]) -> AttackOutput:
 
 
 def _pixel_rows(
-    task: Task, nearest_rows: TargetRows, images: int, rows: int
+    task: AttackInput, nearest_rows: TargetRows, images: int, rows: int
 ) -> tuple[TargetRows, Parametrization, Tensor, Tensor]:
     """`rows` rows for each image: their target classes, the parametrization, the starts, and the unit of margins."""
     target_rows, step = _with_far(nearest_rows, _first_step(task, nearest_rows), images, rows, task.direction)
@@ -160,11 +160,11 @@ def _towards_image(parametrization: Plain, x: Tensor, start: Tensor, radius: Flo
     return start
 
 
-def _report_progress(task: Task, image: Int[Tensor, " r"], images_before: int, rows: Int[Tensor, " s"]) -> None:
+def _report_progress(task: AttackInput, image: Int[Tensor, " r"], images_before: int, rows: Int[Tensor, " s"]) -> None:
     task.progress(images_before - len(image[rows].unique()))
 
 
-def _first_step(task: Task, target_rows: TargetRows) -> Tensor:
+def _first_step(task: AttackInput, target_rows: TargetRows) -> Tensor:
     return SETTINGS.overshoot * shortest(task.question.metric, target_rows.grad, -target_rows.margin)
 
 
@@ -223,7 +223,7 @@ class PWCFProblem:
     penalty parameter suits every network.
     """
 
-    task: Task
+    task: AttackInput
     parametrization: Parametrization
     target_rows: TargetRows
     unit: Float[Tensor, " r"]
@@ -235,7 +235,7 @@ class PWCFProblem:
         return 0 if self.task.radius is not None and isinstance(self.parametrization, Sine) else 1
 
     def __call__(self, u: Tensor, rows: Tensor) -> Evaluation:
-        """Values and gradients at the unknowns u; the point is offered to `Task.best`."""
+        """Values and gradients at the unknowns u; the point is offered to `AttackInput.best`."""
         task, image = self.task, self.target_rows.image[rows]
         x, parametrization = pick(task.x.flatten(1), image), take(self.parametrization, rows)
         free = parametrization.image(u, x)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from plica.attacks.base import Task
+from plica.attacks.base import AttackInput
 from plica.attacks.prox_settings import ProxSettings
 from plica.core.losses import margin
 from plica.core.model import rounding
@@ -27,7 +27,7 @@ SHARE = 50  # for p <= 1 a step moves one entry in so many: a step along one alo
 
 
 def ascend(
-    task: Task,
+    task: AttackInput,
     images: Int[Tensor, " i"],
     settings: ProxSettings,
     u: Float[Tensor, "i n"],

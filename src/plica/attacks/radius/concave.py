@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from plica.attacks.base import AttackOutput, Task
+from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.radius.search import radius
 from plica.core.best import BestPoints
 from plica.core.formulations import MinRadius
@@ -27,7 +27,7 @@ def is_concave(metric: Metric) -> bool:
     return form is not None and form.p < 1
 
 
-def concave(task: Task) -> AttackOutput:
+def concave(task: AttackInput) -> AttackOutput:
     """`radius` in l_q. For MaxLoss no image leaves at its first point inside the radius."""
     form = lp_form(task.question.metric)
     assert form is not None

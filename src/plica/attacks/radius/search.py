@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from plica.attacks.base import AttackOutput, Task
+from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.boundary_search import affordable, boundary_search
 from plica.attacks.multistart import Candidates, Multistart
 from plica.attacks.prox_settings import ProxSettings, prox_settings
@@ -93,7 +93,7 @@ class RadiusSchedule:
 SCHEDULE = RadiusSchedule()
 
 
-def radius(task: Task) -> AttackOutput:
+def radius(task: AttackInput) -> AttackOutput:
     """The nearest misclassified point, for a metric with a prox. Raises Unsupported for one without.
 
     For MaxLoss the same search, which leaves an image at its first point inside the radius.
@@ -134,7 +134,9 @@ class RadiusSearch(Multistart[RadiusRows]):
 
     same_point = SCHEDULE.same_point
 
-    def __init__(self, task: Task, images: Int[Tensor, " i"], settings: ProxSettings, enough: Float[Tensor, " b"]):
+    def __init__(
+        self, task: AttackInput, images: Int[Tensor, " i"], settings: ProxSettings, enough: Float[Tensor, " b"]
+    ):
         super().__init__(task, images)
         self.settings, self.enough, self.solver = settings, enough, settings.race
         self.forwards = 0  # spent so far on searches of the boundary
@@ -261,8 +263,8 @@ class RadiusSearch(Multistart[RadiusRows]):
         return factor * torch.linalg.vector_norm(best, dim=1, keepdim=True) * self._direction(number)
 
     def _direction(self, number: int) -> Float[Tensor, " n"]:
-        """A random unit vector, another for each number. Not Task.direction, which is 0 at fixed pixels: these are
-        directions of u, where a fixed pixel has an empty box."""
+        """A random unit vector, another for each number. Not AttackInput.direction, which is 0 at fixed pixels:
+        these are directions of u, where a fixed pixel has an empty box."""
         seed = (self.task.seed * 1_000_003 + number) % 2**63
         direction = torch.randn(self.x.shape[1], generator=torch.Generator().manual_seed(seed)).to(self.x)
         return direction / torch.linalg.vector_norm(direction)

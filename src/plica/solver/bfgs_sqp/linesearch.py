@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-class Verdict(IntEnum):
+class SearchOutcome(IntEnum):
     """What became of a search."""
 
     TRYING = 0
@@ -26,7 +26,7 @@ class Verdict(IntEnum):
 
 @dataclass
 class Search:
-    """Where each row's search stands: next step t, bracket [lo, hi], values at 0, evaluations so far, verdict."""
+    """Where each row's search stands: next step t, bracket [lo, hi], values at 0, evaluations so far, outcome."""
 
     t: Float[Tensor, " r"]
     lo: Float[Tensor, " r"]
@@ -34,7 +34,7 @@ class Search:
     phi: Float[Tensor, " r"]
     slope: Float[Tensor, " r"]
     tries: Int[Tensor, " r"]
-    verdict: Int[Tensor, " r"]
+    outcome: Int[Tensor, " r"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class WeakWolfe:
         zero, count = torch.zeros_like(phi), torch.zeros_like(phi, dtype=torch.long)
         return Search(
             t=zero + t, lo=zero.clone(), hi=zero + torch.inf, phi=phi, slope=slope,
-            tries=count.clone(), verdict=count + int(Verdict.TRYING),
+            tries=count.clone(), outcome=count + int(SearchOutcome.TRYING),
         )  # fmt: skip
 
     def step(self, s: Search, phi: Float[Tensor, " r"], slope: Float[Tensor, " r"]) -> Search:
@@ -73,11 +73,13 @@ class WeakWolfe:
         tries = s.tries + 1
         # a direction that does not descend has failed before it began; the first search, from phi = inf, takes any step
         descends = (s.slope < 0) | s.phi.isinf()
-        verdict = torch.where(low_enough & flat_enough & descends, int(Verdict.ACCEPTED), int(Verdict.TRYING))
-        trying = verdict == Verdict.TRYING
+        outcome = torch.where(
+            low_enough & flat_enough & descends, int(SearchOutcome.ACCEPTED), int(SearchOutcome.TRYING)
+        )
+        trying = outcome == SearchOutcome.TRYING
         # a bracket that t cannot split any more has failed, however few tries it took
         most = self.tries if phi.dtype == torch.float64 else self.tries // 2  # half the digits, half the bisections
         spent = (tries >= most + hi.clamp(min=1).log2()) | (t <= lo) | (t >= hi)
-        verdict = torch.where(trying & ((hi.isfinite() & spent) | ~descends), int(Verdict.FAILED), verdict)
-        verdict = torch.where(trying & hi.isinf() & (tries >= self.doublings), int(Verdict.NO_UPPER_END), verdict)
-        return Search(t, lo, hi, s.phi, s.slope, tries, verdict)
+        outcome = torch.where(trying & ((hi.isfinite() & spent) | ~descends), int(SearchOutcome.FAILED), outcome)
+        outcome = torch.where(trying & hi.isinf() & (tries >= self.doublings), int(SearchOutcome.NO_UPPER_END), outcome)
+        return Search(t, lo, hi, s.phi, s.slope, tries, outcome)

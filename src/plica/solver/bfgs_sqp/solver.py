@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.solver.bfgs_sqp import penalty
-from plica.solver.bfgs_sqp.linesearch import Search, Verdict, WeakWolfe
+from plica.solver.bfgs_sqp.linesearch import Search, SearchOutcome, WeakWolfe
 from plica.solver.bfgs_sqp.memory import Dense, Memory
 from plica.solver.bfgs_sqp.stationarity import Samples, Stationarity, length
 from plica.solver.bfgs_sqp.status import Stop
@@ -186,15 +186,15 @@ class BFGSSQP:
         if at.done is not None:
             self._end(live, at.done, Stop.ANSWERED)
         # a step that rounds to nothing is none, though the search may have taken it for one
-        short = ((live.search.verdict == Verdict.ACCEPTED) & (live.search.tries > SHORT)).nonzero()[:, 0]
-        live.search.verdict[short[(x[short] == live.x[short]).all(1)]] = int(Verdict.FAILED)
-        verdict = torch.where(live.stop == RUNNING, live.search.verdict, int(Verdict.TRYING))
+        short = ((live.search.outcome == SearchOutcome.ACCEPTED) & (live.search.tries > SHORT)).nonzero()[:, 0]
+        live.search.outcome[short[(x[short] == live.x[short]).all(1)]] = int(SearchOutcome.FAILED)
+        outcome = torch.where(live.stop == RUNNING, live.search.outcome, int(SearchOutcome.TRYING))
         for which, then in (
-            (Verdict.ACCEPTED, self._accept),
-            (Verdict.FAILED, self._fall_back),
-            (Verdict.NO_UPPER_END, self._run_away),
+            (SearchOutcome.ACCEPTED, self._accept),
+            (SearchOutcome.FAILED, self._fall_back),
+            (SearchOutcome.NO_UPPER_END, self._run_away),
         ):
-            rows = (verdict == which).nonzero()[:, 0]
+            rows = (outcome == which).nonzero()[:, 0]
             if len(rows):
                 then(live, rows, pick(x, rows), replace(take(at, rows), done=None))
         if self.max_evaluations is not None:
