@@ -15,6 +15,7 @@ from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.registry import ATTACKS, check_treats_perturbations
 from plica.core import validation
 from plica.core.best import BestPoints
+from plica.core.confirm import confirm
 from plica.core.formulations import Question
 from plica.core.goals import Goal
 from plica.core.judge import Judge, Judgement
@@ -24,12 +25,10 @@ from plica.core.result import Result
 from plica.core.status import Status
 from plica.core.units import UnitModel, judge_at_x, unit_question
 from plica.metrics import Unsupported, fixed_pixels
-from plica.perturbations.base import ThetaDistance, apply, check, interpolate
-from plica.solver.rows import put, take
+from plica.perturbations.base import ThetaDistance, check
 
 FLOATS = 2**28  # of memory that a batch of searches may take, about 1 GiB in float32
 VECTORS = 64  # of image size that one row of a search keeps
-ENLARGE = (1.0003, 1.001, 1.003, 1.01)  # factors of a perturbation whose margin was made of rounding, until one counts
 
 
 @dataclass(frozen=True)
@@ -195,16 +194,14 @@ class _Call:
         return result if output.end is None else replace(result, end=self.x.index_copy(0, rows, output.end))
 
     def _judge(self, task: AttackInput) -> tuple[Tensor, Tensor | None, Judgement]:
-        """The best points, their theta and the judgement on them.
-
-        If float64 rejects a point, its perturbation is enlarged by the smallest factor that passes. With a perturbation
-        `through` the images are made of theta again.
-        """
-        left = self.gradients // 5 - 1 - int(task.model.forwards.max())  # forward runs; the one at x is spent
+        """The best points, their theta and the judgement (core/confirm.py)."""
+        # forward runs that are left: the one at x is spent, and one more where the copy in float64 is tried
+        left = self.gradients // 5 - 1 - task.model.forwards.to(task.x.device)
         images = torch.arange(len(task.x), device=task.x.device)
-        model64 = in_float64(self.model, task.x) if left >= 3 else None
+        model64 = in_float64(self.model, task.x) if bool((left >= 3).any()) else None
         if model64 is not None:
             task.model.charge_forwards(images[:1])  # on which the copy was tried
+            left -= 1
         judge = Judge(
             model=task.model,
             model64=model64,
@@ -215,21 +212,10 @@ class _Call:
             bounds=self.bounds,
             image=images,
         )
-        through, theta = self.question.through, task.best.theta
-        x_adv = task.best.x_adv.clone()
-        if through is not None and theta is not None:
-            x_adv = apply(through, task.x, theta, self.bounds)
-        judgement = judge(x_adv, theta)
-        ends = x_adv.clone() if theta is None else theta.clone()
-        for factor in ENLARGE[-((left - 3) // 2) :] if left >= 5 else ():
-            refused = (~judgement.sure & task.best.distance.isfinite()).nonzero()[:, 0]
-            if not len(refused):
-                break
-            point, x_adv[refused] = interpolate(through, task.x[refused], ends[refused], factor, self.bounds)
-            if theta is not None and point is not None:
-                theta[refused] = point
-            put(judgement, refused, take(judge, refused)(x_adv[refused], point))
-        return x_adv, theta, judgement
+        best = task.best
+        end = best.x_adv if best.theta is None else best.theta
+        margins = task.goal.margin(task.logits), best.margin
+        return confirm(judge, self.question.through, end, margins, left)
 
     def _task(self, rows: Int[Tensor, " i"], logits: Float[Tensor, "i classes"], multiple: int | None) -> AttackInput:
         """What the attack on the images `rows` is given."""

@@ -58,16 +58,21 @@ class Judge:
     image: Int[Tensor, " b"]
 
     @torch.no_grad()
-    def __call__(self, x_adv: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"] | None = None) -> Judgement:
-        """theta: what x_adv was made of, for a metric on theta."""
+    def __call__(
+        self,
+        x_adv: Float[Tensor, "b *image"],
+        theta: Float[Tensor, "b k"] | None = None,
+        margin64: Float[Tensor, " b"] | None = None,
+    ) -> Judgement:
+        """theta: what x_adv was made of, for a metric on theta. margin64: of x_adv where it is known already, nan for
+        points that are to be judged without; None for a run in float64 now."""
         logits = self.model.logits(x_adv, self.image)
         margin = self.goal.margin(logits).double()
         sure = margin > rounding(logits)
-        if self.model64 is not None:
-            self.model.charge_forwards(self.image)
-            margin64 = self._margin64(self.model64, x_adv)
-            # a margin that float64 changes by a third is made of rounding
-            sure &= (margin64 > 0) & ((margin64 - margin).abs() < margin / 3)
+        if margin64 is None and self.model64 is not None:
+            margin64 = self.margin64(x_adv)
+        if margin64 is not None:
+            sure &= margin64.isnan() | confirms(margin64, margin)
         low, high = self.bounds
         pixels = x_adv.flatten(1).double()
         outside = torch.maximum(low - pixels.amin(1), pixels.amax(1) - high).clamp(min=0)
@@ -80,7 +85,16 @@ class Judge:
         distances = torch.where(sure, d, torch.inf)
         return Judgement(sure, margin, distances, torch.where(sure, 0, violation), logits.argmax(1))
 
-    def _margin64(self, model64: Model, x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
+    @torch.no_grad()
+    def margin64(self, x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
+        """The margin of each point in float64, for one forward run."""
+        assert self.model64 is not None
+        self.model.charge_forwards(self.image)
         size = self.model.max_rows
         parts = [slice(start, start + size) for start in range(0, len(x_adv), size)]
-        return torch.cat([self.goal[part].margin(model64(x_adv[part].double())) for part in parts])
+        return torch.cat([self.goal[part].margin(self.model64(x_adv[part].double())) for part in parts])
+
+
+def confirms(margin64: Float[Tensor, " b"], margin: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
+    """Whether float64 agrees: a margin that it changes by a third is made of rounding."""
+    return (margin64 > 0) & ((margin64 - margin).abs() < margin / 3)

@@ -1,0 +1,83 @@
+"""The judgement on the best points: one that float64 rejects is enlarged by the smallest factor that passes.
+
+    factor = 1 + 2 (wanted - m64) / (m64 - m(x)),   then 8 times as much beyond 1, and so on
+
+m64 is the margin in float64, m(x) that of the image: the margin rises along the ray by m64 - m(x) per length of the
+perturbation. Float64 looks first, so that a point it rejects costs no other run: three forward runs never lose a point.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from plica.core.judge import Judge, Judgement, confirms
+from plica.perturbations.base import ParametricPerturbation, interpolate
+from plica.solver.rows import put, take
+
+TRIES = 5  # enlarged points of one image, at most
+GROW = 8.0  # of the factor's excess over 1, from try to try
+SURE = 8.0  # times as much where it is the last try: a point is not lost to a kink of the margin
+LEAST, MOST = 1e-6, 1e-2  # excess
+SAFE = 6.0  # margin wanted, in differences between the two precisions; the judge asks for three
+
+
+@torch.no_grad()
+def confirm(
+    judge: Judge,
+    through: ParametricPerturbation | None,
+    end: Float[Tensor, "b *point"],
+    found: tuple[Float[Tensor, " b"], Float[Tensor, " b"]],
+    runs: Int[Tensor, " b"],
+) -> tuple[Float[Tensor, "b *image"], Float[Tensor, "b k"] | None, Judgement]:
+    """The points as they are judged, their theta, and the judgement.
+
+    Args:
+        judge: of the images.
+        through: the perturbation, whose points are made of theta again; None for x' = x + delta.
+        end: the points, or their theta.
+        found: margins at the image, and at the points as the search saw them (-inf where it has none).
+        runs: forward runs that may be spent on each image; the first look is taken in any case.
+    """
+    first, last = (margin.double() for margin in found)
+    share, runs = torch.ones_like(last), runs.clone()
+    exists, margin64 = last.isfinite(), torch.full_like(last, torch.nan)
+    point, x_adv = interpolate(through, judge.x, end, share.to(end), judge.bounds)
+    rows = (exists & (runs >= 2)).nonzero()[:, 0]
+    if judge.model64 is not None and len(rows):
+        margin64[rows] = take(judge, rows).margin64(x_adv[rows])
+        runs[rows] -= 1
+    doubtful = ~(margin64.isnan() | confirms(margin64, last))
+    wanted = last + SAFE * (margin64 - last).abs()
+    excess = (2 * (wanted - margin64) / (margin64 - first).clamp(min=1e-30)).nan_to_num(LEAST).clamp(LEAST, MOST)
+    judgement: Judgement | None = None
+    pending = torch.arange(len(last), device=last.device)
+    for _ in range(1 + TRIES):
+        enlarged = pending[doubtful[pending]]
+        if len(enlarged):
+            last_try = runs[enlarged] < 3
+            share[enlarged] = 1 + torch.where(last_try, (SURE * excess[enlarged]).clamp(max=MOST), excess[enlarged])
+            excess[enlarged] = (GROW * excess[enlarged]).clamp(max=MOST)
+            new, x_adv[enlarged] = interpolate(
+                through, judge.x[enlarged], end[enlarged], share[enlarged].to(end), judge.bounds
+            )
+            if new is not None and point is not None:
+                point[enlarged] = new
+            margin64[enlarged] = torch.nan
+            again = enlarged[runs[enlarged] >= 2] if judge.model64 is not None else enlarged[:0]
+            if len(again):
+                margin64[again] = take(judge, again).margin64(x_adv[again])
+                runs[again] -= 1
+        runs[pending] -= 1
+        look = take(judge, pending)(x_adv[pending], None if point is None else point[pending], margin64[pending])
+        if judgement is None:
+            judgement = look
+        else:
+            put(judgement, pending, look)
+        pending = (~judgement.sure & exists & (runs >= 1)).nonzero()[:, 0]
+        doubtful[pending] = True
+        if not len(pending):
+            break
+    assert judgement is not None
+    return x_adv, point, judgement
