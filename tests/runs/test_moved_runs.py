@@ -79,7 +79,7 @@ def test_a_run_whose_theta_was_lost_is_told(folder, capsys):
     held = load_file("out/x_adv.safetensors")
     save_file({"x_adv": held["x_adv"]}, "out/x_adv.safetensors")
     assert main(["audit", "out", "--trust"]) == 1
-    assert "has not kept what its point was made of" in capsys.readouterr().out
+    assert "has no theta for its point" in capsys.readouterr().out
 
 
 def test_a_norm_through_a_perturbation_is_measured_between_the_images(folder):

@@ -119,7 +119,7 @@ def test_a_verdict_is_kept_and_read():
     assert str(verdict) == "not to be believed (zero gradient)"
     assert len(verdict.findings) == 2
     assert [Finding.read(record) for record in verdict.record()["findings"]] == list(verdict.findings)
-    with pytest.raises(ValueError, match="is no finding"):
+    with pytest.raises(ValueError, match="is not a valid finding"):
         Finding.read({"check": "x", "weight": "HEAVY", "sentence": ""})
 
 

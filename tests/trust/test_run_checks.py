@@ -99,7 +99,7 @@ def test_the_budgets_of_methods_in_a_row_count_together(tmp_path):
 def test_one_class_swallows_all(tmp_path):
     verdict = trust.conclude(run(tmp_path, samples(task(), half(), "STALLED", prediction=3)))
     assert found(verdict) == {("one class", Severity.RESERVATION)}
-    assert "taken for class 3" in verdict.findings[0].sentence
+    assert "predicted as class 3" in verdict.findings[0].sentence
 
 
 @pytest.mark.parametrize(("beaten", "weight"), [(6, Severity.RESERVATION), (40, Severity.FATAL)])

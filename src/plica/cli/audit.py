@@ -29,7 +29,7 @@ def audit(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="a run of plica evaluate, radius or attack")],
     model: ModelsOption = None,
     weights: Annotated[Path | None, typer.Option(help="of --model, or instead of those that the run names")] = None,
-    data: Annotated[Path | None, typer.Option(help="where the run has not kept its images")] = None,
+    data: Annotated[Path | None, typer.Option(help="where the run contains no images")] = None,
     metric: Annotated[str | None, typer.Option(help="where the run does not name its distance in full")] = None,
     trust: Annotated[bool, typer.Option("--trust", help="run the Python code that the run itself names")] = False,
     device: DeviceOption = "cpu",
@@ -43,7 +43,7 @@ def audit(
         with Console(stderr=True).status("measuring") as status:
             measured = measure(
                 run, models, metrics=metrics, data=images, bounds=run.bounds.pair, mask=run.bounds.mask,
-                told=lambda task, rows: status.update(escape(plain(f"measuring {task}"))),
+                on_progress=lambda task, rows: status.update(escape(plain(f"measuring {task}"))),
             )  # fmt: skip
             transferred = transfers(run, models, run.bounds.pair)
     for task in measured:

@@ -17,7 +17,7 @@ from plica.models import load_model, prepare_inputs
 from plica.runs import load
 from plica.trust import TrustLevel, Verdict, check_model, conclude, examine, refresh
 from plica.trust.audit.load import models_of
-from plica.trust.examine import PICTURES
+from plica.trust.examine import IMAGES
 from plica.utils.messages import plain
 
 
@@ -69,7 +69,7 @@ def _model(
     spec: str, data: Path, weights, surrogates: list[str], bounds: Bounds, images: int, seed: int, device: str, trust
 ) -> Verdict:
     source = open_data(data, allow_out_of_range=not bounds.is_default)
-    x, y = source.read(select(source.labels, min(PICTURES, len(source)), None, "balanced", seed))
+    x, y = source.read(select(source.labels, min(IMAGES, len(source)), None, "balanced", seed))
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     net = load_model(spec, weights, device, trust)
     others = [load_model(other, None, device, trust) for other in surrogates]

@@ -1,6 +1,6 @@
-"""May a number be believed? Checks of models and of finished runs, each with a sentence and a weight in the verdict.
+"""Can a number be trusted? Checks of models and of finished runs, each with a sentence and a severity.
 
-Nothing here uses the code whose answers it doubts: not the judge, nor the losses, nor the attacks.
+Nothing here uses the code that it checks: neither the judge nor the losses nor the attacks.
 """
 
 from plica.trust.audit.audit import Audited, audit

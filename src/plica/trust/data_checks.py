@@ -1,7 +1,7 @@
 """Do the pixels, their normalisation and the labels look right?
 
-A wrong normalisation does not fail: it only makes a weak model, whose small radius is then measured with care. It shows
-when another one serves the model better than chance allows.
+A wrong normalisation raises no error: it makes the model weak, and its radii small. It shows where the model is right
+significantly more often with other pixels than with those it is given.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from plica.trust.findings import Finding, Severity
-from plica.trust.probe import Probe, ask
+from plica.trust.probe import Probe, logits_of
 
 STATISTICS = {
     "ImageNet's mean and deviation": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -21,12 +21,12 @@ STATISTICS = {
     "mean 0.5 and deviation 0.5": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "MNIST's mean and deviation": ((0.1307,), (0.3081,)),
 }
-SIGMAS = 3.0  # of the images that change sides, before a gain counts
-GAIN = 0.05  # of accuracy, before a gain counts
+SIGMAS = 3.0  # least gain that counts, in standard deviations of the number of images that change sides
+GAIN = 0.05  # least gain of accuracy that counts
 
 
 def pixel_range(x: Tensor) -> Iterator[Finding]:
-    """Pixels, in units of the bounds: outside [0, 1], or in so small a part of it that they were scaled twice."""
+    """Pixels, in units of the bounds, outside [0, 1], or in a part of it so small that they were scaled twice."""
     low, high = float(x.min()), float(x.max())
     if not math.isfinite(low + high):
         yield Finding("pixels", Severity.FATAL, "Some pixels are not finite; repair the data.")
@@ -38,27 +38,29 @@ def pixel_range(x: Tensor) -> Iterator[Finding]:
         yield _pixels(low, high, "less than a hundredth of the bounds; were they divided by 255 twice?")
 
 
-def _pixels(low: float, high: float, what: str) -> Finding:
-    return Finding("pixels", Severity.FATAL, f"The pixels range from {low:.3g} to {high:.3g} of their bounds: {what}.")
+def _pixels(low: float, high: float, reason: str) -> Finding:
+    return Finding(
+        "pixels", Severity.FATAL, f"The pixels range from {low:.3g} to {high:.3g} of their bounds: {reason}."
+    )
 
 
 def normalisation(probe: Probe) -> Iterator[Finding]:
-    """Chance, or another reading of the pixels with which the model is right significantly more often.
+    """Accuracy at chance, and transformed pixels with which the model is right significantly more often.
 
-    Gained and lost images are compared as in McNemar's test: gained - lost > 3 sqrt(gained + lost).
+    Images that are gained and lost are compared as in McNemar's test: gained - lost > 3 sqrt(gained + lost).
     """
     count, right = len(probe.x), probe.right
     chance = 1 / probe.logits.shape[1]
     best: tuple[int, str] | None = None
-    for name, change in _readings(probe):
+    for name, transform in _pixel_transforms(probe):
         try:
-            other = ask(probe.model, change(probe.x)).argmax(1) == probe.y
-        except Exception:  # a shape that the model refuses is no reading of its pixels
+            right_then = logits_of(probe.model, transform(probe.x)).argmax(1) == probe.y
+        except Exception:  # the model does not take pixels of this shape
             continue
-        gained, lost = int((other & ~right).sum()), int((~other & right).sum())
+        gained, lost = int((right_then & ~right).sum()), int((~right_then & right).sum())
         surplus = gained - lost
-        enough = max(SIGMAS * math.sqrt(gained + lost), GAIN * count, (best or (0,))[0])
-        if surplus > enough and float(other.double().mean()) > 2 * chance:
+        needed = max(SIGMAS * math.sqrt(gained + lost), GAIN * count, (best or (0,))[0])
+        if surplus > needed and float(right_then.double().mean()) > 2 * chance:
             best = (surplus, name)
     accuracy = float(right.double().mean())
     if best is not None:
@@ -66,7 +68,7 @@ def normalisation(probe: Probe) -> Iterator[Finding]:
             "normalisation",
             Severity.FATAL,
             f"The model is right on {accuracy:.0%} of the images, and on {accuracy + best[0] / count:.0%} {best[1]}: "
-            "the pixels do not reach it as it was trained.",
+            "it is not given pixels as it was trained on; correct the normalisation.",
         )
     if count >= 10 and accuracy < chance + 2 * math.sqrt(chance * (1 - chance) / count):
         yield Finding(
@@ -77,8 +79,8 @@ def normalisation(probe: Probe) -> Iterator[Finding]:
         )
 
 
-def _readings(probe: Probe) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
-    """Other readings of the same pixels, as (words, change)."""
+def _pixel_transforms(probe: Probe) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
+    """What may have been left out or done twice to the pixels, as (words, transform)."""
     yield "with pixels from 0 to 255", lambda x: x * 255
     yield "with pixels divided by 255", lambda x: x / 255
     colours = probe.x.shape[1] if probe.x.ndim == 4 else 0
@@ -100,14 +102,14 @@ def few_classes(probe: Probe) -> Iterator[Finding]:
         yield Finding(
             "few classes",
             Severity.NOTE,
-            f"The model tells {classes} classes apart: DLR and attacks that aim at several classes need four or more.",
+            f"The model has {classes} classes: DLR and attacks that aim at several classes need four or more.",
         )
 
 
 def labels(probe: Probe) -> Iterator[Finding]:
-    """One class alone is no sample."""
-    seen = len(torch.unique(probe.y))
-    if seen == 1 and len(probe.y) >= 10:
+    """All labels alike: no sample of the classes."""
+    classes = len(torch.unique(probe.y))
+    if classes == 1 and len(probe.y) >= 10:
         yield Finding(
             "labels",
             Severity.RESERVATION,

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from plica.trust.findings import Verdict
 from plica.trust.output_checks import train_mode_layers
-from plica.trust.probe import Probe, Unit, ask
+from plica.trust.probe import Probe, Unit, logits_of
 from plica.trust.registry import CHECKS, Subject
 from plica.utils.messages import one_line
 
 Model = Callable[[Tensor], Tensor]
-PICTURES = 256  # images for the checks that take forward runs alone
+IMAGES = 256  # for the checks that take forward runs alone
 
 
 def examine(
@@ -30,25 +30,25 @@ def examine(
 ) -> Verdict:
     """What would make numbers about this model mislead, from a few hundred runs on each of `images` images.
 
-    The first 256 images are looked at, the first `images` are attacked, so x should be in random order. A module is run
-    in eval mode, its modes are restored.
+    The model is run on the first 256 images and attacked on the first `images`, so x should be in random order. A
+    module is run in eval mode; its modes are restored afterwards.
 
     Args:
         model: a callable (b, *image) -> (b, classes) that gives logits.
         x: images, inside the bounds.
         y: labels, class numbers from 0.
         bounds: two numbers, or two tensors of an image's shape.
-        images: how many are attacked.
+        images: number of images that are attacked.
         seed: of the random numbers that the checks draw.
-        surrogates: other models of the same task, whose adversarial points are tried on this one.
+        surrogates: other models of the same task; points that are misclassified by them are tried on this one.
 
     Raises:
-        ValueError: the model cannot take the images, or x and y do not fit each other; one sentence.
+        ValueError: the model cannot take the images, or x and y do not fit each other.
     """
     if len(x) != len(y) or not len(x):
-        raise ValueError(f"Images and labels must be as many, and at least one, got {len(x)} and {len(y)}.")
+        raise ValueError(f"x and y need one label per image, and at least one image, got {len(x)} and {len(y)}.")
     low, high = (torch.as_tensor(bound, dtype=x.dtype, device=x.device) for bound in bounds)
-    x, y = x[: max(PICTURES, images)].detach(), y[: max(PICTURES, images)]
+    x, y = x[: max(IMAGES, images)].detach(), y[: max(IMAGES, images)]
     layers = train_mode_layers(model)
     modules = [*model.modules()] if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]
@@ -56,15 +56,15 @@ def examine(
         for module in modules:
             module.training = False
         subject = _subject(model, (x - low) / _divisor(high - low), y, low, high, images, seed, surrogates, layers)
-        found = [finding for check in CHECKS.values() for finding in check.run(subject)]
+        findings = [finding for check in CHECKS.values() for finding in check.run(subject)]
     finally:
         for module, training in zip(modules, modes, strict=True):
             module.training = training
-    return Verdict.of(found, (name for check in CHECKS.values() for name in check.names))
+    return Verdict.of(findings, (name for check in CHECKS.values() for name in check.names))
 
 
 def _divisor(span: Tensor) -> Tensor:
-    """Features that may not move have no span."""
+    """The span of each feature; 1 for a feature that is fixed, whose span is 0."""
     return torch.where(span > 0, span, 1)
 
 
@@ -72,7 +72,7 @@ def _subject(model, u, y, low, high, images, seed, surrogates, layers) -> Subjec
     plain = bool((low == 0).all()) and bool((high == 1).all())
     model, *others = (model, *surrogates) if plain else (Unit(m, low, high) for m in (model, *surrogates))
     try:
-        logits = ask(model, u)
+        logits = logits_of(model, u)
     except Exception as error:
         raise ValueError(
             f"The model cannot take images of shape {tuple(u.shape[1:])}: {one_line(error, named=True)}."

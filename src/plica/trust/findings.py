@@ -1,4 +1,4 @@
-"""What a check found, how much it weighs, and what all of it together means for the number beside it."""
+"""What a check found, how severe it is, and the verdict on the numbers that all findings make together."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 class Severity(IntEnum):
-    """What a finding does to the verdict."""
+    """How severe a finding is; the most severe one decides the verdict."""
 
     NOTE = 0  # worth knowing; the number stands
-    RESERVATION = 1  # the number holds for what was asked, but is likely too kind to the model
+    RESERVATION = 1  # the number is what the methods found, but likely overstates the model
     FATAL = 2  # the number says nothing about the model
 
 
@@ -26,7 +26,7 @@ class TrustLevel(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """`check` names the check, `sentence` says what was seen and what to do; `share` of the images, where it is one."""
+    """`check` names the check; `sentence` says what was seen and what to do; `share` of the images concerned."""
 
     check: str
     weight: Severity
@@ -34,34 +34,34 @@ class Finding:
     share: float | None = None
 
     def record(self) -> dict[str, Any]:
-        """As JSON keeps it."""
+        """The finding as a JSON object."""
         return {"check": self.check, "weight": self.weight.name, "sentence": self.sentence, "share": self.share}
 
     @staticmethod
     def read(record: Mapping[str, Any]) -> Finding:
-        """The finding of a record.
+        """The finding of a JSON object.
 
         Raises:
-            ValueError: it is no record of a finding.
+            ValueError: it is not a valid finding.
         """
         try:
             share = record.get("share")
             share = None if share is None else float(share)
             return Finding(str(record["check"]), Severity[record["weight"]], str(record["sentence"]), share)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{record!r} is no finding; make the summary anew.") from error
+            raise ValueError(f"{record!r} is not a valid finding; write the summary again.") from error
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Findings, the heaviest first, and the `checks` that were made, found or not."""
+    """Findings, the most severe first, and the names of all `checks` that were made."""
 
     findings: tuple[Finding, ...]
     checks: tuple[str, ...]
 
     @property
     def belief(self) -> TrustLevel:
-        """The heaviest finding decides."""
+        """That of the most severe finding."""
         weight = max((finding.weight for finding in self.findings), default=Severity.NOTE)
         return tuple(TrustLevel)[weight]
 
@@ -71,7 +71,7 @@ class Verdict:
         return self.belief.value + (f" ({', '.join(dict.fromkeys(decisive))})" if decisive else "")
 
     def record(self) -> dict[str, Any]:
-        """As summary.json keeps it."""
+        """The verdict as a JSON object, as in summary.json."""
         return {
             "verdict": self.belief.value,
             "findings": [finding.record() for finding in self.findings],
@@ -80,16 +80,16 @@ class Verdict:
 
     @staticmethod
     def read(record: Mapping[str, Any]) -> Verdict:
-        """The verdict of a record.
+        """The verdict of a JSON object.
 
         Raises:
-            ValueError: it is no record of a verdict.
+            ValueError: one of its findings is not valid.
         """
         findings = [Finding.read(finding) for finding in record.get("findings", [])]
         return Verdict.of(findings, map(str, record.get("checks", [])))
 
     @staticmethod
     def of(findings: Iterable[Finding], checks: Iterable[str]) -> Verdict:
-        """The same finding counts once."""
+        """The verdict of these findings; equal ones are kept once."""
         ordered = sorted(dict.fromkeys(findings), key=lambda finding: -finding.weight)
         return Verdict(tuple(ordered), tuple(dict.fromkeys(checks)))

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from plica.trust.findings import Finding, Severity
-from plica.trust.probe import Probe, ask, doubled, lead, rows, slope
+from plica.trust.probe import Probe, doubled, lead, logits_of, rows, slope
 
 DIRECTIONS = 3  # the gradient's own, and random ones
 AGREE = 0.1  # relative difference of derivative and difference quotient
@@ -17,8 +17,8 @@ AGREE = 0.1  # relative difference of derivative and difference quotient
 
 def vanishing(probe: Probe) -> Iterator[Finding]:
     """Detached outputs; gradients that are zero."""
-    found = slope(probe.model, probe.x, probe.y)
-    if found is None:
+    slopes = slope(probe.model, probe.x, probe.y)
+    if slopes is None:
         yield Finding(
             "detached",
             Severity.FATAL,
@@ -27,8 +27,8 @@ def vanishing(probe: Probe) -> Iterator[Finding]:
             1.0,
         )
         return
-    size = found[1].flatten(1).norm(dim=1)
-    # beside the typical slope of a model on such pixels, a gradient of 1e-12 is none: its direction is rounding
+    size = slopes[1].flatten(1).norm(dim=1)
+    # a gradient so small beside the logits is rounding, and so is its direction
     zero = size <= 1e-10 * probe.logits.abs().amax(1).clamp(min=1e-10)
     share = float(zero[probe.right].double().mean()) if bool(probe.right.any()) else 0.0
     if share:
@@ -45,7 +45,7 @@ def differences(probe: Probe, images: int = 16) -> Iterator[Finding]:
     """The gradient beside central differences, on a few images moved a little off the places where a model may kink.
 
     (L(x + h d) - L(x - h d)) / 2h = <grad L, d>, with d the gradient's direction or random, in float64 where the model
-    can be had so. Directions whose derivative is rounding do not count.
+    can be copied so. Directions whose derivative is rounding do not count.
     """
     fine = doubled(probe.model, probe.x)
     model, h = (probe.model, 2e-2) if fine is None else (fine, 1e-6)
@@ -53,20 +53,20 @@ def differences(probe: Probe, images: int = 16) -> Iterator[Finding]:
     y = probe.y[probe.right][:images] if bool(probe.right.any()) else probe.y[:images]
     x = x if fine is None else x.double()
     x = (0.99 * x + 0.005 + 1e-3 * probe.noise(x, 1)).clamp(0, 1)
-    found = slope(model, x, y)
-    if found is None:
-        return  # said by `vanishing`
-    grad = found[1]
-    noise = 32 * torch.finfo(x.dtype).eps * ask(model, x).abs().amax(1) / h
+    slopes = slope(model, x, y)
+    if slopes is None:
+        return  # `vanishing` reports it
+    grad = slopes[1]
+    noise = 32 * torch.finfo(x.dtype).eps * logits_of(model, x).abs().amax(1) / h
     wrong = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for number in range(DIRECTIONS):
         d = _unit(grad if number == 0 else probe.noise(x, 1 + number))
-        told = (grad * d).flatten(1).sum(1)
-        quotient = (lead(ask(model, x + h * d), y) - lead(ask(model, x - h * d), y)) / (2 * h)
-        off = (told - quotient).abs()
+        derivative = (grad * d).flatten(1).sum(1)
+        quotient = (lead(logits_of(model, x + h * d), y) - lead(logits_of(model, x - h * d), y)) / (2 * h)
+        off = (derivative - quotient).abs()
         # a direction across the gradient has a derivative of about |grad| / sqrt(n), by chance far less
         size = torch.maximum(
-            torch.maximum(told.abs(), quotient.abs()), grad.flatten(1).norm(dim=1) / d[0].numel() ** 0.5
+            torch.maximum(derivative.abs(), quotient.abs()), grad.flatten(1).norm(dim=1) / d[0].numel() ** 0.5
         )
         wrong |= off > AGREE * size + noise
     share = float(wrong.double().mean())

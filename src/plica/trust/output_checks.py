@@ -1,4 +1,4 @@
-"""Is the output what an evaluation takes it for: the same each time, of one image alone, and logits?"""
+"""Are the outputs repeatable, independent of the other images of a batch, finite, and logits?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from plica.trust.findings import Finding, Severity
 from plica.trust.probe import CALL, Probe
 
-UNITS = 2000  # of rounding of the largest logit: sums in another order differ by less
+UNITS = 2000  # of rounding of the largest logit; sums in another order differ by less
 
 
 def train_mode_layers(model: Callable[[Tensor], Tensor]) -> list[str]:
@@ -22,19 +22,19 @@ def train_mode_layers(model: Callable[[Tensor], Tensor]) -> list[str]:
 
 
 def mode(layers: Sequence[str]) -> Iterator[Finding]:
-    """A module with such layers, handed over in train mode."""
+    """A module given in train mode, with layers that behave differently there."""
     if layers:
         yield Finding(
             "train mode",
             Severity.RESERVATION,
-            f"The model was handed over in train mode, with {', '.join(layers)}: plica runs it in eval mode, "
+            f"The model was given in train mode, with {', '.join(layers)}: plica runs it in eval mode, "
             "other code may not; call model.eval().",
         )
 
 
 @torch.no_grad()
 def repeatable(probe: Probe) -> Iterator[Finding]:
-    """Twice the same images; the same images in other company."""
+    """Outputs of two calls on the same images, and of the images one by one."""
     x = probe.x[:CALL]
     first, again = probe.model(x), probe.model(x)
     unit = UNITS * torch.finfo(first.dtype).eps * first.abs().amax().clamp(min=1e-30)
@@ -47,7 +47,7 @@ def repeatable(probe: Probe) -> Iterator[Finding]:
             f"{float((first - again).abs().max()):.2g}): success is then luck; fix the randomness, or attack the mean.",
             changed,
         )
-        return  # what company does could not be told from chance
+        return  # a dependence on the batch could not be seen beside it
     if len(x) < 2:
         return
     alone = torch.cat([probe.model(x[i : i + 1]) for i in range(min(len(x), 8))])

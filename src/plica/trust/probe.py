@@ -1,7 +1,7 @@
 """What all checks share: a few labelled images, the model's logits there, margins and their gradients.
 
-Written against torch alone, on purpose: what doubts the attacks must not use their code. Models are called in calls of
-at most `CALL` rows.
+Written with torch alone, on purpose: what checks the attacks must not use their code. Models are called on at most
+`CALL` rows at a time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CALL = 32  # rows of one call
 
 
 class Unit(nn.Module):
-    """A model of pixels in [low, high] as one of u in [0, 1], x = low + (high - low) u, so that checks know one box."""
+    """A model of pixels in [low, high] as one of u in [0, 1], x = low + (high - low) u: checks use one box."""
 
     low: Tensor
     span: Tensor
@@ -37,7 +37,7 @@ class Unit(nn.Module):
 class Probe:
     """A model in eval mode and the images it is examined on.  x (b, *image) in [0, 1], y (b,).
 
-    `logits` are those at x; `right` tells which of the images the model gets right.
+    `logits` are those at x; `right`: which of the images the model classifies correctly.
     """
 
     model: Callable[[Tensor], Tensor]
@@ -51,30 +51,30 @@ class Probe:
         return self.logits.argmax(1) == self.y
 
     def first(self, images: int) -> Probe:
-        """The same of the first images."""
+        """The probe of the first images."""
         return replace(self, x=self.x[:images], y=self.y[:images], logits=self.logits[:images])
 
     def generator(self, stream: int) -> torch.Generator:
-        """Random numbers of one check, the same whatever the others drew."""
+        """Random numbers of one check, independent of what other checks drew."""
         return torch.Generator().manual_seed(1000003 * self.seed + stream)
 
     def noise(self, x: Tensor, stream: int) -> Tensor:
-        """Standard normal, of the shape and kind of x."""
+        """Standard normal noise, of the shape, dtype and device of x."""
         return torch.randn(x.shape, generator=self.generator(stream)).to(x)
 
 
 @torch.no_grad()
-def ask(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"]) -> Tensor:
-    """The output at x: logits (b, classes), of a model that is what it should be."""
+def logits_of(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"]) -> Tensor:
+    """The output at x, (b, classes) of a valid model; in calls of at most CALL rows, without gradient."""
     return torch.cat([model(part).detach() for part in x.split(CALL)])
 
 
 def lead(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
-    """max_{i != y} f_i - f_y, or f_target - f_y: how far the wrong class is ahead.  (b,)"""
-    own = logits.gather(1, y[:, None])[:, 0]
+    """max_{i != y} f_i - f_y, or f_target - f_y, in logits; > 0 where misclassified.  (b,)"""
+    label_logit = logits.gather(1, y[:, None])[:, 0]
     if target is not None:
-        return logits.gather(1, target[:, None])[:, 0] - own
-    return logits.masked_fill(nn.functional.one_hot(y, logits.shape[1]).bool(), -torch.inf).amax(1) - own
+        return logits.gather(1, target[:, None])[:, 0] - label_logit
+    return logits.masked_fill(nn.functional.one_hot(y, logits.shape[1]).bool(), -torch.inf).amax(1) - label_logit
 
 
 def slope(
@@ -85,8 +85,8 @@ def slope(
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b *image"]] | None:
     """`lead` at x and its gradient; None where the output is not connected to the input."""
     leads, grads = [], []
-    for at in range(0, len(x), CALL):
-        rows = slice(at, at + CALL)
+    for first in range(0, len(x), CALL):
+        rows = slice(first, first + CALL)
         with torch.enable_grad():
             z = x[rows].detach().clone().requires_grad_(True)
             value = lead(model(z), y[rows], None if target is None else target[rows])
@@ -101,14 +101,14 @@ def slope(
 
 
 def doubled(model: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Tensor] | None:
-    """A copy of a module in float64; None where none can be had."""
+    """A copy of a module in float64; None where it cannot be copied or does not run so."""
     if not isinstance(model, nn.Module):
         return None
     try:
         fine = copy.deepcopy(model).double()
         with torch.no_grad():
             return fine if fine(x[:1].double()).dtype == torch.float64 else None
-    except Exception:  # whatever a user's module raises: then its own precision has to do
+    except Exception:  # whatever a user's module raises: its own precision is used then
         return None
 
 

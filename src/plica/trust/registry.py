@@ -21,10 +21,10 @@ class Subject:
     """What a check looks at.
 
     Attributes:
-        pixels: the images as they were given, in units of the bounds, [0, 1].
-        train_mode_layers: kinds of layers that were in train mode, and behave differently there.
+        pixels: the images in units of the bounds, [0, 1].
+        train_mode_layers: kinds of layers that were in train mode and behave differently there.
         probe: the model in eval mode on these images, for checks that take a few forward runs.
-        few: the same on the first images, for checks that take gradients or many runs.
+        few: the probe of the first images, for checks that take gradients or many runs.
         surrogates: other models of the same task.
     """
 
@@ -42,14 +42,14 @@ class Subject:
 
 @dataclass(frozen=True)
 class Check:
-    """One check, and the names that its findings bear: a verdict lists them, found or not."""
+    """One check, and the names of its findings; a verdict lists them as made, whether or not there is a finding."""
 
     names: tuple[str, ...]
     run: Callable[[Subject], Iterable[Finding]]
 
 
 def _of_ascent(name: str, run: Callable[[Subject, Ascent], Iterable[Finding]]) -> Check:
-    """A check that needs the gradient ascent, and finds nothing where there is none."""
+    """A check that needs the gradient ascent, and is left out where there is none."""
     return Check((name,), lambda subject: () if subject.ascent is None else run(subject, subject.ascent))
 
 

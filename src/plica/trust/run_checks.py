@@ -1,7 +1,5 @@
-"""plica.trust.verdict: what the answers of a finished run say about its own numbers.
-
-Beside the samples two files of the run are read, where they are: checks.json, what `examine` found on each model, and
-audit.json, whether an audit agreed.
+"""The verdict on a finished run: findings in its samples, in checks.json (what `examine` found on each model) and in
+audit.json (whether an audit agreed), where these files exist.
 """
 
 from __future__ import annotations
@@ -22,14 +20,14 @@ from plica.trust.examine import Model, examine
 from plica.trust.findings import Finding, Severity, Verdict
 from plica.utils.files import write_json
 
-CHECKED = ("limit", "one class", "black box", "not finite", "accuracy", "few images", "not examined", "audit")
-BLIND = ("square", "boundary", "hopskip", "random", "nes", "spsa")  # methods that see outputs alone, by their names
-ENOUGH = 50  # gradients per image, below which a search that stopped at its limit has hardly begun
+RUN_CHECKS = ("limit", "one class", "black box", "not finite", "accuracy", "few images", "not examined", "audit")
+BLACK_BOX = ("square", "boundary", "hopskip", "random", "nes", "spsa")  # in names of methods that use outputs alone
+ENOUGH = 50  # gradients per image; a search that its budget ended before that has hardly begun
 
 
 @dataclass(frozen=True)
 class QuestionAnswers:
-    """All answers to one question about one model. Arrays have an entry per image, in the order of `ids`.
+    """What all methods found for one question about one model. Arrays have an entry per image, in the order of `ids`.
 
     Attributes:
         model: its name.
@@ -37,14 +35,14 @@ class QuestionAnswers:
         kind: "min-radius" or "max-loss".
         ids: rows of the images in the data.
         label: their classes.
-        distance: the least that any method found, inf where none was found.
-        wrong: misclassified as it is.
-        taken: the class of the nearest point.
-        limited: the last method stopped at its limit, and the image is not broken (min-radius: not wrong as it is).
-        gradients: of all methods together.
-        lost: the model or the distance was not finite, or a method failed.
-        blind: the least distance that methods without a gradient found.
-        seeing: the least distance that methods with a gradient found.
+        distance: the least over all methods, inf where none found a point.
+        wrong: the unperturbed image is misclassified.
+        prediction: the class of the nearest point.
+        limited: the budget ended the last method, and the image is not broken (min-radius: not wrong).
+        gradients: spent by all methods together.
+        failed: the model or the distance was not finite, or a method raised an error.
+        black_box: the least distance over methods that use outputs alone.
+        white_box: the least distance over methods that use gradients.
     """
 
     model: str
@@ -54,12 +52,12 @@ class QuestionAnswers:
     label: Int64[np.ndarray, " b"]
     distance: Float64[np.ndarray, " b"]
     wrong: Bool[np.ndarray, " b"]
-    taken: Int64[np.ndarray, " b"]
+    prediction: Int64[np.ndarray, " b"]
     limited: Bool[np.ndarray, " b"]
     gradients: Int64[np.ndarray, " b"]
-    lost: Bool[np.ndarray, " b"]
-    blind: Float64[np.ndarray, " b"]
-    seeing: Float64[np.ndarray, " b"]
+    failed: Bool[np.ndarray, " b"]
+    black_box: Float64[np.ndarray, " b"]
+    white_box: Float64[np.ndarray, " b"]
 
     @property
     def name(self) -> str:
@@ -67,12 +65,12 @@ class QuestionAnswers:
 
 
 def verdict(run: Run) -> dict[str, Any]:
-    """The verdict on a run as summary.json keeps it: "verdict", "findings", "checks"."""
+    """The verdict on a run as a JSON object, as in summary.json: "verdict", "findings", "checks"."""
     return conclude(run).record()
 
 
 def believed(run: Run) -> Verdict:
-    """The verdict that the run's summary holds; where it has none, that of now."""
+    """The verdict in the run's summary; made now where there is none."""
     record = run.summary.get("verdict")
     return Verdict.read(record) if isinstance(record, dict) else conclude(run)
 
@@ -83,12 +81,12 @@ def conclude(run: Run) -> Verdict:
     questions = [*_questions(run)]
     findings += _limits(questions)
     for answers in questions:
-        findings += [*_one_class(answers), *_black_box(answers), *_broken(answers), *_chance(answers)]
-    checks = [*CHECKED]
+        findings += [*_one_class(answers), *_black_box(answers), *_not_finite(answers), *_chance(answers)]
+    checks = [*RUN_CHECKS]
     examined = read_object(run.directory / CHECKS)
     for model in dict.fromkeys(task.model for task in run.tasks):
         if model in examined:
-            findings += [_of(model, Finding.read(record)) for record in examined[model]["findings"]]
+            findings += [_about(model, Finding.read(record)) for record in examined[model]["findings"]]
             checks += examined[model]["checks"]
         else:
             sentence = f"{model} was not examined; run `plica doctor` on the run."
@@ -99,83 +97,85 @@ def conclude(run: Run) -> Verdict:
 
 
 def refresh(run: Run) -> None:
-    """Put the verdict of now into the run's summary.json, where there is one."""
+    """Make the verdict again and write it into the run's summary.json, where there is one."""
     file = run.directory / SUMMARY
     if run.summary:
         write_json(file, run.summary | {"verdict": verdict(run)})
 
 
 def check_model(run: Run, name: str, model: Model, images: int = 32, bounds=(0.0, 1.0), seed: int = 0) -> Verdict:
-    """Examine a model of a run on the run's first images; what is found is kept in checks.json beside it.
+    """Examine a model of a run on the run's first images, and write the findings into checks.json.
 
     Raises:
-        ValueError: the run has not kept its images, or the model cannot take them.
+        ValueError: the run has no images, or the model cannot take them.
     """
     for _, x, y in run.inputs():
         verdict = examine(model, *prepare_inputs(model, x, y), bounds=bounds, images=images, seed=seed)
-        former = read_object(run.directory / CHECKS)
-        write_json(run.directory / CHECKS, {**former, name: verdict.record()})
+        checks = read_object(run.directory / CHECKS)
+        write_json(run.directory / CHECKS, {**checks, name: verdict.record()})
         return verdict
-    raise ValueError(f"{run.directory} has not kept its images; examine its models with plica doctor --model --data.")
+    raise ValueError(f"{run.directory} contains no images; examine its models with `plica doctor --model --data`.")
 
 
-def _of(model: str, finding: Finding) -> Finding:
+def _about(model: str, finding: Finding) -> Finding:
     return Finding(finding.check, finding.weight, f"{model}: {finding.sentence}", finding.share)
 
 
 def _limits(questions: list[QuestionAnswers]) -> Iterator[Finding]:
-    """Searches that the budget ended: what they did not find may be there. Small budgets singly, others together."""
-    long = []
+    """Searches that the budget ended, which may have missed points: small budgets one by one, others in one finding."""
+    shares = []
     for answers in questions:
         if not answers.limited.any():
             continue
         share, spent = float(answers.limited.mean()), float(np.median(answers.gradients[answers.limited]))
         if spent >= ENOUGH or share <= 0.05:
-            long.append(share)
+            shares.append(share)
             continue
         yield Finding(
             "limit",
             Severity.RESERVATION,
-            f"{answers.name}: for {share:.0%} of the images the search stopped at its limit, after {spent:.0f} "
+            f"{answers.name}: for {share:.0%} of the images the budget ended the search, after {spent:.0f} "
             "gradients; raise gradients.",
             share,
         )
-    if long:
+    if shares:
         yield Finding(
             "limit",
             Severity.NOTE,
-            f"In {len(long)} of {len(questions)} questions searches stopped at their limit, for up to {max(long):.0%} "
+            f"In {len(shares)} of {len(questions)} questions the budget ended the search, for up to {max(shares):.0%} "
             "of the images: their radii are upper bounds, and so is the accuracy.",
-            max(long),
+            max(shares),
         )
 
 
 def _one_class(answers: QuestionAnswers) -> Iterator[Finding]:
-    """Nearly all perturbed images taken for the same class: often a class that the preprocessing favours."""
+    """Nearly all points are predicted as the same class: often one that the preprocessing favours."""
     broken = np.isfinite(answers.distance) & ~answers.wrong
     labels = len(np.unique(answers.label[broken]))
     if broken.sum() < 20 or labels < 4:
         return
-    classes, counts = np.unique(answers.taken[broken], return_counts=True)
+    classes, counts = np.unique(answers.prediction[broken], return_counts=True)
     top = int(classes[counts.argmax()])
     others = broken & (answers.label != top)
-    share = float((answers.taken[others] == top).mean()) if others.any() else 0.0
+    share = float((answers.prediction[others] == top).mean()) if others.any() else 0.0
     if share >= 0.9:
         yield Finding(
             "one class",
             Severity.RESERVATION,
-            f"{answers.name}: {share:.0%} of the images that were broken are taken for class {top}; the number says "
-            "how far that class is, look at the model's output for it.",
+            f"{answers.name}: {share:.0%} of the broken images are predicted as class {top}; the number is the "
+            "distance to that class; look at the model's output for it.",
             share,
         )
 
 
 def _black_box(answers: QuestionAnswers) -> Iterator[Finding]:
-    """Methods that see outputs alone find what those with a gradient do not: the gradient is masked."""
-    if np.isinf(answers.blind).all() or np.isinf(answers.seeing).all():
+    """Methods that use outputs alone find points that those with a gradient miss: the gradient is masked."""
+    if np.isinf(answers.black_box).all() or np.isinf(answers.white_box).all():
         return
-    beaten = ~answers.wrong & np.isfinite(answers.blind)
-    beaten &= np.isinf(answers.seeing) if answers.kind == "max-loss" else answers.blind < 0.98 * answers.seeing
+    beaten = ~answers.wrong & np.isfinite(answers.black_box)
+    beaten &= (
+        np.isinf(answers.white_box) if answers.kind == "max-loss" else answers.black_box < 0.98 * answers.white_box
+    )
     share = float(beaten.mean())
     if beaten.sum() > 2 and share > 0.03:
         yield Finding(
@@ -187,20 +187,21 @@ def _black_box(answers: QuestionAnswers) -> Iterator[Finding]:
         )
 
 
-def _broken(answers: QuestionAnswers) -> Iterator[Finding]:
-    share = float(answers.lost.mean())
+def _not_finite(answers: QuestionAnswers) -> Iterator[Finding]:
+    """Images without a valid answer."""
+    share = float(answers.failed.mean())
     if share:
         yield Finding(
             "not finite",
             Severity.FATAL if share > 0.5 else Severity.RESERVATION,
             f"{answers.name}: for {share:.0%} of the images the model or the distance gave NaN or infinity, or failed, "
-            "and they count as withstanding.",
+            "and they count as not broken.",
             share,
         )
 
 
 def _chance(answers: QuestionAnswers) -> Iterator[Finding]:
-    """Accuracy at chance, and samples too small to say much."""
+    """Accuracy at chance, and samples that are too small."""
     count, right = len(answers.ids), int((~answers.wrong).sum())
     chance = 1 / max(len(np.unique(answers.label)), 2)
     if count >= 30 and right / count < chance + 2 * np.sqrt(chance * (1 - chance) / count):
@@ -221,11 +222,11 @@ def _audit(record: Mapping[str, Any]) -> Iterator[Finding]:
     if record and not record.get("agrees"):
         kinds = [kind for task in record.get("tasks", []) for kind in task.get("differences", {})]
         named = ", ".join(dict.fromkeys(map(str, kinds)))
-        yield Finding("audit", Severity.FATAL, f"An audit measured other answers than are stored ({named}).")
+        yield Finding("audit", Severity.FATAL, f"An audit measured other values than are stored ({named}).")
 
 
 def _transfers(record: Mapping[str, Any]) -> Iterator[Finding]:
-    """Points of other models that beat a model's own, as the audit found them."""
+    """Points found on other models that are nearer than those found on the model itself, from the audit."""
     for pair in record.get("transfers", []):
         share = pair["beaten"] / max(pair["images"], 1)
         if pair["beaten"] > 2 and share > 0.03:
@@ -233,13 +234,13 @@ def _transfers(record: Mapping[str, Any]) -> Iterator[Finding]:
                 "transfer",
                 Severity.FATAL if share >= 0.1 else Severity.RESERVATION,
                 f"{pair['model']}, {pair['question']}: on {share:.0%} of the images a point found on {pair['origin']} "
-                "beats what was found on the model itself.",
+                "is better than what was found on the model itself; attack it longer.",
                 share,
             )
 
 
 def _questions(run: Run) -> Iterator[QuestionAnswers]:
-    """For every model and question that has answers yet."""
+    """One record per model and question that has rows."""
     for key in dict.fromkeys((task.model, task.question) for task in run.tasks):
         tasks = [task for task in run.tasks if (task.model, task.question) == key]
         tables = [run.rows(task) for task in tasks]
@@ -250,24 +251,24 @@ def _questions(run: Run) -> Iterator[QuestionAnswers]:
 def _answers(tasks: list[Task], tables: list[pa.Table]) -> QuestionAnswers:
     ids = np.unique(np.concatenate([table["id"].to_numpy() for table in tables]))
     size = len(ids)
-    least, blind, seeing = (np.full(size, np.inf) for _ in range(3))
-    label, taken, gradients = (np.zeros(size, dtype=np.int64) for _ in range(3))
-    wrong, limited, lost = (np.zeros(size, dtype=bool) for _ in range(3))
+    least, black_box, white_box = (np.full(size, np.inf) for _ in range(3))
+    label, prediction, gradients = (np.zeros(size, dtype=np.int64) for _ in range(3))
+    wrong, limited, failed = (np.zeros(size, dtype=bool) for _ in range(3))
     for task, table in zip(tasks, tables, strict=True):
-        at = np.searchsorted(ids, table["id"].to_numpy())
+        rows = np.searchsorted(ids, table["id"].to_numpy())
         status = np.array(table["status"].to_pylist(), dtype=str)
         ok = table["success"].to_numpy(zero_copy_only=False).astype(bool)
         d = np.where(ok, table["distance"].to_numpy().astype(float), np.inf)
-        nearer = d < least[at]
-        label[at] = table["label"].to_numpy()
-        taken[at[nearer]] = table["prediction"].to_numpy()[nearer]
-        gradients[at] += table["gradients"].to_numpy()
-        wrong[at] |= ok & (d == 0)
-        lost[at] |= np.isin(status, ("NOT_FINITE", "FAILED"))
-        limited[at] = status == "BUDGET"  # of the last method that was asked
-        least[at] = np.minimum(least[at], d)
-        side = blind if any(word in task.method for word in BLIND) else seeing
-        side[at] = np.minimum(side[at], d)
+        nearer = d < least[rows]
+        label[rows] = table["label"].to_numpy()
+        prediction[rows[nearer]] = table["prediction"].to_numpy()[nearer]
+        gradients[rows] += table["gradients"].to_numpy()
+        wrong[rows] |= ok & (d == 0)
+        failed[rows] |= np.isin(status, ("NOT_FINITE", "FAILED"))
+        limited[rows] = status == "BUDGET"  # of the last method that attacked the image
+        least[rows] = np.minimum(least[rows], d)
+        nearest = black_box if any(word in task.method for word in BLACK_BOX) else white_box
+        nearest[rows] = np.minimum(nearest[rows], d)
     limited &= np.isinf(least) if tasks[0].kind == "max-loss" else ~wrong
     return QuestionAnswers(
         model=tasks[0].model,
@@ -277,10 +278,10 @@ def _answers(tasks: list[Task], tables: list[pa.Table]) -> QuestionAnswers:
         label=label,
         distance=least,
         wrong=wrong,
-        taken=taken,
+        prediction=prediction,
         limited=limited,
         gradients=gradients,
-        lost=lost,
-        blind=blind,
-        seeing=seeing,
+        failed=failed,
+        black_box=black_box,
+        white_box=white_box,
     )

@@ -1,7 +1,7 @@
-"""Every stored answer of a run measured anew, by code of its own: neither the judge, nor a loss, an attack or a solver.
+"""Measures every stored answer of a run again, with none of the code of judge, losses, attacks and solver.
 
-What measures (reference.py, remeasure.py, quantization.py) is written with numpy and torch alone. What it measures must
-be read and made by the same code as in the run, which stands in SHARED; a test holds the audit's imports to it.
+The measurements (reference.py, remeasure.py, quantization.py) use numpy and torch alone. Models, data and distances are
+read by the same code as in the run, which SHARED lists; a test checks the audit's imports against it.
 """
 
 SHARED = {
@@ -16,4 +16,4 @@ SHARED = {
     "plica.core.result": "the record of a result; imported by plica.runs, not called",
     "plica.core.status": "the names of reasons; imported by plica.core.result",
     "plica.utils": "messages, files, tables of names",
-}  # module or package: what the audit and all that it imports take from it
+}  # module or package: what the audit uses it for, itself or through what it imports

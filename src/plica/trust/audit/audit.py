@@ -1,6 +1,6 @@
-"""plica.trust.audit.audit: every stored answer measured anew, in float64 and at other batch sizes, and what differs.
+"""Measures every stored answer of a run again, in float64 and at other batch sizes, and records what differs.
 
-The judge's code is not used, nor the attacks' losses and metrics (measure.py): a mistake there would be made twice.
+Neither the judge nor the attacks' losses and norms are used: a mistake there would be repeated.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from plica.trust.audit.quantization import eight_bits, round8
 from plica.trust.audit.reference import Metric, Model, norm_of
 from plica.trust.audit.remeasure import Answers, MeasureContext
 
-SIZES = (1, 50)  # rows of the calls in the model's own precision; float64 takes the last
-SHOWN = 5  # differences of a kind that are spelled out
+SIZES = (1, 50)  # batch sizes in the model's own precision; float64 uses the last one
+SHOWN = 5  # sentences that audit.json keeps of each kind of difference
 
 
 @dataclass
 class Audited:
-    """One task: `answers` stored, `successes` claimed, `confirmed` of these; kinds of difference with their sentences.
+    """What was measured for one task; `differences` maps a kind of difference to a sentence for each image.
 
-    Of the confirmed answers that are perturbed: `survive` 8 bits misclassified, `within` also inside the radius;
-    `prices`: distance of the repaired point over the reported one, nan where no repair was found. Points of a
-    perturbation T(x, theta) are not repaired and have neither `within` nor prices.
+    Counts: `answers` stored, `successes` among them, `confirmed` of these, `perturbed` of those (distance above 0). Of
+    the perturbed: `survive`, still misclassified in 8 bits, and `within`, also inside the radius. `prices`: distance of
+    the point repaired to 8 bits over the stored distance, nan where no repair was found. Points of a perturbation
+    T(x, theta) are not repaired and have neither `within` nor prices.
     """
 
     task: Task
@@ -54,11 +55,11 @@ class Audited:
     @property
     def price(self) -> float | None:
         """Median distance of the points repaired to 8 bits, over the distance reported."""
-        known = [price for price in self.prices if not np.isnan(price)]
-        return float(np.median(known)) if known else None
+        finite = [price for price in self.prices if not np.isnan(price)]
+        return float(np.median(finite)) if finite else None
 
     def record(self) -> dict[str, Any]:
-        """As audit.json keeps it."""
+        """The record as a JSON object, as in audit.json."""
         counts = ("answers", "successes", "confirmed", "float64", "perturbed", "survive", "within")
         return {
             "task": self.task.name,
@@ -66,7 +67,8 @@ class Audited:
             "repaired": sum(not np.isnan(price) for price in self.prices) - self.survive if self.prices else 0,
             "price": self.price,
             "differences": {
-                kind: {"count": len(told), "first": told[:SHOWN]} for kind, told in self.differences.items()
+                kind: {"count": len(sentences), "first": sentences[:SHOWN]}
+                for kind, sentences in self.differences.items()
             },
         }
 
@@ -80,29 +82,29 @@ def audit(
     bounds: tuple[float | Tensor, float | Tensor] = (0.0, 1.0),
     mask: Tensor | None = None,
     sizes: tuple[int, ...] = SIZES,
-    told: Callable[[str, int], None] = lambda task, rows: None,
+    on_progress: Callable[[str, int], None] = lambda task, rows: None,
 ) -> list[Audited]:
-    """Measure every answer of every task anew; `models` by the names that the tasks use, modules in eval mode.
+    """Measure every answer of every task again.
 
     Args:
         run: the run whose answers are measured.
-        models: by the names that the tasks use.
-        metrics: distances that are no l_p norm, by their text.
-        data: x and y by id, where the run did not keep them.
+        models: by the names in the tasks, modules in eval mode.
+        metrics: distances other than l_p norms, by the text in the tasks.
+        data: x and y, rows by id, where the run has no images.
         bounds: two numbers, or two tensors of an image's shape.
         mask: the features that may move, all of them if not given.
-        sizes: batch sizes at which the model is asked again.
-        told: called with a task's name and the number of its rows after each chunk.
+        sizes: batch sizes at which the model is run.
+        on_progress: called with a task's name and the number of its rows after each chunk.
 
     Raises:
         ValueError: a model, a metric or the images are missing.
     """
     images = Images(run, data)
-    rulers = [_ruler(models, metrics or {}, task, bounds, mask, sizes) for task in run.tasks]
-    return [_task(run, task, ruler, images, told) for task, ruler in zip(run.tasks, rulers, strict=True)]
+    contexts = [_context(models, metrics or {}, task, bounds, mask, sizes) for task in run.tasks]
+    return [_task(run, task, context, images, on_progress) for task, context in zip(run.tasks, contexts, strict=True)]
 
 
-def _ruler(models: Mapping[str, Model], metrics, task: Task, bounds, mask, sizes) -> MeasureContext:
+def _context(models: Mapping[str, Model], metrics, task: Task, bounds, mask, sizes) -> MeasureContext:
     metric, by_theta = _metric(metrics, task), task.metric == "theta"
     through = through_of(task, bounds)
     model = _model(models, task)
@@ -118,67 +120,82 @@ def _model(models: Mapping[str, Model], task: Task) -> Model:
 def _metric(metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]], task: Task) -> Metric:
     p = norm_of(task.metric)
     if p is None and task.distance not in metrics:
-        raise ValueError(f"The distance {task.distance!r} of {task.name} cannot be told from its name; give --metric.")
+        raise ValueError(f"The distance {task.distance!r} of {task.name} is not an l_p norm; give it with --metric.")
     return metrics[task.distance] if p is None else p
 
 
-def _task(run: Run, task: Task, ruler: MeasureContext, images: Images, told: Callable[[str, int], None]) -> Audited:
+def _task(
+    run: Run, task: Task, context: MeasureContext, images: Images, on_progress: Callable[[str, int], None]
+) -> Audited:
     rows = {row["id"]: row for row in run.rows(task).to_pylist()}
-    seen = Audited(task)
+    audited = Audited(task)
     answered: set[int] = set()
-    for held in run.parts(task):
-        ids, x_adv, theta = held["id"], held["x_adv"], held.get("theta")
-        for part in torch.arange(len(ids)).split(256) if len(ids) else ():  # a chunk of which nothing was left standing
-            ruler = ruler.with_float64(x_adv)
-            seen.float64 = ruler.fine is not None
-            made = None if theta is None else theta[part]
-            _chunk(seen, rows, ids[part], x_adv[part], made, images, ruler)
-            told(task.name, len(part))
+    for part in run.parts(task):
+        ids, x_adv, theta = part["id"], part["x_adv"], part.get("theta")
+        # a part is empty where methods before this one broke all its images
+        for piece in torch.arange(len(ids)).split(256) if len(ids) else ():
+            context = context.with_float64(x_adv)
+            audited.float64 = context.fine is not None
+            part_theta = None if theta is None else theta[piece]
+            _chunk(audited, rows, ids[piece], x_adv[piece], part_theta, images, context)
+            on_progress(task.name, len(piece))
         twice = sorted(answered & set(ids.tolist()))
         if twice:
-            seen.differ("twice", f"image {twice[0]} is answered twice ({len(twice)} such images in one chunk)")
+            audited.differ("twice", f"image {twice[0]} is answered twice ({len(twice)} such images in one chunk)")
         answered |= set(ids.tolist())
-    lost = sorted(set(rows) - answered)
-    if lost:
-        seen.differ("no point", f"image {lost[0]} has a row and no point ({len(lost)} such images)")
-    return seen
+    missing = sorted(set(rows) - answered)
+    if missing:
+        audited.differ("no point", f"image {missing[0]} has a row and no point ({len(missing)} such images)")
+    return audited
 
 
 def _chunk(
-    seen: Audited, rows: dict, ids: Tensor, x_adv: Tensor, theta: Tensor | None, images: Images, ruler: MeasureContext
+    audited: Audited,
+    rows: dict,
+    ids: Tensor,
+    x_adv: Tensor,
+    theta: Tensor | None,
+    images: Images,
+    context: MeasureContext,
 ) -> None:
-    """Measure some answers and note what differs."""
-    stray = [i for i in ids.tolist() if i not in rows]
-    if stray:
-        seen.differ("no row", f"image {stray[0]} has a point and no row ({len(stray)} such images)")
+    """Measure some answers and record what differs."""
+    extra = [i for i in ids.tolist() if i not in rows]
+    if extra:
+        audited.differ("no row", f"image {extra[0]} has a point and no row ({len(extra)} such images)")
         keep = torch.tensor([i in rows for i in ids.tolist()])
         ids, x_adv, theta = ids[keep], x_adv[keep], None if theta is None else theta[keep]
         if not len(ids):
             return
     x, y = images(ids)
     x = x.to(x_adv.dtype)
-    at = Answers([rows[i] for i in ids.tolist()], x, y.numpy(), x_adv, ruler.made_of(x, theta))
-    seen.answers += len(ids)
-    seen.successes += int(at.claimed.sum())
-    sure = at.claimed & ~at.compare(ruler, seen.differences)
-    seen.confirmed += int(sure.sum())
-    _as_pictures(seen, at.of(sure & (at.column("distance") > 0)), ruler)
+    answers = Answers([rows[i] for i in ids.tolist()], x, y.numpy(), x_adv, context.made_of(x, theta))
+    audited.answers += len(ids)
+    audited.successes += int(answers.claimed.sum())
+    confirmed = answers.claimed & ~answers.compare(context, audited.differences)
+    audited.confirmed += int(confirmed.sum())
+    _in_8_bits(audited, answers.of(confirmed & (answers.column("distance") > 0)), context)
 
 
-def _as_pictures(seen: Audited, at: Answers, ruler: MeasureContext) -> None:
-    """8 bits, of confirmed answers that are perturbed; inputs that are no pictures have no 8 bits."""
-    low, high = ruler.bounds
-    if at.x.ndim != 4 or not len(at.x) or isinstance(low, Tensor) or isinstance(high, Tensor) or ruler.mask is not None:
+def _in_8_bits(audited: Audited, answers: Answers, context: MeasureContext) -> None:
+    """Round the points of confirmed, perturbed answers to 8 bits; only for images with one pair of bounds."""
+    low, high = context.bounds
+    if (
+        answers.x.ndim != 4
+        or not len(answers.x)
+        or isinstance(low, Tensor)
+        or isinstance(high, Tensor)
+        or context.mask is not None
+    ):
         return
-    seen.perturbed += len(at.x)
-    if ruler.through is not None:  # a rounded image is no longer T(x, theta): only its class can be told
-        seen.survive += int((ruler.margins(round8(at.x_adv, (low, high)), at.y) > 0).sum())
+    audited.perturbed += len(answers.x)
+    if context.through is not None:  # a rounded image is no longer T(x, theta): only its class counts
+        audited.survive += int((context.margins(round8(answers.x_adv, (low, high)), answers.y) > 0).sum())
         return
-    held = eight_bits(
-        lambda points, rows: ruler.margins(points, at.y[rows]) > 0,
-        lambda points, rows: ruler.far(at.x[rows], points, None)[0],
-        at.x, at.x_adv, ruler.radius, (low, high),
+    rounded = eight_bits(
+        lambda points, rows: context.margins(points, answers.y[rows]) > 0,
+        lambda points, rows: context.distances(answers.x[rows], points, None)[0],
+        answers.x, answers.x_adv, context.radius, (low, high),
     )  # fmt: skip
-    seen.survive += int(held.survives.sum())
-    seen.within += int(held.within.sum())
-    seen.prices += held.price.tolist()
+    audited.survive += int(rounded.survives.sum())
+    audited.within += int(rounded.within.sum())
+    audited.prices += rounded.price.tolist()

@@ -12,39 +12,42 @@ from plica.runs import Run
 
 
 class Images:
-    """x and y by id, from what the run kept or from `data`.
+    """x and y by id, from the images in the run or from `data`.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are neither.
     """
 
     def __init__(self, run: Run, data: tuple[Tensor, Tensor] | None = None):
-        self.run, self.data, self.held = run, data, (-1, {}, torch.empty(0), torch.empty(0))
-        self.where: dict[int, int] = {}
+        self.run, self.data = run, data
+        self.chunk = (-1, {}, torch.empty(0), torch.empty(0))  # the chunk in memory: number, rows by id, x, y
+        self.chunk_of: dict[int, int] = {}  # number of the chunk that contains an id
         if data is None:
             for number, (ids, _, _) in enumerate(run.inputs()):
-                self.where |= dict.fromkeys(ids.tolist(), number)
-            if not self.where:
-                raise ValueError(f"{run.directory} has not kept its images; give them with --data.")
+                self.chunk_of |= dict.fromkeys(ids.tolist(), number)
+            if not self.chunk_of:
+                raise ValueError(f"{run.directory} contains no images; give them with --data.")
 
     def __len__(self) -> int:
-        return len(self.where) if self.data is None else len(self.data[0])
+        return len(self.chunk_of) if self.data is None else len(self.data[0])
 
     def __call__(self, ids: Int64[Tensor, " b"]) -> tuple[Float[Tensor, "b *image"], Int64[Tensor, " b"]]:
-        """Images and labels; raises ValueError for an id that is not there."""
-        pictures, labels = zip(*(self._one(i) for i in ids.tolist()), strict=True)
-        return torch.stack(pictures), torch.stack(labels)
+        """Images and labels; raises ValueError for an unknown id."""
+        images, labels = zip(*(self._one(i) for i in ids.tolist()), strict=True)
+        return torch.stack(images), torch.stack(labels)
 
     def _one(self, i: int) -> tuple[Tensor, Tensor]:
         if self.data is not None:
             if not 0 <= i < len(self.data[0]):
-                raise ValueError(f"The run speaks of image {i}, and the data have {len(self.data[0])}; give its data.")
+                raise ValueError(
+                    f"The run has an answer for image {i}, the data have {len(self.data[0])} images; give its data."
+                )
             return self.data[0][i], self.data[1][i]
-        if i not in self.where:
-            raise ValueError(f"{self.run.directory} has no image {i}, of which it has an answer.")
-        if self.held[0] != self.where[i]:
-            number = self.where[i]
+        if i not in self.chunk_of:
+            raise ValueError(f"{self.run.directory} has an answer for image {i} and no such image; make the run again.")
+        if self.chunk[0] != self.chunk_of[i]:
+            number = self.chunk_of[i]
             ((ids, x, y),) = replace(self.run, images=[self.run.images[number]]).inputs()
-            self.held = (number, {one: row for row, one in enumerate(ids.tolist())}, x, y)
-        row = self.held[1][i]
-        return self.held[2][row], self.held[3][row]
+            self.chunk = (number, {one: row for row, one in enumerate(ids.tolist())}, x, y)
+        row = self.chunk[1][i]
+        return self.chunk[2][row], self.chunk[3][row]

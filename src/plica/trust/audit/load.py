@@ -1,6 +1,6 @@
-"""The models and distances a run names, made anew for an audit.
+"""Loads the models and distances that a run names, for an audit.
 
-A run directory may come from anybody, and what it names may be Python code: that is run only for those who say so.
+A run directory may come from anybody and may name Python code, which is run only if the caller trusts it.
 """
 
 from __future__ import annotations
@@ -18,69 +18,69 @@ from plica.perturbations.parse import Bounds
 from plica.runs import Run, Task
 from plica.trust.audit.reference import Model, norm_of
 
-OTHERWISE = {"model": ", or name it with --model", "distance": ", or name it with --metric"}
+ALTERNATIVES = {"model": ", or name it with --model", "distance": ", or name it with --metric"}
 
 
 def models_of(
-    run: Run, given: Mapping[str, str], weights: str | None = None, trust: bool = False, device: str = "cpu"
+    run: Run, specs: Mapping[str, str], weights: str | None = None, trust: bool = False, device: str = "cpu"
 ) -> dict[str, Model]:
-    """The models of the tasks: as `given`, by name ("" for all), or as the run's plan names them.
+    """The models of the tasks: from `specs`, by name ("" for all), else as the run's plan specifies them.
 
     Raises:
-        ValueError, FileNotFoundError: a model is missing, or is Python code and trust was not given; one sentence.
+        ValueError, FileNotFoundError: a model is missing, or is Python code and `trust` is false.
     """
     plan = _planned(run)
     models: dict[str, Model] = {}
     for name in dict.fromkeys(task.model for task in run.tasks):
-        spec = given.get(name, given.get("", None))
+        spec = specs.get(name, specs.get("", None))
         if spec is not None:
             models[name] = load_model(spec, weights, device, trust)
             continue
         if name not in plan:
-            raise ValueError(f"{run.directory} does not say what {name!r} is; give it with --model.")
-        spec, own = plan[name]
-        _allowed("model", spec, trust)
-        models[name] = load_model(spec, weights or own, device, trust)
+            raise ValueError(f"{run.directory} does not specify the model {name!r}; give it with --model.")
+        spec, plan_weights = plan[name]
+        _check_trusted("model", spec, trust)
+        models[name] = load_model(spec, weights or plan_weights, device, trust)
     return models
 
 
 def metrics_of(
-    run: Run, given: str | None = None, trust: bool = False
+    run: Run, metric: str | None = None, trust: bool = False
 ) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
-    """The distances of the tasks that are no l_p norms, by their text.
+    """The distances of the tasks that are not l_p norms, by their text; `metric` replaces all of them.
 
     Raises:
-        ValueError: there is no such distance, or it is Python code and trust was not given; one sentence.
+        ValueError: there is no such distance, or it is Python code and `trust` is false.
     """
     metrics = {}
     for task in {task.distance: task for task in run.tasks}.values():
         if task.through is not None:
-            _allowed("perturbation", task.through, trust)
+            _check_trusted("perturbation", task.through, trust)
         if norm_of(task.metric) is not None:
             continue
         if task.metric == "theta" and task.through is not None:
             metrics[task.distance] = ThetaDistance(parse_through(task.through, run.bounds.pair))
             continue
-        if given is None:
-            _allowed("distance", task.metric, trust)
-        metrics[task.distance] = parse_metric(given or task.metric)
+        if metric is None:
+            _check_trusted("distance", task.metric, trust)
+        metrics[task.distance] = parse_metric(metric or task.metric)
     return metrics
 
 
 def through_of(task: Task, bounds: Bounds) -> ParametricPerturbation | None:
-    """The perturbation that made a task's points; None for x + delta."""
+    """The perturbation T of a task, x_adv = T(x, theta); None for x + delta."""
     return None if task.through is None else parse_through(task.through, bounds)
 
 
 def _planned(run: Run) -> dict[str, tuple[str, str | None]]:
-    """Specification and weights of each model, by the name that the tasks use."""
+    """Specification and weights of each model in the plan, by its name in the tasks."""
     plan = run.manifest.get("plan") or {}
     if isinstance(plan.get("model"), str):  # plica radius, plica attack
         return {plan["model"]: (plan["model"], _text(plan.get("weights")))}
-    listed = plan.get("models") or []
+    entries = plan.get("models") or []
     return {
         str(entry.get("name") or entry["model"]): (str(entry["model"]), _text(entry.get("weights")))
-        for entry in listed
+        for entry in entries
         if isinstance(entry, Mapping) and "model" in entry
     }
 
@@ -89,9 +89,9 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _allowed(what: str, spec: str, trust: bool) -> None:
+def _check_trusted(what: str, spec: str, trust: bool) -> None:
     if not trust and not spec.startswith(("plica.", "torchvision:", "timm:", "hf:")) and ":" in spec:
         raise ValueError(
             f"The run names the {what} {spec}, which is Python code: give --trust if the run is your own"
-            f"{OTHERWISE.get(what, '')}."
+            f"{ALTERNATIVES.get(what, '')}."
         )

@@ -1,7 +1,7 @@
-"""Would an answer survive being saved as a picture? Points rounded to 8 bits, and repaired where that undoes them.
+"""Are points still misclassified when their pixels are rounded to 8 bits, and what does a repair cost?
 
-Repair: x + s (x_adv - x) rounded, with the smallest s >= 1 found that is misclassified; its price is the distance of
-that point over the one that was reported.
+Repair: x + s (x_adv - x) rounded, with the smallest s >= 1 found that is misclassified. Its price is the distance of
+the repaired point over the stored distance.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 STRETCHES = tuple(1 + 0.01 * 2.0**k for k in range(10))  # 1.01 to 6.12
-HALVINGS = 4
+HALVINGS = 4  # of the last interval between two of STRETCHES
 
 
 @dataclass(frozen=True)
 class EightBits:
-    """Per answer: `survives`: still misclassified; `within`: and inside the radius; `price`: nan if not repaired."""
+    """Per answer: `survives`, still misclassified; `within`, also inside the radius; `price` of a repair, or nan."""
 
     survives: Bool[np.ndarray, " b"]
     within: Bool[np.ndarray, " b"]
@@ -41,35 +41,43 @@ def eight_bits(
     radius: float | None,
     bounds: tuple[float, float],
 ) -> EightBits:
-    """`fooled(points, rows)` tells whether points of those rows are misclassified, `measure(points, rows)` how far they
-    are."""
-    every = np.arange(len(x))
+    """Round the points and repair them.
+
+    Args:
+        fooled: (points, rows) -> bool (k,): whether points of those rows are misclassified.
+        measure: (points, rows) -> (k,): their distances from the images.
+        x: images.
+        x_adv: their points.
+        radius: of max-loss, in the metric's units; None for min-radius.
+        bounds: least and largest pixel.
+    """
+    all_rows = np.arange(len(x))
 
     def points(rows: np.ndarray, stretch: np.ndarray) -> Tensor:
         s = torch.as_tensor(stretch).to(x).view(-1, *[1] * (x.ndim - 1))
         return round8(x[rows] + s * (x_adv[rows] - x[rows]), bounds)
 
-    distance = measure(x_adv, every)
-    rounded = points(every, np.ones(len(x)))
-    survives, reach = fooled(rounded, every), measure(rounded, every)
-    limit = np.inf if radius is None else radius * (1 + 1e-5)  # pixels of float32
-    price = np.where(survives, reach, np.nan)
+    distance = measure(x_adv, all_rows)
+    rounded = points(all_rows, np.ones(len(x)))
+    survives, rounded_distance = fooled(rounded, all_rows), measure(rounded, all_rows)
+    limit = np.inf if radius is None else radius * (1 + 1e-5)  # float32 pixels are rounded, too
+    price = np.where(survives, rounded_distance, np.nan)
     low, high = np.ones(len(x)), np.full(len(x), np.nan)
     for stretch in STRETCHES:
-        rows = every[~survives & np.isnan(high)]
+        rows = all_rows[~survives & np.isnan(high)]
         if len(rows):
-            done = fooled(points(rows, np.full(len(rows), stretch)), rows)
-            high[rows[done]], low[rows[~done]] = stretch, stretch
+            broken = fooled(points(rows, np.full(len(rows), stretch)), rows)
+            high[rows[broken]], low[rows[~broken]] = stretch, stretch
     for _ in range(HALVINGS):
-        rows = every[~np.isnan(high)]
+        rows = all_rows[~np.isnan(high)]
         if not len(rows):
             break
         middle = (low[rows] + high[rows]) / 2
-        done = fooled(points(rows, middle), rows)
-        high[rows[done]], low[rows[~done]] = middle[done], middle[~done]
-    rows = every[~np.isnan(high)]
+        broken = fooled(points(rows, middle), rows)
+        high[rows[broken]], low[rows[~broken]] = middle[broken], middle[~broken]
+    rows = all_rows[~np.isnan(high)]
     if len(rows):
         price[rows] = measure(points(rows, high[rows]), rows)
     with np.errstate(divide="ignore", invalid="ignore"):
         price = np.where(distance > 0, price / distance, np.nan)
-    return EightBits(survives, survives & (reach <= limit), price)
+    return EightBits(survives, survives & (rounded_distance <= limit), price)

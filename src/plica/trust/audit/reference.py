@@ -1,4 +1,4 @@
-"""Margins and distances in float64, in numpy: a second pen beside the judge's, which shares no line with it."""
+"""Margins and distances in float64, in numpy: a second implementation that shares no code with the judge."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Metric = float | Callable[[Tensor, Tensor], Tensor]  # p of an l_p norm, or any 
 
 @runtime_checkable
 class ParametricPerturbation(Protocol):
-    """A perturbation: x' = T(x, theta), and the theta that changes nothing."""
+    """A perturbation x' = T(x, theta); `start` gives the theta at which x' = x."""
 
     def start(self, x: Tensor) -> Tensor: ...
 
@@ -25,13 +25,13 @@ class ParametricPerturbation(Protocol):
 
 
 def norm_of(metric: str) -> float | None:
-    """p where the text is that of an l_p norm (l2, l1.5, linf), else None."""
-    found = re.fullmatch(r"l(inf|\d+(?:\.\d+)?)", metric)
-    return float(found.group(1)) if found else None
+    """p where the text names an l_p norm (l2, l1.5, linf), else None."""
+    match = re.fullmatch(r"l(inf|\d+(?:\.\d+)?)", metric)
+    return float(match.group(1)) if match else None
 
 
 def norms(p: float, x: Tensor, x_adv: Tensor) -> Float64[np.ndarray, " b"]:
-    """(sum |x_adv - x|^p)^(1/p), over the largest entry so that no power underflows; the largest entry for inf."""
+    """(sum |x_adv - x|^p)^(1/p), scaled by the largest entry so that no power underflows; the largest entry for inf."""
     delta = np.abs(x_adv.double().cpu().numpy() - x.double().cpu().numpy()).reshape(len(x), -1)
     top = delta.max(axis=1)
     if np.isinf(p):
@@ -42,9 +42,9 @@ def norms(p: float, x: Tensor, x_adv: Tensor) -> Float64[np.ndarray, " b"]:
 
 @torch.no_grad()
 def distances(metric: Metric, x: Tensor, x_adv: Tensor) -> tuple[Float64[np.ndarray, " b"], float]:
-    """Distances, and how far two honest measurements of them may differ, relatively.
+    """Distances, and the relative difference that rounding allows between two measurements of them.
 
-    An l_p norm is given as p. Another metric is asked in float64, or in the precision of x where it has weights in it.
+    An l_p norm is given as p. Another metric is computed in float64, or in that of x where its weights need it.
     """
     if not callable(metric):
         return norms(metric, x, x_adv), 1e-7
@@ -56,12 +56,12 @@ def distances(metric: Metric, x: Tensor, x_adv: Tensor) -> tuple[Float64[np.ndar
 
 @torch.no_grad()
 def outputs(model: Model, x: Float[Tensor, "b *image"], size: int) -> Float64[np.ndarray, "b classes"]:
-    """Logits in calls of `size` rows, the last one smaller: not padded, as attacks pad theirs."""
+    """Logits in calls of `size` rows, the last one smaller: not padded as in the attacks."""
     return np.concatenate([model(part).detach().double().cpu().numpy() for part in x.split(size)])
 
 
 def margins(logits: Float64[np.ndarray, "b classes"], y: Int64[np.ndarray, " b"]) -> Float64[np.ndarray, " b"]:
-    """The largest logit of another class less that of y."""
+    """The largest logit of another class minus that of y."""
     rows = np.arange(len(y))
     others = logits.copy()
     others[rows, y] = -np.inf

@@ -1,4 +1,4 @@
-"""Points found on one model of a run, tried on its others: where they beat what was found there, it was weak."""
+"""Tries points found on one model of a run on its other models: those they break better were attacked too weakly."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from plica.runs import Run, Task
 from plica.trust.audit.reference import Model
 from plica.trust.audit.remeasure import MeasureContext
 
-NEARER = 0.98  # of a radius: by rounding alone no point is so much nearer
+NEARER = 0.98  # of a radius; rounding alone makes no point so much nearer
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """Of `images` that both models were asked about, `beaten` by points of `origin` as answers about `model`."""
+    """Of the `images` with answers for both models, for how many a point of `origin` beats the answer for `model`."""
 
     question: str
     origin: str
@@ -27,16 +27,16 @@ class Transfer:
     beaten: int
 
     def record(self) -> dict[str, Any]:
-        """As audit.json keeps it."""
+        """The record as a JSON object, as in audit.json."""
         return asdict(self)
 
 
 def transfers(run: Run, models: Mapping[str, Model], bounds: tuple[float | Tensor, float | Tensor]) -> list[Transfer]:
-    """For every question put to several models, every pair of them.
+    """One record per question and ordered pair of models.
 
-    A point counts where it is misclassified and the model's own methods found none (max-loss), or none so near.
+    A point counts where the model misclassifies it and its own methods found none (max-loss) or none so near.
     """
-    found = []
+    records = []
     for question in dict.fromkeys(task.question for task in run.tasks):
         tasks = [task for task in run.tasks if task.question == question]
         names = list(dict.fromkeys(task.model for task in tasks))
@@ -44,11 +44,11 @@ def transfers(run: Run, models: Mapping[str, Model], bounds: tuple[float | Tenso
         for model in names:
             for origin in names:
                 if origin != model:
-                    theirs = [task for task in tasks if task.model == origin]
-                    beaten = _beaten(run, theirs, models[model], best[model], bounds)
+                    origin_tasks = [task for task in tasks if task.model == origin]
+                    beaten = _beaten(run, origin_tasks, models[model], best[model], bounds)
                     images = len(best[model].keys() & best[origin].keys())
-                    found.append(Transfer(question, origin, model, images, beaten))
-    return found
+                    records.append(Transfer(question, origin, model, images, beaten))
+    return records
 
 
 def _best(run: Run, tasks: list[Task]) -> dict[int, float]:
@@ -67,19 +67,19 @@ def _beaten(
     beaten: set[int] = set()
     for task in tasks:
         rows = {row["id"]: row for row in run.rows(task).select(["id", "label", "success", "distance"]).to_pylist()}
-        ruler = MeasureContext(model, 2.0, task.radius, bounds, (50,))
+        context = MeasureContext(model, 2.0, task.radius, bounds, (50,))
         for ids, x_adv in run.points(task):
-            wanted = [k for k, i in enumerate(ids.tolist()) if _better(rows.get(i), best.get(i), task)]
-            if wanted:
-                ruler = ruler.with_float64(x_adv)
-                chosen = ids[wanted].tolist()
-                wrong = ruler.margins(x_adv[wanted], np.array([rows[i]["label"] for i in chosen])) > 0
+            better = [k for k, i in enumerate(ids.tolist()) if _better(rows.get(i), best.get(i), task)]
+            if better:
+                context = context.with_float64(x_adv)
+                chosen = ids[better].tolist()
+                wrong = context.margins(x_adv[better], np.array([rows[i]["label"] for i in chosen])) > 0
                 beaten |= {i for i, w in zip(chosen, wrong, strict=True) if w}
     return len(beaten)
 
 
-def _better(row: dict[str, Any] | None, own: float | None, task: Task) -> bool:
-    """Whether this answer about another model would be one here, were it misclassified."""
-    if row is None or own is None or not row["success"] or row["distance"] == 0:
+def _better(row: dict[str, Any] | None, own_distance: float | None, task: Task) -> bool:
+    """Whether a point found on another model would be better here than the model's own, if it is misclassified."""
+    if row is None or own_distance is None or not row["success"] or row["distance"] == 0:
         return False
-    return bool(np.isinf(own)) if task.kind == "max-loss" else row["distance"] < NEARER * own
+    return bool(np.isinf(own_distance)) if task.kind == "max-loss" else row["distance"] < NEARER * own_distance
