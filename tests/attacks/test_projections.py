@@ -5,10 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from plica import Unsupported
-from plica.attacks.projections import project
+from plica.attacks.pgd import steepest
+from plica.attacks.projections import project, safely_inside
 
 P = (1, 2, math.inf)
 
@@ -120,3 +123,73 @@ def test_other_norms_are_refused():
     z, x, radius = case()
     with pytest.raises(Unsupported, match=r"l1\.5"):
         project(z, x, radius, 1.5)
+
+
+N = 6
+few = settings(max_examples=25, deadline=None)
+every_p = pytest.mark.parametrize("p", P)
+# ties, walls and points that do not move are as likely as any others
+pixel = st.one_of(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.floats(0, 1, width=32))
+anywhere = st.one_of(st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0]), st.floats(-3, 4, width=32))
+images = st.lists(pixel, min_size=N, max_size=N).map(lambda v: torch.tensor([v], dtype=torch.float64))
+points = st.lists(anywhere, min_size=N, max_size=N).map(lambda v: torch.tensor([v], dtype=torch.float64))
+radii = st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 4)).map(lambda r: torch.tensor([r]).double())
+
+
+def distance(u, p):
+    return torch.linalg.vector_norm(u, ord=p, dim=1)
+
+
+@every_p
+@few
+@given(z=points, x=images, radius=radii, v=points)
+def test_the_projection_is_the_nearest_point_of_the_set(p, z, x, radius, v):
+    """<z - P, v - P> <= 0 for every v of the set, whatever lies at a wall, at another pixel's value or at radius 0."""
+    found = project(z, x, radius, p)
+    assert ((found >= 0) & (found <= 1)).all()
+    assert (distance(found - x, p) <= radius + 1e-12).all()
+    v = v.clamp(0, 1)
+    v = x + (v - x) * (radius / distance(v - x, p).clamp(min=1e-300)).clamp(max=1)[:, None]
+    assert ((z - found) * (v - found)).sum() <= 1e-10
+
+
+@every_p
+@few
+@given(z=points, other=points, x=images, radius=radii)
+def test_the_projection_brings_no_points_apart(p, z, other, x, radius):
+    moved = project(z, x, radius, p) - project(other, x, radius, p)
+    assert moved.norm() <= (z - other).norm() * (1 + 1e-9) + 1e-10
+
+
+@every_p
+@few
+@given(z=points, x=images, radius=radii, order=st.permutations(range(N)))
+def test_the_projection_knows_no_order_of_pixels_and_no_side_of_the_box(p, z, x, radius, order):
+    found = project(z, x, radius, p)
+    torch.testing.assert_close(project(z[:, order], x[:, order], radius, p), found[:, order], rtol=0, atol=1e-10)
+    torch.testing.assert_close(1 - project(1 - z, 1 - x, radius, p), found, rtol=0, atol=1e-10)
+
+
+@every_p
+@few
+@given(z=points, x=images, radius=st.floats(1e-3, 4), scale=st.sampled_from([1.0, 255.0]))
+def test_float32_pixels_projected_safely_inside_are_inside_in_float64(p, z, x, radius, scale):
+    """What the judge measures: the distance of the rounded pixels in float64 is at most the radius."""
+    z, x, radius = (scale * z).float(), (scale * x).float(), torch.tensor([scale * radius])
+    bounds = (0.0, scale)
+    found = project(z, x, safely_inside(radius, x, bounds), p, bounds)
+    assert (distance(found.double() - x.double(), p) <= radius.double()).all()
+
+
+@every_p
+@few
+@given(grad=points, z=images, reach=radii, v=points)
+def test_no_other_step_is_steeper(p, grad, z, reach, v):
+    """<grad, s> >= <grad, v> for every v with ||v||_p <= length, for l1 among those that stay in the box."""
+    step = steepest(grad, z, reach, p, (0, 1))
+    assert (distance(step, p) <= reach * (1 + 1e-12)).all()
+    if p == 1:
+        assert ((z + step >= -1e-12) & (z + step <= 1 + 1e-12)).all()
+        v = (z + v).clamp(0, 1) - z
+    v = v * (reach / distance(v, p).clamp(min=1e-300)).clamp(max=1)[:, None]
+    assert (grad * v).sum() <= (grad * step).sum() + 1e-9

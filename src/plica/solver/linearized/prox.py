@@ -83,7 +83,8 @@ class LpProx:
     def apply(self, w: Tensor, eta: Tensor, level: Tensor, low: Tensor, high: Tensor, work: Work) -> None:
         """Replace w (r, n) by its prox in the box low <= u <= high, eta (r,); moves level for l_inf; overwrites work.
 
-        Exact for separable norms and l_inf; for l_2 the box follows the prox, whose fixed points it leaves as they are.
+        Exact for separable norms, and without walls for l_inf once theta has settled; for l_2 the box follows the prox,
+        whose fixed points it leaves as they are.
         """
         if self.p == 2:
             length = torch.linalg.vector_norm(w, dim=1).clamp_(min=torch.finfo(w.dtype).tiny)
