@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 
 import plica
 from plica import runs
@@ -107,13 +107,13 @@ def test_an_audit_knows_the_box_and_the_mask(folder):
 
     assert differences() == {}
     file = run.files[run.tasks[0].name][0]
-    honest = load_file(file)
+    honest = file.read_bytes()  # what load_file gives is mapped to the file, and would change with it
     for feature, by, kind in ((5, 1e-3, "mask"), (2, 901.0, "bounds")):
-        x_adv = honest["x_adv"].clone()
-        x_adv[0, feature] += by
-        save_file({**honest, "x_adv": x_adv}, file)
+        tensors = load(honest)
+        tensors["x_adv"][0, feature] += by
+        save_file(tensors, file)
         assert kind in differences()
-    save_file(honest, file)
+    file.write_bytes(honest)
     assert main(["audit", "run"]) == 2  # the model is code, which an audit runs with --trust alone
     assert main(["audit", "run", "--trust"]) == 0
 

@@ -68,7 +68,7 @@ def test_radii_that_three_digits_do_not_tell_apart():
     [
         ({"metods": ["auto"]}, "there is no key 'metods'; did you mean 'methods'?"),
         ({"models": {"model": "a:b", "wieghts": "w"}}, "models[0]: there is no key 'wieghts'; did you mean 'weights'?"),
-        ({"models": []}, "models: value should have at least 1 item"),
+        ({"models": []}, "should have at least 1 item after validation, not 0, got []"),
         ({"models": ["a:net", "b:net"]}, "models: two models are called 'net'"),
         ({"models": {"model": "a:b", "name": "../x"}}, "models[0].name: a name has letters"),
         ({"methods": "atuo"}, "methods[0].name: there is no method 'atuo'; did you mean 'auto'?"),
