@@ -41,12 +41,12 @@ def test_pixels_outside_other_bounds():
     refused(ValueError, "pixels range from 0.5 to 0.5", bounds=(0.6, 1))
 
 
-@pytest.mark.parametrize("bounds", [(1, 0), (0.5, 0.5), (0, math.nan)])
+@pytest.mark.parametrize("bounds", [(1, 0), (0.5, 0.5), (0, math.nan), (-1e308, 1e308)])
 def test_bounds_that_are_no_interval(bounds):
     refused(ValueError, "bounds", bounds=bounds)
 
 
-@pytest.mark.parametrize("bounds", [(0,), 1, ("low", "high"), None])
+@pytest.mark.parametrize("bounds", [(0,), 1, ("low", "high"), "01", (0, 10**400), None])
 def test_bounds_that_are_not_two_numbers(bounds):
     refused(TypeError, "bounds must be two numbers", bounds=bounds)
 
@@ -98,6 +98,25 @@ def test_radii_of_another_shape():
         question = MaxLoss(Lp(2), 1.0)
         object.__setattr__(question, "radius", radius)  # past the type checker
         refused(ValueError, r"shape \(3,\)", question=question)
+
+
+@pytest.mark.parametrize("radius", [1 + 1j, torch.tensor([1 + 1j, 1, 1]), True, "0.5", None])
+def test_a_radius_that_is_no_real_number(radius):
+    question = MaxLoss(Lp(2), 1.0)
+    object.__setattr__(question, "radius", radius)  # past the type checker
+    refused(TypeError, "radius=.* must be a real number", question=question)
+
+
+@pytest.mark.parametrize("p", [1e-320, 1e39, 10**400])
+def test_a_power_that_floats_do_not_have(p):
+    with pytest.raises(ValueError, match=r"Lp\(p\)"):
+        Lp(p)
+
+
+def test_a_batch_size_of_any_length():
+    model, x, y = nn.Sequential(nn.Flatten(), nn.Linear(8, 2)), X, Y
+    found = [ASK(model, x, y, L2, gradients=3, batch_size=size) for size in (3, 10**30)]
+    assert torch.equal(found[0].x_adv, found[1].x_adv)
 
 
 def test_questions_that_are_none():

@@ -95,7 +95,7 @@ def attack(
         check(question.through, x)
         check_treats_perturbations(method)
     x, goal = x.detach(), Goal(y, targets)
-    size = batch_size or default_batch_size(x)
+    size = min(batch_size or default_batch_size(x), torch.iinfo(torch.int32).max)
     with eval_mode(model):
         if not limits.per_feature:
             call = _Call(model, x, goal, question, radius, limits.numbers, gradients, seed, size, on_progress)

@@ -117,6 +117,8 @@ def test_a_distance_of_ones_own_and_the_first_images_only(folder):
         (dict(model="net.py:fails"), "failed: RuntimeError: no GPU"),
         (dict(model="net.py:flat"), "(b, classes)"),
         (dict(metric="l0"), "l0"),
+        (dict(metric="l1e400"), "There is no metric 'l1e400'"),
+        (dict(metric="l1_0"), "There is no metric 'l1_0'"),
         (dict(metric="far"), "far"),
         (dict(metric="net:none"), "none"),
         (dict(out="net.py"), "net.py is a file"),
@@ -137,6 +139,7 @@ def test_wrong_input_is_one_sentence_and_nothing_is_written(folder, capsys, chan
         (["--gradients", "0"], "--gradients"),
         (["--n", "7"], "between 1 and 6"),
         (["--device", "gpu7"], "gpu7"),
+        (["--device", "meta"], "The device 'meta' cannot be used here"),
         (["--method", "none"], "none"),
         (["--radius", "1"], "No such option: --radius"),
     ],
@@ -146,7 +149,7 @@ def test_wrong_options_are_one_sentence(folder, capsys, more, said):
     assert not (folder / "out").exists()
 
 
-@pytest.mark.parametrize("radius", ["-1", "x", "1/0", "nan", "inf", "8/255/2"])
+@pytest.mark.parametrize("radius", ["-1", "x", "1/0", "nan", "inf", "8/255/2", "8/", "/8", "1_0", "1e400", "٣"])
 def test_a_radius_that_is_none(folder, capsys, radius):
     assert "such as 0.5 or a ratio such as 8/255" in refusal(capsys, call("--radius", radius, command="attack"))
 

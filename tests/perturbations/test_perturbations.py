@@ -3,6 +3,7 @@ ones."""
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import plica
 from linear import linear
 from plica import Flow, HueSaturation, Lp, MaxLoss, MinRadius, Perturbation, Recolor, RotateTranslate
 from plica.perturbations import apply
+from plica.perturbations.base import check_positive
 from plica.perturbations.luv import HIGH, LOW, luv, rgb
 
 EVERY = (Flow(), RotateTranslate(), Recolor(nodes=4), HueSaturation(), Recolor(nodes=4, space="luv"))
@@ -277,3 +279,26 @@ def test_a_grey_image_has_a_curve():
     grey = torch.full_like(x, 0.5)
     assert torch.allclose(Recolor(nodes=3)(grey, theta), grey + 0.2)
     assert torch.allclose(Recolor(nodes=3)(torch.zeros_like(x), theta), torch.zeros_like(x))
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+def test_sizes_that_are_none(value):
+    made = [lambda: Flow(value), lambda: HueSaturation(unit=value)]
+    made += [lambda name=name: RotateTranslate(**{name: value}) for name in ("degrees", "share", "unit")]
+    made += [lambda name=name: Recolor(**{name: value}) for name in ("smooth", "unit")]
+    made.append(lambda: Perturbation(lambda x, theta: x, torch.zeros(2), unit=value))
+    for make in made:
+        with pytest.raises(ValueError, match="must be a number above 0"):
+            make()
+
+
+@pytest.mark.parametrize("value", [True, "1", 1 + 1j, None])
+def test_sizes_that_are_no_numbers(value):
+    with pytest.raises(ValueError, match="must be a number above 0"):
+        check_positive(SimpleNamespace(unit=value), "unit")
+
+
+@pytest.mark.parametrize("nodes", [0, 1, -8])
+def test_a_grid_of_colours_has_two_nodes_at_least(nodes):
+    with pytest.raises(ValueError, match="a whole number from 2"):
+        Recolor(nodes=nodes)

@@ -7,6 +7,7 @@ Written as two numbers, "0,1", or as an .npz file with the arrays `low` and `hig
 from __future__ import annotations
 
 import hashlib
+import math
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from torch import Tensor
 from plica.metrics import Held, Metric, Unsupported, lp_form, parse_metric
 from plica.perturbations import ParametricPerturbation, parse_distance
 from plica.utils.limits import check_memory, check_npz
-from plica.utils.messages import few, one_line
+from plica.utils.messages import few, one_line, shown
 
 NAMES = ("low", "high", "mask")
 
@@ -130,14 +131,18 @@ def check_bounds(bounds: Any, x: Float[Tensor, "b *image"]) -> Bounds:
     if isinstance(bounds, tuple | list) and any(isinstance(bound, Tensor) and bound.ndim for bound in bounds):
         return _check_tensors(bounds, x)
     try:
+        if isinstance(bounds, str):
+            raise TypeError
         low, high = (float(bound) for bound in bounds)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(
             f"bounds must be two numbers (low, high), or two tensors of an image's shape {tuple(x.shape[1:])}, "
-            f"got {bounds!r}."
+            f"got {shown(bounds)}."
         ) from None
     if not low < high:
-        raise ValueError(f"bounds must be (low, high) with low < high, got {bounds!r}.")
+        raise ValueError(f"bounds must be (low, high) with low < high, got {shown(bounds)}.")
+    if any(torch.finfo(x.dtype).max < abs(bound) < math.inf for bound in (low, high)):
+        raise ValueError(f"bounds must be numbers that {x.dtype} can hold, got {shown(bounds)}.")
     lowest, highest = float(x.detach().min()), float(x.detach().max())  # nan if any pixel is nan
     if not (low <= lowest and highest <= high):
         raise ValueError(
@@ -203,7 +208,7 @@ def _numbers(text: str) -> list[float]:
         low, high = (float(word) for word in text.strip("()[] ").split(","))
     except ValueError:
         raise ValueError(
-            f"{text!r} is not a valid pair of bounds; write two numbers, 0,1, or name an .npz file."
+            f"{shown(text)} is not a valid pair of bounds; write two numbers, 0,1, or name an .npz file."
         ) from None
     return [low, high]
 

@@ -4,6 +4,7 @@ al. 2023)."""
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,10 @@ from torch import Tensor
 
 from plica.core.losses import LOSSES
 from plica.perturbations.base import ParametricPerturbation, ThetaDistance
+from plica.utils.messages import shown
+
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"  # Python's float takes more: 1_0, nan, digits of any script
+NUMBER_OR_RATIO = re.compile(rf"({_NUMBER})(?:/({_NUMBER}))?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,8 @@ class MaxLoss:
 
     def __post_init__(self):
         object.__setattr__(self, "metric", _checked(self.metric, self.through))
-        if self.loss not in LOSSES:
-            raise ValueError(f"MaxLoss(loss=...) must be one of {', '.join(LOSSES)}, got {self.loss!r}.")
+        if not isinstance(self.loss, str) or self.loss not in LOSSES:
+            raise ValueError(f"MaxLoss(loss=...) must be one of {', '.join(LOSSES)}, got {shown(self.loss)}.")
 
 
 Question = MinRadius | MaxLoss
@@ -63,13 +68,15 @@ def parse_radius(text: str) -> float:
     Raises:
         ValueError: it is neither, or negative.
     """
-    top, _, bottom = text.partition("/")
+    match = NUMBER_OR_RATIO.fullmatch(text.strip())
     try:
-        value = float(top) / float(bottom or "1")
-    except (ValueError, ZeroDivisionError):
+        value = float(match[1]) / float(match[2] or "1") if match else math.nan
+    except ZeroDivisionError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise ValueError(f"The radius {text!r} is not a distance; give a number such as 0.5 or a ratio such as 8/255.")
+        raise ValueError(
+            f"The radius {shown(text)} is not a distance; give a number such as 0.5 or a ratio such as 8/255."
+        )
     return value
 
 
@@ -78,12 +85,12 @@ def _checked(metric: Any, through: Any) -> Any:
     if through is not None and not isinstance(through, ParametricPerturbation):
         raise TypeError(
             "through=... is a perturbation, such as plica.Flow() or plica.Perturbation(function, origin); "
-            f"got {through!r}."
+            f"got {shown(through)}."
         )
     if metric == "theta":
         if through is None:
             raise ValueError('"theta" is the distance of a perturbation; give one, such as through=plica.Flow().')
         return ThetaDistance(through)
     if not callable(metric):
-        raise TypeError(f"A metric is a callable d(x, x_adv) -> (b,), such as plica.Lp(2); got {metric!r}.")
+        raise TypeError(f"A metric is a callable d(x, x_adv) -> (b,), such as plica.Lp(2); got {shown(metric)}.")
     return metric

@@ -14,6 +14,7 @@ from plica.core.bounds import Bounds, check_bounds
 from plica.core.formulations import MaxLoss, MinRadius, Question
 from plica.core.goals import Goal
 from plica.metrics import Metric, own_gradient, properties
+from plica.utils.messages import shown
 
 
 def arguments(
@@ -47,9 +48,9 @@ def arguments(
     if batch_size is not None:
         whole("batch_size", batch_size, least=1)
     if method not in methods:
-        close = get_close_matches(str(method), methods, 1)
+        close = get_close_matches(method, methods, 1) if isinstance(method, str) else []
         raise ValueError(
-            f"There is no method {method!r}; {f'did you mean {close[0]!r}? ' if close else ''}"
+            f"There is no method {shown(method)}; {f'did you mean {close[0]!r}? ' if close else ''}"
             f"known are {', '.join(methods)}."
         )
     return radii(question, x) if isinstance(question, MaxLoss) else None, limits
@@ -58,7 +59,7 @@ def arguments(
 def whole(name: str, value: Any, least: int) -> None:
     """Raises TypeError where the argument `name` is no int, and ValueError where it is below `least`."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number, got {value!r}.")
+        raise TypeError(f"{name} must be a whole number, got {shown(value)}.")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}.")
 
@@ -91,7 +92,15 @@ def labels(name: str, y: Any, x: Tensor) -> None:
 
 def radii(question: MaxLoss, x: Tensor) -> Float[Tensor, " b"]:
     """The radius of each image (b,), in float64; raises ValueError for another shape, nan or a negative radius."""
-    radius = torch.as_tensor(question.radius, dtype=torch.float64).to(x.device)
+    try:
+        radius = torch.as_tensor(question.radius)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        radius = None
+    if radius is None or radius.is_complex() or radius.dtype == torch.bool:
+        raise TypeError(
+            f"MaxLoss(radius=...) must be a real number, or one for each image, got {shown(question.radius)}."
+        )
+    radius = radius.double().to(x.device)
     if radius.ndim > 1 or (radius.ndim == 1 and len(radius) != len(x)):
         raise ValueError(
             f"MaxLoss(radius=...) must be a number or have shape ({len(x)},), one for each image, "

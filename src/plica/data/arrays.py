@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -15,6 +16,7 @@ class ArraySource:
 
     Args:
         name: stands in messages.
+        x: an array, or what has its shape and gives the images of these ids as one, x[ids].
         allow_out_of_range: pixels may lie outside [0, 1].
         content_hash: a digest of the content, where there is a cheaper one than that of the arrays.
     """
@@ -24,7 +26,7 @@ class ArraySource:
     def __init__(
         self,
         name: str,
-        x: np.ndarray,
+        x: Any,
         y: np.ndarray,
         allow_out_of_range: bool = False,
         content_hash: Callable[[], str] | None = None,

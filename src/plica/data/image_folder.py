@@ -23,7 +23,7 @@ def open_folder(spec: str, allow_out_of_range: bool = False) -> ImageSource:
         (file, number)
         for number, name in enumerate(classes)
         for file in sorted((folder / name).iterdir())
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()  # a pipe never ends
     ]
     if not files:
         raise ValueError(f"{folder} has no folder of images for each class (folders: {few(classes) or 'none'}).")

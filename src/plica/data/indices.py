@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from plica.utils.files import read_small
+from plica.utils.messages import one_line, shown
+
 LONGEST = 10**7  # rows of one range
 
 
@@ -18,14 +21,14 @@ def parse_indices(text: str) -> list[int]:
     if re.fullmatch(r"[\d\s,-]*", text):
         return _rows(text, f"{text!r}")
     try:
-        content = Path(text).read_text()
+        content = read_small(Path(text))
     except FileNotFoundError:
         raise FileNotFoundError(
             f"The indices {text!r} are neither rows nor an existing file; write 3,7,20-29, counted from 0."
         ) from None
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"The indices {text!r} are neither rows nor a text file; write 3,7,20-29, counted from 0."
+            f"The indices {shown(text)} are neither rows nor a text file ({one_line(error)}); write 3,7,20-29, from 0."
         ) from error
     return _rows(" ".join(line.partition("#")[0] for line in content.splitlines()), f"of {text}")
 

@@ -21,14 +21,26 @@ from plica.core.losses import LOSSES
 from plica.data.indices import parse_indices
 from plica.evaluation.method_sets import SETS
 from plica.metrics import parse_metric
+from plica.models.adapt import NAMED, split_normalisation
 from plica.perturbations import parse_through
-from plica.utils.messages import sentence
+from plica.utils.files import read_small
+from plica.utils.messages import one_line, sentence, shown
 
 NAME = re.compile(r"[\w.+@-]+")
 
 
 class PlanError(ValueError):
     """A plan that cannot be carried out; one sentence."""
+
+
+def _number(value: Any) -> Any:
+    """Not true and false, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError(f"a number is needed, got {value}")
+    return value
+
+
+Number = Annotated[int, BeforeValidator(_number)]
 
 
 def _several(value: Any) -> Any:
@@ -47,7 +59,7 @@ class Strict(BaseModel):
         if isinstance(given, Mapping):
             for key in given:
                 if key not in cls.model_fields:
-                    raise ValueError(f"there is no key {key!r}{nearest(str(key), cls.model_fields)}")
+                    raise ValueError(f"there is no key {shown(key)}{nearest(str(key), cls.model_fields)}")
         return given
 
 
@@ -67,8 +79,7 @@ class Model(Strict):
     def _short(cls, given: Any) -> Any:
         given = {"model": given} if isinstance(given, str) else given
         if isinstance(given, Mapping) and isinstance(given.get("model"), str) and not given.get("name"):
-            last = re.split(r"[:/\\]", given["model"])[-1]
-            given = {**given, "name": re.sub(r"[^\w.+@-]", "-", last)}
+            given = {**given, "name": default_name(given["model"])}
         return given
 
     @field_validator("name")
@@ -84,9 +95,9 @@ class Data(Strict):
     of `indices`: rows, "0-99,200,5", or a text file of such."""
 
     path: str
-    n: Annotated[int, Field(ge=1)] | None = None
+    n: Annotated[Number, Field(ge=1)] | None = None
     sample: Literal["first", "random", "balanced"] = "first"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[Number, Field(ge=0)] = 0
     indices: list[int] | None = None
 
     @field_validator("indices", mode="before")
@@ -113,8 +124,8 @@ class Method(Strict):
     """A method of plica.attack, or one of the sets; its budget of gradients per image and its seed."""
 
     name: str
-    gradients: Annotated[int, Field(ge=1)] | None = None
-    seed: Annotated[int, Field(ge=0)] | None = None
+    gradients: Annotated[Number, Field(ge=1)] | None = None
+    seed: Annotated[Number, Field(ge=0)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -126,7 +137,7 @@ class Method(Strict):
     def _exists(cls, name: str) -> str:
         known = (*SETS, *methods())
         if name not in known:
-            raise ValueError(f"there is no method {name!r}{nearest(name, known)}")
+            raise ValueError(f"there is no method {shown(name)}{nearest(name, known)}")
         return name
 
 
@@ -146,13 +157,16 @@ class Question(Strict):
     @field_validator("radius", mode="before")
     @classmethod
     def _ratios(cls, radii: Any) -> Any:
-        return [parse_radius(str(radius)) for radius in _several(radii)]
+        return [
+            parse_radius(str(radius) if isinstance(radius, str | int | float) else shown(radius))
+            for radius in _several(radii)
+        ]
 
     @field_validator("loss")
     @classmethod
     def _losses(cls, loss: str) -> str:
         if loss not in LOSSES:
-            raise ValueError(f"there is no loss {loss!r}{nearest(loss, LOSSES)}")
+            raise ValueError(f"there is no loss {shown(loss)}{nearest(loss, LOSSES)}")
         return loss
 
     @field_validator("metric")
@@ -199,14 +213,14 @@ class Plan(Strict):
     data: Data
     questions: Annotated[list[Question], BeforeValidator(_several), Field(min_length=1)]
     methods: Annotated[list[Method], BeforeValidator(_several), Field(min_length=1)] = [Method(name="auto")]
-    gradients: Annotated[int, Field(ge=1)] = 100
+    gradients: Annotated[Number, Field(ge=1)] = 100
     individual: bool = False
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[Number, Field(ge=0)] = 0
     device: str = "cpu"
     bounds: tuple[float, float] | str = (0.0, 1.0)
-    chunk: Annotated[int, Field(ge=1)] = 128
-    batch_size: Annotated[int, Field(ge=1)] | None = None
-    threads: Annotated[int, Field(ge=1)] | None = None
+    chunk: Annotated[Number, Field(ge=1)] = 128
+    batch_size: Annotated[Number, Field(ge=1)] | None = None
+    threads: Annotated[Number, Field(ge=1, le=4096)] | None = None
 
     @field_validator("bounds", mode="before")
     @classmethod
@@ -256,10 +270,18 @@ def read_plan(given: str | Path | Mapping[str, Any] | Plan, **changes: Any) -> P
         raise PlanError(sentence(ValueError(f"{where}: {_fault(error)}"))) from None
 
 
+def default_name(spec: str) -> str:
+    """The last part of what names a model, with the name of its normalisation but without the numbers of one."""
+    model, _, stated = split_normalisation(spec)
+    given = spec[len(model) :] if stated else ""
+    last = re.split(r"[:/\\]", model)[-1] + (given if given.removeprefix("@") in NAMED else "")
+    return re.sub(r"[^\w.+@-]", "-", last)
+
+
 def nearest(word: str, known: Any) -> str:
     """The end of a sentence about a word that is not known: the one that is meant, or all there are."""
     names = [str(name) for name in known]
-    similar = get_close_matches(word, names, 1, cutoff=0.5)
+    similar = get_close_matches(word[:80], names, 1, cutoff=0.5)  # it takes quadratic time
     return f"; did you mean {similar[0]!r}?" if similar else f"; known are {', '.join(names)}"
 
 
@@ -273,13 +295,15 @@ def _changed(record: Any, keys: list[str], value: Any) -> Any:
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text())
+        content = yaml.safe_load(read_small(file))
     except FileNotFoundError:
         raise PlanError(f"There is no plan {file}; `plica plan` writes one to start from.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except RecursionError:
+        raise PlanError(f"The plan {file} is nested too deep; `plica plan` writes one to start from.") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or getattr(error, "strerror", None) or "no text"
+        reason = getattr(error, "problem", None) or one_line(error)
         raise PlanError(f"The plan {file} cannot be read as YAML{line} ({reason}); `plica plan` writes one.") from None
     if not isinstance(content, dict):
         raise PlanError(f"The plan {file} holds no keys; `plica plan` writes one to start from.")
@@ -297,6 +321,6 @@ def _fault(error: ValidationError) -> str:
         return at + str(fault["ctx"]["error"]).rstrip(".")
     if fault["type"] == "literal_error":
         known = re.findall(r"'([^']*)'", fault["ctx"]["expected"])
-        return f"{at}there is no {fault['input']!r}{nearest(str(fault['input']), known)}"
+        return f"{at}there is no {shown(fault['input'])}{nearest(shown(fault['input']), known)}"
     said = fault["msg"][0].lower() + fault["msg"][1:]
-    return f"{at}{said}, got {fault['input']!r}"
+    return f"{at}{said}, got {shown(fault['input'])}"

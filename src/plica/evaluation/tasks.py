@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from plica.evaluation.plan import Question as PlanQuestion
 from plica.perturbations import join_distance, parse_distance
 from plica.runs import Task
 from plica.utils.messages import one_line
+
+LONGEST = 200  # bytes of the name of a folder
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def _jobs(plan: Plan, model: Model, asked: PlanQuestion, metric: str, radius: fl
     ]
     jobs = []
     for label, (name, gradients, seed) in _labels(list(dict.fromkeys(told))).items():
-        file = re.sub(r"[^\w.+@-]", "-", f"{model.name}--{question}--{label}")
+        file = _folder(f"{model.name}--{question}--{label}")
         task = Task(file, model.name, question, asked.ask, metric, radius, loss, label, asked.through)
         jobs.append(Job(task, model, name, gradients, seed))
     return tuple(jobs)
@@ -94,6 +97,14 @@ def _labels(told: list[tuple[str, int, int]]) -> dict[str, tuple[str, int, int]]
         label = name if len(same) == 1 else f"{name}-{gradients}" if len(alike) == 1 else f"{name}-{gradients}-{seed}"
         labels[label] = (name, gradients, seed)
     return labels
+
+
+def _folder(text: str) -> str:
+    """A name for the task's folder; file systems take so many bytes, so that of a long one is cut and told apart."""
+    name = re.sub(r"[^\w.+@-]", "-", text)
+    if len(name.encode()) <= LONGEST:
+        return name
+    return f"{name.encode()[: LONGEST - 9].decode(errors='ignore')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _short(radius: float, among: list[float]) -> str:

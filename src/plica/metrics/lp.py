@@ -12,7 +12,9 @@ from torch import Tensor
 
 from plica.metrics.base import LpForm, MetricProperties
 from plica.metrics.combine import Combinable
+from plica.utils.messages import shown
 
+LARGEST = 1e30  # p and 1/p, which float32 still has
 SMOOTHING = 1e-3  # of the gradient of l_p for p < 1, in pixel units: |delta| becomes sqrt(delta^2 + SMOOTHING^2)
 
 
@@ -29,10 +31,12 @@ class Lp(Combinable):
     def __init__(self, p: float | str):
         try:
             value = float(p)
-        except (TypeError, ValueError):
-            raise ValueError(f'Lp(p) takes a number p > 0 or "inf", got {p!r}.') from None
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f'Lp(p) takes a number p > 0 or "inf", got {shown(p)}.') from None
         if not value > 0:
-            raise ValueError(f'Lp(p) needs p > 0 (a number or "inf"), got {p!r}.')
+            raise ValueError(f'Lp(p) needs p > 0 (a number or "inf"), got {shown(p)}.')
+        if not 1 / LARGEST <= value <= LARGEST and value != math.inf:
+            raise ValueError(f'Lp(p) computes with p and 1/p, to {LARGEST:g}, got {shown(p)}; "inf" is the largest p.')
         object.__setattr__(self, "p", value)
 
     def __str__(self) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import math
+import re
 from typing import Any, cast
 
 from plica.metrics.base import Metric
 from plica.metrics.lp import Lp
 from plica.metrics.registry import METRICS
+from plica.utils.messages import one_line, shown
 
 
 def metric_names() -> str:
@@ -31,10 +34,10 @@ def parse_metric(text: str) -> Metric:
                 f"write {metric_names()}."
             )
         return cast(Metric, metric)
-    try:
-        return Lp(text.removeprefix("l") if text.startswith("l") else "none")
-    except ValueError:
-        raise ValueError(f"There is no metric {text!r}; write {metric_names()}.") from None
+    power = re.fullmatch(r"l(inf|(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)", text, re.ASCII)
+    if power is None or (power[1] != "inf" and not 0 < float(power[1]) < math.inf):
+        raise ValueError(f"There is no metric {shown(text)}; write {metric_names()}.")
+    return Lp(power[1])
 
 
 def import_object(text: str, kind: str, cure: str) -> Any:
@@ -53,5 +56,7 @@ def import_object(text: str, kind: str, cure: str) -> Any:
         raise ValueError(f"The {kind} {text!r} is not of the form module:name; {cure}.")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"The {kind} {text!r} cannot be imported ({error}); {cure}.") from None
+    except Exception as error:  # whatever a module raises while it is imported
+        raise ValueError(
+            f"The {kind} {shown(text)} cannot be imported ({one_line(error, named=True)}); {cure}."
+        ) from error

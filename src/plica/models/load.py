@@ -89,7 +89,7 @@ def _load_state(model: nn.Module, file: str | Path) -> None:
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()  # "meta" has tensors without numbers
     except Exception as error:
         known = ["cpu"] + ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
         raise ValueError(f"The device {name!r} cannot be used here; this machine has {', '.join(known)}.") from error

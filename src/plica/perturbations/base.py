@@ -6,8 +6,10 @@ perturbation's own distance of theta from the theta that leaves x unchanged. Pix
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -15,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from plica.metrics import Lp, Metric, differentiable_value
+from plica.utils.messages import shown
 
 L2 = Lp(2)
 
@@ -40,6 +43,14 @@ class ParametricPerturbation(Protocol):
     def distance(self, x: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"]) -> Float[Tensor, " b"]:
         """The distance of theta from start(x): 0 there, >= 0 elsewhere."""
         ...
+
+
+def check_positive(perturbation: object, *names: str) -> None:
+    """Raises ValueError unless these attributes are finite numbers above 0."""
+    for name in names:
+        value = getattr(perturbation, name)
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
+            raise ValueError(f"{type(perturbation).__name__}({name}=...) must be a number above 0, got {shown(value)}.")
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,7 @@ class Perturbation:
         if not isinstance(self.origin, Tensor) or self.origin.ndim != 1 or not self.origin.is_floating_point():
             got = tuple(self.origin.shape) if isinstance(self.origin, Tensor) else type(self.origin).__name__
             raise ValueError(f"Perturbation(origin=...) is one theta, a float tensor of shape (k,), got {got}.")
+        check_positive(self, "unit")
 
     def start(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b k"]:
         return self.origin.to(x).expand(len(x), -1).clone()

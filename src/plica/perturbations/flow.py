@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from plica.metrics import total
+from plica.perturbations.base import check_positive
 from plica.perturbations.sampling import images, places, sample
 
 SMALL = 1e-2  # pixels: sqrt(t^2 + SMALL^2) - SMALL stands for |t|, whose gradient jumps at 0
@@ -29,6 +30,9 @@ class Flow:
     """
 
     unit: float = 1.0
+
+    def __post_init__(self):
+        check_positive(self, "unit")
 
     def start(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b k"]:
         images(x, "Flow")

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from plica.perturbations.base import check_positive
 from plica.perturbations.rotate import grid
 from plica.perturbations.sampling import images
 
@@ -24,6 +25,9 @@ class HueSaturation:
 
     bounds: tuple[float, float] = (0.0, 1.0)
     unit: float = 0.3
+
+    def __post_init__(self):
+        check_positive(self, "unit")
 
     def start(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b 2"]:
         images(x, "HueSaturation", (3,))

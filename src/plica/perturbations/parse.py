@@ -11,6 +11,7 @@ from plica.metrics import parse_metric
 from plica.metrics.parse import import_object
 from plica.perturbations.base import ParametricPerturbation
 from plica.perturbations.registry import PERTURBATIONS
+from plica.utils.messages import shown
 
 Bounds = tuple[float | Tensor, float | Tensor]
 THROUGH = " through "
@@ -38,7 +39,7 @@ def parse_through(text: str, bounds: Bounds = (0.0, 1.0)) -> ParametricPerturbat
         return PERTURBATIONS[text]((low, high))
     cure = f"write {perturbation_names()}"
     if ":" not in text:
-        raise ValueError(f"There is no perturbation {text!r}; {cure}.")
+        raise ValueError(f"There is no perturbation {shown(text)}; {cure}.")
     perturbation = import_object(text, "perturbation", cure)
     if isinstance(perturbation, type) or not isinstance(perturbation, ParametricPerturbation):
         raise ValueError(f"The perturbation {text!r} is not a plica.Perturbation and lacks methods of one; {cure}.")

@@ -17,8 +17,10 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from plica.metrics import total
+from plica.perturbations.base import check_positive
 from plica.perturbations.luv import HIGH, LOW, luv, rgb
 from plica.perturbations.sampling import images
+from plica.utils.messages import shown
 
 SMALLEST = 1e-12  # under the root, whose gradient is infinite at 0
 
@@ -43,6 +45,9 @@ class Recolor:
     def __post_init__(self):
         if self.space not in ("rgb", "luv"):
             raise ValueError(f"Recolor(space=...) must be rgb or luv, got {self.space!r}.")
+        check_positive(self, "smooth", "unit")
+        if not isinstance(self.nodes, int) or self.nodes < 2:
+            raise ValueError(f"Recolor(nodes=...) must be a whole number from 2, got {shown(self.nodes)}.")
 
     def start(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b k"]:
         images(x, "Recolor", (1, 3) if self.space == "rgb" else (3,))

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from plica.perturbations.base import check_positive
 from plica.perturbations.sampling import images, places, sample
 
 
@@ -24,6 +25,9 @@ class RotateTranslate:
     share: float = 0.1
     padding: str = "zeros"
     unit: float = 0.5
+
+    def __post_init__(self):
+        check_positive(self, "degrees", "share", "unit")
 
     def start(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b 3"]:
         images(x, "RotateTranslate")

@@ -5,6 +5,7 @@ A file is written under a temporary name, flushed to the disk and renamed, which
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -19,6 +20,21 @@ from filelock import FileLock, Timeout
 
 TEMPORARY = ".tmp-"  # how the names of unfinished files begin
 BLOCK = 2**20  # bytes that are hashed at a time
+LONGEST = 20_000_000  # bytes of a text that people write
+
+
+def read_small(file: Path) -> str:
+    """The text of a file that people write: a plan, a list of rows.
+
+    Raises:
+        OSError: it cannot be read; or it is a device or a pipe, which may never end, or longer than LONGEST.
+        UnicodeDecodeError: it is not text.
+    """
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "not a regular file")
+    if file.stat().st_size > LONGEST:
+        raise OSError(errno.EFBIG, f"longer than {LONGEST // 10**6} MB")
+    return file.read_text(encoding="utf-8")
 
 
 def write_whole(file: Path, content: bytes) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from plica.utils.messages import shown
+
 DEFLATE = 1032  # the most that deflate can unfold a byte to
 PIXELS = 100_000_000  # of one image
 
@@ -44,22 +46,32 @@ def check_npz(file: Path) -> None:
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
             if info.filename.startswith(("/", "\\")) or ".." in Path(info.filename.replace("\\", "/")).parts:
-                raise ValueError(f"{file} has a member {info.filename!r} that points outside it; save it anew.")
+                raise ValueError(f"{file} has a member {shown(info.filename)} that points outside it; save it anew.")
             if info.file_size > DEFLATE * info.compress_size + 1024:
                 raise ValueError(
-                    f"{file} claims {info.file_size / 1e9:.3g} GB for {info.filename}, more than it can hold."
+                    f"{file} claims {info.file_size / 1e9:.3g} GB for {shown(info.filename)}, more than it can hold."
                 )
             if info.filename.endswith(".npy"):
                 with archive.open(info) as member:
                     _check_array(member, info, file)
 
 
-def _check_array(member: Any, info: zipfile.ZipInfo, file: Path) -> None:
+def read_array_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape of an .npy file, whether it lies column by column, and its type; `member` then stands at the numbers.
+
+    Raises:
+        ValueError: it is no .npy file.
+    """
     version = np.lib.format.read_magic(member)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(member)
+    return read(member)
+
+
+def _check_array(member: Any, info: zipfile.ZipInfo, file: Path) -> None:
+    shape, _, dtype = read_array_header(member)
     claimed, held = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()
     if claimed != held and dtype.kind != "O":
         raise ValueError(
-            f"{file} claims {info.filename} of shape {shape}, {claimed / 1e9:.3g} GB, and holds {held} bytes of it."
+            f"{file} claims {shown(info.filename)} of shape {shape}, {claimed / 1e9:.3g} GB, "
+            f"and holds {held} bytes of it."
         )

@@ -1,20 +1,42 @@
-"""Foreign messages and long lists, cut to fit into one sentence of ours."""
+"""Foreign messages, values and long lists, cut to fit into one sentence of ours."""
 
+import os
+import reprlib
 from collections.abc import Iterable
+
+MOST = 300  # characters of a foreign message
+CUT = " [...]"  # stands where something was cut off
+
+_short = reprlib.Repr()  # visits a few entries of a few levels, so that a value which contains itself many times ends
+_short.maxlevel, _short.maxdict, _short.maxlist, _short.maxtuple, _short.maxset = 2, 4, 4, 4, 4
+_short.maxstring = _short.maxlong = _short.maxother = 80
 
 
 def one_line(error: BaseException, named: bool = False) -> str:
-    """An error's message in one line without its full stop; its name before it if asked for, or if it says nothing."""
-    text = " ".join(str(getattr(error, "strerror", None) or error).split())  # a system error without its number
-    text = (text[:300] + " ..." if len(text) > 300 else text).rstrip(" .:")
+    """A foreign error's message in one line without its full stop, cut with a mark where it is long; its name before it
+    if asked for, or if it says nothing."""
+    text = _line(error)
+    text = text[:MOST].rstrip(" .:") + CUT if len(text) > MOST else text
     name = type(error).__name__
-    return plain((f"{name}: {text}" if named else text) if text else name)
+    return (f"{name}: {text}" if named else text) if text else name
 
 
 def sentence(error: BaseException) -> str:
-    """An error's message in one line, with the mark that ends a sentence."""
-    text = one_line(error)
+    """A message of ours in one line, whole, with the mark that ends a sentence: what to do stands at its end."""
+    text = _line(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        text = f"{plain(os.fsdecode(error.filename))}: {text}"
     return text if text.endswith("?") else f"{text}."
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, for a message; cut where it is long or deep."""
+    return plain(_short.repr(value))
+
+
+def _line(error: BaseException) -> str:
+    """The message in one line without its full stop; of a system error without its number."""
+    return plain(" ".join(str(getattr(error, "strerror", None) or error).split()).rstrip(" .:"))
 
 
 def few(names: Iterable[object], most: int = 3) -> str:
