@@ -28,7 +28,7 @@ import plica
 from plica.attacks.external.common import MissingPackageError
 from plica.metrics import parse_metric
 
-METHODS = ("auto", "fmn", "ddn", "deepfool", "fab-t", "alma", "pdpgd", "sdf")
+METHODS = ("auto", "fmn", "fmn-projected", "ddn", "deepfool", "fab-t", "alma", "pdpgd", "sdf")
 START, END = "<!-- table -->\n", "<!-- end of table -->\n"
 HEADS = "| network | norm | method | budget | optimality | median radius | not found | gradients | forwards | s/image |"
 

@@ -36,7 +36,7 @@ FIELDS = "x_adv distance status gradients forwards success margin rest"
 OWN = ["auto", "pwcf", "radius", "curved", "grid", "ppgd", "ppgd-newton", "lpa", "lpa-newton", "fast-lpa", "pgd"]
 PERCEPTUAL = ["ppgd", "ppgd-newton", "lpa", "lpa-newton", "fast-lpa"]
 PEERS = {
-    **dict.fromkeys(["fmn", "ddn", "deepfool"], "foolbox"),
+    **dict.fromkeys(["fmn", "fmn-projected", "ddn", "deepfool"], "foolbox"),
     **dict.fromkeys(["apgd-ce", "apgd-margin", "apgd-t", "fab-t", "square"], "pyautoattack"),
 }
 LEFT_OUT = ["alma", "pdpgd", "sdf", "fmn-adv", "ddn-adv"]  # adv-lib comes by hand: seldom there to compare with

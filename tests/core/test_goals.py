@@ -28,9 +28,16 @@ def test_the_margin_is_positive_exactly_where_the_goal_is_reached(goal):
     assert torch.equal(goal.margin(LOGITS) > 0, reached)
 
 
-def test_the_margin_to_a_class():
-    """Of the best other class it is the margin; with targets the target alone counts."""
-    others = LOGITS.scatter(1, Y[:, None], -torch.inf)
-    assert torch.equal(Goal(Y).margin_to(LOGITS, others.argmax(1)), margin(LOGITS, Y))
-    assert (Goal(Y).margin_to(LOGITS, others.argmin(1)) <= margin(LOGITS, Y)).all()
-    assert torch.equal(Goal(Y, TARGETS).margin_to(LOGITS, Y), margin(LOGITS, Y, TARGETS))
+def test_alternatives_of_a_label_are_the_other_classes():
+    """In the order of the classes; the margin of the goal is the largest of theirs."""
+    goal, others = Goal(Y), LOGITS[torch.arange(CLASSES) != Y[:, None]].view(B, CLASSES - 1)
+    margins = goal.alternatives(LOGITS)
+    assert torch.equal(margins, others - LOGITS.gather(1, Y[:, None]))
+    assert torch.equal(margins.amax(1), goal.margin(LOGITS))
+    for k in range(CLASSES - 1):
+        assert torch.equal(goal.margin_to(LOGITS, torch.full((B,), k)), margins[:, k])
+
+
+def test_a_target_is_the_only_alternative():
+    assert torch.equal(Goal(Y, TARGETS).alternatives(LOGITS)[:, 0], margin(LOGITS, Y, TARGETS))
+    assert Goal(Y, TARGETS).alternatives(LOGITS).shape == (B, 1)

@@ -7,7 +7,6 @@ from jaxtyping import Int
 from torch import Tensor
 
 from plica.attacks.base import AttackInput
-from plica.core.losses import margin
 from plica.core.model import rounding
 from plica.perturbations.base import interpolate
 
@@ -34,18 +33,17 @@ def boundary_search(task: AttackInput, images: Int[Tensor, " i"], forwards: int)
     rows = images[best.distance[images].isfinite()]
     if task.radius is not None or not len(rows):
         return
-    x, y, through = task.x[rows], task.y[rows], task.question.through
+    x, goal, through = task.x[rows], task.goal[rows], task.question.through
     end = best.x_adv[rows].clone() if best.theta is None else best.theta[rows].clone()
-    targets = None if task.targets is None else task.targets[rows]
     # shares of the way from the image to `end` on either side of the boundary, and the margins there
     low, high = torch.zeros_like(best.margin[rows]), torch.ones_like(best.margin[rows])
-    below, above = margin(task.logits[rows], y, targets), best.margin[rows].clone()
+    below, above = goal.margin(task.logits[rows]), best.margin[rows].clone()
     for _ in range(forwards):
         share = torch.maximum(high - above * (high - low) / (above - below), 0.5 * (low + high))
         theta, z = interpolate(through, x, end, share, task.bounds)
         logits = task.model.logits(z, rows)
         best.offer(z, rows, logits, theta=theta)
-        m = margin(logits, y, targets) - 2 * rounding(logits)
+        m = goal.margin(logits) - 2 * rounding(logits)
         past = m > 0
         below = torch.where(past, below / 2, m)
         high, above = torch.where(past, share, high), torch.where(past, m, above)

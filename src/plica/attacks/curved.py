@@ -81,7 +81,7 @@ class CurvedSearch(Multistart[CurvedRows]):
         super().__init__(task, images)
         self.measure = MetricOracle(task.question.metric, task.x[images], task.model)
         self.quadratic = self.measure.quadratic(task.direction(0), task.bounds)
-        self.order = self.classes
+        self.order = self.targets
 
     def run_all(self) -> None:
         """Spend the first gradient on choosing the way for each image, then run the search of each group."""

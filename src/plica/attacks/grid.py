@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from plica.attacks.base import AttackInput, AttackOutput, treats_perturbations
@@ -10,8 +12,21 @@ from plica.core.status import Status
 from plica.metrics import Unsupported
 from plica.perturbations.base import apply
 
-RUNS = 3  # a gradient costs about as much as so many forward runs
-LANDINGS = 6  # of them, at the end towards the boundary
+
+@dataclass(frozen=True)
+class GridSettings:
+    """What the budget is spent on.
+
+    Attributes:
+        forwards: runs in place of one gradient, which costs about as much.
+        boundary_forwards: of them, at the end towards the boundary.
+    """
+
+    forwards: int = 3
+    boundary_forwards: int = 6
+
+
+SETTINGS = GridSettings()
 
 
 @treats_perturbations
@@ -26,15 +41,15 @@ def grid(task: AttackInput) -> AttackOutput:
             "grid tries all values of a few unknowns, those of plica.RotateTranslate() or plica.HueSaturation();"
             f' {"x + delta" if through is None else type(through).__name__} has none. Use "auto".'
         )
-    nodes = through.grid(max(1, RUNS * task.gradients - LANDINGS))  # type: ignore[attr-defined]
+    nodes = through.grid(max(1, SETTINGS.forwards * task.gradients - SETTINGS.boundary_forwards))  # type: ignore[attr-defined]
     every = torch.arange(len(task.x), device=task.x.device)
     for images in every.split(max(1, task.batch_size)):
         for node in nodes.to(task.x):
             theta = node.expand(len(images), -1)
             z = apply(through, task.x[images], theta, task.bounds)
             task.best.offer(z, images, task.model.logits(z, images), theta=theta)
-        boundary_search(task, images, LANDINGS)
+        boundary_search(task, images, SETTINGS.boundary_forwards)
         task.progress(int(images[-1]) + 1)
     answered = task.best.distance.isfinite() if task.radius is not None else torch.zeros_like(task.y)
-    status = [Status.SUCCEEDED if f else Status.BUDGET for f in answered.tolist()]
+    status = [Status.SUCCEEDED if done else Status.BUDGET for done in answered.tolist()]
     return AttackOutput(task.x.new_full((len(task.x),), torch.nan), status)

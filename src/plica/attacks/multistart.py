@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.attacks.base import AttackInput
-from plica.core.losses import margin
 from plica.core.model import rounding
 from plica.solver.rows import take
 
@@ -28,7 +27,7 @@ class Candidates:
 
     Attributes:
         index: of the row's image among the images of the search.
-        target: the class aimed at.
+        target: the alternative of the goal that is aimed at, by its column (Goal.alternatives).
         state: of the solver, which knows the row's point, its `size` (the distance to the image), the `estimate` of
             the distance at which the boundary is met, and the `residual` of the optimality conditions.
     """
@@ -51,9 +50,8 @@ C = TypeVar("C", bound=Candidates)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one model call says of each row: m = f_target - f_y (with targets, the margin of the target), the least m
-    that counts, the gradient of m with respect to the image, and the row's size where it is misclassified (else
-    inf)."""
+    """What one model call says of each row: the margin of its target, the least margin that counts, the gradient of
+    the margin with respect to the image, and the row's size where the goal is reached (else inf)."""
 
     value: Float[Tensor, " r"]
     rounding: Float[Tensor, " r"]
@@ -72,18 +70,16 @@ class Multistart(ABC, Generic[C]):
 
     def __init__(self, task: AttackInput, images: Int[Tensor, " i"]):
         self.task, self.images = task, images
-        self.x, self.y = task.x[images].flatten(1), task.y[images]
+        self.x, self.goal = task.x[images].flatten(1), task.goal[images]
         self.spent = 0  # gradients per image
         self.best = self.x.new_full((len(images),), torch.inf)
         self.residual = self.x.new_full((len(images),), torch.nan)
 
     @property
-    def classes(self) -> Int[Tensor, "i c"]:
-        """The classes to aim at, by their logit at the image, largest first; with targets, the target alone."""
-        if self.task.targets is not None:
-            return self.task.targets[self.images, None]
-        others = self.task.logits[self.images].scatter(1, self.y[:, None], -torch.inf)
-        return others.argsort(dim=1, descending=True, stable=True)[:, :-1]
+    def targets(self) -> Int[Tensor, "i alternatives"]:
+        """The alternatives of the goal to aim at, by their margin at the image, largest first."""
+        margins = self.goal.alternatives(self.task.logits[self.images])
+        return margins.argsort(dim=1, descending=True, stable=True)
 
     @abstractmethod
     def step(self, rows: C) -> None:
@@ -128,17 +124,12 @@ class Multistart(ABC, Generic[C]):
 
         size_is_distance: whether the state's `size` is the metric's value; otherwise the metric is asked.
         """
-        image, y, size = self.images[rows.index], self.y[rows.index], rows.state.size
-        targets = None if self.task.targets is None else rows.target
-
-        def towards(logits: Tensor, part: slice) -> Tensor:
-            if targets is not None:
-                return margin(logits, y[part], targets[part])
-            return (logits.gather(1, rows.target[part, None]) - logits.gather(1, y[part, None]))[:, 0]
-
-        value, logits, grad = self.task.model.gradient(z, image, towards)
+        image, goal, size = self.images[rows.index], self.goal[rows.index], rows.state.size
+        value, logits, grad = self.task.model.gradient(
+            z, image, lambda logits, part: goal[part].margin_to(logits, rows.target[part])
+        )
         noise = rounding(logits)
-        wrong = margin(logits, y, targets) > noise
+        wrong = goal.margin(logits) > noise
         good = (wrong & (size <= limit[image])).nonzero()[:, 0]
         self.task.best.offer(z[good], image[good], logits[good], size[good] if size_is_distance else None)
         return Evaluation(value, noise, grad.flatten(1), torch.where(wrong, size, torch.inf))

@@ -21,17 +21,40 @@ from torch import Tensor
 from plica import metrics
 from plica.attacks.base import AttackInput, AttackOutput
 from plica.core.formulations import MaxLoss
-from plica.core.losses import LOSSES
 from plica.core.status import Status
 from plica.metrics import Embedding, Metric, Unsupported
 from plica.metrics.lp import norm
 from plica.solver.rows import dot
 
-START = 0.01  # of the pixel range, standard deviation of the noise at the start: at the image d has no gradient
-PROBE = 0.1  # length of the step by which the growth of d along a direction is measured
-CLOSER = 10  # halvings of the segment, or Newton steps, of a projection
-WITHIN = 1 - 1e-6  # share of the radius that a projection aims at: the judge measures in float64
-TINY = 1e-12
+TINY = 1e-12  # in place of 0 under a fraction
+
+
+@dataclass(frozen=True)
+class PerceptualSettings:
+    """What the attacks share; published values where the papers state them.
+
+    Attributes:
+        start: standard deviation of the noise at the start, in ranges of a pixel: at the image d has no gradient.
+        probe: length of the step by which the growth of d along a direction is measured.
+        projection_steps: halvings of the segment, or Newton steps.
+        inside: share of the radius that a projection aims at: the judge measures in float64.
+        pace: how far the last step moves d, in radii; the first moves it by one radius, and each later one by less.
+        multiplier: of LPA in its first round; that of Fast-LPA grows from 1 to `growth`.
+        growth: factor of the multiplier from round to round.
+        difference: length of the step by which J v is taken.
+    """
+
+    start: float = 0.01
+    probe: float = 0.1
+    projection_steps: int = 10
+    inside: float = 1 - 1e-6
+    pace: float = 0.1
+    multiplier: float = 0.01
+    growth: float = 10
+    difference: float = 1e-3
+
+
+SETTINGS = PerceptualSettings()
 
 
 @dataclass(frozen=True)
@@ -64,10 +87,10 @@ class Ball:
 
     @torch.no_grad()
     def growth(self, z: Tensor, way: Tensor, phi: Tensor | None) -> Float[Tensor, " r"]:
-        """How far apart z and z + PROBE way are, over PROBE; phi: of z, where it is known."""
+        """How far apart z and z + probe way are, over probe; phi: of z, where it is known."""
         if isinstance(self.metric, Embedding) and phi is not None:
-            return norm(self.metric.embed(z + PROBE * way) - phi, self.metric.p) / PROBE
-        return self.metric(z, z + PROBE * way).clamp(min=0) ** (1 / self.exponent) / PROBE
+            return norm(self.metric.embed(z + SETTINGS.probe * way) - phi, self.metric.p) / SETTINGS.probe
+        return self.metric(z, z + SETTINGS.probe * way).clamp(min=0) ** (1 / self.exponent) / SETTINGS.probe
 
     def gradient(self, z: Tensor) -> tuple[Float[Tensor, " r"], Float[Tensor, "r *image"], Tensor | None]:
         """root(d) and its gradient, and phi(z) between features."""
@@ -85,18 +108,18 @@ class Ball:
     def nearer(self, z: Tensor) -> Tensor:
         """The last point inside on the way from x to z, by bisection."""
         inside, outside = torch.zeros_like(self.radius), torch.ones_like(self.radius)
-        inside = torch.where(self.distance(z) <= WITHIN * self.radius, outside, inside)
-        for _ in range(CLOSER):
+        inside = torch.where(self.distance(z) <= SETTINGS.inside * self.radius, outside, inside)
+        for _ in range(SETTINGS.projection_steps):
             middle = (inside + outside) / 2
-            fine = self.distance(torch.lerp(self.x, z, _wide(middle, z))) <= WITHIN * self.radius
+            fine = self.distance(torch.lerp(self.x, z, _wide(middle, z))) <= SETTINGS.inside * self.radius
             inside, outside = torch.where(fine, middle, inside), torch.where(fine, outside, middle)
         return torch.lerp(self.x, z, _wide(inside, z)).clamp(*self.bounds)
 
     def newton(self, z: Tensor) -> Tensor:
         """Newton's steps towards d = radius along the gradient of d, from z outside; they may end outside."""
-        for _ in range(CLOSER):
+        for _ in range(SETTINGS.projection_steps):
             d, grad, _ = self.gradient(z)
-            over = d - WITHIN * self.radius
+            over = d - SETTINGS.inside * self.radius
             if not bool((over > 0).any()):
                 break
             step = over.clamp(min=0) / dot(grad.flatten(1), grad.flatten(1)).clamp(min=TINY)
@@ -121,15 +144,17 @@ class LPA:
         rounds = min(self.rounds, task.gradients)
         iterations = min(self.iterations, task.gradients // rounds)
         fast = self.rounds == 1
-        lam = torch.full_like(ball.radius, 0.01)
+        lam = torch.full_like(ball.radius, SETTINGS.multiplier)
         for _ in range(rounds):
             z = start  # each multiplier has a search of its own: where one too small has led is hard to come back from
             for t in range(iterations):
                 grad = _climb(task, images, z)
                 d, away, phi = ball.gradient(z)
-                weight = torch.full_like(lam, 10 ** (t / iterations)) if fast else lam
-                z = _pace(ball, z, phi, grad - _rows(weight * (d > ball.radius), away), 0.1 ** (t / iterations))
-            lam = torch.where(ball.distance(z) > ball.radius, 10 * lam, lam)
+                weight = torch.full_like(lam, SETTINGS.growth ** (t / iterations)) if fast else lam
+                z = _pace(
+                    ball, z, phi, grad - _rows(weight * (d > ball.radius), away), SETTINGS.pace ** (t / iterations)
+                )
+            lam = torch.where(ball.distance(z) > ball.radius, SETTINGS.growth * lam, lam)
         return z if self.project is None else self.project(ball, z)
 
 
@@ -154,7 +179,7 @@ class PPGD:
         iterations = min(self.iterations, task.gradients)
         for t in range(iterations):
             step, length = self._solve(metric, z, _climb(task, images, z))
-            eta = 0.1 ** (t / iterations) * ball.radius
+            eta = SETTINGS.pace ** (t / iterations) * ball.radius
             z = self.project(ball, (z + _rows(eta / length.clamp(min=TINY), step)).clamp(*task.bounds))
         return z
 
@@ -165,7 +190,7 @@ class PPGD:
             phi = metric.embed(at)
 
         def along(v: Tensor) -> Tensor:
-            h = 1e-3 / torch.linalg.vector_norm(v.flatten(1), dim=1).clamp(min=TINY)
+            h = SETTINGS.difference / torch.linalg.vector_norm(v.flatten(1), dim=1).clamp(min=TINY)
             with torch.no_grad():
                 return (metric.embed(z + _rows(h, v)) - phi) / h[:, None]
 
@@ -200,20 +225,15 @@ def _each_batch(task: AttackInput, name: str, search: Callable[[AttackInput, Ten
 
 def _start(task: AttackInput, images: Int[Tensor, " i"]) -> Tensor:
     span, n = task.bounds[1] - task.bounds[0], task.x[0].numel()
-    noise = START * span * n**0.5 * task.direction(0)
+    noise = SETTINGS.start * span * n**0.5 * task.direction(0)
     return (task.x[images] + noise.view_as(task.x[0])).clamp(*task.bounds)
 
 
 def _climb(task: AttackInput, images: Int[Tensor, " i"], z: Tensor) -> Tensor:
-    """The gradient of the loss at z, which is offered to the archive."""
+    """The gradient of the loss at z, which is offered to the best points."""
     assert isinstance(task.question, MaxLoss)
-    loss, y = LOSSES[task.question.loss], task.y[images]
-    targets = None if task.targets is None else task.targets[images]
-
-    def value(logits: Tensor, rows: slice) -> Tensor:
-        return loss(logits, y[rows], None if targets is None else targets[rows])
-
-    _, logits, grad = task.model.gradient(z, images, value)
+    loss, goal = task.question.loss, task.goal[images]
+    _, logits, grad = task.model.gradient(z, images, lambda logits, rows: goal[rows].loss(loss, logits))
     task.best.offer(z, images, logits)
     return grad
 

@@ -1,12 +1,13 @@
 """Projected gradient ascent (Madry et al. 2018) for MaxLoss: the steepest step of the norm, then the exact projection.
 
 z <- P(z + step), step = argmax <gradient, s> over ||s||_p <= 2.5 radius / steps; P is attacks/projections.py. The
-simplest peer: any loss, l1, l2 and linf.
+simplest method for MaxLoss: any loss, l1, l2 and linf.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -16,11 +17,19 @@ from torch import Tensor
 from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.projections import project, safely_inside
 from plica.core.formulations import MaxLoss
-from plica.core.losses import LOSSES, Loss, Targets
+from plica.core.goals import Goal
 from plica.core.status import Status
 from plica.metrics import Unsupported, plain_p, total
 
-PACE = 2.5  # the steps together are so many radii long, so that every point of the ball can be reached (Madry et al.)
+
+@dataclass(frozen=True)
+class PGDSettings:
+    """total_length: of all steps together, in radii: every point of the ball can be reached (Madry et al.)."""
+
+    total_length: float = 2.5
+
+
+SETTINGS = PGDSettings()
 
 
 def pgd(task: AttackInput) -> AttackOutput:
@@ -36,7 +45,7 @@ def pgd(task: AttackInput) -> AttackOutput:
         raise Unsupported(f'pgd projects onto l1, l2 and linf balls, not onto those of {question.metric}; use "auto".')
     radius = safely_inside(task.radius, task.x, task.bounds)
     for images in torch.arange(len(task.x), device=task.x.device).split(max(1, task.batch_size)):
-        _ascend(task, images, radius[images], p, LOSSES[question.loss])
+        _ascend(task, images, radius[images], p, question.loss)
         task.progress(int(images[-1]) + 1)
     broken = task.best.distance.isfinite().tolist()
     return AttackOutput(
@@ -44,22 +53,21 @@ def pgd(task: AttackInput) -> AttackOutput:
     )
 
 
-def _ascend(task: AttackInput, images: Tensor, radius: Float[Tensor, " i"], p: float, loss: Loss) -> None:
+def _ascend(task: AttackInput, images: Tensor, radius: Float[Tensor, " i"], p: float, loss: str) -> None:
     z = task.x[images]
     for _ in range(task.gradients):
         left = ~task.best.distance[images].isfinite()
         images, z, radius = images[left], z[left], radius[left]
         if not len(images):
             return
-        y, targets = task.y[images], None if task.targets is None else task.targets[images]
-        _, logits, grad = task.model.gradient(z, images, partial(_value, loss, y, targets))
+        _, logits, grad = task.model.gradient(z, images, partial(_loss, task.goal[images], loss))
         task.best.offer(z, images, logits)
-        step = steepest(grad.flatten(1), z.flatten(1), PACE / task.gradients * radius, p, task.bounds)
+        step = steepest(grad.flatten(1), z.flatten(1), SETTINGS.total_length / task.gradients * radius, p, task.bounds)
         z = project(z + step.view_as(z), task.x[images], radius, p, task.bounds)
 
 
-def _value(loss: Loss, y: Tensor, targets: Targets, logits: Tensor, rows: slice) -> Tensor:
-    return loss(logits, y[rows], None if targets is None else targets[rows])
+def _loss(goal: Goal, name: str, logits: Tensor, rows: slice) -> Tensor:
+    return goal[rows].loss(name, logits)
 
 
 def steepest(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -16,8 +17,23 @@ from torch import Tensor
 
 from plica.metrics import Unsupported, total
 
-BISECTIONS = 40  # past the last bit of float32; in float64 the closed form finds the rest
-SHARE = 1e-6  # of a radius, left free: roundings of many pixels add up, at random
+
+@dataclass(frozen=True)
+class ProjectionSettings:
+    """How exact projections are.
+
+    Attributes:
+        bisections: past the last bit of float32; in float64 the closed form finds the rest.
+        confirmed: relative distance to the bisection within which the closed form is taken.
+        slack: share of a radius that is left free: roundings of many pixels add up, at random.
+    """
+
+    bisections: int = 40
+    confirmed: float = 1e-5
+    slack: float = 1e-6
+
+
+SETTINGS = ProjectionSettings()
 
 
 @torch.no_grad()
@@ -56,7 +72,7 @@ def safely_inside(
 ) -> Float[Tensor, " b"]:
     """The radius less what rounding x + delta to pixels may add to it: the judge measures in float64."""
     pixel = torch.finfo(x.dtype).eps * max(abs(bound) for bound in bounds)
-    return ((1 - SHARE) * radius - pixel).clamp(min=0).to(x)
+    return ((1 - SETTINGS.slack) * radius - pixel).clamp(min=0).to(x)
 
 
 def _onto_l2(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
@@ -89,7 +105,7 @@ def _onto_l1(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
 def _bisect(inside: Callable[[Tensor], Tensor], inside_value: Tensor, target: Tensor) -> Tensor:
     """The last value that is inside on the way from `inside_value`, which is, to `target`.  (b, 1)"""
     inside_value = torch.where(inside(target), target, inside_value)
-    for _ in range(BISECTIONS):
+    for _ in range(SETTINGS.bisections):
         middle = (inside_value + target) / 2
         fine = inside(middle)
         inside_value, target = torch.where(fine, middle, inside_value), torch.where(fine, target, middle)
@@ -99,7 +115,7 @@ def _bisect(inside: Callable[[Tensor], Tensor], inside_value: Tensor, target: Te
 def _confirmed(exact: Tensor, bisected: Tensor) -> Tensor:
     """The closed form where it confirms the bisection; elsewhere a pixel lay on the edge of a wall, and the bisection
     stands."""
-    return torch.where((exact - bisected).abs() <= 1e-5 * bisected.abs(), exact, bisected)
+    return torch.where((exact - bisected).abs() <= SETTINGS.confirmed * bisected.abs(), exact, bisected)
 
 
 def _sum(t: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ from plica.metrics import Lp, Metric, plain_p
 
 @dataclass(frozen=True)
 class TargetRows:
-    """Rows of a search: the image each belongs to, the class it aims at, and the linear model of f_class - f_y at the
-    image."""
+    """Rows of a search: the image each belongs to, the alternative of the goal it aims at, and the linear model of that
+    alternative's margin at the image."""
 
     image: Int[Tensor, " r"]
     target: Int[Tensor, " r"]
@@ -25,22 +25,16 @@ class TargetRows:
 
 
 def nearest(task: AttackInput, images: Int[Tensor, " i"], tried: int, kept: int) -> TargetRows:
-    """The `kept` nearest of the `tried` classes of largest logit, by margin / ||gradient||_q; `tried` gradients per
-    image.
-
-    With targets, or with one class tried, that class.
-    """
+    """The `kept` nearest of the `tried` alternatives of largest margin, by margin / ||gradient||_q; `tried` gradients
+    per image."""
     b = len(images)
-    others = task.logits[images].scatter(1, task.y[images, None], -torch.inf)
-    tried = min(tried, others.shape[1] - 1)
-    target = others.topk(tried, 1).indices if task.targets is None else task.targets[images, None]
-    image = images.repeat_interleave(target.shape[1])
-    y, t = task.y[image], target.flatten()
-
-    def towards(logits: Tensor, rows: slice) -> Tensor:
-        return (logits.gather(1, t[rows, None]) - logits.gather(1, y[rows, None]))[:, 0]
-
-    margin, _, grad = task.model.gradient(task.x[image], image, towards)
+    margins = task.goal[images].alternatives(task.logits[images])
+    target = margins.topk(min(tried, margins.shape[1]), 1).indices
+    image, t = images.repeat_interleave(target.shape[1]), target.flatten()
+    goal = task.goal[image]
+    margin, _, grad = task.model.gradient(
+        task.x[image], image, lambda logits, rows: goal[rows].margin_to(logits, t[rows])
+    )
     grad = grad.flatten(1)
     reach = (-margin / dual_norm(task.question.metric, grad).clamp(min=1e-30)).view(b, -1).nan_to_num(nan=torch.inf)
     order = reach.argsort(dim=1, stable=True)[:, :kept]

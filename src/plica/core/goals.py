@@ -1,9 +1,14 @@
-"""What counts as a success of an attack, for each image: any class other than its label, or one target class."""
+"""What counts as a success of an attack, for each image: any class other than its label, or one target class.
+
+A goal may be reached in several ways: by any of the other classes. These are its alternatives, whose margins have fewer
+kinks than the margin of the goal, which is the largest of them; searches aim at one alternative at a time.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -34,8 +39,14 @@ class Goal:
         """A loss of losses.LOSSES by name, larger the nearer to the goal."""
         return LOSSES[name](logits, self.y, self.targets)
 
-    def margin_to(self, logits: Float[Tensor, "b classes"], classes: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """The margin of one class for each image, f_class - f_y; with targets the margin itself, whatever `classes`."""
+    def alternatives(self, logits: Float[Tensor, "b classes"]) -> Float[Tensor, "b alternatives"]:
+        """The margin of each class other than y, f_class - f_y, by class; with targets the margin alone."""
         if self.targets is not None:
-            return self.margin(logits)
-        return (logits.gather(1, classes[:, None]) - logits.gather(1, self.y[:, None]))[:, 0]
+            return self.margin(logits)[:, None]
+        others = torch.arange(logits.shape[1] - 1, device=logits.device)
+        others = others + (others >= self.y[:, None])
+        return logits.gather(1, others) - logits.gather(1, self.y[:, None])
+
+    def margin_to(self, logits: Float[Tensor, "b classes"], alternative: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """The margin of one alternative for each image, by its column of `alternatives`."""
+        return self.alternatives(logits).gather(1, alternative[:, None])[:, 0]

@@ -45,7 +45,9 @@ def test_radii_of_linear_models(method, p, gap):
     assert (result.distance <= exact * (1 + gap)).all()
 
 
-@pytest.mark.parametrize("method", [pytest.param("fmn", marks=FOOLBOX), pytest.param("fmn-adv", marks=ADV_LIB)])
+@pytest.mark.parametrize(
+    "method", [pytest.param("fmn-projected", marks=FOOLBOX), pytest.param("fmn-adv", marks=ADV_LIB)]
+)
 def test_fmn_for_l2(method):
     """Its first estimate is a linear model's boundary itself. There class 0 wins the tie, so that images of class 0 may
     stay on it and never pass; those of class 1 have passed."""

@@ -274,3 +274,12 @@ def test_a_photograph_whose_margin_falls_short_of_its_linear_model(p):
     x, y = torch.tensor(x).float() / 255, torch.tensor(y)
     found = plica.attack(load.efficientnet_lite(0), x, y, MinRadius(Lp(p)), method="pwcf", gradients=30)
     assert found.success.all()
+
+
+def test_a_target_is_reached_from_another_wrong_class():
+    """Labelled 2, classified as 0, aimed at 1: the boundary to cross is that of 0, the far logit of y says nothing."""
+    case = linear(classes=3)
+    rows = (case.y == 0).nonzero()[:, 0]
+    wrong, target = torch.full_like(rows, 2), torch.ones_like(rows)
+    found = plica.attack(case.model, case.x[rows], wrong, MinRadius(Lp(2)), method="pwcf", targets=target)
+    assert_radius(found, case.radius(2)[rows], above=SMOOTH)

@@ -9,20 +9,40 @@ Auto-PGD on the margin, which the package does not offer by itself.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from plica.attacks.external.common import Peer, Watched
 from plica.core.losses import margin
 from plica.metrics import Unsupported
 from plica.utils.optional import require
 
-TARGETS = 9  # classes aimed at in turn, at most
-TARGETS_L1 = 5  # those of APGD-T for l1
-RESTARTS_L1 = 5  # of APGD-CE for l1, at most
-PHASES_L1 = 3  # of shrinking radius, each of which begins with a gradient of its own
-WHOLE = 100  # iterations that a restart is given before there is another
-LEAST = 3  # gradients that a class is given, at least: with fewer, fewer classes are tried
-QUERIES = 3  # Square asks for forward runs only; a gradient costs about as much as so many
-SIDE = 8  # pixels: in smaller images the windows of its l1 form vanish
+
+@dataclass(frozen=True)
+class AutoAttackSettings:
+    """How a budget of gradients is shared; numbers of classes and restarts are those of the standard version.
+
+    Attributes:
+        targets: classes aimed at in turn, at most.
+        targets_l1: those of APGD-T for l1.
+        restarts_l1: of APGD-CE for l1, at most.
+        phases_l1: of shrinking radius, each of which begins with a gradient of its own.
+        restart_after: iterations that a restart is given before there is another.
+        gradients_per_class: that a class is given, at least: with fewer, fewer classes are tried.
+        queries: of Square, which asks for forward runs only, in place of one gradient, which costs about as much.
+        smallest_side: pixels: in smaller images the windows of Square's l1 form vanish.
+    """
+
+    targets: int = 9
+    targets_l1: int = 5
+    restarts_l1: int = 5
+    phases_l1: int = 3
+    restart_after: int = 100
+    gradients_per_class: int = 3
+    queries: int = 3
+    smallest_side: int = 8
+
+
+SETTINGS = AutoAttackSettings()
 NAMES = {1: "L1", 2: "L2", math.inf: "Linf"}
 
 
@@ -30,12 +50,12 @@ def _module(name: str):
     return require(f"pyautoattack.{name}", "This attack")
 
 
-def _classes(watched: Watched, gradients: int, targets: int = TARGETS) -> int:
-    return max(1, min(targets, watched.classes - 1, gradients // LEAST))
+def _classes(watched: Watched, gradients: int, targets: int = SETTINGS.targets) -> int:
+    return max(1, min(targets, watched.classes - 1, gradients // SETTINGS.gradients_per_class))
 
 
 def _apgd_steps(norm: float, gradients: int) -> int:
-    return max(4, gradients - PHASES_L1) if norm == 1 else max(1, gradients - 1)
+    return max(4, gradients - SETTINGS.phases_l1) if norm == 1 else max(1, gradients - 1)
 
 
 def _radius(watched: Watched) -> float:
@@ -45,7 +65,8 @@ def _radius(watched: Watched) -> float:
 
 
 def _apgd(watched: Watched, norm: float, gradients: int, seed: int, loss: str):
-    runs = min(RESTARTS_L1, max(1, gradients // (WHOLE + PHASES_L1))) if norm == 1 else 1
+    affordable = max(1, gradients // (SETTINGS.restart_after + SETTINGS.phases_l1))
+    runs = min(SETTINGS.restarts_l1, affordable) if norm == 1 else 1
     return _module("autopgd_base").APGDAttack(
         watched, n_iter=_apgd_steps(norm, gradients // runs), norm=NAMES[norm], n_restarts=runs, eps=_radius(watched),
         seed=seed, loss=loss, device=watched.u.device, use_largereps=norm == 1,
@@ -68,7 +89,7 @@ def apgd_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     """Auto-PGD on the targeted DLR loss, one class after the other; the loss needs four classes."""
     if watched.classes < 4:
         raise Unsupported(f'apgd-t needs four classes, the model has {watched.classes}; use "apgd-ce" or "auto".')
-    classes = _classes(watched, gradients, TARGETS_L1 if norm == 1 else TARGETS)
+    classes = _classes(watched, gradients, SETTINGS.targets_l1 if norm == 1 else SETTINGS.targets)
     attack = _module("autopgd_base").APGDAttack_targeted(
         watched, n_iter=_apgd_steps(norm, gradients // classes), norm=NAMES[norm], eps=_radius(watched), seed=seed,
         n_target_classes=classes, device=watched.u.device, use_largereps=norm == 1,
@@ -88,13 +109,13 @@ def fab_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
 
 def square(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     """Random search with squares: three forward runs for every gradient of the budget, and no gradient."""
-    if watched.u.ndim != 4 or min(watched.u.shape[2:]) < SIDE:
-        shape, least = tuple(watched.u.shape[1:]), f"height and width at least {SIDE}"
+    if watched.u.ndim != 4 or min(watched.u.shape[2:]) < SETTINGS.smallest_side:
+        shape, least = tuple(watched.u.shape[1:]), f"height and width at least {SETTINGS.smallest_side}"
         raise Unsupported(
             f'square needs images (channels, height, width), {least}, got {shape}; use "apgd-ce" or "auto".'
         )
     attack = _module("square").SquareAttack(
-        watched, norm=NAMES[norm], n_queries=QUERIES * gradients, eps=_radius(watched), seed=seed,
+        watched, norm=NAMES[norm], n_queries=SETTINGS.queries * gradients, eps=_radius(watched), seed=seed,
         device=watched.u.device, resc_schedule=False,
     )  # fmt: skip
     attack.perturb(watched.u, watched.y)

@@ -1,7 +1,7 @@
 """What all adapters share: the model as a public attack sees it, and what is checked before one runs.
 
 A public attack works on pixels in [0, 1], calls the model as it likes and returns points. `Watched` counts every call
-on the account of the image it was for and offers every point to the archive, so that nothing an attack saw is lost.
+on the account of the image it was for and offers every point to the best points, so that nothing an attack saw is lost.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Watched(nn.Module):
         logits.register_hook(came_back)
 
     def _offer(self, u: Tensor, z: Tensor, image: Tensor, logits: Tensor) -> None:
-        """Of what the archive might keep, what lies in the box."""
+        """Of the points that would be kept, those that lie in the box."""
         rows = self.task.best.promising(logits, image)
         if len(rows) < len(u):
             u, z, image, logits = pick(u, rows), pick(z, rows), image[rows], logits[rows]
@@ -126,7 +126,7 @@ class Peer:
                 self.run(Watched(task, images), norm, task.gradients, task.seed)
                 task.progress(int(images[-1]) + 1)
         answered = task.best.distance.isfinite() if task.radius is not None else torch.zeros_like(task.y)
-        status = [Status.SUCCEEDED if f else Status.BUDGET for f in answered.tolist()]
+        status = [Status.SUCCEEDED if done else Status.BUDGET for done in answered.tolist()]
         return AttackOutput(task.x.new_full((len(task.x),), torch.nan), status)
 
     def _norm(self, task: AttackInput) -> float:

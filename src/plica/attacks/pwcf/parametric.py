@@ -16,7 +16,6 @@ from plica import metrics
 from plica.attacks.base import AttackInput
 from plica.attacks.pwcf.parametrization import Term
 from plica.attacks.target_classes import TargetRows, shortest
-from plica.core.losses import margin
 from plica.metrics import Lp, Metric, differentiable_value
 from plica.perturbations.base import ParametricPerturbation, ThetaDistance, apply, theta_gradient
 from plica.solver.rows import WHOLE, join, take
@@ -153,35 +152,30 @@ def _grid_rows(task: AttackInput, images: Int[Tensor, " i"], rows: int) -> tuple
 
     Best by distance and what the linear model at the node says is lacking to the boundary; one gradient a node.
     """
-    through, x, y = task.question.through, task.x[images], task.y[images]
+    through, x, goal = task.question.through, task.x[images], task.goal[images]
     assert through is not None
-    targets = None if task.targets is None else task.targets[images]
     left = task.gradients - int(task.model.gradients[images.cpu()].max())
     nodes = through.grid(max(1, left // 2)).to(x)  # type: ignore[attr-defined]
     kept = max(0, min(SETTINGS.most_rows, (left - len(nodes)) // SETTINGS.gradients_per_row) - rows)
     if kept == 0:
         nodes = nodes[:0]
-
-    def margin_at(logits: Tensor, part: slice) -> Tensor:
-        return margin(logits, y[part], None if targets is None else targets[part])
-
-    nodes_seen = []
+    candidates = []
     for node in nodes:
         theta = node.expand(len(x), -1)
         free = through(x, theta)
         z = free.clamp(*task.bounds)
-        m, logits, grad = task.model.gradient(z, images, margin_at)
+        m, logits, grad = task.model.gradient(z, images, lambda logits, part: goal[part].margin(logits))
         task.best.offer(z, images, logits, theta=theta)
         grad = theta_gradient(through, x, theta, grad.masked_fill(free != z, 0))
-        others = logits.scatter(1, y[:, None], -torch.inf).argmax(1) if targets is None else targets
+        target = goal.alternatives(logits).argmax(1)
         far = through.distance(x, theta) + (-m).clamp(min=0) / torch.linalg.vector_norm(grad, dim=1).clamp(min=1e-12)
-        nodes_seen.append((TargetRows(images, others, m, grad), theta, far.nan_to_num(nan=torch.inf)))
-    if not nodes_seen:
+        candidates.append((TargetRows(images, target, m, grad), theta, far.nan_to_num(nan=torch.inf)))
+    if not candidates:
         return TargetRows(images[:0], images[:0], x.new_zeros(0), x.new_zeros(0, nodes.shape[1])), nodes
     every, thetas = (
-        TargetRows(*(torch.cat([getattr(a, f.name) for a, _, _ in nodes_seen]) for f in fields(TargetRows))),
-        torch.cat([t for _, t, _ in nodes_seen]),
+        TargetRows(*(torch.cat([getattr(a, f.name) for a, _, _ in candidates]) for f in fields(TargetRows))),
+        torch.cat([t for _, t, _ in candidates]),
     )
-    best = torch.stack([far for _, _, far in nodes_seen]).argsort(dim=0, stable=True)[:kept]
+    best = torch.stack([far for _, _, far in candidates]).argsort(dim=0, stable=True)[:kept]
     index = (best * len(x) + torch.arange(len(x), device=x.device)).flatten()
     return take(every, index), thetas[index]

@@ -1,8 +1,8 @@
 """PWCF: the papers' method. Constraints are folded into few (parametrization.py) and BFGS-SQP solves it.
 
 Each image becomes a few rows, one per class aimed at: f_class - f_y has fewer kinks than the margin, and several end
-points guard against a poor local minimum. Classes are those nearest by the linear model; all rows share the image's
-budget.
+points guard against a poor local minimum. Classes (in general, alternatives of the goal) are those nearest by the
+linear model; all rows share the image's budget.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from plica.attacks.pwcf.parametric import theta_rows
 from plica.attacks.pwcf.parametrization import Parametrization, Plain, Sine, parametrize, within
 from plica.attacks.target_classes import TargetRows, nearest, shortest
 from plica.core.formulations import MaxLoss
-from plica.core.losses import LOSSES, margin, spread
+from plica.core.losses import spread
 from plica.core.status import Status
 from plica.metrics import plain_p
 from plica.solver import BFGSSQP, Evaluation, Solution, Stop
@@ -262,14 +262,11 @@ class PWCFProblem:
         return Evaluation(torch.stack(values, 1), grads, done=task.best.distance[image].isfinite())
 
     def _loss(self, logits: Tensor, part: slice, rows: Tensor) -> Tensor:
-        """f_class - f_y; for MaxLoss with another loss than the margin, that loss aimed at the class."""
-        image, target = self.target_rows.image[rows[part]], self.target_rows.target[rows[part]]
-        y = self.task.y[image]
+        """The margin of the alternative aimed at; for MaxLoss with another loss than the margin, that loss."""
+        goal = self.task.goal[self.target_rows.image[rows[part]]]
         if self._loss_name != "margin":
-            return LOSSES[self._loss_name](logits, y, None if self.task.targets is None else target)
-        if self.task.targets is not None:
-            return margin(logits, y, target)
-        return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None]))[:, 0]
+            return goal.loss(self._loss_name, logits)
+        return goal.margin_to(logits, self.target_rows.target[rows[part]])
 
     @property
     def _loss_name(self) -> str:

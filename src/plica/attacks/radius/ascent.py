@@ -17,7 +17,6 @@ from torch import Tensor
 
 from plica.attacks.base import AttackInput
 from plica.attacks.prox_settings import ProxSettings
-from plica.core.losses import margin
 from plica.core.model import rounding
 from plica.solver.linearized.prox import clip
 from plica.solver.linearized.proximal_sqp import PAD
@@ -47,31 +46,26 @@ def ascend(
         planned: steps after which their length would be 0.
 
     Returns:
-        The last point evaluated, and the class there that is nearest to winning (with targets, the target).
+        The last point evaluated, and the alternative of the goal whose margin is largest there.
     """
     # rows are padded, so that none depends on how many there are
     rows = torch.arange(len(images) + -len(images) % PAD, device=images.device) % len(images)
-    x, y, u, r = task.x[images].flatten(1)[rows], task.y[images], u[rows], radius[rows, None]
+    x, goal, u, r = task.x[images].flatten(1)[rows], task.goal[images], u[rows], radius[rows, None]
     low, high = settings.box(x)
-    targets, z, work = None if task.targets is None else task.targets[images], torch.empty_like(x), torch.empty_like(x)
+    z, work = torch.empty_like(x), torch.empty_like(x)
     u = _inside(settings, u, r, low, high, work)
     logits = task.logits[images]
     for remaining in range(planned, planned - steps, -1):
         settings.point(x, u, z)
         m, logits, grad = task.model.gradient(
-            z.view(-1, *task.x.shape[1:]), images, lambda out, part: margin(out, y[part], _at(targets, part))
+            z.view(-1, *task.x.shape[1:]), images, lambda out, part: goal[part].margin(out)
         )
         wrong = (m > rounding(logits)).nonzero()[:, 0]
         task.best.offer(z[wrong].view(-1, *task.x.shape[1:]), images[wrong], logits[wrong])
         if remaining > 1:
             d = _steepest(settings, settings.pull(grad.flatten(1))[rows], work)
             u = _inside(settings, u + STEP * (remaining - 1) / planned * r * d, r, low, high, work)
-    nearest = logits.scatter(1, y[:, None], -torch.inf).argmax(1) if targets is None else targets
-    return u[: len(images)], nearest
-
-
-def _at(targets: Tensor | None, part: slice) -> Tensor | None:
-    return None if targets is None else targets[part]
+    return u[: len(images)], goal.alternatives(logits).argmax(1)
 
 
 def _order(settings: ProxSettings) -> float:

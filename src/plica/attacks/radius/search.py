@@ -142,9 +142,9 @@ class RadiusSearch(Multistart[RadiusRows]):
         self.forwards = 0  # spent so far on searches of the boundary
         self.points = self.x.new_zeros(0, self.x.shape[1])
         self.rounds_at_best = torch.zeros_like(images)  # in a row, without finding anything nearer
-        self.order = self.classes
+        self.order = self.targets
         # the distance of each class so far; untried ones rank behind, by logit
-        self.class_distance = self.x.new_full(task.logits[images].shape, torch.inf)
+        self.class_distance = torch.full_like(self.order, torch.inf, dtype=self.x.dtype)
         ranks = torch.arange(self.order.shape[1], device=self.x.device) * 1e6 + 1e30
         self.class_distance.scatter_(1, self.order, ranks.to(self.x).expand_as(self.order))
 
