@@ -10,6 +10,7 @@ from torch import nn
 import plica
 from linear import linear
 from plica import Lp, MaxLoss, MinRadius, Status, Unsupported
+from plica.core import validation
 
 ASK = inspect.unwrap(plica.attack)  # wrong types are the point here: past the type checker of the tests
 L2 = MinRadius(Lp(2))
@@ -98,6 +99,10 @@ def test_radii_of_another_shape():
         question = MaxLoss(Lp(2), 1.0)
         object.__setattr__(question, "radius", radius)  # past the type checker
         refused(ValueError, r"shape \(3,\)", question=question)
+
+
+def test_a_radius_is_not_rounded_to_float32():
+    assert validation.radii(MaxLoss(Lp(2), 8 / 255), torch.zeros(2, 3)).tolist() == [8 / 255] * 2
 
 
 @pytest.mark.parametrize("radius", [1 + 1j, torch.tensor([1 + 1j, 1, 1]), True, "0.5", None])

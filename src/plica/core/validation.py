@@ -93,14 +93,14 @@ def labels(name: str, y: Any, x: Tensor) -> None:
 def radii(question: MaxLoss, x: Tensor) -> Float[Tensor, " b"]:
     """The radius of each image (b,), in float64; raises ValueError for another shape, nan or a negative radius."""
     try:
-        radius = torch.as_tensor(question.radius)
+        kind = torch.as_tensor(question.radius).dtype
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        radius = None
-    if radius is None or radius.is_complex() or radius.dtype == torch.bool:
+        kind = torch.bool
+    if kind.is_complex or kind == torch.bool:
         raise TypeError(
             f"MaxLoss(radius=...) must be a real number, or one for each image, got {shown(question.radius)}."
         )
-    radius = radius.double().to(x.device)
+    radius = torch.as_tensor(question.radius, dtype=torch.float64).to(x.device)  # not by way of float32
     if radius.ndim > 1 or (radius.ndim == 1 and len(radius) != len(x)):
         raise ValueError(
             f"MaxLoss(radius=...) must be a number or have shape ({len(x)},), one for each image, "
