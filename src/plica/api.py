@@ -16,6 +16,7 @@ from plica.attacks.registry import ATTACKS, check_treats_perturbations
 from plica.core import validation
 from plica.core.best import BestPoints
 from plica.core.confirm import confirm
+from plica.core.fitting import fitted
 from plica.core.formulations import Question
 from plica.core.goals import Goal
 from plica.core.judge import Judge, Judgement
@@ -47,6 +48,7 @@ def methods() -> tuple[str, ...]:
     return tuple(ATTACKS)
 
 
+@torch.inference_mode(False)
 def attack(
     model: Callable[[Tensor], Tensor],
     x: Float[Tensor, "b *image"],
@@ -94,7 +96,8 @@ def attack(
             raise Unsupported("Perturbations other than x + delta take bounds of two numbers, not of tensors.")
         check(question.through, x)
         check_treats_perturbations(method)
-    x, goal = x.detach(), Goal(y, targets)
+    y, targets = validation.usable(y), None if targets is None else validation.usable(targets)
+    model, x, goal = fitted(model), validation.usable(x.detach()), Goal(y, targets)
     size = min(batch_size or default_batch_size(x), torch.iinfo(torch.int32).max)
     with eval_mode(model):
         if not limits.per_feature:

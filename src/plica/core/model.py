@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from plica.core.batching import MAX_CPU_ROWS, MIN_ROWS, MULTIPLE, VECTOR, BatchSizeTuner, detect_padding, round_up
+from plica.core.gradient import gradient_errors, input_gradient
 
 Model = Callable[[Tensor], Tensor]
 ROUNDINGS = 64  # a margin below so many units of rounding of the largest logit is not trusted
@@ -93,16 +94,19 @@ class CountedModel:
 
         image: index of the image that each row is charged to. x may bring its own padding: rows past the r, `padded(r)`
         in all.
+
+        Raises:
+            NoGradientError: the model leaves autograd.
         """
         self.gradients.index_add_(0, image.cpu(), torch.ones_like(image, device="cpu"))
         results: list[tuple[Tensor, Tensor, Tensor]] = []
         for rows in self.parts(len(image), x.device):
             size, start = rows.stop - rows.start, thread_time()
-            with torch.enable_grad():
+            with torch.enable_grad(), gradient_errors():
                 z = self.fill(x.detach()[rows.start : rows.start + self.padded(size)]).requires_grad_(True)
-                logits = self._run(z)[:size]
+                logits = self._run(z.clone())[:size]  # a leaf must not be written to, and models do so: x.sub_(mean)
                 values = value(logits, rows)
-                (grad,) = torch.autograd.grad(values.sum(), z)
+                grad = input_gradient(values.sum(), z)
             self.tuner.record(len(z), thread_time() - start)
             results.append((values.detach(), logits.detach(), grad[:size]))
         values, logits, grads = results[0] if len(results) == 1 else map(torch.cat, zip(*results, strict=True))

@@ -70,10 +70,24 @@ def images(x: Any) -> None:
         raise TypeError(
             f"x must be a torch tensor of images, got {type(x).__name__}; convert it with torch.as_tensor(x)."
         )
+    stored("x", x)
     if not x.is_floating_point():
         raise TypeError(f"x must hold floating-point pixels, got {x.dtype}; for 8-bit images write x.float() / 255.")
     if x.ndim < 2 or 0 in x.shape:
         raise ValueError(f"x must have shape (b, *image) with at least one image, got {tuple(x.shape)}.")
+
+
+def stored(name: str, t: Tensor) -> None:
+    """Raises TypeError or ValueError unless the tensor holds numbers, one for each of its entries."""
+    if t.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got {t.layout}; write {name}.to_dense().")
+    if t.is_meta:
+        raise ValueError(f"{name} is on the device meta, which holds shapes and no numbers; load it on cpu or cuda.")
+
+
+def usable(t: Tensor) -> Tensor:
+    """t itself, or a copy of one that was made under torch.inference_mode, which no gradient can pass."""
+    return t.clone() if t.is_inference() else t
 
 
 def labels(name: str, y: Any, x: Tensor) -> None:
@@ -84,6 +98,7 @@ def labels(name: str, y: Any, x: Tensor) -> None:
             f"{name} must be an int64 tensor of class indices, got {seen}; "
             f"convert it with torch.as_tensor({name}).long()."
         )
+    stored(name, y)
     if y.ndim != 1 or len(y) != len(x):
         raise ValueError(f"{name} must have shape ({len(x)},), one label for each image of x, got {tuple(y.shape)}.")
     if y.device != x.device:

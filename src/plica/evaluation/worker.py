@@ -24,6 +24,7 @@ from plica.models import prepare_inputs
 from plica.perturbations import parse_through
 from plica.runs.encode import sample_table
 from plica.runs.points import moved
+from plica.utils.limits import out_of_memory
 from plica.utils.messages import one_line
 
 FEW = 3  # images that may all fail without the fault being the program's
@@ -142,14 +143,6 @@ class Worker:
             bounds=self.bounds.pair,
             on_progress=on_progress,
         )
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """CUDA's, Python's, or that of torch's CPU allocator, which has no type of its own; or an error that came from
-    one."""
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "allocate memory" in str(error):
-        return True
-    return error.__cause__ is not None and out_of_memory(error.__cause__)
 
 
 def no_part(work: Work) -> Part:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from plica.utils.messages import shown
 
@@ -22,6 +23,14 @@ def memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows
         return 2**36
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """CUDA's, Python's, or that of torch's CPU allocator, which has no type of its own; or an error that came from
+    one."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "allocate memory" in str(error):
+        return True
+    return error.__cause__ is not None and out_of_memory(error.__cause__)
 
 
 def check_memory(numbers: int, file: object) -> None:

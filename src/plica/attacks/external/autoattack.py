@@ -126,5 +126,5 @@ AUTOATTACK = (
     Peer("apgd-margin", "pyautoattack", apgd_margin, targeted=False, ball=True),
     Peer("apgd-t", "pyautoattack", apgd_t, targeted=False, ball=True),
     Peer("fab-t", "pyautoattack", fab_t, targeted=False),
-    Peer("square", "pyautoattack", square, targeted=False, ball=True),
+    Peer("square", "pyautoattack", square, targeted=False, ball=True, black_box=True),
 )

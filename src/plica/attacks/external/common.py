@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.projections import safely_inside
+from plica.core.gradient import gradient_errors, input_gradient
 from plica.core.status import Status
 from plica.metrics import Unsupported, differentiable_value, plain_p
 from plica.solver.rows import pick
@@ -53,11 +54,17 @@ class Watched(nn.Module):
         z = self._pixels(u.to(self.task.x.dtype))
         image = self._images(u.detach())
         self.task.model.forwards.index_add_(0, image.cpu(), torch.ones(len(u), dtype=torch.long))
-        logits = self.task.model.model(z)
+        logits = self.task.model.model(z.clone())  # models may write to what they are given
         self._offer(u.detach(), z.detach(), image, logits.detach())
         if logits.requires_grad:
             self._count_gradients(logits, image)
         return logits.float()
+
+    def check_gradient(self) -> None:
+        """Raises NoGradientError where the model has none: packages say it in many ways, some by an assertion."""
+        with torch.enable_grad(), gradient_errors():
+            z = self.task.x[self.images[:1]].clone().requires_grad_(True)
+            input_gradient(self.task.model.model(z.clone()).sum(), z)
 
     def _count_gradients(self, logits: Tensor, image: Tensor) -> None:
         alone = torch.ones(len(image), dtype=torch.bool)  # rows whose run counts as a forward one so far
@@ -115,6 +122,7 @@ class Peer:
     targeted: bool = True
     ball: bool = False
     any_metric: bool = False  # whether it takes every metric, not only norms
+    black_box: bool = False  # whether it asks by forward runs alone
 
     def __call__(self, task: AttackInput) -> AttackOutput:
         """Raises Unsupported for a metric, target or question it has no form for, and without its package."""
@@ -123,7 +131,13 @@ class Peer:
             warnings.simplefilter("ignore")  # of packages, about themselves
             self._check_package()
             for images in self._groups(task):
-                self.run(Watched(task, images), norm, task.gradients, task.seed)
+                watched = Watched(task, images)
+                try:
+                    self.run(watched, norm, task.gradients, task.seed)
+                except (RuntimeError, NotImplementedError, TypeError, AssertionError):
+                    if not self.black_box:
+                        watched.check_gradient()
+                    raise
                 task.progress(int(images[-1]) + 1)
         answered = task.best.distance.isfinite() if task.radius is not None else torch.zeros_like(task.y)
         status = [Status.SUCCEEDED if done else Status.BUDGET for done in answered.tolist()]

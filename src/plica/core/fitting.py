@@ -1,0 +1,131 @@
+"""A model made to take any number of images: some take batches of one size alone, and say so by raising."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plica.utils.limits import out_of_memory
+
+Model = Callable[[Tensor], Tensor]
+# Sizes that are tried where a batch is refused: powers of two first, which most are.
+SIZES = (*(2**k for k in range(7)), *(s for s in range(3, 64) if s & (s - 1)), 96, 100, 128, 200, 250, 256)
+
+
+def fitted(model: Model) -> Model:
+    """The model, run in batches of the one size that it takes, should it refuse others; a module stays one."""
+    fit = _Fit()
+    if isinstance(model, FittedModule) or getattr(model, "fitted", False):
+        return model
+    if isinstance(model, nn.Module):
+        return FittedModule(model, fit)
+
+    def function(x: Tensor) -> Any:
+        return fit(model, x)
+
+    function.fitted = True  # type: ignore[attr-defined]
+    return function
+
+
+class FittedModule(nn.Module):
+    """`fitted` of a module."""
+
+    def __init__(self, net: nn.Module, fit: _Fit):
+        super().__init__()
+        self.net, self.fit = net, fit
+        self.training = net.training
+
+    def forward(self, x: Tensor) -> Any:
+        return self.fit(self.net, x)
+
+
+class _Fit:
+    """Runs a model, and looks for the size of its batches at the first one that it refuses.
+
+    Attributes:
+        size: the size; None while any is taken.
+        searched: whether it was looked for.
+    """
+
+    def __init__(self) -> None:
+        self.size: int | None = None
+        self.searched = False
+
+    def __call__(self, model: Model, x: Tensor) -> Any:
+        out = self._run(model, x)
+        # what is made under torch.inference_mode cannot be written to outside of it
+        return out.clone() if isinstance(out, Tensor) and out.is_inference() else out
+
+    def _run(self, model: Model, x: Tensor) -> Any:
+        if self.size is not None:
+            return _in_pieces(model, x, self.size)
+        try:
+            return model(x)
+        except Exception as error:
+            out = None if self.searched or out_of_memory(error) else self._search(model, x, error)
+            if out is None:
+                raise
+            return out
+
+    def _search(self, model: Model, x: Tensor, error: Exception) -> Tensor | None:
+        """The output for x in batches of a size that the model takes; None where that is not what it minds.
+
+        Raises:
+            ValueError: the model's precision or device is not that of x.
+        """
+        self.searched = True
+        _check_kind(model, x, error)
+        size = next((size for size in SIZES if size != len(x) and _takes(model, _filled(x[:size], size))), None)
+        if size is None or _takes(model, x):
+            return None
+        try:
+            out = _in_pieces(model, x, size)
+        except Exception:  # one of the images is what it minds
+            return None
+        warnings.warn(
+            f"The model takes no batch of {len(x)} images, only others; it is run with {size} at a time, which may be "
+            "slow.",
+            stacklevel=2,
+        )
+        self.size = size
+        return out
+
+
+def _in_pieces(model: Model, x: Tensor, size: int) -> Tensor:
+    return torch.cat([model(_filled(part, size))[: len(part)] for part in x.split(size)])
+
+
+def _filled(x: Tensor, size: int) -> Tensor:
+    """x with copies of its first image, `size` images in all."""
+    return torch.cat([x, x[:1].expand(size - len(x), *x.shape[1:])]) if len(x) < size else x
+
+
+def _takes(model: Model, x: Tensor) -> bool:
+    try:
+        out = model(x)
+        return isinstance(out, Tensor) and out.ndim > 0 and len(out) == len(x)
+    except Exception:  # whatever it raises: this is what was asked
+        return False
+
+
+def _check_kind(model: Model, x: Tensor, error: Exception) -> None:
+    """Raises ValueError where the model raised `error` because its parameters have another precision, or lie on another
+    device, than x."""
+    tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
+    own = next((t for t in tensors if t.is_floating_point()), None)
+    if own is None or (own.dtype == x.dtype and own.device == x.device):
+        return
+    if own.device != x.device:
+        raise ValueError(
+            f"The model is on {own.device} and x on {x.device}; write x.to({str(own.device)!r}), or "
+            f"model.to({str(x.device)!r})."
+        ) from error
+    if _takes(model, x[:1].to(own.dtype)) and not _takes(model, x[:1]):
+        raise ValueError(
+            f"The model's parameters are {own.dtype} and x is {x.dtype}; write x.to({own.dtype}) to ask it in its own "
+            f"precision, or model.to({x.dtype})."
+        ) from error

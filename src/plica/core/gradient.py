@@ -1,0 +1,58 @@
+"""The gradient of a model's output with respect to its input, or the reason why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# What torch says where a forward pass leaves autograd, and what it means; parts of its messages.
+LEAVES = {
+    "call numpy() on tensor that requires grad": "it converts x to numpy",
+    "requires grad. use": "it converts x to numpy",
+    "inference tensors cannot be saved": "its weights or constants were made under torch.inference_mode()",
+    "derivative for": "one of its operations has no derivative",
+    "must implement either the backward": "one of its operations has no derivative",
+    "not implement 'backward'": "one of its operations has no derivative",
+}
+
+
+class NoGradientError(ValueError):
+    """The model gives no gradient with respect to its input; the message names the ways out."""
+
+    def __init__(self, why: str = "its output is not connected to x"):
+        super().__init__(
+            f"The model has no gradient with respect to x: {why} (no_grad, inference_mode, .detach(), numpy, PIL and "
+            'integer arithmetic leave autograd). For MaxLoss method="square" asks by forward runs alone; or '
+            "write such a step as x + (step(x) - x).detach(), a straight-through estimator."
+        )
+
+
+@contextmanager
+def gradient_errors() -> Iterator[None]:
+    """What torch raises where a model leaves autograd becomes a NoGradientError; other errors stay as they are."""
+    try:
+        yield
+    except NoGradientError:
+        raise
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        text = str(error).lower()
+        for part, why in LEAVES.items():
+            if part in text:
+                raise NoGradientError(why) from error
+        raise
+
+
+def input_gradient(value: Float[Tensor, ""], x: Float[Tensor, "b *image"]) -> Float[Tensor, "b *image"]:
+    """The gradient of `value` with respect to x.
+
+    Raises:
+        NoGradientError: the value does not depend on x as far as autograd can tell.
+    """
+    grad = torch.autograd.grad(value, x, allow_unused=True)[0] if value.requires_grad else None
+    if grad is None:
+        raise NoGradientError
+    return grad
