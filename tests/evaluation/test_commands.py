@@ -71,7 +71,7 @@ def test_images_by_their_rows(file, whole, capsys):
     rows = dict(zip(*whole.rows(task.name).select(["id", "distance"]).to_pydict().values(), strict=True))
     assert run.rows(task)["distance"].to_pylist() == [rows[number] for number in wanted]
     capsys.readouterr()
-    assert "indices stand alone" in refusal(
+    assert "indices exclude n and sample" in refusal(
         capsys, "evaluate", file, "--indices", "1", "--n", "2", "--out", str(whole.directory.parent / "x")
     )
 

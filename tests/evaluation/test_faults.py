@@ -40,11 +40,11 @@ def test_a_full_disk_ends_the_run_and_room_lets_it_go_on(plan, whole, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(DiskError, match=r"no room left for run .* what is finished is kept"):
+        with pytest.raises(DiskError, match=r"disk of run is full .* finished parts are stored"):
             plica.evaluate(plan, "run")
         (whole.directory.parent / "plan.yaml").write_text(repr(plan))
         assert main(["evaluate", "plan.yaml", "--out", "run"]) == 2
-    assert "free some space and run the same again." in capsys.readouterr().err
+    assert "free some space and run the same command again." in capsys.readouterr().err
     assert not list(runs.load("run").directory.rglob(".tmp*"))
     assert_same(whole, plica.evaluate(plan, "run"))
 
@@ -53,7 +53,7 @@ def test_a_full_disk_ends_the_run_and_room_lets_it_go_on(plan, whole, monkeypatc
 def test_an_error_of_the_system_is_told_apart_from_a_full_disk(plan, folder):
     (folder / "run").mkdir()
     (folder / "run" / "inputs").write_text("")  # a file where a folder belongs
-    with pytest.raises(PlanError, match="something that is no run"):
+    with pytest.raises(PlanError, match="are not a run of"):
         plica.evaluate(plan, "run")
 
 

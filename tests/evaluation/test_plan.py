@@ -85,7 +85,7 @@ def test_radii_that_three_digits_do_not_tell_apart():
         ({"questions": {"ask": "min-radius", "metric": "l2", "radius": 1}}, "min-radius takes no radius"),
         ({"questions": INSIDE | {"radius": "8/0"}}, "questions[0].radius: The radius '8/0' is not a distance"),
         ({"questions": INSIDE | {"loss": "cee"}}, "questions[0].loss: there is no loss 'cee'; did you mean 'ce'?"),
-        ({"data": {"path": "d.npz", "n": 3, "indices": [1]}}, "data: indices stand alone"),
+        ({"data": {"path": "d.npz", "n": 3, "indices": [1]}}, "data: indices exclude n and sample"),
         ({"data": {"n": 3}}, "data.path is missing"),
         ({"device": 3}, "device: input should be a valid string, got 3"),
     ],
@@ -130,7 +130,7 @@ def test_what_is_no_plan_at_all(tmp_path):
             read_plan(tmp_path / "p.yaml")
     with pytest.raises(PlanError, match="There is no plan"):
         read_plan(tmp_path / "none.yaml")
-    with pytest.raises(PlanError, match="asks twice for make--min-radius-l2--auto"):
+    with pytest.raises(PlanError, match="contains make--min-radius-l2--auto twice"):
         chains(read_plan(SMALL | {"questions": [SMALL["questions"], SMALL["questions"]]}))
 
 

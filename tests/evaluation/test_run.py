@@ -196,7 +196,11 @@ def test_a_directory_that_holds_something_else(plan, folder):
     (folder / "mine" / "thesis.tex").touch()
     (folder / "broken").mkdir()
     (folder / "broken" / "manifest.json").write_text("{")
-    for name, said in (("mine", "no run of plica evaluate"), ("broken", "broken manifest"), ("net.py", "is a file")):
+    for name, said in (
+        ("mine", "not a run of `plica evaluate`"),
+        ("broken", "broken manifest"),
+        ("net.py", "is a file"),
+    ):
         with pytest.raises(PlanError, match=said):
             plica.evaluate(plan, name)
 
@@ -204,7 +208,7 @@ def test_a_directory_that_holds_something_else(plan, folder):
 def test_other_versions_are_warned_of(plan, whole):
     file = whole.directory / "manifest.json"
     file.write_text(json.dumps(whole.manifest | {"versions": whole.manifest["versions"] | {"torch": "1.0"}}))
-    with pytest.warns(UserWarning, match=r"begun with torch 1\.0 and goes on with"):
+    with pytest.warns(UserWarning, match=r"started with torch 1\.0 and is resumed with"):
         plica.evaluate(plan, "whole")
 
 

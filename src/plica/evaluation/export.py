@@ -23,7 +23,7 @@ def export(directory: str | Path, out: str | Path | None = None) -> list[Path]:
     """Write the tables into `out`, by default the run's own directory; their paths.
 
     Raises:
-        FileNotFoundError, ValueError: there is no run, or a broken one.
+        FileNotFoundError, ValueError: there is no run, or it is broken.
     """
     run = runs.load(directory)
     folder = Path(out) if out else run.directory
@@ -37,8 +37,10 @@ def export(directory: str | Path, out: str | Path | None = None) -> list[Path]:
 
 
 def latex(summary: dict[str, Any]) -> str:
-    """A table with a line per model and question: accuracy, each method, all together, in per cent
-    for max-loss (95 % interval behind the last) and median radii for min-radius; below, how far that can be believed.
+    """A table with a line per model and question: accuracy, each method, and all methods together.
+
+    For max-loss in per cent, with a 95 % interval of the last column; for min-radius median radii. A note below states
+    the verdict.
     """
     methods = list(dict.fromkeys(row["method"] for question in summary["questions"] for row in question["methods"]))
     head = ["model", "question", "accuracy", *(escape(m) for m in methods), "all"]
@@ -46,20 +48,20 @@ def latex(summary: dict[str, Any]) -> str:
     for question in summary["questions"]:
         cells = {row["method"]: _cell(question, row) for row in question["methods"]}
         rows.append(
-            [escape(question["model"]), _asked(question), _percent(question["accuracy"])]
+            [escape(question["model"]), _question_text(question), _percent(question["accuracy"])]
             + [cells.get(method, "--") for method in methods]
             + [_cell(question, question["union"], interval=True)]
         )
-    note = f"These numbers: {escape(believed(summary))}." if believed(summary) else ""
+    note = f"These numbers: {escape(verdict_line(summary))}." if verdict_line(summary) else ""
     return tabular("ll" + "r" * (len(methods) + 2), head, rows, note)
 
 
-def believed(summary: dict[str, Any]) -> str:
-    """The verdict in one line; nothing where there is none."""
+def verdict_line(summary: dict[str, Any]) -> str:
+    """The verdict in one line; "" where there is none."""
     return str(Verdict.read(summary["verdict"])) if "verdict" in summary else ""
 
 
-def _asked(question: dict[str, Any]) -> str:
+def _question_text(question: dict[str, Any]) -> str:
     norm = f"${distance_symbol(join_distance(question['metric'], question['through']))}$"
     if question["kind"] == "min-radius":
         return f"{norm}, median radius"
@@ -83,21 +85,23 @@ def _percent(share: dict[str, Any]) -> str:
 def _csv(summary: dict[str, Any]) -> str:
     """A line per method, and one called "all" per question."""
     memory = io.StringIO()
-    asked = ("model", "question", "kind", "metric", "through", "radius", "loss", "images")
-    told = ("method", "asked", "broken", "alone", "found", "best", "gradients", "forwards", "seconds")
+    question_keys = ("model", "question", "kind", "metric", "through", "radius", "loss", "images")
+    method_keys = ("method", "asked", "broken", "alone", "found", "best", "gradients", "forwards", "seconds")
     shares = ("accuracy", "robust_accuracy", "standing")
     writer = csv.writer(memory, lineterminator="\n")
-    writer.writerow([*asked, *told, *shares, "low", "high", "radius_25", "radius_50", "radius_75", "verdict"])
+    writer.writerow(
+        [*question_keys, *method_keys, *shares, "low", "high", "radius_25", "radius_50", "radius_75", "verdict"]
+    )
     for question in summary["questions"]:
         for row in [*question["methods"], {"method": "all"} | question["union"]]:
             share = row.get("robust_accuracy") or row.get("standing") or {}
             values = [
                 (question["accuracy"] if key == "accuracy" else row.get(key) or {}).get("value") for key in shares
             ]
-            radii = [row.get("radius", {}).get(q) for q in ("0.25", "0.5", "0.75")]
+            quartiles = [row.get("radius", {}).get(q) for q in ("0.25", "0.5", "0.75")]
             writer.writerow(
-                [question[key] for key in asked]
-                + [row.get(key) for key in told]
-                + [*values, share.get("low"), share.get("high"), *radii, believed(summary)]
+                [question[key] for key in question_keys]
+                + [row.get(key) for key in method_keys]
+                + [*values, share.get("low"), share.get("high"), *quartiles, verdict_line(summary)]
             )
     return memory.getvalue()

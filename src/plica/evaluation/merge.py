@@ -1,4 +1,4 @@
-"""Shards of one plan joined to one run. Nothing is computed; files get a second name where the file system allows."""
+"""Joins the shards of one plan to one run. Nothing is computed; files are hard-linked where the file system allows."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from plica.utils.files import copy_whole, locked, write_json
 
 
 def merge(directories: Sequence[str | Path], out: str | Path) -> runs.Run:
-    """Join runs that are shards of one; `out` is a new directory.
+    """Join the shards of one plan; `out` is a new directory.
 
     Raises:
-        PlanError: they do not belong together, or something is missing; one sentence.
+        PlanError: the runs are not all the shards of one plan.
     """
     shards, out = [runs.load(directory) for directory in directories], Path(out)
     if out.exists() and any(out.iterdir()):
@@ -27,13 +27,13 @@ def merge(directories: Sequence[str | Path], out: str | Path) -> runs.Run:
     first = shards[0].manifest
     for shard in shards:
         if "hashes" not in shard.manifest:
-            raise PlanError(f"{shard.directory} is no run of plica evaluate; only those can be merged.")
+            raise PlanError(f"{shard.directory} is not a run of `plica evaluate`; only those can be merged.")
         difference = differs(shard.manifest, first, shard=False)
         if difference:
-            raise PlanError(f"{shard.directory} does not belong to {shards[0].directory}: it is of {difference}.")
+            raise PlanError(f"{shard.directory} does not belong to {shards[0].directory}: it has {difference}.")
         if not complete(shard):
             raise PlanError(f"{shard.directory} is unfinished; run its shard {shard.manifest['shard']} again.")
-    _check_all_there(shards)
+    _check_complete(shards)
     with locked(out):
         for shard in shards:
             for file in sorted(shard.directory.glob("inputs/*")) + sorted(shard.directory.glob("parts/*/*")):
@@ -46,7 +46,7 @@ def merge(directories: Sequence[str | Path], out: str | Path) -> runs.Run:
         return write_summary(out)
 
 
-def _check_all_there(shards: list[runs.Run]) -> None:
+def _check_complete(shards: list[runs.Run]) -> None:
     parsed = [parse_shard(shard.manifest["shard"]) for shard in shards]
     count = parsed[0][1]
     if {total for _, total in parsed} != {count} or len(set(parsed)) < len(parsed):

@@ -1,4 +1,4 @@
-"""Sets of methods that one word in a plan stands for.
+"""Names in a plan that stand for several methods.
 
 AutoAttack (Croce, Hein 2020), standard version: APGD on the cross-entropy and towards 9 classes with 100 iterations
 each, FAB towards 9 classes with 100 iterations, Square with 5000 queries. For l1 (Croce, Hein 2021) APGD shrinks the
@@ -9,15 +9,15 @@ are aimed at. The budgets are what these cost in gradients per image.
 AUTOATTACK = {"apgd-ce": 101, "apgd-t": 9 * 101, "fab-t": 9 * 100, "square": 1667}  # three queries a gradient
 AUTOATTACK_L1 = AUTOATTACK | {"apgd-ce": 5 * 103, "apgd-t": 5 * 103}
 RADIUS = {"fab-t": 9 * 100}  # the only one of them that answers min-radius
-OURS = ("auto", "pwcf")  # joined to it: the best that the metric allows, and the papers' method
+OURS = ("auto", "pwcf")  # added by autoattack+plica: the best that the metric allows, and the papers' method
 
 SETS = ("autoattack", "autoattack+plica")
 
 
 def members(name: str, kind: str, metric: str) -> dict[str, int | None]:
-    """The methods behind a word, in order, each with its own budget (None: the plan's)."""
+    """The methods that a name stands for, in order, each with its own budget (None: that of the plan)."""
     if name not in SETS:
         return {name: None}
-    inside = AUTOATTACK_L1 if metric == "l1" else AUTOATTACK
-    standard: dict[str, int | None] = dict(RADIUS if kind == "min-radius" else inside)
+    max_loss = AUTOATTACK_L1 if metric == "l1" else AUTOATTACK
+    standard: dict[str, int | None] = dict(RADIUS if kind == "min-radius" else max_loss)
     return standard | (dict.fromkeys(OURS) if name == "autoattack+plica" else {})

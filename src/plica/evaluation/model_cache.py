@@ -10,11 +10,11 @@ from plica.evaluation.plan import Model
 from plica.models import load_model
 from plica.utils.limits import memory
 
-SHARE = 0.25  # of this machine's memory, which models may fill before the oldest is forgotten
+SHARE = 0.25  # of this machine's memory; above it the model loaded first is dropped
 
 
 class ModelCache:
-    """Loaded models by what the plan says of them. Only one at a time stands on an accelerator."""
+    """Loaded models by their entries in the plan. Only one at a time is on an accelerator."""
 
     def __init__(self) -> None:
         self._models: dict[Model, Callable[[Tensor], Tensor]] = {}
@@ -37,6 +37,6 @@ class ModelCache:
 
 
 def _bytes(model: Callable[[Tensor], Tensor]) -> int:
-    """Of a module's parameters and buffers; 0 for another callable, which does not say."""
+    """Bytes of a module's parameters and buffers; 0 for any other callable."""
     tensors = model.state_dict().values() if isinstance(model, nn.Module) else ()
     return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))

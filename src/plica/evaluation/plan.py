@@ -1,6 +1,6 @@
-"""What an evaluation is asked to do: models, data, questions, methods. Written as YAML, a dict, or these records.
+"""What an evaluation does: models, data, questions, methods; written as YAML, a dict, or these records.
 
-A wrong plan is one sentence that names the key, what was seen there, and the nearest right one.
+An invalid plan raises one sentence that names the key, its value, and the most similar valid one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NAME = re.compile(r"[\w.+@-]+")
 
 
 class PlanError(ValueError):
-    """A plan that cannot be carried out; one sentence."""
+    """An invalid plan; the message is one sentence."""
 
 
 def _number(value: Any) -> Any:
@@ -44,23 +44,23 @@ Number = Annotated[int, BeforeValidator(_number)]
 
 
 def _several(value: Any) -> Any:
-    """One of something stands for a list of one."""
+    """A single value stands for a list of one."""
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
 class Strict(BaseModel):
-    """A record that takes its own keys only."""
+    """A record that rejects unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _known(cls, given: Any) -> Any:
-        if isinstance(given, Mapping):
-            for key in given:
+    def _known(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            for key in value:
                 if key not in cls.model_fields:
                     raise ValueError(f"there is no key {shown(key)}{nearest(str(key), cls.model_fields)}")
-        return given
+        return value
 
 
 class Model(Strict):
@@ -76,11 +76,11 @@ class Model(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _short(cls, given: Any) -> Any:
-        given = {"model": given} if isinstance(given, str) else given
-        if isinstance(given, Mapping) and isinstance(given.get("model"), str) and not given.get("name"):
-            given = {**given, "name": default_name(given["model"])}
-        return given
+    def _short(cls, value: Any) -> Any:
+        value = {"model": value} if isinstance(value, str) else value
+        if isinstance(value, Mapping) and isinstance(value.get("model"), str) and not value.get("name"):
+            value = {**value, "name": default_name(value["model"])}
+        return value
 
     @field_validator("name")
     @classmethod
@@ -110,13 +110,13 @@ class Data(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _short(cls, given: Any) -> Any:
-        return {"path": str(given)} if isinstance(given, str | Path) else given
+    def _short(cls, value: Any) -> Any:
+        return {"path": str(value)} if isinstance(value, str | Path) else value
 
     @model_validator(mode="after")
     def _one_choice(self) -> Data:
         if self.indices is not None and (self.n is not None or self.sample != "first"):
-            raise ValueError("indices stand alone; leave n and sample out")
+            raise ValueError("indices exclude n and sample; leave those out")
         return self
 
 
@@ -129,8 +129,8 @@ class Method(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _short(cls, given: Any) -> Any:
-        return {"name": given} if isinstance(given, str) else given
+    def _short(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
     @field_validator("name")
     @classmethod
@@ -173,7 +173,7 @@ class Question(Strict):
     @classmethod
     def _metrics(cls, metrics: list[str]) -> list[str]:
         for metric in metrics:
-            if ":" not in metric and metric != "theta":  # module:name is imported when the work begins
+            if ":" not in metric and metric != "theta":  # module:name is imported when the run starts
                 parse_metric(metric)
         return metrics
 
@@ -202,11 +202,11 @@ class Question(Strict):
 class Plan(Strict):
     """The whole evaluation.
 
-    gradients: budget per image where a method says nothing else. individual: for max-loss, every method on every image,
-    instead of on those that the methods before it left standing. chunk: images that are attacked and kept together; it
-    is part of the answer for public attacks, whose random numbers depend on their company. bounds: two numbers, or an
-    .npz file with low, high and mask, for features of different ranges. batch_size, threads: how the
-    work is done, not what comes out.
+    gradients: budget per image of methods that have none of their own. individual: for max-loss, every method attacks
+    every image, instead of those that the methods before it did not break. chunk: images that are attacked and stored
+    together; the answers of public attacks depend on it, since their random numbers depend on the batch. bounds: two
+    numbers, or an .npz file with low, high and mask, for features of different ranges. batch_size, threads: change the
+    speed, not the answers.
     """
 
     models: Annotated[list[Model], BeforeValidator(_several), Field(min_length=1)]
@@ -230,7 +230,7 @@ class Plan(Strict):
         if not str(bounds).endswith(".npz"):
             return read_bounds(bounds).pair
         if Path(bounds).is_file():
-            read_bounds(bounds)  # a wrong file is said now; one that is missing, when the work begins
+            read_bounds(bounds)  # an invalid file is reported now; a missing one, when the run starts
         return str(bounds)
 
     @field_validator("models")
@@ -243,7 +243,7 @@ class Plan(Strict):
         return models
 
     def identity(self) -> dict[str, Any]:
-        """What the answers depend on beside models and data, which have hashes of their own wherever they lie."""
+        """What the answers depend on beside models and data, which have hashes of their own and may be moved."""
         identity = self.model_dump(mode="json", exclude={"batch_size", "threads"})
         identity["models"] = [{"name": model["name"]} for model in identity["models"]]
         del identity["data"]["path"]
@@ -252,16 +252,16 @@ class Plan(Strict):
         return identity | {"device": self.device.partition(":")[0]}
 
 
-def read_plan(given: str | Path | Mapping[str, Any] | Plan, **changes: Any) -> Plan:
-    """A plan from a YAML file, a dict, or as it is; `changes` overwrite keys, "data.n" those of a record inside.
+def read_plan(plan: str | Path | Mapping[str, Any] | Plan, **changes: Any) -> Plan:
+    """A plan from a YAML file, a dict or a Plan; `changes` overwrite keys, such as "data.n" in a nested record.
 
     Raises:
-        PlanError: it is no plan; one sentence.
+        PlanError: it is not a valid plan.
     """
     where = "The plan"
-    if isinstance(given, str | Path):
-        where, given = f"The plan {given}", _read_yaml(Path(given))
-    keys: Any = given.model_dump(exclude_unset=True) if isinstance(given, Plan) else dict(given)
+    if isinstance(plan, str | Path):
+        where, plan = f"The plan {plan}", _read_yaml(Path(plan))
+    keys: Any = plan.model_dump(exclude_unset=True) if isinstance(plan, Plan) else dict(plan)
     for key, value in changes.items():
         keys = _changed(keys, key.split("."), value)
     try:
@@ -271,15 +271,15 @@ def read_plan(given: str | Path | Mapping[str, Any] | Plan, **changes: Any) -> P
 
 
 def default_name(spec: str) -> str:
-    """The last part of what names a model, with the name of its normalisation but without the numbers of one."""
+    """The last part of a model's specification, with the name of its normalisation but without the numbers of one."""
     model, _, stated = split_normalisation(spec)
-    given = spec[len(model) :] if stated else ""
-    last = re.split(r"[:/\\]", model)[-1] + (given if given.removeprefix("@") in NAMED else "")
+    suffix = spec[len(model) :] if stated else ""
+    last = re.split(r"[:/\\]", model)[-1] + (suffix if suffix.removeprefix("@") in NAMED else "")
     return re.sub(r"[^\w.+@-]", "-", last)
 
 
 def nearest(word: str, known: Any) -> str:
-    """The end of a sentence about a word that is not known: the one that is meant, or all there are."""
+    """The end of a message about an unknown word: the most similar known one, or all of them."""
     names = [str(name) for name in known]
     similar = get_close_matches(word[:80], names, 1, cutoff=0.5)  # it takes quadratic time
     return f"; did you mean {similar[0]!r}?" if similar else f"; known are {', '.join(names)}"
@@ -311,7 +311,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 
 def _fault(error: ValidationError) -> str:
-    """The first fault: where, what was seen, what is right."""
+    """The first fault: the key, what is wrong, the value."""
     fault: Any = error.errors(include_url=False)[0]
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
     at = f"{where}: " if where else ""
@@ -322,5 +322,5 @@ def _fault(error: ValidationError) -> str:
     if fault["type"] == "literal_error":
         known = re.findall(r"'([^']*)'", fault["ctx"]["expected"])
         return f"{at}there is no {shown(fault['input'])}{nearest(shown(fault['input']), known)}"
-    said = fault["msg"][0].lower() + fault["msg"][1:]
-    return f"{at}{said}, got {shown(fault['input'])}"
+    message = fault["msg"][0].lower() + fault["msg"][1:]
+    return f"{at}{message}, got {shown(fault['input'])}"

@@ -1,5 +1,6 @@
-"""Before any work: are the models, the data and the methods what the plan takes them for, and what makes this run this
-run. Everything that is found to be wrong is one sentence."""
+"""Before the work: tries the models, data and methods of a plan, and makes the manifest by which a run is recognised.
+
+Whatever is wrong is reported in one sentence."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ from plica.runs.single import versions
 from plica.utils.files import hash_json
 from plica.utils.messages import one_line, sentence
 
-TRIED = 16  # images that every method is tried on, with a single gradient
+TRIED = 16  # images on which every method is tried with a single gradient
 
 
 def prepare(
@@ -37,9 +38,9 @@ def prepare(
     """The manifest, the data, the ids of the images to attack, and the chains of tasks.
 
     Raises:
-        PlanError, ValueError, OSError: something in the plan cannot be had; one sentence.
+        PlanError, ValueError, OSError: something in the plan is missing or does not work; one sentence.
     """
-    asked = chains(plan)
+    plan_chains = chains(plan)
     bounds = read_bounds(plan.bounds)
     source = open_data(plan.data.path, allow_out_of_range=not bounds.is_default)
     ids = select(source.labels, plan.data.n, plan.data.indices, plan.data.sample, plan.data.seed)
@@ -47,26 +48,26 @@ def prepare(
     x, y = _first_images(source, ids)
     hashes = {}
     for model in plan.models:
-        made = worker.model(model)
-        hashes[model.name] = hash_model(made, model.model)
-        on = prepare_inputs(made, x, y)
-        for job in (job for chain in asked for job in chain.jobs if job.model == model):
-            _try(worker, made, on, job)
-    told = plan.identity()
+        loaded = worker.model(model)
+        hashes[model.name] = hash_model(loaded, model.model)
+        inputs = prepare_inputs(loaded, x, y)
+        for job in (job for chain in plan_chains for job in chain.jobs if job.model == model):
+            _try(worker, loaded, inputs, job)
+    identity = plan.identity()
     manifest = {
         "format": FORMAT,
-        "plan": plan.model_dump(mode="json") | {"identity": told},
-        "hashes": {"plan": hash_json(told), "models": hashes, "data": source.hash()},
+        "plan": plan.model_dump(mode="json") | {"identity": identity},
+        "hashes": {"plan": hash_json(identity), "models": hashes, "data": source.hash()},
         "versions": versions(),
         "data": {"n": len(ids), "shape": list(source.shape), "classes": source.classes},
-        "tasks": [asdict(job.task) | {"gradients": job.gradients} for chain in asked for job in chain.jobs],
+        "tasks": [asdict(job.task) | {"gradients": job.gradients} for chain in plan_chains for job in chain.jobs],
         "shard": shard,
     }
-    return manifest, source, ids, asked
+    return manifest, source, ids, plan_chains
 
 
 def hash_model(model: object, spec: str) -> str:
-    """Of a module its parameters, buffers, structure and the source of its classes; of another callable its source."""
+    """Hash of a module's parameters, buffers, structure and its classes' source; of another callable's source."""
     digest = hashlib.sha256()
     if not isinstance(model, nn.Module):
         digest.update(_source(model, spec).encode())
@@ -82,28 +83,30 @@ def hash_model(model: object, spec: str) -> str:
 
 
 def check_same(directory: Path, former: dict[str, Any], new: dict[str, Any]) -> None:
-    """Whether a run may go on in a directory; other versions are a warning, since answers may differ in the last bits.
+    """Check that a run can be resumed; other versions are a warning, since answers may differ in the last bits.
 
     Raises:
-        PlanError: plan, model, data or shard differ; the sentence says which, and how.
+        PlanError: plan, model, data or shard differ; the message says which and how.
     """
     difference = differs(former, new)
     if difference:
-        raise PlanError(f"{directory} holds a run with {difference}; give another --out, or what it was made with.")
+        raise PlanError(
+            f"{directory} holds a run with {difference}; give another --out, or what that run was made with."
+        )
     for name, version in former["versions"].items():
         if version != new["versions"].get(name):
             warnings.warn(
-                f"{directory} was begun with {name} {version} and goes on with {new['versions'].get(name)}; "
+                f"{directory} was started with {name} {version} and is resumed with {new['versions'].get(name)}; "
                 "answers may differ in the last digits.",
                 stacklevel=2,
             )
 
 
 def differs(former: dict[str, Any], new: dict[str, Any], shard: bool = True) -> str | None:
-    """The first difference between two manifests in words, None where the answers belong together."""
+    """The first difference between two manifests in words; None where their answers can be joined."""
     if former.get("format") != new["format"]:
         return f"format {former.get('format')}, and this plica writes {new['format']}"
-    path = _path(former["plan"]["identity"], new["plan"]["identity"])
+    path = _first_difference(former["plan"]["identity"], new["plan"]["identity"])
     if path:
         return "another plan: {} is {} there and {} here".format(*path)
     for name, value in former["hashes"]["models"].items():
@@ -118,44 +121,44 @@ def differs(former: dict[str, Any], new: dict[str, Any], shard: bool = True) -> 
     return None
 
 
-def _path(there: Any, here: Any, at: str = "") -> tuple[str, str, str] | None:
-    """Where two nested values first differ, and what they are there."""
+def _first_difference(there: Any, here: Any, at: str = "") -> tuple[str, str, str] | None:
+    """The key at which two nested values first differ, and both values there, as JSON."""
     if isinstance(there, dict) and isinstance(here, dict):
         for key in {**there, **here}:
-            found = _path(there.get(key), here.get(key), f"{at}.{key}" if at else key)
-            if found:
-                return found
+            difference = _first_difference(there.get(key), here.get(key), f"{at}.{key}" if at else key)
+            if difference:
+                return difference
         return None
     if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
         pairs = enumerate(zip(there, here, strict=True))
-        return next((found for i, (a, b) in pairs if (found := _path(a, b, f"{at}[{i}]"))), None)
+        return next((difference for i, (a, b) in pairs if (difference := _first_difference(a, b, f"{at}[{i}]"))), None)
     return None if there == here else (at, json.dumps(there), json.dumps(here))
 
 
 def _first_images(source: Source, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A few images to try; a data set of which most cannot be read is refused with the first reason."""
-    read, why = [], []
+    """The first images; raises the first error where most of them cannot be read."""
+    read, reasons = [], []
     for number in ids[:TRIED]:
         try:
             read.append(source.read(number[None]))
         except (ValueError, OSError) as error:
-            why.append(sentence(error))
-    if len(why) > len(read):
-        raise PlanError(why[0])
+            reasons.append(sentence(error))
+    if len(reasons) > len(read):
+        raise PlanError(reasons[0])
     x, y = zip(*read, strict=True)
     return torch.cat(x), torch.cat(y)
 
 
-def _try(worker: Worker, model, on: tuple[torch.Tensor, torch.Tensor], job) -> None:
+def _try(worker: Worker, model, inputs: tuple[torch.Tensor, torch.Tensor], job) -> None:
     try:
-        question = job.question(worker.bounds, on[0].shape[1:])
-        attack(model, *on, question, method=job.method, gradients=1, seed=job.seed, bounds=worker.bounds.pair)
+        question = job.question(worker.bounds, inputs[0].shape[1:])
+        attack(model, *inputs, question, method=job.method, gradients=1, seed=job.seed, bounds=worker.bounds.pair)
     except (ValueError, TypeError, ImportError) as error:
         raise PlanError(f"{job.task.model}, {job.task.question}: {one_line(error)}.") from error
 
 
-def _source(thing: object, otherwise: str) -> str:
+def _source(code: object, otherwise: str) -> str:
     try:
-        return inspect.getsource(thing)  # type: ignore[arg-type]
+        return inspect.getsource(code)  # type: ignore[arg-type]
     except (OSError, TypeError):
         return otherwise

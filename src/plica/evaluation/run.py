@@ -1,4 +1,4 @@
-"""The run: chunk after chunk, each part kept as soon as it is done, what is kept never done again."""
+"""Runs a plan chunk after chunk; each part is stored as soon as it is done, and what is stored is not done again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from plica.evaluation.prepare import check_same, prepare
 from plica.evaluation.shards import parse_shard, shard_chunks
 from plica.evaluation.summary import write_summary
 from plica.evaluation.tasks import Chain, Job
-from plica.evaluation.worker import Part, Steps, Work, no_part
+from plica.evaluation.worker import Part, Resources, Steps, Work, no_part
 from plica.runs.encode import unpack
 from plica.runs.read import read_object
 from plica.runs.schema import CHECKS, MANIFEST
@@ -35,12 +35,12 @@ from plica.utils.messages import one_line
 
 
 class DiskError(OSError):
-    """The disk is full. What was finished is kept, and the same call goes on from there."""
+    """The disk is full. Finished parts are stored, and the same call resumes from them."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """A part is there; `fresh` if it was not there before."""
+    """A part is finished; `fresh` if this call computed it, not an earlier one."""
 
     job: Job
     images: int
@@ -59,7 +59,7 @@ def evaluate(
     on_start: Callable[[list[Chain], int], None] = lambda chains, chunks: None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> runs.Run:
-    """Carry out a plan, or go on with one: what the directory `out` holds of it already is not done again.
+    """Carry out a plan, or resume it: parts that the directory `out` already contains are not computed again.
 
     Args:
         plan: a YAML file, a dict with its keys, or a Plan.
@@ -67,61 +67,61 @@ def evaluate(
         n: the first n images instead of the plan's.
         shard: "i/N", the i-th of N parts of the chunks, which `plica merge` joins.
         engine: "local" or "ray".
-        workers: of ray; as many as the cluster has room for if not given.
+        workers: of ray; if not given, as many as the cluster can hold.
         gpus: for each worker of ray; a fraction lets several share one.
         on_start: called with the chains of tasks and the number of chunks.
-        on_event: called for every part that is there.
+        on_event: called for every finished part.
 
     Raises:
-        ValueError: wrong input; one sentence, before any work.
-        OSError: a file cannot be read or written, or the disk is full; what was finished is kept.
+        ValueError: invalid input; raised before any work.
+        OSError: a file cannot be read or written, or the disk is full; finished parts are stored.
     """
     plan = read_plan(plan) if n is None else read_plan(plan, **{"data.n": n})
-    parse_shard(shard)  # a wrong one is said before any work
+    parse_shard(shard)  # an invalid one is reported before any work
     drive = engines.find(engine)
     directory = Path(tempfile.mkdtemp(prefix="plica-") if out is None else out)
     former = _former(directory)
     if former and plan.threads is None:
-        plan = plan.model_copy(update={"threads": former["versions"]["threads"]})  # on which the last bits depend
+        plan = plan.model_copy(update={"threads": former["versions"]["threads"]})  # the last bits depend on them
     models = ModelCache()
-    manifest, source, ids, asked = prepare(plan, "cpu" if engine == "ray" else plan.device, shard, models)
+    manifest, source, ids, plan_chains = prepare(plan, "cpu" if engine == "ray" else plan.device, shard, models)
     if former:
         check_same(directory, former, manifest)
     chunks = shard_chunks(shard, len(ids), plan.chunk)
-    on_start(asked, len(chunks))
+    on_start(plan_chains, len(chunks))
     try:
         with locked(directory):
             if not former:
                 write_bounds(directory, read_bounds(plan.bounds))
                 write_json(directory / MANIFEST, manifest)
             images = _Images(Store(directory), source, ids, plan.chunk)
-            steps = (_steps(images, chain, chunk, on_event) for chain, chunk in _by_model(asked, chunks))
-            drive(steps, plan, manifest["versions"]["threads"], models, workers, gpus)
+            steps = (_steps(images, chain, chunk, on_event) for chain, chunk in _by_model(plan_chains, chunks))
+            drive(steps, Resources(plan, manifest["versions"]["threads"], models, workers, gpus))
             _examine(directory, plan, manifest, models)
             return write_summary(directory)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise DiskError(
-            f"There is no room left for {directory} ({one_line(error)}); what is finished is kept, so free some space "
-            "and run the same again."
+            f"The disk of {directory} is full ({one_line(error)}); finished parts are stored: free some space and "
+            "run the same command again."
         ) from error
 
 
 def _examine(directory: Path, plan: Plan, manifest: dict[str, Any], models: ModelCache) -> None:
-    """The checks of each model that were not made yet, on so many images that they cost about a tenth of the run."""
+    """Check the models not checked before, on so many images that it takes about a tenth of the run's gradients."""
     run, budget = runs.load(directory), manifest["data"]["n"] * sum(task["gradients"] for task in manifest["tasks"])
     done = read_object(directory / CHECKS)
     for model in plan.models:
         if model.name not in done:
             loaded, images = models.load(model, plan.device), max(4, min(32, budget // 2500))
-            with suppress(ValueError):  # what cannot be examined is said by the verdict
+            with suppress(ValueError):  # the verdict names models that were not examined
                 check_model(run, model.name, loaded, images, run.bounds.pair)
 
 
 @dataclass(frozen=True)
 class _Images:
-    """The images of each chunk, kept in the run when they are first read."""
+    """The images of each chunk, stored in the run when they are first read."""
 
     store: Store
     source: Source
@@ -131,12 +131,12 @@ class _Images:
     def read(self, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
         """ids, x, y of those that can be read."""
         if not self.store.has_inputs(chunk):
-            self._keep(chunk, self.ids[chunk * self.chunk : (chunk + 1) * self.chunk])
-        held = self.store.read_inputs(chunk)
-        return held["id"], unpack(held["x"]), held["y"]
+            self._store(chunk, self.ids[chunk * self.chunk : (chunk + 1) * self.chunk])
+        tensors = self.store.read_inputs(chunk)
+        return tensors["id"], unpack(tensors["x"]), tensors["y"]
 
-    def _keep(self, chunk: int, ids: Int64[Tensor, " b"]) -> None:
-        """All at once; one by one where that fails, so that the bad ones can be named."""
+    def _store(self, chunk: int, ids: Int64[Tensor, " b"]) -> None:
+        """Read all at once; one by one where that fails, so that unreadable images can be named."""
         notes: dict[str, str] = {}
         try:
             x, y = self.source.read(ids)
@@ -148,7 +148,7 @@ class _Images:
         self.store.write_inputs(chunk, ids, x, y, notes)
 
     def _one(self, number: int, notes: dict[str, str]) -> list[tuple[int, Tensor, Tensor]]:
-        """The image, or none and why."""
+        """The image as a list of one; empty, with a note, where it cannot be read."""
         try:
             return [(number, *self.source.read(torch.tensor([number])))]
         except (ValueError, OSError) as error:
@@ -157,12 +157,12 @@ class _Images:
 
 
 def _steps(images: _Images, chain: Chain, chunk: int, on_event: Callable[[Event], None]) -> Steps:
-    """The methods of a chain on one chunk, in order; what is in the store already is not asked again."""
+    """The methods of a chain on one chunk, in order; parts that are stored already are not computed again."""
     store, done = images.store, [images.store.has(job.task.name, chunk) for job in chain.jobs]
     ids, x, y = images.read(chunk) if not all(done) else 3 * (torch.zeros(0),)
     broken: set[int] = set()
-    for job, there in zip(chain.jobs, done, strict=True):
-        if there:
+    for job, is_stored in zip(chain.jobs, done, strict=True):
+        if is_stored:
             samples = store.read(job.task.name, chunk)
         else:
             standing = [not (chain.ordered and number in broken) for number in ids.tolist()]
@@ -173,21 +173,21 @@ def _steps(images: _Images, chain: Chain, chunk: int, on_event: Callable[[Event]
             samples = part.samples
         columns = samples.select(["id", "success"]).to_pydict()
         broken |= {number for number, success in zip(*columns.values(), strict=True) if success}
-        on_event(Event(job, len(samples), fresh=not there))
+        on_event(Event(job, len(samples), fresh=not is_stored))
 
 
-def _by_model(asked: list[Chain], chunks: range) -> Iterator[tuple[Chain, int]]:
-    """All questions about a chunk, then the next chunk; one model after the other, so that one at a time is held."""
-    for model in dict.fromkeys(chain.jobs[0].model for chain in asked):
+def _by_model(plan_chains: list[Chain], chunks: range) -> Iterator[tuple[Chain, int]]:
+    """Model by model, so that one at a time is in memory; of each, all questions on a chunk, then the next chunk."""
+    for model in dict.fromkeys(chain.jobs[0].model for chain in plan_chains):
         for chunk in chunks:
-            yield from ((chain, chunk) for chain in asked if chain.jobs[0].model == model)
+            yield from ((chain, chunk) for chain in plan_chains if chain.jobs[0].model == model)
 
 
 def _former(directory: Path) -> dict[str, Any] | None:
-    """The manifest of the run that is there already, if any.
+    """The manifest of the run in the directory; None where there is none.
 
     Raises:
-        PlanError: something else is there.
+        PlanError: the directory contains something else.
     """
     if (directory / MANIFEST).is_file():
         try:
@@ -196,9 +196,9 @@ def _former(directory: Path) -> dict[str, Any] | None:
             manifest = {}
         if {"plan", "hashes", "versions", "shard"} <= set(manifest):
             return manifest
-        raise PlanError(f"{directory} holds a run with a broken manifest.json; give another --out.")
+        raise PlanError(f"{directory} contains a run with a broken manifest.json; give another --out.")
     if directory.exists() and not directory.is_dir():
         raise PlanError(f"{directory} is a file; give a directory for the run.")
     if directory.is_dir() and any(entry.name != ".lock" for entry in directory.iterdir()):
-        raise PlanError(f"{directory} holds something that is no run of plica evaluate; give another --out.")
+        raise PlanError(f"{directory} contains files that are not a run of `plica evaluate`; give another --out.")
     return None

@@ -1,4 +1,4 @@
-"""What a run says: accuracies with their uncertainty, who broke what, radii, and the images that held out longest.
+"""The numbers of a run: accuracies with intervals, what each method broke, radii, and the most robust images.
 
 For max-loss an image is broken when some method found a point within the radius. For min-radius the radius of an image
 is the least that any method found, and the share of images with a larger one than r is the accuracy at radius r.
@@ -23,14 +23,14 @@ from plica.runs.schema import FORMAT, SUMMARY
 from plica.runs.single import quantiles
 from plica.utils.files import write_json
 
-HARD = 10  # images named as the hardest
+HARD = 10  # images that are listed as the most robust
 LEVELS = 101  # points of the curve
-UNANSWERED = (Status.FAILED.name, Status.NOT_FINITE.name)  # such images count as not broken, which is to be said
-NEEDED = ["id", "distance", "success", "gradients", "forwards", "seconds", "status"]
+UNANSWERED = (Status.FAILED.name, Status.NOT_FINITE.name)  # counted as not broken, and reported
+COLUMNS = ["id", "distance", "success", "gradients", "forwards", "seconds", "status"]
 
 
 def write_summary(directory: Path) -> runs.Run:
-    """Write the summary.json of a run, and give the run with it."""
+    """Write the summary.json of a run; the run with it."""
     run = runs.load(directory)
     summary = summarise(run)
     write_json(directory / SUMMARY, summary)
@@ -58,7 +58,7 @@ def share(hits: int, total: int) -> dict[str, Any]:
 
 
 def _question(run: runs.Run, tasks: list[runs.Task]) -> dict[str, Any]:
-    tables = [run.rows(task, NEEDED) for task in tasks]
+    tables = [run.rows(task, COLUMNS) for task in tasks]
     first = tasks[0]
     ids = np.unique(np.concatenate([table["id"].to_numpy() for table in tables]))
     wrong = {n for table in tables for n in _ids(table, lambda d, s: s & (d == 0))}
@@ -74,22 +74,22 @@ def _question(run: runs.Run, tasks: list[runs.Task]) -> dict[str, Any]:
 def _inside(tasks: list[runs.Task], tables: list[pa.Table], ids: np.ndarray) -> dict[str, Any]:
     """Of max-loss. `broken` by a method, `alone` by no other; `standing` after it and all before it."""
     broken = [set(_ids(table, lambda d, s: s)) for table in tables]
-    every = set().union(*broken)
-    every_one = all(len(table) == len(ids) for table in tables)  # else the others had no chance to break them too
+    union_broken = set().union(*broken)
+    all_attacked = all(len(table) == len(ids) for table in tables)  # else the other methods did not attack them
     methods = []
     for k, (task, table) in enumerate(zip(tasks, tables, strict=True)):
         others = set().union(*broken[:k], *broken[k + 1 :])
         before = set().union(*broken[: k + 1])
-        all_asked = len(table) == len(ids)
+        attacked_all = len(table) == len(ids)
         methods.append(
             {"method": task.method, "asked": len(table), "broken": len(broken[k])}
-            | {"alone": len(broken[k] - others) if every_one else None}
-            | {"robust_accuracy": share(len(ids) - len(broken[k]), len(ids)) if all_asked else None}
+            | {"alone": len(broken[k] - others) if all_attacked else None}
+            | {"robust_accuracy": share(len(ids) - len(broken[k]), len(ids)) if attacked_all else None}
             | {"standing": share(len(ids) - len(before), len(ids))}
             | _spent(table)
         )
-    union = {"broken": len(every), "robust_accuracy": share(len(ids) - len(every), len(ids))}
-    return {"methods": methods, "union": union, "hard": _named(sorted(set(ids.tolist()) - every))}
+    union = {"broken": len(union_broken), "robust_accuracy": share(len(ids) - len(union_broken), len(ids))}
+    return {"methods": methods, "union": union, "hard": _hardest(sorted(set(ids.tolist()) - union_broken))}
 
 
 def _nearest(tasks: list[runs.Task], tables: list[pa.Table], ids: np.ndarray) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _nearest(tasks: list[runs.Task], tables: list[pa.Table], ids: np.ndarray) ->
     levels = np.linspace(0, finite.max() if len(finite) else 0, LEVELS)
     curve = {"radius": levels.tolist(), "accuracy": accuracy(least, levels).tolist() if len(ids) else [0.0] * LEVELS}
     union = {"found": len(finite), "radius": quantiles(least), "curve": curve}
-    return {"methods": methods, "union": union, "hard": _named(ids[np.argsort(-least, kind="stable")].tolist())}
+    return {"methods": methods, "union": union, "hard": _hardest(ids[np.argsort(-least, kind="stable")].tolist())}
 
 
 def _ids(table: pa.Table, which: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> list[int]:
@@ -119,23 +119,23 @@ def _ids(table: pa.Table, which: Callable[[np.ndarray, np.ndarray], np.ndarray])
 
 
 def _answered(table: pa.Table) -> list[int]:
-    """Images about which a method could say something."""
+    """Images for which a method has an answer."""
     status = table["status"].to_pylist()
-    return [n for n, why in zip(table["id"].to_pylist(), status, strict=True) if why not in UNANSWERED]
+    return [n for n, name in zip(table["id"].to_pylist(), status, strict=True) if name not in UNANSWERED]
 
 
 def _spent(table: pa.Table) -> dict[str, Any]:
-    """In all, over the images that were asked."""
+    """Totals over the images that the method attacked."""
     spent = {name: table[name].to_numpy().sum().item() for name in ("gradients", "forwards", "seconds")}
     return spent | {"status": dict(Counter(table["status"].to_pylist()).most_common())}
 
 
-def _named(hardest: list[int]) -> list[int]:
-    return hardest[:HARD]
+def _hardest(ids: list[int]) -> list[int]:
+    return ids[:HARD]
 
 
 def complete(run: runs.Run) -> bool:
-    """Whether every chunk of every task is there."""
+    """Whether every chunk of every task is finished."""
     plan, data = run.manifest.get("plan", {}), run.manifest.get("data", {})
     if "chunk" not in plan:
         return True

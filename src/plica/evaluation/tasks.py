@@ -1,4 +1,4 @@
-"""From a plan to its tasks: a task is one model, one question with one radius, one method."""
+"""The tasks of a plan: each is one model, one question with one radius, one method."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONGEST = 200  # bytes of the name of a folder
 
 @dataclass(frozen=True)
 class Job:
-    """A task, the method of plica.attack behind it, and what that may spend: gradients per image."""
+    """A task with its model, the method of plica.attack, its budget of gradients per image, and its seed."""
 
     task: Task
     model: Model
@@ -30,7 +30,7 @@ class Job:
     seed: int
 
     def question(self, bounds: Bounds, shape: Sequence[int]) -> Question:
-        """What plica.attack is asked about inputs of this shape."""
+        """The question for plica.attack, for inputs of this shape."""
         metric, through = bounds.distance(self.task.metric, self.task.through)
         metric = bounds.metric(metric, shape) if through is None else metric
         if self.task.radius is None:
@@ -40,59 +40,57 @@ class Job:
 
 @dataclass(frozen=True)
 class Chain:
-    """The methods for one question about one model; `ordered` if each sees what those before it left standing."""
+    """The methods for one question about one model; `ordered`: each attacks only what those before did not break."""
 
     jobs: tuple[Job, ...]
     ordered: bool
 
 
 def chains(plan: Plan) -> list[Chain]:
-    """All that is to be done, by model, then by question.
+    """The chains of a plan, by model, then by question.
 
     Raises:
-        PlanError: the same is asked twice, or a metric cannot be had.
+        PlanError: two tasks are the same, or a metric cannot be loaded.
     """
-    found = [
-        Chain(
-            _jobs(plan, model, asked, metric, radius),
-            asked.ask == "max-loss" and not plan.individual,
-        )
+    plan_chains = [
+        Chain(_jobs(plan, model, question, metric, radius), question.ask == "max-loss" and not plan.individual)
         for model in plan.models
-        for asked in plan.questions
-        for metric in asked.metric
-        for radius in (asked.radius or [None])
+        for question in plan.questions
+        for metric in question.metric
+        for radius in (question.radius or [None])
     ]
-    names = [job.task.name for chain in found for job in chain.jobs]
+    names = [job.task.name for chain in plan_chains for job in chain.jobs]
     for name in names:
         if names.count(name) > 1:
-            raise PlanError(f"The plan asks twice for {name}; leave one out.")
-    return found
+            raise PlanError(f"The plan contains {name} twice; leave one out.")
+    return plan_chains
 
 
-def _jobs(plan: Plan, model: Model, asked: PlanQuestion, metric: str, radius: float | None) -> tuple[Job, ...]:
-    distance = join_distance(metric, asked.through)
-    _check_distance(metric, asked.through)
-    loss = asked.loss if asked.ask == "max-loss" else None
-    within = None if radius is None else _short(radius, asked.radius)
-    question = " ".join(word for word in (asked.ask, distance, within, None if loss == "margin" else loss) if word)
-    told = [
+def _jobs(plan: Plan, model: Model, plan_question: PlanQuestion, metric: str, radius: float | None) -> tuple[Job, ...]:
+    distance = join_distance(metric, plan_question.through)
+    _check_distance(metric, plan_question.through)
+    loss = plan_question.loss if plan_question.ask == "max-loss" else None
+    radius_text = None if radius is None else _short(radius, plan_question.radius)
+    words = (plan_question.ask, distance, radius_text, None if loss == "margin" else loss)
+    question = " ".join(word for word in words if word)
+    settings = [
         (name, method.gradients or budget or plan.gradients, plan.seed if method.seed is None else method.seed)
-        for method in asked.methods or plan.methods
-        for name, budget in members(method.name, asked.ask, distance).items()
+        for method in plan_question.methods or plan.methods
+        for name, budget in members(method.name, plan_question.ask, distance).items()
     ]
     jobs = []
-    for label, (name, gradients, seed) in _labels(list(dict.fromkeys(told))).items():
+    for label, (name, gradients, seed) in _labels(list(dict.fromkeys(settings))).items():
         file = _folder(f"{model.name}--{question}--{label}")
-        task = Task(file, model.name, question, asked.ask, metric, radius, loss, label, asked.through)
+        task = Task(file, model.name, question, plan_question.ask, metric, radius, loss, label, plan_question.through)
         jobs.append(Job(task, model, name, gradients, seed))
     return tuple(jobs)
 
 
-def _labels(told: list[tuple[str, int, int]]) -> dict[str, tuple[str, int, int]]:
-    """A name for each method: its own; with the budget, or the seed too, where a question has it several times."""
+def _labels(settings: list[tuple[str, int, int]]) -> dict[str, tuple[str, int, int]]:
+    """A label for each method: its name, with the budget, or budget and seed, where a question has it several times."""
     labels = {}
-    for name, gradients, seed in told:
-        same = [other for other in told if other[0] == name]
+    for name, gradients, seed in settings:
+        same = [other for other in settings if other[0] == name]
         alike = [other for other in same if other[1] == gradients]
         label = name if len(same) == 1 else f"{name}-{gradients}" if len(alike) == 1 else f"{name}-{gradients}-{seed}"
         labels[label] = (name, gradients, seed)
@@ -100,7 +98,7 @@ def _labels(told: list[tuple[str, int, int]]) -> dict[str, tuple[str, int, int]]
 
 
 def _folder(text: str) -> str:
-    """A name for the task's folder; file systems take so many bytes, so that of a long one is cut and told apart."""
+    """The name of a task's folder: a long one is cut to the bytes that file systems take, with a hash to keep it unique."""
     name = re.sub(r"[^\w.+@-]", "-", text)
     if len(name.encode()) <= LONGEST:
         return name
@@ -108,7 +106,7 @@ def _folder(text: str) -> str:
 
 
 def _short(radius: float, among: list[float]) -> str:
-    """Three digits, or as many as tell it from the others."""
+    """Three significant digits, or as many as distinguish it from the other radii."""
     digits = next((d for d in (3, 6) if sum(f"{r:.{d}g}" == f"{radius:.{d}g}" for r in among) == 1), 17)
     return f"{radius:.{digits}g}"
 

@@ -1,4 +1,4 @@
-"""Runs one task on the images of a chunk; halves the batch where memory ends, and the images where an attack fails."""
+"""Runs one task on the images of a chunk; halves the batch when memory runs out, the images when an attack fails."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor
 from plica.api import Progress, attack, default_batch_size
 from plica.attacks.external.common import Peer
 from plica.attacks.registry import ATTACKS
-from plica.core.bounds import Bounds
+from plica.core.bounds import Bounds, read_bounds
 from plica.core.result import Result
 from plica.core.status import Status
 from plica.evaluation.model_cache import ModelCache
-from plica.evaluation.plan import Model
+from plica.evaluation.plan import Model, Plan
 from plica.evaluation.tasks import Job
 from plica.models import prepare_inputs
 from plica.perturbations import parse_through
@@ -27,7 +27,7 @@ from plica.runs.points import moved
 from plica.utils.limits import out_of_memory
 from plica.utils.messages import one_line
 
-FEW = 3  # images that may all fail without the fault being the program's
+FEW = 3  # images that may all fail without the method or the model being at fault
 
 
 class AllFailedError(RuntimeError):
@@ -47,8 +47,8 @@ class Work:
 
 @dataclass(frozen=True)
 class Part:
-    """The answer: rows as in samples.parquet, the points that are not the images themselves, what a perturbation made
-    them of, what is to be noted."""
+    """What came of Work: rows as in samples.parquet, the points that are not the images themselves with their ids and,
+    with a perturbation, their theta, and sentences about failures."""
 
     samples: pa.Table
     ids: Int64[Tensor, " m"]
@@ -57,18 +57,42 @@ class Part:
     notes: list[str] = field(default_factory=list)
 
 
-Steps = Generator[Work, Part, None]  # of a run: each yields work and is sent what came of it
+Steps = Generator[Work, Part, None]  # of a run: each yields work and is sent its part
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What an executor has to work with.
+
+    Attributes:
+        plan: gives the workers' device, bounds and batch size.
+        threads: of torch in each worker.
+        models: those that are loaded in this process.
+        workers: on a Ray cluster; as many as it can hold if None.
+        gpus: of each worker on a Ray cluster; a fraction lets several share one.
+    """
+
+    plan: Plan
+    threads: int
+    models: ModelCache
+    workers: int | None
+    gpus: float
+
+    @property
+    def worker_arguments(self) -> tuple[str, Bounds, int | None, int]:
+        """device, bounds, batch_size and threads of a Worker."""
+        return self.plan.device, read_bounds(self.plan.bounds), self.plan.batch_size, self.threads
 
 
 class Worker:
-    """Does Work, one piece after the other.
+    """Does work, one piece after the other.
 
     Args:
         device: where models run.
         bounds: of the features.
         batch_size: images side by side, for the methods of plica, whose answers do not depend on it; a public attack
             takes all images of a chunk at once.
-        threads: of torch; as they are if None.
+        threads: of torch; unchanged if None.
         models: those that are loaded already.
     """
 
@@ -79,24 +103,24 @@ class Worker:
             torch.set_num_threads(threads)
         self.device, self.bounds, self.batch_size = device, bounds, batch_size
         self.models = ModelCache() if models is None else models
-        self.fits = batch_size  # with the present model
+        self.fitting_size = batch_size  # of the present model, where memory ran out
         self.present: Model | None = None
 
     def model(self, spec: Model) -> Callable[[Tensor], Tensor]:
-        """The model on the device; another batch size may fit than with the model before it."""
+        """The model on the device; the batch size starts anew with each model."""
         if self.present != spec:
-            self.present, self.fits = spec, self.batch_size
+            self.present, self.fitting_size = spec, self.batch_size
         return self.models.load(spec, self.device)
 
     def answer(self, work: Work, on_progress: Callable[[Progress], None] | None = None) -> Part:
-        """Ask all images; where that fails, fewer side by side, then fewer at all, down to the one that cannot be had.
+        """Attack all images; where that fails, with a smaller batch, then in halves, down to the image that fails.
 
         Raises:
             AllFailedError: every image fails.
         """
         model = self.model(work.job.model)
         peer = isinstance(ATTACKS[work.job.method], Peer)
-        part = self._answer(model, work, None if peer else self.fits, [], on_progress)
+        part = self._answer(model, work, None if peer else self.fitting_size, [], on_progress)
         if len(work.ids) > FEW and set(part.samples["status"].to_pylist()) == {Status.FAILED.name}:
             raise AllFailedError(f"A method fails on all images of a chunk: {part.notes[-1]}")
         return part
@@ -107,19 +131,19 @@ class Worker:
             result = self._attack(model, x, y, work.job, size, on_progress)
             return _part(work, result, notes)
         except Exception as error:
-            more, cause = len(work.ids) > 1, error
-        _free()  # outside of the handler, whose traceback holds the tensors that filled the memory
+            cause = error
+        _free()  # outside of the handler, whose traceback refers to the tensors that filled the memory
         if out_of_memory(cause):
             size = min(size or default_batch_size(work.x), len(work.ids)) // 2
             if size:
-                self.fits = size
-                told = f"{work.job.task.name}, chunk {work.chunk}: out of memory, batch size {size} from here"
-                return self._answer(model, work, size, [*notes, told], on_progress)
+                self.fitting_size = size
+                note = f"{work.job.task.name}, chunk {work.chunk}: out of memory, batch size {size} from here"
+                return self._answer(model, work, size, [*notes, note], on_progress)
         if _nowhere_finite(model, work):
             return _part(work, _nothing(work, Status.NOT_FINITE), notes)
-        if not more:
-            told = f"{work.job.task.name}, image {int(work.ids[0])}: {one_line(cause, named=True)}"
-            return _part(work, _nothing(work, Status.FAILED), [*notes, told])
+        if len(work.ids) == 1:
+            note = f"{work.job.task.name}, image {int(work.ids[0])}: {one_line(cause, named=True)}"
+            return _part(work, _nothing(work, Status.FAILED), [*notes, note])
         half = len(work.ids) // 2
         sides = [self._answer(model, _some(work, rows), size, [], None) for rows in (slice(half), slice(half, None))]
         return Part(
@@ -146,7 +170,7 @@ class Worker:
 
 
 def no_part(work: Work) -> Part:
-    """The answer about no images."""
+    """The part of work without images."""
     return _part(work, _nothing(work, Status.FAILED), [])
 
 
@@ -165,7 +189,7 @@ def _some(work: Work, rows: slice) -> Work:
 
 
 def _nothing(work: Work, status: Status) -> Result:
-    """No point was found for any image, and nothing is known of what it cost."""
+    """A result without a point for any image, its costs unknown."""
     b = len(work.ids)
     through = work.job.task.through
     nan, none = torch.full((b,), torch.nan).double(), torch.zeros(b, dtype=torch.long)
@@ -187,11 +211,11 @@ def _nothing(work: Work, status: Status) -> Result:
 
 @torch.no_grad()
 def _nowhere_finite(model, work: Work) -> bool:
-    """Whether the model has no number to offer for any of the images, which plica.attack refuses to work with."""
+    """Whether the logits of every image contain NaN or infinity, which plica.attack raises an error for."""
     try:
         x, _ = prepare_inputs(model, work.x, work.y)
         return not bool(model(x).isfinite().all(1).any())
-    except Exception:  # whatever the model raises is found again, image by image
+    except Exception:  # whatever the model raises is reported image by image
         return False
 
 

@@ -29,7 +29,7 @@ def test_without_the_package_a_sentence_says_what_to_install(monkeypatch):
 
     with pytest.raises(ValueError, match=r'pip install "plica\[ray\]"'):
         _ray()
-    with pytest.raises(ValueError, match="no engine 'dask'; known are local, ray"):
+    with pytest.raises(ValueError, match="no engine 'dask'; choose from local, ray"):
         executors.find("dask")
 
 

@@ -1,6 +1,6 @@
-"""Workers on a Ray cluster, one model in each. The work of one that dies goes to another, and a new one is asked for.
+"""Workers on a Ray cluster, one model in each. The work of one that dies goes to another, and a new one is started.
 
-Every node must find the models under the same names; images are sent to the workers, points are sent back.
+Every node must find the models under the same names. Images are sent to the workers, points are sent back.
 """
 
 from __future__ import annotations
@@ -12,36 +12,25 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from plica.core.bounds import read_bounds
-from plica.evaluation.model_cache import ModelCache
-from plica.evaluation.plan import Plan
-from plica.evaluation.worker import Part, Steps, Work, Worker
+from plica.evaluation.worker import Part, Resources, Steps, Work, Worker
 from plica.utils.optional import require
 
-RETRIES = 5  # of work whose worker died: it may be the work that kills them
+RETRIES = 5  # of work whose worker died; the work itself may be the reason
 
 
-def drive(
-    steps: Iterable[Steps],
-    plan: Plan,
-    threads: int,
-    models: ModelCache,
-    workers: int | None = None,
-    gpus: float = 0,
-) -> None:
-    """Carry out all, as many side by side as there are workers; joins the cluster that is running, or starts one here.
+def drive(steps: Iterable[Steps], resources: Resources) -> None:
+    """Carry out the steps, one per worker at a time; joins the cluster that is running, or starts one here.
 
-    `models` are those of this process: each worker loads its own.
+    Each worker loads its own models.
 
     Raises:
         ValueError: Ray is not installed, or the cluster has no room for a worker.
     """
     ray = _ray()
-    kind = ray.remote(num_cpus=threads, num_gpus=gpus)(Worker)
-    bounds = read_bounds(plan.bounds)
-    crew = _Crew(ray, lambda: kind.remote(plan.device, bounds, plan.batch_size, threads), iter(steps))
+    actor_class = ray.remote(num_cpus=resources.threads, num_gpus=resources.gpus)(Worker)
+    crew = _Crew(ray, lambda: actor_class.remote(*resources.worker_arguments), iter(steps))
     try:
-        for _ in range(workers or _room(ray, threads, gpus)):
+        for _ in range(resources.workers or _room(ray, resources.threads, resources.gpus)):
             crew.hire()
         crew.work()
     finally:
@@ -60,47 +49,48 @@ class _Piece:
 
 @dataclass
 class _Crew:
-    """The actors, and what each is at: a piece, or None while it starts."""
+    """The actors, and what each works on: a piece, or None while it starts."""
 
     ray: Any
     start: Callable[[], Any]
     steps: Iterator[Steps]
     actors: list[Any] = field(default_factory=list)
     idle: list[Any] = field(default_factory=list)
-    at: dict[Any, tuple[Any, _Piece | None]] = field(default_factory=dict)
+    running: dict[Any, tuple[Any, _Piece | None]] = field(default_factory=dict)  # by Ray's reference to the answer
     waiting: deque[_Piece] = field(default_factory=deque)
 
     def hire(self) -> None:
-        """A new actor, which begins when it has found a place."""
+        """Start an actor; it is idle as soon as the cluster has placed it."""
         actor = self.start()
         self.actors.append(actor)
-        self.at[actor.__ray_ready__.remote()] = actor, None
+        self.running[actor.__ray_ready__.remote()] = actor, None
 
     def work(self) -> None:
-        """Until all steps are at an end; an actor that still looks for its place is not waited for."""
+        """Carry out all steps; actors that the cluster has not placed by then are not waited for."""
         while True:
             while self.idle and (piece := self._next()) is not None:
                 actor = self.idle.pop()
-                self.at[actor.answer.remote(piece.work)] = actor, piece
-            if self.idle and not any(piece for _, piece in self.at.values()):
+                self.running[actor.answer.remote(piece.work)] = actor, piece
+            if self.idle and not any(piece for _, piece in self.running.values()):
                 return
-            (done, *_), _ = self.ray.wait(list(self.at), num_returns=1)
-            self._take(done, *self.at.pop(done))
+            (answer, *_), _ = self.ray.wait(list(self.running), num_returns=1)
+            self._take(answer, *self.running.pop(answer))
 
     def _next(self) -> _Piece | None:
-        """What a dead worker left, or the beginning of new steps."""
+        """A waiting piece (next of its steps, or its worker died), else the first of new steps; None if none is left."""
         if self.waiting:
             return self.waiting.popleft()
         for steps in self.steps:
-            for work in steps:  # none, if all of it is there already
+            for work in steps:  # empty where all parts are stored already
                 return _Piece(steps, work)
         return None
 
-    def _take(self, done: Any, actor: Any, piece: _Piece | None) -> None:
-        lost = self.ray.exceptions
+    def _take(self, answer: Any, actor: Any, piece: _Piece | None) -> None:
+        """Send an answer to its steps; where the actor died, queue its piece again and start another."""
+        errors = self.ray.exceptions
         try:
-            part: Part = self.ray.get(done)
-        except (lost.RayActorError, lost.ObjectLostError, lost.NodeDiedError, lost.WorkerCrashedError) as error:
+            part: Part = self.ray.get(answer)
+        except (errors.RayActorError, errors.ObjectLostError, errors.NodeDiedError, errors.WorkerCrashedError) as error:
             if piece is not None and piece.tries >= RETRIES:
                 raise RuntimeError(f"{piece.work.job.task.name}, chunk {piece.work.chunk}: {error}") from error
             if piece is not None:
@@ -123,8 +113,8 @@ def _ray() -> Any:
 
 def _room(ray: Any, threads: int, gpus: float) -> int:
     """Workers that fit on the cluster, node by node."""
-    have = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = [min(node.get("CPU", 0) // threads, node.get("GPU", 0) // gpus if gpus else 1e9) for node in have]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = [min(node.get("CPU", 0) // threads, node.get("GPU", 0) // gpus if gpus else 1e9) for node in nodes]
     if sum(room) < 1:
         raise ValueError(f"No node of the cluster has {threads} CPUs and {gpus:g} GPUs for a worker; ask for less.")
     return int(sum(room))
