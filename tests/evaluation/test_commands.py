@@ -119,7 +119,7 @@ def test_shards_are_merged(file, whole, capsys):
     assert main(["merge", "shard-1", "shard-2", "--out", "all"]) == 0
     assert "answers from 2 shards" in capsys.readouterr().out
     assert_same(whole, runs.load("all"))
-    assert "holds no run" in refusal_after(capsys, "merge", "nowhere", "--out", "new")
+    assert "is not a run" in refusal_after(capsys, "merge", "nowhere", "--out", "new")
 
 
 def refusal_after(capsys, *line):
@@ -130,7 +130,7 @@ def refusal_after(capsys, *line):
 def test_export_writes_tables(folder, capsys):
     assert main(["export", "whole"]) == 0
     assert capsys.readouterr().out.strip() == "whole/samples.csv, whole/summary.csv, whole/table.tex"
-    assert "holds no run" in refusal(capsys, "export", "nowhere")
+    assert "is not a run" in refusal(capsys, "export", "nowhere")
 
 
 def test_plan_writes_one_to_start_from(folder, capsys):

@@ -52,7 +52,7 @@ def run(tmp_path_factory):
 def test_numbers_of_the_run_are_in_it(run):
     page = render([runs.load(run)])
     assert "90.0\u2009%" in page  # accuracy of "even": ten of a hundred are wrong
-    assert "49 of 100 withstand l2 distance 0.5." in page
+    assert "49 of 100 are not broken within l2 distance 0.5." in page
     assert "with reservations" in page
     assert "A &lt; B in 3 of 100 images." in page
     assert "Checked: saturated, noise." in page
@@ -151,7 +151,7 @@ def test_the_command(run, tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'r.html'}: 0.")
     assert "<h1>A &amp; B</h1>" in (tmp_path / "r.html").read_text()
     assert main(["report", str(tmp_path / "nothing"), "-o", str(tmp_path / "s.html")]) == 2
-    assert "holds no run" in capsys.readouterr().err
+    assert "is not a run" in capsys.readouterr().err
     assert main(["report", str(run), "-o", str(tmp_path / "r.html" / "s.html")]) == 2  # a file is no folder
     assert capsys.readouterr().err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["r.html"]

@@ -108,7 +108,7 @@ def test_a_single_run_is_a_run_with_one_task(tmp_path):
 
 
 def test_what_is_no_run_or_a_broken_one(tmp_path, directory):
-    with pytest.raises(FileNotFoundError, match="holds no run"):
+    with pytest.raises(FileNotFoundError, match="is not a run"):
         runs.load(tmp_path)
     file = directory / "parts" / NEAREST.name / "00000.safetensors"
     file.write_bytes(file.read_bytes()[:20])

@@ -123,7 +123,7 @@ def test_runs_that_are_incomplete_or_broken(tmp_path, case):
         with pytest.raises(ValueError, match=r"is broken|cannot be read"):
             next(runs.load(tmp_path / "run").points(runs.load(tmp_path / "run").tasks[0]))
         file.unlink()
-        with pytest.raises(FileNotFoundError, match=r"has no summary|has no x_adv|holds no run"):
+        with pytest.raises(FileNotFoundError, match=r"has no summary|has no x_adv|is not a run"):
             runs.load(tmp_path / "run")
         file.write_bytes(whole)
     assert np.array_equal(runs.load(tmp_path / "run").samples["id"], np.arange(5))

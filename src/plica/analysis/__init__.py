@@ -1,1 +1,1 @@
-"""Runs read for conclusions: who is compared, pairs and intervals, patterns of perturbations."""
+"""Conclusions from runs: contenders, their comparison with intervals, patterns of perturbations."""

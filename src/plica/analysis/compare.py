@@ -32,7 +32,7 @@ __all__ = [
     "Group",
     "Interval",
     "Pair",
-    "Place",
+    "Rank",
     "accuracy",
     "band",
     "crossing",
@@ -48,13 +48,13 @@ POINTS = 200  # radii at which curves are compared
 
 @dataclass(frozen=True)
 class Crossing:
-    """Accuracy curves that cross: `first` is ahead before `radius`, `second` after it, both beyond doubt.
+    """Accuracy curves that cross: `first` is ahead below `radius`, `second` above it, both outside the 95 % band.
 
     Attributes:
         within: the last radius at which `first` is surely ahead, and the first at which `second` is.
-        before: before `radius`, where the difference of accuracy is largest, and that difference (first - second), with
-            a band that holds at all radii together.
-        after: the same after `radius`.
+        before: a radius below `radius` and the difference of accuracy (first - second) there, the largest on that side,
+            with a band that holds at all radii together.
+        after: the same above `radius`.
     """
 
     first: str
@@ -70,9 +70,9 @@ class Pair:
     """Two contenders on the same images.
 
     Attributes:
-        images: how many both were asked about.
+        images: how many both have answers for.
         difference: median over them of radius(b) - radius(a).
-        right: the same over the images that neither misclassifies as they are.
+        right: the same over the images that both classify correctly without a perturbation.
         larger: share of images whose radius is larger for b.
         smaller: share of images whose radius is smaller for b.
         p: of the two-sided Wilcoxon signed-rank test that the differences are symmetric about 0.
@@ -95,9 +95,15 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Place:
-    """One line of a ranking: the median radius (or, for a budget, accuracy under attack) and the ranks that
-    resampling the images leaves possible."""
+class Rank:
+    """One line of a ranking.
+
+    Attributes:
+        name: of the model or method.
+        value: the median radius; for a budget, accuracy under attack.
+        best: the least rank in 95 % of the bootstrap samples.
+        worst: the largest.
+    """
 
     name: str
     value: Interval
@@ -109,16 +115,16 @@ def pair(a: Contender, b: Contender, seed: int = 0) -> Pair:
     """Compare two contenders whose entries are the same images in the same order.
 
     Raises:
-        ValueError: they were asked about no image in common.
+        ValueError: they have no image in common.
         ModuleNotFoundError: scipy is not installed.
     """
-    both = a.asked & b.asked
-    if not both.any():
+    shared = a.asked & b.asked
+    if not shared.any():
         raise ValueError(f"{a.name} and {b.name} have no image in common.")
-    a, b = a.take(both), b.take(both)
+    a, b = a.take(shared), b.take(shared)
     right = (a.radius > 0) & (b.radius > 0)
     difference = _difference(a.radius, b.radius)
-    held = a.broken.astype(float) - b.broken  # accuracy of b - accuracy of a
+    gains = a.broken.astype(float) - b.broken  # their mean: accuracy of b - accuracy of a
     crossings, touches = crossing(a, b, seed)
     return Pair(
         a=a.name,
@@ -129,16 +135,16 @@ def pair(a: Contender, b: Contender, seed: int = 0) -> Pair:
         larger=float((difference > 0).mean()),
         smaller=float((difference < 0).mean()),
         p=signed_rank(difference),
-        accuracy=percentile_interval(held.mean(), weights(len(held), seed) @ held),
+        accuracy=percentile_interval(gains.mean(), weights(len(gains), seed) @ gains),
         crossings=crossings,
         touches=touches,
     )
 
 
-def ranking(group: Group, seed: int = 0) -> list[Place]:
-    """The most robust model, or the strongest method, first; over the images that all were asked about."""
-    score = median if group.budget is None else _held
-    better = 1 if group.by == "model" else -1  # a method is the better the smaller the radii that it finds
+def ranking(group: Group, seed: int = 0) -> list[Rank]:
+    """The most robust model, or the strongest method, first; over the images that all have answers for."""
+    score = median if group.budget is None else _unbroken
+    better = 1 if group.by == "model" else -1  # a method is better if its radii are smaller
     shared = np.all([c.asked for c in group.contenders], axis=0)
     radii = [c.radius[shared] for c in group.contenders]
     if not shared.any():
@@ -147,48 +153,49 @@ def ranking(group: Group, seed: int = 0) -> list[Place]:
     values = np.array([score(radius) for radius in radii])
     drawn = np.stack([score(radius[rows]) for radius in radii])  # (contenders, draws)
     above = (better * drawn[None] > better * drawn[:, None]).sum(1)  # how many are ahead of each, per draw
-    level = (drawn[None] == drawn[:, None]).sum(1) - 1
-    places = [
-        Place(
+    equal = (drawn[None] == drawn[:, None]).sum(1) - 1
+    ranks = [
+        Rank(
             name=c.name,
             value=percentile_interval(values[k], drawn[k]),
             best=1 + int(np.quantile(above[k], 0.025, method="inverted_cdf")),
-            worst=1 + int(np.quantile((above + level)[k], 0.975, method="inverted_cdf")),
+            worst=1 + int(np.quantile((above + equal)[k], 0.975, method="inverted_cdf")),
         )
         for k, c in enumerate(group.contenders)
     ]
-    return [places[k] for k in np.argsort(-better * values, kind="stable")]
+    return [ranks[k] for k in np.argsort(-better * values, kind="stable")]
 
 
 def crossing(a: Contender, b: Contender, seed: int = 0) -> tuple[list[Crossing], int]:
-    """Where one accuracy curve leaves the other behind beyond doubt and is then left behind itself; and how often the
-    curves change places at all.
+    """Crossings where one curve and then the other is ahead outside the band; and how often the curves cross at all.
 
     The band about the difference of the curves holds at all radii at once: its half width is the 95 % quantile of the
     bootstrap's largest deviation in units of the standard error at each radius.
     """
-    at = _radii(a, b)
-    held = (a.radius[:, None] > at).astype(float) - (b.radius[:, None] > at)  # (images, radii)
-    curve = held.mean(0)
-    drawn = weights(len(held), seed) @ held  # (draws, radii)
-    error = np.maximum(drawn.std(0), 0.5 / len(held))  # half an image: where all draws agree
+    radii = _radii(a, b)
+    gains = (a.radius[:, None] > radii).astype(float) - (b.radius[:, None] > radii)  # (images, radii)
+    curve = gains.mean(0)
+    drawn = weights(len(gains), seed) @ gains  # (draws, radii)
+    error = np.maximum(drawn.std(0), 0.5 / len(gains))  # at least half an image, where all draws agree
     wide = np.quantile((np.abs(drawn - curve) / error).max(1), 0.95) * error
     sure = np.sign(curve) * (np.abs(curve) > wide)
     signs = np.sign(curve[curve != 0])
     touches = int((signs[1:] != signs[:-1]).sum())
-    found, known = [], np.flatnonzero(sure).tolist()
-    for i, j in itertools.pairwise(known):
+    crossings = []
+    for i, j in itertools.pairwise(np.flatnonzero(sure).tolist()):
         if sure[i] != sure[j]:
             before, after = _strongest(curve, sure, i, -1), _strongest(curve, sure, j, 1)
             k = i + int(np.argmin(np.abs(curve[i : j + 1])))
             first, second = (a.name, b.name) if sure[i] > 0 else (b.name, a.name)
-            ahead = [(float(at[m]), _scaled(curve[m], wide[m], sure[i])) for m in (before, after)]
-            found.append(Crossing(first, second, float(at[k]), (float(at[i]), float(at[j])), ahead[0], ahead[1]))
-    return found, touches
+            ahead = [(float(radii[m]), _scaled(curve[m], wide[m], sure[i])) for m in (before, after)]
+            crossings.append(
+                Crossing(first, second, float(radii[k]), (float(radii[i]), float(radii[j])), ahead[0], ahead[1])
+            )
+    return crossings, touches
 
 
 def hardest(contender: Contender, most: int = 5) -> list[tuple[int, float]]:
-    """ids and radii of the images that the model is least robust on; those it gets wrong as they are come first."""
+    """ids and radii of the images that the model is least robust on, those that it misclassifies unperturbed first."""
     order = np.argsort(contender.radius, kind="stable")[:most]
     return [(int(contender.ids[row]), float(contender.radius[row])) for row in order]
 
@@ -214,26 +221,27 @@ def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _radii(a: Contender, b: Contender) -> np.ndarray:
     """0 and at most POINTS of the radii at which a curve falls."""
-    both = np.unique(np.concatenate([a.radius, b.radius]))
-    both = both[np.isfinite(both)]
-    if len(both) > POINTS:
-        both = both[np.linspace(0, len(both) - 1, POINTS).round().astype(int)]
-    return np.unique(np.append(both, 0.0))
+    radii = np.unique(np.concatenate([a.radius, b.radius]))
+    radii = radii[np.isfinite(radii)]
+    if len(radii) > POINTS:
+        radii = radii[np.linspace(0, len(radii) - 1, POINTS).round().astype(int)]
+    return np.unique(np.append(radii, 0.0))
 
 
-def _strongest(curve: np.ndarray, sure: np.ndarray, at: int, way: int) -> int:
-    """From a radius outwards over those of the same certain sign: where the difference is largest."""
-    end = at
-    while 0 <= end + way < len(sure) and sure[end + way] in (sure[at], 0):
+def _strongest(curve: np.ndarray, sure: np.ndarray, start: int, way: int) -> int:
+    """Index of the largest difference from `start` on, in direction `way`, until the other curve is surely ahead."""
+    end = start
+    while 0 <= end + way < len(sure) and sure[end + way] in (sure[start], 0):
         end += way
-    low, high = min(at, end), max(at, end) + 1
-    return low + int(np.argmax(curve[low:high] * sure[at]))
+    low, high = min(start, end), max(start, end) + 1
+    return low + int(np.argmax(curve[low:high] * sure[start]))
 
 
-def _scaled(value: float, wide: float, sign: float) -> Interval:
-    """An interval about `value`, positive for whoever is ahead first."""
-    return Interval(float(sign * value), float(sign * value - wide), float(sign * value + wide))
+def _scaled(value: float, half: float, sign: float) -> Interval:
+    """The interval value -+ half, times sign: positive for the curve that is ahead first."""
+    return Interval(float(sign * value), float(sign * value - half), float(sign * value + half))
 
 
-def _held(radius: np.ndarray) -> np.ndarray:
+def _unbroken(radius: np.ndarray) -> np.ndarray:
+    """The share of images without a misclassified point, over the last axis."""
     return np.asarray(1 - np.isfinite(radius).mean(-1))

@@ -1,4 +1,4 @@
-"""Who is compared in one or several runs, image by image: models (nearest point by any method) or methods.
+"""What is compared in one or several runs, image by image: models (nearest point by any method) or methods.
 
 Radii are upper bounds, as every attack's are: a larger one may be a harder image or a weaker attack.
 """
@@ -23,11 +23,12 @@ class Contender:
         name: of the model or method.
         ids: rows of the images in the data.
         label: their classes.
-        radius: distance of the nearest point found, inf where none was; for max-loss that is inside its budget.
-        prediction: what that point is taken for.
-        place: which of `places` found the point, -1 where none did.
-        asked: whether the question was asked at all; a method may be spared the images that others have broken.
-        places: the tasks that were joined.
+        radius: distance of the nearest misclassified point found, 0 where the image itself is misclassified, inf where
+            none was found; for max-loss points within the radius.
+        prediction: the class of that point.
+        source: index in `sources` of the task that found the point, -1 where none did.
+        asked: whether there is an answer for the image; a method may be spared the images that others have broken.
+        sources: the tasks that were joined.
     """
 
     name: str
@@ -35,9 +36,9 @@ class Contender:
     label: Int64[np.ndarray, " b"]
     radius: Float64[np.ndarray, " b"]
     prediction: Int64[np.ndarray, " b"]
-    place: Int64[np.ndarray, " b"]
+    source: Int64[np.ndarray, " b"]
     asked: Bool[np.ndarray, " b"]
-    places: list[tuple[Run, Task]]
+    sources: list[tuple[Run, Task]]
 
     @property
     def broken(self) -> Bool[np.ndarray, " b"]:
@@ -46,24 +47,25 @@ class Contender:
 
     @property
     def model(self) -> str:
-        """The model that was asked."""
-        return self.places[0][1].model if self.places else self.name
+        """The name of the model."""
+        return self.sources[0][1].model if self.sources else self.name
 
     @property
     def by(self) -> list[str]:
         """The method that found each point, "" where none did."""
-        return [self.places[k][1].method if k >= 0 else "" for k in self.place.tolist()]
+        return [self.sources[k][1].method if k >= 0 else "" for k in self.source.tolist()]
 
     def take(self, rows: Bool[np.ndarray, " b"] | Int64[np.ndarray, " k"]) -> Contender:
         """The same for some of the images."""
-        columns = ("ids", "label", "radius", "prediction", "place", "asked")
+        columns = ("ids", "label", "radius", "prediction", "source", "asked")
         return replace(self, **{name: getattr(self, name)[rows] for name in columns})
 
 
 @dataclass(frozen=True)
 class Group:
-    """One question (smallest distance, or broken within a budget) and who answered it, about the same images in the
-    same order. by: "model" or "method"."""
+    """One question (smallest distance, or broken within a budget); contenders have the same images in the same order.
+
+    by: "model" or "method"."""
 
     by: str
     metric: str
@@ -76,11 +78,13 @@ class Group:
         return f"{start} {self.metric} distance" + ("" if self.budget is None else f" {self.budget:.3g}")
 
 
-def by_model(asked: Sequence[Group]) -> list[tuple[Group, str]]:
-    """The groups with the contenders of each model apart, and the model's name: "" where there is one model."""
-    models = list(dict.fromkeys(c.model for group in asked for c in group.contenders))
-    parts = [(group, model, [c for c in group.contenders if c.model == model]) for group in asked for model in models]
-    return [(replace(g, contenders=own), model if len(models) > 1 else "") for g, model, own in parts if own]
+def by_model(questions: Sequence[Group]) -> list[tuple[Group, str]]:
+    """The groups split by model, each with the model's name; "" where there is one model only."""
+    models = list(dict.fromkeys(c.model for group in questions for c in group.contenders))
+    parts = [
+        (group, model, [c for c in group.contenders if c.model == model]) for group in questions for model in models
+    ]
+    return [(replace(g, contenders=part), model if len(models) > 1 else "") for g, model, part in parts if part]
 
 
 def groups(runs: Sequence[Run], by: str = "auto") -> list[Group]:
@@ -91,16 +95,16 @@ def groups(runs: Sequence[Run], by: str = "auto") -> list[Group]:
     Raises:
         ValueError: the runs hold different images.
     """
-    places = [(run, task) for run in runs for task in run.tasks if len(run.rows(task))]
-    models, methods = {task.model for _, task in places}, {task.method for _, task in places}
+    sources = [(run, task) for run in runs for task in run.tasks if len(run.rows(task))]
+    models, methods = {task.model for _, task in sources}, {task.method for _, task in sources}
     if by == "auto":
         by = "method" if len(models) == 1 and len(methods) > 1 else "model"
     _same_images(runs)
-    found: dict[tuple[str, float | None], list[tuple[Run, Task]]] = {}
-    for run, task in places:
-        found.setdefault((task.distance, task.radius), []).append((run, task))
-    keys = sorted(found, key=lambda key: key[1] is not None)
-    return [_group(key, found[key], by, len(models) > 1) for key in keys]
+    questions: dict[tuple[str, float | None], list[tuple[Run, Task]]] = {}
+    for run, task in sources:
+        questions.setdefault((task.distance, task.radius), []).append((run, task))
+    keys = sorted(questions, key=lambda key: key[1] is not None)
+    return [_group(key, questions[key], by, len(models) > 1) for key in keys]
 
 
 def _group(key: tuple[str, float | None], members: list[tuple[Run, Task]], by: str, several: bool) -> Group:
@@ -111,14 +115,14 @@ def _group(key: tuple[str, float | None], members: list[tuple[Run, Task]], by: s
     names = [name for _, name in joined]
     ids = np.unique(np.concatenate([run.rows(task)["id"].to_numpy() for run, task in members]))
     contenders = [
-        _join(f"{name} ({directory})" if names.count(name) > 1 else name, places, ids)
-        for (directory, name), places in joined.items()
+        _join(f"{name} ({directory})" if names.count(name) > 1 else name, sources, ids)
+        for (directory, name), sources in joined.items()
     ]
     return Group(by, *key, contenders)
 
 
 def _method(task: Task, others: list[Task], several: bool) -> str:
-    """The method, with its loss and its model as far as they tell it from the others."""
+    """The method, with its loss and its model where these distinguish it from the others."""
     losses = {other.loss for other in others if other.method == task.method}
     method = f"{task.method} {task.loss}" if len(losses) > 1 else task.method
     if not several:
@@ -126,32 +130,32 @@ def _method(task: Task, others: list[Task], several: bool) -> str:
     return task.model if len({(o.method, o.loss) for o in others}) == 1 else f"{task.model}, {method}"
 
 
-def _join(name: str, places: list[tuple[Run, Task]], ids: Int64[np.ndarray, " b"]) -> Contender:
+def _join(name: str, sources: list[tuple[Run, Task]], ids: Int64[np.ndarray, " b"]) -> Contender:
     """The nearest point of each image over all of these tasks."""
-    radius = np.full((len(places), len(ids)), np.inf)
+    radius = np.full((len(sources), len(ids)), np.inf)
     label, asked = np.full(len(ids), -1), np.zeros(len(ids), bool)
-    taken = np.full((len(places), len(ids)), -1)
-    for k, (run, task) in enumerate(places):
-        held = {key: run.rows(task)[key].to_numpy() for key in ("id", "label", "distance", "success", "prediction")}
-        rows = np.searchsorted(ids, held["id"])
-        radius[k, rows] = np.where(held["success"], held["distance"], np.inf)
-        taken[k, rows], label[rows], asked[rows] = held["prediction"], held["label"], True
-    first, every = radius.argmin(0), np.arange(len(ids))
-    least = radius[first, every]
-    place = np.where(np.isfinite(least), first, -1)
-    return Contender(name, ids, label, least, taken[first, every], place, asked, places)
+    predictions = np.full((len(sources), len(ids)), -1)
+    for k, (run, task) in enumerate(sources):
+        columns = {key: run.rows(task)[key].to_numpy() for key in ("id", "label", "distance", "success", "prediction")}
+        rows = np.searchsorted(ids, columns["id"])
+        radius[k, rows] = np.where(columns["success"], columns["distance"], np.inf)
+        predictions[k, rows], label[rows], asked[rows] = columns["prediction"], columns["label"], True
+    first, rows = radius.argmin(0), np.arange(len(ids))
+    least = radius[first, rows]
+    source = np.where(np.isfinite(least), first, -1)
+    return Contender(name, ids, label, least, predictions[first, rows], source, asked, sources)
 
 
 def _same_images(runs: Sequence[Run]) -> None:
-    """Runs can be paired where the images of the same number agree in label and, as far as kept, in every pixel."""
-    told: dict[int, int] = {}
+    """Raises ValueError unless images of the same number agree in label and, where stored, in every pixel."""
+    labels: dict[int, int] = {}
     for run in runs:
         if not len(run.samples):
             continue
         for image, label in zip(run.samples["id"].to_pylist(), run.samples["label"].to_pylist(), strict=True):
-            if told.setdefault(image, label) != label:
+            if labels.setdefault(image, label) != label:
                 raise ValueError(
-                    f"Image {image} has class {told[image]} in one run and {label} in {run.directory}; "
+                    f"Image {image} has class {labels[image]} in one run and {label} in {run.directory}; "
                     "only runs on the same images can be compared."
                 )
     first: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -164,4 +168,4 @@ def _same_images(runs: Sequence[Run]) -> None:
             continue
         n = int((chunk[0][: len(first[0])] == first[0][: len(chunk[0])]).long().cumprod(0).sum())
         if first[1].shape[1:] != chunk[1].shape[1:] or not torch.equal(first[1][:n], chunk[1][:n]):
-            raise ValueError(f"{run.directory} holds other images than the first run; give runs on the same images.")
+            raise ValueError(f"{run.directory} contains other images than the first run; give runs on the same images.")

@@ -1,4 +1,4 @@
-"""Uncertainty over the choice of images: accuracy curves, Wilson's interval of a share, and the bootstrap; all 95 %."""
+"""Accuracy curves; 95 % intervals over the choice of images: Wilson's interval of a share, and the bootstrap."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 Z = 1.959964  # 97.5 % quantile of the normal distribution: two-sided 95 %
-DRAWS = 2000  # bootstrap samples; an interval's end then varies by a few per cent of its width
+DRAWS = 2000  # bootstrap samples; the ends of an interval vary by a few per cent of its width
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Interval:
 
 
 def accuracy(radius: Float64[np.ndarray, " b"], at: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
-    """The share of the images whose radius is larger than each distance of `at`: no nearer point fools them."""
+    """The share of the images whose radius is larger than each distance of `at`."""
     return 1 - np.searchsorted(np.sort(radius), at, side="right") / len(radius)
 
 

@@ -1,7 +1,7 @@
-"""What perturbations look like: how sparse, how even, how smooth; who broke whom; how much two methods agree.
+"""Patterns of perturbations: how sparse, how even, how smooth; which method broke what; how much two methods agree.
 
-Every measure takes delta = x_adv - x (b, *image), gives one float64 per image, does not change when delta is scaled,
-and is nan where nothing was changed. The first is the papers': ||delta||_1 / ||delta||_2, from 1 (one entry) to
+Every measure takes delta = x_adv - x (b, *image), returns one float64 per image, does not change when delta is scaled,
+and is nan where delta is 0. The first is the papers': ||delta||_1 / ||delta||_2, from 1 (one entry) to
 sqrt(n) (all alike), "Implications of Solution Patterns" section 3.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from plica.runs import Run, Task
 
 VISIBLE = 0.5 / 255  # less than half a grey level vanishes in an 8-bit image
-COARSE = 0.25  # cycles per pixel: half of the finest that pixels can show
+COARSE = 0.25  # cycles per pixel: half of the highest frequency that pixels can represent
 
 
 def l1_over_l2(delta: Float[Tensor, "b *image"]) -> Float64[Tensor, " b"]:
@@ -45,8 +45,8 @@ def gini(delta: Float[Tensor, "b *image"]) -> Float64[Tensor, " b"]:
 
 
 def changed(delta: Float[Tensor, "b *image"], by: float = VISIBLE) -> Float64[Tensor, " b"]:
-    """The share of pixels of which some channel moved by more than `by` (in units of delta): the one measure that
-    scale matters to."""
+    """The share of pixels of which some channel moved by more than `by` (in units of delta): the only measure that
+    depends on scale."""
     moved = delta.detach().abs() > by
     moved = moved.any(1) if moved.ndim == 4 else moved
     return _known(moved.flatten(1).double().mean(1), _flat(delta))
@@ -54,7 +54,7 @@ def changed(delta: Float[Tensor, "b *image"], by: float = VISIBLE) -> Float64[Te
 
 def total_variation(delta: Float[Tensor, "b *image"]) -> Float64[Tensor, " b"]:
     """Mean |difference of neighbours| over mean |delta|: 0 for a constant, sqrt(2) for normal noise, 2 for a
-    chessboard. Neighbours lie along the last two axes, or the last one where there is but one."""
+    chessboard. Neighbours lie along the last two axes, or the last one where there is only one."""
     d = delta.detach().double()
     axes = [-1] if d.ndim < 3 else [-1, -2]
     steps = torch.cat([d.diff(dim=axis).abs().flatten(1) for axis in axes if d.shape[axis] > 1] or [d[:, :0]], 1)
@@ -93,11 +93,11 @@ def magnitudes(delta: Float[Tensor, "b *image"], edges: Sequence[float]) -> Int[
     """How many entries of each image have |delta| in [edge, next edge), the last bin with its end."""
     bounds = torch.as_tensor(edges, dtype=torch.float64, device=delta.device)
     size = _flat(delta)
-    at = torch.bucketize(size, bounds, right=True) - 1
-    at = torch.where(size == bounds[-1], len(bounds) - 2, at)
-    inside = (at >= 0) & (at < len(bounds) - 1)
+    bins = torch.bucketize(size, bounds, right=True) - 1
+    bins = torch.where(size == bounds[-1], len(bounds) - 2, bins)
+    inside = (bins >= 0) & (bins < len(bounds) - 1)
     counts = torch.zeros(len(size), len(bounds) - 1, dtype=torch.int64, device=delta.device)
-    return counts.scatter_add(1, at.clamp(0, len(bounds) - 2), inside.long())
+    return counts.scatter_add(1, bins.clamp(0, len(bounds) - 2), inside.long())
 
 
 def cosine(a: Float[Tensor, "b *image"], b: Float[Tensor, "b *image"]) -> Float64[Tensor, " b"]:
@@ -123,53 +123,53 @@ def overlap(broke: Mapping[str, Bool[Tensor, " b"]]) -> dict[str, dict[str, int]
 
 
 def pairs(run: Run, task: Task) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(ids, x, x_adv) of a run's task, chunk by chunk; nothing where the run holds no images."""
+    """(ids, x, x_adv) of a run's task, chunk by chunk; nothing where the run contains no images."""
     images = run.inputs()
     ids, x = torch.empty(0, dtype=torch.int64), None
-    for wanted, x_adv in run.points(task):
-        if not len(wanted):  # a chunk of which nothing was left standing
+    for point_ids, x_adv in run.points(task):
+        if not len(point_ids):  # other methods broke all images of the chunk before
             continue
-        while not torch.isin(wanted, ids).all():
-            more = next(images, None)
-            if more is None:
+        while not torch.isin(point_ids, ids).all():
+            chunk = next(images, None)
+            if chunk is None:
                 return
-            x = more[1] if x is None else torch.cat([x, more[1]])
-            ids = torch.cat([ids, more[0]])
+            x = chunk[1] if x is None else torch.cat([x, chunk[1]])
+            ids = torch.cat([ids, chunk[0]])
         assert x is not None
         order = ids.argsort()
-        yield wanted, x[order[torch.searchsorted(ids[order], wanted)]], x_adv
-        later = ids > wanted.max()
+        yield point_ids, x[order[torch.searchsorted(ids[order], point_ids)]], x_adv
+        later = ids > point_ids.max()
         ids, x = ids[later], x[later]
 
 
 def samples(run: Run) -> pa.Table:
-    """run.samples with a column for each of MEASURES, null where there was no perturbation to measure."""
+    """run.samples with a column for each of MEASURES, null where there is no perturbation."""
     import pyarrow as pa
 
-    found = [_in_order(of(run, task), run.rows(task)["id"].to_pylist()) for task in run.tasks]
+    by_task = [_in_order(of(run, task), run.rows(task)["id"].to_pylist()) for task in run.tasks]
     table = run.samples
     for name in MEASURES:
-        values = torch.cat([columns[name] for columns in found] or [torch.empty(0)])
+        values = torch.cat([columns[name] for columns in by_task] or [torch.empty(0)])
         table = table.append_column(name, pa.array(values.numpy(), pa.float64(), from_pandas=True))
     return table
 
 
-def _in_order(found: dict[str, Tensor], ids: list[int]) -> dict[str, Tensor]:
+def _in_order(by_id: dict[str, Tensor], ids: list[int]) -> dict[str, Tensor]:
     """The measures of these images, nan where there are none."""
-    row = {image: place for place, image in enumerate(found["id"].tolist())}
-    at = torch.tensor([row.get(image, len(row)) for image in ids], dtype=torch.int64)
+    row = {image: number for number, image in enumerate(by_id["id"].tolist())}
+    rows = torch.tensor([row.get(image, len(row)) for image in ids], dtype=torch.int64)
     nan = torch.full((1,), torch.nan, dtype=torch.float64)
-    return {name: torch.cat([found[name], nan])[at] for name in MEASURES}
+    return {name: torch.cat([by_id[name], nan])[rows] for name in MEASURES}
 
 
 def of(run: Run, task: Task) -> dict[str, Tensor]:
-    """ "id" and each of MEASURES for one task of a run, one entry per image with inputs at hand."""
-    rows = [(ids, measures(x_adv - x)) for ids, x, x_adv in pairs(run, task)]
-    none = {"id": torch.empty(0, dtype=torch.int64)} | {name: torch.empty(0).double() for name in MEASURES}
-    if not rows:
-        return none
-    joined = {name: torch.cat([found[name] for _, found in rows]) for name in MEASURES}
-    return {"id": torch.cat([ids for ids, _ in rows])} | joined
+    """ "id" and each of MEASURES for one task of a run, one entry per image that the run contains."""
+    parts = [(ids, measures(x_adv - x)) for ids, x, x_adv in pairs(run, task)]
+    empty = {"id": torch.empty(0, dtype=torch.int64)} | {name: torch.empty(0).double() for name in MEASURES}
+    if not parts:
+        return empty
+    joined = {name: torch.cat([columns[name] for _, columns in parts]) for name in MEASURES}
+    return {"id": torch.cat([ids for ids, _ in parts])} | joined
 
 
 def _flat(delta: Tensor) -> Float64[Tensor, "b n"]:

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from plica.analysis.compare import Pair, Place, pair, ranking
+from plica.analysis.compare import Pair, Rank, pair, ranking
 from plica.analysis.contenders import Group, groups
 from plica.cli.errors import WrongInputError, wrong_input
 from plica.cli.options import RunsArgument
@@ -45,19 +45,19 @@ def compare(
             "There is nothing to compare: one model and one method; give another run, or --by method."
         )
     console = Console(width=None if sys.stdout.isatty() else 110, markup=False, emoji=False)
-    for group, places, pairs in compared:
-        _print(console, group, places, pairs)
+    for group, ranks, pairs in compared:
+        _print(console, group, ranks, pairs)
     print_verdicts(loaded)
     if into is not None:
         records = [
-            {"question": str(g), "ranking": _plain(places), "pairs": _plain(pairs)} for g, places, pairs in compared
+            {"question": str(g), "ranking": _plain(ranks), "pairs": _plain(pairs)} for g, ranks, pairs in compared
         ]
         with wrong_input((OSError,)):
             into.write_text(json.dumps(records, indent=2) + "\n")
         print(f"{into}: every number")
 
 
-def _compared(runs: list[Run], by: str) -> list[tuple[Group, list[Place], list[Pair]]]:
+def _compared(runs: list[Run], by: str) -> list[tuple[Group, list[Rank], list[Pair]]]:
     return [
         (group, ranking(group), [pair(a, b) for a, b in itertools.combinations(group.contenders, 2)])
         for group in groups(runs, by)
@@ -65,13 +65,13 @@ def _compared(runs: list[Run], by: str) -> list[tuple[Group, list[Place], list[P
     ]
 
 
-def _print(console: Console, group: Group, places: Sequence[Place], pairs: Sequence[Pair]) -> None:
+def _print(console: Console, group: Group, ranks: Sequence[Rank], pairs: Sequence[Pair]) -> None:
     ball = group.budget is not None
     console.print(f"\n{title(group)}, {len(group.contenders[0].ids)} images", style="bold", markup=False)
     table = Table("rank", group.by, "accuracy under attack" if ball else "median radius", box=None, pad_edge=False)
-    for place in places:
-        ranks = str(place.best) if place.best == place.worst else f"{place.best} to {place.worst}"
-        table.add_row(ranks, place.name, between(place.value, percent if ball else distance))
+    for rank in ranks:
+        text = str(rank.best) if rank.best == rank.worst else f"{rank.best} to {rank.worst}"
+        table.add_row(text, rank.name, between(rank.value, percent if ball else distance))
     console.print(table)
     if ball:
         table = Table("pair", "difference of accuracy, points", box=None, pad_edge=False)
@@ -89,7 +89,7 @@ def _print(console: Console, group: Group, places: Sequence[Place], pairs: Seque
             console.print(crossing_sentence(crossing, group.metric), markup=False, highlight=False)
 
 
-def _plain(records: Sequence[Place] | Sequence[Pair]) -> list[Any]:
+def _plain(records: Sequence[Rank] | Sequence[Pair]) -> list[Any]:
     """Records as JSON knows them: what is not finite is null."""
     return [_finite(dataclasses.asdict(record)) for record in records]
 

@@ -1,4 +1,4 @@
-"""What is asked, the same for every attack: MaxLoss (Eq. 1) and MinRadius (Eq. 4) of "Optimizers Matter" (Liang et
+"""The two questions, the same for every attack: MaxLoss (Eq. 1) and MinRadius (Eq. 4) of "Optimizers Matter" (Liang et
 al. 2023)."""
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class MinRadius:
     Args:
         metric: the distance d between the images x and x', a callable (x, x') -> (b,); or "theta", the own distance of
             the perturbation.
-        through: how x' comes about, where not as x + delta: plica.Flow(), RotateTranslate(), Recolor(),
+        through: the perturbation x' = T(x, theta), if not x + delta: plica.Flow(), RotateTranslate(), Recolor(),
             HueSaturation(), or a plica.Perturbation of one's own.
     """
 

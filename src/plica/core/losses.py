@@ -1,4 +1,4 @@
-"""What an attack may maximise: margin, cross-entropy and DLR, each larger the closer to (or further past) the boundary.
+"""Losses that attacks maximise: margin, cross-entropy and DLR; each grows towards and past the decision boundary.
 
 All take logits (b, classes), labels y (b,) and targets: None for "any other class", or (b,) the one class that counts.
 """
@@ -17,10 +17,10 @@ Targets = Int[Tensor, " b"] | None
 
 def margin(logits: Float[Tensor, "b classes"], y: Int[Tensor, " b"], targets: Targets = None) -> Float[Tensor, " b"]:
     """max_{i != y} f_i - f_y, or f_t - max_{i != t} f_i with a target t: positive where the attack has succeeded."""
-    one = y if targets is None else targets
-    own = logits.gather(1, one[:, None])[:, 0]
-    others = logits.scatter(1, one[:, None], -torch.inf).amax(1)
-    return others - own if targets is None else own - others
+    reference = y if targets is None else targets
+    logit = logits.gather(1, reference[:, None])[:, 0]
+    others = logits.scatter(1, reference[:, None], -torch.inf).amax(1)
+    return others - logit if targets is None else logit - others
 
 
 def cross_entropy(
@@ -33,7 +33,7 @@ def cross_entropy(
 
 
 def dlr(logits: Float[Tensor, "b classes"], y: Int[Tensor, " b"], targets: Targets = None) -> Float[Tensor, " b"]:
-    """Difference of logits ratio (Croce, Hein 2020): the margin over a spread of the logits, so that their scale
+    """Difference of logits ratio (Croce, Hein 2020): the margin over a difference of logits, so that their scale
     cancels.
 
     Untargeted: margin / (f_(1) - f_(3)). With a target: (f_t - f_y) / (f_(1) - (f_(3) + f_(4)) / 2). f_(k): k-th

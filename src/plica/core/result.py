@@ -36,11 +36,11 @@ class Result(ShownInNotebooks):
         prediction: the class of x_adv.
         seconds: share of the wall time, by gradients spent.
         status: why the attack on the image ended.
-        theta: with a perturbation, x_adv = T(x, theta) clamped into the bounds; its start where nothing was found. None
-            for x' = x + delta.
-        end: where the attack itself left off, unjudged: it may miss the radius or be classified rightly. None for
-            methods that do not say.
-        metric_gradients: runs of the metric, forward and backward; 0 for methods that need or count none.
+        theta: with a perturbation, x_adv = T(x, theta) clamped into the bounds; its start where no point was found.
+            None for x' = x + delta.
+        end: the last point of the attack, not judged: it may miss the radius or be classified correctly. None for
+            methods that do not report it.
+        metric_gradients: runs of the metric, forward and backward; 0 for methods that do not count them.
     """
 
     x_adv: Float[Tensor, "b *image"]
@@ -62,7 +62,7 @@ class Result(ShownInNotebooks):
         return len(self.status)
 
     def to_arrow(self) -> pa.Table:
-        """All but x_adv as a table, one row per image; `id` is its place, `status` the name of the reason."""
+        """All but x_adv as a table, one row per image; `id` is its index, `status` the name of the status."""
         import pyarrow as pa
 
         measured = ("prediction", "success", "distance", "margin", "violation", "stationarity")

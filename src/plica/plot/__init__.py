@@ -1,8 +1,8 @@
-"""Figures from results, radii and perturbations, on matplotlib axes that are given or made, and returned::
+"""Figures from results, radii and perturbations, drawn on the axes given or on new ones, which are returned::
 
     axes = plica.plot.accuracy_curve({"ours": result, "theirs": other}, budgets=[0.5])
 
-Radii are given as a Result, a Contender (plica.answers) or an array; inf where nothing was found.
+Radii are a Result, a Contender (plica.compare) or an array; inf where no point was found.
 """
 
 from plica.plot.patterns import magnitudes, measure_histogram, panels, perturbation

@@ -1,4 +1,4 @@
-"""What perturbations look like: pictures, magnitudes, and how their measures spread over images."""
+"""Figures of perturbations: pictures, magnitudes, and histograms of measures over images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BINS = 40
 
 
 def perturbation(delta: Float[Tensor, " *image"], axes: Axes | None = None, *, title: str = "") -> Axes:
-    """One perturbation with its sign, red raised and blue lowered, to its own scale, which the title tells."""
+    """One perturbation, red where a pixel is raised and blue where it is lowered; the title states its scale."""
     axes = ready(axes, 1.2, 1.4)
     change = signed(delta)
     full = scale(change)
@@ -41,13 +41,15 @@ def magnitudes(delta: Float[Tensor, " *image"], axes: Axes | None = None) -> Axe
     return axes
 
 
-def panels(x: Float[Tensor, " *image"], found: Mapping[str, Float[Tensor, " *image"]]) -> np.ndarray:
+def panels(x: Float[Tensor, " *image"], points: Mapping[str, Float[Tensor, " *image"]]) -> np.ndarray:
     """One image under several methods, losses or distances: perturbation above, magnitudes below, l1/l2 between
-    (Fig. 3 and 4 of "Implications of Solution Patterns"). Gives the axes, (2, methods)."""
+    (Fig. 3 and 4 of "Implications of Solution Patterns"). The axes, (2, methods).
+
+    points: the perturbed image of each method, by its name."""
     with paper():
-        wide = min(PAGE, 1.15 * max(len(found), 1))
-        axes = Figure(figsize=(wide, 2.5)).subplots(2, len(found), squeeze=False, height_ratios=(1.4, 1))
-        for column, (name, x_adv) in enumerate(found.items()):
+        wide = min(PAGE, 1.15 * max(len(points), 1))
+        axes = Figure(figsize=(wide, 2.5)).subplots(2, len(points), squeeze=False, height_ratios=(1.4, 1))
+        for column, (name, x_adv) in enumerate(points.items()):
             dense = float(l1_over_l2((x_adv - x)[None]))
             perturbation(x_adv - x, axes[0, column], title=name)
             magnitudes(x_adv - x, axes[1, column]).set_title(f"l1/l2 {dense:.3g}")
@@ -55,23 +57,23 @@ def panels(x: Float[Tensor, " *image"], found: Mapping[str, Float[Tensor, " *ima
 
 
 def measure_histogram(
-    found: Mapping[str, Float[Tensor, "_ *image"] | np.ndarray],
+    perturbations: Mapping[str, Float[Tensor, "_ *image"] | np.ndarray],
     axes: Axes | None = None,
     *,
     measure: str = "l1_over_l2",
 ) -> Axes:
-    """How a measure of plica.patterns spreads over images, an outline per name (Fig. 5, 6 and 8 of the same paper).
+    """A histogram of a measure of plica.patterns over images, an outline per name (Fig. 5, 6 and 8 of the same paper).
 
-    found: perturbations (b, *image), or the measure itself (b,) as a numpy array.
+    perturbations: by name (b, *image), or the measure itself (b,) as a numpy array.
     """
     axes = ready(axes)
     values = {
-        name: given if isinstance(given, np.ndarray) else MEASURES[measure](given).cpu().numpy()
-        for name, given in found.items()
+        name: value if isinstance(value, np.ndarray) else MEASURES[measure](value).cpu().numpy()
+        for name, value in perturbations.items()
     }
     values = {name: value[np.isfinite(value)] for name, value in values.items()}
-    every = np.concatenate(list(values.values()))
-    edges = np.linspace(every.min(), every.max(), BINS + 1) if len(every) and every.min() < every.max() else BINS
+    joined = np.concatenate(list(values.values()))
+    edges = np.linspace(joined.min(), joined.max(), BINS + 1) if len(joined) and joined.min() < joined.max() else BINS
     for series, (name, value) in enumerate(values.items()):
         weights = np.full(len(value), 1 / max(len(value), 1))
         axes.hist(value, bins=edges, weights=weights, histtype="step", linewidth=1.2, label=name, **line(series))

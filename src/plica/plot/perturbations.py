@@ -1,7 +1,7 @@
-"""One picture of what was found: images, what they were turned into, and the perturbation between, magnified.
+"""One picture of results: images, perturbed images, and the perturbations, magnified.
 
-Columns are images from the most to the least fragile. Perturbations are drawn with their sign, on a diverging map where
-zero is white; of the colours of a pixel the one that changed most is shown. Beside them, the magnitudes of all of them.
+Columns are images, those of the smallest radius first. Perturbations are drawn on a diverging map where zero is white;
+of the colours of a pixel the one that changed most is shown. At the right, a histogram of all magnitudes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from torch import Tensor
 from plica.core.result import Result
 
 INK = "#1f3d5c"
-# an odd number of colours: zero has one of its own, white
+# an odd number of colours, so that zero is exactly white
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#08306b", "#4a90c9", "#ffffff", "#e0684b", "#67000d"], N=257)
 # inches: labels, one image, between images, above an image, the histogram's column
 LEFT, CELL, GAP, TITLE, SIDE = 1.05, 1.05, 0.08, 0.2, 2.9
@@ -35,7 +35,7 @@ def draw_perturbations(
 ) -> None:
     """Write a picture (PNG) of at most `most` images, with two rows for each answer (metric's name -> result).
 
-    Shown are the images that every answer found a perturbation for (if there is none, that any answer did). Images may
+    The images have a perturbation in every answer; if there is no such image, in any answer. Images may
     have one or three channels; any other shape is drawn as a curve over its entries.
     """
     page = _Page(columns=_spread(answers, most), answers=len(answers))
@@ -46,19 +46,22 @@ def draw_perturbations(
         _image(page.axes(0, 0, column), x[row], _name(int(y[row]), classes), "image" if column == 0 else "")
     for group, (name, answer) in enumerate(answers.items(), start=1):
         for column, row in enumerate(page.columns):
-            taken = _name(int(answer.prediction[row]), classes)
+            prediction = _name(int(answer.prediction[row]), classes)
             _image(
-                page.axes(group, 0, column), answer.x_adv[row], taken, "perturbed,\ntaken for" if column == 0 else ""
+                page.axes(group, 0, column),
+                answer.x_adv[row],
+                prediction,
+                "perturbed,\npredicted as" if column == 0 else "",
             )
-            far = f"{name} distance" if len(name) < 8 else f"{name}\ndistance"
-            label = f"perturbation,\n{far},\nmagnification" if column == 0 else ""
+            unit = f"{name} distance" if len(name) < 8 else f"{name}\ndistance"
+            label = f"perturbation,\n{unit},\nmagnification" if column == 0 else ""
             _perturbation(page.axes(group, 1, column), answer.x_adv[row] - x[row], float(answer.distance[row]), label)
         _histogram(page.side(group), name, x, answer)
     page.figure.savefig(file, format="png")
 
 
 class _Page:
-    """A figure laid out in inches: one group of one row, then one group of two rows for each answer."""
+    """A figure laid out in inches: a group of one row for the images, then a group of two rows for each answer."""
 
     def __init__(self, columns: list[int], answers: int) -> None:
         self.columns = columns
@@ -95,12 +98,12 @@ def _spread(answers: Mapping[str, Result], most: int) -> list[int]:
 
 
 def _moved(answer: Result) -> Bool[np.ndarray, " b"]:
-    """Where a perturbation was needed and found: a misclassified image is its own answer, at distance 0."""
+    """Where a perturbation was found; misclassified images, at distance 0, need none."""
     return (answer.success & (answer.distance > 0)).cpu().numpy()
 
 
 def _perturbation(axes: Axes, change: Float[Tensor, " *image"], distance: float, label: str) -> None:
-    """One perturbation, magnified to the full scale of colours but for one entry in a thousand, which saturates."""
+    """One perturbation, magnified to the full scale of colours; one entry in a thousand may saturate."""
     delta = signed(change)
     times = float(f"{1 / scale(delta):.2g}")
     full = 1 / times
@@ -113,14 +116,14 @@ def _perturbation(axes: Axes, change: Float[Tensor, " *image"], distance: float,
 
 
 def scale(change: Shaped[np.ndarray, "..."]) -> float:
-    """The magnitude of the fullest colour: that which one entry in a thousand exceeds, and a fifth of the largest at
-    least, lest the rounding beside a single changed pixel be shown as a pattern; 1 where nothing changed."""
+    """The magnitude of the darkest colours: the 99.9 % quantile of |change|, at least a fifth of the largest, so that
+    rounding beside a single changed pixel is not shown as a pattern; 1 where nothing changed."""
     size = np.abs(change)
     return max(float(np.quantile(size, 0.999)), float(size.max()) / 5) or 1.0
 
 
 def _histogram(axes: Axes, name: str, x: Float[Tensor, "b *image"], answer: Result) -> None:
-    """How many entries were changed by how much, over every perturbation of this answer."""
+    """A histogram of |perturbation| over all entries of all perturbations of an answer."""
     moved = torch.from_numpy(_moved(answer)).to(x.device)
     if not moved.any():
         axes.set_axis_off()
@@ -156,7 +159,7 @@ def _frame(axes: Axes, title: str, label: str) -> None:
 
 
 def _pixels(image: Float[Tensor, " *image"]) -> Shaped[np.ndarray, "..."]:
-    """(h, w, 3) or (h, w) where it is an image, else its entries in a row; two or four channels are averaged."""
+    """(h, w, 3) or (h, w) of an image, else all entries in a row; two or four channels are averaged."""
     array = image.detach().float().cpu().numpy()
     if array.ndim == 3:
         return np.moveaxis(array, 0, 2).clip(0, 1) if len(array) == 3 else array.mean(0)
@@ -164,7 +167,7 @@ def _pixels(image: Float[Tensor, " *image"]) -> Shaped[np.ndarray, "..."]:
 
 
 def signed(delta: Float[Tensor, " *image"]) -> Shaped[np.ndarray, "..."]:
-    """(h, w) with the entry of largest magnitude among the channels, sign kept; else the entries in a row."""
+    """(h, w): of the channels the signed entry of largest magnitude; else all entries in a row."""
     array = delta.detach().float().cpu().numpy()
     if array.ndim == 3:
         return np.take_along_axis(array, np.abs(array).argmax(0)[None], axis=0)[0]

@@ -18,7 +18,7 @@ Radii = Result | Contender | Tensor | np.ndarray | Sequence[float]
 
 
 def of(radii: Radii) -> Float64[np.ndarray, " b"]:
-    """The radii of all images, inf where nothing was found."""
+    """The radii of all images, inf where no point was found."""
     if isinstance(radii, Result):
         return np.where(radii.success.cpu().numpy(), radii.distance.cpu().numpy(), np.inf)
     if isinstance(radii, Contender):
@@ -29,17 +29,17 @@ def of(radii: Radii) -> Float64[np.ndarray, " b"]:
 def accuracy_curve(
     answers: Mapping[str, Radii], axes: Axes | None = None, *, budgets: Sequence[float] = (), unit: str = "distance"
 ) -> Axes:
-    """The share of images with a radius beyond each distance, a line per name, with a pointwise 95 % band (Wilson)."""
+    """The share of images with a radius above each distance, a line per name, with a pointwise 95 % band (Wilson)."""
     axes = ready(axes)
     radii_of = {name: of(radii) for name, radii in answers.items()}
     finite = np.concatenate([radius[np.isfinite(radius)] for radius in radii_of.values()])
     top = float(np.quantile(finite, 0.98)) if len(finite) else 1.0
-    at = np.linspace(0, top, 400)
+    distances = np.linspace(0, top, 400)
     for series, (name, radius) in enumerate(radii_of.items()):
-        low, high = compare.band(radius, at)
-        axes.fill_between(at, low, high, color=COLOURS[series % len(COLOURS)], alpha=0.15, linewidth=0)
-        axes.plot(at, compare.accuracy(radius, at), label=name, **line(series))
-    _marked(axes, budgets)
+        low, high = compare.band(radius, distances)
+        axes.fill_between(distances, low, high, color=COLOURS[series % len(COLOURS)], alpha=0.15, linewidth=0)
+        axes.plot(distances, compare.accuracy(radius, distances), label=name, **line(series))
+    _mark(axes, budgets)
     axes.set(xlim=(0, top), ylim=(0, 1), xlabel=unit, ylabel="accuracy")
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.legend()
@@ -49,13 +49,13 @@ def accuracy_curve(
 def radii_histogram(
     radii: Radii, axes: Axes | None = None, *, budgets: Sequence[float] = (), bins: int = 30, unit: str = "radius"
 ) -> Axes:
-    """How many of the images that are classified correctly have which radius; budgets are dashed lines (Fig. 7 b of
+    """A histogram of the radii of correctly classified images; budgets are dashed lines (Fig. 7 b of
     "Implications of Solution Patterns")."""
     axes = ready(axes)
     radius = of(radii)
     radius = radius[(radius > 0) & np.isfinite(radius)]
     axes.hist(radius.tolist(), bins=bins, color=COLOURS[0])
-    _marked(axes, budgets)
+    _mark(axes, budgets)
     axes.set(xlabel=unit, ylabel="images", xlim=(0, None))
     return axes
 
@@ -78,20 +78,20 @@ def radii_by_image(
 def radius_difference(
     a: Radii, b: Radii, axes: Axes | None = None, *, names: tuple[str, str] = ("first", "second"), unit: str = "radius"
 ) -> Axes:
-    """radius(b) - radius(a) of each image, from the least to the largest: where it is negative, b found a nearer point
-    (Fig. 4 of "Optimizers Matter"). Linear up to the median difference, logarithmic beyond. Images that either found
-    nothing for are left out, and counted in the title."""
+    """radius(b) - radius(a) of each image, sorted: where it is negative, b found a nearer point
+    (Fig. 4 of "Optimizers Matter"). Linear up to the median difference, logarithmic beyond. Images without a point of
+    either are left out, and counted in the title."""
     axes = ready(axes)
     first, second = of(a), of(b)
-    both = np.isfinite(first) & np.isfinite(second)
-    both &= (first > 0) | (second > 0)  # an image that is misclassified as it is needs no search
-    change = np.sort((second - first)[both])
+    compared = np.isfinite(first) & np.isfinite(second)
+    compared &= (first > 0) | (second > 0)  # an image that is misclassified unperturbed needs no search
+    change = np.sort((second - first)[compared])
     rank = np.arange(len(change))
     for better, series, name in ((change < 0, 0, names[1]), (change > 0, 1, names[0])):
         label = f"{name} nearer: {int(better.sum())}"
         axes.fill_between(rank, np.where(better, change, 0), color=COLOURS[series], step="mid", label=label)
-    lost = int((np.isinf(first) | np.isinf(second)).sum())
-    axes.set_title(f"{len(change)} images" + (f", {lost} without a point" if lost else ""))
+    left_out = int((np.isinf(first) | np.isinf(second)).sum())
+    axes.set_title(f"{len(change)} images" + (f", {left_out} without a point" if left_out else ""))
     typical = float(np.median(np.abs(change[change != 0]))) if change.any() else 1.0
     axes.set_yscale("symlog", linthresh=typical)
     axes.axhline(0, color="0.4", linewidth=0.6)
@@ -100,6 +100,6 @@ def radius_difference(
     return axes
 
 
-def _marked(axes: Axes, budgets: Sequence[float]) -> None:
+def _mark(axes: Axes, budgets: Sequence[float]) -> None:
     for budget in budgets:
         axes.axvline(budget, color="#c00000", linestyle="--", linewidth=0.9)

@@ -1,4 +1,4 @@
-"""How figures look: type of 8 points at the width of a column, colours that the colour-blind tell apart."""
+"""The style of figures: text of 8 points, the width of a column, colours that colour-blind readers can distinguish."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def paper() -> AbstractContextManager:
 
 
 def ready(axes: Axes | None, wide: float = COLUMN, high: float = 2.2) -> Axes:
-    """The axes given, or those of a new figure."""
+    """`axes`, or those of a new figure."""
     if axes is not None:
         return axes
     with paper():

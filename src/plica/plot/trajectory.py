@@ -1,4 +1,4 @@
-"""Objective and violation along a solver's way, for any problem written for plica.minimize."""
+"""Objective and violation during a run of the solver, for any problem written for plica.minimize."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from torch import Tensor
 from plica.plot.style import COLUMN, line, paper
 
 
-class OutOfTime(Exception):  # noqa: N818 - no error of the problem's
-    """The time that a recorded function was given is over."""
+class OutOfTime(Exception):  # noqa: N818 - not an error of the problem
+    """A recorded function was called after its time was over."""
 
 
 class Recorded:
-    """A function for plica.minimize, on one problem, that keeps the objective and the largest violation at every point
-    it was asked about, and the seconds passed: `plica.minimize(recorded, x0)`, then `recorded.objective`, ...
+    """A function for plica.minimize, on one problem, that records the objective, the largest violation and the seconds
+    passed at every evaluation: `plica.minimize(recorded, x0)`, then `recorded.objective`, ...
 
-    After `seconds` it raises OutOfTime; what was recorded stays.
+    After `seconds` it raises OutOfTime; the records remain.
     """
 
     def __init__(self, fun: Callable[[Tensor], Any], seconds: float = math.inf):
@@ -34,7 +34,7 @@ class Recorded:
         self.start = time.monotonic()
 
     def restart(self) -> None:
-        """Begin to count the seconds anew."""
+        """Count the seconds from now on."""
         self.start = time.monotonic()
 
     def __call__(self, x: Tensor) -> Any:
@@ -54,7 +54,7 @@ class Recorded:
         return out
 
 
-def trajectory(ways: Mapping[str, Recorded], axes: tuple[Axes, Axes] | None = None) -> tuple[Axes, Axes]:
+def trajectory(records: Mapping[str, Recorded], axes: tuple[Axes, Axes] | None = None) -> tuple[Axes, Axes]:
     """Objective, and violation on a logarithmic scale, against evaluations, a line per name (Fig. 1 of "Optimizers
     Matter")."""
     if axes is None:
@@ -62,10 +62,10 @@ def trajectory(ways: Mapping[str, Recorded], axes: tuple[Axes, Axes] | None = No
             above, below = Figure(figsize=(COLUMN, 3.2)).subplots(2, 1, sharex=True)
     else:
         above, below = axes
-    for series, (name, way) in enumerate(ways.items()):
-        at = np.arange(1, len(way.objective) + 1)
-        above.plot(at, way.objective, label=name, **line(series))
-        below.plot(at, np.maximum(way.violation, 1e-8), **line(series))
+    for series, (name, record) in enumerate(records.items()):
+        evaluations = np.arange(1, len(record.objective) + 1)
+        above.plot(evaluations, record.objective, label=name, **line(series))
+        below.plot(evaluations, np.maximum(record.violation, 1e-8), **line(series))
     above.set_ylabel("objective")
     below.set(ylabel="violation", xlabel="evaluations", yscale="log", xscale="log")
     above.legend()

@@ -1,4 +1,4 @@
-"""`write_report`: runs in, one HTML file out that needs nothing beside it."""
+"""`write_report` turns runs into one HTML file that needs no other file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from plica.report.templates import fragment
 from plica.runs import Run
 from plica.utils.files import write_whole
 
-SIZE = 2_900_000  # characters that a report may have
+SIZE = 2_900_000  # characters of a report, at most
 
 
 def write_report(runs: Sequence[Run], file: str | Path, title: str | None = None) -> int:
     """Write the report of one or several runs on the same images; gives its size in bytes.
 
     Raises:
-        ValueError: the runs hold no answers, or different images.
+        ValueError: the runs contain no answers, or different images.
         ModuleNotFoundError: jinja2 or scipy is not installed.
     """
     page = render(runs, title).encode()

@@ -1,4 +1,4 @@
-"""What was found by the checks of the models, heaviest first, and the names of all that were made."""
+"""The findings of all checks, the most severe first, and the names of the checks that were made."""
 
 from markupsafe import Markup
 

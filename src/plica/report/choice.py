@@ -1,7 +1,5 @@
-"""Which images a report shows.
-
-As many as fit: the most fragile ones first, then evenly over the ranks of the radii, so that any number of them is a
-fair picture of all.
+"""Which images a report shows: as many as fit, the most fragile first, then evenly over the ranks of the radii, so that
+any number of them represents all.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from jaxtyping import Float64
 
 from plica.analysis.contenders import Contender, Group
 
-FRAGILE = 12  # images that are shown in any case
+FRAGILE = 12  # images of the smallest radii, which are always shown
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Pick:
     @property
     def task(self) -> tuple[str, str]:
         """The run's directory and the name of the task that found the point."""
-        run, task = self.contender.places[int(self.contender.place[self.row])]
+        run, task = self.contender.sources[int(self.contender.source[self.row])]
         return str(run.directory), task.name
 
     @property
@@ -40,7 +38,7 @@ class Pick:
 def picks(models: Sequence[Group]) -> list[Pick]:
     """All perturbed images in the order in which they are shown, each question's in turn.
 
-    Of a metric for which radii were sought, the points of its budgets are left out.
+    Of a metric with radii, the points within its budgets are left out.
     """
     with_radii = {group.metric for group in models if group.budget is None}
     shown = [(g, c) for g in models if g.budget is None or g.metric not in with_radii for c in g.contenders]
@@ -60,14 +58,14 @@ def order(radius: Float64[np.ndarray, " b"]) -> list[int]:
 
 
 def examples(by_method: Sequence[Group], most: int = 3) -> list[int]:
-    """Images that were turned by as many methods as any: of a small, a middle and a large radius."""
+    """Of the images that the most methods broke, some evenly spread over the radii, ends left out."""
     if not by_method:
         return []
     shared = by_method[0].contenders[0].ids
     for group in by_method:
         shared = shared[np.isin(shared, group.contenders[0].ids)]
     answers = [c.take(np.isin(c.ids, shared)) for group in by_method for c in group.contenders]
-    methods = np.sum([(c.radius > 0) & c.broken for c in answers], axis=0)  # that turned each image
+    methods = np.sum([(c.radius > 0) & c.broken for c in answers], axis=0)  # that broke each image
     if not len(methods) or not methods.max():
         return []
     best = np.flatnonzero(methods == methods.max())

@@ -1,5 +1,5 @@
-"""What a report is made of: the answers of the runs, and one pass over the points of each task, for the measures of
-their patterns and the tensors of the few images to be shown."""
+"""The data of a report: the answers of the runs, and, from one pass over the points of each task, measures of their
+patterns and the tensors of the images to be shown."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from plica.report.choice import Pick, examples, picks
 from plica.runs import Run, Task
 
 EDGES = np.logspace(-5, 0, 41)  # of |delta|, in units of pixels: eight bins per power of ten
-SAMPLE = 2**24  # numbers of a task that are kept to compare its perturbations with those of other tasks
+SAMPLE = 2**24  # entries of a task's perturbations kept in memory, to compare them with those of other tasks
 CARDS = 1200  # images in the gallery, if they fit
 
 
 @dataclass
 class ReportData:
-    """What the sections of a report are made of.
+    """The data of all sections of a report.
 
     Attributes:
         runs: on the same images.
-        models: the questions, and the models' answers to each, by whichever method found the nearest point.
-        by_method: the questions, and the methods' answers to each.
-        picks: all images that the gallery would show if there were room.
+        models: per question the models, each with the nearest points of all its methods.
+        by_method: per question the methods.
+        picks: all images that the gallery may show, in order.
         examples: numbers of the few images whose perturbations are shown method by method.
         stats: of each task, by the run's directory and the task's name.
-        room: characters that the page has left; changes while the page is made.
+        room: characters that may still be added; changes while the page is made.
     """
 
     runs: Sequence[Run]
@@ -48,12 +48,12 @@ class ReportData:
 
     @property
     def classes(self) -> list[str] | None:
-        """Names of the classes, of the first run that knows them."""
+        """Names of the classes, of the first run that has them."""
         return next((run.classes for run in self.runs if run.classes), None)
 
     @cached_property
     def pairs(self) -> list[tuple[Group, list[compare.Pair]]]:
-        """The questions that several models answered, and every two of those compared."""
+        """Per question with several models, the comparison of every two."""
         return [
             (group, [compare.pair(a, b) for a, b in itertools.combinations(group.contenders, 2)])
             for group in self.models
@@ -62,7 +62,7 @@ class ReportData:
 
     @cached_property
     def verdicts(self) -> list[tuple[Run, dict[str, Any]]]:
-        """How far the numbers of each run can be believed: as its summary says, or else as plica.trust does."""
+        """The verdict on each run, from its summary, or made now."""
         return [(run, _verdict(run)) for run in self.runs]
 
 
@@ -70,11 +70,11 @@ def collect(runs: Sequence[Run]) -> ReportData:
     """Read the runs.
 
     Raises:
-        ValueError: the runs hold no answers, or different images.
+        ValueError: the runs contain no answers, or different images.
     """
     models, by_method = groups(runs, "model"), groups(runs, "method")
     if not models:
-        raise ValueError("There is nothing to report: the runs hold no answers yet.")
+        raise ValueError("There is nothing to report: the runs contain no answers yet; finish one.")
     chosen, shown = picks(models), examples(by_method)
     images = {pick.image for pick in chosen[:CARDS]} | set(shown)
     return ReportData(runs, models, by_method, chosen, shown, stats_of(runs, images))
@@ -90,8 +90,8 @@ class TaskStats:
     """The perturbations of one task.
 
     Attributes:
-        run: to which the task belongs.
-        task: whose points these are.
+        run: that of the task.
+        task: that of the points.
         measures: by name, an entry per image with a perturbation.
         magnitudes: share of all entries per bin of EDGES.
         sample: ids and perturbations of the first images.
@@ -113,13 +113,13 @@ def stats_of(runs: Sequence[Run], shown: Iterable[int]) -> dict[tuple[str, str],
 
 
 def contender_stats(contender: Contender, stats: dict[tuple[str, str], TaskStats]) -> TaskStats:
-    """Those of the first task of a contender; a method has no other."""
-    run, task = contender.places[0]
+    """The statistics of the first task of a contender; a method has one task only."""
+    run, task = contender.sources[0]
     return stats[str(run.directory), task.name]
 
 
 def _task_stats(run: Run, task: Task, keep: Tensor) -> TaskStats:
-    """Read a task chunk by chunk; empty where the run kept no images."""
+    """Read a task chunk by chunk; empty where the run contains no images."""
     measures: dict[str, list[Tensor]] = {name: [] for name in patterns.MEASURES}
     counts, entries = torch.zeros(len(EDGES) - 1, dtype=torch.int64), 0
     sample: list[tuple[Tensor, Tensor]] = []

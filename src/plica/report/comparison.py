@@ -1,4 +1,4 @@
-"""Models side by side: who is ahead, by how much, how sure that is, and where their accuracy curves cross."""
+"""Models side by side: their ranking, differences with intervals, and where their accuracy curves cross."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _comparison(group: Group, pairs: Sequence[compare.Pair]) -> dict[str, Any]:
         "title": title(group),
         "budget": group.budget,
         "pairs": [_pair(p, group) for p in pairs],
-        "ranking": [_place(place, group) for place in compare.ranking(group)],
+        "ranking": [_rank(rank, group) for rank in compare.ranking(group)],
         "crossings": [],
         "hardest": [],
     }
@@ -37,7 +37,7 @@ def _comparison(group: Group, pairs: Sequence[compare.Pair]) -> dict[str, Any]:
 
 
 def crossing_sentence(c: compare.Crossing, metric: str) -> str:
-    """Who is ahead where, and by how much."""
+    """Which model is ahead at which distance, and by how much."""
     (r1, before), (r2, after) = c.before, c.after
     return (
         f"{c.first} and {c.second} cross near {metric} distance {distance(c.radius)}: at {distance(r1)} {c.first} is "
@@ -47,12 +47,12 @@ def crossing_sentence(c: compare.Crossing, metric: str) -> str:
     )
 
 
-def _place(place: compare.Place, group: Group) -> dict[str, str]:
-    ranks = str(place.best) if place.best == place.worst else f"{place.best} to {place.worst}"
+def _rank(rank: compare.Rank, group: Group) -> dict[str, str]:
+    ranks = str(rank.best) if rank.best == rank.worst else f"{rank.best} to {rank.worst}"
     return {
-        "name": place.name,
+        "name": rank.name,
         "ranks": ranks,
-        "value": between(place.value, distance if group.budget is None else percent),
+        "value": between(rank.value, distance if group.budget is None else percent),
     }
 
 

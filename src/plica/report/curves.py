@@ -1,4 +1,4 @@
-"""Accuracy against radius, and the radii themselves, with the budgets that were asked for marked on both."""
+"""Accuracy by radius, and histograms of the radii, both with marks at the budgets of max-loss."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from plica.report.templates import fragment
 
 
 def section(report: ReportData) -> Markup:
-    """Left out where no question was after the smallest distance, or none found anything."""
-    drawn = curves(report.models)
-    return fragment("curves.html", curves=drawn, histograms=histograms(report.models)) if drawn else Markup()
+    """Left out where there is no min-radius question with a radius."""
+    charts = curves(report.models)
+    return fragment("curves.html", curves=charts, histograms=histograms(report.models)) if charts else Markup()
 
 
 def curves(models: Sequence[Group]) -> list[dict[str, Any]]:
@@ -52,7 +52,7 @@ def _curve(number: int, group: Group, balls: Sequence[Group]) -> dict[str, Any]:
             accuracy = 1 - float(c.broken[c.asked].mean())
             series = names.index(c.name) if c.name in names else len(names)
             if budget(ball) <= top:
-                label = f"{c.name}: {percent(accuracy)} withstand {budget(ball):.3g}"
+                label = f"{c.name}: {percent(accuracy)} not broken within {budget(ball):.3g}"
                 chart.dot(budget(ball), accuracy, series, label)
     rows = [
         [
@@ -73,7 +73,7 @@ def _curve(number: int, group: Group, balls: Sequence[Group]) -> dict[str, Any]:
 
 
 def _description(group: Group) -> str:
-    """The chart in words, for those who cannot see it."""
+    """The chart in words, for screen readers."""
     parts = []
     for c in group.contenders:
         median = float(np.quantile(c.radius[c.asked], 0.5, method="inverted_cdf"))
@@ -128,10 +128,10 @@ def _histogram(
 
 
 def _radii(models: Sequence[Group]) -> list[Group]:
-    """The questions after the smallest distance that found anything."""
+    """The min-radius questions with a radius above 0."""
     return [g for g in models if g.budget is None and any((c.broken & (c.radius > 0)).any() for c in g.contenders)]
 
 
 def _balls(models: Sequence[Group], metric: str) -> list[Group]:
-    """The budgets of a metric, by size."""
+    """The max-loss questions of a metric, by budget."""
     return sorted((g for g in models if g.budget is not None and g.metric == metric), key=budget)

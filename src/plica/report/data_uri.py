@@ -11,13 +11,13 @@ from PIL import Image, features
 from torch import Tensor
 
 SIDE = 96  # pixels: larger images are made smaller
-QUALITY = 85  # of images; perturbations are kept to the last bit of their 33 colours
-LEVELS = 16  # of either sign
+QUALITY = 85  # of images; perturbations, of 33 colours, are compressed without loss
+LEVELS = 16  # of each sign
 WEBP = features.check("webp")
 
 
 def is_image(shape: tuple[int, ...]) -> bool:
-    """Whether it has a height, a width and one or three channels."""
+    """Whether a shape has a height, a width and one or three channels."""
     return (len(shape) == 3 and shape[0] in (1, 3)) or len(shape) == 2
 
 
@@ -32,7 +32,7 @@ def image_uri(x: Float[Tensor, " *image"]) -> str:
 
 
 def perturbation_uri(delta: Float[Tensor, " *image"]) -> tuple[str, float]:
-    """delta with its sign, red where a pixel is raised and blue where it is lowered, and how much it was magnified.
+    """A picture of delta, red where a pixel is raised and blue where it is lowered, and its magnification.
 
     Of the channels of a pixel the one that changed most is shown; the largest may saturate (plot.perturbations.scale).
     """
@@ -48,7 +48,7 @@ def perturbation_uri(delta: Float[Tensor, " *image"]) -> tuple[str, float]:
 
 
 def _shrunk(unit: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h2 w2"]:
-    """Levels 0 to 2 LEVELS; a large perturbation loses rows and columns rather than being averaged to nothing."""
+    """Levels 0 to 2 LEVELS; of a large perturbation every k-th row and column is taken, as means would cancel."""
     step = -(-max(unit.shape) // (2 * SIDE))
     return np.clip(np.rint(unit[::step, ::step] * LEVELS) + LEVELS, 0, 2 * LEVELS).astype(np.uint8)
 

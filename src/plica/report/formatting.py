@@ -1,4 +1,4 @@
-"""Numbers and questions as the report writes them."""
+"""Numbers and questions as text of the report."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def percent(share: float) -> str:
 
 
 def points(share: float) -> str:
-    """-0.0152 -> -1.5, in points of a per cent."""
+    """-0.0152 -> -1.5, in percentage points."""
     return f"{100 * share:.1f}".replace("-", MINUS)
 
 
 def distance(value: float) -> str:
-    """Three digits, or words where nothing was found."""
+    """Three digits; "not found" for inf."""
     if not math.isfinite(value):
         return "not found" if value > 0 else DASH
     return f"{value:.3g}".replace("-", MINUS)
@@ -45,6 +45,6 @@ def title(group: Group) -> str:
 
 
 def budget(group: Group) -> float:
-    """The radius of a question that has one."""
+    """The radius of a max-loss question."""
     assert group.budget is not None
     return group.budget

@@ -1,4 +1,4 @@
-"""The gallery: cards that show an image, what it was turned into, and the change between."""
+"""The gallery: cards that show an image, the perturbed image, and the perturbation."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from plica.report.data_uri import image_uri, is_image, perturbation_uri
 from plica.report.formatting import distance, title
 from plica.report.templates import fragment
 
-MOST = 1500  # bytes of text in a card beside its images
+TEXT = 1500  # characters of a card beside its images, at most
 
 
 def section(report: ReportData) -> Markup:
-    """As many cards as the page has room for; left out where nothing was found."""
+    """As many cards as the page has room for; left out where there is no perturbed image."""
     shown = cards(report)
     if not shown:
         return Markup()
@@ -29,7 +29,7 @@ def section(report: ReportData) -> Markup:
 def cards(report: ReportData) -> list[dict[str, Any]]:
     """Cards by radius, as many of the picks as the page has room for."""
     out: list[dict[str, Any]] = []
-    images: dict[int, str] = {}  # one image may stand in many cards
+    images: dict[int, str] = {}  # an image may be in several cards
     room = report.room
     for pick in report.picks[:CARDS]:
         stats = report.stats[pick.task]
@@ -46,7 +46,7 @@ def cards(report: ReportData) -> list[dict[str, Any]]:
                 "change": change,
                 "times": f"{times:g}",
             }
-        room -= MOST // 2 + sum(map(len, (pictures or {}).values()))
+        room -= TEXT // 2 + sum(map(len, (pictures or {}).values()))
         if room < 0:
             break
         out.append(_card(pick, stats, report.classes, pictures))
@@ -64,7 +64,7 @@ def _card(
         "metric": pick.group.metric,
         "method": stats.task.method,
         "label": _class_name(int(c.label[row]), classes),
-        "taken": _class_name(int(c.prediction[row]), classes),
+        "prediction": _class_name(int(c.prediction[row]), classes),
         "radius": float(c.radius[row]),
         "distance": distance(float(c.radius[row])),
         "pictures": pictures,

@@ -1,4 +1,4 @@
-"""What each method found: per question and model, quantiles of its radii or what it broke, and what it alone did."""
+"""Per question and model, for each method: quantiles of its radii, what it broke, and what it alone broke."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _table(group: Group, model: str) -> dict[str, Any]:
         label = f"from the 5 % to the 95 % quantile: {texts[0]} to {texts[4]}, median {texts[2]}"
         rows.append(
             {
-                "name": c.places[0][1].method if c.name == model else c.name.removeprefix(f"{model}, "),
+                "name": c.sources[0][1].method if c.name == model else c.name.removeprefix(f"{model}, "),
                 "asked": int(c.asked.sum()),
                 "quantiles": texts,
                 "box": box(quantiles, (0, top), series, label),

@@ -1,4 +1,4 @@
-"""Results and runs as they show themselves in a notebook: a small table and a curve."""
+"""How results and runs are shown in a notebook: a small table and a curve."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from plica.runs import Run
 from plica.trust import believed
 
 NUMBER = itertools.count()
-# a notebook's theme does not tell whether it is dark: text in its own colour, lines of a middling one
+# whether a notebook is dark is not known: text has the notebook's colour, lines have one of medium brightness
 STYLE = Markup(
     "<style>.plica-nb .chart{width:420px;max-width:100%;font:12px sans-serif}.plica-nb text{fill:currentColor}"
     ".plica-nb .grid{stroke:currentColor;opacity:.15}.plica-nb .axis,.plica-nb .rule{stroke:currentColor;opacity:.6}"
@@ -28,20 +28,20 @@ STYLE = Markup(
 
 
 @singledispatch
-def html(shown: object) -> str:
+def html(value: object) -> str:
     """A small table and a curve of a Result or a Run."""
-    raise TypeError(f"Results and runs are shown in notebooks, not objects of type {type(shown).__name__}.")
+    raise TypeError(f"Only results and runs are shown in notebooks, got an object of type {type(value).__name__}.")
 
 
 @html.register
 def result_html(result: Result) -> str:
-    """How many were found, quantiles of the distance, why the searches ended, and accuracy by distance."""
+    """Counts of images, quartiles of the distance, gradients per image, and accuracy by distance."""
     radius = np.where(result.success.cpu().numpy(), result.distance.cpu().numpy(), np.inf)
     misclassified, successes = int((radius == 0).sum()), int(np.isfinite(radius).sum())
     quartiles = np.quantile(radius, [0.25, 0.5, 0.75], method="inverted_cdf").tolist()
     rows = [
         ("images", str(len(radius))),
-        ("misclassified as they are", str(misclassified)),
+        ("misclassified, unperturbed", str(misclassified)),
         ("perturbation found", str(successes - misclassified)),
         ("distance, quartiles", ", ".join(map(distance, quartiles))),
         ("gradients per image", f"{float(result.gradients.double().mean()):.0f}"),
@@ -63,11 +63,11 @@ def run_html(run: Run) -> str:
                 median = float(np.quantile(radius, 0.5, method="inverted_cdf"))
                 rows.append((f"median {group.metric} radius", distance(median)))
             else:
-                rows.append((f"withstand {group}", percent(1 - float(np.isfinite(radius).mean()))))
+                rows.append((f"not broken {group}", percent(1 - float(np.isfinite(radius).mean()))))
     minimal = [group for group in models if group.budget is None]
     charts = [_chart(f"{g.metric} distance", {c.name: c.radius[c.asked] for c in g.contenders}) for g in minimal]
     if tables:
-        tables["these numbers"] = [("are", str(believed(run)))]
+        tables["verdict"] = [("these numbers are", str(believed(run)))]
     return _page(list(tables.items()), charts)
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from plica import plot
-from plica.analysis.compare import Place, ranking
+from plica.analysis.compare import Rank, ranking
 from plica.analysis.contenders import Group, groups
 from plica.analysis.patterns import MEASURES
 from plica.report.choice import examples
@@ -22,24 +22,24 @@ Stats = dict[tuple[str, str], TaskStats]
 
 
 def write_figures(runs: Sequence[Run], directory: str | Path) -> list[Path]:
-    """Write all that the runs have something for; gives the files.
+    """Write all figures and tables that the runs have data for; the files written.
 
     accuracy-METRIC, radii-METRIC (with budgets), difference-METRIC (two methods or models), patterns-QUESTION,
     panels-IMAGE as .pdf and .svg; models.tex, methods.tex, patterns.tex.
 
     Raises:
-        ValueError: the runs hold no answers, or different images.
+        ValueError: the runs contain no answers, or different images.
     """
     directory = Path(directory)
     models, by_method = groups(runs, "model"), groups(runs, "method")
     if not models:
-        raise ValueError("There is nothing to draw: the runs hold no answers yet.")
+        raise ValueError("There is nothing to draw: the runs contain no answers yet; finish one.")
     directory.mkdir(parents=True, exist_ok=True)
     shown = examples(by_method, most=2)
     stats = stats_of(runs, shown)
     with plot.paper():
-        drawn = [*_radii(models, by_method), *_patterns(by_method, stats), *_panels(by_method, stats, shown)]
-        files = [file for name, axes in drawn for file in _save(axes, directory / _safe(name))]
+        figures = [*_radii(models, by_method), *_patterns(by_method, stats), *_panels(by_method, stats, shown)]
+        files = [file for name, axes in figures for file in _save(axes, directory / _safe(name))]
     tables = {
         "models": [radius_table(models), accuracy_table(models)],
         "methods": [radius_table(by_method), accuracy_table(by_method)],
@@ -68,9 +68,9 @@ def _radii(models: Sequence[Group], by_method: Sequence[Group]) -> list[tuple[st
         if len(pair) == 2 or len(named) == 1:
             for other in pair[1:]:
                 a, b = pair[0], other
-                both = a.asked & b.asked
+                shared = a.asked & b.asked
                 axes = plot.radius_difference(
-                    a.radius[both], b.radius[both], names=(a.name, b.name), unit=f"{group.metric} radius"
+                    a.radius[shared], b.radius[shared], names=(a.name, b.name), unit=f"{group.metric} radius"
                 )
                 out.append((f"difference-{group.metric}-{a.name}-{b.name}", axes))
     return out
@@ -139,17 +139,17 @@ def pattern_table(by_method: Sequence[Group], stats: Stats) -> str:
 
 
 def _table(columns: Sequence[Group], head: Callable[[Group], str], write: Callable[[float], str]) -> str:
-    places = [ranking(group) for group in columns]
-    names = list(dict.fromkeys(place.name for column in places for place in column))
+    rankings = [ranking(group) for group in columns]
+    names = list(dict.fromkeys(rank.name for column in rankings for rank in column))
     if not names:
         return ""
-    lines = [[escape(name), *(_cell(column, name, write) for column in places)] for name in names]
+    lines = [[escape(name), *(_cell(column, name, write) for column in rankings)] for name in names]
     return tabular("l" + "r" * len(columns), [columns[0].by, *map(head, columns)], lines)
 
 
-def _cell(column: Sequence[Place], name: str, write: Callable[[float], str]) -> str:
-    """The value with its interval; that of the first of the ranking, and of those level with it, is bold."""
-    value = next((place.value for place in column if place.name == name), None)
+def _cell(column: Sequence[Rank], name: str, write: Callable[[float], str]) -> str:
+    """The value with its interval; the value of the first of the ranking, and equal ones, are bold."""
+    value = next((rank.value for rank in column if rank.name == name), None)
     if value is None:
         return "--"
     best = len(column) > 1 and value.value == column[0].value.value

@@ -1,4 +1,4 @@
-"""What the perturbations of each method look like: a table of measures, their distributions, magnitudes and cosines."""
+"""Patterns of each method's perturbations: a table of measures, their distributions, magnitudes and cosines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from plica.report.formatting import distance, percent, title
 from plica.report.svg import COLOURS, Chart, bins, swatch
 from plica.report.templates import fragment
 
-WORDS = {
+NAMES = {
     "l1_over_l2": "l1/l2",
     "hoyer": "Hoyer",
     "gini": "Gini",
@@ -28,7 +28,7 @@ WORDS = {
     "total_variation": "total variation",
     "high_frequency": "high frequencies",
 }
-EXPLAINED = {
+MEANINGS = {
     "l1_over_l2": "sum of magnitudes over Euclidean length: 1 for one entry, √n for all alike; larger is denser",
     "hoyer": "sparsity after Hoyer: 0 all alike, 1 one entry",
     "gini": "inequality of the magnitudes: 0 all alike, near 1 one entry",
@@ -39,12 +39,12 @@ EXPLAINED = {
 
 
 def section(report: ReportData) -> Markup:
-    """Left out where the runs kept no images, or nothing was found."""
+    """Left out where the runs contain no images or no perturbation."""
     patterns = tables(report.by_method, report.stats)
     if not patterns:
         return Markup()
     panels = [{"image": image, "rows": _panels(report, image)} for image in report.examples]
-    return fragment("patterns.html", patterns=patterns, panels=panels, measures=explained())
+    return fragment("patterns.html", patterns=patterns, panels=panels, measures=meanings())
 
 
 def _panels(report: ReportData, image: int) -> list[dict[str, Any]]:
@@ -71,9 +71,9 @@ def _panel(name: str, delta: Float[Tensor, " *image"], radius: float) -> dict[st
     return {"name": name, "uri": uri, "times": f"{times:g}", "distance": distance(radius), "dense": dense}
 
 
-def explained() -> list[dict[str, str]]:
-    """Each measure by name, with what it says."""
-    return [{"name": WORDS[name], "text": EXPLAINED[name]} for name in MEASURES]
+def meanings() -> list[dict[str, str]]:
+    """Each measure by name, with its meaning."""
+    return [{"name": NAMES[name], "text": MEANINGS[name]} for name in MEASURES]
 
 
 def tables(by_method: Sequence[Group], stats: dict[tuple[str, str], TaskStats]) -> list[dict[str, Any]]:
@@ -81,13 +81,13 @@ def tables(by_method: Sequence[Group], stats: dict[tuple[str, str], TaskStats]) 
     perturbations, their distribution, their magnitudes, and cosines."""
     many = any(len(group.contenders) > COLOURS for group in by_method)
     parts = by_model(by_method) if many else [(group, "") for group in by_method]
-    made = [_table(number, group, model, stats) for number, (group, model) in enumerate(parts)]
-    return [table for table in made if table["rows"]]
+    all_tables = [_table(number, group, model, stats) for number, (group, model) in enumerate(parts)]
+    return [table for table in all_tables if table["rows"]]
 
 
 def _table(number: int, group: Group, model: str, stats: dict[tuple[str, str], TaskStats]) -> dict[str, Any]:
     shown = [(c.name.removeprefix(f"{model}, "), contender_stats(c, stats)) for c in group.contenders]
-    shown = [(name, one) for name, one in shown if len(one.measures["hoyer"])]
+    shown = [(name, stats) for name, stats in shown if len(stats.measures["hoyer"])]
     if not shown:
         return {"rows": []}
     rows = [

@@ -17,9 +17,9 @@ class Section:
     Attributes:
         title: in the list of sections.
         heading: above the section.
-        body: its HTML, of the runs; an empty text leaves the section out. A markupsafe.Markup stands as it is, such as
-            what plica.report.templates.fragment makes of a template; a plain str is escaped.
-        fills_rest: it is made last, and may use `ReportData.room`, the characters that the other sections leave.
+        body: makes its HTML; an empty text leaves the section out. A markupsafe.Markup is used as it is, such as the
+            result of plica.report.templates.fragment; a plain str is escaped.
+        fills_rest: made last; may use `ReportData.room`, the characters that the other sections leave.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""What is needed to make the runs again."""
+"""What is needed to repeat the runs: plans, hashes, versions, data."""
 
 from __future__ import annotations
 

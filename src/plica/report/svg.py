@@ -13,18 +13,18 @@ import numpy as np
 from markupsafe import Markup
 
 WIDE, HIGH = 420, 260
-COLOURS = 8  # of the style sheet, with dashes of their own; further series begin anew
+COLOURS = 8  # of the style sheet, each with its dashes; the ninth series has the first colour again
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 24, 42
-STEPS = 300  # corners of a curve: more are finer than a pixel
+STEPS = 300  # corners of a curve; more could not be seen
 
 
 @dataclass
 class Chart:
-    """An x range, a y range, and the marks drawn so far. `percent` labels the y axis so."""
+    """An x range, a y range, and the marks drawn so far. `percent`: labels of the y axis are per cent."""
 
     name: str
     title: str
-    described: str
+    description: str
     x: tuple[float, float]
     y: tuple[float, float]
     x_label: str
@@ -71,14 +71,14 @@ class Chart:
         """A dashed vertical line with its name at the top."""
         if not self.x[0] <= x <= self.x[1]:
             return
-        at = self._x(x)
-        side = "end" if at > WIDE * 0.7 else "start"
+        left = self._x(x)
+        side = "end" if left > WIDE * 0.7 else "start"
         self.marks.append(
             Markup('<line class="rule" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>').format(
-                at, TOP, self.high - BOTTOM
+                left, TOP, self.high - BOTTOM
             )
             + Markup('<text class="note" x="{:.1f}" y="{}" text-anchor="{}">{}</text>').format(
-                at + (-4 if side == "end" else 4), TOP + 10, side, label
+                left + (-4 if side == "end" else 4), TOP + 10, side, label
             )
         )
 
@@ -86,7 +86,7 @@ class Chart:
         head = Markup(
             '<svg class="chart" viewBox="0 0 {w} {h}" role="img" aria-labelledby="{n}-t {n}-d">'
             '<title id="{n}-t">{t}</title><desc id="{n}-d">{d}</desc>'
-        ).format(w=WIDE, h=self.high, n=self.name, t=self.title, d=self.described)
+        ).format(w=WIDE, h=self.high, n=self.name, t=self.title, d=self.description)
         return head + self._grid() + Markup("").join(self.marks) + Markup("</svg>")
 
     def _grid(self) -> Markup:
@@ -145,21 +145,21 @@ def bins(values: int) -> int:
 
 
 def number(value: float) -> str:
-    """0.25, 8, 0.0003, 2e+05: no more digits than are round."""
+    """0.25, 8, 0.0003, 2e+05: five significant digits at most."""
     if value and not 1e-4 <= abs(value) < 1e5:
         return f"{value:.2g}"
     return f"{value:.5g}"
 
 
 def box(quantiles: Sequence[float], limits: tuple[float, float], series: int, label: str) -> Markup:
-    """A line of a table as a picture: from the 5 % to the 95 % quantile, a bar over the middle half, the median."""
+    """A box plot for a line of a table: from the 5 % to the 95 % quantile, a box of the middle half, the median."""
     low, high = limits
-    place = [2 + 156 * min(max((q - low) / ((high - low) or 1), 0), 1) if math.isfinite(q) else 158 for q in quantiles]
-    a, b, m, _c, d = (f"{p:.1f}" for p in place)
+    lefts = [2 + 156 * min(max((q - low) / ((high - low) or 1), 0), 1) if math.isfinite(q) else 158 for q in quantiles]
+    a, b, m, _c, d = (f"{p:.1f}" for p in lefts)
     return Markup(
         '<svg class="box s{s}" viewBox="0 0 160 16" role="img" aria-label="{t}"><line x1="{a}" x2="{d}" y1="8" y2="8"/>'
         '<rect x="{b}" width="{w:.1f}" y="3" height="10"/><line class="median" x1="{m}" x2="{m}" y1="1" y2="15"/></svg>'
-    ).format(s=series % COLOURS, t=label, a=a, b=b, m=m, d=d, w=max(place[3] - place[1], 1))
+    ).format(s=series % COLOURS, t=label, a=a, b=b, m=m, d=d, w=max(lefts[3] - lefts[1], 1))
 
 
 def swatch(series: int) -> Markup:

@@ -1,4 +1,4 @@
-"""How far the numbers can be believed, and the few that matter most."""
+"""The verdict on each run, and the headline numbers of each model."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ def section(report: ReportData) -> Markup:
 
 
 def headlines(models: Sequence[Group]) -> list[dict[str, Any]]:
-    """Per model: accuracy, per question a number with its interval, and what they say in a sentence."""
+    """Per model: accuracy, a number with its interval for each question, and a summary in a sentence."""
     out: dict[str, dict[str, Any]] = {}
     answers: dict[str, list[tuple[Group, Contender]]] = {}
     for group in models:
-        for place in compare.ranking(group):
-            contender = next(c for c in group.contenders if c.name == place.name)
-            entry = out.setdefault(place.name, {"name": place.name, "facts": []})
+        for rank in compare.ranking(group):
+            contender = next(c for c in group.contenders if c.name == rank.name)
+            entry = out.setdefault(rank.name, {"name": rank.name, "facts": []})
             accuracy = 1 - float((contender.radius == 0)[contender.asked].mean())
             entry |= {"accuracy": percent(accuracy), "images": int(contender.asked.sum())}
-            entry["facts"].append(_fact(group, place))
-            answers.setdefault(place.name, []).append((group, contender))
+            entry["facts"].append(_fact(group, rank))
+            answers.setdefault(rank.name, []).append((group, contender))
     return [entry | {"sentence": _sentence(answers[name])} for name, entry in out.items()]
 
 
-def _fact(group: Group, place: compare.Place) -> dict[str, str]:
+def _fact(group: Group, rank: compare.Rank) -> dict[str, str]:
     if group.budget is None:
         label, write = f"median {group.metric} radius", distance
     else:
-        label, write = f"withstand {group.metric} {group.budget:.3g}", percent
-    return {"label": label, "value": write(place.value.value), "range": span(place.value, write)}
+        label, write = f"not broken within {group.metric} {group.budget:.3g}", percent
+    return {"label": label, "value": write(rank.value.value), "range": span(rank.value, write)}
 
 
 def _sentence(answers: list[tuple[Group, Contender]]) -> str:
-    """Half of all images are misclassified within l2 distance 0.2 or linf 0.01. 19 of 100 withstand l2 0.5."""
+    """Such as: half of all images have a misclassified neighbour within ...; 19 of 100 are not broken within ..."""
     medians = [
         (group, float(np.quantile(c.radius[c.asked], 0.5, method="inverted_cdf")))
         for group, c in answers
@@ -58,8 +58,8 @@ def _sentence(answers: list[tuple[Group, Contender]]) -> str:
     out = [f"Half of all images have a misclassified neighbour within {_or(words)}."] if words else []
     for group, c in answers:
         if group.budget is not None:
-            left = int((c.asked & ~c.broken).sum())
-            out.append(f"{left} of {int(c.asked.sum())} withstand {group.metric} distance {budget(group):.3g}.")
+            unbroken, asked = int((c.asked & ~c.broken).sum()), int(c.asked.sum())
+            out.append(f"{unbroken} of {asked} are not broken within {group.metric} distance {budget(group):.3g}.")
     return " ".join(out)
 
 

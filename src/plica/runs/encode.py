@@ -1,4 +1,4 @@
-"""A result as files keep it: the table of its samples, and images in 8 bits where they came from 8 bits."""
+"""A result as it is stored: the table of its samples, and images as uint8 where that is exact."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from plica.runs.schema import MEASURED, arrow_schema
 
 
 def sample_table(result: Result, ids: Int64[Tensor, " b"], y: Int64[Tensor, " b"]) -> pa.Table:
-    """Result.to_arrow, a row per image, with the images' rows in the data (`id`) and their labels."""
+    """Result.to_arrow, a row per image, with `id`, its row in the data, and `label`."""
     columns = result.to_arrow().to_pydict() | {"id": ids.tolist(), "label": y.tolist()}
     return pa.table(columns, schema=arrow_schema(MEASURED))
 
 
 def pack(x: Float[Tensor, "b *image"]) -> Shaped[Tensor, "b *image"]:
-    """uint8 where unpack gives x back exactly, else x itself."""
+    """x as uint8 where unpack restores it exactly, else x itself."""
     if x.dtype != torch.float32 or not bool(((x >= 0) & (x <= 1)).all()):
         return x
     small = (x * 255).round().to(torch.uint8)
@@ -26,5 +26,5 @@ def pack(x: Float[Tensor, "b *image"]) -> Shaped[Tensor, "b *image"]:
 
 
 def unpack(x: Shaped[Tensor, "b *image"]) -> Float[Tensor, "b *image"]:
-    """The pixels in [0, 1] that pack was given."""
+    """The inverse of pack: pixels in [0, 1]."""
     return x.float() / 255 if x.dtype == torch.uint8 else x

@@ -1,5 +1,5 @@
-"""The points of a part. Only those are kept that are not the image itself: where an attack found nothing, and where the
-model was wrong from the start, the run has the point already, among its images."""
+"""The points of a part. Only those that differ from their image are stored: where an attack found no point, or the
+image is misclassified unperturbed, the point is the image, which the run contains already."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ Tensors = dict[str, Tensor]
 
 
 def moved(x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *image"]) -> Bool[Tensor, " b"]:
-    """Whether a point is another than its image."""
+    """Whether a point differs from its image."""
     return (x_adv != x.to(x_adv)).flatten(1).any(1)
 
 
 def point_tensors(
     x_adv: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"] | None, ids: Int64[Tensor, " b"] | None
 ) -> Tensors:
-    """What a file of points holds, by name; theta and ids are left out where they are None."""
+    """The tensors of a file of points, by name; theta and ids are left out where they are None."""
     tensors = {"x_adv": x_adv, "theta": theta, "id": ids}
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items() if value is not None}
 
 
 def unmoved_ids(table: Path) -> Int64[Tensor, " u"]:
-    """The images whose point is the image itself, as the samples of a part say.
+    """ids of the images whose point is the image itself, from the samples of a part.
 
     Raises:
         ValueError: the file is broken.
@@ -40,18 +40,18 @@ def unmoved_ids(table: Path) -> Int64[Tensor, " u"]:
     try:
         samples = pq.read_table(table, columns=["id", "success", "distance"])
     except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"{table} cannot be read ({one_line(error)}); make the run anew.") from error
+        raise ValueError(f"{table} cannot be read ({one_line(error)}); run it again.") from error
     unmoved = ~samples["success"].to_numpy() | (samples["distance"].to_numpy() == 0)
     return torch.from_numpy(np.asarray(samples["id"].to_numpy()[unmoved]))
 
 
 def with_unmoved(points: Tensors, unmoved: Int64[Tensor, " u"], images: Tensors) -> Tensors:
-    """id, x_adv and theta of all images of a part, by id: the points that were kept, and images for the others.
+    """id, x_adv and theta of all images of a part, by id: the stored points, and the images of all others.
 
     Args:
-        points: what the file of points holds.
+        points: the tensors of the file of points.
         unmoved: ids of images whose point is the image itself.
-        images: x and id of the chunk. The theta of an image that is its own point is nan.
+        images: x and id of the chunk; theta is nan for images that are their own point.
     """
     missing = unmoved[~torch.isin(unmoved, points["id"])]
     rows = torch.isin(images["id"], missing).nonzero()[:, 0]

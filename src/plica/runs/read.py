@@ -1,4 +1,4 @@
-"""The reading side of a run directory: tables at once, tensors chunk by chunk, so that memory stays flat."""
+"""Reads a run directory: tables at once, tensors chunk by chunk, so that memory does not grow with the run."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from plica.utils.notebook import ShownInNotebooks
 
 @dataclass(frozen=True)
 class Run(ShownInNotebooks):
-    """A run as far as it has come.
+    """A run, finished or not.
 
     Attributes:
-        directory: where it lies.
-        manifest: what manifest.json says.
-        summary: what summary.json says; empty while the run is unfinished.
+        directory: of the run.
+        manifest: the content of manifest.json.
+        summary: the content of summary.json; empty while the run is unfinished.
         tasks: in the order of the plan.
-        tables: the files of samples of each task, by its name, a file per chunk that is finished.
-        files: the files of points that belong to them.
+        tables: the files of samples of each task, by its name; a file per finished chunk.
+        files: the files of points, in the order of `tables`.
         images: the files of images, a file per chunk.
-        notes: sentences about what happened on the way: images that failed, batches that were halved.
+        notes: sentences about images that failed and batches that were halved.
     """
 
     directory: Path
@@ -61,12 +61,12 @@ class Run(ShownInNotebooks):
 
     @property
     def classes(self) -> list[str] | None:
-        """Names of the classes, where the data have some."""
+        """Names of the classes; None where the data have none."""
         return (self.manifest.get("data") or {}).get("classes")
 
     @cached_property
     def bounds(self) -> Bounds:
-        """Those of the inputs, and which features may move."""
+        """Bounds of the inputs, and which features may move."""
         file, plan = self.directory / schema.BOUNDS, self.manifest.get("plan") or {}
         if file.is_file():
             return Bounds(**read_tensors(file))
@@ -101,14 +101,14 @@ class Run(ShownInNotebooks):
         return (samples if columns else task.complete(samples)).sort_by("id")
 
     def points(self, task: str | Task) -> Iterator[tuple[Int64[Tensor, " b"], Float[Tensor, "b *image"]]]:
-        """ids and x_adv of a task, chunk by chunk; x_adv is x where nothing was found."""
+        """ids and x_adv of a task, chunk by chunk; x_adv is x where no point was found."""
         for part in self.parts(task):
             yield part["id"], part["x_adv"]
 
     def thetas(self, task: str | Task) -> Iterator[Float[Tensor, "b k"] | None]:
         """The perturbation's parameters, x_adv = T(x, theta), chunk by chunk as `points`; None for x + delta.
 
-        A row is nan where nothing was found: its point is the image, and its theta the perturbation's start.
+        A row is nan where the point is the image itself; its theta is the perturbation's start.
         """
         for part in self.parts(task):
             yield part.get("theta")
@@ -124,20 +124,20 @@ class Run(ShownInNotebooks):
             yield points
 
     def inputs(self) -> Iterator[tuple[Int64[Tensor, " b"], Float[Tensor, "b *image"], Int64[Tensor, " b"]]]:
-        """ids, x and y chunk by chunk, as they were attacked; nothing where the run did not keep them."""
+        """ids, x and y of the images, chunk by chunk; nothing where the run does not contain them."""
         for file in self.images:
             images = read_tensors(file)
             yield _ids(images, "x"), unpack(images["x"]), images["y"]
 
 
 def load(directory: str | Path) -> Run:
-    """Read a run, or what there is of one that is unfinished.
+    """Read a run; of an unfinished one, the finished parts.
 
     Args:
         directory: of the run, or a file in it.
 
     Raises:
-        FileNotFoundError: no run is there, or a run of `plica radius` or `plica attack` that was not completed.
+        FileNotFoundError: there is no run, or an incomplete one of `plica radius` or `plica attack`.
         ValueError: a file of it is broken.
     """
     directory = Path(directory)
@@ -149,9 +149,9 @@ def load(directory: str | Path) -> Run:
         if (directory / schema.SAMPLES).is_file():
             return _load_single(directory)
     except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise ValueError(f"The run {directory} is broken ({one_line(error)}); make it anew.") from error
+        raise ValueError(f"The run {directory} is broken ({one_line(error)}); run it again.") from error
     raise FileNotFoundError(
-        f"{directory} holds no run (no {schema.MANIFEST}, no {schema.SAMPLES}); give one's directory."
+        f"{directory} is not a run (it has no {schema.MANIFEST} and no {schema.SAMPLES}); give the directory of a run."
     )
 
 
@@ -164,11 +164,11 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} cannot be read ({one_line(error)}); make the run anew.") from error
+        raise ValueError(f"{file} cannot be read ({one_line(error)}); run it again.") from error
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """What a JSON file says; an empty dict where there is no file.
+    """The object in a JSON file; an empty dict where there is no file.
 
     Raises:
         ValueError: it is broken.
@@ -178,9 +178,9 @@ def read_object(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text())
     except (ValueError, OSError) as error:
-        raise ValueError(f"{file} is broken ({one_line(error)}); make it anew.") from error
+        raise ValueError(f"{file} is broken ({one_line(error)}); run it again.") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{file} holds a {type(value).__name__}, not an object; make it anew.")
+        raise ValueError(f"{file} contains a {type(value).__name__}, not an object; run it again.")
     return cast(dict[str, Any], value)
 
 
@@ -188,7 +188,7 @@ def _load_evaluation(directory: Path) -> Run:
     """The directory of `plica evaluate`."""
     manifest = read_object(directory / schema.MANIFEST)
     tables = {
-        folder.name: sorted(folder.glob("[0-9]*.parquet"))  # the parquet comes last, so it marks a whole part
+        folder.name: sorted(folder.glob("[0-9]*.parquet"))  # written last, so it marks a finished part
         for folder in sorted((directory / "parts").glob("*"))
     }
     images = sorted((directory / "inputs").glob("[0-9]*.safetensors"))
@@ -211,7 +211,7 @@ def _load_single(directory: Path) -> Run:
     """The directory of `plica radius` or `plica attack`: a run with one task and one chunk."""
     for name in (schema.POINTS, schema.SUMMARY):
         if not (directory / name).is_file():
-            raise FileNotFoundError(f"{directory} is not a complete run: it has no {name}; make it anew.")
+            raise FileNotFoundError(f"{directory} is not a complete run: it has no {name}; run it again.")
     summary = read_object(directory / schema.SUMMARY)
     arguments = summary.get("arguments", {})
     metric, method, model = (str(arguments.get(key, "?")) for key in ("metric", "method", "model"))
@@ -251,8 +251,8 @@ def _task_of_parts(name: str, files: list[Path]) -> list[Task]:
     """A task from the constant columns of its first part that has rows; none where no part has."""
     for file in files:
         samples = pq.read_table(file)
-        kept = [column for column in names(CONSTANT) if column in samples.column_names]  # old runs have no `through`
-        for row in samples.select(kept).slice(0, 1).to_pylist():
+        present = [column for column in names(CONSTANT) if column in samples.column_names]  # old runs have no `through`
+        for row in samples.select(present).slice(0, 1).to_pylist():
             return [Task.of_record(row | {"name": name})]
     return []
 

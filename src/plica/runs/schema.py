@@ -1,6 +1,6 @@
 """The format of a run directory: its files, and every column, tensor and key in them.
 
-The writers, the reader and the reference page take names, types and meanings from here and from nowhere else.
+Writers, reader and the reference page take names, types and meanings from here.
 
     DIR/manifest.json                  of `plica evaluate`: plan, hashes, versions, tasks
     DIR/inputs/00000.safetensors       the images of a chunk
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-FORMAT = 1  # of the directory; another number is another format
+FORMAT = 1  # version of the format
 
 MANIFEST = "manifest.json"
 SUMMARY = "summary.json"
@@ -129,7 +129,7 @@ AUDIT_KEYS = (
 
 @dataclass(frozen=True)
 class File:
-    """A kind of file in a run directory: its path, TASK and 00000 standing for any task and chunk, and its content."""
+    """A kind of file in a run directory: its path (TASK and 00000 stand for any task and chunk), and its content."""
 
     path: str
     meaning: str
@@ -159,12 +159,12 @@ SINGLE = (
 
 
 def names(columns: Iterable[Column]) -> list[str]:
-    """Of columns, in order."""
+    """The names of columns, in order."""
     return [column.name for column in columns]
 
 
 def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
-    """Of a table with these columns."""
+    """The Arrow schema of a table with these columns."""
     return pa.schema([(column.name, pa.type_for_alias(column.type)) for column in columns])
 
 

@@ -44,24 +44,24 @@ def save_run(
     bounds: Bounds | None = None,
     draw: Callable[..., None] | None = None,
 ) -> dict[str, Any]:
-    """Write a result, and give the summary that was written.
+    """Write a result; the summary that was written.
 
     Args:
         directory: a new one, or an empty one.
         x: the images that were attacked.
         y: their labels.
-        result: what the attack gave.
-        arguments: kept as they are in summary.json; "metric", "method" and "model" tell the reader what was asked.
+        result: of the attack.
+        arguments: stored in summary.json; load reads metric, method, model, radius, loss and through from them.
         elapsed: wall time in seconds.
         classes: their names.
-        overwrite: replace a former run in the directory.
+        overwrite: replace an earlier run in the directory.
         ids: the images' rows in the data, 0, 1, 2, ... if not given.
         bounds: where features may move, [0, 1] if not given.
         draw: makes perturbations.png, called as plica.plot.perturbations.draw_perturbations is; no picture if None.
 
     Raises:
-        FileExistsError: the directory holds something, and `overwrite` is not set or no run is there to replace.
-        OSError: the disk is full, or the directory cannot be written to; nothing is left behind.
+        FileExistsError: the directory is not empty, and `overwrite` is false or there is no run to replace.
+        OSError: the disk is full, or the directory cannot be written to; no file is left behind.
     """
     directory = Path(directory)
     check_directory(directory, overwrite)
@@ -88,10 +88,10 @@ def _title(arguments: Mapping[str, Any]) -> str:
 
 
 def check_directory(directory: str | Path, overwrite: bool = False) -> None:
-    """Whether a run could be written there, asked before any work is done.
+    """Check, before any work, that a run can be written to a directory.
 
     Raises:
-        FileExistsError, NotADirectoryError, PermissionError: one sentence that says what to do.
+        FileExistsError, NotADirectoryError, PermissionError: it cannot.
     """
     directory = Path(directory)
     existing = next(folder for folder in (directory, *directory.absolute().parents) if folder.exists())
@@ -102,14 +102,14 @@ def check_directory(directory: str | Path, overwrite: bool = False) -> None:
         if not overwrite:
             raise FileExistsError(f"{directory} is not empty; give a new directory, or --overwrite to replace a run.")
         if not entries & set(FILES):
-            raise FileExistsError(f"{directory} holds no run that could be replaced; give a new directory.")
+            raise FileExistsError(f"{directory} is not a run that could be replaced; give a new directory.")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise PermissionError(f"{existing} cannot be written to; give another directory for the results.")
 
 
 def summarise(result: Result, arguments: Mapping[str, Any], elapsed: float) -> dict[str, Any]:
-    """What summary.json says. A radius is null where no perturbation was found; "robust_accuracy" needs a "radius"."""
-    wrong = result.success & (result.distance == 0)  # misclassified as they are: distance 0, by definition
+    """The content of summary.json. A radius is null where no point was found; "robust_accuracy" needs a "radius"."""
+    wrong = result.success & (result.distance == 0)  # misclassified unperturbed: distance 0, by definition
     robust = {} if arguments.get("radius") is None else {"robust_accuracy": 1 - float(result.success.double().mean())}
     return {
         "arguments": dict(arguments),
@@ -132,13 +132,13 @@ def quantiles(distance: np.ndarray) -> dict[str, float | None]:
     """For each fraction the smallest radius within which that fraction of all images is misclassified."""
     if not len(distance):
         return {f"{q:g}": None for q in QUANTILES}
-    # inverted_cdf never averages two images, so an infinite distance stays where it belongs
+    # inverted_cdf takes no means, which would make a finite and an infinite distance infinite
     values = np.quantile(distance, QUANTILES, method="inverted_cdf")
     return {f"{q:g}": float(value) if np.isfinite(value) else None for q, value in zip(QUANTILES, values, strict=True)}
 
 
 def versions() -> dict[str, Any]:
-    """What the numbers may depend on beside the arguments."""
+    """Versions and settings that the numbers may depend on beside the arguments."""
     return {name: _version(name) for name in ("plica", "torch", "numpy")} | {
         "python": platform.python_version(),
         "system": platform.platform(),

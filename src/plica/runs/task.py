@@ -1,4 +1,4 @@
-"""A task: one model, asked one question by one method. Its fields are the constant columns of its samples."""
+"""A task: one model, one question, one method. Its fields are the constant columns of its samples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from plica.runs.schema import CONSTANT, TASK, arrow_schema, names
 
 @dataclass(frozen=True)
 class Task:
-    """One model, asked one question by one method.
+    """One model, one question, one method.
 
     Attributes:
         name: of the task and of its folder.
@@ -24,7 +24,7 @@ class Task:
         metric: the distance, such as "l2"; "theta": the perturbation's own.
         radius: of max-loss, in the metric's unit; None for min-radius.
         loss: of max-loss; None for min-radius.
-        method: its name, with its budget or seed where the question is put to it several times.
+        method: its name, with its budget or seed where the question has it several times.
         through: the perturbation x_adv = T(x, theta); None for x + delta.
     """
 
@@ -45,21 +45,21 @@ class Task:
 
     @staticmethod
     def of_record(record: Mapping[str, Any]) -> Task:
-        """The task of an entry in a manifest or of a row of samples, of whichever version.
+        """The task of an entry in a manifest or of a row of samples, of this or an older version.
 
         Raises:
             KeyError: a field is missing.
         """
         fields = {name: record[name] for name in ("name", *names(CONSTANT)) if name != "through"}
-        metric, through = split_distance(fields["metric"])  # where plica 0.1 kept the perturbation
+        metric, through = split_distance(fields["metric"])  # plica 0.1 wrote the perturbation there
         return Task(**fields | {"metric": metric, "through": record.get("through") or through})
 
     def constant_columns(self, rows: int) -> dict[str, pa.Array]:
-        """What every row of the task says about it, by name."""
+        """The constant columns of the task, by name."""
         return {field.name: pa.array([getattr(self, field.name)] * rows, type=field.type) for field in SCHEMA}
 
     def complete(self, samples: pa.Table) -> pa.Table:
-        """Samples with the constant columns and the task's name, whatever of these the file had."""
+        """Samples with the constant columns and the task's name, in place of those that the file has."""
         samples = samples.drop_columns([name for name in SCHEMA.names if name in samples.column_names])
         columns = self.constant_columns(len(samples)) | {TASK.name: pa.array([self.name] * len(samples), pa.string())}
         for name, column in columns.items():

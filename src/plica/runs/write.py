@@ -1,4 +1,4 @@
-"""The writing side of an evaluation's directory. A part is complete when its parquet is there: it comes last."""
+"""Writes the directory of an evaluation. A part is finished when its parquet file exists, which is written last."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ class Store:
         notes: Sequence[str] = (),
         theta: Float[Tensor, "m k"] | None = None,
     ) -> None:
-        """Keep a finished part: the points, then the samples, which carry the notes in their schema.
+        """Write a finished part: the points, then the samples, with the notes in their schema.
 
         Args:
             task: the task's name.
             chunk: number of the chunk.
             samples: a row per image.
-            ids: of the images whose points are kept.
+            ids: of the images whose points are stored.
             x_adv: these points.
             notes: sentences about what happened.
-            theta: what the points were made of, x_adv = T(x, theta).
+            theta: of x_adv = T(x, theta).
         """
         file = part_file(self.directory, task, chunk)
         write_whole(file.with_suffix(".safetensors"), save(point_tensors(x_adv, theta, ids)))
@@ -63,11 +63,11 @@ class Store:
         write_whole(file, stream.getvalue())
 
     def has_inputs(self, chunk: int) -> bool:
-        """Whether the images of a chunk are kept."""
+        """Whether the images of a chunk are stored."""
         return inputs_file(self.directory, chunk).is_file()
 
     def read_inputs(self, chunk: int) -> dict[str, Tensor]:
-        """x as `pack` left it, y and id."""
+        """x as packed by `pack`, y and id."""
         return read_tensors(inputs_file(self.directory, chunk))
 
     def write_inputs(
@@ -78,13 +78,13 @@ class Store:
         y: Int64[Tensor, " b"],
         notes: Mapping[str, str] | None = None,
     ) -> None:
-        """Keep the images of a chunk; `notes` say, by id, why an image could not be read."""
+        """Write the images of a chunk; `notes` say, by id, why an image could not be read."""
         tensors = {"x": pack(x.cpu()).contiguous(), "y": y.cpu(), "id": ids}
         header = {NOTES.decode(): json.dumps(dict(notes or {}))}
         write_whole(inputs_file(self.directory, chunk), save(tensors, header))
 
 
 def write_bounds(directory: Path, bounds: Bounds) -> None:
-    """Beside the manifest, where they are not [0, 1] for all features."""
+    """Write the bounds into their file, unless they are [0, 1] for all features."""
     if not bounds.is_default:
         write_whole(directory / BOUNDS, bounds.packed())

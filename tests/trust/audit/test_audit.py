@@ -190,7 +190,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert main(["audit", str(directory), "--model", "defects:Sound"]) == 1
     assert "DIFFERS, distance (1): image 5: distance 0.001 stored" in capsys.readouterr().out
     assert main(["audit", str(tmp_path / "none")]) == 2
-    assert "holds no run" in capsys.readouterr().err
+    assert "is not a run" in capsys.readouterr().err
 
 
 def test_images_that_were_not_kept_can_be_given(tmp_path, capsys):

@@ -77,7 +77,7 @@ class _Crew:
             self._take(answer, *self.running.pop(answer))
 
     def _next(self) -> _Piece | None:
-        """A waiting piece (next of its steps, or its worker died), else the first of new steps; None if none is left."""
+        """A waiting piece (after an answer, or its worker died), else the first of new steps; None if none is left."""
         if self.waiting:
             return self.waiting.popleft()
         for steps in self.steps:
