@@ -98,7 +98,7 @@ def _labels(settings: list[tuple[str, int, int]]) -> dict[str, tuple[str, int, i
 
 
 def _folder(text: str) -> str:
-    """The name of a task's folder: a long one is cut to the bytes that file systems take, with a hash to keep it unique."""
+    """The name of a task's folder: cut to the bytes that file systems take, then with a hash to keep it unique."""
     name = re.sub(r"[^\w.+@-]", "-", text)
     if len(name.encode()) <= LONGEST:
         return name
