@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 
 from plica.runs import Run, Task
+from plica.utils.messages import plain
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _group(key: tuple[str, float | None], members: list[tuple[Run, Task]], by: s
     names = [name for _, name in joined]
     ids = np.unique(np.concatenate([run.rows(task)["id"].to_numpy() for run, task in members]))
     contenders = [
-        _join(f"{name} ({directory})" if names.count(name) > 1 else name, sources, ids)
+        _join(f"{name} ({plain(directory)})" if names.count(name) > 1 else name, sources, ids)
         for (directory, name), sources in joined.items()
     ]
     return Group(by, *key, contenders)

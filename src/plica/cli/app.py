@@ -4,10 +4,13 @@ Every command line imports this module and with it all commands. matplotlib, whi
 therefore imported where something is drawn.
 """
 
+import io
+import os
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated
 
@@ -27,7 +30,11 @@ from plica.cli import (
     report,
     show,
 )
-from plica.cli.errors import Status, WrongInputError
+from plica.cli.errors import Status, WrongInputError, wrong_input
+from plica.cli.signals import ended_by_signals
+from plica.evaluation.worker import out_of_memory
+from plica.utils.files import check_unicode
+from plica.utils.messages import one_line, plain
 
 COMMANDS = (radius, attack, audit, doctor, report, figures, compare, show, evaluate, plan, merge, export)
 
@@ -69,20 +76,41 @@ for command in COMMANDS:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script; gives the exit status. A fault of the program itself, and no other, shows a traceback."""
+    if arguments is None:
+        for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character gets a question mark
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
     if "" not in sys.path:
         sys.path.insert(0, "")  # package.module:factory is looked for in the current folder too, as `python -m` does
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: print(f"plica: warning: {message}", file=sys.stderr)
+    with warnings.catch_warnings(), ended_by_signals():
+        warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
         try:
+            with wrong_input((ValueError,)):
+                for word in words:
+                    check_unicode(Path(word))
             status = app(args=words, prog_name="plica", standalone_mode=False) or Status.DONE
+            sys.stdout.flush()
         except WrongInputError as error:
-            print(f"plica: {error}", file=sys.stderr)
+            _say(str(error))
             return Status.WRONG_INPUT
         except typer.TyperException as error:
-            print(f"plica: {error.format_message().rstrip('.')}; see plica --help.", file=sys.stderr)
+            _say(f"{error.format_message().rstrip('.')}; see plica --help.")
             return Status.WRONG_INPUT
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            _say(f"There is not enough memory ({one_line(error)}); give fewer images (--n) or a smaller --batch-size.")
+            return Status.OTHER
+        except BrokenPipeError:  # whoever read the output has gone
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it when it ends
+            return Status.OTHER
     if status == 130:  # how typer hands on an interruption
-        print("plica: interrupted, nothing was written.", file=sys.stderr)
+        _say("interrupted, nothing was written.")
         return Status.OTHER
     return status
+
+
+def _say(text: str) -> None:
+    """A sentence on standard error, without what a terminal would obey."""
+    print(plain(f"plica: {text}"), file=sys.stderr)

@@ -99,4 +99,4 @@ def _save(run: Run, measured: list[Audited], transferred: list[Transfer]) -> Non
     except OSError as error:
         print(f"  (audit.json could not be written: {one_line(error)})")
     answers, differ = sum(t.answers for t in measured), sum(len(d) for t in measured for d in t.differences.values())
-    print(f"{run.directory}: {answers} answers, " + ("no disagreement" if agrees else f"{differ} disagreements"))
+    print(plain(f"{run.directory}: {answers} answers, ") + ("no disagreement" if agrees else f"{differ} disagreements"))

@@ -15,11 +15,12 @@ from rich.table import Table
 from plica.analysis.compare import Pair, Rank, pair, ranking
 from plica.analysis.contenders import Group, groups
 from plica.cli.errors import WrongInputError, wrong_input
-from plica.cli.options import RunsArgument
+from plica.cli.options import ReplaceOption, RunsArgument
 from plica.cli.runs import load_runs, print_verdicts
 from plica.report.comparison import crossing_sentence
 from plica.report.formatting import between, distance, percent, points, title
 from plica.runs import Run
+from plica.utils.files import check_replaceable, write_whole, writing
 
 EPILOG = """Intervals are 95 % bootstrap intervals over the images. Radii are those of the nearest point found.
 
@@ -33,11 +34,13 @@ def compare(
     runs: RunsArgument,
     by: Annotated[str, typer.Option(help="model, method, or auto: models where there are several")] = "auto",
     into: Annotated[Path | None, typer.Option("--json", help="also write every number to this file")] = None,
+    overwrite: ReplaceOption = False,
 ) -> None:
     """Compare models or methods image by image: ranking, differences of radii, and where accuracy curves cross."""
     if by not in ("auto", "model", "method"):
         raise WrongInputError(f"--by takes model, method or auto, got {by!r}.")
     with wrong_input((ValueError, OSError)):
+        check_replaceable([into] if into else [], overwrite)
         loaded = load_runs(runs)
         compared = _compared(loaded, by)
     if not compared:
@@ -52,8 +55,8 @@ def compare(
         records = [
             {"question": str(g), "ranking": _plain(ranks), "pairs": _plain(pairs)} for g, ranks, pairs in compared
         ]
-        with wrong_input((OSError,)):
-            into.write_text(json.dumps(records, indent=2) + "\n")
+        with wrong_input((OSError,)), writing(into):
+            write_whole(into, (json.dumps(records, indent=2) + "\n").encode())
         print(f"{into}: every number")
 
 

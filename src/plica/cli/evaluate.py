@@ -13,6 +13,7 @@ from plica.cli.options import BoundsOrPlansOption, DeviceOrPlansOption, IndicesO
 from plica.cli.progress import EvaluationProgress
 from plica.cli.table import count_answers, print_summary
 from plica.evaluation import PlanError, read_plan
+from plica.evaluation.executors.ray import NoWorkersError
 from plica.evaluation.plan import Plan
 from plica.evaluation.run import DiskError
 from plica.evaluation.run import evaluate as run_plan
@@ -82,7 +83,7 @@ def evaluate(
     with (
         EvaluationProgress() as progress,
         wrong_input(accepted=lambda: progress.began),
-        wrong_input((DiskError, AllFailedError)),
+        wrong_input((DiskError, AllFailedError, NoWorkersError)),
     ):
         try:
             run = run_plan(
@@ -141,6 +142,8 @@ def _from_flags(plan: Path | None, flags: dict[str, Any]) -> Path | Plan:
 def _questions(options: dict[str, Any]) -> list[dict[str, Any]]:
     metrics, radii = options["metric"], options.get("radius")
     if radii is None:
+        if "loss" in options:
+            raise PlanError("--loss is of max-loss, which needs a radius; give --radius, or leave --loss out.")
         return [{"ask": "min-radius", "metric": metrics}]
     loss = {"loss": options["loss"]} if "loss" in options else {}
     if len(metrics) == 1:

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from plica.cli.errors import wrong_input
-from plica.cli.options import RunsArgument
+from plica.cli.options import ReplaceOption, RunsArgument
 from plica.cli.runs import load_runs
+from plica.utils.files import writing
 
 EPILOG = """Figures are vector PDF and SVG, 3.35 inches wide; tables need the LaTeX package booktabs.
 
@@ -18,11 +19,14 @@ EPILOG = """Figures are vector PDF and SVG, 3.35 inches wide; tables need the La
 def figures(
     runs: RunsArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="directory to write to")] = Path("figures"),
+    overwrite: ReplaceOption = False,
 ) -> None:
     """Draw accuracy by radius, radii with budgets, differences, patterns; write the tables in LaTeX."""
     from plica.report.paper import write_figures  # not above: see cli/app.py
 
     with wrong_input((ValueError, OSError)):
-        files = write_figures(load_runs(runs), output)
+        loaded = load_runs(runs)
+        with writing(output):
+            files = write_figures(loaded, output, overwrite)
     for file in files:
         print(file)

@@ -39,6 +39,7 @@ GradientsOption = Annotated[int, typer.Option(min=1, help="budget of gradient ev
 CountOption = Annotated[int | None, typer.Option("--n", help="so many images, the first if --sample says nothing else")]
 OutOption = Annotated[Path, typer.Option(help="directory for the results; must be new or empty")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace a former run in --out")]
+ReplaceOption = Annotated[bool, typer.Option("--overwrite", help="replace files that are there")]
 SeedOption = Annotated[int, typer.Option(help="answers depend on it and on the image alone")]
 
 # of commands that ask a model

@@ -1,6 +1,5 @@
 """One question to one model, as `plica radius` and `plica attack` put it: read, attack, write, print."""
 
-import errno
 import math
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from plica.metrics import Metric, parse_metric
 from plica.models import load_model, prepare_inputs
 from plica.perturbations import join_distance
 from plica.runs.single import FILES, check_directory, save_run
+from plica.utils.files import is_full, locked
 from plica.utils.limits import check_memory
 from plica.utils.messages import one_line
 
@@ -40,25 +40,29 @@ def answer(command: str, options: dict[str, Any], question: Callable[[Bounds], Q
     """
     start = time.monotonic()
     out, overwrite = options["out"], options["overwrite"]
+    arguments = {"command": command} | {name: str(v) if isinstance(v, Path) else v for name, v in options.items()}
     with AttackProgress(options["gradients"]) as progress, wrong_input(accepted=lambda: progress.began):
         check_directory(out, overwrite)
-        bounds = read_bounds(options["bounds"])
-        problem = question(bounds)
-        x, y, ids = read_images(options, allow_out_of_range=not bounds.is_default)
-        problem = replace(problem, metric=bounds.metric(problem.metric, x.shape[1:]))
-        model = load_model(options["model"], options["weights"], options["device"], options["trust"])
-        x, y = prepare_inputs(model, x, y)
-        spend = {name: options[name] for name in ("method", "gradients", "seed")}
-        result = plica.attack(model, x, y, problem, **spend, bounds=bounds.pair, on_progress=progress)
-    from plica.plot.perturbations import draw_perturbations  # not above: see cli/app.py
+        with locked(out, keep=False):
+            check_directory(out, overwrite)  # another process may have ended meanwhile
+            bounds = read_bounds(options["bounds"])
+            problem = question(bounds)
+            x, y, ids = read_images(options, allow_out_of_range=not bounds.is_default)
+            problem = replace(problem, metric=bounds.metric(problem.metric, x.shape[1:]))
+            model = load_model(options["model"], options["weights"], options["device"], options["trust"])
+            x, y = prepare_inputs(model, x, y)
+            spend = {name: options[name] for name in ("method", "gradients", "seed")}
+            result = plica.attack(model, x, y, problem, **spend, bounds=bounds.pair, on_progress=progress)
+            from plica.plot.perturbations import draw_perturbations  # not above: see cli/app.py
 
-    settings = dict(overwrite=overwrite, ids=ids, bounds=bounds)
-    arguments = {"command": command} | {name: str(v) if isinstance(v, Path) else v for name, v in options.items()}
-    try:
-        summary = save_run(out, x, y, result, arguments, time.monotonic() - start, draw=draw_perturbations, **settings)
-    except OSError as error:
-        cure = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "give another directory"
-        raise WrongInputError(f"The results could not be written to {out} ({one_line(error)}); {cure}.") from error
+            settings = dict(overwrite=overwrite, ids=ids, bounds=bounds, draw=draw_perturbations)
+            try:
+                summary = save_run(out, x, y, result, arguments, time.monotonic() - start, **settings)
+            except OSError as error:
+                cure = "free some space" if is_full(error) else "give another directory"
+                raise WrongInputError(
+                    f"The results could not be written to {out} ({one_line(error)}); {cure}."
+                ) from error
     _print(summary, out)
 
 

@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from plica.cli.errors import wrong_input
-from plica.cli.options import RunsArgument
+from plica.cli.options import ReplaceOption, RunsArgument
 from plica.cli.runs import load_runs
 from plica.report import write_report
+from plica.utils.files import check_replaceable, writing
 
 EPILOG = """The file needs no network and nothing beside it. Several runs on the same images become one comparison.
 
@@ -23,9 +24,13 @@ def report(
     runs: RunsArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="the file to write")] = Path("report.html"),
     title: Annotated[str | None, typer.Option(help="the heading; made of the models' names if not given")] = None,
+    overwrite: ReplaceOption = False,
 ) -> None:
     """Make a report of runs: verdict, accuracy by radius, who broke what, patterns, a gallery, how to reproduce."""
     start = time.monotonic()
     with wrong_input((ValueError, OSError)):
-        size = write_report(load_runs(runs), output, title)
+        check_replaceable([output], overwrite)
+        loaded = load_runs(runs)
+        with writing(output):
+            size = write_report(loaded, output, title)
     print(f"{output}: {size / 1e6:.1f} MB in {time.monotonic() - start:.0f} s")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from plica.evaluation.prepare import differs
 from plica.evaluation.shards import parse_shard
 from plica.evaluation.summary import complete, write_summary
 from plica.runs.schema import BOUNDS, CHECKS, MANIFEST
-from plica.utils.files import copy_whole, locked, write_json
+from plica.utils.files import LOCK, copy_whole, locked, write_json, writing
 
 
 def merge(directories: Sequence[str | Path], out: str | Path) -> runs.Run:
@@ -20,9 +22,10 @@ def merge(directories: Sequence[str | Path], out: str | Path) -> runs.Run:
 
     Raises:
         PlanError: the runs are not all the shards of one plan.
+        OSError: the disk is full, or `out` cannot be written to; it is then left as it was.
     """
     shards, out = [runs.load(directory) for directory in directories], Path(out)
-    if out.exists() and any(out.iterdir()):
+    if out.is_dir() and any(path.name != LOCK for path in out.iterdir()):
         raise PlanError(f"{out} is not empty; give a new directory.")
     first = shards[0].manifest
     for shard in shards:
@@ -34,7 +37,7 @@ def merge(directories: Sequence[str | Path], out: str | Path) -> runs.Run:
         if not complete(shard):
             raise PlanError(f"{shard.directory} is unfinished; run its shard {shard.manifest['shard']} again.")
     _check_complete(shards)
-    with locked(out):
+    with locked(out), _emptied_on_failure(out), writing(out):
         for shard in shards:
             for file in sorted(shard.directory.glob("inputs/*")) + sorted(shard.directory.glob("parts/*/*")):
                 if not file.name.startswith("."):
@@ -44,6 +47,17 @@ def merge(directories: Sequence[str | Path], out: str | Path) -> runs.Run:
                 copy_whole(file, out / name)
         write_json(out / MANIFEST, first | {"shard": None, "merged": [_origin(shard) for shard in shards]})
         return write_summary(out)
+
+
+@contextmanager
+def _emptied_on_failure(out: Path) -> Iterator[None]:
+    """Half a run would be taken for one: what was written is removed, but for the lock."""
+    try:
+        yield
+    except BaseException:
+        for path in [path for path in out.iterdir() if path.name != LOCK]:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+        raise
 
 
 def _check_complete(shards: list[runs.Run]) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,12 +29,12 @@ from plica.runs.read import read_object
 from plica.runs.schema import CHECKS, MANIFEST
 from plica.runs.write import Store, write_bounds
 from plica.trust import check_model
-from plica.utils.files import locked, write_json
+from plica.utils.files import is_full, locked, write_json
 from plica.utils.messages import one_line
 
 
 class DiskError(OSError):
-    """The disk is full. Finished parts are stored, and the same call resumes from them."""
+    """The disk is full, or cannot be read or written. Finished parts are stored, and the same call resumes."""
 
 
 @dataclass(frozen=True)
@@ -78,19 +77,20 @@ def evaluate(
     """
     plan = read_plan(plan) if n is None else read_plan(plan, **{"data.n": n})
     parse_shard(shard)  # an invalid one is reported before any work
-    drive = engines.find(engine)
+    drive = engines.find(engine, workers, gpus)
     directory = Path(tempfile.mkdtemp(prefix="plica-") if out is None else out)
-    former = _former(directory)
-    if former and plan.threads is None:
-        plan = plan.model_copy(update={"threads": former["versions"]["threads"]})  # the last bits depend on them
-    models = ModelCache()
-    manifest, source, ids, plan_chains = prepare(plan, "cpu" if engine == "ray" else plan.device, shard, models)
-    if former:
-        check_same(directory, former, manifest)
-    chunks = shard_chunks(shard, len(ids), plan.chunk)
-    on_start(plan_chains, len(chunks))
-    try:
-        with locked(directory):
+    _former(directory)  # before it is written to
+    with locked(directory):
+        former = _former(directory)
+        if former and plan.threads is None:
+            plan = plan.model_copy(update={"threads": former["versions"]["threads"]})  # the last bits depend on them
+        models = ModelCache()
+        manifest, source, ids, plan_chains = prepare(plan, "cpu" if engine == "ray" else plan.device, shard, models)
+        if former:
+            check_same(directory, former, manifest)
+        chunks = shard_chunks(shard, len(ids), plan.chunk)
+        on_start(plan_chains, len(chunks))
+        with _disk_errors(directory):
             if not former:
                 write_bounds(directory, read_bounds(plan.bounds))
                 write_json(directory / MANIFEST, manifest)
@@ -99,12 +99,18 @@ def evaluate(
             drive(steps, Resources(plan, manifest["versions"]["threads"], models, workers, gpus))
             _examine(directory, plan, manifest, models)
             return write_summary(directory)
+
+
+@contextmanager
+def _disk_errors(directory: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+        what, cure = f"{directory} cannot be written or read", "mend that"
+        if is_full(error):
+            what, cure = f"The disk of {directory} is full", "free some space"
         raise DiskError(
-            f"The disk of {directory} is full ({one_line(error)}); finished parts are stored: free some space and "
-            "run the same command again."
+            f"{what} ({one_line(error)}); finished parts are stored: {cure} and run the same command again."
         ) from error
 
 

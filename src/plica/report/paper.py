@@ -16,39 +16,51 @@ from plica.analysis.patterns import MEASURES
 from plica.report.choice import examples
 from plica.report.collect import TaskStats, contender_stats, stats_of
 from plica.runs import Run
+from plica.utils.files import check_replaceable, filled_together
 from plica.utils.latex import distance_symbol, escape, tabular
 
 Stats = dict[tuple[str, str], TaskStats]
 
 
-def write_figures(runs: Sequence[Run], directory: str | Path) -> list[Path]:
-    """Write all figures and tables that the runs have data for; the files written.
+def write_figures(runs: Sequence[Run], directory: str | Path, overwrite: bool = True) -> list[Path]:
+    """Write all figures and tables that the runs have data for, or none; the files written.
 
     accuracy-METRIC, radii-METRIC (with budgets), difference-METRIC (two methods or models), patterns-QUESTION,
     panels-IMAGE as .pdf and .svg; models.tex, methods.tex, patterns.tex.
 
+    Args:
+        runs: on the same images.
+        directory: where the files belong; made if it is not there.
+        overwrite: whether files that are there are replaced.
+
     Raises:
         ValueError: the runs contain no answers, or different images.
+        FileExistsError: files are there, and `overwrite` is false.
+        OSError: the disk is full, or the directory cannot be written to.
     """
     directory = Path(directory)
     models, by_method = groups(runs, "model"), groups(runs, "method")
     if not models:
         raise ValueError("There is nothing to draw: the runs contain no answers yet; finish one.")
-    directory.mkdir(parents=True, exist_ok=True)
+    if directory.exists() and not directory.is_dir():
+        raise NotADirectoryError(f"{directory} is a file; give a directory.")
     shown = examples(by_method, most=2)
     stats = stats_of(runs, shown)
-    with plot.paper():
-        figures = [*_radii(models, by_method), *_patterns(by_method, stats), *_panels(by_method, stats, shown)]
-        files = [file for name, axes in figures for file in _save(axes, directory / _safe(name))]
-    tables = {
-        "models": [radius_table(models), accuracy_table(models)],
-        "methods": [radius_table(by_method), accuracy_table(by_method)],
-        "patterns": [pattern_table(by_method, stats)],
-    }
-    for name, parts in tables.items():
-        if any(parts):
-            (directory / f"{name}.tex").write_text("\n".join(filter(None, parts)))
-            files.append(directory / f"{name}.tex")
+    with filled_together(directory) as folder:
+        with plot.paper():
+            figures = [*_radii(models, by_method), *_patterns(by_method, stats), *_panels(by_method, stats, shown)]
+            files = [file for name, axes in figures for file in _save(axes, folder / _safe(name))]
+        tables = {
+            "models": [radius_table(models), accuracy_table(models)],
+            "methods": [radius_table(by_method), accuracy_table(by_method)],
+            "patterns": [pattern_table(by_method, stats)],
+        }
+        for name, parts in tables.items():
+            if any(parts):
+                (folder / f"{name}.tex").write_text("\n".join(filter(None, parts)), encoding="utf-8")
+                files.append(folder / f"{name}.tex")
+        files = [directory / file.name for file in files]
+        check_replaceable(files, overwrite)
     return files
 
 

@@ -24,8 +24,8 @@ from plica.core.bounds import Bounds
 from plica.core.result import Result
 from plica.runs.encode import pack, sample_table
 from plica.runs.points import point_tensors
-from plica.runs.schema import BOUNDS, INPUTS, PICTURE, POINTS, SAMPLES, SUMMARY
-from plica.utils.files import filled_together
+from plica.runs.schema import BOUNDS, INPUTS, MANIFEST, PICTURE, POINTS, SAMPLES, SUMMARY
+from plica.utils.files import LOCK, filled_together
 
 FILES = (SAMPLES, POINTS, INPUTS, PICTURE, SUMMARY)  # of every such run
 QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
@@ -97,12 +97,12 @@ def check_directory(directory: str | Path, overwrite: bool = False) -> None:
     existing = next(folder for folder in (directory, *directory.absolute().parents) if folder.exists())
     if not existing.is_dir():
         raise NotADirectoryError(f"{existing} is a file; give a new directory for the results.")
-    entries = {entry.name for entry in directory.iterdir()} if existing == directory else set()
+    entries = {entry.name for entry in directory.iterdir()} - {LOCK} if existing == directory else set()
     if entries:
         if not overwrite:
             raise FileExistsError(f"{directory} is not empty; give a new directory, or --overwrite to replace a run.")
-        if not entries & set(FILES):
-            raise FileExistsError(f"{directory} is not a run that could be replaced; give a new directory.")
+        if not entries & set(FILES) or MANIFEST in entries:  # of plica evaluate
+            raise FileExistsError(f"{directory} holds no run that could be replaced; give a new directory.")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise PermissionError(f"{existing} cannot be written to; give another directory for the results.")
 

@@ -11,14 +11,17 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from plica.utils.messages import one_line, plain
+
 TEMPORARY = ".tmp-"  # how the names of unfinished files begin
+LOCK = ".lock"
 BLOCK = 2**20  # bytes that are hashed at a time
 LONGEST = 20_000_000  # bytes of a text that people write
 
@@ -41,8 +44,10 @@ def write_whole(file: Path, content: bytes) -> None:
     """Write a file, and the folders it stands in; a failure leaves the former file, and nothing else, behind.
 
     Raises:
-        OSError: the disk is full, or the directory cannot be written to.
+        OSError: the disk is full, or the directory cannot be written to; or a folder, a device or a pipe is there.
     """
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(file))
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _unfinished(file)
     try:
@@ -69,20 +74,67 @@ def write_json(file: Path, value: Mapping[str, Any]) -> None:
 
 
 def copy_whole(source: Path, file: Path) -> None:
-    """Give a file a second name (a hard link) where the file system can, else copy it."""
+    """Give a file a second name (a hard link) where the file system can, else copy it; a failure leaves nothing behind.
+
+    Raises:
+        OSError: as write_whole.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _unfinished(file)
     unfinished.unlink(missing_ok=True)
     try:
-        os.link(source, unfinished)
-    except OSError:
-        shutil.copyfile(source, unfinished)
-    os.replace(unfinished, file)
+        try:
+            os.link(source, unfinished)
+        except OSError:
+            shutil.copyfile(source, unfinished)
+        os.replace(unfinished, file)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise
+
+
+class CannotWriteError(OSError):
+    """A place that cannot be written to; one sentence, with what to do."""
 
 
 @contextmanager
-def filled_together(directory: Path, last: str, stale: tuple[str, ...] = ()) -> Iterator[Path]:
-    """A temporary folder; when the block ends, its files move into `directory`, and `last` after all others.
+def writing(place: str | Path) -> Iterator[None]:
+    """What the system raises in this context is told as one sentence that names the place.
+
+    Raises:
+        CannotWriteError: the disk is full, the place is no folder, nobody may write there.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # a sentence of ours
+            raise
+        cure = "free some space" if is_full(error) else "give another place"
+        raise CannotWriteError(f"{place} cannot be written ({one_line(error)}); {cure}.") from error
+
+
+def is_full(error: OSError) -> bool:
+    """Whether there was no room left."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def check_replaceable(files: Iterable[Path], overwrite: bool) -> None:
+    """Whether these files may be written: files that are there are replaced only where that was said.
+
+    Raises:
+        FileExistsError: one of them is there; or is none that could be replaced, a folder or a device.
+    """
+    for file in files:
+        if file.exists() and not file.is_file():
+            raise FileExistsError(f"{file} is there and is not a regular file; give another name.")
+        if file.is_file() and not overwrite:
+            raise FileExistsError(f"{file} is there already; give another name, or --overwrite to replace it.")
+
+
+@contextmanager
+def filled_together(directory: Path, last: str = "", stale: tuple[str, ...] = ()) -> Iterator[Path]:
+    """A temporary folder; when the block ends, its files move into `directory`, and `last`, if given, after all others.
 
     So `last` marks a directory that is complete. A failure leaves the directory as it was: absent, if it is new.
 
@@ -105,33 +157,67 @@ def filled_together(directory: Path, last: str, stale: tuple[str, ...] = ()) -> 
     except BaseException:
         if unfinished is not None:
             shutil.rmtree(unfinished, ignore_errors=True)
-        for folder in new_folders:
-            with suppress(OSError):
-                folder.rmdir()
+        _remove_empty(new_folders)
         raise
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path, keep: bool = True) -> Iterator[None]:
     """One writer at a time. The system frees the lock of a process that dies; its unfinished files are deleted here.
+
+    A directory in which a failed block has left nothing is as it was before: absent, if it is new.
+
+    Args:
+        directory: made if it is not there.
+        keep: the file of the lock stays, for a directory to which several processes come one after the other.
 
     Raises:
         BlockingIOError: another process writes there.
+        OSError: it cannot be a directory, or cannot be written to.
+        ValueError: its name is not valid Unicode, which some writers need.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(directory / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BlockingIOError(f"Another process writes to {directory}; wait for it or give another --out.") from None
-    except NotImplementedError:
-        pass  # some network file systems have no locks
+    check_unicode(directory)
+    if directory.exists() and not directory.is_dir():
+        raise NotADirectoryError(f"{directory} is a file; give a directory.")
+    new_folders = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+    lock = FileLock(directory / LOCK)
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            message = f"Another process writes to {directory}; wait for it or give another --out."
+            raise BlockingIOError(message) from None
+        except NotImplementedError:
+            pass  # some network file systems have no locks
     try:
         for unfinished in directory.rglob(f"{TEMPORARY}*"):
             unfinished.unlink()
         yield
+    except BaseException:
+        if {path.name for path in directory.iterdir()} <= {LOCK}:
+            (directory / LOCK).unlink(missing_ok=True)
+            _remove_empty(new_folders)
+        raise
+    else:
+        if not keep:
+            (directory / LOCK).unlink(missing_ok=True)
     finally:
         lock.release()
+
+
+def check_unicode(path: Path) -> None:
+    """Raises ValueError where a path is not valid Unicode, which readers and writers in other languages need."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"The name {plain(str(path))} is not valid Unicode; rename it, or give another.") from None
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def hash_file(file: Path) -> str:

@@ -13,9 +13,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from plica.evaluation.worker import Part, Resources, Steps, Work, Worker
+from plica.utils.messages import one_line
 from plica.utils.optional import require
 
 RETRIES = 5  # of work whose worker died; the work itself may be the reason
+
+
+class NoWorkersError(RuntimeError):
+    """The cluster cannot be joined, or has no room for a worker."""
 
 
 def drive(steps: Iterable[Steps], resources: Resources) -> None:
@@ -24,7 +29,8 @@ def drive(steps: Iterable[Steps], resources: Resources) -> None:
     Each worker loads its own models.
 
     Raises:
-        ValueError: Ray is not installed, or the cluster has no room for a worker.
+        ValueError: Ray is not installed.
+        NoWorkersError: the cluster cannot be joined, or has no room for a worker.
     """
     ray = _ray()
     actor_class = ray.remote(num_cpus=resources.threads, num_gpus=resources.gpus)(Worker)
@@ -107,7 +113,12 @@ class _Crew:
 def _ray() -> Any:
     ray = require("ray", "The engine ray")
     if not ray.is_initialized():
-        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+        try:
+            ray.init(logging_level=logging.WARNING, log_to_driver=False)
+        except Exception as error:  # it says in many ways that there is no cluster
+            raise NoWorkersError(
+                f"Ray could not be started ({one_line(error, named=True)}); see ray status."
+            ) from error
     return ray
 
 
@@ -116,5 +127,5 @@ def _room(ray: Any, threads: int, gpus: float) -> int:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     room = [min(node.get("CPU", 0) // threads, node.get("GPU", 0) // gpus if gpus else 1e9) for node in nodes]
     if sum(room) < 1:
-        raise ValueError(f"No node of the cluster has {threads} CPUs and {gpus:g} GPUs for a worker; ask for less.")
+        raise NoWorkersError(f"No node of the cluster has {threads} CPUs and {gpus:g} GPUs for a worker; ask for less.")
     return int(sum(room))

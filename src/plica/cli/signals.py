@@ -1,0 +1,33 @@
+"""Signals that ask a program to end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+# what a scheduler or `kill` sends, and what a terminal sends that is closed; the interrupt key has SIGINT
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Within this context they end the work as the interrupt key does: unfinished files go, and that is said."""
+    if threading.current_thread() is not threading.main_thread():  # others cannot have handlers
+        yield
+        return
+    former = {number: signal.getsignal(number) for number in ENDING}
+    try:
+        for number, handler in former.items():
+            if handler is not signal.SIG_IGN:  # nohup stays what it is
+                signal.signal(number, _interrupt)
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
