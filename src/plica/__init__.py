@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from plica import goals
 from plica.api import Progress, attack, methods
 from plica.core.formulations import MaxLoss, MinRadius
 from plica.core.result import Result
@@ -54,6 +55,7 @@ __all__ = [
     "WeightedLp",
     "attack",
     "evaluate",
+    "goals",
     "methods",
     "minimize",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from plica.attacks.base import AttackInput, AttackOutput
@@ -18,13 +18,14 @@ from plica.core.best import BestPoints
 from plica.core.confirm import confirm
 from plica.core.fitting import fitted
 from plica.core.formulations import Question
-from plica.core.goals import Goal
+from plica.core.goals import MISCLASSIFIED, Goal, finite
 from plica.core.judge import Judge, Judgement
 from plica.core.losses import Targets
 from plica.core.model import CountedModel, Model, eval_mode, in_float64, rounding
 from plica.core.result import Result
 from plica.core.status import Status
 from plica.core.units import UnitModel, judge_at_x, unit_question
+from plica.goals import GoalFunction
 from plica.metrics import Unsupported, fixed_pixels
 from plica.perturbations.base import ThetaDistance, check
 
@@ -52,7 +53,7 @@ def methods() -> tuple[str, ...]:
 def attack(
     model: Callable[[Tensor], Tensor],
     x: Float[Tensor, "b *image"],
-    y: Int[Tensor, " b"],
+    y: Shaped[Tensor, "b *label"],
     question: Question,
     *,
     method: str = "auto",
@@ -61,6 +62,7 @@ def attack(
     batch_size: int | None = None,
     bounds: tuple[float | Tensor, float | Tensor] = (0.0, 1.0),
     targets: Targets = None,
+    goal: GoalFunction | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Result:
     """Answer `question` about `model` for every image, and judge the answers.
@@ -69,10 +71,10 @@ def attack(
     the model is not finite end with a status that says so, and the others still arrive.
 
     Args:
-        model: any callable (b, *image) -> (b, classes) that gives logits; a module is run in eval mode, and its mode is
-            restored.
+        model: any callable (b, *image) -> (b, classes) that gives logits, or one logit for two classes, (b, 1) or (b,);
+            with a goal, (b, ...). A module is run in eval mode, and its mode is restored.
         x: images, inside the bounds.
-        y: labels, class numbers from 0.
+        y: labels, class numbers from 0; with a goal, whatever tensor (b, ...) belongs to the images.
         question: a MinRadius or a MaxLoss.
         method: a name out of `plica.methods()`; "auto" takes the best that the distance allows.
         gradients: budget of gradient evaluations per image; at most a fifth as many forward runs come on top.
@@ -81,15 +83,17 @@ def attack(
         bounds: two numbers, or two tensors of an image's shape, one bound for each feature. A feature whose bounds are
             equal stays as it is, and so does one that a WeightedLp weighs inf or a Held metric holds.
         targets: (b,) the only class that counts as a success, or None for any wrong class.
+        goal: goal(output, y) -> (b,), positive where the model misbehaves and differentiable almost everywhere: one of
+            plica.goals or any function. None: misclassification.
         on_progress: called now and then with a Progress.
 
     Raises:
         ValueError: an argument is wrong; said before any work, in one sentence that says what to do.
         TypeError: the same for an argument of the wrong type.
-        Unsupported: the method cannot treat the metric; the message names those that can.
+        Unsupported: the method cannot treat the metric or the goal; the message names those that can.
     """
     radius, limits = validation.arguments(
-        x, y, question, method, methods(), gradients, seed, batch_size, bounds, targets
+        x, y, question, method, methods(), gradients, seed, batch_size, bounds, targets, goal
     )
     if question.through is not None:
         if limits.per_feature:
@@ -97,18 +101,19 @@ def attack(
         check(question.through, x)
         check_treats_perturbations(method)
     y, targets = validation.usable(y), None if targets is None else validation.usable(targets)
-    model, x, goal = fitted(model), validation.usable(x.detach()), Goal(y, targets)
+    model, x = fitted(model), validation.usable(x.detach())
+    aim = Goal(y.detach(), targets, MISCLASSIFIED if goal is None else goal)
     size = min(batch_size or default_batch_size(x), torch.iinfo(torch.int32).max)
     with eval_mode(model):
         if not limits.per_feature:
-            call = _Call(model, x, goal, question, radius, limits.numbers, gradients, seed, size, on_progress)
+            call = _Call(model, x, aim, question, radius, limits.numbers, gradients, seed, size, on_progress)
             return call.answer(ATTACKS[method])
         unit, radii = unit_question(question, radius, limits)
         call = _Call(
-            UnitModel(model, limits), limits.to_units(x), goal, unit, radii, (0.0, 1.0), gradients, seed, size,
+            UnitModel(model, limits), limits.to_units(x), aim, unit, radii, (0.0, 1.0), gradients, seed, size,
             on_progress,
         )  # fmt: skip
-        return judge_at_x(model, x, goal, question.metric, radius, limits, call.answer(ATTACKS[method]))
+        return judge_at_x(model, x, aim, question.metric, radius, limits, call.answer(ATTACKS[method]))
 
 
 def default_batch_size(x: Float[Tensor, "b *image"]) -> int:
@@ -139,20 +144,20 @@ class _Call:
             validation.metric(metric, x, self.bounds)
         model = CountedModel(self.model, len(x), self.batch_size)
         logits = model.logits(x, torch.arange(len(x), device=x.device))
-        validation.logits(logits, self.goal, self.question)
+        validation.output(logits, self.goal, self.question)
         result = self._unattacked(model, logits)
-        rows = (logits.isfinite().all(1) & ~result.success).nonzero()[:, 0]
+        rows = (finite(logits) & ~result.success).nonzero()[:, 0]
         if len(rows):
             result = self._solve(method, rows, logits[rows], model.multiple, result)
         spent = (3 * result.gradients + result.forwards).double()
         result.seconds.copy_(spent / spent.sum() * (time.perf_counter() - start))
         return result
 
-    def _unattacked(self, model: CountedModel, logits: Float[Tensor, "b classes"]) -> Result:
+    def _unattacked(self, model: CountedModel, logits: Float[Tensor, "b *output"]) -> Result:
         """The result from the model's logits at x alone: images that are misclassified from the start have succeeded,
         the others are not finite, or still to be attacked."""
         x, margin, device = self.x, self.goal.margin(logits), self.x.device
-        success = logits.isfinite().all(1) & (margin > rounding(logits))
+        success = finite(logits) & (margin > rounding(logits))
         return Result(
             x_adv=x.clone(),
             success=success,
@@ -162,7 +167,7 @@ class _Call:
             gradients=model.gradients.to(device),
             forwards=model.forwards.to(device),
             margin=margin.double(),
-            prediction=logits.argmax(1),
+            prediction=self.goal.prediction(logits),
             seconds=torch.zeros_like(margin).double(),
             metric_gradients=torch.zeros_like(model.gradients.to(device)),
             status=[Status.MISCLASSIFIED if s else Status.NOT_FINITE for s in success.tolist()],
@@ -173,7 +178,7 @@ class _Call:
         self,
         method: Callable[[AttackInput], AttackOutput],
         rows: Int[Tensor, " i"],
-        logits: Float[Tensor, "i classes"],
+        logits: Float[Tensor, "i *output"],
         multiple: int | None,
         result: Result,
     ) -> Result:
@@ -220,7 +225,7 @@ class _Call:
         margins = task.goal.margin(task.logits), best.margin
         return confirm(judge, self.question.through, end, margins, left)
 
-    def _task(self, rows: Int[Tensor, " i"], logits: Float[Tensor, "i classes"], multiple: int | None) -> AttackInput:
+    def _task(self, rows: Int[Tensor, " i"], logits: Float[Tensor, "i *output"], multiple: int | None) -> AttackInput:
         """What the attack on the images `rows` is given."""
         x, goal, question = self.x[rows], self.goal[rows], self.question
         radius = None if self.radius is None else self.radius[rows]
@@ -231,9 +236,8 @@ class _Call:
             model=model,
             best=best,
             x=x,
-            y=goal.y,
+            goal=goal,
             logits=logits,
-            targets=goal.targets,
             question=question,
             radius=radius,
             gradients=self.gradients,

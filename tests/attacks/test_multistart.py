@@ -46,7 +46,7 @@ def search(gradients, some=(0, 1, 2, 3)):
         logits = case.model(case.x)
     best = BestPoints(Lp(2), case.x, Goal(case.y), None)
     model = CountedModel(case.model, len(case.x))
-    task = AttackInput(model, best, case.x, case.y, logits, None, MinRadius(Lp(2)), None, gradients,
+    task = AttackInput(model, best, case.x, Goal(case.y), logits, MinRadius(Lp(2)), None, gradients,
                 0, (0.0, 1.0), 64, lambda done: None)  # fmt: skip
     return Random(task, torch.tensor(some))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from plica.core.best import BestPoints
@@ -25,9 +25,8 @@ class AttackInput:
         model: runs the network and counts what each image costs; every call of an attack goes through it.
         best: the best verified point of each image so far; an attack offers every point that it evaluates.
         x: images inside `bounds`.
-        y: their labels.
-        logits: of the model at x.
-        targets: the one class that counts for each image, or None for any other class than y.
+        goal: what counts as a success, for each image.
+        logits: what the model returns at x: logits, or whatever the goal reads.
         question: MinRadius or MaxLoss.
         radius: of each image, in the metric's units; None for MinRadius.
         gradients: budget of gradient evaluations per image.
@@ -41,9 +40,8 @@ class AttackInput:
     model: CountedModel
     best: BestPoints
     x: Float[Tensor, "b *image"]
-    y: Int[Tensor, " b"]
-    logits: Float[Tensor, "b classes"]
-    targets: Targets
+    goal: Goal
+    logits: Float[Tensor, "b *output"]
     question: Question
     radius: Float[Tensor, " b"] | None
     gradients: int
@@ -54,9 +52,14 @@ class AttackInput:
     fixed: Bool[Tensor, "*image"] | None = None
 
     @property
-    def goal(self) -> Goal:
-        """What counts as a success, for each image: y and targets."""
-        return Goal(self.y, self.targets)
+    def y(self) -> Shaped[Tensor, "b *label"]:
+        """What belongs to the images: labels, or what else the goal compares with."""
+        return self.goal.y
+
+    @property
+    def targets(self) -> Targets:
+        """The one class that counts for each image, or None for any other class than y."""
+        return self.goal.targets
 
     def noise(self, n: int | None = None) -> Float[Tensor, " n"]:
         """Uniform in [-1, 1], the same for every image, so that answers do not depend on batch composition.

@@ -44,7 +44,7 @@ class BestPoints:
         self,
         z: Float[Tensor, "r *image"],
         image: Int[Tensor, " r"],
-        logits: Float[Tensor, "r classes"],
+        logits: Float[Tensor, "r *output"],
         d: Float[Tensor, " r"] | None = None,
         theta: Float[Tensor, "r k"] | None = None,
     ) -> None:
@@ -85,7 +85,7 @@ class BestPoints:
         images = (first < none).nonzero()[:, 0]
         return images, first[images]
 
-    def promising(self, logits: Float[Tensor, "r classes"], image: Int[Tensor, " r"]) -> Int[Tensor, " p"]:
+    def promising(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Int[Tensor, " p"]:
         """The rows that `offer` would keep if they were near enough: those that reach the goal by more than rounding
         and, with radii, by a larger margin than the point kept."""
         return self._better(self.goal[image].margin(logits), logits, image).nonzero()[:, 0]

@@ -1,18 +1,18 @@
-"""What counts as a success of an attack, for each image: any class other than its label, or one target class.
-
-A goal may be reached in several ways: by any of the other classes. These are its alternatives, whose margins have fewer
-kinks than the margin of the goal, which is the largest of them; searches aim at one alternative at a time.
-"""
+"""The goal of each image of an attack: a function of plica.goals with what belongs to the images, y or targets."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from plica.core.losses import LOSSES, Targets, margin
+from plica.goals import GoalFunction, Misclassified, class_logits, flat
+from plica.solver.rows import WHOLE
+
+MISCLASSIFIED = Misclassified()
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,33 +20,56 @@ class Goal:
     """The goal of b images, one entry per image.
 
     Attributes:
-        y: labels, class numbers from 0.
+        y: what belongs to the images: labels, class numbers from 0; for other goals any tensor with leading axis b.
         targets: the only class that counts as a success, for each image; None for any class other than y.
+        function: goal(output, y) -> (b,), positive where the model misbehaves; may have `alternatives` (plica.goals).
     """
 
-    y: Int[Tensor, " b"]
+    y: Shaped[Tensor, "b *label"]
     targets: Targets = None
+    function: GoalFunction = field(default=MISCLASSIFIED, metadata=WHOLE)
 
     def __getitem__(self, rows: Tensor | slice) -> Goal:
         """The goals of some of the images, in the given order; an image may occur more than once."""
-        return Goal(self.y[rows], None if self.targets is None else self.targets[rows])
+        return replace(self, y=self.y[rows], targets=None if self.targets is None else self.targets[rows])
 
-    def margin(self, logits: Float[Tensor, "b classes"]) -> Float[Tensor, " b"]:
-        """How far past the decision boundary, in logits: positive exactly where the goal is reached (losses.margin)."""
-        return margin(logits, self.y, self.targets)
+    @property
+    def has_classes(self) -> bool:
+        """Whether it is that the model's class is another, so that losses and attacks which know classes apply."""
+        return isinstance(self.function, Misclassified)
 
-    def loss(self, name: str, logits: Float[Tensor, "b classes"]) -> Float[Tensor, " b"]:
-        """A loss of losses.LOSSES by name, larger the nearer to the goal."""
-        return LOSSES[name](logits, self.y, self.targets)
+    @property
+    def has_alternatives(self) -> bool:
+        """Whether there are ways to reach it that can be aimed at one by one."""
+        return self.targets is None and hasattr(self.function, "alternatives")
 
-    def alternatives(self, logits: Float[Tensor, "b classes"]) -> Float[Tensor, "b alternatives"]:
-        """The margin of each class other than y, f_class - f_y, by class; with targets the margin alone."""
+    def margin(self, output: Float[Tensor, "b *output"]) -> Float[Tensor, " b"]:
+        """How far past the boundary, in units of the output: positive exactly where the goal is reached."""
         if self.targets is not None:
-            return self.margin(logits)[:, None]
-        others = torch.arange(logits.shape[1] - 1, device=logits.device)
-        others = others + (others >= self.y[:, None])
-        return logits.gather(1, others) - logits.gather(1, self.y[:, None])
+            return margin(output, self.y, self.targets)
+        return self.function(output, self.y) if len(output) else output.new_zeros(0)
 
-    def margin_to(self, logits: Float[Tensor, "b classes"], alternative: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+    def loss(self, name: str, output: Float[Tensor, "b *output"]) -> Float[Tensor, " b"]:
+        """A loss of losses.LOSSES by name, larger the nearer to the goal; without classes there is the margin only."""
+        return self.margin(output) if name == "margin" else LOSSES[name](output, self.y, self.targets)
+
+    def alternatives(self, output: Float[Tensor, "b *output"]) -> Float[Tensor, "b alternatives"]:
+        """The margin of each way to reach the goal, such as each other class; of a goal without such, its margin."""
+        if not self.has_alternatives:
+            return self.margin(output)[:, None]
+        return self.function.alternatives(output, self.y)  # type: ignore[attr-defined]
+
+    def margin_to(self, output: Float[Tensor, "b *output"], alternative: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
         """The margin of one alternative for each image, by its column of `alternatives`."""
-        return self.alternatives(logits).gather(1, alternative[:, None])[:, 0]
+        return self.alternatives(output).gather(1, alternative[:, None])[:, 0]
+
+    def prediction(self, output: Float[Tensor, "b *output"]) -> Int[Tensor, " b"]:
+        """The class of largest logit; -1 where the goal knows no classes."""
+        if not self.has_classes:
+            return torch.full((len(output),), -1, device=output.device)
+        return class_logits(output).argmax(1)
+
+
+def finite(output: Float[Tensor, "b *output"]) -> Tensor:
+    """Whether all that the model returns for an image is finite.  (b,)"""
+    return flat(output).isfinite().all(1)

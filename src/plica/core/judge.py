@@ -23,9 +23,9 @@ from plica.solver.rows import WHOLE
 class Judgement:
     """What the judge measured at each point; `sure` points count.
 
-    margin: of the goal, in logits. distance: inf where not sure. violation: the largest amount by which a constraint is
-    missed (bounds, margin, radius); 0 where sure. prediction: the class of largest logit. A second look at some of the
-    points is written over the first (rows.put).
+    margin: of the goal, in units of the output. distance: inf where not sure. violation: the largest amount by which a
+    constraint is missed (bounds, margin, radius); 0 where sure. prediction: the class of largest logit, -1 where the
+    goal knows none. A second look at some of the points is written over the first (rows.put).
     """
 
     sure: Bool[Tensor, " b"]
@@ -83,7 +83,7 @@ class Judge:
             violation = torch.maximum(violation, (d - self.radius).clamp(min=0))
         sure = sure & (outside == 0) & d.isfinite() & (d <= (torch.inf if self.radius is None else self.radius))
         distances = torch.where(sure, d, torch.inf)
-        return Judgement(sure, margin, distances, torch.where(sure, 0, violation), logits.argmax(1))
+        return Judgement(sure, margin, distances, torch.where(sure, 0, violation), self.goal.prediction(logits))
 
     @torch.no_grad()
     def margin64(self, x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:

@@ -1,32 +1,32 @@
 """Losses that attacks maximise: margin, cross-entropy and DLR; each grows towards and past the decision boundary.
 
-All take logits (b, classes), labels y (b,) and targets: None for "any other class", or (b,) the one class that counts.
+All take logits (b, classes), or one logit for two classes (goals.class_logits), labels y (b,) and targets: None for
+"any other class", or (b,) the one class that counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from plica.goals import Misclassified, class_logits
+
 Targets = Int[Tensor, " b"] | None
 
 
-def margin(logits: Float[Tensor, "b classes"], y: Int[Tensor, " b"], targets: Targets = None) -> Float[Tensor, " b"]:
+def margin(logits: Float[Tensor, "b *output"], y: Int[Tensor, " b"], targets: Targets = None) -> Float[Tensor, " b"]:
     """max_{i != y} f_i - f_y, or f_t - max_{i != t} f_i with a target t: positive where the attack has succeeded."""
-    reference = y if targets is None else targets
-    logit = logits.gather(1, reference[:, None])[:, 0]
-    others = logits.scatter(1, reference[:, None], -torch.inf).amax(1)
-    return others - logit if targets is None else logit - others
+    return Misclassified()(logits, y) if targets is None else -Misclassified()(logits, targets)
 
 
 def cross_entropy(
-    logits: Float[Tensor, "b classes"], y: Int[Tensor, " b"], targets: Targets = None
+    logits: Float[Tensor, "b *output"], y: Int[Tensor, " b"], targets: Targets = None
 ) -> Float[Tensor, " b"]:
     """-log p_y; with a target t, log p_t."""
+    logits = class_logits(logits)
     if targets is None:
         return functional.cross_entropy(logits, y, reduction="none")
     return -functional.cross_entropy(logits, targets, reduction="none")

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from plica.core.batching import MAX_CPU_ROWS, MIN_ROWS, MULTIPLE, VECTOR, BatchSizeTuner, detect_padding, round_up
 from plica.core.gradient import gradient_errors, input_gradient
+from plica.goals import flat
 
 Model = Callable[[Tensor], Tensor]
-ROUNDINGS = 64  # a margin below so many units of rounding of the largest logit is not trusted
+ROUNDINGS = 64  # a margin below so many units of rounding of the largest output is not trusted
 
 
 class CountedModel:
@@ -24,7 +25,7 @@ class CountedModel:
     rows not counted.
 
     Args:
-        model: (r, *image) -> (r, classes).
+        model: (r, *image) -> (r, ...).
         images: b.
         max_rows: rows of a call, at most; rounded down to a multiple of 8, at least 16.
         multiple: rows that calls are padded to a multiple of; None detects it at the first call.
@@ -63,8 +64,8 @@ class CountedModel:
         return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
     @torch.no_grad()
-    def logits(self, x: Float[Tensor, "r *image"], image: Int[Tensor, " r"]) -> Float[Tensor, "r classes"]:
-        """The model's logits at x; image: index of the image that each row is charged to."""
+    def logits(self, x: Float[Tensor, "r *image"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *output"]:
+        """What the model returns at x; image: index of the image that each row is charged to."""
         self.charge_forwards(image)
         parts = self.parts(len(x), x.device)
         return torch.cat([self._run(self.fill(x[p]).clone())[: p.stop - p.start].detach() for p in parts])
@@ -73,22 +74,22 @@ class CountedModel:
         """Add so many forward runs to the count of each of these images."""
         self.forwards.index_add_(0, image.cpu(), torch.full_like(image, runs, device="cpu"))
 
-    def _run(self, x: Float[Tensor, "p *image"]) -> Float[Tensor, "p classes"]:
+    def _run(self, x: Float[Tensor, "p *image"]) -> Float[Tensor, "p *output"]:
         if self.multiple is None:
             out, self.multiple = detect_padding(self.model, x)
         else:
             out = self.model(x)
-        if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(x) or not out.is_floating_point():
+        if not isinstance(out, Tensor) or out.ndim < 1 or len(out) != len(x) or not out.is_floating_point():
             seen = f"{out.dtype} of shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(
-                f"The model must return floating-point logits of shape (b, classes), here b = {len(x)}, got {seen}; "
-                "wrap it in a function that does."
+                f"The model must return floating-point logits of shape (b, classes), or with a goal of shape (b, ...), "
+                f"here b = {len(x)}, got {seen}; wrap it in a function that does."
             )
         return out
 
     def gradient(
         self, x: Float[Tensor, "p *image"], image: Int[Tensor, " r"], value: Callable[[Tensor, slice], Tensor]
-    ) -> tuple[Float[Tensor, " r"], Float[Tensor, "r classes"], Float[Tensor, "r *image"]]:
+    ) -> tuple[Float[Tensor, " r"], Float[Tensor, "r *output"], Float[Tensor, "r *image"]]:
         """value(logits of some rows, the slice of these rows) for all r rows, the logits, and the value's gradient with
         respect to x, 0 at fixed pixels.
 
@@ -113,9 +114,9 @@ class CountedModel:
         return values, logits, grads if self.fixed is None else grads.masked_fill(self.fixed, 0)
 
 
-def rounding(logits: Float[Tensor, "r classes"]) -> Float[Tensor, " r"]:
+def rounding(logits: Float[Tensor, "r *output"]) -> Float[Tensor, " r"]:
     """How large a margin must be before it counts: what another order of summation, or float64, may change."""
-    return ROUNDINGS * torch.finfo(logits.dtype).eps * logits.abs().amax(1)
+    return ROUNDINGS * torch.finfo(logits.dtype).eps * flat(logits.abs()).amax(1)
 
 
 @contextmanager

@@ -23,8 +23,8 @@ class Result(ShownInNotebooks):
 
     Attributes:
         x_adv: the best verified point, inside the bounds; x itself where none was found.
-        success: misclassified (as the target, where one was given), inside the bounds and, for MaxLoss, within the
-            radius.
+        success: misclassified (as the target, where one was given; or the goal reached, where one was given), inside
+            the bounds and, for MaxLoss, within the radius.
         distance: metric(x, x_adv) in float64; inf where success is false.
         violation: the largest amount by which x_adv misses a constraint (negative margin, distance beyond the radius);
             0 where success.
@@ -32,8 +32,8 @@ class Result(ShownInNotebooks):
             nothing was solved.
         gradients: runs of the model on this image, forward and backward; rows of padding do not count.
         forwards: runs of the model on this image, forward alone.
-        margin: max_{i != y} f_i - f_y at x_adv, f the logits.
-        prediction: the class of x_adv.
+        margin: max_{i != y} f_i - f_y at x_adv, f the logits; with a goal its value.
+        prediction: the class of x_adv; -1 with a goal that knows no classes.
         seconds: share of the wall time, by gradients spent.
         status: why the attack on the image ended.
         theta: with a perturbation, x_adv = T(x, theta) clamped into the bounds; its start where no point was found.

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from plica.core.bounds import Bounds, check_bounds
 from plica.core.formulations import MaxLoss, MinRadius, Question
-from plica.core.goals import Goal
-from plica.metrics import Metric, own_gradient, properties
-from plica.utils.messages import shown
+from plica.core.goals import Goal, finite
+from plica.goals import Misclassified, check_labels, class_logits
+from plica.metrics import Metric, Unsupported, own_gradient, properties
+from plica.utils.messages import one_line, shown
 
 
 def arguments(
@@ -28,12 +29,17 @@ def arguments(
     batch_size: Any,
     bounds: Any,
     targets: Any,
+    goal: Any = None,
 ) -> tuple[Float[Tensor, " b"] | None, Bounds]:
     """Check all that can be checked without running the model; returns the radii in float64, None for MinRadius, and
     the bounds."""
     images(x)
     limits = check_bounds(bounds, x)
-    labels("y", y, x)
+    _goal(goal, targets, question)
+    if goal is None or isinstance(goal, Misclassified):
+        labels("y", y, x)
+    else:
+        belonging(y, x)
     if targets is not None:
         labels("targets", targets, x)
         if bool((targets == y).any()):
@@ -103,6 +109,36 @@ def labels(name: str, y: Any, x: Tensor) -> None:
         raise ValueError(f"{name} must have shape ({len(x)},), one label for each image of x, got {tuple(y.shape)}.")
     if y.device != x.device:
         raise ValueError(f"x and {name} must be on one device, got {x.device} and {y.device}; move one with .to(...).")
+
+
+def _goal(goal: Any, targets: Any, question: Any) -> None:
+    """Raises unless the goal is a function, and has classes where targets or a loss need them."""
+    if goal is None or isinstance(goal, Misclassified):
+        return
+    if not callable(goal) or isinstance(goal, type):
+        raise TypeError(
+            "goal must be a function goal(output, y) -> (b,), such as plica.goals.Deviates(0.1), or None for "
+            f"misclassification; got {shown(goal)}."
+        )
+    if targets is not None:
+        raise ValueError(f"targets are classes, and {shown(goal)} knows none; leave targets out, or the goal.")
+    if isinstance(question, MaxLoss) and question.loss != "margin":
+        raise Unsupported(
+            f"The loss {question.loss} knows classes only; with a goal of another kind use loss='margin'."
+        )
+
+
+def belonging(y: Any, x: Tensor) -> None:
+    """Raises TypeError or ValueError unless y is a tensor with an entry for each image, on the device of x, without
+    nan."""
+    if not isinstance(y, Tensor):
+        raise TypeError(f"y must be a torch tensor with an entry for each image, got {type(y).__name__}.")
+    if y.ndim < 1 or len(y) != len(x):
+        raise ValueError(f"y must have {len(x)} entries, one for each image of x, got shape {tuple(y.shape)}.")
+    if y.device != x.device:
+        raise ValueError(f"x and y must be on one device, got {x.device} and {y.device}; move one with .to(...).")
+    if bool(y.isnan().any()):
+        raise ValueError("y must not be nan; leave out images whose y is not known.")
 
 
 def radii(question: MaxLoss, x: Tensor) -> Float[Tensor, " b"]:
@@ -190,23 +226,51 @@ def _distances(metric: Callable[[Tensor, Tensor], Any], x: Tensor, x_adv: Tensor
         ) from error
 
 
-def logits(logits: Float[Tensor, "b classes"], goal: Goal, question: Question) -> Float[Tensor, "b classes"]:
-    """The model's output at the images, returned as it is; raises ValueError unless it is finite for at least one image
+def output(output: Float[Tensor, "b *output"], goal: Goal, question: Question) -> None:
+    """Raises ValueError unless the model's output at the images belongs to the goal, is finite for at least one image,
     and has a class for every label."""
+    check = getattr(goal.function, "check", None)
+    if check is not None:
+        check(output, goal.y)
+    _goal_values(output, goal)
+    if goal.has_classes:
+        _classes(class_logits(output), goal, question)
+    if not bool(finite(output).any()):
+        raise ValueError(
+            "The model's output is nan or inf for every image; check its weights and the normalisation of x."
+        )
+
+
+def _classes(logits: Float[Tensor, "b classes"], goal: Goal, question: Question) -> None:
     classes = logits.shape[1]
-    if classes < 2:
-        raise ValueError(f"The model must have at least two classes, but its output has {classes}.")
-    for name, label in (("y", goal.y), ("targets", goal.targets)):
-        if label is not None and (int(label.min()) < 0 or int(label.max()) >= classes):
-            raise ValueError(f"{name} must hold classes from 0 to {classes - 1}, as the model has {classes}, "
-                             f"but it ranges from {int(label.min())} to {int(label.max())}.")  # fmt: skip
+    if goal.targets is not None:
+        check_labels("targets", goal.targets, logits)
     needed = 3 if goal.targets is None else 4
     if isinstance(question, MaxLoss) and question.loss == "dlr" and classes < needed:
         raise ValueError(
             f"The loss dlr needs at least {needed} classes, but the model has {classes}; use loss='margin'."
         )
-    if not bool(logits.isfinite().all(1).any()):
+
+
+def _goal_values(output: Float[Tensor, "b *output"], goal: Goal) -> None:
+    """A user's goal gives one differentiable number for each of the first two images."""
+    part = slice(0, 2)
+    with torch.enable_grad():
+        try:
+            values: Any = goal.function(output[part].detach().requires_grad_(True), goal.y[part])
+        except Exception as error:
+            raise ValueError(
+                f"The goal raised {type(error).__name__} for an output of shape {tuple(output[part].shape)} and y of "
+                f"shape {tuple(goal.y[part].shape)}: {one_line(error)}"
+            ) from error
+    if not isinstance(values, Tensor) or values.shape != output[part].shape[:1] or not values.is_floating_point():
+        seen = f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
         raise ValueError(
-            "The model's output is nan or inf for every image; check its weights and the normalisation of x."
+            f"The goal must return one number for each image, floats of shape {tuple(output[part].shape[:1])}, got "
+            f"{seen}; reduce over all axes but the first."
         )
-    return logits
+    if not values.requires_grad:
+        raise ValueError(
+            "The goal has no gradient with respect to the output; write it in torch, without detach, argmax or "
+            "comparisons."
+        )

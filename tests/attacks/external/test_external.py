@@ -157,7 +157,7 @@ def task(case) -> AttackInput:
     archive = BestPoints(question.metric, case.x, Goal(case.y), None)
     queries, bounds, logits = CountedModel(case.model, len(case.x)), (0.0, 1.0), case.model(case.x)
     return AttackInput(
-        queries, archive, case.x, case.y, logits, None, question, None, 10, 0, bounds, 64, lambda done: None
+        queries, archive, case.x, Goal(case.y), logits, question, None, 10, 0, bounds, 64, lambda done: None
     )
 
 

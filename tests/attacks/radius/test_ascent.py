@@ -29,7 +29,7 @@ def climb(case, p, radius, images):
         logits = case.model(case.x)
     archive = BestPoints(metric, case.x, Goal(case.y), None)
     model = CountedModel(case.model, len(case.x))
-    task = AttackInput(model, archive, case.x, case.y, logits, None, MinRadius(metric), None, 100,
+    task = AttackInput(model, archive, case.x, Goal(case.y), logits, MinRadius(metric), None, 100,
                 0, (0.0, 1.0), 64, lambda done: None)  # fmt: skip
     u = torch.zeros(len(images), case.x[0].numel())
     settings = prox_settings(metric, case.x, (0.0, 1.0))

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.projections import safely_inside
+from plica.core.goals import finite
 from plica.core.gradient import gradient_errors, input_gradient
 from plica.core.status import Status
+from plica.goals import class_logits
 from plica.metrics import Unsupported, differentiable_value, plain_p
 from plica.solver.rows import pick
 from plica.utils import optional
@@ -44,7 +46,7 @@ class Watched(nn.Module):
         self.task, self.images = task, images
         self.low, self.span = task.bounds[0], task.bounds[1] - task.bounds[0]
         self.u = self._unit(task.x[images]).float()  # some packages know no other precision
-        self.y, self.classes = task.y[images], task.logits.shape[1]
+        self.y, self.classes = task.y[images], class_logits(task.logits).shape[1]
         self.targets = None if task.targets is None else task.targets[images]
         inner = None if task.radius is None else safely_inside(task.radius, task.x.float(), task.bounds) / self.span
         self.radius = None if inner is None else inner[images]
@@ -58,7 +60,7 @@ class Watched(nn.Module):
         self._offer(u.detach(), z.detach(), image, logits.detach())
         if logits.requires_grad:
             self._count_gradients(logits, image)
-        return logits.float()
+        return class_logits(logits).float()
 
     def check_gradient(self) -> None:
         """Raises NoGradientError where the model has none: packages say it in many ways, some by an assertion."""
@@ -85,7 +87,7 @@ class Watched(nn.Module):
             u, z, image, logits = pick(u, rows), pick(z, rows), image[rows], logits[rows]
         if len(rows):
             flat = u.flatten(1)
-            fine = (flat.amin(1) >= 0) & (flat.amax(1) <= 1) & logits.isfinite().all(1)
+            fine = (flat.amin(1) >= 0) & (flat.amax(1) <= 1) & finite(logits)
             if not bool(fine.all()):
                 z, image, logits = z[fine], image[fine], logits[fine]
             self.task.best.offer(z, image, logits)
@@ -126,6 +128,10 @@ class Peer:
 
     def __call__(self, task: AttackInput) -> AttackOutput:
         """Raises Unsupported for a metric, target or question it has no form for, and without its package."""
+        if not task.goal.has_classes:
+            raise Unsupported(
+                f'{self.name} knows classes and no other goal; use "auto", "pwcf", "radius", "curved", "pgd" or "lpa".'
+            )
         norm = self._norm(task)
         with _frozen(task.model.model), torch.random.fork_rng(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of packages, about themselves
@@ -139,7 +145,7 @@ class Peer:
                         watched.check_gradient()
                     raise
                 task.progress(int(images[-1]) + 1)
-        answered = task.best.distance.isfinite() if task.radius is not None else torch.zeros_like(task.y)
+        answered = task.best.distance.isfinite() if task.radius is not None else torch.zeros(len(task.x))
         status = [Status.SUCCEEDED if done else Status.BUDGET for done in answered.tolist()]
         return AttackOutput(task.x.new_full((len(task.x),), torch.nan), status)
 

@@ -24,6 +24,7 @@ from plica.attacks.target_classes import TargetRows, nearest, shortest
 from plica.core.formulations import MaxLoss
 from plica.core.losses import spread
 from plica.core.status import Status
+from plica.goals import class_logits
 from plica.metrics import plain_p
 from plica.solver import BFGSSQP, Evaluation, Solution, Stop
 from plica.solver.bfgs_sqp.stationarity import Stationarity
@@ -252,7 +253,7 @@ class PWCFProblem:
             return Evaluation(
                 torch.stack([size, unit * (SETTINGS.passing * self.target_rows.margin[rows].abs() - loss)], 1), grads
             )
-        limit = self._loss_limit(logits.shape[1], rows)
+        limit = self._loss_limit(logits, rows)
         torch.mul(pull, -torch.where(loss < limit, unit, 0)[:, None], out=grads[:, 0])
         values = [-unit * torch.minimum(loss, limit)]
         excess = parametrization.excess(u, x, SETTINGS.inside * task.radius[image].to(x.dtype))
@@ -272,10 +273,11 @@ class PWCFProblem:
     def _loss_name(self) -> str:
         return self.task.question.loss if isinstance(self.task.question, MaxLoss) else "margin"
 
-    def _loss_limit(self, classes: int, rows: Tensor) -> Tensor:
+    def _loss_limit(self, logits: Tensor, rows: Tensor) -> Tensor:
         """The loss past which the attack has surely succeeded (section 3.2): a little past 0; for cross-entropy
         log(classes), with a target log(1/2)."""
         first = self.target_rows.margin[rows].abs()
         if self._loss_name == "ce":
+            classes = class_logits(logits).shape[1]
             return torch.full_like(first, math.log(0.55) if self.task.targets is not None else 1.05 * math.log(classes))
         return SETTINGS.clip * first if self._loss_name == "margin" else torch.full_like(first, SETTINGS.clip)

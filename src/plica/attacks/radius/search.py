@@ -102,7 +102,7 @@ def radius(task: AttackInput) -> AttackOutput:
     stationarity = task.x.new_full((len(task.x),), torch.nan)
     every = torch.arange(len(task.x), device=task.x.device)
     settled = torch.zeros_like(every, dtype=torch.bool)
-    unbounded, enough = task, torch.zeros_like(task.logits[:, 0])
+    unbounded, enough = task, torch.zeros_like(task.best.distance)
     if task.radius is not None:
         best = BestPoints(task.question.metric, task.x, task.goal, None)
         unbounded, enough = replace(task, best=best, radius=None), task.radius.to(enough) * SCHEDULE.inside
@@ -156,8 +156,9 @@ class RadiusSearch(Multistart[RadiusRows]):
                 pool = yield from self._enter(pool, stage)
             elif pool is not None:
                 yield from self._stage(pool, stage)
-        # with a target the boundary has corners, where two classes meet it: planes are averaged there, steps zigzag
-        self.solver = self.settings.explore if self.task.targets is None else self.settings.race
+        # with a target the boundary has corners, where two classes meet it: planes are averaged there, steps zigzag;
+        # of a goal without alternatives nothing else is known
+        self.solver = self.settings.explore if self.goal.has_alternatives else self.settings.race
         for number in count():
             yield from self._round(number)
 
