@@ -1,11 +1,13 @@
-"""Parts of the reference that are made from the code when the site is built: the commands and the plan's schema."""
+"""Parts of the reference that are made from the code when the site is built: the commands, the plan's schema, and the
+files of a run."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -13,6 +15,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from plica.evaluation.plan import Plan
+from plica.runs import schema
 
 
 class Generated(SphinxDirective):
@@ -44,22 +47,41 @@ class PlanSchema(Generated):
         for name, record in records.items():
             yield from (f"## {TITLES[name]}", "")
             yield from (" ".join(paragraph.split()) + "\n" for paragraph in record["description"].split("\n\n"))
-            yield from (
-                ":::{list-table}",
-                ":header-rows: 1",
-                ":class: options",
-                "",
-                "* - key",
-                "  - takes",
-                "  - default",
+            required = record.get("required", [])
+            yield from table(
+                ("key", "takes", "default"),
+                [
+                    (f"`{key}`", _takes(value), "required" if key in required else _written(value.get("default")))
+                    for key, value in record["properties"].items()
+                ],
             )
-            for key, value in record["properties"].items():
-                yield f"* - `{key}`"
-                yield f"  - {_takes(value)}"
-                yield f"  - {'required' if key in record.get('required', []) else _written(value.get('default'))}"
-            yield from (":::", "")
 
 
+class RunFiles(Generated):
+    """The files of a run directory, `EVALUATION` or `SINGLE` of plica.runs.schema, and what each of them contains."""
+
+    required_arguments = 1
+
+    def markdown(self) -> Iterator[str]:
+        files: tuple[schema.File, ...] = getattr(schema, self.arguments[0])
+        yield from table(("file", "contains"), [(f"`{file.path}`", file.meaning) for file in files])
+        for file in files:
+            if file.columns:
+                yield from (f"### {PARTS[Path(file.path).suffix]} of {file.path}", "")
+                rows = [(f"`{column.name}`", f"`{column.type}`", column.meaning) for column in file.columns]
+                yield from table(("name", "type", "is"), rows)
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """A table of cells in Markdown."""
+    yield from (":::{list-table}", ":header-rows: 1", ":class: options", "")
+    for first, *rest in (head, *rows):
+        yield f"* - {first}"
+        yield from (f"  - {cell}" for cell in rest)
+    yield from (":::", "")
+
+
+PARTS = {".parquet": "Columns", ".safetensors": "Tensors", ".json": "Keys"}
 TITLES = {
     "Plan": "The plan",
     "Data": "`data`",
@@ -104,4 +126,5 @@ def _written(value: Any) -> str:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("plica-commands", Commands)
     app.add_directive("plica-plan", PlanSchema)
+    app.add_directive("plica-run-files", RunFiles)
     return {"parallel_read_safe": True}

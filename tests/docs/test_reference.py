@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from safetensors import safe_open
 
 import plica
 from plica.cli import main
+from plica.runs import schema
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "directory.md").read_text()
 SHAPE = (3, 8, 8)
@@ -49,11 +51,16 @@ def documented() -> dict[str, set[str]]:
     return found
 
 
+def in_schema(files: Iterable[schema.File]) -> dict[str, set[str]]:
+    """The names in each file, without those that no run here has."""
+    return {file.path: set(schema.names(file.columns)) - {"merged", "classes"} for file in files}
+
+
 def tensors(*files: Path) -> set[str]:
     names = set()
     for file in files:
-        with safe_open(file, "pt") as held:
-            names |= set(held.keys())
+        with safe_open(file, "pt") as tensor_file:
+            names |= set(tensor_file.keys())
     return names
 
 
@@ -92,30 +99,38 @@ def written(tmp_path_factory):
 
 
 def test_every_name_of_every_file_is_on_the_page(written):
+    """Those of runs.schema, which the page takes from there, and those that it explains itself."""
     plan, single = written / "plan", [written / name for name in ("radius", "hue", "attack")]
     parts = sorted((plan / "parts").glob("*/*.parquet"))
-    summary, audit = read(plan / "summary.json"), read(plan / "audit.json")
+    summary, audit, checks = read(plan / "summary.json"), read(plan / "audit.json"), read(plan / "checks.json")
     methods = [method for question in summary["questions"] for method in question["methods"]]
     with (plan / "summary.csv").open() as stream:
         head = next(csv.reader(stream))
+    bounds = tensors(written / "radius" / "bounds.safetensors")
+    assert in_schema(schema.EVALUATION) == {
+        "manifest.json": keys(read(plan / "manifest.json")),
+        "inputs/00000.safetensors": tensors(plan / "inputs" / "00000.safetensors"),
+        "parts/TASK/00000.parquet": {name for part in parts for name in pq.read_schema(part).names},
+        "parts/TASK/00000.safetensors": tensors(*(part.with_suffix(".safetensors") for part in parts)),
+        "bounds.safetensors": bounds,
+        "summary.json": keys(summary),
+        "checks.json": {"MODEL"},  # stands for the models' names
+        "audit.json": keys(audit),
+    }
+    assert in_schema(schema.SINGLE) == {
+        "samples.parquet": {name for run in single for name in pq.read_schema(run / "samples.parquet").names},
+        "x_adv.safetensors": tensors(*(run / "x_adv.safetensors" for run in single)),
+        "inputs.safetensors": tensors(*(run / "inputs.safetensors" for run in single)),
+        "bounds.safetensors": bounds,
+        "perturbations.png": set(),
+        "summary.json": keys(*(read(run / "summary.json") for run in single)),
+        "audit.json": keys(audit),
+    }
     assert documented() == {
-        "Columns of parts/TASK/00000.parquet": {name for part in parts for name in pq.read_schema(part).names},
-        "Tensors of parts/TASK/00000.safetensors": tensors(*(part.with_suffix(".safetensors") for part in parts)),
-        "Tensors of inputs/00000.safetensors": tensors(plan / "inputs" / "00000.safetensors"),
-        "Tensors of bounds.safetensors": tensors(written / "radius" / "bounds.safetensors"),
-        "Keys of manifest.json": keys(read(plan / "manifest.json")),
-        "Keys of summary.json": keys(summary),
         "Entries of questions in summary.json": keys(*summary["questions"]),
         "Entries of methods in summary.json": keys(*methods),
         "Keys of union in summary.json": keys(*(question["union"] for question in summary["questions"])),
-        "Columns of samples.parquet": {
-            name for run in single for name in pq.read_schema(run / "samples.parquet").names
-        },
-        "Tensors of x_adv.safetensors": tensors(*(run / "x_adv.safetensors" for run in single)),
-        "Tensors of inputs.safetensors": tensors(*(run / "inputs.safetensors" for run in single)),
-        "Keys of the summary.json of plica radius and plica attack": keys(*(read(r / "summary.json") for r in single)),
-        "Keys of checks.json for each model": keys(*read(plan / "checks.json").values()),
-        "Keys of audit.json": keys(audit),
+        "Entries of models in checks.json": keys(*checks.values()),
         "Entries of tasks in audit.json": keys(*audit["tasks"]),
         "Entries of transfers in audit.json": keys(*audit["transfers"]),
         "Columns of summary.csv": set(head),
@@ -123,16 +138,14 @@ def test_every_name_of_every_file_is_on_the_page(written):
 
 
 def test_the_files_are_those_of_the_page(written):
-    tables = re.findall(r"^## What plica (.*?) writes?\n(.*?)(?=^###)", PAGE, flags=re.MULTILINE | re.DOTALL)
-    for (_, table), run in zip(tables, ("plan", "radius"), strict=True):
-        named = set(re.findall(r"^\| `([^`]+)` \|", table, flags=re.MULTILINE))
+    for files, run in ((schema.EVALUATION, "plan"), (schema.SINGLE, "radius")):
+        listed = {file.path for file in files}
         there = {str(file.relative_to(written / run)) for file in (written / run).rglob("[!.]*") if file.is_file()}
         there = {re.sub(r"parts/[^/]+/", "parts/TASK/", name) for name in there}
-        added = {"audit.json", "samples.csv", "summary.csv", "table.tex"}
-        assert there - added <= named
-        assert named - there <= {"bounds.safetensors"}
+        assert there - {"samples.csv", "summary.csv", "table.tex"} <= listed
+        assert listed - there <= {"bounds.safetensors", "audit.json"}
 
 
 def test_columns_mean_the_same_in_a_loaded_run(written):
     loaded = set(plica.runs.load(written / "plan").samples.column_names)
-    assert loaded == documented()["Columns of parts/TASK/00000.parquet"] | {"task"}
+    assert loaded == in_schema(schema.EVALUATION)["parts/TASK/00000.parquet"] | {schema.TASK.name}

@@ -121,7 +121,7 @@ def test_wrong_layers_and_features():
         Perceptual.of(network(), [])
     with pytest.raises(TypeError, match="use Perceptual\\.of"):
         Perceptual(["1"])
-    with pytest.raises(TypeError, match=r"taps a torch\.nn\.Module, got function"):
+    with pytest.raises(TypeError, match=r"takes a torch\.nn\.Module, got function"):
         Perceptual.of(lambda z: z, ["1"])
     with pytest.raises(ValueError, match="must be at least 1"):
         Perceptual(network(), p=0.5)
@@ -186,5 +186,5 @@ def test_lpips_refuses_what_is_not_rgb():
         LPIPS(needs_weights())(torch.rand(2, 1, 64, 64), torch.rand(2, 1, 64, 64))
     with pytest.raises(ValueError, match="must be one of alex, vgg, got 'squeeze'"):
         LPIPS(net="squeeze")
-    with pytest.raises(ValueError, match=r"lack features\.2\.weight; are they for another net"):
+    with pytest.raises(ValueError, match=r"lack features\.2\.weight; give those of this net"):
         LPIPS(WEIGHTS, net="vgg")

@@ -1,8 +1,8 @@
-"""What every metric is: a callable d(x, x_adv) -> (b,), differentiable almost everywhere. Nothing else is asked of it.
+"""A metric is any callable d(x, x_adv) -> (b,), differentiable almost everywhere; nothing else is required of it.
 
-What a metric may add, so that searches use it: `BaseMetric` lists it with defaults. Code outside this package asks by
-the functions `properties`, `lp_form`, `plain_p` and `fixed_pixels`, which answer for any callable, and takes values and
-gradients by `distance`, `values`, `gradient` and `differentiable_value`.
+`BaseMetric` lists, with defaults, what a metric may add for searches to use. Code outside this package uses the
+functions `properties`, `lp_form`, `plain_p` and `fixed_pixels`, which take any callable, and `distance`, `values`,
+`gradient` and `differentiable_value` for values and gradients.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 ROWS_PER_CALL = 64  # of a metric that may contain a network, at most
-PAD = 16  # such a call has a multiple of so many rows
+PAD = 16  # such a call has a multiple of 16 rows
 Metric = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -30,7 +30,7 @@ class MetricProperties:
 
     Args:
         norm: d(x, x') is a norm of x' - x.
-        prox: its proximal map is known, so that method="radius" can keep it whole inside a subproblem.
+        prox: its proximal map is known, so that method="radius" need not linearise it in a subproblem.
         scale_free: d(x, x + t delta) = t d(x, x + delta) for t > 0, so that d^2 / 2 is smooth at x where d is not.
         batch_invariant: the value of a row has the same bits in every batch, without padding.
         singular_at_x: the gradient at x' = x is not finite, so that searches must start beside x.
@@ -57,10 +57,10 @@ class LpForm:
 
 
 class BaseMetric:
-    """What a metric may say of itself, with defaults that claim nothing.
+    """What a metric may declare about itself, with defaults that claim nothing.
 
     A metric may also have a method `gradient(x, x_adv) -> (value, gradient)` of shapes (b,) and (b, *image), which then
-    takes the place of autograd; and methods `norm(u) -> (r,)` and `prox(u, eta) -> (r, n)` of u = (x' - x).flatten(1)
+    replaces autograd; and methods `norm(u) -> (r,)` and `prox(u, eta) -> (r, n)` of u = (x' - x).flatten(1)
     and step lengths eta (r,), which let method="radius" treat it.
     """
 
@@ -69,17 +69,17 @@ class BaseMetric:
         return MetricProperties()
 
     def lp_form(self) -> LpForm | None:
-        """The metric as an l_p norm with weights; None where it is none."""
+        """The metric as a weighted l_p norm; None if it is not one."""
         return None
 
     def fixed_pixels(self) -> Bool[Tensor, "..."] | None:
-        """True for pixels that must not move, in a shape that expands to an image's; None where all may."""
+        """True for pixels that must not change, in a shape that expands to an image's; None if all may."""
         return None
 
 
 def properties(metric: Metric) -> MetricProperties:
-    """What is known of a metric. Of a callable that is no BaseMetric: what its methods `norm` and `prox` and its
-    attributes `scale_free` and `batch_invariant` say."""
+    """The properties of a metric. Of a callable that is not a BaseMetric: what its methods `norm` and `prox` imply, and
+    its attributes `scale_free` and `batch_invariant`."""
     if isinstance(metric, BaseMetric):
         return metric.properties
     prox = hasattr(metric, "prox") and hasattr(metric, "norm")
@@ -103,7 +103,7 @@ def plain_p(metric: Metric) -> float | None:
 
 
 def fixed_pixels(metric: Metric, x: Float[Tensor, "b *image"]) -> Bool[Tensor, "*image"] | None:
-    """True for the pixels of an image that the metric does not let move; None where all may."""
+    """True for the pixels of an image that must not change under the metric; None if all may."""
     fixed = metric.fixed_pixels() if isinstance(metric, BaseMetric) else None
     return None if fixed is None else fixed.to(x.device).expand(x.shape[1:])
 
@@ -128,8 +128,7 @@ def gradient(
 
 
 def differentiable_value(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *point"]) -> Tensor:
-    """d(x, x_adv) as a part of a larger expression: where autograd goes back through it, it takes the metric's own
-    gradient if there is one."""
+    """d(x, x_adv) for use in a larger expression: autograd uses the metric's own gradient there if it has one."""
     own = own_gradient(metric)
     if own is None or not (torch.is_grad_enabled() and x_adv.requires_grad):
         return metric(x, x_adv)
@@ -151,8 +150,8 @@ class _OwnGradient(torch.autograd.Function):
 
 @torch.no_grad()
 def values(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *point"]) -> Float[Tensor, " b"]:
-    """d(x, x_adv) with the same bits for any number of rows: a metric that does not promise this by itself is called
-    with at most ROWS_PER_CALL rows, the last one repeated up to a multiple of PAD."""
+    """d(x, x_adv) with the same bits for any number of rows: a metric without the property
+    batch_invariant is called with at most ROWS_PER_CALL rows, the last one repeated up to a multiple of PAD."""
     if properties(metric).batch_invariant:
         return metric(x, x_adv)
     parts = []

@@ -19,12 +19,12 @@ from plica.metrics.combine import Combinable
 # sRGB to CIE XYZ under D65 (IEC 61966-2-1), rows over the white point
 XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
 WHITE = (0.95047, 1.0, 1.08883)
-LEAST = 1e-6  # of a chroma: at grey the root of 0 has an infinite slope, and its hue none
+LEAST = 1e-6  # of a chroma: at grey the square root has an infinite slope, and the hue is not defined
 
 
 @dataclass(frozen=True)
 class CIEDE2000(Combinable):
-    """d(x, x') = sqrt(sum over pixels of Delta E_00^2), sRGB images (b, 3, h, w) in [0, 1]; 1 is barely seen."""
+    """d(x, x') = sqrt(sum over pixels of Delta E_00^2), sRGB images (b, 3, h, w) in [0, 1]; 1 is barely visible."""
 
     def __str__(self) -> str:
         return "ciede2000"
@@ -61,8 +61,8 @@ def difference(one: Float[Tensor, "b 3 *p"], two: Float[Tensor, "b 3 *p"]) -> Fl
     dH2 = ((a2 - a1) ** 2 + (b2 - b1) ** 2 - dC**2).clamp(min=0)
     turn = torch.where(a1 * b2 - a2 * b1 < 0, -1.0, 1.0)
     L, C = (L1 + L2) / 2, (C1 + C2) / 2  # (12)-(13)
-    far = (h1 - h2).abs() > math.pi  # (14)
-    h = (h1 + h2) / 2 + torch.where(far, torch.where(h1 + h2 < 2 * math.pi, math.pi, -math.pi), 0.0)
+    apart = (h1 - h2).abs() > math.pi  # (14)
+    h = (h1 + h2) / 2 + torch.where(apart, torch.where(h1 + h2 < 2 * math.pi, math.pi, -math.pi), 0.0)
     grey = (C1 * C2) <= (2 * LEAST) ** 2
     h = torch.where(grey, h1 + h2, h)
     T = (1 - 0.17 * (h - math.pi / 6).cos() + 0.24 * (2 * h).cos() + 0.32 * (3 * h + math.radians(6)).cos()
@@ -81,6 +81,6 @@ def _length(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _hue(a: Tensor, b: Tensor) -> Tensor:
-    """In [0, 2 pi); 0 for grey, whose hue has no slope."""
+    """The hue in [0, 2 pi); 0, with gradient 0, for grey."""
     grey = a**2 + b**2 < LEAST**2
     return torch.where(grey, 0.0, torch.atan2(b, torch.where(grey, 1.0, a)) % (2 * math.pi))

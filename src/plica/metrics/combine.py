@@ -42,7 +42,7 @@ class Combinable(BaseMetric):
 class Sum(Combinable):
     """d(x, x') = sum_i w_i d_i(x, x').
 
-    A sum of one term that is an l_p norm stays one, c ||w (x' - x)||_p = ||c w (x' - x)||_p, and so keeps its prox.
+    A sum whose only term is an l_p norm is one itself, c ||w (x' - x)||_p = ||c w (x' - x)||_p, and so keeps its prox.
 
     Args:
         terms: pairs (w_i, d_i), w_i > 0.
@@ -103,7 +103,7 @@ class Largest(Combinable):
 
 
 def _common(parts: tuple[Metric, ...], prox: bool) -> MetricProperties:
-    """What holds of sums and maxima of metrics."""
+    """The properties of sums and maxima of metrics."""
     each = [properties(part) for part in parts]
     return MetricProperties(
         norm=all(part.norm for part in each),

@@ -40,9 +40,9 @@ class DISTS(Combinable):
         if not callable(self.features):
             raise TypeError(f"DISTS(features) takes a function of images that returns feature maps, got "
                             f"{type(self.features).__name__}; for layers of a network use DISTS.of.")  # fmt: skip
-        given = [w for w in (self.alpha, self.beta) if w is not None]
-        if len(given) == 1 or any(bool((w < 0).any()) or not bool((w > 0).any()) for w in given):
-            raise ValueError("DISTS(alpha=..., beta=...) are given together, at least 0 and not all 0.")
+        weights = [w for w in (self.alpha, self.beta) if w is not None]
+        if len(weights) == 1 or any(bool((w < 0).any()) or not bool((w > 0).any()) for w in weights):
+            raise ValueError("DISTS needs alpha and beta together, each at least 0 and not all 0.")
 
     @classmethod
     def of(cls, module: nn.Module, layers: Sequence[str], **weights: Tensor) -> DISTS:
@@ -56,7 +56,9 @@ class DISTS(Combinable):
         pairs = [(x, x_adv), *zip(self.features(x), self.features(x_adv), strict=True)]
         if any(a.ndim != 4 for a, _ in pairs):
             raise ValueError("DISTS takes images and feature maps of shape (b, channels, height, width).")
-        texture, structure = (torch.cat(terms, 1) for terms in zip(*(_missing(a, b) for a, b in pairs), strict=True))
+        texture, structure = (
+            torch.cat(terms, 1) for terms in zip(*(_dissimilarity(a, b) for a, b in pairs), strict=True)
+        )
         if self.alpha is None or self.beta is None:
             even = torch.cat([x.new_full((a.shape[1],), 0.5 / len(pairs) / a.shape[1]) for a, _ in pairs])
             return ((texture + structure) * even).sum(1)
@@ -67,7 +69,7 @@ class DISTS(Combinable):
         return (texture * alpha + structure * beta).sum(1) / (alpha.sum() + beta.sum())
 
 
-def _missing(a: Float[Tensor, "b c h w"], b: Float[Tensor, "b c h w"]) -> tuple[Tensor, Tensor]:
+def _dissimilarity(a: Float[Tensor, "b c h w"], b: Float[Tensor, "b c h w"]) -> tuple[Tensor, Tensor]:
     """1 - l and 1 - s of every channel (b, c), as squares of differences: 0 to the last bit where a = b."""
     a, b = a.flatten(2), b.flatten(2)
     m, n = a.mean(2), b.mean(2)

@@ -15,16 +15,16 @@ from plica.metrics.combine import Combinable
 
 @dataclass(frozen=True, eq=False)
 class Held(Combinable):
-    """metric(x, x') where the held pixels of x' equal those of x to the last bit; inf where one does not.
+    """metric(x, x') where the fixed pixels of x' equal those of x exactly; inf where one does not.
 
-    Searches move the other pixels only. An l_p norm so held is one with weight inf there, and keeps its prox.
+    Searches change the other pixels only. An l_p norm becomes one with weight inf there, and keeps its prox.
 
     Args:
         metric: any distance.
-        pixels: True for those that stay, of the shape of an image or one that expands to it.
+        pixels: True for fixed pixels, of the shape of an image or one that expands to it.
     """
 
-    metric: Any  # a Metric; checked here, with a sentence
+    metric: Any  # a Metric, which is checked below
     pixels: Tensor
 
     def __post_init__(self):

@@ -108,14 +108,12 @@ class _Norm(torch.autograd.Function):
 
 
 def power(t: Tensor, exponent: float) -> Tensor:
-    """t ** exponent for t >= 0, by a route five times as fast as torch.pow on a CPU where the exponent is no easy
-    one."""
+    """t ** exponent for t >= 0, five times as fast as torch.pow on a CPU for exponents other than 0.5, 1 and 2."""
     if exponent in (0.5, 1, 2):
         return t if exponent == 1 else t**exponent
     return (t.log() * exponent).exp()
 
 
 def total(t: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
-    """The sum of each row, the same to the last bit however many rows there are (a single row may be summed in
-    another order)."""
+    """The sum of each row, with the same bits for any number of rows (torch may sum a single row in another order)."""
     return t.sum(1) if len(t) > 1 else t.repeat(2, 1).sum(1)[:1]

@@ -1,7 +1,7 @@
 """LPIPS (Zhang, Isola, Efros, Shechtman, Wang, CVPR 2018): squared distances between unit feature maps of AlexNet or
-VGG-16, weighted by learnt linear heads, averaged over places and summed over five layers.
+VGG-16, weighted by learnt linear heads, averaged over positions and summed over five layers.
 
-Weights come from a file or from what is installed already; nothing is downloaded.
+Weights are read from a file or from installed packages; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ TRUNKS = {
 
 @dataclass(frozen=True, eq=False)
 class LPIPS(Combinable):
-    """d(x, x') = sum_l mean over places of w_l . (unit_l(x') - unit_l(x))^2, RGB images in [0, 1].
+    """d(x, x') = sum_l mean over positions of w_l . (unit_l(x') - unit_l(x))^2, RGB images in [0, 1].
 
-    d is the square of a distance between embeddings, so it is smooth at x' = x, and no norm.
+    d is the square of a distance between embeddings, so it is smooth at x' = x, and not a norm.
 
     Args:
         weights: a .safetensors or .pt file of a trunk (features.0.weight, ...) and heads (lin0.weight, ...); None takes
@@ -79,9 +79,11 @@ class LPIPS(Combinable):
         state = _weights(self.weights, self.net)
         for key in _keys(TRUNKS[self.net]):
             if key not in state:
-                raise ValueError(f"The LPIPS weights for net={self.net!r} lack {key}; are they for another net?")
+                raise ValueError(f"The LPIPS weights for net={self.net!r} lack {key}; give those of this net.")
         if any(bool((state[f"lin{i}.weight"] < 0).any()) for i in range(5)):
-            raise ValueError("The LPIPS heads hold negative weights, which make no distance; use those of v0.1.")
+            raise ValueError(
+                "The LPIPS heads contain negative weights, with which LPIPS is not a distance; use those of v0.1."
+            )
         self._state[torch.float32, torch.device("cpu")] = state
 
     def __str__(self) -> str:
@@ -118,11 +120,11 @@ class LPIPS(Combinable):
 
     def _in(self, x: Tensor) -> dict[str, Tensor]:
         """The weights in the precision and on the device of x."""
-        place = (x.dtype, x.device)
-        if place not in self._state:
-            own = self._state[torch.float32, torch.device("cpu")]
-            self._state[place] = {key: value.to(x) for key, value in own.items()}
-        return self._state[place]
+        key = (x.dtype, x.device)
+        if key not in self._state:
+            state = self._state[torch.float32, torch.device("cpu")]
+            self._state[key] = {name: weights.to(x) for name, weights in state.items()}
+        return self._state[key]
 
 
 def _keys(trunk: Trunk) -> Iterator[str]:
@@ -133,7 +135,7 @@ def _keys(trunk: Trunk) -> Iterator[str]:
 
 
 def _weights(file: str | Path | None, net: str) -> dict[str, Tensor]:
-    """A state dict in float32 with the keys of `_keys`, from the file or from what is installed."""
+    """A state dict in float32 with the keys of `_keys`, from the file or from installed packages."""
     file = file or os.environ.get(VARIABLE)
     if file is not None:
         return {key: value.float() for key, value in read_weights(file).items()}

@@ -1,7 +1,7 @@
 """Distances between features of a network: d(x, x') = ||phi(x') - phi(x)||_p (p = 2: Eq. 13 of "Optimizers Matter").
 
-phi joins the feature maps of some layers, each channel vector of unit length and each map divided by the square root of
-its height times width, as perceptual adversarial training has it (Laidlaw, Singla, Feizi, ICLR 2021).
+phi joins the feature maps of some layers, each channel vector scaled to unit length and each map divided by the square
+root of its height times width, as in perceptual adversarial training (Laidlaw, Singla, Feizi, ICLR 2021).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from plica.metrics.combine import Combinable
 from plica.metrics.lp import Lp, norm
 
-LEAST = 1e-10  # added to the length of a channel vector: one that is all zero stays zero
+LEAST = 1e-10  # added to the length of a channel vector, so that a zero vector stays zero
 
 
 @runtime_checkable
@@ -43,7 +43,7 @@ class Perceptual(Combinable):
     """d(x, x') = ||phi(x') - phi(x)||_p, p >= 1.
 
     Args:
-        features: (b, *image) -> list of feature maps (b, channels, *places), or (b, channels); normalised here.
+        features: (b, *image) -> list of feature maps (b, channels, *positions), or (b, channels); normalised here.
         p: of the norm, 2 if not given.
     """
 
@@ -62,14 +62,13 @@ class Perceptual(Combinable):
 
     @classmethod
     def of(cls, module: Any, layers: Sequence[str], p: float | str = 2) -> Perceptual:
-        """The outputs of the named layers of a network: another one than the attacked (external), or that itself
-        (self-bounded).
+        """The outputs of the named layers of a network: the attacked one itself (self-bounded) or another (external).
 
         Names are those of module.named_modules(). The module is run in eval mode and its mode restored.
         """
         if not isinstance(module, nn.Module):
             raise TypeError(
-                f"Perceptual.of taps a torch.nn.Module, got {type(module).__name__}; use Perceptual(features)."
+                f"Perceptual.of takes a torch.nn.Module, got {type(module).__name__}; use Perceptual(features)."
             )
         return cls(Taps(module, layers), p)
 
@@ -80,14 +79,14 @@ class Perceptual(Combinable):
         """phi(x)."""
         maps = self.features(x)
         if isinstance(maps, Tensor) or not all(isinstance(m, Tensor) and m.ndim > 1 for m in maps):
-            raise ValueError("features(x) must return a list of tensors (b, channels, *places).")
+            raise ValueError("features(x) must return a list of tensors (b, channels, *positions).")
         return torch.cat([normalised(m) for m in maps], 1)
 
     def __call__(self, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
         return norm(self.embed(x_adv) - self.embed(x), self.p)
 
 
-def unit(maps: Float[Tensor, "b c *places"]) -> Float[Tensor, "b c *places"]:
+def unit(maps: Float[Tensor, "b c *positions"]) -> Float[Tensor, "b c *positions"]:
     """Each channel vector divided by its length; 0 stays 0, and has the gradient of a constant length there."""
     square = maps.square().sum(1, keepdim=True)
     # the root of exactly 0 has an infinite slope, and 0 times that is nan
@@ -95,8 +94,8 @@ def unit(maps: Float[Tensor, "b c *places"]) -> Float[Tensor, "b c *places"]:
     return maps / (length + LEAST)
 
 
-def normalised(maps: Float[Tensor, "b c *places"]) -> Float[Tensor, "b features"]:
-    """Unit channel vectors over the square root of the number of places, flattened."""
+def normalised(maps: Float[Tensor, "b c *positions"]) -> Float[Tensor, "b features"]:
+    """Unit channel vectors over the square root of the number of positions, flattened."""
     return unit(maps).flatten(1) / math.sqrt(maps[0, 0].numel())
 
 
@@ -104,7 +103,7 @@ def normalised(maps: Float[Tensor, "b c *places"]) -> Float[Tensor, "b features"
 class Taps:
     """The outputs of named layers of a module, in the order in which they are computed, by forward hooks.
 
-    Float64 images go to a copy of the module in float64, so that distances can be had exactly.
+    Float64 images are given to a copy of the module in float64, so that distances are computed in float64.
     """
 
     module: nn.Module
@@ -116,10 +115,10 @@ class Taps:
         layers = list(self.layers)
         wrong = next((name for name in layers if name not in names), None)
         if wrong is not None or not layers:
-            near = get_close_matches(str(wrong), names, 1)
+            similar = get_close_matches(str(wrong), names, 1)
             raise ValueError(
                 f"Perceptual.of(layers=...) needs names of layers, got {wrong!r}; "
-                + (f"did you mean {near[0]!r}? " if near else "")
+                + (f"did you mean {similar[0]!r}? " if similar else "")
                 + f"The module has {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}."
             )
         object.__setattr__(self, "layers", tuple(layers))
@@ -141,8 +140,8 @@ class Taps:
         return maps
 
     def _in_precision(self, x: Tensor) -> nn.Module:
-        own = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), x.dtype)
-        if x.dtype != torch.float64 or own == x.dtype:
+        dtype = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), x.dtype)
+        if x.dtype != torch.float64 or dtype == x.dtype:
             return self.module
         if not self._fine:
             self._fine.append(copy.deepcopy(self.module).double())

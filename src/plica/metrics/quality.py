@@ -1,6 +1,6 @@
-"""Measures of image quality by name, each as a distance that is 0 from an image to itself; computed by the package piq.
+"""Measures of image quality by name, each as a distance that is 0 between equal images; computed by the package piq.
 
-Similarities s in [0, 1] become 1 - s; measures that are 0 for equal images stay as they are.
+Similarities s in [0, 1] become 1 - s; measures that are 0 for equal images are used unchanged.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Similarity(Combinable):
 
     Args:
         name: ssim, ms-ssim, iw-ssim, gmsd, ms-gmsd, fsim, vsi, mdsi, haarpsi, srsim, dss or vif.
-        resize: the side to which images are first enlarged (bilinear): some measures need 161 pixels, which a message
-            then says.
+        resize: the side to which images are first enlarged (bilinear): some measures need 161
+            pixels, and their error message says so.
     """
 
     name: str
@@ -48,10 +48,10 @@ class Similarity(Combinable):
 
     def __post_init__(self):
         if self.name not in MEASURES:
-            near = get_close_matches(str(self.name), MEASURES, 1)
+            similar = get_close_matches(str(self.name), MEASURES, 1)
             raise ValueError(
-                f"There is no similarity {self.name!r}; {f'did you mean {near[0]!r}? ' if near else ''}"
-                f"known are {', '.join(MEASURES)}."
+                f"There is no similarity {self.name!r}; {f'did you mean {similar[0]!r}? ' if similar else ''}"
+                f"choose from {', '.join(MEASURES)}."
             )
         _piq()
 
@@ -64,7 +64,7 @@ class Similarity(Combinable):
 
     def __call__(self, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
         function, similarity, _ = MEASURES[self.name]
-        # piq refuses pixels a rounding outside; a search may ask there, and the gradient is passed straight through
+        # piq rejects pixels outside [0, 1], which rounding may give: clamped, with the identity's gradient
         a, b = x.clamp(0, 1), x_adv + (x_adv.clamp(0, 1) - x_adv).detach()
         b = b.clamp(0, 1) if not b.requires_grad else b
         if self.resize is not None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from plica.metrics.combine import Combinable
 from plica.utils.optional import require
 
-LEAST = 1e-6  # added to every pixel: entropic transport takes logarithms
+LEAST = 1e-6  # added to every pixel, since entropic transport takes logarithms
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class Wasserstein(Combinable):
     """The Wasserstein distance between images as distributions of light, one for each channel.
 
     d(x, x') = sum over channels of the Sinkhorn divergence between the channels' shares of light, transport cost
-    |u - v|^2 / 2 for places u, v in the unit square; and `mass` times the squared relative change of a channel's total,
-    which transport does not see. It grows as the square of a small change (W_2^2 / 2). Images (b, channels, h, w) with
-    pixels >= 0. A gradient costs (h w)^2 operations a hundred times over.
+    |u - v|^2 / 2 for positions u, v in the unit square; plus `mass` times the squared relative change of a channel's
+    total, which transport ignores. It grows as the square of a small change (W_2^2 / 2). Images (b, channels, h, w),
+    pixels >= 0. A gradient costs about 100 (h w)^2 operations.
 
     Args:
         mass: the weight of a change of a channel's total.
-        blur: in pixels, below which places are not told apart.
+        blur: in pixels; positions that are closer are hardly distinguished.
     """
 
     mass: float = 1.0
@@ -43,9 +43,9 @@ class Wasserstein(Combinable):
         light_a, light_b = a.sum(1, keepdim=True), b.sum(1, keepdim=True)
         side = max(h, w)
         rows, columns = (torch.arange(n, device=x.device, dtype=x.dtype) / side for n in (h, w))
-        places = torch.cartesian_prod(rows, columns).expand(len(a), -1, -1)
+        positions = torch.cartesian_prod(rows, columns).expand(len(a), -1, -1)
         loss = require("geomloss", "Wasserstein").SamplesLoss(
             "sinkhorn", p=2, blur=self.blur / side, diameter=math.sqrt(2), backend="tensorized"
         )
-        cost = loss(a / light_a, places, b / light_b, places).view(len(x), -1).sum(1)
+        cost = loss(a / light_a, positions, b / light_b, positions).view(len(x), -1).sum(1)
         return cost + self.mass * ((light_b / light_a - 1) ** 2).view(len(x), -1).sum(1)

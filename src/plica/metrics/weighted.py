@@ -1,4 +1,4 @@
-"""Weighted l_p distances: pixels that may move more cheaply, or not at all."""
+"""Weighted l_p distances: some pixels change at lower cost than others, or not at all."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from plica.metrics.lp import Lp, norm
 
 @dataclass(frozen=True, eq=False)
 class WeightedLp(Combinable):
-    """d(x, x') = ||w (x' - x)||_p: pixels that may move more cheaply, or not at all.
+    """d(x, x') = ||w (x' - x)||_p: pixels of small weight change at lower cost; those of weight inf must not change.
 
     Args:
         p: a number > 0 or "inf".
-        weights: w > 0 of the shape of an image, or one that expands to it; a pixel with weight inf must not move, and
-            the distance is inf where one has.
+        weights: w > 0 of the shape of an image, or one that expands to it; where a pixel with weight inf has
+            changed, the distance is inf.
     """
 
     p: float
@@ -29,7 +29,7 @@ class WeightedLp(Combinable):
     def __init__(self, p: int | float | str, weights: Tensor):
         object.__setattr__(self, "p", Lp(p).p)
         if not bool((weights > 0).all()) or not bool(weights.isfinite().any()):
-            raise ValueError("WeightedLp(weights=...) must be positive, inf for pixels that stay, and not all inf.")
+            raise ValueError("WeightedLp(weights=...) must be positive, inf for fixed pixels, and not all inf.")
         object.__setattr__(self, "weights", weights)
 
     def __str__(self) -> str:
@@ -59,6 +59,6 @@ class WeightedLp(Combinable):
 def Weighted(metric: Metric, weights: Float[Tensor, "*image"]) -> WeightedLp:  # noqa: N802 - reads as the others do
     """||w (x' - x)||_p for metric = Lp(p): the same as WeightedLp(p, w)."""
     if not isinstance(metric, Lp):
-        raise TypeError(f"Weighted(metric, weights) takes an l_p norm, such as plica.Lp(2), got {metric}; pixels that "
-                        "must not move are held under every distance by plica.Held(metric, pixels).")  # fmt: skip
+        raise TypeError(f"Weighted(metric, weights) takes an l_p norm, such as plica.Lp(2), got {metric}; for "
+                        "fixed pixels under any distance use plica.Held(metric, pixels).")  # fmt: skip
     return WeightedLp(metric.p, weights)

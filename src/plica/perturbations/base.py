@@ -24,8 +24,8 @@ L2 = Lp(2)
 
 @runtime_checkable
 class ParametricPerturbation(Protocol):
-    """The methods that a perturbation has. Each row is computed by itself; x' is differentiable almost everywhere in
-    theta. One with few parameters may also have `grid(most) -> (g, k)`, at most `most` values of theta to be tried."""
+    """The methods of a perturbation. Rows are independent; x' is differentiable almost everywhere in theta. With few
+    parameters it may also have `grid(most) -> (g, k)`, at most `most` values of theta to be tried."""
 
     @property
     def unit(self) -> float:
@@ -68,11 +68,11 @@ class ThetaDistance:
 
 @dataclass(frozen=True, eq=False)
 class Perturbation:
-    """A perturbation of one's own, from a function.
+    """A perturbation made from a function.
 
     Args:
         move: x (b, *image), theta (b, k) -> x' (b, *image), differentiable almost everywhere in theta.
-        origin: (k,), the theta that changes nothing.
+        origin: (k,), the theta with T(x, theta) = x.
         metric: the distance between the origin and theta, both (b, k).
         unit: the largest change of an entry of theta in a search's first step.
     """
@@ -104,7 +104,7 @@ def apply(
     theta: Float[Tensor, "b k"],
     bounds: tuple[float, float],
 ) -> Float[Tensor, "b *image"]:
-    """T(x, theta) clamped into the bounds. Every image that is evaluated or returned is made here."""
+    """T(x, theta) clamped into the bounds; every image that is evaluated or returned comes from here."""
     return through(x, theta).clamp(*bounds)
 
 
@@ -115,12 +115,12 @@ def interpolate(
     fraction: float | Float[Tensor, " b"],
     bounds: tuple[float, float],
 ) -> tuple[Float[Tensor, "b k"] | None, Float[Tensor, "b *image"]]:
-    """The theta and the image at a fraction of the straight way from x to an end point.
+    """The theta and the image at a fraction of the straight line from x to an end point.
 
     Args:
         through: the perturbation; None for x' = x + delta, and then the theta returned is None.
         x: images.
-        end: where the way ends: theta (b, k), or without a perturbation images.
+        end: of the line: theta (b, k), or images if there is no perturbation.
         fraction: 0 at x, 1 at the end, above 1 beyond it; a number, or one for each row.
         bounds: of the pixels.
     """
@@ -145,10 +145,10 @@ def theta_gradient(
 
 
 def check(through: ParametricPerturbation, x: Float[Tensor, "b *image"]) -> None:
-    """Tries the perturbation on the first two images at its start.
+    """Try the perturbation on the first two images at its start.
 
     Raises:
-        ValueError: T(x, start) is not x, a shape is wrong, or the distance there is not 0; one sentence.
+        ValueError: T(x, start) is not x, a shape is wrong, or the distance there is not 0.
     """
     part, name = x[:2], type(through).__name__
     try:

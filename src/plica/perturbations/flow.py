@@ -1,9 +1,8 @@
-"""A flow field: every pixel of x' is read off at another place of x, bilinearly (stAdv, Xiao et al. 2018).
+"""A flow field: every pixel of x' is read at another position of x, bilinearly (stAdv, Xiao et al. 2018).
 
     x'(i, j) = x(i + u_ij, j + v_ij),   d = sum over neighbours p, q of sqrt(|u_p - u_q|^2 + |v_p - v_q|^2)
 
-The flow rests beyond the border, so that neighbours there count as 0: moving the whole picture is not free, and the
-total variation is a norm.
+Beyond the border the flow is 0: a shift of the whole image has a cost, and the total variation is a norm.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from torch.nn.functional import pad
 
 from plica.metrics import total
 from plica.perturbations.base import check_positive
-from plica.perturbations.sampling import images, places, sample
+from plica.perturbations.sampling import images, positions, sample
 
 SMALL = 1e-2  # pixels: sqrt(t^2 + SMALL^2) - SMALL stands for |t|, whose gradient jumps at 0
 
 
 @dataclass(frozen=True)
 class Flow:
-    """theta (b, 2 h w): how many pixels down and to the right each pixel of x' is read off. Images (c, h, w).
+    """theta (b, 2 h w): how many pixels down and to the right each pixel of x' is read. Images (c, h, w).
 
     The distance is the total variation, in pixels, rounded off below a hundredth of a pixel per neighbour.
     """
@@ -40,7 +39,7 @@ class Flow:
 
     def __call__(self, x: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"]) -> Float[Tensor, "b *image"]:
         u, v = self._field(x, theta).unbind(1)
-        row, column = places(x)
+        row, column = positions(x)
         return sample(x, row + u, column + v, "border")
 
     def distance(self, x: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"]) -> Float[Tensor, " b"]:

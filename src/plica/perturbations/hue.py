@@ -12,15 +12,15 @@ from plica.perturbations.base import check_positive
 from plica.perturbations.rotate import grid
 from plica.perturbations.sampling import images
 
-TINY = 1e-6  # of chroma, below which a pixel is grey and its hue taken for red
+TINY = 1e-6  # of chroma; below it a pixel is grey, and its hue that of red
 
 
 @dataclass(frozen=True)
 class HueSaturation:
-    """theta (b, 2): the turn of the hue in half circles, -1 to 1, and what is added to the saturation, -1 to 1.
+    """theta (b, 2): the shift of the hue in half circles and the shift of the saturation, both from -1 to 1.
 
-    Images (3, h, w), red, green and blue in `bounds`. The distance is the larger magnitude of the two; hues a whole
-    circle apart are the same.
+    Images (3, h, w), red, green and blue in `bounds`. The distance is the larger magnitude of the two; hues that
+    differ by a whole circle are the same.
     """
 
     bounds: tuple[float, float] = (0.0, 1.0)
@@ -63,7 +63,7 @@ def _hsv(x: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Float[Tensor, "b 3 h w"]:
-    """The inverse: each channel is value less what its distance on the circle of hues takes away."""
+    """The inverse: each channel is the value minus a part that grows with its distance on the circle of hues."""
     sixths = torch.stack([(n + hue).remainder(6) for n in (5, 3, 1)], 1)
     away = torch.minimum(sixths, 4 - sixths).clamp(0, 1)
     return value[:, None] * (1 - saturation[:, None] * away)

@@ -1,4 +1,4 @@
-"""CIE 1976 L*, u*, v* of sRGB pixels under D65, over 100, and back: equal steps look about equally large.
+"""CIE 1976 L*, u*, v* of sRGB pixels under D65, over 100, and back; equal steps look about equally large.
 
 u* = 13 L* (u' - u'_n),  v* = 13 L* (v' - v'_n),  u' = 4 X / (X + 15 Y + 3 Z),  v' = 9 Y / (X + 15 Y + 3 Z)
 """
@@ -18,8 +18,8 @@ LOW, HIGH = (0.0, -0.85, -1.35), (1.0, 1.76, 1.08)  # of L, u and v of all sRGB 
 DARK = 216 / 24389  # of Y: below it L* is linear
 SLOPE = 24389 / 27
 BACK = torch.linalg.inv(torch.tensor(XYZ, dtype=torch.float64)).tolist()
-LEAST = 1e-4  # of L and of X + 15 Y + 3 Z: black has no u' and v'
-U, V = (0.0, 0.65), (0.02, 0.65)  # of u' and v' that any colour may have: those of no colour would divide by 0
+LEAST = 1e-4  # of L and of X + 15 Y + 3 Z; u' and v' of black are not defined
+U, V = (0.0, 0.65), (0.02, 0.65)  # ranges of u' and v' that contain all colours; outside, rgb could divide by 0
 
 
 def luv(x: Float[Tensor, "b 3 *p"]) -> Float[Tensor, "b 3 *p"]:

@@ -23,7 +23,7 @@ def perturbation_names() -> str:
 
 
 def parse_through(text: str, bounds: Bounds = (0.0, 1.0)) -> ParametricPerturbation:
-    """The perturbation that a text names: one of the registry, or module:name of one's own.
+    """The perturbation that a text names: one of the registry, or module:name.
 
     Args:
         text: the name.
@@ -47,7 +47,7 @@ def parse_through(text: str, bounds: Bounds = (0.0, 1.0)) -> ParametricPerturbat
 
 
 def join_distance(metric: str, through: str | None) -> str:
-    """The text of a distance, for people to read: "l2", or "l2 through flow"."""
+    """The text of a distance for readers: "l2", or "l2 through flow"."""
     return metric if through is None else f"{metric}{THROUGH}{through}"
 
 

@@ -1,10 +1,10 @@
-"""A map of colours: equal colours stay equal, wherever they are in the image (ReColorAdv, Laidlaw, Feizi 2019).
+"""A map of colours: equal colours stay equal, wherever in the image they are (ReColorAdv, Laidlaw, Feizi 2019).
 
     x'(pixel) = c + g(c),  c = x(pixel);   d^2 = mean |g|^2 + smooth^2 mean |dg/dc|^2
 
 g is given on a grid over the cube of colours and interpolated linearly between its nodes; the means are over the grid.
-Colours are red, green and blue, or L*, u*, v* over 100, as ReColorAdv has them. The second term makes neighbouring
-colours move alike. (ReColorAdv bounds g and adds the norms of its differences to the loss; here both are one distance.)
+Colours are red, green and blue, or L*, u*, v* over 100, as ReColorAdv has them. The second term makes similar colours
+change alike. (ReColorAdv bounds g and adds the norms of its differences to the loss; here both are one distance.)
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from plica.perturbations.luv import HIGH, LOW, luv, rgb
 from plica.perturbations.sampling import images
 from plica.utils.messages import shown
 
-SMALLEST = 1e-12  # under the root, whose gradient is infinite at 0
+SMALLEST = 1e-12  # added under the root, whose gradient is infinite at 0
 
 
 @dataclass(frozen=True)
 class Recolor:
-    """theta (b, c * nodes^c): how much of each channel is added to each colour of the grid. Images of 1 or 3 channels.
+    """theta (b, c * nodes^c): what is added to each channel of each colour of the grid. Images of 1 or 3 channels.
 
     Args:
         nodes: of the grid, along each channel.
-        smooth: how many units of colour apart two colours move independently.
+        smooth: distance, in units of colour, beyond which two colours change independently.
         bounds: of the pixels, as in plica.attack.
         space: rgb, in units of the pixels; or luv, of three channels only.
     """
@@ -55,19 +55,19 @@ class Recolor:
 
     def __call__(self, x: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"]) -> Float[Tensor, "b *image"]:
         low, high = self.bounds
-        place = 2 * (x - low) / (high - low) - 1
+        position = 2 * (x - low) / (high - low) - 1
         if self.space == "luv":
             colour = luv((x - low) / (high - low))
             bottom, top = (x.new_tensor(end).view(1, 3, 1, 1) for end in (LOW, HIGH))
             new = rgb(colour + self._read(x, theta, 2 * (colour - bottom) / (top - bottom) - 1))
-            return x + (high - low) * (new - rgb(colour))  # so, not a rounding moves at the start
+            return x + (high - low) * (new - rgb(colour))  # this difference is exactly 0 at the start
         if x.shape[1] == 1:  # a curve: one row of nodes
-            table, spot = (
+            table, grid = (
                 theta.view(-1, 1, 1, self.nodes),
-                torch.stack([place[:, 0], torch.zeros_like(place[:, 0])], -1),
+                torch.stack([position[:, 0], torch.zeros_like(position[:, 0])], -1),
             )
-            return x + grid_sample(table, spot, padding_mode="border", align_corners=True)
-        return x + self._read(x, theta, place)
+            return x + grid_sample(table, grid, padding_mode="border", align_corners=True)
+        return x + self._read(x, theta, position)
 
     def distance(self, x: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"]) -> Float[Tensor, " b"]:
         table, spans = self._table(x, theta), [self.bounds[1] - self.bounds[0]] * x.shape[1]
@@ -79,10 +79,10 @@ class Recolor:
             energy = energy + self.smooth**2 * total(slope**2) * x.shape[1] / slope.shape[1]
         return (energy + SMALLEST).sqrt() - SMALLEST**0.5
 
-    def _read(self, x: Tensor, theta: Tensor, place: Tensor) -> Float[Tensor, "b 3 h w"]:
-        """g at colours, whose range is -1 to 1; grid_sample names the axes of a volume backwards."""
-        spot = place.flip(1).permute(0, 2, 3, 1)[:, None]
-        return grid_sample(self._table(x, theta), spot, padding_mode="border", align_corners=True)[:, :, 0]
+    def _read(self, x: Tensor, theta: Tensor, position: Tensor) -> Float[Tensor, "b 3 h w"]:
+        """g at colours, scaled to [-1, 1]; grid_sample takes the axes of a volume in reverse order."""
+        grid = position.flip(1).permute(0, 2, 3, 1)[:, None]
+        return grid_sample(self._table(x, theta), grid, padding_mode="border", align_corners=True)[:, :, 0]
 
     def _table(self, x: Tensor, theta: Tensor) -> Float[Tensor, "b c *nodes"]:
         return theta.view(len(x), x.shape[1], *[self.nodes] * x.shape[1])

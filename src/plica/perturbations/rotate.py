@@ -1,4 +1,4 @@
-"""A rotation about the middle and a translation (Engstrom et al. 2019): three unknowns, black where nothing is seen."""
+"""A rotation about the middle and a translation (Engstrom et al. 2019): three unknowns; outside pixels are black."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from plica.perturbations.base import check_positive
-from plica.perturbations.sampling import images, places, sample
+from plica.perturbations.sampling import images, positions, sample
 
 
 @dataclass(frozen=True)
 class RotateTranslate:
     """theta (b, 3): angle / degrees, shift down / (share of the height), shift right / (share of the width).
 
-    The distance is the largest of the three magnitudes: within 1 lies the box that Engstrom et al. search, turns by 30
-    degrees and shifts by a tenth of the side. padding: zeros (black), border or reflection.
+    The distance is the largest of the three magnitudes: the ball of radius 1 is the box that Engstrom et al. search,
+    rotations by 30 degrees and shifts by a tenth of the side. padding: zeros (black), border or reflection.
     """
 
     degrees: float = 30.0
@@ -37,7 +37,7 @@ class RotateTranslate:
         h, w = x.shape[2:]
         angle, down, right = theta[:, :, None, None].unbind(1)
         angle = angle * math.radians(self.degrees)
-        row, column = (at - (size - 1) / 2 for at, size in zip(places(x), (h, w), strict=True))
+        row, column = (position - (size - 1) / 2 for position, size in zip(positions(x), (h, w), strict=True))
         row, column = row - down * self.share * h, column - right * self.share * w
         turned = angle.cos() * row - angle.sin() * column, angle.sin() * row + angle.cos() * column
         return sample(x, turned[0] + (h - 1) / 2, turned[1] + (w - 1) / 2, self.padding)
@@ -46,8 +46,8 @@ class RotateTranslate:
         return theta.abs().amax(1)
 
     def grid(self, most: int) -> Float[Tensor, "g 3"]:
-        """At most so many evenly spaced theta in the box of radius 1, from the middle outwards, with five to six angles
-        for each shift along one axis, as Engstrom et al. have them (31 angles, 5 x 5 shifts)."""
+        """At most so many evenly spaced theta in the box of radius 1, from the middle outwards, with about six times
+        as many angles as shifts along one axis, as in Engstrom et al. (31 angles, 5 x 5 shifts)."""
         shifts = max(1, round((most / 6.2) ** (1 / 3)))
         turns = max(1, most // shifts**2)
         return grid((turns, shifts, shifts))

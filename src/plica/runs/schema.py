@@ -54,7 +54,9 @@ MEASURED = (
     Column("label", "int64", "the class that the data give"),
     Column("prediction", "int64", "the class of x_adv; -1 where the method failed"),
     Column("success", "bool", "misclassified, inside the bounds and, for max-loss, within the radius"),
-    Column("distance", "double", "distance of x_adv from the image in the metric's unit; inf where success is false"),
+    Column(
+        "distance", "double", "metric(x, x_adv); 0 for an image misclassified unperturbed, inf where success is false"
+    ),
     Column("margin", "double", "largest logit of another class minus that of the label, at x_adv; > 0: misclassified"),
     Column("violation", "double", "largest amount by which x_adv misses a constraint; 0 where success is true"),
     Column("stationarity", "double", "the solver's measure where it stopped; nan for methods that have none"),
@@ -81,7 +83,7 @@ IMAGES = (
 )
 MOVED = (
     Column("x_adv", "(b, *image) float", "the points"),
-    Column("id", "(b,) int64", "rows in the data; images without an entry have themselves as their point"),
+    Column("id", "(b,) int64", "rows in the data; images without an entry are their own points, added by Run.points"),
     Column("theta", "(b, k) float", "with a perturbation T: x_adv = T(x, theta), clamped into the bounds"),
 )
 BOX = (
@@ -110,14 +112,19 @@ SINGLE_KEYS = (
     Column("arguments", "object", "the options of the command"),
     Column("versions", "object", "as in manifest.json"),
     Column("images", "number", "how many were attacked"),
-    Column("accuracy", "number", "share that is classified correctly as it is"),
-    Column("robust_accuracy", "number", "share that withstands the attack; only with a radius"),
-    Column("radius", "object", "quantiles of the distance, null where no point was found for so many images"),
+    Column("accuracy", "number", "share that is classified correctly without a perturbation"),
+    Column("robust_accuracy", "number", "share without a point within the radius; only of `plica attack`"),
+    Column(
+        "radius", "object", "quantiles of the distance: the smallest within which that share is misclassified, or null"
+    ),
     Column("status", "object", "per status: images, and what it means"),
     Column("gradients", "number", "of all images"),
     Column("forwards", "number", "of all images"),
     Column("seconds", "number", "wall time"),
     Column("classes", "array", "names of the classes, where the data have some"),
+    Column(
+        "verdict", "object", "as in the summary.json of an evaluation; after `plica doctor RUN` or `plica audit RUN`"
+    ),
 )
 CHECKS_KEYS = (Column("MODEL", "object", "per model of the run: verdict, findings and checks, by its name"),)
 AUDIT_KEYS = (
