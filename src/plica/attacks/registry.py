@@ -1,15 +1,22 @@
 """The attacks, by name: each takes an AttackInput and returns an AttackOutput. A new one: docs/extend.md."""
 
+from dataclasses import replace
+
 from plica.attacks.base import Attack, AttackInput, AttackOutput, treats_perturbations
 from plica.attacks.curved import curved
 from plica.attacks.external import PEERS
+from plica.attacks.external.autoattack import takes_squares
+from plica.attacks.external.common import MissingPackageError
 from plica.attacks.grid import grid
 from plica.attacks.perceptual import PERCEPTUAL
+from plica.attacks.pgd import pgd
 from plica.attacks.prox_settings import has_prox
 from plica.attacks.pwcf.search import pwcf
 from plica.attacks.radius.concave import concave, is_concave
 from plica.attacks.radius.search import radius as convex
-from plica.metrics import Unsupported
+from plica.core.gradient import NoGradientError
+from plica.core.status import Status
+from plica.metrics import Unsupported, plain_p
 from plica.utils.registry import Registry
 
 
@@ -20,10 +27,32 @@ def radius(task: AttackInput) -> AttackOutput:
 
 @treats_perturbations
 def auto(task: AttackInput) -> AttackOutput:
-    """The best there is: `radius` where the metric has a prox, `curved` without, `pwcf` for other perturbations."""
+    """The best there is: `radius` where the metric has a prox, `curved` without, `pwcf` for other perturbations.
+
+    A model without gradient is asked by forward runs alone, which the status says.
+    """
+    try:
+        if task.question.through is not None:
+            return pwcf(task)
+        return radius(task) if has_prox(task.question.metric) else curved(task)
+    except NoGradientError:
+        if task.question.through is not None and not hasattr(task.question.through, "grid"):
+            raise
+    try:
+        output = _black_box(task)(task)
+    except MissingPackageError as error:
+        raise MissingPackageError(f"The model has no gradient with respect to x, and {error}") from error
+    return replace(output, status=[Status.BLACK_BOX] * len(task.x))
+
+
+def _black_box(task: AttackInput) -> Attack:
+    """The best that takes forward runs alone: `grid` for a perturbation of few unknowns, `square` for the norms and
+    images that it has a form for, else `hopskipjump`."""
     if task.question.through is not None:
-        return pwcf(task)
-    return radius(task) if has_prox(task.question.metric) else curved(task)
+        return grid
+    square = PEERS["square"]
+    fits = plain_p(task.question.metric) in square.norms and takes_squares(task.x) and task.targets is None
+    return square if fits else PEERS["hopskipjump"]
 
 
 ATTACKS: Registry[Attack] = Registry(
@@ -35,6 +64,7 @@ ATTACKS: Registry[Attack] = Registry(
         "curved": curved,
         "grid": grid,
         **{a.name: a for a in PERCEPTUAL},
+        "pgd": pgd,
         **PEERS,
     },
 )

@@ -26,8 +26,8 @@ class NoGradientError(ValueError):
     def __init__(self, why: str = "its output is not connected to x"):
         super().__init__(
             f"The model has no gradient with respect to x: {why} (no_grad, inference_mode, .detach(), numpy, PIL and "
-            'integer arithmetic leave autograd). For MaxLoss method="square" asks by forward runs alone; or '
-            "write such a step as x + (step(x) - x).detach(), a straight-through estimator."
+            'integer arithmetic leave autograd). Methods "auto", "square" and "hopskipjump" ask by forward runs alone; '
+            "or write such a step as x + (step(x) - x).detach(), a straight-through estimator."
         )
 
 

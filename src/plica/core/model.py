@@ -99,7 +99,7 @@ class CountedModel:
         Raises:
             NoGradientError: the model leaves autograd.
         """
-        self.gradients.index_add_(0, image.cpu(), torch.ones_like(image, device="cpu"))
+        self.charge_forwards(image)  # until the gradient has come back
         results: list[tuple[Tensor, Tensor, Tensor]] = []
         for rows in self.parts(len(image), x.device):
             size, start = rows.stop - rows.start, thread_time()
@@ -110,6 +110,8 @@ class CountedModel:
                 grad = input_gradient(values.sum(), z)
             self.tuner.record(len(z), thread_time() - start)
             results.append((values.detach(), logits.detach(), grad[:size]))
+        self.charge_forwards(image, -1)
+        self.gradients.index_add_(0, image.cpu(), torch.ones_like(image, device="cpu"))
         values, logits, grads = results[0] if len(results) == 1 else map(torch.cat, zip(*results, strict=True))
         return values, logits, grads if self.fixed is None else grads.masked_fill(self.fixed, 0)
 

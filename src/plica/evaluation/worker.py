@@ -129,6 +129,9 @@ class Worker:
         try:
             x, y = prepare_inputs(model, work.x, work.y)
             result = self._attack(model, x, y, work.job, size, on_progress)
+            if Status.BLACK_BOX in result.status:
+                told = f"{work.job.task.name}, chunk {work.chunk}: asked by forward runs alone, for want of a gradient"
+                notes = [*notes, told]
             return _part(work, result, notes)
         except Exception as error:
             cause = error

@@ -1,4 +1,4 @@
-"""Other attacks, to compare with: the project's own PGD, and thin adapters to what public packages have.
+"""Public attacks, to compare with and for models without gradient: thin adapters to what public packages have.
 
 Each is a method of `plica.attack` and is judged and counted like every other. A package is imported when its method is
 asked for; `pip install "plica[peers]"` brings foolbox and pyautoattack, adv-lib comes by hand (advlib.py).
@@ -6,15 +6,9 @@ asked for; `pip install "plica[peers]"` brings foolbox and pyautoattack, adv-lib
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.external.advlib import ADV_LIB
 from plica.attacks.external.autoattack import AUTOATTACK
+from plica.attacks.external.common import Peer
 from plica.attacks.external.foolbox import FOOLBOX
-from plica.attacks.pgd import pgd
 
-PEERS: dict[str, Callable[[AttackInput], AttackOutput]] = {
-    "pgd": pgd,
-    **{peer.name: peer for peer in (*FOOLBOX, *AUTOATTACK, *ADV_LIB)},
-}
+PEERS: dict[str, Peer] = {peer.name: peer for peer in (*FOOLBOX, *AUTOATTACK, *ADV_LIB)}

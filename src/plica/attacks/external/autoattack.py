@@ -11,6 +11,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from torch import Tensor
+from torch.nn.functional import pad
+
+from plica.attacks.boundary_search import boundary_search
 from plica.attacks.external.common import Peer, Watched
 from plica.core.losses import margin
 from plica.metrics import Unsupported
@@ -29,6 +33,9 @@ class AutoAttackSettings:
         restart_after: iterations that a restart is given before there is another.
         gradients_per_class: that a class is given, at least: with fewer, fewer classes are tried.
         queries: of Square, which asks for forward runs only, in place of one gradient, which costs about as much.
+        ends: runs of Square besides its steps: at the image, and at its first and last point.
+        shrink: the next ball of Square for MinRadius, over the distance of the point found.
+        boundary_forwards: runs at the end of it towards the boundary.
         smallest_side: pixels: in smaller images the windows of Square's l1 form vanish.
     """
 
@@ -39,6 +46,9 @@ class AutoAttackSettings:
     restart_after: int = 100
     gradients_per_class: int = 3
     queries: int = 3
+    ends: int = 3
+    shrink: float = 0.5
+    boundary_forwards: int = 6
     smallest_side: int = 8
 
 
@@ -107,18 +117,54 @@ def fab_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     attack.perturb(watched.u, watched.y)
 
 
+def takes_squares(x: Tensor) -> bool:
+    """Whether `square` treats images of this shape."""
+    return x.ndim == 4 and min(x.shape[2:]) >= SETTINGS.smallest_side
+
+
 def square(watched: Watched, norm: float, gradients: int, seed: int) -> None:
-    """Random search with squares: three forward runs for every gradient of the budget, and no gradient."""
-    if watched.u.ndim != 4 or min(watched.u.shape[2:]) < SETTINGS.smallest_side:
+    """Random search with squares: three forward runs for every gradient of the budget, and no gradient.
+
+    For MinRadius the ball shrinks: the first is the box, and where a point is found the next is a little smaller than
+    its distance. Each image is searched alone, since rows so far away could not be told to be whose.
+    """
+    if not takes_squares(watched.u):
         shape, least = tuple(watched.u.shape[1:]), f"height and width at least {SETTINGS.smallest_side}"
         raise Unsupported(
-            f'square needs images (channels, height, width), {least}, got {shape}; use "apgd-ce" or "auto".'
+            f'square needs images (channels, height, width), {least}, got {shape}; use "hopskipjump" or "auto".'
         )
+    runs = SETTINGS.queries * gradients
+    if watched.radius is not None:
+        _squares(watched, norm, runs, _radius(watched), seed)
+        return
+    for one in watched.each():
+        before, radius = math.inf, one.u.numel() ** (1 / norm)  # that of the box
+        while (left := runs - one.spent - SETTINGS.ends - SETTINGS.boundary_forwards) > 0:
+            _squares(one, norm, left, radius, seed)
+            reached = float(one.reached)
+            if not reached < before:
+                break
+            before, radius = reached, SETTINGS.shrink * reached / one.span
+        boundary_search(one.task, one.images, SETTINGS.boundary_forwards)
+
+
+def _squares(watched: Watched, norm: float, runs: int, radius: float, seed: int) -> None:
+    """At most `runs` steps in a ball. Rows are added that the model does not see, where the first point needs them."""
+    height, width = watched.u.shape[2:]
+    rows = 0 if norm == math.inf else next(rows for rows in range(5) if _can_be_tiled(height + rows, width))
     attack = _module("square").SquareAttack(
-        watched, norm=NAMES[norm], n_queries=SETTINGS.queries * gradients, eps=_radius(watched), seed=seed,
+        lambda u: watched(u[:, :, :height]), norm=NAMES[norm], n_queries=runs, eps=radius, seed=seed,
         device=watched.u.device, resc_schedule=False,
     )  # fmt: skip
-    attack.perturb(watched.u, watched.y)
+    attack.perturb(pad(watched.u, (0, 0, 0, rows)), watched.y)
+
+
+def _can_be_tiled(height: int, width: int) -> bool:
+    """Whether the package can tile such an image for the first point of its l1 and l2 forms, by squares of a fifth of
+    the height: those of one pixel it can always, others where none sticks out."""
+    side = height // 5
+    first = (height - 5 * side) // 2
+    return side == 1 or all(first + length // side * side <= length for length in (height, width))
 
 
 AUTOATTACK = (
@@ -126,5 +172,5 @@ AUTOATTACK = (
     Peer("apgd-margin", "pyautoattack", apgd_margin, targeted=False, ball=True),
     Peer("apgd-t", "pyautoattack", apgd_t, targeted=False, ball=True),
     Peer("fab-t", "pyautoattack", fab_t, targeted=False),
-    Peer("square", "pyautoattack", square, targeted=False, ball=True, black_box=True),
+    Peer("square", "pyautoattack", square, targeted=False, black_box=True),
 )

@@ -62,6 +62,22 @@ class Watched(nn.Module):
             self._count_gradients(logits, image)
         return class_logits(logits).float()
 
+    def each(self) -> Iterator[Watched]:
+        """The images one by one: an answer then depends on the image alone, and every row is known to be its."""
+        for image in self.images.split(1):
+            yield Watched(self.task, image)
+            self.task.progress(int(image) + 1)
+
+    @property
+    def spent(self) -> int:
+        """Forward runs, of the image that has had most."""
+        return int(self.task.model.forwards[self.images.cpu()].max())
+
+    @property
+    def reached(self) -> Float[Tensor, " i"]:
+        """The distance of the best point of each image, in the metric's units; inf where there is none."""
+        return self.task.best.distance[self.images]
+
     def check_gradient(self) -> None:
         """Raises NoGradientError where the model has none: packages say it in many ways, some by an assertion."""
         with torch.enable_grad(), gradient_errors():

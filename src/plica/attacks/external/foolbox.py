@@ -7,11 +7,40 @@ FMN and DDN take one gradient per step. DeepFool takes one per class it consider
 from __future__ import annotations
 
 import math
+from contextlib import suppress
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 
+from plica.attacks.boundary_search import boundary_search
 from plica.attacks.external.common import Peer, Watched
 from plica.utils.optional import require
+
+
+@dataclass(frozen=True)
+class HopSkipJumpSettings:
+    """What was tried is in docs/design/blackbox.md.
+
+    Attributes:
+        queries: forward runs in place of one gradient, which costs about as much.
+        first_directions: random directions that the first gradient is estimated from; later ones take more.
+        width: of the differences that a gradient is estimated by, over the distance (foolbox's gamma over the number of
+            features); the boundary is met as coarsely. Its default is 1 / features, which noise of decisions drowns.
+        steps: at most; the budget ends before.
+        draws: of noise, until one counts, as a start.
+        boundary_forwards: runs at the end towards the boundary.
+    """
+
+    queries: int = 3
+    first_directions: int = 20
+    width: float = 0.3
+    steps: int = 1000
+    draws: int = 10
+    boundary_forwards: int = 6
+
+
+SETTINGS = HopSkipJumpSettings()
 
 
 def _foolbox(module: str = "foolbox"):
@@ -19,14 +48,17 @@ def _foolbox(module: str = "foolbox"):
 
 
 def _run(attack, watched: Watched) -> None:
-    package = _foolbox()
-    model = package.PyTorchModel(watched, bounds=(0, 1), device=watched.u.device)
-    aim = package.criteria.Misclassification(watched.y)
-    if watched.targets is not None:
-        aim = package.criteria.TargetedMisclassification(watched.targets)
-    points = attack.run(model, watched.u, aim)
+    model = _foolbox().PyTorchModel(watched, bounds=(0, 1), device=watched.u.device)
+    points = attack.run(model, watched.u, _aim(watched))
     with torch.no_grad():
         watched(points)  # the end point, which the attack may not have evaluated
+
+
+def _aim(watched: Watched):
+    criteria = _foolbox().criteria
+    if watched.targets is not None:
+        return criteria.TargetedMisclassification(watched.targets)
+    return criteria.Misclassification(watched.y)
 
 
 def fmn(watched: Watched, norm: float, gradients: int, seed: int) -> None:
@@ -63,9 +95,60 @@ def deepfool(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     _run(kind(steps=max(1, min(50, gradients // cost))), watched)
 
 
+class _SpentError(Exception):
+    """No forward run is left."""
+
+
+class _Limited(nn.Module):
+    """The model until its forward runs are spent: HopSkipJump has no budget, and halves its step until it succeeds."""
+
+    def __init__(self, watched: Watched, runs: int):
+        super().__init__()
+        self.watched, self.runs = watched, runs
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, u: Tensor) -> Tensor:
+        if self.watched.spent >= self.runs:
+            raise _SpentError
+        return self.watched(u)
+
+
+def hopskipjump(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """A search by decisions alone (Chen, Jordan, Wainwright 2020): three forward runs for every gradient of the budget,
+    each image by itself. Distances other than linf are searched as l2."""
+    package = _foolbox()
+    for one in watched.each():
+        torch.manual_seed(seed)
+        limited = _Limited(one, SETTINGS.queries * gradients - SETTINGS.boundary_forwards)
+        model = package.PyTorchModel(limited, bounds=(0, 1), device=one.u.device)
+        attack = package.attacks.HopSkipJumpAttack(
+            steps=SETTINGS.steps,
+            initial_gradient_eval_steps=SETTINGS.first_directions,
+            gamma=SETTINGS.width * one.u.numel(),
+            constraint="linf" if norm == math.inf else "l2",
+        )
+        with suppress(_SpentError):
+            start = _start(limited, one)
+            if start is not None:
+                attack.run(model, one.u, _aim(one), starting_points=start)
+        boundary_search(one.task, one.images, SETTINGS.boundary_forwards)
+
+
+def _start(model: _Limited, one: Watched) -> Tensor | None:
+    """A point of the box that counts, of noise or one colour."""
+    plain = [torch.full_like(one.u, shade) for shade in (0.0, 1.0, 0.5)]
+    for u in (*(torch.rand_like(one.u) for _ in range(SETTINGS.draws)), 1 - one.u, *plain):
+        found = model(u).argmax(1)
+        if bool(found == one.targets if one.targets is not None else found != one.y):
+            return u
+    return None
+
+
 FOOLBOX = (
     Peer("fmn", "foolbox", fmn),
     Peer("fmn-projected", "foolbox", fmn_projected, norms=(2.0,)),
     Peer("ddn", "foolbox", ddn, norms=(2.0,)),
+    Peer("hopskipjump", "foolbox", hopskipjump, any_metric=True, black_box=True),
     Peer("deepfool", "foolbox", deepfool, norms=(2.0, math.inf), targeted=False),
 )
