@@ -13,7 +13,7 @@ import torch
 import torchvision
 from torch import nn
 
-from plica.core.batching import MIN_ROWS, detect_padding
+from plica.core.batching import MIN_ROWS, Arithmetic, observe
 
 TORCHVISION = ("resnet18", "resnet50", "densenet121", "mobilenet_v3_small", "efficientnet_b0", "regnet_y_400mf",
                "shufflenet_v2_x0_5", "vgg11", "convnext_tiny", "swin_t")  # fmt: skip
@@ -63,7 +63,9 @@ def main() -> None:
             torch.set_num_threads(threads)
             torch.manual_seed(0)
             for name, net in networks(pixels):
-                multiple = detect_padding(net.eval(), x[:32])[1]
+                arithmetic = Arithmetic()
+                observe(net.eval(), x[:32], arithmetic)
+                multiple = arithmetic.multiple
                 sizes = differing(net, x)
                 called = [size for size in sizes if size >= MIN_ROWS and size % multiple == 0]
                 told = [", ".join(map(str, some)) or "none" for some in (sizes, called)]

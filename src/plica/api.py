@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from plica.attacks.base import AttackInput, AttackOutput
@@ -19,9 +19,10 @@ from plica.core.confirm import confirm
 from plica.core.fitting import fitted
 from plica.core.formulations import Question
 from plica.core.goals import MISCLASSIFIED, Goal, finite
-from plica.core.judge import Judge, Judgement
+from plica.core.half import SLACK, HalfGrid, HalfModel, UnitGrid, half_dtype
+from plica.core.judge import Judge, Judgement, confirms
 from plica.core.losses import Targets
-from plica.core.model import CountedModel, Model, eval_mode, in_float64, rounding
+from plica.core.model import CountedModel, eval_mode, second_model
 from plica.core.result import Result
 from plica.core.status import Status
 from plica.core.units import UnitModel, judge_at_x, unit_question
@@ -92,6 +93,9 @@ def attack(
         TypeError: the same for an argument of the wrong type.
         Unsupported: the method cannot treat the metric or the goal; the message names those that can.
     """
+    half, given, model = half_dtype(x), model, fitted(model)
+    if half is not None:
+        model, x = HalfModel(model, half), x.float()
     radius, limits = validation.arguments(
         x, y, question, method, methods(), gradients, seed, batch_size, bounds, targets, goal
     )
@@ -101,19 +105,28 @@ def attack(
         check(question.through, x)
         check_treats_perturbations(method)
     y, targets = validation.usable(y), None if targets is None else validation.usable(targets)
-    model, x = fitted(model), validation.usable(x.detach())
+    x = validation.usable(x.detach())
     aim = Goal(y.detach(), targets, MISCLASSIFIED if goal is None else goal)
     size = min(batch_size or default_batch_size(x), torch.iinfo(torch.int32).max)
-    with eval_mode(model):
-        if not limits.per_feature:
-            call = _Call(model, x, aim, question, radius, limits.numbers, gradients, seed, size, on_progress)
-            return call.answer(ATTACKS[method])
-        unit, radii = unit_question(question, radius, limits)
-        call = _Call(
-            UnitModel(model, limits), limits.to_units(x), aim, unit, radii, (0.0, 1.0), gradients, seed, size,
-            on_progress,
-        )  # fmt: skip
-        return judge_at_x(model, x, aim, question.metric, radius, limits, call.answer(ATTACKS[method]))
+    grid = None if half is None else HalfGrid(x, half)
+    with eval_mode(given):
+        if limits.per_feature:
+            unit_grid = None if grid is None else UnitGrid(grid, limits)
+            counted = CountedModel(UnitModel(model, limits), len(x), size, grid=unit_grid)
+            unit, radii = unit_question(question, radius, limits)
+            call = _Call(counted, limits.to_units(x), aim, unit, radii, (0.0, 1.0), gradients, seed, size, on_progress)
+            at_x = None if grid is None else replace(grid, slack=SLACK * float(limits.span.max()))
+            result = judge_at_x(
+                call.answer(ATTACKS[method]), counted.with_model(model, at_x), x, aim, question.metric, radius, limits
+            )
+        else:
+            counted = CountedModel(model, len(x), size, bounds=limits.numbers, grid=grid)
+            call = _Call(counted, x, aim, question, radius, limits.numbers, gradients, seed, size, on_progress)
+            result = call.answer(ATTACKS[method])
+    if half is None:
+        return result
+    end = None if result.end is None else result.end.to(half)
+    return replace(result, x_adv=result.x_adv.to(half), end=end)
 
 
 def default_batch_size(x: Float[Tensor, "b *image"]) -> int:
@@ -125,7 +138,7 @@ def default_batch_size(x: Float[Tensor, "b *image"]) -> int:
 class _Call:
     """One call of `attack`: its checked arguments, the same bounds for all pixels."""
 
-    model: Model
+    model: CountedModel
     x: Float[Tensor, "b *image"]
     goal: Goal
     question: Question
@@ -142,50 +155,61 @@ class _Call:
         x, metric = self.x, self.question.metric
         if not isinstance(metric, ThetaDistance):
             validation.metric(metric, x, self.bounds)
-        model = CountedModel(self.model, len(x), self.batch_size)
-        logits = model.logits(x, torch.arange(len(x), device=x.device))
+        logits = self.model.first_logits(x, self.goal.has_classes)
         validation.output(logits, self.goal, self.question)
-        result = self._unattacked(model, logits)
+        result = self._unattacked(logits)
         rows = (finite(logits) & ~result.success).nonzero()[:, 0]
         if len(rows):
-            result = self._solve(method, rows, logits[rows], model.multiple, result)
+            result = self._solve(method, rows, logits[rows], result)
         spent = (3 * result.gradients + result.forwards).double()
         result.seconds.copy_(spent / spent.sum() * (time.perf_counter() - start))
         return result
 
-    def _unattacked(self, model: CountedModel, logits: Float[Tensor, "b *output"]) -> Result:
+    def _unattacked(self, logits: Float[Tensor, "b *output"]) -> Result:
         """The result from the model's logits at x alone: images that are misclassified from the start have succeeded,
         the others are not finite, or still to be attacked."""
         x, margin, device = self.x, self.goal.margin(logits), self.x.device
-        success = finite(logits) & (margin > rounding(logits))
+        success = self._reached(logits, margin)
         return Result(
             x_adv=x.clone(),
             success=success,
             distance=torch.where(success, 0.0, torch.inf).double(),
             violation=torch.where(success, 0, (-margin).clamp(min=0)).double(),
             stationarity=torch.full_like(margin, torch.nan).double(),
-            gradients=model.gradients.to(device),
-            forwards=model.forwards.to(device),
+            gradients=self.model.gradients.to(device),
+            forwards=self.model.forwards.to(device),
             margin=margin.double(),
             prediction=self.goal.prediction(logits),
             seconds=torch.zeros_like(margin).double(),
-            metric_gradients=torch.zeros_like(model.gradients.to(device)),
+            metric_gradients=torch.zeros_like(self.model.gradients.to(device)),
             status=[Status.MISCLASSIFIED if s else Status.NOT_FINITE for s in success.tolist()],
             theta=None if self.question.through is None else self.question.through.start(x),
         )
+
+    @torch.no_grad()
+    def _reached(self, logits: Float[Tensor, "b *output"], margin: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
+        """Whether each image reaches the goal as it is; small margins of few digits are looked at once more."""
+        model, every = self.model, torch.arange(len(self.x), device=self.x.device)
+        success = finite(logits) & (margin > model.least_margin(logits, every))
+        doubtful = (finite(logits) & ~success & (margin > 0) & model.few(every)).nonzero()[:, 0]
+        second = second_model(model, self.x[doubtful]) if len(doubtful) else None
+        if second is not None:
+            model.charge_forwards(torch.cat([doubtful[:1], doubtful]))  # the first was tried on
+            again = self.goal[doubtful].margin(second(self.x[doubtful].double()))
+            success[doubtful] = confirms(again, margin[doubtful].double(), model.few(doubtful))
+        return success
 
     def _solve(
         self,
         method: Callable[[AttackInput], AttackOutput],
         rows: Int[Tensor, " i"],
         logits: Float[Tensor, "i *output"],
-        multiple: int | None,
         result: Result,
     ) -> Result:
         """Attack the images `rows` and write what the judge measures into `result`."""
-        task = self._task(rows, logits, multiple)
+        task = self._task(rows, logits)
         output = method(task)
-        x_adv, theta, judgement = self._judge(task)
+        x_adv, theta, judgement = self._judge(task, result.forwards[rows])
         result.x_adv[rows] = torch.where(judgement.sure.view(-1, *[1] * (task.x.ndim - 1)), x_adv, task.x)
         if result.theta is not None and theta is not None:
             result.theta[rows] = torch.where(judgement.sure[:, None], theta, result.theta[rows])
@@ -201,18 +225,17 @@ class _Call:
             result.status[row] = status
         return result if output.end is None else replace(result, end=self.x.index_copy(0, rows, output.end))
 
-    def _judge(self, task: AttackInput) -> tuple[Tensor, Tensor | None, Judgement]:
-        """The best points, their theta and the judgement (core/confirm.py)."""
-        # forward runs that are left: the one at x is spent, and one more where the copy in float64 is tried
-        left = self.gradients // 5 - 1 - task.model.forwards.to(task.x.device)
+    def _judge(self, task: AttackInput, spent: Int[Tensor, " i"]) -> tuple[Tensor, Tensor | None, Judgement]:
+        """The best points, their theta and the judgement (core/confirm.py). spent: forward runs before the attack."""
+        left = self.gradients // 5 - spent - task.model.forwards.to(task.x.device)
         images = torch.arange(len(task.x), device=task.x.device)
-        model64 = in_float64(self.model, task.x) if bool((left >= 3).any()) else None
-        if model64 is not None:
-            task.model.charge_forwards(images[:1])  # on which the copy was tried
+        second = second_model(task.model, task.x) if bool((left >= 3).any()) else None
+        if second is not None:
+            task.model.charge_forwards(images[:1])  # on which it was tried
             left -= 1
         judge = Judge(
             model=task.model,
-            model64=model64,
+            second=second,
             metric=self.question.metric,
             x=task.x,
             goal=task.goal,
@@ -225,13 +248,13 @@ class _Call:
         margins = task.goal.margin(task.logits), best.margin
         return confirm(judge, self.question.through, end, margins, left)
 
-    def _task(self, rows: Int[Tensor, " i"], logits: Float[Tensor, "i *output"], multiple: int | None) -> AttackInput:
+    def _task(self, rows: Int[Tensor, " i"], logits: Float[Tensor, "i *output"]) -> AttackInput:
         """What the attack on the images `rows` is given."""
         x, goal, question = self.x[rows], self.goal[rows], self.question
         radius = None if self.radius is None else self.radius[rows]
         fixed = fixed_pixels(question.metric, x) if question.through is None else None
-        model = CountedModel(self.model, len(rows), self.batch_size, multiple, fixed)
-        best = BestPoints(question.metric, x, goal, radius, question.through)
+        model = self.model.of(rows, fixed)
+        best = BestPoints(question.metric, x, goal, radius, question.through, model)
         return AttackInput(
             model=model,
             best=best,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from plica.core.batching import SMALLEST_ROWS, TIMED, BatchSizeTuner, detect_padding
+from plica.core.batching import SMALLEST_ROWS, TIMED, Arithmetic, BatchSizeTuner, observe
 from plica.core.model import CountedModel
 
 ROWS = 32
@@ -32,16 +32,17 @@ def net(act, width):
 )
 def test_elementwise_functions_decide_the_multiple_of_rows(act, width, multiple):
     model, x = net(act, width), torch.rand(ROWS, 20)
-    out, padding = detect_padding(model, x)
-    assert padding == multiple
+    arithmetic = Arithmetic()
+    out = observe(model, x, arithmetic)
+    assert arithmetic.multiple == multiple
     assert torch.equal(out, model(x))
 
 
-def test_the_first_call_is_what_is_detect_padding():
+def test_the_first_call_is_observed():
     counted = CountedModel(net(nn.SiLU(), 33), 3)
     counted.logits(torch.rand(3, 20), torch.arange(3))
-    assert (counted.multiple, counted.padded(3), counted.padded(33)) == (32, 32, 64)
-    plain = CountedModel(net(nn.ReLU(), 33), 3, multiple=8)
+    assert (counted.arithmetic.multiple, counted.padded(3), counted.padded(33)) == (32, 32, 64)
+    plain = CountedModel(net(nn.ReLU(), 33), 3, arithmetic=Arithmetic(8, 1e-7))
     assert (plain.padded(3), plain.padded(17)) == (16, 24)
 
 
@@ -103,9 +104,9 @@ def test_a_size_that_is_never_called_is_proposed_again():
 def test_detecting_the_padding_does_not_import_a_compiler():
     """torch._dynamo takes a second to import."""
     code = (
-        "import sys, torch; from plica.core.batching import detect_padding\n"
+        "import sys, torch; from plica.core.batching import Arithmetic, observe\n"
         "was = 'torch._dynamo' in sys.modules\n"
-        "detect_padding(torch.nn.SiLU(), torch.rand(16, 3))\n"
+        "observe(torch.nn.SiLU(), torch.rand(16, 3), Arithmetic())\n"
         "sys.exit('torch._dynamo' in sys.modules and not was)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

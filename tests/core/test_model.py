@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from plica.core.batching import MIN_ROWS, MULTIPLE
-from plica.core.model import ROUNDINGS, CountedModel, rounding
+from plica.core.batching import MIN_ROWS, MULTIPLE, Arithmetic
+from plica.core.model import CountedModel, second_model
 
 IMAGE = (3, 4)
 
@@ -32,7 +32,7 @@ def first(logits, rows):
 @pytest.mark.parametrize("most", [16, 48, 128])
 def test_every_call_is_padded_and_no_larger_than_asked(r, most):
     model = Recorder()
-    counted = CountedModel(model, r, most, MULTIPLE)
+    counted = CountedModel(model, r, most, Arithmetic(MULTIPLE, 1e-7))
     x, image = images(r), torch.arange(r)
     logits = counted.logits(x, image)
     values, again, grad = counted.gradient(x, image, first)
@@ -62,7 +62,7 @@ def test_each_image_is_charged_for_its_own_rows():
 
 def test_the_value_gets_the_slice_of_its_rows():
     """Across chunks, and never of a padding row."""
-    counted = CountedModel(Recorder(), 40, max_rows=16, multiple=MULTIPLE)
+    counted = CountedModel(Recorder(), 40, max_rows=16, arithmetic=Arithmetic(MULTIPLE, 1e-7))
     weights, seen = torch.arange(40.0), []
 
     def value(logits, rows):
@@ -103,8 +103,67 @@ def test_the_gradient_of_fixed_pixels_is_zero():
     torch.testing.assert_close(grad, 2 * images(3) * ~fixed, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_rounding_is_that_of_the_largest_logit(dtype):
-    logits = torch.tensor([[1.0, -5, 2], [0.25, 0.5, -0.125]], dtype=dtype)
-    expected = ROUNDINGS * torch.finfo(dtype).eps * torch.tensor([5, 0.5], dtype=dtype)
-    assert torch.equal(rounding(logits), expected)
+def test_logits_in_half_precision_arrive_in_that_of_the_images():
+    """Their differences are exact there."""
+    counted = CountedModel(lambda x: Recorder()(x).bfloat16(), 3)
+    logits = counted.logits(images(3), torch.arange(3))
+    assert torch.equal(logits, Recorder()(images(3)).bfloat16().float())
+    assert counted.half
+    *_, grad = counted.gradient(images(3), torch.arange(3), first)
+    assert grad.dtype == torch.float32
+
+
+def test_the_model_is_run_at_points_of_the_grid_of_each_image():
+    """A grid of all images serves some of them; gradients pass straight through."""
+    grid = lambda z, image: (z * 4).round() / 4 + image[:, None, None]  # noqa: E731
+    model = Recorder()
+    counted = CountedModel(model, 4, arithmetic=Arithmetic(MULTIPLE, 1e-7), grid=grid).of(torch.tensor([3, 1]))
+    z, image = images(3), torch.tensor([1, 0, 1])
+    expected = (z * 4).round() / 4 + torch.tensor([1.0, 3, 1])[:, None, None]
+    assert torch.equal(counted.logits(z, image), Recorder()(expected))
+    *_, grad = counted.gradient(z, image, first)
+    torch.testing.assert_close(grad, 2 * expected)
+
+
+class Double(torch.nn.Module):
+    """Says in which precision, and how many rows at a time, it is run."""
+
+    def __init__(self, half):
+        super().__init__()
+        self.half_inside, self.seen = half, []
+
+    def forward(self, x):
+        self.seen.append((x.dtype, len(x)))
+        x = x.to(torch.bfloat16).to(x.dtype) if self.half_inside else x
+        return torch.stack([x.flatten(1).sum(1), -x.flatten(1).sum(1)], 1)
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+@pytest.mark.parametrize(
+    ("model", "runs"),
+    [(Double(False), {(torch.float64, 3)}), (Double(True), {(torch.float32, 1)}), (None, {(torch.float32, 1)})],
+)
+def test_the_second_run_is_in_float64_or_of_each_image_alone(model, runs):
+    """Alone where there is no copy in float64, or it would be another model."""
+    seen = [] if model is None else model.seen
+    function = model or (lambda x: seen.append((x.dtype, len(x))) or x.flatten(1)[:, :2])
+    counted = CountedModel(function, 3)
+    counted.first_logits(images(3))
+    second = second_model(counted, images(3))
+    assert second is not None
+    seen.clear()
+    out = second(images(3).double())
+    assert (set(seen), out.dtype) == (runs, torch.float64)
+
+
+def test_no_second_run_of_a_model_that_takes_one_size_of_batch():
+    def fixed(x):
+        if len(x) != 32:
+            raise RuntimeError("32 images")
+        return x.flatten(1)[:, :2]
+
+    counted = CountedModel(fixed, 3)
+    counted.first_logits(images(3))
+    assert second_model(counted, images(3)) is None

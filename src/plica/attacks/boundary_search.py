@@ -7,7 +7,6 @@ from jaxtyping import Int
 from torch import Tensor
 
 from plica.attacks.base import AttackInput
-from plica.core.model import rounding
 from plica.perturbations.base import interpolate
 
 RESERVED = 4  # forward runs that the logits at the image, and the judge in two precisions, need
@@ -43,7 +42,7 @@ def boundary_search(task: AttackInput, images: Int[Tensor, " i"], forwards: int)
         theta, z = interpolate(through, x, end, share, task.bounds)
         logits = task.model.logits(z, rows)
         best.offer(z, rows, logits, theta=theta)
-        m = goal.margin(logits) - 2 * rounding(logits)
+        m = goal.margin(logits) - 2 * task.model.least_margin(logits, rows)
         past = m > 0
         below = torch.where(past, below / 2, m)
         high, above = torch.where(past, share, high), torch.where(past, m, above)

@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.attacks.base import AttackInput
-from plica.core.model import rounding
 from plica.solver.rows import take
 
 
@@ -128,7 +127,7 @@ class Multistart(ABC, Generic[C]):
         value, logits, grad = self.task.model.gradient(
             z, image, lambda logits, part: goal[part].margin_to(logits, rows.target[part])
         )
-        noise = rounding(logits)
+        noise = self.task.model.least_margin(logits, image)
         wrong = goal.margin(logits) > noise
         good = (wrong & (size <= limit[image])).nonzero()[:, 0]
         self.task.best.offer(z[good], image[good], logits[good], size[good] if size_is_distance else None)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,12 +36,27 @@ EXACT = {
 }  # fmt: skip
 
 
-class _ElementwiseMode(TorchDispatchMode):
-    """Records, over a call of `rows` rows, the multiple of rows that its elementwise functions require."""
+@dataclass
+class Arithmetic:
+    """How a model computes, as seen in its first call; written in place, shared by all calls of an attack.
+
+    Attributes:
+        multiple: of rows to which its calls must be padded, 8, 16 or 32.
+        eps: the coarsest unit of rounding, relative, of a number that it computes; of float16 or bfloat16 where some
+            layer runs in it, whatever the dtype of the weights and of the output. 0 before the first call.
+    """
+
+    multiple: int = VECTOR
+    eps: float = 0.0
+
+
+class _ArithmeticMode(TorchDispatchMode):
+    """Observes, over a call of `rows` rows, the multiple of rows that elementwise functions require, and the coarsest
+    precision of a result."""
 
     def __init__(self, rows: int):
         super().__init__()
-        self.rows, self.multiple = rows, MULTIPLE
+        self.rows, self.multiple, self.eps = rows, MULTIPLE, 0.0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -49,18 +65,23 @@ class _ElementwiseMode(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        if not isinstance(out, Tensor):
+            return out
+        if out.is_floating_point() and out.numel() >= self.rows:  # not the numbers of a layer's own
+            self.eps = max(self.eps, torch.finfo(out.dtype).eps)
         name = func.__name__.split(".")[0].rstrip("_")
-        if torch.Tag.pointwise in func.tags and name not in EXACT and isinstance(out, Tensor):
+        if torch.Tag.pointwise in func.tags and name not in EXACT:
             numbers = max(1, out.numel() // self.rows)
             self.multiple = max(self.multiple, VECTOR // math.gcd(VECTOR, numbers))
         return out
 
 
-def detect_padding(model: Callable[[Tensor], Any], x: Tensor) -> tuple[Any, int]:
-    """model(x), and the multiple of rows (8, 16 or 32) to which its calls must be padded."""
-    with _ElementwiseMode(len(x)) as mode:
+def observe(model: Callable[[Tensor], Any], x: Tensor, arithmetic: Arithmetic) -> Any:
+    """model(x); how it was computed is written into `arithmetic`."""
+    with _ArithmeticMode(len(x)) as mode:
         out = model(x)
-    return out, mode.multiple
+    arithmetic.multiple, arithmetic.eps = mode.multiple, mode.eps or torch.finfo(x.dtype).eps
+    return out
 
 
 class BatchSizeTuner:

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.core.goals import Goal
-from plica.core.model import rounding
+from plica.core.model import CountedModel
 from plica.metrics.base import Metric, values
 from plica.perturbations.base import ParametricPerturbation, ThetaDistance
 from plica.solver.rows import pick, write
@@ -23,6 +23,7 @@ class BestPoints:
         distance: (b,), inf where there is none yet.
         margin: (b,), -inf where there is none yet.
         theta: (b, k), what x_adv was made of, for a perturbation `through`; None without.
+        model: whose logits are offered, which says what margin is more than rounding.
     """
 
     def __init__(
@@ -32,8 +33,10 @@ class BestPoints:
         goal: Goal,
         radius: Float[Tensor, " b"] | None,
         through: ParametricPerturbation | None = None,
+        model: CountedModel | None = None,
     ):
         self.metric, self.x, self.goal, self.radius = metric, x, goal, radius
+        self.model = model or CountedModel(lambda z: z, len(x))
         self.x_adv = x.clone()
         self.theta = None if through is None else through.start(x)
         self.distance = x.new_full((len(x),), torch.inf)
@@ -64,6 +67,8 @@ class BestPoints:
         if len(rows) < len(z):
             z, image, margin = pick(z, rows), image[rows], margin[rows]
             d, theta = None if d is None else d[rows], None if theta is None else pick(theta, rows)
+        if self.model.grid is not None:
+            z, d = self.model.on_grid(z, image), None
         if d is None:
             point = theta if theta is not None and isinstance(self.metric, ThetaDistance) else z
             d = values(self.metric, pick(self.x, image), point)
@@ -91,7 +96,7 @@ class BestPoints:
         return self._better(self.goal[image].margin(logits), logits, image).nonzero()[:, 0]
 
     def _better(self, margin: Tensor, logits: Tensor, image: Tensor) -> Bool[Tensor, " r"]:
-        sure = margin > rounding(logits)
+        sure = margin > self.model.least_margin(logits, image)
         return sure if self.radius is None else sure & (margin > self.margin[image])
 
     def adopt(self, other: BestPoints, images: Int[Tensor, " i"]) -> None:

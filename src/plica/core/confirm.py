@@ -1,9 +1,10 @@
-"""The judgement on the best points: one that float64 rejects is enlarged by the smallest factor that passes.
+"""The judgement on the best points: one that the second run rejects is enlarged by the smallest factor that passes.
 
-    factor = 1 + 2 (wanted - m64) / (m64 - m(x)),   then 8 times as much beyond 1, and so on
+    factor = 1 + 2 (wanted - m2) / (m2 - m(x)),   then 8 times as much beyond 1, and so on
 
-m64 is the margin in float64, m(x) that of the image: the margin rises along the ray by m64 - m(x) per length of the
-perturbation. Float64 looks first, so that a point it rejects costs no other run: three forward runs never lose a point.
+m2 is the margin in the second run, as a rule one in float64, and m(x) that of the image: the margin rises along the ray
+by m2 - m(x) per length of the perturbation. The second run comes first, so that a point it rejects costs no other:
+three forward runs never lose a point.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ TRIES = 5  # enlarged points of one image, at most
 GROW = 8.0  # of the factor's excess over 1, from try to try
 SURE = 8.0  # times as much where it is the last try: a point is not lost to a kink of the margin
 LEAST, MOST = 1e-6, 1e-2  # excess
-SAFE = 6.0  # margin wanted, in differences between the two precisions; the judge asks for three
+SAFE = 6.0  # margin wanted, in differences between the two runs; the judge asks for three
 
 
 @torch.no_grad()
@@ -42,15 +43,16 @@ def confirm(
     """
     first, last = (margin.double() for margin in found)
     share, runs = torch.ones_like(last), runs.clone()
-    exists, margin64 = last.isfinite(), torch.full_like(last, torch.nan)
+    exists, second = last.isfinite(), torch.full_like(last, torch.nan)
     point, x_adv = interpolate(through, judge.x, end, share.to(end), judge.bounds)
+    x_adv = judge.model.on_grid(x_adv, judge.image)
     rows = (exists & (runs >= 2)).nonzero()[:, 0]
-    if judge.model64 is not None and len(rows):
-        margin64[rows] = take(judge, rows).margin64(x_adv[rows])
+    if judge.second is not None and len(rows):
+        second[rows] = take(judge, rows).second_margin(x_adv[rows])
         runs[rows] -= 1
-    doubtful = ~(margin64.isnan() | confirms(margin64, last))
-    wanted = last + SAFE * (margin64 - last).abs()
-    excess = (2 * (wanted - margin64) / (margin64 - first).clamp(min=1e-30)).nan_to_num(LEAST).clamp(LEAST, MOST)
+    doubtful = ~(second.isnan() | confirms(second, last, judge.model.few(judge.image)))
+    wanted = last + SAFE * (second - last).abs()
+    excess = (2 * (wanted - second) / (second - first).clamp(min=1e-30)).nan_to_num(LEAST).clamp(LEAST, MOST)
     judgement: Judgement | None = None
     pending = torch.arange(len(last), device=last.device)
     for _ in range(1 + TRIES):
@@ -59,18 +61,17 @@ def confirm(
             last_try = runs[enlarged] < 3
             share[enlarged] = 1 + torch.where(last_try, (SURE * excess[enlarged]).clamp(max=MOST), excess[enlarged])
             excess[enlarged] = (GROW * excess[enlarged]).clamp(max=MOST)
-            new, x_adv[enlarged] = interpolate(
-                through, judge.x[enlarged], end[enlarged], share[enlarged].to(end), judge.bounds
-            )
+            new, z = interpolate(through, judge.x[enlarged], end[enlarged], share[enlarged].to(end), judge.bounds)
+            x_adv[enlarged] = judge.model.on_grid(z, judge.image[enlarged])
             if new is not None and point is not None:
                 point[enlarged] = new
-            margin64[enlarged] = torch.nan
-            again = enlarged[runs[enlarged] >= 2] if judge.model64 is not None else enlarged[:0]
+            second[enlarged] = torch.nan
+            again = enlarged[runs[enlarged] >= 2] if judge.second is not None else enlarged[:0]
             if len(again):
-                margin64[again] = take(judge, again).margin64(x_adv[again])
+                second[again] = take(judge, again).second_margin(x_adv[again])
                 runs[again] -= 1
         runs[pending] -= 1
-        look = take(judge, pending)(x_adv[pending], None if point is None else point[pending], margin64[pending])
+        look = take(judge, pending)(x_adv[pending], None if point is None else point[pending], second[pending])
         if judgement is None:
             judgement = look
         else:

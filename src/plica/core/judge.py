@@ -1,7 +1,8 @@
 """The judge: measures every answer again, the same way for every method.
 
-An answer counts if it reaches the goal by a margin that neither another order of summation nor float64 can undo, lies
-inside the bounds and, for MaxLoss, within the radius, its distance taken in float64.
+An answer counts if it reaches the goal by a margin that rounding cannot undo (rounding.py), in two runs where there are
+two ways to run the model (model.second_model), lies inside the bounds and, for MaxLoss, within the radius, its distance
+taken in float64.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.core.goals import Goal
-from plica.core.model import CountedModel, Model, rounding
+from plica.core.model import CountedModel, Model
 from plica.metrics import Metric, distance
 from plica.perturbations.base import ThetaDistance
 from plica.solver.rows import WHOLE
@@ -40,8 +41,8 @@ class Judge:
     """Measures a point x_adv for each of the images x. Judges of some of the images: rows.take.
 
     Attributes:
-        model: runs and counts; a look costs one forward run, and one more in float64.
-        model64: the model in float64, None where it cannot be had or its runs exceed the budget.
+        model: runs and counts; a look costs one forward run, and one more where there is a second run.
+        second: the model run another way (model.second_model); None where it cannot be, or it exceeds the budget.
         goal: of each image.
         radius: of each image, in the metric's units; None for MinRadius.
         bounds: of all pixels.
@@ -49,7 +50,7 @@ class Judge:
     """
 
     model: CountedModel
-    model64: Model | None
+    second: Model | None
     metric: Metric = field(metadata=WHOLE)
     x: Float[Tensor, "b *image"]
     goal: Goal
@@ -62,17 +63,17 @@ class Judge:
         self,
         x_adv: Float[Tensor, "b *image"],
         theta: Float[Tensor, "b k"] | None = None,
-        margin64: Float[Tensor, " b"] | None = None,
+        second: Float[Tensor, " b"] | None = None,
     ) -> Judgement:
-        """theta: what x_adv was made of, for a metric on theta. margin64: of x_adv where it is known already, nan for
-        points that are to be judged without; None for a run in float64 now."""
+        """theta: what x_adv was made of, for a metric on theta. second: `second_margin` of x_adv where it is known
+        already, nan for points that are to be judged without; None for a second run now."""
         logits = self.model.logits(x_adv, self.image)
         margin = self.goal.margin(logits).double()
-        sure = margin > rounding(logits)
-        if margin64 is None and self.model64 is not None:
-            margin64 = self.margin64(x_adv)
-        if margin64 is not None:
-            sure &= margin64.isnan() | confirms(margin64, margin)
+        sure = margin > self.model.least_margin(logits, self.image)
+        if second is None and self.second is not None:
+            second = self.second_margin(x_adv)
+        if second is not None:
+            sure &= second.isnan() | confirms(second, margin, self.model.few(self.image))
         low, high = self.bounds
         pixels = x_adv.flatten(1).double()
         outside = torch.maximum(low - pixels.amin(1), pixels.amax(1) - high).clamp(min=0)
@@ -86,15 +87,18 @@ class Judge:
         return Judgement(sure, margin, distances, torch.where(sure, 0, violation), self.goal.prediction(logits))
 
     @torch.no_grad()
-    def margin64(self, x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
-        """The margin of each point in float64, for one forward run."""
-        assert self.model64 is not None
+    def second_margin(self, x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
+        """The margin of each point in the second run, for one forward run."""
+        assert self.second is not None
         self.model.charge_forwards(self.image)
         size = self.model.max_rows
         parts = [slice(start, start + size) for start in range(0, len(x_adv), size)]
-        return torch.cat([self.goal[part].margin(self.model64(x_adv[part].double())) for part in parts])
+        return torch.cat([self.goal[part].margin(self.second(x_adv[part].double())) for part in parts])
 
 
-def confirms(margin64: Float[Tensor, " b"], margin: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
-    """Whether float64 agrees: a margin that it changes by a third is made of rounding."""
-    return (margin64 > 0) & ((margin64 - margin).abs() < margin / 3)
+def confirms(
+    second: Float[Tensor, " b"], margin: Float[Tensor, " b"], few_digits: Bool[Tensor, " b"]
+) -> Bool[Tensor, " b"]:
+    """Whether the second run agrees: a margin that it changes by a third is made of rounding; where differences of
+    logits have few digits, one that it changes by its own size."""
+    return (second > 0) & ((second - margin).abs() < margin / torch.where(few_digits, 1.0, 3.0))

@@ -12,24 +12,30 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from plica.core.batching import MAX_CPU_ROWS, MIN_ROWS, MULTIPLE, VECTOR, BatchSizeTuner, detect_padding, round_up
+from plica.core.batching import MAX_CPU_ROWS, MIN_ROWS, MULTIPLE, Arithmetic, BatchSizeTuner, observe, round_up
 from plica.core.gradient import gradient_errors, input_gradient
-from plica.goals import flat
+from plica.core.rounding import Noise, has_offset, is_half, least_margin, measure_noise
 
 Model = Callable[[Tensor], Tensor]
-ROUNDINGS = 64  # a margin below so many units of rounding of the largest output is not trusted
+Grid = Callable[[Tensor, Tensor], Tensor]
 
 
 class CountedModel:
     """A model and the gradients (forward and backward) and forwards (alone) that each of b images has cost, padding
     rows not counted.
 
+    Attributes:
+        few_digits: (b,) images at which differences of logits have few digits, as `first_logits` found.
+        noise: what was measured of the model where there are such images.
+
     Args:
         model: (r, *image) -> (r, ...).
         images: b.
         max_rows: rows of a call, at most; rounded down to a multiple of 8, at least 16.
-        multiple: rows that calls are padded to a multiple of; None detects it at the first call.
+        arithmetic: how the model computes, where that was observed already; the first call writes it.
         fixed: pixels that must not move: the gradient is 0 there, so that no search moves them.
+        bounds: of the pixels.
+        grid: (z, image) -> the points that the model is run at in place of z, where pixels have few values.
     """
 
     def __init__(
@@ -37,18 +43,27 @@ class CountedModel:
         model: Model,
         images: int,
         max_rows: int = 128,
-        multiple: int | None = None,
+        arithmetic: Arithmetic | None = None,
         fixed: Bool[Tensor, "*image"] | None = None,
+        bounds: tuple[float, float] = (0.0, 1.0),
+        grid: Grid | None = None,
     ):
-        self.model, self.multiple, self.fixed = model, multiple, fixed
+        self.model, self.fixed, self.bounds, self.grid = model, fixed, bounds, grid
+        self.arithmetic = arithmetic or Arithmetic()
+        self.noise, self.few_digits = Noise(), torch.zeros(images, dtype=torch.bool)
         self.max_rows = max(MIN_ROWS, max_rows // MULTIPLE * MULTIPLE)
         self.tuner = BatchSizeTuner()
         self.gradients = torch.zeros(images, dtype=torch.long)
         self.forwards = torch.zeros(images, dtype=torch.long)
 
+    @property
+    def half(self) -> bool:
+        """Whether some layer computes in half precision; known after the first call."""
+        return is_half(self.arithmetic.eps)
+
     def padded(self, rows: int) -> int:
         """Rows of the call that computes so many."""
-        return max(MIN_ROWS, round_up(rows, self.multiple or VECTOR))
+        return max(MIN_ROWS, round_up(rows, self.arithmetic.multiple))
 
     def fill(self, x: Shaped[Tensor, "r *_"]) -> Shaped[Tensor, "p *_"]:
         """x with padding rows appended, copies of its first."""
@@ -58,7 +73,7 @@ class CountedModel:
     def parts(self, rows: int, device: torch.device) -> list[slice]:
         """So many rows cut into calls of about equal size, of which only the last may need padding."""
         limit = min(self.max_rows, self.tuner.size(min(rows, MAX_CPU_ROWS))) if device.type == "cpu" else self.max_rows
-        multiple = max(MIN_ROWS, self.multiple or VECTOR)
+        multiple = max(MIN_ROWS, self.arithmetic.multiple)
         largest = max(multiple, limit // multiple * multiple)
         step = round_up(math.ceil(rows / math.ceil(rows / largest)), multiple)
         return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
@@ -67,25 +82,66 @@ class CountedModel:
     def logits(self, x: Float[Tensor, "r *image"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *output"]:
         """What the model returns at x; image: index of the image that each row is charged to."""
         self.charge_forwards(image)
+        x = self.on_grid(x, image)
         parts = self.parts(len(x), x.device)
         return torch.cat([self._run(self.fill(x[p]).clone())[: p.stop - p.start].detach() for p in parts])
+
+    def few(self, image: Int[Tensor, " r"]) -> Bool[Tensor, " r"]:
+        """`few_digits` of these images."""
+        return self.few_digits.to(image.device)[image]
+
+    @torch.no_grad()
+    def first_logits(self, x: Float[Tensor, "b *image"], classes: bool = True) -> Float[Tensor, "b *output"]:
+        """The output at the images, which tells at which of them differences of logits have few digits.
+
+        classes: whether the output is logits of classes, of which only differences matter.
+        """
+        logits = self.logits(x, torch.arange(len(x), device=x.device))
+        few = has_offset(logits) & classes | self.half
+        if bool(few.any()):
+            self.noise = measure_noise(self.model, x, self.bounds)
+            self.few_digits = few & (self.noise.offset | self.half)
+        return logits
+
+    def of(self, rows: Int[Tensor, " i"], fixed: Bool[Tensor, "*image"] | None = None) -> CountedModel:
+        """The same for some of the images, with nothing charged yet."""
+        grid = self.grid
+
+        def some(z: Tensor, image: Tensor) -> Tensor:
+            assert grid is not None
+            return grid(z, rows[image])
+
+        counted = CountedModel(self.model, len(rows), self.max_rows, self.arithmetic, fixed, self.bounds, grid and some)
+        counted.noise, counted.few_digits = self.noise, self.few(rows)
+        return counted
+
+    def with_model(self, model: Model, grid: Grid | None) -> CountedModel:
+        """The same of another form of the model, with nothing charged yet."""
+        counted = CountedModel(model, len(self.forwards), self.max_rows, self.arithmetic, grid=grid)
+        counted.noise, counted.few_digits = self.noise, self.few_digits
+        return counted
+
+    def on_grid(self, z: Float[Tensor, "r *image"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *image"]:
+        """The points that the model is run at in place of z; gradients pass straight through."""
+        return z if self.grid is None else z + (self.grid(z.detach(), image) - z.detach())
+
+    def least_margin(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
+        """How large a margin must be before it counts (core/rounding.py), from the output at points of `image`."""
+        return least_margin(logits, self.arithmetic.eps, self.few(image), self.noise)
 
     def charge_forwards(self, image: Int[Tensor, " r"], runs: int = 1) -> None:
         """Add so many forward runs to the count of each of these images."""
         self.forwards.index_add_(0, image.cpu(), torch.full_like(image, runs, device="cpu"))
 
     def _run(self, x: Float[Tensor, "p *image"]) -> Float[Tensor, "p *output"]:
-        if self.multiple is None:
-            out, self.multiple = detect_padding(self.model, x)
-        else:
-            out = self.model(x)
+        out = self.model(x) if self.arithmetic.eps else observe(self.model, x, self.arithmetic)
         if not isinstance(out, Tensor) or out.ndim < 1 or len(out) != len(x) or not out.is_floating_point():
             seen = f"{out.dtype} of shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(
                 f"The model must return floating-point logits of shape (b, classes), or with a goal of shape (b, ...), "
                 f"here b = {len(x)}, got {seen}; wrap it in a function that does."
             )
-        return out
+        return out.to(x.dtype)  # differences of logits are exact in the wider type
 
     def gradient(
         self, x: Float[Tensor, "p *image"], image: Int[Tensor, " r"], value: Callable[[Tensor, slice], Tensor]
@@ -100,6 +156,8 @@ class CountedModel:
             NoGradientError: the model leaves autograd.
         """
         self.charge_forwards(image)  # until the gradient has come back
+        if self.grid is not None:
+            x = self.on_grid(x[: len(image)], image)
         results: list[tuple[Tensor, Tensor, Tensor]] = []
         for rows in self.parts(len(image), x.device):
             size, start = rows.stop - rows.start, thread_time()
@@ -116,11 +174,6 @@ class CountedModel:
         return values, logits, grads if self.fixed is None else grads.masked_fill(self.fixed, 0)
 
 
-def rounding(logits: Float[Tensor, "r *output"]) -> Float[Tensor, " r"]:
-    """How large a margin must be before it counts: what another order of summation, or float64, may change."""
-    return ROUNDINGS * torch.finfo(logits.dtype).eps * flat(logits.abs()).amax(1)
-
-
 @contextmanager
 def eval_mode(model: Model) -> Iterator[None]:
     """Eval mode for a module and its submodules, each of whose modes is restored afterwards; nothing for functions."""
@@ -133,6 +186,27 @@ def eval_mode(model: Model) -> Iterator[None]:
     finally:
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode
+
+
+def second_model(model: CountedModel, x: Float[Tensor, "b *image"]) -> Model | None:
+    """The model run another way, as a function of points in float64: in float64, or with each image alone where there
+    is no copy in float64 or the model computes in half precision, whose copy in float64 would be another model.
+
+    None for a model that takes neither. Costs one forward run, on the first image.
+    """
+    copied = None if model.half else in_float64(model.model, x)
+    if copied is not None:
+        return copied
+
+    def alone(z: Float[Tensor, "b *image"]) -> Tensor:
+        return torch.cat([model.model(row).double() for row in z.to(x.dtype).split(1)])
+
+    try:
+        with torch.no_grad():
+            alone(x[:1].double())
+    except Exception:  # whatever a user's model raises: it takes batches of one size
+        return None
+    return alone
 
 
 def in_float64(model: Model, x: Float[Tensor, "b *image"]) -> Model | None:

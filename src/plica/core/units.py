@@ -18,7 +18,7 @@ from plica.core.bounds import Bounds
 from plica.core.formulations import MaxLoss, Question
 from plica.core.goals import Goal
 from plica.core.judge import Judge
-from plica.core.model import CountedModel, Model, in_float64
+from plica.core.model import CountedModel, Model, second_model
 from plica.core.result import Result
 from plica.metrics import BaseMetric, Metric, WeightedLp, differentiable_value, lp_form
 from plica.solver.rows import put, take
@@ -79,13 +79,13 @@ def unit_question(
 
 @torch.no_grad()
 def judge_at_x(
-    model: Model,
+    result: Result,
+    model: CountedModel,
     x: Float[Tensor, "b *image"],
     goal: Goal,
     metric: Metric,
     radius: Float[Tensor, " b"] | None,
     bounds: Bounds,
-    result: Result,
 ) -> Result:
     """The result of an attack on u as one of x, its points measured at x.
 
@@ -95,21 +95,21 @@ def judge_at_x(
     x_adv = torch.where(moved, bounds.clamp(bounds.from_units(result.x_adv)), x)
     rows = (result.success & (result.distance > 0)).nonzero()[:, 0]
     success, columns = result.success.clone(), {}
-    counted = CountedModel(model, len(x))
     if len(rows):
         radii = None if radius is None else radius[rows]
         everywhere = (-torch.inf, torch.inf)  # clamped already
-        judge = Judge(counted, in_float64(model, x), metric, x[rows], goal[rows], radii, everywhere, rows)
-        points = x_adv[rows]
+        judge = Judge(model, second_model(model, x), metric, x[rows], goal[rows], radii, everywhere, rows)
+        points = model.on_grid(x_adv[rows], rows)
         judgement = judge(points)
         refused = (~judgement.sure).nonzero()[:, 0]
         if len(refused):
-            points[refused] = bounds.clamp(torch.lerp(x[rows[refused]], points[refused], ENLARGE))
+            enlarged = bounds.clamp(torch.lerp(x[rows[refused]], points[refused], ENLARGE))
+            points[refused] = model.on_grid(enlarged, rows[refused])
             put(judgement, refused, take(judge, refused)(points[refused]))
         x_adv[rows], success[rows] = points, judgement.sure
         for name in ("margin", "distance", "violation", "prediction"):
             columns[name] = getattr(result, name).index_copy(0, rows, getattr(judgement, name))
     x_adv = torch.where(success.view(-1, *[1] * (x.ndim - 1)), x_adv, x)
-    forwards = result.forwards + counted.forwards.to(x.device)
+    forwards = result.forwards + model.forwards.to(x.device)
     end = None if result.end is None else bounds.clamp(bounds.from_units(result.end))
     return replace(result, **columns, success=success, x_adv=x_adv, forwards=forwards, end=end)

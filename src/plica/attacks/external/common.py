@@ -53,10 +53,10 @@ class Watched(nn.Module):
         self.eval()
 
     def forward(self, u: Float[Tensor, "r *image"]) -> Float[Tensor, "r classes"]:
-        z = self._pixels(u.to(self.task.x.dtype))
         image = self._images(u.detach())
+        z = self.task.model.on_grid(self._pixels(u.to(self.task.x.dtype)), image)
         self.task.model.forwards.index_add_(0, image.cpu(), torch.ones(len(u), dtype=torch.long))
-        logits = self.task.model.model(z.clone())  # models may write to what they are given
+        logits = self.task.model.model(z.clone()).to(z.dtype)  # models may write to what they are given
         self._offer(u.detach(), z.detach(), image, logits.detach())
         if logits.requires_grad:
             self._count_gradients(logits, image)

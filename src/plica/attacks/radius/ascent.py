@@ -17,7 +17,6 @@ from torch import Tensor
 
 from plica.attacks.base import AttackInput
 from plica.attacks.prox_settings import ProxSettings
-from plica.core.model import rounding
 from plica.solver.linearized.prox import clip
 from plica.solver.linearized.proximal_sqp import PAD
 
@@ -60,7 +59,7 @@ def ascend(
         m, logits, grad = task.model.gradient(
             z.view(-1, *task.x.shape[1:]), images, lambda out, part: goal[part].margin(out)
         )
-        wrong = (m > rounding(logits)).nonzero()[:, 0]
+        wrong = (m > task.model.least_margin(logits, images)).nonzero()[:, 0]
         task.best.offer(z[wrong].view(-1, *task.x.shape[1:]), images[wrong], logits[wrong])
         if remaining > 1:
             d = _steepest(settings, settings.pull(grad.flatten(1))[rows], work)

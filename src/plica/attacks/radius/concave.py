@@ -33,7 +33,7 @@ def concave(task: AttackInput) -> AttackOutput:
     assert form is not None
     q = (1 + max(form.p, 0.5)) / 2
     inner = Lp(q) if form.weights is None else WeightedLp(q, form.weights)
-    both = Both(BestPoints(inner, task.x, task.goal, None), task.best)
+    both = Both(BestPoints(inner, task.x, task.goal, None, model=task.model), task.best)
     output = radius(replace(task, question=MinRadius(inner), best=both, radius=None))
     if task.radius is None:
         return output
@@ -45,7 +45,7 @@ class Both(BestPoints):
     """Best points in a first metric; every point is also offered to a second record, which has a metric of its own."""
 
     def __init__(self, first: BestPoints, second: BestPoints):
-        super().__init__(first.metric, first.x, first.goal, first.radius)
+        super().__init__(first.metric, first.x, first.goal, first.radius, model=first.model)
         self.second = second
 
     def offer(self, z: Tensor, image: Tensor, logits: Tensor, d: Tensor | None = None, theta=None) -> None:

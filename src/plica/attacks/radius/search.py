@@ -104,7 +104,7 @@ def radius(task: AttackInput) -> AttackOutput:
     settled = torch.zeros_like(every, dtype=torch.bool)
     unbounded, enough = task, torch.zeros_like(task.best.distance)
     if task.radius is not None:
-        best = BestPoints(task.question.metric, task.x, task.goal, None)
+        best = BestPoints(task.question.metric, task.x, task.goal, None, model=task.model)
         unbounded, enough = replace(task, best=best, radius=None), task.radius.to(enough) * SCHEDULE.inside
     for images in every.split(max(1, task.batch_size)):
         search = RadiusSearch(unbounded, images, settings, enough)

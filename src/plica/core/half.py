@@ -1,0 +1,69 @@
+"""Images in half precision: searches run in float32, at points whose pixels half precision can represent.
+
+A step of a search is far smaller than the distance of two neighbouring pixel values in bfloat16, 1/256, so that its
+arithmetic needs more digits than the pixels have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from plica.core.bounds import Bounds
+from plica.core.model import Model
+from plica.core.rounding import is_half
+from plica.solver.rows import pick
+
+SLACK = 1e-6  # of the span of the bounds, by which a change of units may move a pixel
+
+
+def half_dtype(x: object) -> torch.dtype | None:
+    """The dtype of x, if x is a tensor of half precision."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        return None
+    return x.dtype if is_half(torch.finfo(x.dtype).eps) else None
+
+
+@dataclass(frozen=True)
+class HalfModel:
+    """A model of images in `dtype` as one of float32."""
+
+    model: Model
+    dtype: torch.dtype
+
+    def __call__(self, x: Float[Tensor, "b *image"]) -> Tensor:
+        return self.model(x.to(self.dtype))
+
+
+@dataclass(frozen=True)
+class HalfGrid:
+    """Rounds points to pixels of `dtype`, towards the image x that each belongs to: no l_p distance grows by that, and
+    no bound is crossed.
+
+    Attributes:
+        slack: a point that lies so little short of such a pixel, as seen from x, is that pixel.
+    """
+
+    x: Float[Tensor, "b *image"]
+    dtype: torch.dtype
+    slack: float = 0.0
+
+    @torch.no_grad()
+    def __call__(self, z: Float[Tensor, "r *image"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *image"]:
+        x, nearest = pick(self.x, image), z.to(self.dtype)
+        beyond = (nearest.to(z) - x).abs() > (z - x).abs() + self.slack
+        return torch.where(beyond, torch.nextafter(nearest, x.to(self.dtype)), nearest).to(z)
+
+
+@dataclass(frozen=True)
+class UnitGrid:
+    """The same of points in units u of bounds."""
+
+    grid: HalfGrid
+    bounds: Bounds
+
+    def __call__(self, u: Float[Tensor, "r *image"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *image"]:
+        return self.bounds.to_units(self.grid(self.bounds.from_units(u), image))

@@ -1,0 +1,107 @@
+"""What a margin must exceed before it counts: what another batch, or another order of summation, may make of it.
+
+A network is judged by what it answers in the precision it runs in. In float32 and float64 another batch changes the
+difference of two logits by up to 33 units of rounding of the largest (measured on 29 networks,
+docs/design/precision.md), and 64 are asked for. Half-precision networks sum in float32 and round the result: most of
+their logits are the same to the bit in every batch, so that every margin but 0 may count, and 64 units would be half of
+the largest logit. There, and where a common offset leaves few digits to differences of logits, the change is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from plica.core.batching import MIN_ROWS
+from plica.goals import flat
+
+UNITS = 64  # of rounding of the largest logit that a margin must exceed
+OFFSET = 64  # largest logit over the differences of logits, from which on these have few digits
+MEASURED = 2.0  # times the largest change that was measured
+ROWS = 8  # images that it is measured on
+GROUP = 3  # rows of the calls beside those of one row
+SINGLE = torch.finfo(torch.float32).eps
+
+
+def is_half(eps: float) -> bool:
+    """Whether a model with so coarse results computes in half precision."""
+    return eps > SINGLE
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What rounding did to the logits of random images.
+
+    Attributes:
+        change: the largest change of a logit or of the difference of two between batches, over the largest logit.
+        offset: whether all logits of all images had something large in common.
+    """
+
+    change: float = 0.0
+    offset: bool = False
+
+
+def least_margin(
+    logits: Float[Tensor, "r *output"], eps: float, few_digits: Bool[Tensor, " r"], noise: Noise
+) -> Float[Tensor, " r"]:
+    """How large a margin must be before it counts.
+
+    Args:
+        logits: of the points in question.
+        eps: unit of rounding of the model, where it is coarser than that of the logits.
+        few_digits: rows where the change is measured.
+        noise: what was measured.
+    """
+    size, spread = _size_and_spread(logits)
+    eps = max(eps, torch.finfo(logits.dtype).eps)
+    least = UNITS * min(eps, SINGLE) * size
+    if not bool(few_digits.any()):
+        return least
+    if not is_half(eps):
+        least = torch.where(few_digits, UNITS * eps * spread, least)
+    return torch.where(few_digits, torch.maximum(least, MEASURED * noise.change * size), least)
+
+
+def has_offset(logits: Float[Tensor, "r *output"]) -> Bool[Tensor, " r"]:
+    """Rows whose logits are nearly the same, beside their size."""
+    size, spread = _size_and_spread(logits)
+    return OFFSET * spread < size
+
+
+def _size_and_spread(logits: Float[Tensor, "r *output"]) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
+    """The largest absolute value of each row, and the difference of its largest and least entry; of a single entry the
+    former twice."""
+    entries = flat(logits)
+    size = entries.abs().amax(1)
+    return size, size if entries.shape[1] == 1 else entries.amax(1) - entries.amin(1)
+
+
+@torch.no_grad()
+def measure_noise(
+    model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"], bounds: tuple[float, float]
+) -> Noise:
+    """The noise of a model of images like x, measured on images of random pixels.
+
+    They are the same whatever is attacked, so that no answer depends on company: in a padded batch, alone, and a few at
+    a time in the reverse order. These runs are not charged to an image.
+    """
+    draw = torch.rand(ROWS, *x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    images = (bounds[0] + (bounds[1] - bounds[0]) * draw).to(x)
+    usual = model(images.repeat(MIN_ROWS // ROWS, *[1] * (x.ndim - 1)))[:ROWS].double()
+    size, change = _size_and_spread(usual)[0], 0.0
+    for rows in map(list, _batches()):
+        with suppress(Exception):  # a model that takes batches of one size alone has no other answer
+            moved = torch.maximum(*_size_and_spread(model(images[rows]).double() - usual[rows]))
+            change = max(change, float((moved / size[rows]).nan_to_num(0, 0, 0).max()))
+    return Noise(change, bool(has_offset(usual).all()))
+
+
+def _batches() -> Iterator[Sequence[int]]:
+    order = range(ROWS - 1, -1, -1)
+    for size in (1, GROUP):
+        yield from (order[start : start + size] for start in range(0, ROWS, size))

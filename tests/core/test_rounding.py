@@ -1,0 +1,108 @@
+"""What a margin must exceed: assumed for ordinary logits, measured where differences of logits have few digits."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from plica.core.batching import Arithmetic, observe
+from plica.core.rounding import OFFSET, UNITS, Noise, has_offset, least_margin, measure_noise
+
+BF16, SINGLE = torch.finfo(torch.bfloat16).eps, torch.finfo(torch.float32).eps
+LOGITS = torch.tensor([[1.0, -5, 2], [0.25, 0.5, -0.125]])
+BOUNDS = (0.0, 1.0)
+
+
+def least(logits, eps=0.0, few=False, change=0.0):
+    return least_margin(logits, eps, torch.full((len(logits),), few), Noise(change))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_of_ordinary_logits_64_units_of_rounding_of_the_largest(dtype):
+    expected = UNITS * torch.finfo(dtype).eps * torch.tensor([5, 0.5], dtype=dtype)
+    assert torch.equal(least(LOGITS.to(dtype)), expected)
+    assert torch.equal(least(LOGITS.to(dtype), change=1.0), expected)  # not measured, not used
+
+
+def test_a_model_that_computes_in_float32_is_not_trusted_beyond_it():
+    assert torch.equal(least(LOGITS.double(), eps=SINGLE), least(LOGITS).double())
+
+
+def test_in_half_precision_twice_what_was_measured():
+    torch.testing.assert_close(least(LOGITS, BF16, True, change=0.01), 0.02 * torch.tensor([5, 0.5]))
+
+
+def test_in_half_precision_every_margin_counts_where_no_change_was_measured():
+    one_unit = BF16 / 2 * LOGITS.abs().amax(1)  # half a unit of the largest logit, the least difference beside it
+    assert (least(LOGITS, BF16, True) < one_unit / 100).all()
+
+
+def test_a_common_offset_asks_for_no_more_than_the_differences_have():
+    shifted = LOGITS.double() + 1e6
+    assert torch.equal(has_offset(shifted), torch.tensor([True, True]))
+    assert not has_offset(LOGITS).any()
+    spread = torch.tensor([7, 0.625]).double()
+    torch.testing.assert_close(least(shifted, SINGLE, True), UNITS * SINGLE * spread)
+    assert (least(shifted, SINGLE, True, change=SINGLE) >= 2 * SINGLE * 1e6).all()
+
+
+def test_two_classes_that_nearly_tie_are_told_from_an_offset_by_other_images():
+    """Of one image nothing can be said; random images show whether the classes are always so near."""
+    near = torch.tensor([[4.0, 4 + 1e-5]])
+    assert has_offset(near).all()
+
+    def binary(x):
+        return torch.stack([x.sum(1), 2 - x.sum(1)], 1)
+
+    assert not measure_noise(binary, torch.rand(1, 2), BOUNDS).offset
+    assert measure_noise(lambda x: binary(x) + OFFSET * 10, torch.rand(1, 2), BOUNDS).offset
+
+
+class Company(nn.Module):
+    """Logits that another number of rows changes by `change`, relatively."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change, self.rows = change, []
+
+    def forward(self, x):
+        self.rows.append(len(x))
+        return torch.stack([x.sum(1) + 1, -x.sum(1) - 1], 1) * (1 + (self.change if len(x) == 1 else 0))
+
+
+def test_the_change_between_batches_is_measured():
+    model = Company(0.01)
+    noise = measure_noise(model, torch.rand(1, 4), BOUNDS)
+    assert noise.change == pytest.approx(0.02, rel=1e-4)  # both logits change, in opposite directions
+    assert {1, 2, 3, 16} == set(model.rows)
+    assert measure_noise(Company(0.0), torch.rand(1, 4), BOUNDS) == Noise(0.0, False)
+
+
+def test_the_measured_change_does_not_depend_on_the_images_attacked():
+    x = torch.rand(5, 4)
+    assert measure_noise(Company(0.01), x, BOUNDS) == measure_noise(Company(0.01), x[3:] / 2, BOUNDS)
+
+
+def test_a_model_of_one_batch_size_has_no_other_answer():
+    def fixed(x):
+        assert len(x) == 16
+        return torch.stack([x.sum(1), -x.sum(1)], 1)
+
+    assert measure_noise(fixed, torch.rand(1, 4), BOUNDS).change == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_inside_a_model_is_seen(dtype):
+    """Whatever the dtype of its weights and of its output."""
+    net = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))
+
+    def autocast(x):
+        with torch.autocast("cpu", dtype):
+            return net(x).float() / 1.7
+
+    double = copy.deepcopy(net).double()
+    for model, eps in ((autocast, torch.finfo(dtype).eps), (net, SINGLE), (double, torch.finfo(torch.float64).eps)):
+        x, arithmetic = torch.rand(16, 6, dtype=torch.float64 if model is double else torch.float32), Arithmetic()
+        assert torch.equal(observe(model, x, arithmetic), model(x))
+        assert arithmetic.eps == eps
