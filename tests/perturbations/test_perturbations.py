@@ -302,3 +302,66 @@ def test_sizes_that_are_no_numbers(value):
 def test_a_grid_of_colours_has_two_nodes_at_least(nodes):
     with pytest.raises(ValueError, match="a whole number from 2"):
         Recolor(nodes=nodes)
+
+
+@pytest.mark.parametrize("bounds", [(0, math.nan), (1, 0), (0, math.inf)])
+def test_bounds_that_are_no_interval(bounds):
+    for make in (Recolor, HueSaturation):
+        with pytest.raises(ValueError, match="low < high"):
+            make(bounds=bounds)
+
+
+def test_a_padding_that_there_is_not():
+    with pytest.raises(ValueError, match="zeros, border or reflection, got 'mirror'"):
+        RotateTranslate(padding="mirror")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e38])
+def test_a_place_that_is_not_finite_is_not_read(value):
+    """The kernel ended the process there, forwards or backwards."""
+    x = pictures()
+    for through in (Flow(), RotateTranslate(padding="reflection")):
+        theta = through.start(x)
+        theta[1] = value
+        theta.requires_grad_(True)
+        image = through(x, theta)
+        (grad,) = torch.autograd.grad(image.nan_to_num().sum(), theta)
+        assert image[[0, 2]].isfinite().all()
+        assert grad[[0, 2]].isfinite().all()
+
+
+class Poisoned(nn.Module):
+    """Not a number away from the images, in its values or in its gradient; it would end the process if it saw one."""
+
+    def __init__(self, net, x, values):
+        super().__init__()
+        self.net, self.x, self.values = net, x, values
+
+    def forward(self, x):
+        assert x.isfinite().all()
+        logits = self.net(x)
+        if self.values:
+            return logits.masked_fill(
+                torch.cdist(x.flatten(1), self.x.flatten(1)).amin(1, keepdim=True) > 1e-3, math.nan
+            )
+        zero = x.flatten(1)[:, :1] * 0
+        return logits + zero.sqrt() * 0
+
+
+@named
+@pytest.mark.parametrize("values", [True, False])
+@pytest.mark.parametrize("metric", ["theta", Lp(2)])
+def test_a_model_that_becomes_nan_does_not_end_the_process(through, values, metric):
+    net, x, y = small()
+    result = plica.attack(Poisoned(net, x, values), x, y, MinRadius(metric, through), gradients=20)
+    assert "NOT_FINITE" in {status.name for status in result.status} or not values
+    assert not result.success.any() or not values
+
+
+@pytest.mark.parametrize("metric", [Lp(1), Lp(2), Lp(math.inf), Lp(0.5), Lp(1.5)], ids=str)
+@pytest.mark.parametrize("values", [True, False])
+def test_nor_does_it_see_pixels_that_are_not_finite(metric, values):
+    net, x, y = small()
+    for method in ("auto", "pwcf"):
+        result = plica.attack(Poisoned(net, x, values), x, y, MinRadius(metric), method=method, gradients=20)
+        assert not result.success.any() or not values

@@ -56,6 +56,16 @@ class _Fit:
         self.searched = False
 
     def __call__(self, model: Model, x: Tensor) -> Any:
+        finite = x.isfinite().flatten(1).all(1)
+        if bool(finite.all()):
+            return self._checked(model, x)
+        # nan ends the process in some kernels, so the model does not get to see it
+        out = self._checked(model, torch.where(finite.view(-1, *[1] * (x.ndim - 1)), x, 0))
+        if not isinstance(out, Tensor) or len(out) != len(x):
+            return out
+        return out.masked_fill(~finite.view(-1, *[1] * (out.ndim - 1)), torch.nan)
+
+    def _checked(self, model: Model, x: Tensor) -> Any:
         out = self._run(model, x)
         # what is made under torch.inference_mode cannot be written to outside of it
         return out.clone() if isinstance(out, Tensor) and out.is_inference() else out

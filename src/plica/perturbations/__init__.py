@@ -8,6 +8,7 @@ from plica.perturbations.base import (
     check,
     interpolate,
     theta_gradient,
+    transform,
 )
 from plica.perturbations.flow import Flow
 from plica.perturbations.hue import HueSaturation
@@ -40,4 +41,5 @@ __all__ = [
     "perturbation_names",
     "split_distance",
     "theta_gradient",
+    "transform",
 ]

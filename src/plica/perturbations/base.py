@@ -53,6 +53,16 @@ def check_positive(perturbation: object, *names: str) -> None:
             raise ValueError(f"{type(perturbation).__name__}({name}=...) must be a number above 0, got {shown(value)}.")
 
 
+def check_interval(perturbation: object, bounds: tuple[float, float]) -> None:
+    """Raises ValueError unless bounds are two finite numbers, the lower one first."""
+    fine = isinstance(bounds, tuple | list) and len(bounds) == 2 and all(isinstance(end, Real) for end in bounds)
+    if not (fine and -math.inf < float(bounds[0]) < float(bounds[1]) < math.inf):
+        raise ValueError(
+            f"{type(perturbation).__name__}(bounds=...) must be two numbers (low, high) with low < high, "
+            f"got {shown(bounds)}."
+        )
+
+
 @dataclass(frozen=True)
 class ThetaDistance:
     """A perturbation's own distance as a metric: d(x, theta)."""
@@ -98,6 +108,18 @@ class Perturbation:
         return differentiable_value(self.metric, self.start(x), theta)
 
 
+def transform(
+    through: ParametricPerturbation, x: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"]
+) -> Float[Tensor, "b *image"]:
+    """T(x, theta), nan for a row whose theta is not finite: it is not handed on, since kernels that read an image at
+    such a place end the process."""
+    finite = theta.isfinite().all(1)
+    if bool(finite.all()):
+        return through(x, theta)
+    image = through(x, torch.where(finite[:, None], theta, through.start(x)))
+    return image.masked_fill(~finite.view(-1, *[1] * (image.ndim - 1)), torch.nan)
+
+
 def apply(
     through: ParametricPerturbation,
     x: Float[Tensor, "b *image"],
@@ -105,7 +127,7 @@ def apply(
     bounds: tuple[float, float],
 ) -> Float[Tensor, "b *image"]:
     """T(x, theta) clamped into the bounds; every image that is evaluated or returned comes from here."""
-    return through(x, theta).clamp(*bounds)
+    return transform(through, x, theta).clamp(*bounds)
 
 
 def interpolate(
@@ -140,7 +162,7 @@ def theta_gradient(
     """The gradient with respect to theta of a function whose gradient with respect to x' is `grad` (chain rule)."""
     with torch.enable_grad():
         t = theta.detach().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(through(x, t), t, grad)
+        (gradient,) = torch.autograd.grad(transform(through, x, t), t, grad)
     return gradient
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plica.perturbations.base import check_positive
+from plica.perturbations.base import check_interval, check_positive
 from plica.perturbations.rotate import grid
 from plica.perturbations.sampling import images
 
@@ -28,6 +28,7 @@ class HueSaturation:
 
     def __post_init__(self):
         check_positive(self, "unit")
+        check_interval(self, self.bounds)
 
     def start(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b 2"]:
         images(x, "HueSaturation", (3,))

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from plica.metrics import total
-from plica.perturbations.base import check_positive
+from plica.perturbations.base import check_interval, check_positive
 from plica.perturbations.luv import HIGH, LOW, luv, rgb
 from plica.perturbations.sampling import images
 from plica.utils.messages import shown
@@ -46,6 +46,7 @@ class Recolor:
         if self.space not in ("rgb", "luv"):
             raise ValueError(f"Recolor(space=...) must be rgb or luv, got {self.space!r}.")
         check_positive(self, "smooth", "unit")
+        check_interval(self, self.bounds)
         if not isinstance(self.nodes, int) or self.nodes < 2:
             raise ValueError(f"Recolor(nodes=...) must be a whole number from 2, got {shown(self.nodes)}.")
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from plica.perturbations.base import check_positive
 from plica.perturbations.sampling import images, positions, sample
+from plica.utils.messages import shown
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class RotateTranslate:
 
     def __post_init__(self):
         check_positive(self, "degrees", "share", "unit")
+        if self.padding not in ("zeros", "border", "reflection"):
+            raise ValueError(
+                f"RotateTranslate(padding=...) must be zeros, border or reflection, got {shown(self.padding)}."
+            )
 
     def start(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b 3"]:
         images(x, "RotateTranslate")

@@ -17,10 +17,15 @@ def positions(x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "h 1"], Float[
 def sample(
     x: Float[Tensor, "b c h w"], row: Float[Tensor, "b h w"], column: Float[Tensor, "b h w"], padding: str
 ) -> Float[Tensor, "b c h w"]:
-    """x at (row, column), in pixels from the centre of the first pixel; beyond the border by `padding`."""
+    """x at (row, column), in pixels from the centre of the first pixel; beyond the border by `padding`, nan at a place
+    that is not finite."""
     h, w = x.shape[2:]
     grid = torch.stack([2 * column / max(w - 1, 1) - 1, 2 * row / max(h - 1, 1) - 1], -1)
-    return grid_sample(x, grid, mode="bilinear", padding_mode=padding, align_corners=True)
+    finite = grid.isfinite().all(-1)
+    if not bool(finite.all()):  # the kernel reads memory that is not its own there
+        grid = torch.where(finite[..., None], grid, 0)
+    read = grid_sample(x, grid, mode="bilinear", padding_mode=padding, align_corners=True)
+    return read.masked_fill(~finite[:, None], torch.nan)
 
 
 def images(x: Tensor, name: str, channels: tuple[int, ...] | None = None) -> None:

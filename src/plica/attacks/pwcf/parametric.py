@@ -17,7 +17,7 @@ from plica.attacks.base import AttackInput
 from plica.attacks.pwcf.parametrization import Term
 from plica.attacks.target_classes import TargetRows, shortest
 from plica.metrics import Lp, Metric, differentiable_value
-from plica.perturbations.base import ParametricPerturbation, ThetaDistance, apply, theta_gradient
+from plica.perturbations.base import ParametricPerturbation, ThetaDistance, apply, theta_gradient, transform
 from plica.solver.rows import WHOLE, join, take
 
 
@@ -64,7 +64,7 @@ class ThetaUnknowns:
 
     def image(self, u: Tensor, x: Tensor) -> Tensor:
         with torch.no_grad():
-            return self.through(self._images(x), u).flatten(1)
+            return transform(self.through, self._images(x), u).flatten(1)
 
     def pull(self, u: Tensor, grad: Tensor) -> Tensor:
         return theta_gradient(self.through, self._images(self.x), u, self._images(grad))
@@ -162,7 +162,7 @@ def _grid_rows(task: AttackInput, images: Int[Tensor, " i"], rows: int) -> tuple
     candidates = []
     for node in nodes:
         theta = node.expand(len(x), -1)
-        free = through(x, theta)
+        free = transform(through, x, theta)
         z = free.clamp(*task.bounds)
         m, logits, grad = task.model.gradient(z, images, lambda logits, part: goal[part].margin(logits))
         task.best.offer(z, images, logits, theta=theta)
