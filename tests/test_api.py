@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import plica
+from counting import Counted
 from linear import linear
 from plica import Lp, MaxLoss, MinRadius, Status, Unsupported
 from plica.core import validation
@@ -414,3 +415,42 @@ def test_all_images_answered_at_once(targeted):
     case = linear(classes=3 if targeted else 2)
     found = plica.attack(case.model, case.x, case.y, MaxLoss(Lp(2), 0.5), targets=1 - case.y if targeted else None)
     assert found.success.all()
+
+
+class Even(nn.Module):
+    """Logits (4, 4 + lead, 0) at x = 1/2, and class 1 more and more likely as the first pixel grows."""
+
+    def __init__(self, lead):
+        super().__init__()
+        self.lead = nn.Parameter(torch.tensor([0.0, lead, -4.0]), requires_grad=False)
+
+    def forward(self, x):
+        rise = x.flatten(1)[:, :1] - 0.5
+        return 4 + self.lead + torch.cat([0 * rise, 10 * rise, 0 * rise], 1)
+
+
+@pytest.mark.parametrize("method", ["auto", "pwcf"])
+def test_a_margin_made_of_rounding_is_no_radius_of_zero(method):
+    """A lead of four units of rounding: another order of summation may undo it."""
+    question, x, y = MinRadius(Lp(2)), X[:1], torch.tensor([0])
+    found = plica.attack(Even(2e-6), x, y, question, method=method, gradients=30)
+    assert found.status[0] != Status.MISCLASSIFIED
+    assert found.success.all()
+    assert 0 < float(found.distance) < 1e-2
+    assert plica.attack(Even(1e-3), x, y, question, method=method).distance.item() == 0
+
+
+@pytest.mark.parametrize("gradients", [10, 15, 20, 25, 30, 40])
+@pytest.mark.parametrize("per_feature", [False, True], ids=["two numbers", "bounds of features"])
+@pytest.mark.parametrize("method", ["auto", "pwcf"])
+@pytest.mark.parametrize("question", [MinRadius(Lp(2)), MaxLoss(Lp(2), 0.1)], ids=["min-radius", "max-loss"])
+def test_every_run_of_the_model_is_counted(method, per_feature, gradients, question):
+    """By a model that counts for itself, for one image: gradients, and forward runs in either precision."""
+    case = linear(b=1)
+    bounds = (torch.full((3, 4, 4), -0.25), torch.full((3, 4, 4), 1.5)) if per_feature else (0.0, 1.0)
+    counted = Counted(case.model)
+    found = plica.attack(counted, case.x, case.y, question, method=method, gradients=gradients, bounds=bounds)
+    assert counted.ledger.gradients == int(found.gradients) <= gradients
+    assert counted.ledger.forwards == int(found.forwards)
+    # at the features the points are measured once more: two runs, and one on which the copy in float64 is tried
+    assert int(found.forwards) <= gradients / 5 + 3 * per_feature

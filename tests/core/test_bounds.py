@@ -1,6 +1,7 @@
 """Feature vectors with bounds of their own, and features that must not move."""
 
 import inspect
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ from torch import nn
 
 import plica
 from plica.core.bounds import check_bounds
-from plica.core.model import in_float64
+from plica.core.goals import Goal
+from plica.core.model import CountedModel, in_float64
+from plica.core.units import judge_at_x
 
 N = 12
 SPAN = torch.logspace(-1, 2, N)  # from a tenth to a hundred
@@ -176,3 +179,92 @@ def test_units_and_back():
     x, _ = features()
     bounds = check_bounds((LOW, HIGH), x)
     assert torch.allclose(bounds.from_units(bounds.to_units(x)), x, rtol=1e-5, atol=1e-5)
+
+
+class OffTheGrid(Linear):
+    """In float64 class 1 only where feature 0 is no number of float32, and so at no point that can be returned."""
+
+    def forward(self, x):
+        logits = super().forward(x)
+        if x.dtype == torch.float64:
+            returnable = x[:, :1] == x[:, :1].float().double()
+            logits = torch.where(returnable, logits.new_tensor([1.0, 0.0]), logits)
+        return logits
+
+
+def test_a_point_that_the_judge_refuses_at_the_features_is_no_answer():
+    """In units of the bounds it is one, also in float64."""
+    x, y = features()
+    result = plica.attack(OffTheGrid(), x, y, plica.MinRadius(plica.Lp(2)), bounds=(LOW, HIGH))
+    assert not result.success.any()
+    assert result.distance.isinf().all()
+    assert torch.equal(result.x_adv, x)
+
+
+def test_what_need_not_move_keeps_its_bits():
+    """Units and back change most features by a rounding."""
+    x, y = features(40)
+    x = x + SPAN * 0.1 * torch.rand(40, N, generator=torch.Generator().manual_seed(1)) * (torch.arange(N) > 1)
+    bounds = check_bounds((LOW, HIGH), x)
+    assert (bounds.from_units(bounds.to_units(x)) != x)[:, 2:].any(0).sum() > N / 2
+    model = Linear()
+    model.w[2:] = 0
+    result = plica.attack(model, x, y, plica.MinRadius(plica.Lp(2)), bounds=(LOW, HIGH), gradients=30)
+    assert result.success.all()
+    assert torch.equal(result.x_adv[:, 2:], x[:, 2:])
+
+
+def judged(model, x, y, bounds, u):
+    """What becomes of a hand-made answer u in units of the bounds, and the forward runs that this costs."""
+    answer = plica.attack(model, x, y, plica.MinRadius(plica.Lp(2)), gradients=1, bounds=bounds.pair)
+    sure = torch.ones(len(x), dtype=torch.bool)
+    answer = replace(answer, x_adv=u, success=sure, distance=torch.ones(len(x)).double())
+    result = judge_at_x(answer, CountedModel(model, len(x)), x, Goal(y), plica.Lp(2), None, bounds)
+    return result, result.forwards - answer.forwards
+
+
+def test_a_feature_at_its_wall_is_inside_to_the_bit():
+    """low + (high - low) is above high by a rounding for some bounds, and for those all are taken here."""
+    draw = torch.Generator().manual_seed(0)
+    low, high = (10 * torch.rand(2, 4000, generator=draw)).sort(0).values
+    beyond = low + (high - low) > high
+    low, high = low[beyond], high[beyond]
+    assert len(low) > 20
+
+    class Sum(nn.Module):
+        def forward(self, x):
+            s = ((x - low) / (high - low)).sum(1) - (len(low) - 0.01)
+            return torch.stack([-s, s], 1)
+
+    x = (low + 0.5 * (high - low))[None]
+    result, _ = judged(Sum(), x, torch.tensor([0]), check_bounds((low, high), x), torch.ones_like(x))
+    assert result.success.all()
+    assert torch.equal(result.x_adv[0], high)
+
+
+def test_rounding_leads_no_point_out_of_its_radius():
+    """The surest points lie on the sphere; each of them is inside at the features, where distances are float64."""
+    x, y = features(60)
+    radius = 2 * exact(x, 2)
+    result = plica.attack(Linear(), x, y, plica.MaxLoss(plica.Lp(2), radius), bounds=(LOW, HIGH), gradients=40)
+    assert result.success.all()
+    assert (result.distance <= radius).all()
+
+
+@pytest.mark.parametrize("short", [0.0, 4e-4, 2e-3])
+def test_a_point_refused_at_the_features_is_enlarged_once_by_a_thousandth(short):
+    """It falls short of the boundary by a share of the way."""
+    x, y = features()
+    bounds, model = check_bounds((LOW, HIGH), x), Linear()
+    share = -((x - model.middle) @ model.w) / (SPAN @ model.w)  # of their ranges, by which all features move
+    step = (share * (1 + 1e-4 - short))[:, None] * SPAN
+    result, runs = judged(model, x, y, bounds, bounds.to_units(x + step))
+    assert result.success.all() == (short < 1e-3)
+    if short < 1e-3:
+        enlarged = 1.001 if short else 1.0
+        assert torch.allclose(result.distance.float(), step.norm(dim=1) * enlarged, rtol=2e-5)
+    else:
+        assert torch.equal(result.x_adv, x)
+        assert result.distance.isinf().all()
+    looks = 2 if short == 0 else 4
+    assert runs.tolist() == [looks + 1, *[looks] * 5]  # the copy in float64 was tried on the first

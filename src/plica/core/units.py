@@ -98,7 +98,10 @@ def judge_at_x(
     if len(rows):
         radii = None if radius is None else radius[rows]
         everywhere = (-torch.inf, torch.inf)  # clamped already
-        judge = Judge(model, second_model(model, x), metric, x[rows], goal[rows], radii, everywhere, rows)
+        second = second_model(model, x[rows])
+        if second is not None:
+            model.charge_forwards(rows[:1])  # on which it was tried
+        judge = Judge(model, second, metric, x[rows], goal[rows], radii, everywhere, rows)
         points = model.on_grid(x_adv[rows], rows)
         judgement = judge(points)
         refused = (~judgement.sure).nonzero()[:, 0]
