@@ -2,14 +2,16 @@
 
 import ast
 import json
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import defects
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 
 import plica
 from plica import runs, trust
@@ -73,6 +75,149 @@ def test_what_was_tampered_with_is_named(tmp_path, tamper, kind):
     assert task.confirmed == (12 if kind == "margin in float64" else 11)
 
 
+def in_double():
+    """The sound model in float64; a copy, as its weights are shared."""
+    return deepcopy(defects.Sound()).double()
+
+
+def cell(directory, row, name):
+    """A value of samples.parquet."""
+    return pq.read_table(directory / "samples.parquet")[name][row].as_py()
+
+
+@pytest.mark.parametrize(("wall", "outward"), [(1.0, 2.0), (0.0, -1.0)])
+def test_a_pixel_a_rounding_outside_is_named(tmp_path, wall, outward):
+    directory = defects.saved_run(tmp_path)
+
+    def put(value):
+        def change(point):
+            point[0, 0, 0] = value
+            return point
+
+        return change
+
+    move(directory, 5, put(wall))
+    assert "bounds" not in audited(directory).differences
+    move(directory, 5, put(torch.nextafter(torch.tensor(wall), torch.tensor(outward))))
+    assert audited(directory).differences["bounds"][0].startswith("image 5: pixels from ")
+
+
+@pytest.mark.parametrize("metric", ["l2", "l1.5"])
+def test_a_distance_that_is_off_in_its_sixth_digit_is_named(tmp_path, metric):
+    directory = defects.saved_run(tmp_path, metric)
+    d = cell(directory, 5, "distance")
+    rewrite(directory, 5, distance=d * (1 + 3e-8))  # honest sums in another order
+    assert audited(directory).agrees
+    for factor in (1 + 1e-6, 1 - 1e-6):
+        rewrite(directory, 5, distance=d * factor)
+        assert set(audited(directory).differences) == {"distance"}
+
+
+def test_a_radius_that_a_point_exceeds_in_its_tenth_digit_is_named(tmp_path):
+    directory = defects.saved_run(tmp_path, "l1", 4.15)
+    distances = pq.read_table(directory / "samples.parquet")["distance"].to_pylist()
+    row = max((i for i, d in enumerate(distances) if 0 < d < 4.2), key=distances.__getitem__)
+    file = directory / "summary.json"
+    for factor, kinds in ((1.0, set()), (1 - 1e-10, {"radius"})):
+        text = repr(distances[row] * factor)
+        summary = json.loads(file.read_text())
+        summary["arguments"]["radius"] = text
+        file.write_text(json.dumps(summary))
+        task = audited(directory)
+        assert set(task.differences) == kinds
+        assert len(task.differences.get("radius", [])) == len(kinds)
+        assert task.confirmed == task.successes - len(kinds)
+
+
+def test_a_margin_is_off_from_a_thousand_units_of_rounding_on(tmp_path):
+    """Where the margin itself is no larger: at a point just past the boundary, as those of min-radius are."""
+    directory, model = defects.saved_run(tmp_path), in_double()
+    image = load_file(directory / "inputs.safetensors")
+    x, y = image["x"][5].float() / 255, image["y"].numpy()[5:6]
+    step = load_file(directory / "x_adv.safetensors")["x_adv"][5] - x
+    low, high = 0.0, 1.0
+    for _ in range(18):
+        middle = (low + high) / 2
+        logits = reference.outputs(model, (x + middle * step)[None].double(), 1)
+        low, high = (low, middle) if reference.margins(logits, y)[0] > 0 else (middle, high)
+    move(directory, 5, lambda p: x + high * step)
+    logits = reference.outputs(model, (x + high * step)[None].double(), 1)
+    unit = 1000 * torch.finfo(torch.float32).eps * abs(logits).max()
+    (m,) = reference.margins(logits, y)
+    assert 0 < m < unit / 4
+    for share, differs in ((0.7, False), (-0.7, False), (1.3, True), (-1.3, True)):
+        rewrite(directory, 5, margin=m + share * unit)
+        kinds = set(audited(directory).differences)
+        assert {"margin in float64", "margin in batches of 1", "margin in batches of 50"} & kinds == (
+            {"margin in float64", "margin in batches of 1", "margin in batches of 50"} if differs else set()
+        )
+
+
+def test_a_margin_is_off_by_four_tenths_where_it_is_larger(tmp_path):
+    directory = defects.saved_run(tmp_path, "l1", 4.15)
+    margins = pq.read_table(directory / "samples.parquet")["margin"].to_pylist()
+    success = pq.read_table(directory / "samples.parquet")["success"].to_pylist()
+    row = max((i for i in range(12) if success[i]), key=margins.__getitem__)
+    assert margins[row] > 0.01
+    for factor, differs in ((0.75, False), (0.68, True), (1.6, False), (1.75, True)):  # |m - stored| > 0.4 stored
+        rewrite(directory, row, margin=margins[row] * factor)
+        assert ("margin in float64" in audited(directory).differences) == differs
+
+
+def test_points_without_a_row_and_images_answered_twice_are_named(tmp_path):
+    directory = parts(tmp_path)
+    (file,) = sorted((directory / "parts" / "one").glob("*1.safetensors"))
+    tensors = load(file.read_bytes())
+    tensors["id"] = tensors["id"].clone()
+    tensors["id"][0] = 3  # of the first chunk
+    save_file(tensors, file)
+    one = trust.audit(runs.load(directory), {"m": defects.Sound()})[0]
+    assert one.differences["twice"] == ["image 3 is answered twice (1 such images in one chunk)"]
+    assert one.differences["no point"] == ["image 7 has a row and no point (1 such images)"]
+    tensors["id"][0] = 99
+    save_file(tensors, file)
+    one = trust.audit(runs.load(directory), {"m": defects.Sound()})[0]
+    assert one.differences["no row"] == ["image 99 has a point and no row (1 such images)"]
+    assert "twice" not in one.differences
+    assert (one.answers, one.successes, one.confirmed) == (13, 13, 13)
+
+
+def test_margins_are_those_of_the_largest_other_logit_whatever_its_sign():
+    logits = np.array([[-3.0, -1.0, -2.0], [-1.0, -5.0, -4.0], [2.0, -1.0, -7.0], [0.0, 0.0, -1.0]])
+    assert reference.margins(logits, np.array([0, 0, 0, 1])).tolist() == [2, -3, -3, 0]
+    assert logits[0].tolist() == [-3, -1, -2]
+
+
+def test_what_survives_in_8_bits_is_counted_by_its_class(tmp_path):
+    """Beside the rounded points run through the model here: how many stay misclassified, how many of them within."""
+    directory = defects.saved_run(tmp_path, "l2", 1.0, 24)
+    x, x_adv = (load_file(directory / f"{name}.safetensors") for name in ("inputs", "x_adv"))
+    rows = pq.read_table(directory / "samples.parquet")
+    found = torch.tensor(
+        [s and d > 0 for s, d in zip(rows["success"].to_pylist(), rows["distance"].to_pylist(), strict=True)]
+    )
+    points = ((x_adv["x_adv"] * 255).round() / 255)[found]
+    wrong = in_double()(points.double()).argmax(1) != x["y"][found]
+    near = (points.double() - x["x"][found].double() / 255).flatten(1).norm(dim=1) <= 1.0 * (1 + 1e-5)
+    task = audited(directory)
+    assert task.perturbed == int(found.sum())
+    assert task.survive == int(wrong.sum())
+    assert task.within == int((wrong & near).sum())
+    assert task.survive > 0
+    record = task.record()
+    assert (record["survive"], record["within"], record["perturbed"]) == (task.survive, task.within, task.perturbed)
+
+
+def test_where_pixels_are_held_nothing_is_rounded(tmp_path):
+    """Rounding would move what must not move."""
+    directory = defects.saved_run(tmp_path)
+    mask = torch.ones(3, 8, 8, dtype=torch.bool)
+    (task,) = trust.audit(runs.load(directory), {"defects:Sound": defects.Sound()}, mask=mask)
+    assert task.agrees
+    assert task.confirmed == 12
+    assert (task.perturbed, task.survive, task.within, task.prices) == (0, 0, 0, [])
+
+
 def test_a_point_outside_the_radius(tmp_path):
     directory = defects.saved_run(tmp_path, "linf", 0.0555)
     row = next(
@@ -117,6 +262,41 @@ def test_distances_in_a_second_hand():
         None,
         None,
     ]
+
+
+def squares(threshold):
+    """Four images of one pixel of 90 grey levels; class 1 above a threshold of each, distances in grey levels."""
+    x, t = torch.full((4, 1, 1, 1), 90 / 255), torch.tensor(threshold).view(4, 1, 1, 1) / 255
+    return (
+        x,
+        lambda z, rows: (z > t[rows]).flatten(1).any(1).numpy(),
+        lambda z, rows: 255 * (z - x[rows]).abs().flatten(1).amax(1).double().numpy(),
+    )
+
+
+def test_a_rounded_point_is_within_where_its_own_distance_is():
+    """Points at 9.6 levels, rounded to 10: the radius holds for what is rounded. The last one is no longer wrong."""
+    x, fooled, measure = squares([99.5, 99.5, 99.5, 100.2])
+    x_adv = x + torch.tensor([9.6, 9.4, 9.6, 10.3]).view(4, 1, 1, 1) / 255
+    for radius, within in (
+        (9.7, [False, False, False, False]),
+        (10.0, [True, False, True, False]),
+        (None, [True, False, True, False]),
+    ):
+        rounded = eight_bits(fooled, measure, x, x_adv, radius, (0.0, 1.0))
+        assert rounded.survives.tolist() == [True, False, True, False]
+        assert rounded.within.tolist() == within
+
+
+def test_the_price_of_a_repair_is_that_of_the_least_stretch_found():
+    """Distance of the first rounded point that counts, over the stored one: one level more where that is enough; past
+    130.2, for which stretches of 4.05 and more would do, the one that is found among those 0.16 apart."""
+    x, fooled, measure = squares([99.5, 100.2, 130.2, 250.0])
+    x_adv = x + torch.tensor([9.6, 10.25, 10.0, 10.0]).view(4, 1, 1, 1) / 255
+    rounded = eight_bits(fooled, measure, x, x_adv, None, (0.0, 1.0))
+    assert rounded.survives.tolist() == [True, False, False, False]
+    assert rounded.price[:3] == pytest.approx([10 / 9.6, 11 / 10.25, 42 / 10], rel=1e-5)
+    assert rounded.price[3] != rounded.price[3]  # six times the distance, at most: nothing was found
 
 
 def test_repair_finds_the_first_rounded_point_that_counts():
@@ -206,8 +386,8 @@ def test_images_that_were_not_kept_can_be_given(tmp_path, capsys):
         trust.audit(runs.load(directory), {"defects:Sound": defects.Sound()}, data=(x[:5], held["y"][:5]))
 
 
-def test_parts_of_several_tasks(tmp_path):
-    """Two questions in chunks of seven, one of them broken off."""
+def parts(tmp_path):
+    """The directory of a run of two questions in chunks of seven, one of them broken off."""
     from plica.runs.write import Store
     from plica.utils.files import write_json
 
@@ -223,7 +403,11 @@ def test_parts_of_several_tasks(tmp_path):
             for key, column in task.constant_columns(7).items():
                 part = part.append_column(key, column)
             store.write(task.name, chunk, part, ids[rows], x_adv[rows])
-    one, two = trust.audit(runs.load(tmp_path / "parts"), {"m": defects.Sound()})
+    return tmp_path / "parts"
+
+
+def test_parts_of_several_tasks(tmp_path):
+    one, two = trust.audit(runs.load(parts(tmp_path)), {"m": defects.Sound()})
     assert (one.agrees, one.answers, one.confirmed) == (True, 14, 14)
     assert (two.agrees, two.answers, two.confirmed) == (True, 7, 7)
 

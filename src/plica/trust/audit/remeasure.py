@@ -162,13 +162,13 @@ class Answers:
 
     def _classes(self, context: MeasureContext, differences: Differences) -> np.ndarray:
         """Successes are misclassified in float64 and at every batch size; images without a success are not."""
-        dtype = context.precision(self.x_adv)
-        runs = [(f"batches of {size}", context.model, dtype, size) for size in context.sizes]
+        own = context.precision(self.x_adv)
+        runs = [(f"batches of {size}", context.model, own, size) for size in context.sizes]
         runs += [("float64", context.fine, torch.float64, context.sizes[-1])] if context.fine is not None else []
         wrong = np.zeros(len(self.y), dtype=bool)
         for words, model, dtype, size in runs:
             logits = outputs(model, self.x_adv.to(dtype), size)
-            unit = UNITS * float(torch.finfo(dtype).eps) * np.abs(logits).max(axis=1)
+            unit = UNITS * float(torch.finfo(own).eps) * np.abs(logits).max(axis=1)
             wrong |= self._margins(differences, words, margins(logits, self.y), unit)
         return wrong
 
