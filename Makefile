@@ -6,12 +6,13 @@ DATA ?= ../shared/data
 # Threads that wait give their core away: on a machine with other work, spinning made two threads five times dearer than one.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help setup demo test test-all test-floors test-newest test-extras bench lint types format docs clean
+.PHONY: help setup demo test test-all test-floors test-newest test-extras mutants bench lint types format docs clean
 
 help:
 	@echo "make demo      robustness radii of twenty CIFAR-10 images: a table and a picture"
 	@echo "make test      the tests (minutes); make test-all also runs the slow ones"
 	@echo "make test-floors and test-newest: the tests with the oldest and newest packages allowed; make test-extras: with every extra"
+	@echo "make mutants   small changes to the code that judges: does a test fail for each? (half an hour)"
 	@echo "make docs      the documentation site, into build/site"
 	@echo "make bench     the tables of README.md and docs/benchmarks.md; for the latter DATA=folder of networks and images"
 	@echo "make lint      style; make types: the type checker; make format: rewrite in style"
@@ -55,6 +56,11 @@ test-extras:
 	build/$@/bin/python -m pip install --quiet -c requirements/constraints.txt -e ".[all,dev]"
 	build/$@/bin/python -m pip install --quiet --no-deps -r requirements/by-hand.txt
 	build/$@/bin/python -m pytest --numprocesses auto --extras -m "not slow or extra"
+
+# A seeded sample; SAMPLE=0 takes all.
+SAMPLE ?= 150
+mutants: $(READY)
+	$(BIN)/python benchmarks/mutants.py --sample $(SAMPLE) --into build/mutants.json
 
 bench: $(READY)
 	$(BIN)/python benchmarks/table.py

@@ -1,0 +1,348 @@
+"""Small changes to the code that decides what is reported: does a test fail for each?
+
+    python benchmarks/mutants.py --sample 200 --seed 0 --into build/mutants.json
+
+Of every place in FILES where a number, comparison, operator, function, truth value or statement can be changed, a
+seeded sample is taken. First the fast tests of TESTS run once and note which lines of FILES each executes. Then each
+change is made in a copy of the package, and the tests that execute its line run, the quickest first, until one fails or
+SECONDS are over. A change that no test notices is a survivor; EQUIVALENT names those that cannot be noticed, with the
+reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import json
+import os
+import pickle
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FILES = [
+    "api.py",
+    "core/best.py",
+    "core/bounds.py",
+    "core/confirm.py",
+    "core/goals.py",
+    "core/judge.py",
+    "core/units.py",
+    "evaluation/worker.py",
+    "runs/points.py",
+    "runs/write.py",
+    "trust/audit/audit.py",
+    "trust/audit/quantization.py",
+    "trust/audit/reference.py",
+    "trust/audit/remeasure.py",
+    "utils/files.py",
+]
+TESTS = ["tests/test_api.py", "tests/core", "tests/evaluation", "tests/runs", "tests/trust/audit", "tests/utils"]
+SECONDS = 60.0  # of tests for one change, in seconds of the processor that they took on the code as it is
+PATIENCE = 20.0  # times as long, and two minutes, before a change counts as noticed by hanging
+
+# "file: line as it stands: change" of what no test can notice, and why.
+EQUIVALENT: dict[str, str] = {}
+
+COMPARISONS = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
+}  # fmt: skip
+OPERATORS = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
+    ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.Pow: ast.Mult,
+}  # fmt: skip
+NAMES = {
+    "any": "all", "all": "any", "amin": "amax", "amax": "amin", "min": "max", "max": "min", "minimum": "maximum",
+    "maximum": "minimum", "argmax": "argmin", "isfinite": "isnan", "isnan": "isfinite",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change: `code` is the whole file with it, `line` the number of its line in the file as it is."""
+
+    file: str
+    line: int
+    before: str
+    change: str
+    code: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.file}: {self.before}: {self.change}"
+
+
+def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """What may stand in place of a node, each with words for it."""
+    if isinstance(node, ast.Compare):
+        for i, op in enumerate(node.ops):
+            if type(op) in COMPARISONS:
+                new = copy.deepcopy(node)
+                new.ops[i] = COMPARISONS[type(op)]()
+                yield ast.unparse(new), new
+    elif isinstance(node, ast.BinOp | ast.AugAssign) and type(node.op) in OPERATORS:
+        new = copy.deepcopy(node)
+        new.op = OPERATORS[type(node.op)]()
+        yield ast.unparse(new), new
+    elif isinstance(node, ast.BoolOp):
+        new = copy.deepcopy(node)
+        new.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+        yield ast.unparse(new), new
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.Invert | ast.USub):
+        yield ast.unparse(node.operand), node.operand
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        yield str(not node.value), ast.Constant(not node.value)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        for value in (node.value + 1, node.value * 2) if isinstance(node.value, float) else (node.value + 1,):
+            yield f"{node.value} -> {value}", ast.Constant(value)
+    elif isinstance(node, ast.Attribute) and node.attr in NAMES:
+        yield f".{node.attr} -> .{NAMES[node.attr]}", ast.Attribute(node.value, NAMES[node.attr], node.ctx)
+    elif isinstance(node, ast.Name) and node.id in NAMES:
+        yield f"{node.id} -> {NAMES[node.id]}", ast.Name(NAMES[node.id], node.ctx)
+    elif isinstance(node, ast.IfExp):
+        yield f"always {ast.unparse(node.body)}", node.body
+        yield f"always {ast.unparse(node.orelse)}", node.orelse
+    elif isinstance(node, ast.If | ast.While) and not isinstance(node.test, ast.UnaryOp | ast.Compare):
+        new = copy.copy(node)
+        new.test = ast.UnaryOp(ast.Not(), node.test)
+        yield f"if not {ast.unparse(node.test)}", new
+    if (
+        isinstance(node, ast.AugAssign)
+        or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call))
+        or (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript))
+    ):
+        yield f"without {ast.unparse(node)}", ast.Pass()
+
+
+def places(tree: ast.AST, path: tuple = ()) -> Iterator[tuple[tuple, ast.AST]]:
+    """Every node, with the way to it from the root; none in annotations, messages, docstrings and `__str__`."""
+    for name, value in ast.iter_fields(tree):
+        if name in ("annotation", "returns", "decorator_list", "type_comment"):
+            continue
+        for i, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
+            if not isinstance(child, ast.AST) or isinstance(child, ast.Raise | ast.JoinedStr | ast.Assert):
+                continue
+            if isinstance(child, ast.FunctionDef) and child.name in ("__str__", "__repr__"):
+                continue
+            if isinstance(child, ast.Subscript) and isinstance(child.value, ast.Name) and child.value.id in _TYPES:
+                continue
+            step = (*path, (name, i))
+            yield step, child
+            yield from places(child, step)
+
+
+_TYPES = {"Callable", "Float", "Bool", "Int", "Int64", "Shaped", "Float64", "Literal", "Mapping", "Sequence"}
+
+
+def mutants(file: str, source: str) -> list[Mutant]:
+    """Every change of a file."""
+    tree, lines, made = ast.parse(source), source.splitlines(), []
+    for path, node in places(tree):
+        for words, new in changes(node):
+            changed = copy.deepcopy(tree)
+            parent: object = changed
+            for name, i in path[:-1]:
+                parent = getattr(parent, name) if i is None else getattr(parent, name)[i]
+            name, i = path[-1]
+            if i is None:
+                setattr(parent, name, new)
+            else:
+                getattr(parent, name)[i] = new
+            code = ast.unparse(ast.fix_missing_locations(changed))
+            line = node.lineno  # type: ignore[attr-defined] - every node that can be changed has one
+            made.append(Mutant(file, line, lines[line - 1].strip(), words, code))
+    return made
+
+
+class Recorder:
+    """A plugin of pytest: the lines of FILES that each test executes, and its seconds."""
+
+    def __init__(self, package: Path):
+        self.files = {str(package / file): file for file in FILES}
+        self.lines: dict[tuple[str, int], set[str]] = defaultdict(set)
+        self.seconds: dict[str, float] = {}
+        self.failed: list[str] = []
+
+    def pytest_runtest_protocol(self, item, nextitem):
+        from _pytest.runner import runtestprotocol
+
+        start = sum(os.times()[:4])  # of the processor, of this process and those it started
+        sys.settrace(tracer(self.files, self.lines, item.nodeid))
+        reports = runtestprotocol(item, nextitem=nextitem, log=True)
+        sys.settrace(None)
+        self.seconds[item.nodeid] = sum(os.times()[:4]) - start
+        self.failed += [item.nodeid for report in reports if report.failed]
+        return True
+
+
+def tracer(files: dict[str, str], lines: dict[tuple[str, int], set[str]], test: str):
+    """A trace function that notes the executed lines of some files and looks into no other."""
+
+    def inside(frame, event, arg):
+        if event == "line":
+            lines[files[frame.f_code.co_filename], frame.f_lineno].add(test)
+        return inside
+
+    def outside(frame, event, arg):
+        file = files.get(frame.f_code.co_filename)
+        if file is None:
+            return None
+        lines[file, frame.f_lineno].add(test)
+        return inside
+
+    return outside
+
+
+def in_child(work, package_root: Path, output: Path, timeout: float) -> tuple[bool, object]:
+    """`work()` in a forked process that imports the package from there: whether it hung, and what it returned."""
+    answer = tempfile.NamedTemporaryFile(delete=False)  # noqa: SIM115 - read after the child has written it
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        with output.open("w") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            sys.path.insert(0, str(package_root))
+            os.environ["PYTHONPATH"] = str(package_root)
+            try:
+                Path(answer.name).write_bytes(pickle.dumps(work()))
+            except BaseException:
+                traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
+    end = time.monotonic() + timeout
+    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        if time.monotonic() > end:
+            os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return True, None
+        time.sleep(0.05)
+    content = Path(answer.name).read_bytes()
+    os.unlink(answer.name)
+    return False, pickle.loads(content) if content else None
+
+
+def run_tests(tests: list[str], plugins: list, stop: bool) -> int:
+    """The exit status of pytest."""
+    import pytest
+
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=line", *(["-x"] if stop else [])]
+    return int(pytest.main([*options, *tests], plugins=plugins))
+
+
+def baseline(workspace: Path) -> Recorder:
+    """The tests on the code as it is, all of which must pass."""
+
+    def work() -> Recorder:
+        recorder = Recorder(workspace / "src" / "plica")
+        run_tests(TESTS, [recorder], stop=False)
+        return recorder
+
+    hung, recorder = in_child(work, workspace / "src", workspace / "log", 7200)
+    if hung or not isinstance(recorder, Recorder) or recorder.failed:
+        failed = recorder.failed if isinstance(recorder, Recorder) else (workspace / "log").read_text()[-2000:]
+        sys.exit(f"The tests must pass before changes are made; failed: {failed}")
+    return recorder
+
+
+def chosen_tests(mutant: Mutant, recorder: Recorder) -> list[str]:
+    """Those that execute the line, or for a line that runs at import any of the file's; quickest first, for SECONDS."""
+    tests = recorder.lines.get((mutant.file, mutant.line)) or set().union(
+        *(tests for (file, _), tests in recorder.lines.items() if file == mutant.file)
+    )
+    chosen, spent = [], 0.0
+    for test in sorted(tests, key=lambda test: (recorder.seconds[test], test)):
+        spent += recorder.seconds[test]
+        if chosen and spent > SECONDS:
+            break
+        chosen.append(test)
+    return chosen
+
+
+def try_one(mutant: Mutant, recorder: Recorder, workspace: Path) -> str:
+    """ "killed", "hung" or "survived"."""
+    tests = chosen_tests(mutant, recorder)
+    file = workspace / "src" / "plica" / mutant.file
+    original = file.read_text()
+    file.write_text(mutant.code)
+    patience = 120 + PATIENCE * sum(recorder.seconds[test] for test in tests)
+    try:
+        hung, status = in_child(lambda: run_tests(tests, [], stop=True), workspace / "src", workspace / "log", patience)
+    finally:
+        file.write_text(original)
+    return "hung" if hung else "survived" if status == 0 else "killed"
+
+
+def copy_of_package(parent: Path, name: str) -> Path:
+    workspace = parent / name
+    shutil.copytree(ROOT / "src", workspace / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    return workspace
+
+
+def main() -> None:
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--sample", type=int, default=150, help="changes that are tried; 0 for all")
+    parse.add_argument("--seed", type=int, default=0)
+    parse.add_argument("--files", nargs="*", default=FILES, help="of src/plica")
+    parse.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parse.add_argument("--into", type=Path, help="a JSON file for the outcome of each change")
+    parse.add_argument("--baseline", type=Path, help="keep the lines that tests execute here, and read them next time")
+    args = parse.parse_args()
+    os.chdir(ROOT)
+    os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    sys.dont_write_bytecode = True
+    import pandas  # noqa: F401 - imported once, before the processes fork
+    import pyarrow.parquet  # noqa: F401
+    import pytest  # noqa: F401
+    import scipy.optimize  # noqa: F401
+    import torch
+
+    torch.set_num_threads(1)
+    every = [m for file in args.files for m in mutants(file, (ROOT / "src" / "plica" / file).read_text())]
+    picked = random.Random(args.seed).sample(every, min(args.sample or len(every), len(every)))
+    with tempfile.TemporaryDirectory() as folder:
+        workspaces = [copy_of_package(Path(folder), f"{job}") for job in range(args.jobs)]
+        if args.baseline and args.baseline.is_file():
+            recorder = pickle.loads(args.baseline.read_bytes())
+        else:
+            recorder = baseline(workspaces[0])
+            if args.baseline:
+                args.baseline.write_bytes(pickle.dumps(recorder))
+        print(f"{len(every)} changes in {len(args.files)} files; {len(picked)} are tried", flush=True)
+        free = list(workspaces)
+
+        def attempt(mutant: Mutant) -> str:
+            workspace = free.pop()
+            outcome = "equivalent" if mutant.key in EQUIVALENT else try_one(mutant, recorder, workspace)
+            free.append(workspace)
+            if outcome == "survived":
+                print(f"{outcome}  {mutant.file}:{mutant.line}  {mutant.before}\n          {mutant.change}", flush=True)
+            return outcome
+
+        with ThreadPoolExecutor(args.jobs) as pool:
+            outcomes = list(pool.map(attempt, picked))
+    count = {name: outcomes.count(name) for name in ("killed", "hung", "equivalent", "survived")}
+    noticed, mattering = count["killed"] + count["hung"], len(picked) - count["equivalent"]
+    print(", ".join(f"{number} {name}" for name, number in count.items()))
+    print(f"{noticed} of {mattering} that are not equivalent are noticed: {noticed / max(1, mattering):.1%}")
+    if args.into:
+        rows = [asdict(m) | {"outcome": outcome} for m, outcome in zip(picked, outcomes, strict=True)]
+        args.into.parent.mkdir(parents=True, exist_ok=True)
+        args.into.write_text(json.dumps([{k: v for k, v in row.items() if k != "code"} for row in rows], indent=1))
+
+
+if __name__ == "__main__":
+    main()
