@@ -53,6 +53,20 @@ def test_smoothness_of_a_constant_a_chessboard_and_noise():
     assert patterns.high_frequency(wave.expand(1, 1, 16, 16)).item() == pytest.approx(0, abs=1e-12)
 
 
+def test_a_pixel_counts_as_changed_from_half_a_grey_level_on():
+    delta = torch.zeros(1, 3, 8, 8)
+    delta[0, :, 0, 0], delta[0, :, 0, 1] = 0.49 / 255, 0.51 / 255
+    assert patterns.changed(delta).item() == 1 / 64
+
+
+@pytest.mark.parametrize(("waves", "share"), [(3, 0.0), (4, 0.0), (5, 1.0), (8, 1.0)])
+def test_fine_is_more_than_a_quarter_cycle_per_pixel(waves, share):
+    """So many waves on sixteen pixels; four are exactly a quarter cycle."""
+    wave = torch.cos(2 * math.pi * waves * torch.arange(16, dtype=torch.float64) / 16)
+    for delta in (wave.expand(1, 1, 16, 16), wave.expand(1, 1, 16, 16).transpose(2, 3)):
+        assert patterns.high_frequency(delta).item() == pytest.approx(share, abs=1e-12)
+
+
 @pytest.mark.parametrize("measure", [name for name in patterns.MEASURES if name != "changed"])
 @pytest.mark.parametrize("shape", [(3, 8, 8), (8, 8), (64,)])
 def test_scale_does_not_matter_and_nothing_has_no_pattern(measure, shape):

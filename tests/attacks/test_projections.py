@@ -119,6 +119,16 @@ def test_other_bounds():
         assert torch.allclose(wide, 255 * project(z, x, radius, p), rtol=1e-10)
 
 
+def test_a_radius_too_small_for_pixels_is_none():
+    """Not a negative one, whatever rounding takes from it."""
+    radius = torch.tensor([0.0, 1e-9, 1e-8, 1.0], dtype=torch.float64)
+    inside = safely_inside(radius, torch.rand(4, 3), (0.0, 1.0))
+    assert (inside >= 0).all()
+    assert (inside.double() <= radius).all()
+    assert inside[0] == 0
+    assert inside[3] > 0.999
+
+
 def test_other_norms_are_refused():
     z, x, radius = case()
     with pytest.raises(Unsupported, match=r"l1\.5"):

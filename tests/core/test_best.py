@@ -86,3 +86,27 @@ def test_the_images_themselves_stay_as_they_are():
     best = BestPoints(Lp(2), x, Goal(Y), None)
     offer(best, POINTS)
     assert torch.equal(x, X)
+
+
+def test_adopted_points_bring_all_that_is_known_of_them():
+    """The margin too: with radii, a point of larger margin is looked for."""
+    best, other = nearest(radius=torch.full((3,), 6.0)), nearest(radius=torch.full((3,), 6.0))
+    offer(other, POINTS)
+    best.adopt(other, torch.tensor([0]))
+    for name in ("x_adv", "distance", "margin"):
+        assert torch.equal(getattr(best, name)[0], getattr(other, name)[0])
+        assert torch.equal(getattr(best, name)[1:], getattr(nearest(), name)[1:])
+    surer, weaker = 2 * float(other.margin[0]), float(other.margin[0]) / 2
+    offer(best, [(0, 1.0, 1.0, weaker)])
+    assert torch.equal(best.x_adv[0], other.x_adv[0])
+    offer(best, [(0, 1.0, 1.0, surer)])
+    assert best.x_adv[0].tolist() == [1, 1]
+
+
+def test_promising_rows_reach_the_goal_and_with_radii_by_more():
+    logits = torch.tensor([[1.0, 1.5], [1.0, 0.9], [1.0, 1.2], [1.0, 1.0]])
+    images = torch.tensor([0, 0, 1, 2])
+    assert nearest().promising(logits, images).tolist() == [0, 2]
+    best = nearest(radius=torch.full((3,), 6.0))
+    offer(best, [(0, 1.0, 0.0, 0.7), (1, 1.0, 0.0, 0.1)])
+    assert best.promising(logits, images).tolist() == [2]

@@ -154,6 +154,19 @@ def test_a_function_has_no_copy_in_float64():
     assert in_float64(lambda x: x, X) is None
 
 
+class Crowded(Ramp):
+    """As batch statistics do, it needs at least one image."""
+
+    def forward(self, x):
+        if not len(x):
+            raise ValueError("an empty batch")
+        return super().forward(x)
+
+
+def test_a_model_that_takes_no_empty_batch_has_a_copy_in_float64():
+    assert in_float64(Crowded(), X) is not None
+
+
 class Stubborn(Ramp):
     def forward(self, x):
         return super().forward(x).float()

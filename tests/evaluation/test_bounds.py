@@ -88,6 +88,16 @@ def test_a_plan_for_features(folder):
     assert merged.samples["distance"].to_pylist() == run.samples["distance"].to_pylist()
 
 
+def test_a_run_keeps_its_bounds_in_its_own_folder(folder):
+    run = plica.evaluate(PLAN | {"methods": "radius", "gradients": 10}, "run")
+    (folder / "box.npz").unlink()
+    kept = runs.load("run").bounds
+    assert (folder / "run" / "bounds.safetensors").is_file()
+    assert torch.equal(kept.mask, torch.from_numpy(MASK))
+    assert torch.equal(kept.low, torch.from_numpy(LOW))
+    assert torch.equal(run.bounds.high, torch.from_numpy(HIGH))
+
+
 def test_other_bounds_are_another_plan(folder):
     plica.evaluate(PLAN | {"methods": "radius"}, "run")
     (folder / "same.npz").write_bytes((folder / "box.npz").read_bytes())

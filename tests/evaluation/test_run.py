@@ -249,3 +249,20 @@ def test_a_sample_is_balanced_and_the_same_each_time(plan):
     few = min(np.bincount(labels, minlength=4).min(), 7 // 4)
     assert np.bincount(y, minlength=4).min() >= few
     assert run.summary["questions"][0]["images"] == 7
+
+
+def test_the_seed_of_a_plan_is_that_of_its_attacks(plan, folder):
+    """A method with random starts, so that seeds can be told apart."""
+    question = {"ask": "min-radius", "metric": "l1"}
+    asked = plan | {"questions": question, "methods": "pwcf", "data": {"path": "d.npz", "n": 6}}
+    first, other = (plica.evaluate(asked | {"seed": seed}, f"seed{seed}") for seed in (0, 5))
+    _, x, y = next(other.inputs())
+    model = load_model("net.py:make")
+    points = []
+    for run, seed in ((first, 0), (other, 5)):
+        found = plica.attack(model, x, y, plica.MinRadius(plica.Lp(1)), method="pwcf", gradients=12, seed=seed)
+        assert run.samples["distance"].to_pylist() == found.distance.tolist()
+        points.append(found.x_adv)
+    assert not torch.equal(*points)
+    (mixed,) = plica.evaluate(asked | {"methods": {"name": "pwcf", "seed": 5}}, "mixed").tasks
+    assert runs.load("mixed").rows(mixed)["distance"].to_pylist() == other.samples["distance"].to_pylist()

@@ -260,3 +260,15 @@ def test_distances_do_not_depend_on_the_number_of_rows():
         found = distance(metric, x, x_adv)
         for rows in ([3], [7, 1], list(range(17))):
             assert torch.equal(distance(metric, x[rows], x_adv[rows]), found[rows])
+
+
+@pytest.mark.parametrize("p", [1, 2, "inf"])
+def test_a_pixel_of_infinite_weight_must_not_move_by_the_least(p):
+    weights = torch.ones(4)
+    weights[2] = torch.inf
+    x = torch.full((2, 4), 0.5)
+    x_adv = x + 0.25
+    x_adv[:, 2] = 0.5
+    assert WeightedLp(p, weights)(x, x_adv).isfinite().all()
+    x_adv[1, 2] = torch.nextafter(torch.tensor(0.5), torch.tensor(1.0))
+    assert WeightedLp(p, weights)(x, x_adv).isinf().tolist() == [False, True]

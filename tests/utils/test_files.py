@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import stat
 import subprocess
 import sys
 
@@ -24,6 +25,22 @@ def test_a_full_disk_leaves_the_former_file_and_nothing_else(tmp_path, monkeypat
             write_whole(tmp_path / "file", b"after")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_bytes() == b"before"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows opens no folders")
+def test_a_written_file_is_flushed_to_the_disk_and_then_its_name(tmp_path, monkeypatch):
+    """Without the second the file may be gone after the machine lost its power, although write_whole has returned."""
+    flushed, real = [], os.fsync
+
+    def fsync(number):
+        status = os.fstat(number)
+        flushed.append(("folder" if stat.S_ISDIR(status.st_mode) else "file", status.st_ino))
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_whole(tmp_path / "file", b"bytes")
+    names = {"file": (tmp_path / "file").stat().st_ino, "folder": tmp_path.stat().st_ino}
+    assert flushed == [("file", names["file"]), ("folder", names["folder"])]
 
 
 def test_one_writer_at_a_time_who_clears_what_a_killed_one_left(tmp_path):
