@@ -174,23 +174,22 @@ def crossing(a: Contender, b: Contender, seed: int = 0) -> tuple[list[Crossing],
     """
     radii = _radii(a, b)
     gains = (a.radius[:, None] > radii).astype(float) - (b.radius[:, None] > radii)  # (images, radii)
-    curve = gains.mean(0)
+    difference = gains.mean(0)  # accuracy of a - accuracy of b
     drawn = weights(len(gains), seed) @ gains  # (draws, radii)
     error = np.maximum(drawn.std(0), 0.5 / len(gains))  # at least half an image, where all draws agree
-    wide = np.quantile((np.abs(drawn - curve) / error).max(1), 0.95) * error
-    sure = np.sign(curve) * (np.abs(curve) > wide)
-    signs = np.sign(curve[curve != 0])
+    half_width = np.quantile((np.abs(drawn - difference) / error).max(1), 0.95) * error
+    sure = np.sign(difference) * (np.abs(difference) > half_width)  # 1: a is ahead, -1: b, 0: inside the band
+    signs = np.sign(difference[difference != 0])
     touches = int((signs[1:] != signs[:-1]).sum())
     crossings = []
     for i, j in itertools.pairwise(np.flatnonzero(sure).tolist()):
         if sure[i] != sure[j]:
-            before, after = _strongest(curve, sure, i, -1), _strongest(curve, sure, j, 1)
-            k = i + int(np.argmin(np.abs(curve[i : j + 1])))
+            before, after = _strongest(difference, sure, i, -1), _strongest(difference, sure, j, 1)
+            k = i + int(np.argmin(np.abs(difference[i : j + 1])))
             first, second = (a.name, b.name) if sure[i] > 0 else (b.name, a.name)
-            ahead = [(float(radii[m]), _scaled(curve[m], wide[m], sure[i])) for m in (before, after)]
-            crossings.append(
-                Crossing(first, second, float(radii[k]), (float(radii[i]), float(radii[j])), ahead[0], ahead[1])
-            )
+            leads = [(float(radii[m]), _scaled(difference[m], half_width[m], sure[i])) for m in (before, after)]
+            within = float(radii[i]), float(radii[j])
+            crossings.append(Crossing(first, second, float(radii[k]), within, *leads))
     return crossings, touches
 
 
@@ -228,13 +227,13 @@ def _radii(a: Contender, b: Contender) -> np.ndarray:
     return np.unique(np.append(radii, 0.0))
 
 
-def _strongest(curve: np.ndarray, sure: np.ndarray, start: int, way: int) -> int:
+def _strongest(difference: np.ndarray, sure: np.ndarray, start: int, way: int) -> int:
     """Index of the largest difference from `start` on, in direction `way`, until the other curve is surely ahead."""
     end = start
     while 0 <= end + way < len(sure) and sure[end + way] in (sure[start], 0):
         end += way
     low, high = min(start, end), max(start, end) + 1
-    return low + int(np.argmax(curve[low:high] * sure[start]))
+    return low + int(np.argmax(difference[low:high] * sure[start]))
 
 
 def _scaled(value: float, half: float, sign: float) -> Interval:

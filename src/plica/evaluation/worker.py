@@ -126,6 +126,7 @@ class Worker:
         return part
 
     def _answer(self, model, work: Work, size: int | None, notes: list[str], on_progress) -> Part:
+        """The part of all images; `size` is the batch size, `notes` those of the tries before."""
         try:
             x, y = prepare_inputs(model, work.x, work.y)
             result = self._attack(model, x, y, work.job, size, on_progress)

@@ -65,27 +65,29 @@ def write_figures(runs: Sequence[Run], directory: str | Path, overwrite: bool = 
 
 
 def _radii(models: Sequence[Group], by_method: Sequence[Group]) -> list[tuple[str, Axes]]:
-    out = []
+    """Of each min-radius question, by the figure's name: accuracy curves of the models, a histogram of each one's radii,
+    and differences of radii: of two models, or of one model's other methods from its first."""
+    figures = []
     for group, methods in zip(models, by_method, strict=True):
         if group.budget is not None or not any(c.broken.any() for c in group.contenders):
             continue
         budgets = [g.budget for g in models if g.metric == group.metric and g.budget is not None]
-        named = {c.name: c for c in group.contenders}
+        by_name = {c.name: c for c in group.contenders}
         unit = f"{group.metric} distance"
-        out.append((f"accuracy-{group.metric}", plot.accuracy_curve(named, budgets=budgets, unit=unit)))
+        figures.append((f"accuracy-{group.metric}", plot.accuracy_curve(by_name, budgets=budgets, unit=unit)))
         for c in group.contenders:
-            name = f"radii-{group.metric}" + (f"-{c.name}" if len(named) > 1 else "")
-            out.append((name, plot.radii_histogram(c, budgets=budgets, unit=f"{group.metric} radius")))
-        pair = methods.contenders if len(named) == 1 else group.contenders
-        if len(pair) == 2 or len(named) == 1:
-            for other in pair[1:]:
-                a, b = pair[0], other
+            name = f"radii-{group.metric}" + (f"-{c.name}" if len(by_name) > 1 else "")
+            figures.append((name, plot.radii_histogram(c, budgets=budgets, unit=f"{group.metric} radius")))
+        compared = methods.contenders if len(by_name) == 1 else group.contenders
+        if len(compared) == 2 or len(by_name) == 1:
+            a = compared[0]
+            for b in compared[1:]:
                 shared = a.asked & b.asked
                 axes = plot.radius_difference(
                     a.radius[shared], b.radius[shared], names=(a.name, b.name), unit=f"{group.metric} radius"
                 )
-                out.append((f"difference-{group.metric}-{a.name}-{b.name}", axes))
-    return out
+                figures.append((f"difference-{group.metric}-{a.name}-{b.name}", axes))
+    return figures
 
 
 def _patterns(by_method: Sequence[Group], stats: Stats) -> list[tuple[str, Axes]]:
