@@ -96,14 +96,6 @@ def test_cosine():
     assert torch.allclose(patterns.cosine(a, b), torch.tensor([0, -1, math.nan]).double(), equal_nan=True)
 
 
-def test_overlap():
-    broke = {"a": torch.tensor([True, True, False, False]), "b": torch.tensor([True, False, True, False])}
-    assert patterns.overlap(broke) == {
-        "a": {"broke": 2, "alone": 1, "missed": 1},
-        "b": {"broke": 2, "alone": 1, "missed": 1},
-    }
-
-
 def test_the_measures_of_a_run_are_columns_of_its_samples(tmp_path):
     x = torch.full((3, 3, 8, 8), 0.5)
     y = torch.zeros(3, dtype=torch.int64)

@@ -8,8 +8,12 @@ import pyarrow as pa
 import torch
 
 from plica import runs
+from plica.analysis.contenders import groups
+from plica.cli import main
+from plica.cli.table import print_summary
 from plica.evaluation.export import export, latex
 from plica.evaluation.summary import share, summarise
+from plica.report.methods import methods
 from plica.runs.single import quantiles
 from plica.runs.write import Store
 from plica.utils.files import write_json
@@ -52,11 +56,13 @@ def test_who_broke_what_when_all_were_asked_for_all(tmp_path):
     )
     (question,) = summarise(run)["questions"]
     assert question["accuracy"]["value"] == 0.75
-    assert [row["broken"] for row in question["methods"]] == [2, 2, 3]
+    assert question["wrong"] == 1
+    assert [row["broken"] for row in question["methods"]] == [1, 1, 2]
+    assert [row["missed"] for row in question["methods"]] == [1, 1, 0]
     assert [row["alone"] for row in question["methods"]] == [0, 0, 0]
     assert values(row["robust_accuracy"] for row in question["methods"]) == [0.5, 0.5, 0.25]
     assert values(row["standing"] for row in question["methods"]) == [0.5, 0.25, 0.25]
-    assert question["union"]["broken"] == 3
+    assert question["union"]["broken"] == 2
     assert question["union"]["robust_accuracy"] == share(1, 4)
     assert question["hard"] == [8]
     assert question["methods"][0]["gradients"] == 40
@@ -74,13 +80,38 @@ def test_methods_that_saw_only_what_was_standing(tmp_path):
     assert question["union"]["robust_accuracy"]["value"] == 0.25
 
 
+def test_what_was_broken_and_missed_is_one_number_in_every_table(tmp_path, capsys):
+    """Evaluate counted images as broken that were wrong from the start, show counted images as missed that a method was
+    never asked about."""
+    run = make(tmp_path, (INSIDE, IDS, [0.0, 0.0, 0.3, inf]), (other(INSIDE, "b"), [8], [0.4]))
+    summary = summarise(run)
+    (question,) = summary["questions"]
+    (table,) = methods(groups([run], "method"))
+    assert (question["wrong"], table["wrong"]) == (2, 2)
+    for row, shown in zip(question["methods"], table["rows"], strict=True):
+        assert [row[name] for name in ("asked", "broken", "missed")] == [
+            shown[name] for name in ("asked", "broken", "missed")
+        ]
+        assert (row["alone"], shown["alone"]) == (None, "\u2013")
+    assert [row["broken"] for row in question["methods"]] == [1, 1]
+    assert [row["missed"] for row in question["methods"]] == [1, 0]
+    assert question["union"]["broken"] == 2
+    print_summary(summary)
+    assert main(["show", str(tmp_path)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    printed = [line[:5] for line in lines if line[:1] in (["a"], ["b"])]
+    assert printed[:2] == [["a", "4", "1", "-", "1"], ["b", "1", "1", "-", "0"]]
+    assert printed[2:] == [["a", "4", "1", "\u2013", "1"], ["b", "1", "1", "\u2013", "0"]]
+
+
 def test_the_radius_of_an_image_is_the_least_of_all_methods(tmp_path):
     run = make(tmp_path, (NEAREST, IDS, [0.0, 0.2, 0.9, inf]), (other(NEAREST, "b"), IDS, [0.0, 0.2, 0.5, 0.8]))
     (question,) = summarise(run)["questions"]
     assert question["accuracy"]["value"] == 0.75
     assert [row["found"] for row in question["methods"]] == [3, 4]
     assert [row["best"] for row in question["methods"]] == [1, 3]
-    assert [row["alone"] for row in question["methods"]] == [0, 2]
+    assert [row["broken"] for row in question["methods"]] == [2, 3]
+    assert [row["alone"] for row in question["methods"]] == [0, 1]
     assert question["methods"][0]["radius"]["1"] is None
     union = question["union"]
     assert (union["radius"]["0.25"], union["radius"]["0.5"], union["radius"]["1"]) == (0.0, 0.2, 0.8)

@@ -52,7 +52,7 @@ def run(tmp_path_factory):
 def test_numbers_of_the_run_are_in_it(run):
     page = render([runs.load(run)])
     assert "90.0\u2009%" in page  # accuracy of "even": ten of a hundred are wrong
-    assert "49 of 100 are not broken within l2 distance 0.5." in page
+    assert "49 of 100 are robust within l2 distance 0.5." in page
     assert "with reservations" in page
     assert "A &lt; B in 3 of 100 images." in page
     assert "Checked: saturated, noise." in page

@@ -124,7 +124,7 @@ def pair(a: Contender, b: Contender, seed: int = 0) -> Pair:
     a, b = a.take(shared), b.take(shared)
     right = (a.radius > 0) & (b.radius > 0)
     difference = _difference(a.radius, b.radius)
-    gains = a.broken.astype(float) - b.broken  # their mean: accuracy of b - accuracy of a
+    gains = b.robust.astype(float) - a.robust  # their mean: accuracy of b - accuracy of a
     crossings, touches = crossing(a, b, seed)
     return Pair(
         a=a.name,
@@ -143,7 +143,7 @@ def pair(a: Contender, b: Contender, seed: int = 0) -> Pair:
 
 def ranking(group: Group, seed: int = 0) -> list[Rank]:
     """The most robust model, or the strongest method, first; over the images that all have answers for."""
-    score = median if group.budget is None else _unbroken
+    score = median if group.budget is None else _robust
     better = 1 if group.by == "model" else -1  # a method is better if its radii are smaller
     shared = np.all([c.asked for c in group.contenders], axis=0)
     radii = [c.radius[shared] for c in group.contenders]
@@ -241,6 +241,6 @@ def _scaled(value: float, half: float, sign: float) -> Interval:
     return Interval(float(sign * value), float(sign * value - half), float(sign * value + half))
 
 
-def _unbroken(radius: np.ndarray) -> np.ndarray:
-    """The share of images without a misclassified point, over the last axis."""
-    return np.asarray(1 - np.isfinite(radius).mean(-1))
+def _robust(radius: np.ndarray) -> np.ndarray:
+    """The share of images that are robust, over the last axis."""
+    return np.asarray(np.isinf(radius).mean(-1))

@@ -43,8 +43,13 @@ class Contender:
 
     @property
     def broken(self) -> Bool[np.ndarray, " b"]:
-        """Where a misclassified point was found."""
-        return np.isfinite(self.radius)
+        """Where the image is classified correctly and a misclassified point was found."""
+        return np.isfinite(self.radius) & (self.radius > 0)
+
+    @property
+    def robust(self) -> Bool[np.ndarray, " b"]:
+        """Where the image was attacked, is classified correctly, and no misclassified point was found."""
+        return self.asked & np.isinf(self.radius)
 
     @property
     def model(self) -> str:

@@ -1,4 +1,4 @@
-"""Patterns of perturbations: how sparse, how even, how smooth; which method broke what; how much two methods agree.
+"""Patterns of perturbations: how sparse, how even, how smooth, and how much two methods agree.
 
 Every measure takes delta = x_adv - x (b, *image), returns one float64 per image, does not change when delta is scaled,
 and is nan where delta is 0. The first is the papers': ||delta||_1 / ||delta||_2, from 1 (one entry) to
@@ -8,11 +8,11 @@ sqrt(n) (all alike), "Implications of Solution Patterns" section 3.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -105,21 +105,6 @@ def cosine(a: Float[Tensor, "b *image"], b: Float[Tensor, "b *image"]) -> Float6
     a, b = a.detach().flatten(1).double(), b.detach().flatten(1).double()
     norms = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
     return torch.where(norms > 0, (a * b).sum(1) / norms, torch.nan)
-
-
-def overlap(broke: Mapping[str, Bool[Tensor, " b"]]) -> dict[str, dict[str, int]]:
-    """For each method, of the images that it broke: how many in all, how many no other did ("alone"), and how many
-    others did without it ("missed")."""
-    table = torch.stack(list(broke.values())).cpu()
-    times = table.sum(0)
-    return {
-        name: {
-            "broke": int(row.sum()),
-            "alone": int((row & (times == 1)).sum()),
-            "missed": int((~row & (times > 0)).sum()),
-        }
-        for name, row in zip(broke, table, strict=True)
-    }
 
 
 def pairs(run: Run, task: Task) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -70,7 +71,8 @@ def _compared(runs: list[Run], by: str) -> list[tuple[Group, list[Rank], list[Pa
 
 def _print(console: Console, group: Group, ranks: Sequence[Rank], pairs: Sequence[Pair]) -> None:
     ball = group.budget is not None
-    console.print(f"\n{title(group)}, {len(group.contenders[0].ids)} images", style="bold", markup=False)
+    shared = int(np.all([c.asked for c in group.contenders], axis=0).sum())
+    console.print(f"\n{title(group)}, {shared} images", style="bold", markup=False)
     table = Table("rank", group.by, "accuracy under attack" if ball else "median radius", box=None, pad_edge=False)
     for rank in ranks:
         text = str(rank.best) if rank.best == rank.worst else f"{rank.best} to {rank.worst}"

@@ -12,7 +12,7 @@ from plica.cli.errors import wrong_input
 from plica.cli.options import RunsArgument
 from plica.cli.runs import load_runs, print_verdicts
 from plica.report.formatting import distance
-from plica.report.methods import methods
+from plica.report.methods import methods, wrong_sentence
 from plica.report.verdict import headlines
 from plica.runs import Run
 
@@ -53,23 +53,22 @@ def _show(runs: list[Run]) -> None:
 def _methods(console: Console, methods_table: dict) -> None:
     ball = methods_table["budget"] is not None
     console.print(f"\n{methods_table['title']}", style="bold", markup=False)
-    columns = [
-        "left",
-        "broke",
-        "it alone",
-        *(["missed"] if ball else ["nearest", "5 %", "25 %", "median", "75 %", "95 %"]),
-    ]
+    console.print(wrong_sentence(methods_table), markup=False)
+    columns = ["asked", "broke", "it alone", "missed", "robust"]
+    columns += [] if ball else ["nearest", "5 %", "25 %", "median", "75 %", "95 %"]
     table = Table("method", box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, justify="right")
     for row in methods_table["rows"]:
-        own = [str(row["missed"])] if ball else [str(row["nearest"]), *row["quantiles"]]
-        table.add_row(row["name"], row["left"], str(row["broke"]), str(row["alone"]), *own)
+        radii = [] if ball else [str(row["nearest"]), *row["quantiles"]]
+        table.add_row(
+            row["name"], *(str(row[name]) for name in ("asked", "broken", "alone", "missed", "robust")), *radii
+        )
     console.print(table)
 
 
 def _curves(console: Console, group: Group) -> None:
-    finite = np.concatenate([c.radius[c.broken] for c in group.contenders])
+    finite = np.concatenate([c.radius[np.isfinite(c.radius)] for c in group.contenders])
     top = float(np.quantile(finite, 0.98)) if len(finite) else 0.0
     if not top:
         return

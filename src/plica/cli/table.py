@@ -23,6 +23,8 @@ def print_summary(summary: dict[str, Any]) -> None:
         questions = [question for question in summary["questions"] if question["kind"] == kind]
         if questions:
             console.print(draw(questions))
+    for note in dict.fromkeys(map(_wrong, summary["questions"])):
+        console.print(Text(note))
     for question in summary["questions"]:
         if question["unanswered"]:
             text = f"{question['unanswered']} images had no answer and count as not broken"
@@ -31,6 +33,13 @@ def print_summary(summary: dict[str, Any]) -> None:
         console.print(Text(f"note: {note}"))
     if len(summary["notes"]) > 5:
         console.print(Text(f"note: and {len(summary['notes']) - 5} more, in summary.json"))
+
+
+def _wrong(question: dict[str, Any]) -> str:
+    return (
+        f"note: {question['model']} misclassifies {question['wrong']} of {question['images']} images without a "
+        "perturbation; no method breaks these"
+    )
 
 
 def count_answers(summary: dict[str, Any]) -> int:
@@ -49,32 +58,39 @@ def _radius(value: float | None) -> str:
     return "not found" if value is None else f"{value:.4g}"
 
 
+def _numbers(row: dict[str, Any]) -> tuple[str, ...]:
+    """The counts of a line; "-" where the methods did not attack the same images, "" where the line has none."""
+    values = (row.get(key, "") for key in ("asked", "broken", "alone", "missed"))
+    return tuple("-" if value is None else str(value) for value in values)
+
+
 def _max_loss(questions: list[dict[str, Any]]) -> Table:
-    table = _table("model", "within", "method", right=("asked", "broke", "it alone", "robust accuracy, 95 %"))
+    table = _table("model", "within", "method", right=("asked", "broke", "it alone", "missed", "robust accuracy, 95 %"))
     for question in questions:
         subject = [question["model"], question["question"].removeprefix("max-loss ")]
-        table.add_row(*map(Text, (*subject, "none", str(question["images"]), "", "", _percent(question["accuracy"]))))
+        table.add_row(
+            *map(Text, (*subject, "none", *_numbers({"asked": question["images"]}), _percent(question["accuracy"])))
+        )
         for row in question["methods"]:
-            # of a method that was asked of those left standing, what then stood
+            # of a method that attacked only what those before it did not break, the accuracy after all of these
             share = row["robust_accuracy"] if row["robust_accuracy"] else row["standing"]
-            numbers = ("-" if row[key] is None else str(row[key]) for key in ("asked", "broken", "alone"))
-            table.add_row("", "", *map(Text, (row["method"], *numbers, _percent(share))))
+            table.add_row("", "", *map(Text, (row["method"], *_numbers(row), _percent(share))))
         union = question["union"]
-        table.add_row("", "", *map(Text, ("all", str(question["images"]), str(union["broken"]), "")),
+        table.add_row("", "", *map(Text, ("all", *_numbers({"asked": question["images"]} | union))),
                       Text(_percent(union["robust_accuracy"]), style="bold"), end_section=True)  # fmt: skip
     return table
 
 
 def _min_radius(questions: list[dict[str, Any]]) -> Table:
-    right = ("found", "nearest", "it alone", "radius: quarter", "median", "three quarters")
+    right = ("asked", "broke", "it alone", "missed", "nearest", "radius: quarter", "median", "three quarters")
     table = _table("model", "metric", "method", right=right)
     for question in questions:
         subject = (question["model"], join_distance(question["metric"], question.get("through")))
         for k, row in enumerate(question["methods"]):
-            numbers = (f"{row['found']}/{row['asked']}", str(row["best"]), str(row["alone"]))
+            numbers = (*_numbers(row), str(row["best"]))
             table.add_row(*map(Text, (*(subject if k == 0 else ("", "")), row["method"], *numbers, *_quartiles(row))))
         union = question["union"]
-        numbers = (f"{union['found']}/{question['images']}", "", "", *_quartiles(union))
+        numbers = (*_numbers({"asked": question["images"]} | union), "", *_quartiles(union))
         table.add_row("", "", "all", *(Text(text, style="bold") for text in numbers), end_section=True)
     return table
 

@@ -1,13 +1,12 @@
 """The numbers of a run: accuracies with intervals, what each method broke, radii, and the most robust images.
 
-For max-loss an image is broken when some method found a point within the radius. For min-radius the radius of an image
+analysis/counts.py says when an image is wrong, broken, missed or robust. For min-radius the radius of an image
 is the least that any method found, and the share of images with a larger one than r is the accuracy at radius r.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from plica import runs, trust
+from plica.analysis.counts import Counts, broken, counts, robust, wrong
 from plica.analysis.intervals import accuracy, wilson
 from plica.core.status import Status
 from plica.evaluation.shards import shard_chunks
@@ -61,61 +61,69 @@ def _question(run: runs.Run, tasks: list[runs.Task]) -> dict[str, Any]:
     tables = [run.rows(task, COLUMNS) for task in tasks]
     first = tasks[0]
     ids = np.unique(np.concatenate([table["id"].to_numpy() for table in tables]))
-    wrong = {n for table in tables for n in _ids(table, lambda d, s: s & (d == 0))}
-    question = {
-        key: getattr(first, key) for key in ("model", "question", "kind", "metric", "through", "radius", "loss")
-    }
-    answered = {n for table in tables for n in _answered(table)}
-    question |= {"images": len(ids), "unanswered": len(ids) - len(answered)}
-    question |= {"accuracy": share(len(ids) - len(wrong), len(ids))}
-    return question | (_inside if first.kind == "max-loss" else _nearest)(tasks, tables, ids)
-
-
-def _inside(tasks: list[runs.Task], tables: list[pa.Table], ids: np.ndarray) -> dict[str, Any]:
-    """Of max-loss. `broken` by a method, `alone` by no other; `standing` after it and all before it."""
-    broken = [set(_ids(table, lambda d, s: s)) for table in tables]
-    union_broken = set().union(*broken)
-    all_attacked = all(len(table) == len(ids) for table in tables)  # else the other methods did not attack them
-    methods = []
-    for k, (task, table) in enumerate(zip(tasks, tables, strict=True)):
-        others = set().union(*broken[:k], *broken[k + 1 :])
-        before = set().union(*broken[: k + 1])
-        attacked_all = len(table) == len(ids)
-        methods.append(
-            {"method": task.method, "asked": len(table), "broken": len(broken[k])}
-            | {"alone": len(broken[k] - others) if all_attacked else None}
-            | {"robust_accuracy": share(len(ids) - len(broken[k]), len(ids)) if attacked_all else None}
-            | {"standing": share(len(ids) - len(before), len(ids))}
+    radius, asked = np.full((len(tasks), len(ids)), np.inf), np.zeros((len(tasks), len(ids)), dtype=bool)
+    for k, table in enumerate(tables):
+        rows = np.searchsorted(ids, table["id"].to_numpy())
+        radius[k, rows] = np.where(table["success"].to_numpy(), table["distance"].to_numpy(), np.inf)
+        asked[k, rows] = True
+    number_wrong, answered = int(wrong(radius).sum()), {n for table in tables for n in _answered(table)}
+    numbers = counts(radius, asked)
+    additions, union = (_max_loss if first.kind == "max-loss" else _min_radius)(radius, numbers)
+    keys = ("model", "question", "kind", "metric", "through", "radius", "loss")
+    return {key: getattr(first, key) for key in keys} | {
+        "images": len(ids),
+        "unanswered": len(ids) - len(answered),
+        "wrong": number_wrong,
+        "accuracy": share(len(ids) - number_wrong, len(ids)),
+        "methods": [
+            {"method": task.method, "asked": n.asked, "broken": n.broken, "alone": n.alone, "missed": n.missed}
+            | addition
             | _spent(table)
-        )
-    union = {"broken": len(union_broken), "robust_accuracy": share(len(ids) - len(union_broken), len(ids))}
-    return {"methods": methods, "union": union, "hard": _hardest(sorted(set(ids.tolist()) - union_broken))}
+            for task, table, n, addition in zip(tasks, tables, numbers, additions, strict=True)
+        ],
+        "union": {"broken": int(broken(radius).sum())} | union,
+        "hard": _hardest(radius, ids, first.kind),
+    }
 
 
-def _nearest(tasks: list[runs.Task], tables: list[pa.Table], ids: np.ndarray) -> dict[str, Any]:
-    """Of min-radius. `best`: images, not wrong from the start, on which no method found a smaller radius; `alone`: on
-    which no other found as small a one."""
-    radius = np.full((len(tasks), len(ids)), np.inf)
-    for row, table in zip(radius, tables, strict=True):
-        row[np.searchsorted(ids, table["id"].to_numpy())] = table["distance"].to_numpy()
-    least = radius.min(0) if len(ids) else np.zeros(0)
-    best = (radius == least) & np.isfinite(least) & (least > 0)
-    methods = [
-        {"method": task.method, "asked": len(table), "found": int(np.isfinite(row).sum()), "radius": quantiles(row)}
-        | {"best": int(is_best.sum()), "alone": int((is_best & (best.sum(0) == 1)).sum())}
-        | _spent(table)
-        for task, table, row, is_best in zip(tasks, tables, radius, best, strict=True)
+def _max_loss(radius: np.ndarray, numbers: list[Counts]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What is added for each method, and of all together. `standing`: robust against it and all methods before it."""
+    images, right = radius.shape[1], ~wrong(radius)
+
+    def share_robust(rows: slice) -> dict[str, Any]:
+        return share(int((robust(radius[rows]) & right).sum()), images)
+
+    additions = [
+        {
+            "robust_accuracy": share_robust(slice(k, k + 1)) if number.attacked_all else None,
+            "standing": share_robust(slice(k + 1)),
+        }
+        for k, number in enumerate(numbers)
     ]
+    return additions, {"robust_accuracy": share_robust(slice(None))}
+
+
+def _min_radius(radius: np.ndarray, numbers: list[Counts]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What is added for each method, and of all together. `found`: images with a radius, 0 included."""
+    least = radius.min(0)
     finite = least[np.isfinite(least)]
     levels = np.linspace(0, finite.max() if len(finite) else 0, LEVELS)
-    curve = {"radius": levels.tolist(), "accuracy": accuracy(least, levels).tolist() if len(ids) else [0.0] * LEVELS}
-    union = {"found": len(finite), "radius": quantiles(least), "curve": curve}
-    return {"methods": methods, "union": union, "hard": _hardest(ids[np.argsort(-least, kind="stable")].tolist())}
+    curve = {
+        "radius": levels.tolist(),
+        "accuracy": accuracy(least, levels).tolist() if len(least) else [0.0] * LEVELS,
+    }
+    additions = [
+        {"found": int(np.isfinite(row).sum()), "radius": quantiles(row), "best": number.nearest}
+        for row, number in zip(radius, numbers, strict=True)
+    ]
+    return additions, {"found": len(finite), "radius": quantiles(least), "curve": curve}
 
 
-def _ids(table: pa.Table, which: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> list[int]:
-    chosen = which(table["distance"].to_numpy(), table["success"].to_numpy())
-    return table["id"].to_numpy()[chosen].tolist()
+def _hardest(radius: np.ndarray, ids: np.ndarray, kind: str) -> list[int]:
+    """ids of the images that no method broke, for max-loss, or of the largest radii."""
+    order = np.argsort(-radius.min(0), kind="stable")
+    chosen = ids[robust(radius)] if kind == "max-loss" else ids[order]
+    return chosen[:HARD].tolist()
 
 
 def _answered(table: pa.Table) -> list[int]:
@@ -128,10 +136,6 @@ def _spent(table: pa.Table) -> dict[str, Any]:
     """Totals over the images that the method attacked."""
     spent = {name: table[name].to_numpy().sum().item() for name in ("gradients", "forwards", "seconds")}
     return spent | {"status": dict(Counter(table["status"].to_pylist()).most_common())}
-
-
-def _hardest(ids: list[int]) -> list[int]:
-    return ids[:HARD]
 
 
 def complete(run: runs.Run) -> bool:

@@ -65,7 +65,7 @@ def examples(by_method: Sequence[Group], most: int = 3) -> list[int]:
     for group in by_method:
         shared = shared[np.isin(shared, group.contenders[0].ids)]
     answers = [c.take(np.isin(c.ids, shared)) for group in by_method for c in group.contenders]
-    methods = np.sum([(c.radius > 0) & c.broken for c in answers], axis=0)  # that broke each image
+    methods = np.sum([c.broken for c in answers], axis=0)  # that broke each image
     if not len(methods) or not methods.max():
         return []
     best = np.flatnonzero(methods == methods.max())

@@ -28,7 +28,7 @@ def curves(models: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 def _curve(number: int, group: Group, balls: Sequence[Group]) -> dict[str, Any]:
-    top = float(np.quantile(np.concatenate([c.radius[c.broken] for c in group.contenders]), 0.98)) or 1.0
+    top = float(np.quantile(np.concatenate([c.radius[np.isfinite(c.radius)] for c in group.contenders]), 0.98)) or 1.0
     top = max([top, *[1.05 * budget(ball) for ball in balls if budget(ball) < 2 * top]])
     names = [c.name for c in group.contenders]
     chart = Chart(
@@ -49,10 +49,10 @@ def _curve(number: int, group: Group, balls: Sequence[Group]) -> dict[str, Any]:
         chart.steps(xs.tolist(), compare.accuracy(radius, xs).tolist(), series, c.name)
     for ball in balls:
         for c in ball.contenders:
-            accuracy = 1 - float(c.broken[c.asked].mean())
+            accuracy = float(c.robust[c.asked].mean())
             series = names.index(c.name) if c.name in names else len(names)
             if budget(ball) <= top:
-                label = f"{c.name}: {percent(accuracy)} not broken within {budget(ball):.3g}"
+                label = f"{c.name}: {percent(accuracy)} robust within {budget(ball):.3g}"
                 chart.dot(budget(ball), accuracy, series, label)
     rows = [
         [
@@ -87,7 +87,7 @@ def histograms(models: Sequence[Group]) -> list[dict[str, Any]]:
     out = []
     for number, group in enumerate(_radii(models)):
         marks = [budget(ball) for ball in _balls(models, group.metric)]
-        shown = [(k, c, c.radius[c.broken & (c.radius > 0)]) for k, c in enumerate(group.contenders)]
+        shown = [(k, c, c.radius[c.broken]) for k, c in enumerate(group.contenders)]
         top = 1.02 * float(np.quantile(np.concatenate([radius for _, _, radius in shown]), 0.99))
         top = max([top, *[1.05 * mark for mark in marks if mark < 3 * top]])
         edges = np.linspace(0, top, bins(max(len(radius) for _, _, radius in shown)) + 1)
@@ -129,7 +129,7 @@ def _histogram(
 
 def _radii(models: Sequence[Group]) -> list[Group]:
     """The min-radius questions with a radius above 0."""
-    return [g for g in models if g.budget is None and any((c.broken & (c.radius > 0)).any() for c in g.contenders)]
+    return [g for g in models if g.budget is None and any(c.broken.any() for c in g.contenders)]
 
 
 def _balls(models: Sequence[Group], metric: str) -> list[Group]:

@@ -41,8 +41,8 @@ def result_html(result: Result) -> str:
     quartiles = np.quantile(radius, [0.25, 0.5, 0.75], method="inverted_cdf").tolist()
     rows = [
         ("images", str(len(radius))),
-        ("misclassified, unperturbed", str(misclassified)),
-        ("perturbation found", str(successes - misclassified)),
+        ("misclassified without a perturbation", str(misclassified)),
+        ("broken", str(successes - misclassified)),
         ("distance, quartiles", ", ".join(map(distance, quartiles))),
         ("gradients per image", f"{float(result.gradients.double().mean()):.0f}"),
     ]
@@ -63,7 +63,7 @@ def run_html(run: Run) -> str:
                 median = float(np.quantile(radius, 0.5, method="inverted_cdf"))
                 rows.append((f"median {group.metric} radius", distance(median)))
             else:
-                rows.append((f"not broken {group}", percent(1 - float(np.isfinite(radius).mean()))))
+                rows.append((f"robust {group}", percent(float(np.isinf(radius).mean()))))
     minimal = [group for group in models if group.budget is None]
     charts = [_chart(f"{g.metric} distance", {c.name: c.radius[c.asked] for c in g.contenders}) for g in minimal]
     if tables:

@@ -65,11 +65,11 @@ def write_figures(runs: Sequence[Run], directory: str | Path, overwrite: bool = 
 
 
 def _radii(models: Sequence[Group], by_method: Sequence[Group]) -> list[tuple[str, Axes]]:
-    """Of each min-radius question, by the figure's name: accuracy curves of the models, a histogram of each one's radii,
+    """Per min-radius question, by the figure's name: accuracy curves of the models, a histogram of each one's radii,
     and differences of radii: of two models, or of one model's other methods from its first."""
     figures = []
     for group, methods in zip(models, by_method, strict=True):
-        if group.budget is not None or not any(c.broken.any() for c in group.contenders):
+        if group.budget is not None or not any(np.isfinite(c.radius).any() for c in group.contenders):
             continue
         budgets = [g.budget for g in models if g.metric == group.metric and g.budget is not None]
         by_name = {c.name: c for c in group.contenders}

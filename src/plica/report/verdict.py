@@ -43,12 +43,12 @@ def _fact(group: Group, rank: compare.Rank) -> dict[str, str]:
     if group.budget is None:
         label, write = f"median {group.metric} radius", distance
     else:
-        label, write = f"not broken within {group.metric} {group.budget:.3g}", percent
+        label, write = f"robust within {group.metric} {group.budget:.3g}", percent
     return {"label": label, "value": write(rank.value.value), "range": span(rank.value, write)}
 
 
 def _sentence(answers: list[tuple[Group, Contender]]) -> str:
-    """Such as: half of all images have a misclassified neighbour within ...; 19 of 100 are not broken within ..."""
+    """Such as: half of all images have a misclassified neighbour within ...; 19 of 100 are robust within ..."""
     medians = [
         (group, float(np.quantile(c.radius[c.asked], 0.5, method="inverted_cdf")))
         for group, c in answers
@@ -58,8 +58,10 @@ def _sentence(answers: list[tuple[Group, Contender]]) -> str:
     out = [f"Half of all images have a misclassified neighbour within {_or(words)}."] if words else []
     for group, c in answers:
         if group.budget is not None:
-            unbroken, asked = int((c.asked & ~c.broken).sum()), int(c.asked.sum())
-            out.append(f"{unbroken} of {asked} are not broken within {group.metric} distance {budget(group):.3g}.")
+            out.append(
+                f"{int(c.robust.sum())} of {int(c.asked.sum())} are robust within {group.metric} distance "
+                f"{budget(group):.3g}."
+            )
     return " ".join(out)
 
 

@@ -1,0 +1,74 @@
+"""How many images each method broke: one definition for summaries, tables, `plica show` and reports.
+
+An image is *wrong* when the model misclassifies it without a perturbation, at distance 0; no method breaks it. A method
+*breaks* an image that is not wrong by a misclassified point, for max-loss within the radius. It *misses* an image that
+it attacked and did not break, and another method did.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of images for one method.
+
+    Attributes:
+        asked: that it attacked, wrong ones included.
+        broken: that it broke.
+        alone: that it broke and no other method did; None where the methods did not attack the same images.
+        missed: that it missed.
+        nearest: that it broke at the least distance of all methods, ties included.
+        attacked_all: whether it attacked all images that are not wrong.
+    """
+
+    asked: int
+    broken: int
+    alone: int | None
+    missed: int
+    nearest: int
+    attacked_all: bool
+
+
+def wrong(radius: Float64[np.ndarray, "methods b"]) -> Bool[np.ndarray, " b"]:
+    """Where the model misclassifies the image without a perturbation, as any method has measured."""
+    return radius.min(0) == 0
+
+
+def broken(radius: Float64[np.ndarray, "methods b"]) -> Bool[np.ndarray, " b"]:
+    """Where the image is not wrong and some method broke it."""
+    return np.isfinite(radius.min(0)) & ~wrong(radius)
+
+
+def robust(radius: Float64[np.ndarray, "methods b"]) -> Bool[np.ndarray, " b"]:
+    """Where the image is not wrong and none of the methods broke it."""
+    return np.isinf(radius.min(0))
+
+
+def counts(radius: Float64[np.ndarray, "methods b"], asked: Bool[np.ndarray, "methods b"]) -> list[Counts]:
+    """The counts of each method of one question.
+
+    Args:
+        radius: distance of the point that each method found; 0 for wrong images, inf where it found none.
+        asked: whether it attacked the image; where not, its radius is inf.
+    """
+    right = ~wrong(radius)
+    breaks = np.isfinite(radius) & right
+    times = breaks.sum(0)
+    comparable = bool((asked == asked.any(0))[:, right].all())
+    least = radius.min(0, initial=np.inf)
+    return [
+        Counts(
+            asked=int(attacked.sum()),
+            broken=int(broke.sum()),
+            alone=int((broke & (times == 1)).sum()) if comparable else None,
+            missed=int((attacked & ~broke & (times > 0)).sum()),
+            nearest=int((broke & (distance == least)).sum()),
+            attacked_all=bool(attacked[right].all()),
+        )
+        for distance, attacked, broke in zip(radius, asked, breaks, strict=True)
+    ]
