@@ -4,8 +4,6 @@ Whatever is wrong is reported in one sentence."""
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
 import warnings
 from dataclasses import asdict
@@ -13,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from plica.api import attack
 from plica.core.bounds import read_bounds
 from plica.data import Source, open_data
 from plica.data.sample import select
+from plica.evaluation.fingerprint import distance_answers, hash_model, model_answers, same
 from plica.evaluation.model_cache import ModelCache
 from plica.evaluation.plan import Plan, PlanError
 from plica.evaluation.tasks import Chain, chains
@@ -46,40 +44,29 @@ def prepare(
     ids = select(source.labels, plan.data.n, plan.data.indices, plan.data.sample, plan.data.seed)
     worker = Worker(device, bounds, plan.batch_size, plan.threads, models)
     x, y = _first_images(source, ids)
-    hashes = {}
+    hashes, answers = {}, {"models": {}, "distances": {}}
     for model in plan.models:
         loaded = worker.model(model)
         hashes[model.name] = hash_model(loaded, model.model)
         inputs = prepare_inputs(loaded, x, y)
         for job in (job for chain in plan_chains for job in chain.jobs if job.model == model):
             _try(worker, loaded, inputs, job)
+            if job.task.distance not in answers["distances"]:
+                distance = bounds.distance(job.task.metric, job.task.through)
+                answers["distances"][job.task.distance] = distance_answers(*distance, inputs[0], bounds.pair)
+        answers["models"][model.name] = model_answers(loaded, inputs[0])
     identity = plan.identity()
     manifest = {
         "format": FORMAT,
         "plan": plan.model_dump(mode="json") | {"identity": identity},
         "hashes": {"plan": hash_json(identity), "models": hashes, "data": source.hash()},
+        "answers": answers,
         "versions": versions(),
         "data": {"n": len(ids), "shape": list(source.shape), "classes": source.classes},
         "tasks": [asdict(job.task) | {"gradients": job.gradients} for chain in plan_chains for job in chain.jobs],
         "shard": shard,
     }
     return manifest, source, ids, plan_chains
-
-
-def hash_model(model: object, spec: str) -> str:
-    """Hash of a module's parameters, buffers, structure and its classes' source; of another callable's source."""
-    digest = hashlib.sha256()
-    if not isinstance(model, nn.Module):
-        digest.update(_source(model, spec).encode())
-        return digest.hexdigest()
-    digest.update(repr(model).encode())
-    for kind in sorted({type(part) for part in model.modules()}, key=lambda kind: kind.__qualname__):
-        if not kind.__module__.startswith("torch."):
-            digest.update(_source(kind, kind.__qualname__).encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def check_same(directory: Path, former: dict[str, Any], new: dict[str, Any]) -> None:
@@ -113,6 +100,13 @@ def differs(former: dict[str, Any], new: dict[str, Any], shard: bool = True) -> 
         here = new["hashes"]["models"][name]
         if value != here:
             return f"another model {name} (hash {value[:8]} there, {here[:8]} here)"
+    for kind, name in (("models", "model"), ("distances", "distance")):
+        for key, answers in former.get("answers", {}).get(kind, {}).items():
+            if not same(answers, new["answers"][kind][key]):
+                return (
+                    f"a {name} {key} that gave other values on the first images: something that it uses has changed, "
+                    "such as an attribute, a variable or a file"
+                )
     there, here = former["hashes"]["data"], new["hashes"]["data"]
     if there != here:
         return f"other data (hash {there[:8]} there, {here[:8]} here)"
@@ -155,10 +149,3 @@ def _try(worker: Worker, model, inputs: tuple[torch.Tensor, torch.Tensor], job) 
         attack(model, *inputs, question, method=job.method, gradients=1, seed=job.seed, bounds=worker.bounds.pair)
     except (ValueError, TypeError, ImportError) as error:
         raise PlanError(f"{job.task.model}, {job.task.question}: {one_line(error)}.") from error
-
-
-def _source(code: object, otherwise: str) -> str:
-    try:
-        return inspect.getsource(code)  # type: ignore[arg-type]
-    except (OSError, TypeError):
-        return otherwise

@@ -95,6 +95,7 @@ MANIFEST_KEYS = (
     Column("format", "number", f"{FORMAT}"),
     Column("plan", "object", "the plan with all its defaults; identity: the part that the answers depend on"),
     Column("hashes", "object", "SHA-256 of the plan's identity, of each model and of the data"),
+    Column("answers", "object", "sums of each model's and distance's values on the first images, compared on resuming"),
     Column("versions", "object", "of plica, torch, numpy and Python; the system; the number of threads"),
     Column("data", "object", "n: images in the run; shape: of one image; classes: their names, or null"),
     Column("tasks", "array", "an object per task: name, the constant columns, gradients per image"),
