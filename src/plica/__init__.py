@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from plica import goals
 from plica.api import Progress, attack, methods
+from plica.bracket import Bracket, bracket
+from plica.certify import Certificate, CertificateStatus, certify
 from plica.core.formulations import MaxLoss, MinRadius
 from plica.core.result import Result
 from plica.core.status import Status
@@ -33,6 +35,9 @@ __all__ = [
     "CIEDE2000",
     "DISTS",
     "LPIPS",
+    "Bracket",
+    "Certificate",
+    "CertificateStatus",
     "Flow",
     "Held",
     "HueSaturation",
@@ -54,6 +59,8 @@ __all__ = [
     "Weighted",
     "WeightedLp",
     "attack",
+    "bracket",
+    "certify",
     "evaluate",
     "goals",
     "methods",

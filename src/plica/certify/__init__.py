@@ -1,0 +1,6 @@
+"""Lower bounds of robustness radii: no misclassified input lies nearer. CROWN, optimised lines, branch and bound."""
+
+from plica.certify.api import certify, check_certifiable
+from plica.certify.certificate import Certificate, CertificateStatus
+
+__all__ = ["Certificate", "CertificateStatus", "certify", "check_certifiable"]

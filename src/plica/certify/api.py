@@ -1,0 +1,200 @@
+"""plica.certify: a lower bound of each image's robustness radius, or a proof for a given radius."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from plica.certify.capture import capture
+from plica.certify.certificate import Certificate, CertificateStatus
+from plica.certify.prove import Effort, Networks, Region, prove
+from plica.certify.radius import Answer, crown_radii, refine
+from plica.certify.sets import check_metric
+from plica.core import validation
+from plica.core.bounds import check_bounds
+from plica.core.formulations import MaxLoss, MinRadius, Question
+from plica.core.goals import Goal
+from plica.core.losses import Targets
+from plica.core.model import eval_mode
+from plica.metrics import Unsupported
+
+CHUNK = 64  # images whose first bounds are computed together
+
+
+def certify(
+    model: Callable[[Tensor], Tensor],
+    x: Float[Tensor, "b *image"],
+    y: Int[Tensor, " b"],
+    question: Question,
+    *,
+    upper: Float[Tensor, " b"] | None = None,
+    seconds: float = 10.0,
+    nodes: int | None = None,
+    bounds: tuple[float | Tensor, float | Tensor] = (0.0, 1.0),
+    targets: Targets = None,
+) -> Certificate:
+    """Prove that no misclassified input lies near: the largest radius that can be proved (MinRadius), or whether a
+    given one can (MaxLoss).
+
+    What is proved holds for the network in real arithmetic: bounds are computed in float64, every rounding allowed for.
+
+    Args:
+        model: any callable (b, *image) -> (b, classes) that gives logits, made of operations that have bounds.
+        x: images, inside the bounds.
+        y: labels, class numbers from 0.
+        question: a MinRadius or a MaxLoss under l_inf, l_2 or l_1, with weights or held pixels or without.
+        upper: radii that an attack found, inf where it found none; the search never goes beyond them.
+        seconds: for each image, about; the best bound until then is the answer.
+        nodes: parts of the input set to bound for each image, instead of seconds; the answer is then repeatable.
+        bounds: as in `plica.attack`.
+        targets: (b,) the only class that counts as a misclassification, or None for any.
+
+    Raises:
+        ValueError, TypeError: an argument is wrong; said before any work.
+        Unsupported: the metric or an operation of the model has no bounds; the message names the module.
+    """
+    call = _checked(model, x, y, question, upper, seconds, nodes, bounds, targets)
+    with eval_mode(model):
+        networks = Networks.of(capture(model, call.x))
+    logits = torch.cat([networks.exact.forward(part)[-1] for part in call.x.double().split(CHUNK)])
+    validation.output(logits, call.goal, question)
+    answers = [answer for start in range(0, len(x), CHUNK) for answer in call.answers(networks, start)]
+    radius = torch.tensor([answer.radius for answer, _ in answers], dtype=torch.float64)
+    proved = radius > 0
+    if call.radius is not None:
+        proved = torch.tensor([answer.status == CertificateStatus.PROVED for answer, _ in answers])
+    return Certificate(
+        radius=radius.to(x.device),
+        proved=proved.to(x.device),
+        status=[answer.status for answer, _ in answers],
+        nodes=torch.tensor([answer.nodes for answer, _ in answers]).to(x.device),
+        seconds=torch.tensor([spent for _, spent in answers], dtype=torch.float64).to(x.device),
+        arithmetic=["real"] * len(answers),
+    )
+
+
+def check_certifiable(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"], question: Question) -> None:
+    """Raises Unsupported where the question's metric or an operation of the model has no lower bounds."""
+    if question.through is not None:
+        raise Unsupported("Lower bounds are known for x' = x + delta only; leave through=... out.")
+    check_metric(question.metric)
+    with eval_mode(model):
+        capture(model, x.detach())
+
+
+def _checked(
+    model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, question: Question, upper: Tensor | None, seconds: float,
+    nodes: int | None, bounds: tuple[float | Tensor, float | Tensor], targets: Targets,
+) -> _Call:  # fmt: skip
+    validation.images(x)
+    limits = check_bounds(bounds, x)
+    for name, labels in (("y", y), ("targets", targets)):
+        if labels is not None:
+            validation.labels(name, labels, x)
+    if not isinstance(question, MinRadius | MaxLoss):
+        raise TypeError(f"question must be plica.MinRadius(...) or plica.MaxLoss(...), got {type(question).__name__}.")
+    if question.through is not None:
+        raise Unsupported("Lower bounds are known for x' = x + delta only; leave through=... out.")
+    check_metric(question.metric)
+    if not seconds > 0:
+        raise ValueError(f"seconds must be positive, got {seconds}.")
+    if nodes is not None:
+        validation.whole("nodes", nodes, least=1)
+    upper = torch.full((len(x),), torch.inf) if upper is None else torch.as_tensor(upper)
+    if upper.shape != (len(x),) or bool(upper.isnan().any()) or bool((upper < 0).any()):
+        raise ValueError(
+            f"upper must have shape ({len(x)},), one radius >= 0 for each image, got {tuple(upper.shape)}."
+        )
+    radius = validation.radii(question, x) if isinstance(question, MaxLoss) else None
+    low, high = limits.low.to(x.device), limits.high.to(x.device)
+    region = Region(question.metric, low, high)
+    y, targets = validation.usable(y), None if targets is None else validation.usable(targets)
+    return _Call(model, validation.usable(x.detach()), Goal(y, targets), region, radius, upper.double().cpu(), seconds, nodes)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of `certify`: its checked arguments."""
+
+    model: Callable[[Tensor], Tensor]
+    x: Float[Tensor, "b *image"]
+    goal: Goal
+    region: Region
+    radius: Float[Tensor, " b"] | None
+    upper: Float[Tensor, " b"]
+    seconds: float
+    nodes: int | None
+
+    def answers(self, networks: Networks, start: int) -> Iterator[tuple[Answer, float]]:
+        """The answer for each of CHUNK images from `start`, and its seconds."""
+        part = slice(start, start + CHUNK)
+        x, goal = self.x[part], self.goal[part]
+        logits, guess = self._first_order(networks, x, goal)
+        a = margins(goal, logits)
+        margin = goal.margin(logits)
+        searched = (logits.isfinite().all(1) & (margin < 0)).nonzero()[:, 0]
+        began = time.perf_counter()
+        first = torch.zeros(len(x), dtype=torch.float64)
+        if self.radius is None and len(searched):
+            deadline = began + 0.5 * self.seconds * len(searched)
+            upper = torch.minimum(self.upper[part].to(x.device), self.region.span(x))
+            first[searched.cpu()] = crown_radii(
+                networks, self.region, x[searched], a[searched], guess[searched], upper[searched],
+                Effort(deadline, self.nodes).left,
+            ).cpu()  # fmt: skip
+        shared = (time.perf_counter() - began) / max(1, len(searched))
+        for row in range(len(x)):
+            began = time.perf_counter()
+            if not bool(logits[row].isfinite().all()):
+                yield Answer(0.0, CertificateStatus.NOT_FINITE, 0), 0.0
+            elif not bool(margin[row] < 0):
+                yield Answer(0.0, CertificateStatus.MISCLASSIFIED, 0), 0.0
+            else:
+                effort = Effort(began + self.seconds - shared, self.nodes)
+                answer = self._one(networks, x[row : row + 1], a[row], start + row, float(first[row]), effort)
+                yield answer, time.perf_counter() - began + shared
+
+    def _one(self, networks: Networks, x: Tensor, a: Tensor, image: int, first: float, effort: Effort) -> Answer:
+        upper, span = float(self.upper[image]), float(self.region.span(x))
+        if self.radius is None:
+            return refine(networks, self.region, x, a, first, upper, span, effort)
+        radius = float(self.radius[image])
+        if upper <= radius:
+            return Answer(0.0, CertificateStatus.ATTACKED, 0)
+        proof = prove(networks, self.region, x, a, min(radius, span), effort)
+        if proof.proved:
+            return Answer(radius, CertificateStatus.PROVED, proof.nodes)
+        stuck = effort.go_on(proof.nodes)
+        return Answer(0.0, CertificateStatus.STUCK if stuck else CertificateStatus.EFFORT, proof.nodes)
+
+    def _first_order(self, networks: Networks, x: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
+        """Logits in float64, and the radius at which the margin would be 0 if it were linear, without the box."""
+        with torch.enable_grad():
+            z = x.double().requires_grad_(True)
+            logits = networks.exact.forward(z)[-1]
+            margin = goal.margin(logits)
+            (grad,) = torch.autograd.grad(margin.sum(), z)
+        inputs = self.region.around(x, torch.ones(len(x), dtype=torch.float64, device=x.device), torch.float64)
+        dual = {float("inf"): 1.0, 2: 2.0, 1: float("inf")}[inputs.p]
+        size = torch.linalg.vector_norm((grad / inputs.weights).flatten(1), dual, dim=1)
+        return logits.detach(), (-margin.detach() / size.clamp(min=1e-12)).clamp(min=1e-9)
+
+
+def margins(goal: Goal, logits: Float[Tensor, "b classes"]) -> Float[Tensor, "b m classes"]:
+    """Coefficients of functions of the logits; where they are all positive, the goal is not reached: f_y - f_j for
+    every other class j; with a target t, f_i - f_t for the class i of the image."""
+    classes = logits.shape[1]
+    if classes == 1:  # one logit for two classes, positive for class 1
+        return (2 * goal.y - 1).double()[:, None, None]
+    if goal.targets is not None:
+        own = torch.nn.functional.one_hot(logits.argmax(1), classes).double()
+        return (own - torch.nn.functional.one_hot(goal.targets, classes))[:, None]
+    own = torch.nn.functional.one_hot(goal.y, classes).double()
+    others = torch.arange(classes - 1, device=goal.y.device)
+    others = others + (others >= goal.y[:, None])
+    return own[:, None] - torch.nn.functional.one_hot(others, classes)

@@ -1,0 +1,208 @@
+"""Branch and bound over the signs of ReLUs (Bunel et al. 2020), each part bounded with optimised lines and multipliers.
+
+A function that is not proved positive on the whole set is looked at in parts, in each of which the sign of one more
+neuron is settled; the parts with the least bounds are divided first. A part counts as proved when its bound is positive
+in float64, roundings allowed for.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from plica.certify.slopes import Ascent, Parts, Rows, optimise
+
+
+@dataclass(frozen=True)
+class Branching:
+    """Hyper-parameters.
+
+    Attributes:
+        batch: parts divided at once.
+        candidates: neurons that are tried for a part, by the bounds of the two halves.
+        ascent: steps on a new part, which begins where its parent left off.
+        last: steps on a part that cannot be divided further.
+    """
+
+    batch: int = 64
+    candidates: int = 3
+    root: Ascent = field(default_factory=Ascent)
+    ascent: Ascent = field(default_factory=lambda: Ascent(steps=12, slope_step=0.1, multiplier_step=0.1))
+    last: Ascent = field(default_factory=lambda: Ascent(steps=150, decay=0.98))
+
+
+Split = tuple[int, int, int]  # node, entry of it, sign
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One part of the set for one function; a small record, since many wait.
+
+    Attributes:
+        function: index of the row of the root.
+        bound: the best known.
+        splits: signs that are settled.
+        multipliers: of the splits.
+        parameters: of the lines, of one row each, in half precision.
+        candidates: neurons to divide by, the most promising first.
+    """
+
+    function: int
+    bound: float
+    splits: tuple[Split, ...]
+    multipliers: tuple[float, ...]
+    parameters: Parts
+    candidates: tuple[tuple[int, int], ...]
+
+
+class Search:
+    """Proves functions of the logits positive over one input set.
+
+    Args:
+        root: one row for each function, in the search's precision.
+        exact: the same in float64 with slack, by which a part is proved; called at the first part that needs it.
+        go_on: called with the number of parts bounded so far; False ends the search.
+    """
+
+    def __init__(self, root: Rows, exact: Callable[[], Rows], go_on: Callable[[int], bool], settings: Branching):
+        self.root, self.exact, self.go_on, self.settings = root, exact, go_on, settings
+        self.nodes = 0
+        self.queue: list[tuple[float, int, Part]] = []
+        self.order = itertools.count()
+        graph = root.graph
+        self.divided = {graph.nodes[k].parents[0]: k for k, op in graph.activations() if op.splits}
+
+    def run(self) -> bool:
+        """Whether every function was proved positive on the whole set."""
+        everything = [
+            Part(row, -torch.inf, (), (), {k: v[row : row + 1].half() for k, v in self.root.start().items()}, ())
+            for row in range(len(self.root.a))
+        ]
+        if not self._bound(everything, self.settings.root):
+            return False
+        while self.queue and self.go_on(self.nodes):
+            batch = [heapq.heappop(self.queue)[2] for _ in range(min(self.settings.batch, len(self.queue)))]
+            if not self._bound(self._divide(batch), self.settings.ascent):
+                return False
+        return not self.queue
+
+    @property
+    def worst(self) -> Part | None:
+        """The open part of the least bound."""
+        return self.queue[0][2] if self.queue else None
+
+    def _bound(self, parts: list[Part], ascent: Ascent) -> bool:
+        """Bound the parts; those that are not proved are queued. False where one is not and cannot be divided."""
+        rows = self._rows(self.root, parts)
+        value, parameters, multipliers = optimise(rows, _stacked(parts), self._multipliers(parts), ascent)
+        self.nodes += len(parts)
+        proved = value > 0  # false for nan
+        if bool(proved.any()):
+            chosen = proved.nonzero()[:, 0]
+            proved[chosen] = self._exactly(parts, chosen, parameters, multipliers)
+        left = (~proved).nonzero()[:, 0]
+        if not len(left):
+            return True
+        candidates = self._candidates(_take_rows(rows, left), _take(parameters, left), _take(multipliers, left))
+        whole = []
+        for place, row in enumerate(left.tolist()):
+            part = parts[row]
+            beta = tuple(float(multipliers[k][row].flatten()[e]) for k, e, _ in part.splits)
+            small = {k: v[row : row + 1].half() for k, v in parameters.items()}
+            part = replace(
+                part, bound=float(value[row]), multipliers=beta, parameters=small, candidates=candidates[place]
+            )
+            if part.candidates:
+                heapq.heappush(self.queue, (part.bound, next(self.order), part))
+            else:
+                whole.append(part)
+        return not whole or (ascent is not self.settings.last and self._bound(whole, self.settings.last))
+
+    def _exactly(self, parts: list[Part], chosen: Int[Tensor, " c"], parameters: Parts, multipliers: Parts) -> Tensor:
+        """Whether the chosen parts are proved in float64."""
+        rows = self._rows(self.exact(), [parts[row] for row in chosen.tolist()])
+        settled = {k: multipliers[k] for k in rows.signs}
+        doubled = [{k: v[chosen].double() for k, v in p.items()} for p in (parameters, settled)]
+        with torch.no_grad():
+            return rows.lower(*doubled) > 0
+
+    def _rows(self, root: Rows, parts: list[Part]) -> Rows:
+        function = torch.tensor([part.function for part in parts], device=root.a.device)
+        return replace(_take_rows(root, function), signs=self._signs(parts))
+
+    def _signs(self, parts: list[Part]) -> Parts:
+        signs: Parts = {}
+        for row, part in enumerate(parts):
+            for k, entry, sign in part.splits:
+                if k not in signs:
+                    signs[k] = self.root.a.new_zeros(len(parts), *self.root.graph.nodes[k].shape)
+                signs[k][row].view(-1)[entry] = sign
+        return signs
+
+    def _multipliers(self, parts: list[Part]) -> Parts:
+        multipliers = {k: torch.zeros_like(sign) for k, sign in self._signs(parts).items()}
+        for row, part in enumerate(parts):
+            for (k, entry, _), beta in zip(part.splits, part.multipliers, strict=True):
+                multipliers[k][row].view(-1)[entry] = beta
+        return multipliers
+
+    @torch.no_grad()
+    def _candidates(self, rows: Rows, parameters: Parts, multipliers: Parts) -> list[tuple[tuple[int, int], ...]]:
+        """The neurons of each row whose chords lower its bound most, by the chord's offset times its coefficient."""
+        keep: Parts = {}
+        rows.lower(parameters, multipliers, keep)
+        nodes, scores = [], []
+        for k, activation in self.divided.items():
+            low, high = rows.interval(k)
+            open_entries = (low < 0) & (high > 0)
+            offset = torch.where(open_entries, -low * high / torch.where(open_entries, high - low, 1), 0)
+            a = keep[activation] if activation in keep else torch.zeros_like(low)
+            score = offset * (a.clamp(max=0).abs() + 1e-3 * a.abs())
+            scores.append(torch.where(open_entries, score + 1e-30, 0).flatten(1))
+            nodes += [(k, entry) for entry in range(low[0].numel())]
+        if not scores:
+            return [()] * len(rows.a)
+        top, place = torch.cat(scores, 1).topk(min(self.settings.candidates, len(nodes)), dim=1)
+        return [
+            tuple(nodes[i] for i, score in zip(places, values, strict=True) if score > 0)
+            for places, values in zip(place.tolist(), top.tolist(), strict=True)
+        ]
+
+    @torch.no_grad()
+    def _divide(self, batch: list[Part]) -> list[Part]:
+        """The two halves of every part, by the candidate whose worse half has the better bound."""
+        halves = [(_half(part, c, 1), _half(part, c, -1)) for part in batch for c in part.candidates]
+        flat = [half for pair in halves for half in pair]
+        value = self._rows(self.root, flat).lower(_stacked(flat), self._multipliers(flat)).view(-1, 2)
+        # what lies above 0 is proved and counts no more; of equal ones the better other half
+        score = value.clamp(max=0).amin(1) + 1e-3 * value.clamp(max=0).amax(1)
+        chosen, start = [], 0
+        for part in batch:
+            end = start + len(part.candidates)
+            chosen += halves[start + int(score[start:end].nan_to_num(-torch.inf).argmax())]
+            start = end
+        return chosen
+
+
+def _half(part: Part, candidate: tuple[int, int], sign: int) -> Part:
+    return replace(part, splits=(*part.splits, (*candidate, sign)), multipliers=(*part.multipliers, 0.0), candidates=())
+
+
+def _stacked(parts: list[Part]) -> Parts:
+    return {k: torch.cat([part.parameters[k] for part in parts]).float() for k in parts[0].parameters}
+
+
+def _take(parts: Parts, rows: Int[Tensor, " r"] | Bool[Tensor, " r"]) -> Parts:
+    return {k: v[rows] for k, v in parts.items()}
+
+
+def _take_rows(rows: Rows, chosen: Int[Tensor, " r"]) -> Rows:
+    slack = rows.slack and replace(rows.slack, magnitude=_take(dict(rows.slack.magnitude), chosen))
+    bounds = rows.bounds.take(chosen, rows.graph.activated())
+    return Rows(rows.graph, rows.a[chosen], rows.inputs.take(chosen), bounds, _take(rows.signs, chosen), slack)

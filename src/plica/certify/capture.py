@@ -1,0 +1,91 @@
+"""A model as a graph, captured by torch.fx at the level of torch's own operations.
+
+One image at a time, so that shapes are numbers and every Python branch is decided; a branch on pixels is an error. What
+has no bounds is refused by the path of its module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, fx, nn
+
+from plica.certify.graph import Graph
+from plica.certify.operations import build
+from plica.metrics import Unsupported
+from plica.utils.messages import one_line
+
+AGREES = 1e-3  # of the largest logit, by which the captured network may differ from the model in float32
+
+
+@torch.no_grad()
+def capture(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"]) -> Graph:
+    """The network that `model` is, in eval mode, for images like x, its constants in float64.
+
+    Raises:
+        Unsupported: an operation has no bounds, or the model cannot be captured or does not treat images one by one.
+    """
+    traced = _trace(model, x[:1])
+    graph = Graph(build(traced, x[:1].double()))
+    _compare(graph, model, x[:16])
+    return graph
+
+
+def _trace(model: Callable[[Tensor], Tensor], x: Float[Tensor, "1 *image"]) -> fx.GraphModule:
+    from torch.fx.experimental.proxy_tensor import make_fx  # takes seconds to import
+
+    try:
+        with _paths(model):
+            # functionalised: an operation in place becomes one that gives a new tensor
+            return make_fx(torch.func.functionalize(model))(x.clone())
+    except Exception as error:
+        raise Unsupported(
+            f"The model cannot be captured as a fixed list of operations ({one_line(error, named=True)}); lower bounds "
+            "need a network whose operations do not depend on the values of pixels."
+        ) from error
+
+
+@contextmanager
+def _paths(model: Any) -> Iterator[None]:
+    """While it lasts, nodes of the graph being traced are given the path of the module that makes them."""
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+    def leave(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            mode = get_proxy_mode()
+            for node in mode.tracer.graph.nodes if mode is not None else ():
+                node.meta.setdefault("path", path)
+
+        return hook
+
+    def enter(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any) -> None:
+            leave(path.rpartition(".")[0])(module, inputs, None)
+
+        return hook
+
+    hooks = []
+    for path, module in model.named_modules() if isinstance(model, nn.Module) else ():
+        if path:
+            hooks += [module.register_forward_pre_hook(enter(path)), module.register_forward_hook(leave(path))]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _compare(graph: Graph, model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"]) -> None:
+    """Raises Unsupported where the captured network gives other logits than the model."""
+    ours, theirs = graph.forward(x.double())[-1], model(x)
+    if ours.shape != theirs.shape or not bool(
+        ((ours - theirs).abs() <= AGREES * (1e-3 + theirs.abs().amax())).all() | ~theirs.isfinite().all()
+    ):
+        raise Unsupported(
+            "The captured network gives other logits than the model; lower bounds need a model that treats every image "
+            "by itself and computes the same at every call."
+        )

@@ -1,0 +1,71 @@
+"""A network as a list of nodes, each an affine operation or an activation of earlier nodes; node 0 is the input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plica.certify.affine import Affine
+from plica.certify.relax import Activation
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """Attributes:
+    op: None for the input.
+    parents: indices of its operands.
+    shape: of one row.
+    """
+
+    op: Affine | Activation | None
+    parents: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Nodes in the order of computation; the last one gives the logits."""
+
+    nodes: tuple[Node, ...]
+
+    def forward(self, x: Float[Tensor, "r *image"]) -> list[Tensor]:
+        """The value of every node."""
+        values = [x]
+        for node in self.nodes[1:]:
+            assert node.op is not None
+            values.append(node.op.forward(*(values[parent] for parent in node.parents)))
+        return values
+
+    def to(self, dtype: torch.dtype) -> Graph:
+        """With constants of another dtype."""
+        return Graph(tuple(replace(node, op=_converted(node.op, dtype)) for node in self.nodes))
+
+    def activations(self) -> Iterator[tuple[int, Activation]]:
+        """Index and operation of every activation."""
+        for k, node in enumerate(self.nodes):
+            if isinstance(node.op, Activation):
+                yield k, node.op
+
+    def activated(self) -> set[int]:
+        """Nodes whose value an activation takes."""
+        return {self.nodes[k].parents[0] for k, _ in self.activations()}
+
+    def behind_activations(self) -> set[int]:
+        """Nodes that are, or depend on, an activation."""
+        behind: set[int] = set()
+        for k, node in enumerate(self.nodes):
+            if isinstance(node.op, Activation) or behind & set(node.parents):
+                behind.add(k)
+        return behind
+
+
+def _converted(op: Any, dtype: torch.dtype) -> Any:
+    if not is_dataclass(op) or isinstance(op, type):
+        return op
+    tensors = {f.name: getattr(op, f.name) for f in fields(op) if isinstance(getattr(op, f.name), Tensor)}
+    return replace(op, **{name: tensor.to(dtype) for name, tensor in tensors.items()})

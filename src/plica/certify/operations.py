@@ -1,0 +1,401 @@
+"""Torch's own operations as nodes: one entry of BUILDERS for each that has bounds.
+
+Everything acts on one image here, the leading axis of length 1. An operation that would touch that axis is refused, so
+that each node is a function of one row, and may be computed for any number of rows.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, fx
+from torch.fx.node import map_aggregate, map_arg
+from torch.nn import functional
+
+from plica.certify.affine import Affine, Convolution, Matrix, Nonnegative, Reshape, Scale, Sum
+from plica.certify.graph import Node
+from plica.certify.maxpool import MaxPool
+from plica.certify.relax import Activation, ReLU, Sigmoidal
+from plica.metrics import Unsupported
+
+
+class Refused(Exception):  # noqa: N818 - caught in this module
+    """This use of an operation has no bounds; the message says why."""
+
+
+class Value(int):
+    """The index of a node that depends on the input, as distinct from a constant of the network."""
+
+
+class Builder:
+    """The nodes built so far, and the value of each at the example."""
+
+    def __init__(self, x: Float[Tensor, "1 *image"]):
+        self.nodes = [Node(None, (), tuple(x.shape[1:]))]
+        self.values = [x]
+
+    def add(self, op: Affine | Activation, *parents: Value) -> Value:
+        value = op.forward(*(self.values[parent] for parent in parents))
+        if value.ndim < 2 or len(value) != 1:
+            raise Refused("it does not keep images apart")
+        self.nodes.append(Node(op, tuple(int(parent) for parent in parents), tuple(value.shape[1:])))
+        self.values.append(value)
+        return Value(len(self.nodes) - 1)
+
+    def ndim(self, value: Value) -> int:
+        return self.values[value].ndim
+
+    def shape(self, value: Value) -> tuple[int, ...]:
+        return tuple(self.values[value].shape)
+
+
+def build(traced: fx.GraphModule, x: Float[Tensor, "1 *image"]) -> tuple[Node, ...]:
+    """The nodes of a traced graph with one input.
+
+    Raises:
+        Unsupported: an operation has no bounds; the message names the module.
+    """
+    traced.graph.eliminate_dead_code()
+    builder, known = Builder(x), dict[fx.Node, Any]()
+    for node in traced.graph.nodes:
+        if node.op == "placeholder":
+            known[node] = Value(0)
+        elif node.op == "get_attr":
+            known[node] = _double(getattr(traced, str(node.target)).detach())
+        elif node.op == "output":
+            (output,) = node.args
+            return _up_to(builder, known.get(output) if isinstance(output, fx.Node) else None)
+        else:
+            args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
+            known[node] = _apply(builder, node, args, dict(kwargs))
+    raise Unsupported("The model has no output.")
+
+
+def _up_to(builder: Builder, output: Any) -> tuple[Node, ...]:
+    if not isinstance(output, Value) or len(builder.shape(output)) != 2:
+        raise Unsupported("Lower bounds need a model that returns logits (b, classes), which depend on the image.")
+    return tuple(builder.nodes[: output + 1])
+
+
+def _apply(builder: Builder, node: fx.Node, args: Any, kwargs: dict[str, Any]) -> Any:
+    flat: list[Any] = []
+    map_aggregate((args, kwargs), lambda a: flat.append(a))
+    target: Any = node.target
+    if not any(isinstance(a, Value) for a in flat):
+        return map_aggregate(target(*args, **kwargs), _double)
+    if target is operator.getitem:
+        return args[0][args[1]] if isinstance(args[0], tuple | list) else _refuse(node, "it is no tensor")
+    name = target.overloadpacket.__name__ if hasattr(target, "overloadpacket") else str(target)
+    if name not in BUILDERS:
+        _refuse(node, f"{name} has no lower bounds")
+    try:
+        return BUILDERS[name](builder, *args, **kwargs)
+    except Refused as reason:
+        _refuse(node, f"{name}: {reason}")
+
+
+def _double(constant: Any) -> Any:
+    return constant.double() if isinstance(constant, Tensor) and constant.is_floating_point() else constant
+
+
+def _refuse(node: fx.Node, reason: str) -> Any:
+    path = node.meta.get("path") or "the model itself"
+    raise Unsupported(f"Lower bounds do not go through {path}: {reason}. Known are {', '.join(sorted(BUILDERS))}.")
+
+
+def _constant(value: Any) -> Any:
+    if isinstance(value, Value):
+        raise Refused("two values that depend on the image are multiplied")
+    return value
+
+
+def _same(builder: Builder, z: Value, **_: Any) -> Value:
+    return z
+
+
+def _cast(builder: Builder, z: Value, *_: Any, dtype: torch.dtype | None = None, **__: Any) -> Value:
+    if dtype not in (None, torch.float32, torch.float64):
+        raise Refused(f"rounds to {dtype}")
+    return z
+
+
+def _view(builder: Builder, z: Value, size: Any) -> Value:
+    shape = tuple(builder.values[z].reshape(size).shape)
+    if not shape or shape[0] != 1:
+        raise Refused("it does not keep images apart")
+    return builder.add(Reshape(shape=shape[1:]), z)
+
+
+def _unsqueeze(builder: Builder, z: Value, dim: int) -> Value:
+    return _view(builder, z, torch.unsqueeze(builder.values[z], dim).shape)
+
+
+def _squeeze(builder: Builder, z: Value, *dim: Any) -> Value:
+    return _view(builder, z, torch.squeeze(builder.values[z], *dim).shape)
+
+
+def _expand(builder: Builder, z: Value, size: Any, **_: Any) -> Value:
+    if builder.values[z].expand(size).shape != builder.values[z].shape:
+        raise Refused("it repeats values")
+    return z
+
+
+def _behind_images(builder: Builder, z: Value, dims: Any) -> None:
+    """Refuses axes of which the first is one."""
+    axes = [dims] if isinstance(dims, int) else dims
+    if axes is None or any(axis % builder.ndim(z) == 0 for axis in axes):
+        raise Refused("it does not keep images apart")
+
+
+def _permute(builder: Builder, z: Value, dims: Any) -> Value:
+    _behind_images(builder, z, dims[1:])
+    return builder.add(Nonnegative(function=lambda t: t.permute(dims)), z)
+
+
+def _transpose(builder: Builder, z: Value, a: int, b: int) -> Value:
+    _behind_images(builder, z, [a, b])
+    return builder.add(Nonnegative(function=lambda t: t.transpose(a, b)), z)
+
+
+def _along(function: Callable[..., Tensor]) -> Callable[..., Value]:
+    """An operation (z, dim, ...) without negative coefficients that leaves the first axis alone."""
+
+    def builds(builder: Builder, z: Value, dim: Any = 0, *args: Any, **kwargs: Any) -> Value:
+        _behind_images(builder, z, dim)
+        return builder.add(Nonnegative(function=lambda t: function(t, dim, *args, **kwargs)), z)
+
+    return builds
+
+
+def _split(function: Callable[..., Any]) -> Callable[..., tuple[Value, ...]]:
+    """An operation (z, sizes, dim) that cuts a tensor into several."""
+
+    def builds(builder: Builder, z: Value, sizes: Any, dim: int = 0) -> tuple[Value, ...]:
+        if dim % builder.ndim(z) == 0:  # images one by one
+            return (z,)
+        count = len(function(builder.values[z], sizes, dim))
+        parts = [Nonnegative(function=lambda t, i=i: function(t, sizes, dim)[i]) for i in range(count)]
+        return tuple(builder.add(part, z) for part in parts)
+
+    return builds
+
+
+def _slice(builder: Builder, z: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Value:
+    def cut(t: Tensor) -> Tensor:
+        return torch.ops.aten.slice.Tensor(t, dim, start, end, step)
+
+    if dim % builder.ndim(z) == 0:
+        if cut(builder.values[z]).shape != builder.shape(z):
+            raise Refused("it does not keep images apart")
+        return z
+    return builder.add(Nonnegative(function=cut), z)
+
+
+def _cat(builder: Builder, parts: list[Any], dim: int = 0) -> Value:
+    values = [part for part in parts if isinstance(part, Value)]
+    if len(parts) == 1:
+        return values[0]
+    _behind_images(builder, values[0], dim)
+    if len(values) == len(parts):
+        return builder.add(Nonnegative(function=lambda *t: torch.cat(t, dim)), *values)
+    zeros = [None if isinstance(part, Value) else torch.zeros_like(part) for part in parts]
+
+    def joined(*t: Tensor) -> Tensor:
+        rest = iter(t)
+        return torch.cat([next(rest) if c is None else c.to(t[0]).expand(len(t[0]), *c.shape[1:]) for c in zeros], dim)
+
+    places = [torch.zeros_like(builder.values[part]) if isinstance(part, Value) else part for part in parts]
+    return builder.add(Nonnegative(function=joined, offset=torch.cat(places, dim)), *values)
+
+
+def _pad(builder: Builder, z: Value, pad: list[int], value: float = 0.0) -> Value:
+    if len(pad) // 2 >= builder.ndim(z):
+        raise Refused("it does not keep images apart")
+    border = functional.pad(torch.zeros_like(builder.values[z]), pad, value=value)
+    return builder.add(Nonnegative(function=lambda t: functional.pad(t, pad), offset=border if value else None), z)
+
+
+def _average(function: Callable[..., Tensor]) -> Callable[..., Value]:
+    def builds(builder: Builder, z: Value, *args: Any, **kwargs: Any) -> Value:
+        return builder.add(Nonnegative(function=lambda t: function(t, *args, **kwargs)), z)
+
+    return builds
+
+
+def _factor(builder: Builder, z: Value, factor: Any) -> Value:
+    factor = _of_image(builder, z, factor) if isinstance(factor, Tensor) else float(factor)
+    return builder.add(Scale(factor=factor), z)
+
+
+def _of_image(builder: Builder, z: Value, constant: Tensor) -> Tensor:
+    """A constant with as many axes as z; refused where z would take a larger shape from it."""
+    if torch.broadcast_shapes(constant.shape, builder.shape(z)) != builder.shape(z):
+        raise Refused("it repeats values")
+    return constant.to(builder.values[0]).reshape(*[1] * (builder.ndim(z) - constant.ndim), *constant.shape)
+
+
+def _mul(builder: Builder, a: Any, b: Any) -> Value:
+    return _factor(builder, a, _constant(b)) if isinstance(a, Value) else _factor(builder, b, a)
+
+
+def _div(builder: Builder, a: Any, b: Any) -> Value:
+    _constant(b)
+    return _factor(builder, a, 1 / b)
+
+
+def _neg(builder: Builder, z: Value) -> Value:
+    return builder.add(Scale(factor=-1.0), z)
+
+
+def _shift(builder: Builder, z: Value, constant: Any) -> Value:
+    constant = torch.as_tensor(constant, dtype=builder.values[0].dtype, device=builder.values[0].device)
+    return builder.add(Scale(offset=_of_image(builder, z, constant)), z)
+
+
+def _add(builder: Builder, a: Any, b: Any, *, alpha: float = 1) -> Value:
+    if isinstance(a, Value) and isinstance(b, Value):
+        if builder.shape(a) != builder.shape(b):
+            raise Refused("it repeats values")
+        return builder.add(Sum(sign=float(alpha)), a, b)
+    if isinstance(a, Value):
+        return _shift(builder, a, b * alpha)
+    return _shift(builder, b if alpha == 1 else _factor(builder, b, alpha), a)
+
+
+def _sub(builder: Builder, a: Any, b: Any, *, alpha: float = 1) -> Value:
+    return _add(builder, a, b, alpha=-alpha)
+
+
+def _rsub(builder: Builder, a: Any, b: Any, alpha: float = 1) -> Value:
+    return _add(builder, b, a, alpha=-alpha)
+
+
+def _matmul(builder: Builder, a: Any, b: Any) -> Value:
+    """A matrix times values or values times a matrix, of 2 or 3 axes, the first that of images."""
+    value, matrix = (a, b) if isinstance(a, Value) else (b, a)
+    if not isinstance(_constant(matrix), Tensor) or matrix.squeeze(0).ndim != 2:
+        raise Refused("only a matrix of constants is known")
+    matrix = matrix.squeeze(0) if matrix.ndim == 3 else matrix
+    if isinstance(a, Value):
+        return builder.add(Matrix(right=matrix), value)
+    if builder.ndim(value) < 3:
+        raise Refused("it does not keep images apart")
+    return builder.add(Matrix(left=matrix), value)
+
+
+def _addmm(builder: Builder, offset: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Value:
+    if not isinstance(a, Value) or not isinstance(_constant(b), Tensor) or isinstance(offset, Value):
+        raise Refused("only values times a matrix of constants are known")
+    return builder.add(Matrix(right=b * alpha, offset=(offset * beta).reshape(1, -1)), a)
+
+
+def _linear(builder: Builder, z: Value, weight: Any, bias: Any = None) -> Value:
+    product = builder.add(Matrix(right=_constant(weight).T), z)
+    return product if bias is None else _shift(builder, product, _constant(bias))
+
+
+def _convolution(
+    builder: Builder, z: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool,
+    output_padding: Any, groups: int,
+) -> Value:  # fmt: skip
+    if transposed or not isinstance(z, Value) or not isinstance(_constant(weight), Tensor) or weight.ndim != 4:
+        raise Refused("only conv2d with constant weights is known")
+    offset = None if bias is None else _constant(bias).reshape(1, -1, 1, 1)
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    stride, padding, dilation = (tuple(size) for size in (stride, padding, dilation))
+    return builder.add(
+        Convolution(offset=offset, weight=weight, stride=stride, padding=padding, dilation=dilation, groups=groups), z
+    )
+
+
+def _batch_norm(builder: Builder, z: Value, weight: Any, bias: Any, mean: Any, var: Any, *rest: Any) -> Any:
+    """(z - mean) weight / sqrt(var + eps) + bias with stored statistics; `rest` is (training,) momentum, eps."""
+    if len(rest) == 3 and rest[0]:
+        raise Refused("it uses the statistics of the batch; call eval()")
+    shape = (1, -1, *[1] * (builder.ndim(z) - 2))
+    z = builder.add(Scale(offset=-mean.reshape(shape)), z)
+    factor = (var.double() + rest[-1]).rsqrt()
+    factor = factor if weight is None else factor * weight.double()
+    z = builder.add(Scale(factor=factor.to(mean).reshape(shape)), z)
+    z = z if bias is None else builder.add(Scale(offset=bias.reshape(shape)), z)
+    return z, None, None
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    sizes = [size] * 2 if isinstance(size, int) else list(size) * (2 if len(size) == 1 else 1)
+    return sizes[0], sizes[1]
+
+
+def _max_pool(
+    builder: Builder, z: Value, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: bool = False
+) -> tuple[Value, None]:
+    if ceil or builder.ndim(z) != 4:
+        raise Refused("ceil_mode, or a shape other than (b, c, height, width)")
+    image = builder.shape(z)[2:]
+    pool = MaxPool(_pair(kernel), _pair(stride or kernel), _pair(padding), _pair(dilation), (image[0], image[1]))
+    return builder.add(pool, z), None
+
+
+def _relu(builder: Builder, z: Value) -> Value:
+    return builder.add(ReLU(), z)
+
+
+def _leaky(builder: Builder, z: Value, slope: float = 0.01) -> Value:
+    if not slope <= 1 or not math.isfinite(slope):
+        raise Refused(f"its slope must be at most 1, got {slope}")
+    return builder.add(ReLU(float(slope)), z)
+
+
+def _sigmoidal(name: str) -> Callable[[Builder, Value], Value]:
+    return lambda builder, z: builder.add(Sigmoidal(name), z)
+
+
+BUILDERS: dict[str, Callable[..., Any]] = {
+    "_adaptive_avg_pool2d": _average(functional.adaptive_avg_pool2d),
+    "_native_batch_norm_legit_no_training": _batch_norm,
+    "_to_copy": _cast,
+    "_unsafe_view": _view,
+    "add": _add,
+    "addmm": _addmm,
+    "alias": _same,
+    "avg_pool2d": _average(functional.avg_pool2d),
+    "bmm": _matmul,
+    "cat": _cat,
+    "clone": _same,
+    "constant_pad_nd": _pad,
+    "convolution": _convolution,
+    "detach": _same,
+    "div": _div,
+    "expand": _expand,
+    "leaky_relu": _leaky,
+    "lift_fresh_copy": _same,
+    "linear": _linear,
+    "matmul": _matmul,
+    "max_pool2d_with_indices": _max_pool,
+    "mean": _along(torch.mean),
+    "mm": _matmul,
+    "mul": _mul,
+    "native_batch_norm": _batch_norm,
+    "neg": _neg,
+    "permute": _permute,
+    "relu": _relu,
+    "reshape": _view,
+    "rsub": _rsub,
+    "select": _along(torch.select),
+    "sigmoid": _sigmoidal("sigmoid"),
+    "slice": _slice,
+    "split": _split(torch.split),
+    "split_with_sizes": _split(torch.split),
+    "squeeze": _squeeze,
+    "sub": _sub,
+    "sum": _along(torch.sum),
+    "tanh": _sigmoidal("tanh"),
+    "transpose": _transpose,
+    "unsqueeze": _unsqueeze,
+    "view": _view,
+}

@@ -1,0 +1,133 @@
+"""The largest radius that can be proved: first by one pass of CROWN for each guess, all images at once; then image by
+image with optimised lines and branching, at radii between what is proved and what an attack has reached."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plica.certify.backward import Pass
+from plica.certify.certificate import CertificateStatus
+from plica.certify.graph import Graph
+from plica.certify.intermediate import node_bounds
+from plica.certify.prove import Effort, Networks, Region, prove
+from plica.certify.rounding import Slack, gamma
+
+CLOSED = 1e-3  # of the upper bound: a lower one that comes so near is as good as exact
+GUESSES = 9
+PRECISION = 0.01  # of a radius, to which the first bounds are found
+ATTEMPTS = 24
+
+
+@torch.no_grad()
+def crown_margin(
+    graph: Graph, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
+    radius: Float[Tensor, " b"], go_on: Callable[[], bool] = lambda: True, rigorous: bool = False,
+) -> Float[Tensor, " b"]:  # fmt: skip
+    """A lower bound of the least of m functions <a, logits> within the radius of each image."""
+    inputs = region.around(x, radius, torch.float64 if rigorous else torch.float32)
+    bounds = node_bounds(graph, inputs, rigorous=rigorous, go_on=go_on)
+    slack = Slack(gamma(graph, inputs.x.dtype), bounds.magnitude) if rigorous else None
+    rows = torch.arange(len(x), device=x.device).repeat_interleave(a.shape[1])
+    value = Pass(graph, inputs, bounds.lines, slack=slack).lower(
+        a.flatten(0, 1).to(inputs.x), len(graph.nodes) - 1, rows
+    )
+    return value.view(len(x), -1).amin(1)
+
+
+def crown_radii(
+    networks: Networks, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
+    guess: Float[Tensor, " b"], upper: Float[Tensor, " b"], go_on: Callable[[], bool],
+) -> Float[Tensor, " b"]:  # fmt: skip
+    """The largest radius of each image that one pass proves in float64, found by regula falsi in float32.
+
+    Args:
+        guess: a radius to begin with, positive; a fair one saves passes.
+        upper: never tried beyond.
+    """
+    low, high = torch.zeros_like(guess), upper.clone()
+    at_low = crown_margin(networks.search, region, x, a, low).double()
+    at_high = torch.full_like(at_low, torch.nan)
+    tried = torch.minimum(guess, upper)
+    for _ in range(GUESSES):
+        rows = (high - low > PRECISION * low).nonzero()[:, 0]  # the others are left as they are
+        if not len(rows) or not go_on():
+            break
+        value = crown_margin(networks.search, region, x[rows], a[rows], tried[rows], go_on).double()
+        good, bad = rows[value > 0], rows[~(value > 0)]
+        low[good], at_low[good] = tried[good], value[value > 0]
+        high[bad], at_high[bad] = tried[bad], value[~(value > 0)]
+        between = low + (high - low) * (at_low / (at_low - at_high)).clamp(0.1, 0.9).nan_to_num(0.5)
+        tried = torch.where(at_high.isnan(), torch.minimum(2 * low, high), between)
+    return _confirmed(networks.exact, region, x, a, low)
+
+
+def _confirmed(
+    graph: Graph, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
+    radius: Float[Tensor, " b"],
+) -> Float[Tensor, " b"]:  # fmt: skip
+    """The radii as far as float64 proves them; a little smaller where float32 promised too much, else 0."""
+    confirmed = torch.zeros_like(radius)
+    for factor in (1.0, 0.999, 0.9):
+        rows = ((radius > 0) & (confirmed == 0)).nonzero()[:, 0]
+        if not len(rows):
+            break
+        tried = factor * radius[rows]
+        proved = crown_margin(graph, region, x[rows], a[rows], tried, rigorous=True) > 0
+        confirmed[rows] = torch.where(proved, tried, 0)
+    return confirmed
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One image's."""
+
+    radius: float
+    status: CertificateStatus
+    nodes: int
+
+
+def refine(
+    networks: Networks, region: Region, x: Float[Tensor, "1 *image"], a: Float[Tensor, "m classes"], radius: float,
+    upper: float, span: float, effort: Effort,
+) -> Answer:  # fmt: skip
+    """A larger radius than the one that is proved, by branching, until the effort is spent or the bracket is closed.
+
+    Each attempt may take half of what is left, so that one that is too far does not use up all.
+
+    Args:
+        radius: proved already, or 0.
+        upper: a radius that an attack found.
+        span: at which the ball holds the whole box: once it is proved, no input of the box is misclassified.
+    """
+    farthest = min(upper * (1 - CLOSED / 2), span)
+    proved, unproved, spent = radius, min(upper, span), 0
+    for _ in range(ATTEMPTS):
+        if proved >= span:
+            return Answer(math.inf, CertificateStatus.PROVED, spent)
+        if proved >= upper * (1 - CLOSED):
+            return Answer(proved, CertificateStatus.CLOSED, spent)
+        if not effort.left() or (effort.nodes is not None and spent >= effort.nodes):
+            break
+        aim = min(proved + 0.5 * (unproved - proved), farthest)
+        if aim >= farthest * (1 - 3 * CLOSED):
+            aim = farthest
+        if aim <= proved * (1 + CLOSED / 4):
+            break
+        now = time.perf_counter()
+        share = Effort(
+            now + 0.5 * (effort.deadline - now), None if effort.nodes is None else max(1, (effort.nodes - spent) // 2)
+        )
+        proof = prove(networks, region, x, a, aim, share)
+        spent += proof.nodes
+        if proof.proved:
+            proved = aim
+        else:
+            unproved = aim
+    return Answer(proved, CertificateStatus.EFFORT, spent)

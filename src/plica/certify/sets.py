@@ -1,0 +1,143 @@
+"""Where an input may lie: {x': ||w (x' - x)||_p <= r} for p = inf, 2 or 1, intersected with the box low <= x' <= high.
+
+The least value of a linear function there is a closed form for p = inf. For p = 2 and 1 it is bounded by the Lagrangian
+of the ball over the box, of which every multiplier gives a lower bound:
+
+    min_{u in box} <a, u> + m (||u||_2^2 - r^2) / 2,      min_{u in box} <a, u> + m (||u||_1 - r),     u = w (x' - x).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from plica.metrics import Metric, Unsupported, fixed_pixels, lp_form
+
+STEPS = 4  # of the fixed point for the multiplier of l_2
+LARGEST = 128  # entries that the multiplier of l_1 is looked for among
+
+
+@dataclass(frozen=True, eq=False)
+class InputSet:
+    """One set for each of b problems, in one dtype.
+
+    Attributes:
+        x: the centre.
+        low, high: the box, already cut to the ball's extent.
+        weights: w > 0, finite; features that must not move have low = high.
+        radius: r.
+        p: inf, 2 or 1.
+    """
+
+    x: Float[Tensor, "b *image"]
+    low: Float[Tensor, "b *image"]
+    high: Float[Tensor, "b *image"]
+    weights: Float[Tensor, "b *image"]
+    radius: Float[Tensor, " b"]
+    p: float
+
+    def take(self, rows: Int[Tensor, " r"] | slice) -> InputSet:
+        return replace(self, **{f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "p"})
+
+    def minimum(
+        self, a: Float[Tensor, "r *image"], rows: Int[Tensor, " r"] | None
+    ) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
+        """A lower bound of <a, x'> over the set of problem rows[i] (of problem i where None), and the sum of the
+        absolute values of its terms."""
+        own = self if rows is None else self.take(rows)
+        x, low, high, w = (part.flatten(1) for part in (own.x, own.low, own.high, own.weights))
+        a = a.flatten(1)
+        if self.p == math.inf:
+            point = torch.where(a > 0, low, high)
+            return (a * point).sum(1), (a.abs() * torch.maximum(low.abs(), high.abs())).sum(1).detach()
+        below, above = (low - x) * w, (high - x) * w
+        scaled = a / w
+        bound = _minimum_l2 if self.p == 2 else _minimum_l1
+        value, size = bound(scaled, below, above, own.radius)
+        reach = torch.maximum(-below, above)
+        size = size + (a.abs() * x.abs()).sum(1) + (scaled.abs() * reach).sum(1)
+        return (a * x).sum(1) + value, size.detach()
+
+    def span(self) -> Float[Tensor, " b"]:
+        """The distance of the farthest corner of the box: a ball of this radius holds all of it."""
+        reach = self.weights * torch.maximum(self.x - self.low, self.high - self.x)
+        return torch.linalg.vector_norm(reach.flatten(1), self.p, dim=1) * (1 + 1e-9)
+
+
+def _minimum_l2(a: Tensor, below: Tensor, above: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """The best of a few multipliers, beginning with the one of the ball alone, ||a|| / r. (r,)"""
+    r = radius[:, None]
+    with torch.no_grad():
+        safe = torch.where(r > 0, r, 1)
+        m = a.norm(dim=1, keepdim=True) / safe
+        best, best_m = torch.full_like(radius, -torch.inf), m
+        for _ in range(STEPS):
+            m = m.clamp(min=torch.finfo(a.dtype).tiny)
+            u = torch.minimum(torch.maximum(-a / m, below), above)
+            value = (a * u + m / 2 * u * u).sum(1) - (m[:, 0] / 2) * radius**2
+            better = value > best
+            best, best_m = torch.where(better, value, best), torch.where(better[:, None], m, best_m)
+            free = (u > below) & (u < above)
+            clamped = torch.where(free, 0, u * u).sum(1, keepdim=True)
+            left = (r * r - clamped).clamp(min=1e-12 * safe * safe)
+            m = torch.where(free, a, 0).norm(dim=1, keepdim=True) / left.sqrt()
+        m = best_m.clamp(min=torch.finfo(a.dtype).tiny)
+        u = torch.minimum(torch.maximum(-a / m, below), above)
+    extra = (m / 2 * u * u).sum(1) - (m[:, 0] / 2) * radius**2
+    size = (m / 2 * u * u).sum(1) + (m[:, 0] / 2) * radius**2
+    # with the minimising u fixed the gradient in a is u (envelope theorem)
+    return (a * u).sum(1) + extra, size
+
+
+def _minimum_l1(a: Tensor, below: Tensor, above: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """The multiplier at which the largest |a_i|, each moved as far as the box lets it, use up the radius. (r,)"""
+    with torch.no_grad():
+        reach = torch.where(a > 0, -below, above)
+        usable = torch.where(reach > 0, a.abs(), 0)
+        largest, order = usable.topk(min(LARGEST, a.shape[1]), dim=1)
+        spent = reach.gather(1, order).cumsum(1)
+        enough = spent >= radius[:, None]
+        first = torch.where(enough.any(1), enough.int().argmax(1), largest.shape[1] - 1)
+        m = largest.gather(1, first[:, None])
+        m = torch.where((~enough.any(1) & (largest.shape[1] == a.shape[1]))[:, None], 0, m)
+        u = torch.where(usable > m, -a.sign() * reach, 0)
+    cost = (m * u.abs()).sum(1) - m[:, 0] * radius
+    return (a * u).sum(1) + cost, (m * u.abs()).sum(1) + m[:, 0] * radius
+
+
+def check_metric(metric: Metric) -> None:
+    """Raises Unsupported unless the metric is an l_inf, l_2 or l_1 norm, with weights or held pixels or without."""
+    form = lp_form(metric)
+    if form is None or form.p not in (math.inf, 2, 1):
+        raise Unsupported(
+            f"Lower bounds are known for linf, l2 and l1, with weights or held pixels, got {metric}; ask with plica.Lp."
+        )
+
+
+def input_set(
+    metric: Metric, x: Float[Tensor, "b *image"], radius: Float[Tensor, " b"], low: Tensor, high: Tensor
+) -> InputSet:
+    """The set of each image, in the dtype of x; the box is moved outward by a rounding where it is cut.
+
+    Args:
+        low, high: of an image's shape, or one that expands to it.
+    """
+    form = lp_form(metric)
+    assert form is not None
+    weights = torch.ones_like(x) if form.weights is None else form.weights.to(x).expand_as(x)
+    fixed = weights.isinf()
+    held = fixed_pixels(metric, x)
+    if held is not None:
+        fixed = fixed | held
+    weights = torch.where(fixed, 1, weights)
+    extent = radius.to(x).view(-1, *[1] * (x.ndim - 1)) / weights * (1 + 4 * torch.finfo(x.dtype).eps)
+    least, most = x - extent, x + extent
+    infinity = torch.full_like(x, torch.inf)
+    least, most = torch.nextafter(least, -infinity), torch.nextafter(most, infinity)
+    least = torch.where(fixed, x, torch.maximum(least, low.to(x).expand_as(x)))
+    most = torch.where(fixed, x, torch.minimum(most, high.to(x).expand_as(x)))
+    return InputSet(x, least, most, weights.clone(), radius.to(x), form.p)

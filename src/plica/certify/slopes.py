@@ -1,0 +1,121 @@
+"""Bounds of linear functions of the logits, their lines optimised (alpha-CROWN, Xu et al. 2021), with multipliers where
+the signs of neurons are settled (beta-CROWN, Wang et al. 2021).
+
+Every row has lines of its own, and the best bound that it has had counts; all are valid, so no step can harm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plica.certify.backward import Pass
+from plica.certify.graph import Graph
+from plica.certify.intermediate import Bounds
+from plica.certify.rounding import Slack
+from plica.certify.sets import InputSet
+
+Parts = dict[int, Tensor]  # one tensor for each activation, or for each node that one takes
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """Adam (Kingma, Ba 2015) on the parameters of the lines and on the multipliers; steps shrink by `decay`."""
+
+    steps: int = 30
+    slope_step: float = 0.25
+    multiplier_step: float = 0.1
+    decay: float = 0.95
+    beta1: float = 0.9
+    beta2: float = 0.99
+    eps: float = 1e-8
+
+    def step(self, t: int, size: float, value: Tensor, grad: Tensor, mean: Tensor, square: Tensor) -> None:
+        """Move `value` uphill by the t-th step, t from 1; writes value, mean and square."""
+        mean.lerp_(grad, 1 - self.beta1)
+        square.lerp_(grad * grad, 1 - self.beta2)
+        root = (square / (1 - self.beta2**t)).sqrt_().add_(self.eps)
+        value.addcdiv_(mean, root, value=size * self.decay ** (t - 1) / (1 - self.beta1**t))
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """r linear functions of the logits, each over an input set and with signs of its own.
+
+    Attributes:
+        a: coefficients of the logits.
+        inputs: one set for each row.
+        bounds: of the nodes, one row for each row.
+        signs: for a node that an activation takes, 1 where z >= 0 is settled, -1 where z <= 0 is, 0 elsewhere.
+        slack: rounding's, of the rows; None in a search.
+    """
+
+    graph: Graph
+    a: Float[Tensor, "r classes"]
+    inputs: InputSet
+    bounds: Bounds
+    signs: Parts
+    slack: Slack | None = None
+
+    def interval(self, k: int) -> tuple[Tensor, Tensor]:
+        """The bounds of a node that an activation takes, cut by the signs."""
+        low, high = self.bounds.low[k], self.bounds.high[k]
+        if k not in self.signs:
+            return low, high
+        sign = self.signs[k]
+        return torch.where(sign > 0, low.clamp(min=0), low), torch.where(sign < 0, high.clamp(max=0), high)
+
+    def start(self) -> Parts:
+        """Parameters of the lines to begin with."""
+        return {k: op.start(*self.interval(self.graph.nodes[k].parents[0])) for k, op in self.graph.activations()}
+
+    def lower(self, parameters: Parts, multipliers: Parts, keep: Parts | None = None) -> Float[Tensor, " r"]:
+        """A lower bound of each function; `keep` as in Pass.lower."""
+        lines = {
+            k: op.lines(*self.interval(self.graph.nodes[k].parents[0]), parameters[k])
+            for k, op in self.graph.activations()
+        }
+        # f >= f - beta sign z wherever sign z >= 0
+        pulls = {k: -self.signs[k] * beta for k, beta in multipliers.items()}
+        return Pass(self.graph, self.inputs, lines, pulls, self.slack).lower(
+            self.a, len(self.graph.nodes) - 1, keep=keep
+        )
+
+
+def optimise(
+    rows: Rows, parameters: Parts, multipliers: Parts, ascent: Ascent
+) -> tuple[Float[Tensor, " r"], Parts, Parts]:
+    """The best bound of each row, with its parameters and multipliers. Ends early where all are positive."""
+    best = torch.full((len(rows.a),), -torch.inf, dtype=rows.a.dtype, device=rows.a.device)
+    kept = [{k: part.clone() for k, part in parts.items()} for parts in (parameters, multipliers)]
+    moving = [
+        {k: part.clone().requires_grad_(True) for k, part in parts.items()} for parts in (parameters, multipliers)
+    ]
+    unknowns = [
+        (part, size, torch.zeros_like(part), torch.zeros_like(part))
+        for parts, size in zip(moving, (ascent.slope_step, ascent.multiplier_step), strict=True)
+        for part in parts.values()
+    ]
+    for t in range(1, ascent.steps + 2):
+        with torch.enable_grad():
+            value = rows.lower(*moving)
+        with torch.no_grad():
+            better = value > best
+            best = torch.where(better, value, best)
+            for old, new in zip(kept, moving, strict=True):
+                for k in old:
+                    old[k] = torch.where(better.view(-1, *[1] * (old[k].ndim - 1)), new[k], old[k])
+            if t > ascent.steps or bool((best > 0).all()) or not value.requires_grad:
+                break
+            grads = torch.autograd.grad(value, [u[0] for u in unknowns], torch.ones_like(value), allow_unused=True)
+            for (part, size, mean, square), grad in zip(unknowns, grads, strict=True):
+                if grad is not None:
+                    ascent.step(t, size, part, grad, mean, square)
+            for part in moving[0].values():
+                part.clamp_(0, 1)
+            for part in moving[1].values():
+                part.clamp_(min=0)
+    return best.detach(), kept[0], kept[1]

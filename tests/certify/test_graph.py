@@ -1,0 +1,96 @@
+"""Captured networks compute what the model does, for any number of rows; what has no bounds is refused by its path."""
+
+import pytest
+import torch
+from torch import nn
+
+import plica
+from certify.zoo import BUILDERS, FLAT, IMAGE, images, network
+from plica.certify.affine import Affine
+from plica.certify.capture import capture
+
+NETWORKS = pytest.mark.parametrize("name", list(BUILDERS))
+
+
+@NETWORKS
+def test_a_captured_network_computes_what_the_model_does(name):
+    net, x = network(name), images(5)
+    logits = capture(net, x).forward(x.double())[-1]
+    torch.testing.assert_close(
+        logits, net.double()(x.double()), rtol=1e-12, atol=1e-12
+    )  # float64, other orders of sums
+
+
+@NETWORKS
+def test_transposes_and_absolute_values_are_those_of_the_matrix(name):
+    """The matrix of every affine operation, column by column from L, against L^T, |L| and the offset."""
+    for node in capture(network(name), images()).nodes:
+        if not isinstance(node.op, Affine):
+            continue
+        graph = capture(network(name), images())
+        shapes = tuple(graph.nodes[parent].shape for parent in node.parents)
+        sizes = [torch.Size(shape).numel() for shape in shapes]
+        zeros = [torch.zeros(sum(sizes), *shape, dtype=torch.float64) for shape in shapes]
+        for z, part in zip(zeros, torch.eye(sum(sizes), dtype=torch.float64).split(sizes, 1), strict=True):
+            z += part.view_as(z)
+        columns = node.op.linear(*zeros).flatten(1)
+        a = torch.randn(3, *node.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        pulled = torch.cat([part.flatten(1) for part in node.op.transpose(a, shapes)], 1)
+        torch.testing.assert_close(pulled, a.flatten(1) @ columns.T)
+        z = [torch.rand(3, *shape, dtype=torch.float64) for shape in shapes]
+        flat = torch.cat([part.flatten(1) for part in z], 1)
+        torch.testing.assert_close(node.op.absolute(*z).flatten(1), flat @ columns.abs())
+        offset = node.op.forward(*(torch.zeros(1, *shape, dtype=torch.float64) for shape in shapes))
+        torch.testing.assert_close(node.op.forward(*z).flatten(1), flat @ columns + offset.flatten(1))
+        torch.testing.assert_close(
+            node.op.magnitude(*z).flatten(1), flat @ columns.abs() + offset.flatten(1).abs().expand(3, -1)
+        )
+        constant = node.op.constant(a)
+        torch.testing.assert_close(
+            torch.as_tensor(constant).expand(3).double(), (a * offset).flatten(1).sum(1), rtol=1e-9, atol=1e-12
+        )
+
+
+def test_a_layer_without_bounds_is_refused_by_its_path():
+    net = nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(FLAT, 4), nn.GELU()), nn.Linear(4, 3))
+    with pytest.raises(plica.Unsupported, match=r"through 1\.1: gelu has no lower bounds"):
+        plica.certify(net, images(), torch.zeros(4).long(), plica.MinRadius(plica.Lp(2)))
+
+
+class Branches(nn.Module):
+    def forward(self, x):
+        return x.flatten(1)[:, :3] * (2 if x.sum() > 1 else 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (Branches(), "cannot be captured"),
+        (lambda x: x.flatten(1)[:, :3] * x.flatten(1)[:, 3:6], "multiplied"),
+        (lambda x: x.flatten(1)[:, :3] - x.flatten(1)[:, :3].mean(0, keepdim=True), "keep images apart"),
+        (lambda x: x.flatten(1)[:, :3] - x.flatten(1)[:, :3].mean(), "keep images apart"),
+        (lambda x: x[:, 0, 0, :3].bfloat16().float(), "rounds to"),
+        (lambda x: x[:, :, :1, :3].mean((1, 2)).cumsum(1), "cumsum has no lower bounds"),
+        (lambda x: nn.functional.max_pool2d(x, 4, ceil_mode=True).flatten(1), "ceil_mode"),
+        (lambda x: nn.functional.leaky_relu(x, 2.0).flatten(1), "slope"),
+        (lambda x: torch.ones(len(x), 3), "depend on the image"),
+        (lambda x: x[:, 0], "returns logits"),
+        (lambda x: x.flatten(1)[:, :3] * len(x), "other logits than the model"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_captured_is_refused_before_any_work(model, reason):
+    with pytest.raises(plica.Unsupported, match=reason):
+        capture(model, images())
+
+
+def test_an_operation_in_place_does_not_reach_back():
+    """x += 1 changes what is computed from x later, not what was computed before."""
+
+    def model(x):
+        z = x.flatten(1)[:, :3] * 2
+        before = z.relu()
+        z += 1
+        return before + z
+
+    x = images(3, shape=IMAGE)
+    torch.testing.assert_close(capture(model, x).forward(x.double())[-1], model(x.double()))

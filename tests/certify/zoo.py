@@ -1,0 +1,113 @@
+"""Small random networks of every operation that has bounds."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+IMAGE = (2, 6, 6)
+FLAT = 72
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.short = nn.Conv2d(2, 4, 1, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.second(self.first(x).relu()) - 0.5 * self.short(x)).relu()
+
+
+class Pieces(nn.Module):
+    """Slices, concatenation, permutation, padding, constants, in-place operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.3, 0.6]).view(1, 2, 1, 1))
+        self.inner, self.out = nn.Conv2d(4, 3, 2), nn.Linear(3 * 7 * 7, 3)
+        self.act = nn.LeakyReLU(0.1, inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = (x - self.mean) / torch.tensor([0.5, 0.25], dtype=x.dtype).view(2, 1, 1)
+        z = torch.cat([z[:, :1], 1 - z, -z[:, 1:] * 2], 1)
+        z = functional.pad(z, (1, 1, 1, 1), value=0.2)
+        z = self.inner(z)
+        z += 0.1
+        return self.out(self.act(z).permute(0, 2, 3, 1).flatten(1))
+
+
+class Left(nn.Module):
+    """A matrix on the left of a column of pixels, as some converters write a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Parameter(torch.randn(8, FLAT) / 8), nn.Parameter(torch.randn(3, 8) / 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        column = x.reshape(len(x), FLAT, 1)
+        return (self.second @ (self.first @ column + 0.1).relu()).squeeze(-1)
+
+
+def _norm() -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(3)
+    with torch.no_grad():
+        norm.running_mean.uniform_(-1, 1)
+        norm.running_var.uniform_(0.5, 2)
+        norm.weight.uniform_(-2, 2)
+        norm.bias.uniform_(-1, 1)
+    return norm
+
+
+def dense(act: nn.Module, *sizes: int) -> nn.Module:
+    layers: list[nn.Module] = [nn.Flatten()]
+    for m, n in pairwise(sizes):
+        layers += [nn.Linear(m, n), act]
+    return nn.Sequential(*layers[:-1])
+
+
+BUILDERS = {
+    "relu": lambda: dense(nn.ReLU(), FLAT, 10, 10, 3),
+    "leaky": lambda: dense(nn.LeakyReLU(0.2), FLAT, 10, 10, 3),
+    "negative slope below 0": lambda: dense(nn.LeakyReLU(-0.3), FLAT, 10, 10, 3),
+    "sigmoid": lambda: dense(nn.Sigmoid(), FLAT, 10, 10, 10, 3),
+    "tanh": lambda: dense(nn.Tanh(), FLAT, 10, 10, 10, 3),
+    "relu after the logits": lambda: nn.Sequential(dense(nn.ReLU(), FLAT, 8, 3), nn.ReLU()),
+    "strides": lambda: nn.Sequential(
+        nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 2, dilation=2, groups=2), nn.ReLU(),
+        nn.Flatten(), nn.Linear(4, 3),
+    ),
+    "rows left over": lambda: nn.Sequential(
+        nn.Conv2d(2, 4, (2, 3), stride=(3, 2), padding=(0, 1)), nn.ReLU(), nn.Flatten(), nn.Linear(24, 3)
+    ),
+    "batch norm": lambda: nn.Sequential(
+        nn.Conv2d(2, 3, 3), _norm(), nn.ReLU(), nn.Dropout(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3)
+    ),
+    "average pool": lambda: nn.Sequential(
+        nn.Conv2d(2, 3, 2), nn.ReLU(), nn.AvgPool2d(3, stride=2, padding=1), nn.Flatten(), nn.Linear(27, 3)
+    ),
+    "max pool": lambda: nn.Sequential(
+        nn.Conv2d(2, 3, 2), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1), nn.Conv2d(3, 4, 2), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(4, 3),
+    ),
+    "residual": lambda: nn.Sequential(Residual(), nn.Flatten(), nn.Linear(36, 8), nn.Tanh(), nn.Linear(8, 3)),
+    "pieces": Pieces,
+    "left": Left,
+}  # fmt: skip
+
+
+def network(name: str, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    net = BUILDERS[name]()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter *= 1.5  # so that neurons are unstable and the bounds not trivial
+    return net.eval().requires_grad_(False)
+
+
+def images(b: int = 4, seed: int = 0, shape: tuple[int, ...] = IMAGE) -> Tensor:
+    """Some pixels lie on the walls of [0, 1]."""
+    return (1.4 * torch.rand(b, *shape, generator=torch.Generator().manual_seed(seed)) - 0.2).clamp(0, 1)

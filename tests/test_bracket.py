@@ -1,0 +1,59 @@
+"""plica.bracket: the attack's radius above, the certificate's below, and when they meet."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import plica
+from certify.zoo import images, network
+from linear import linear
+
+
+@pytest.mark.parametrize("p", [1, 2, "inf"])
+def test_the_brackets_of_a_linear_model_close(p):
+    problem = linear(b=3)
+    both = plica.bracket(problem.model, problem.x, problem.y, plica.MinRadius(plica.Lp(p)), gradients=60, nodes=20)
+    exact = problem.radius(float(p))
+    assert (both.lower <= exact).all()
+    assert (exact <= both.upper * (1 + 1e-6)).all()  # the exact radius is one of float64, the attack's point of float32
+    assert both.closed.all()
+    assert (both.gap <= 1e-3).all()
+
+
+def test_the_sides_are_the_attack_and_the_certificate():
+    net, x = network("relu"), images()
+    y, question = net(x).argmax(1), plica.MinRadius(plica.Lp("inf"))
+    y[0] = (y[0] + 1) % 3  # misclassified: both sides are 0
+    both = plica.bracket(net, x, y, question, gradients=40, nodes=8, method="pwcf")
+    attacked = plica.attack(net, x, y, question, gradients=40, method="pwcf")
+    assert torch.equal(both.upper, attacked.distance)
+    assert torch.equal(both.result.x_adv, attacked.x_adv)
+    assert torch.equal(both.lower, both.certificate.radius)
+    assert (both.lower <= both.upper).all()
+    assert both.closed[0]
+    assert both.gap[0] == 0
+    # where nothing was found or proved
+    lower, upper = [0, 1, torch.inf, 1], [1, torch.inf, torch.inf, 1.0005]
+    other = replace(both, lower=torch.tensor(lower).double(), upper=torch.tensor(upper).double())
+    assert other.closed.tolist() == [False, False, True, True]
+    assert other.gap[:3].tolist() == [torch.inf, torch.inf, 0]
+
+
+def test_what_has_no_lower_bounds_is_refused_before_the_attack():
+    calls = []
+
+    class Counted(nn.Module):
+        def forward(self, x):
+            calls.append(len(x))
+            return nn.functional.gelu(x.flatten(1)[:, :3])
+
+    x, y = images(), torch.zeros(4).long()
+    with pytest.raises(plica.Unsupported, match="gelu"):
+        plica.bracket(Counted(), x, y, plica.MinRadius(plica.Lp(2)))
+    assert sum(calls) <= 1
+    with pytest.raises(plica.Unsupported, match="linf, l2 and l1"):
+        plica.bracket(Counted(), x, y, plica.MinRadius(plica.Lp(3)))
+    with pytest.raises(TypeError, match="MinRadius"):
+        plica.bracket(Counted(), x, y, plica.MaxLoss(plica.Lp(2), 0.1))
