@@ -1,6 +1,7 @@
 """The command line: what a run leaves, what it says while it works, and wrong input in one sentence with status 2."""
 
 import errno
+import inspect
 import json
 import math
 import subprocess
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import plica
-from plica.cli import main, progress
+from plica.cli import attack, main, progress, radius
 from plica.cli.progress import AttackProgress
 from plica.core.formulations import parse_radius
 from plica.models import load_model
@@ -263,3 +264,9 @@ def test_some_images_by_their_rows_or_a_balanced_sample(folder, capsys):
 )
 def test_images_that_are_not_there(folder, capsys, more, said):
     assert said in refusal(capsys, call(*more))
+
+
+def test_both_questions_to_one_model_take_the_same_options():
+    options = {command: set(inspect.signature(command).parameters) for command in (radius.radius, attack.attack)}
+    assert options[attack.attack] - options[radius.radius] == {"radius", "loss"}
+    assert options[radius.radius] < options[attack.attack]

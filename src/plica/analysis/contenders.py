@@ -101,7 +101,7 @@ def groups(runs: Sequence[Run], by: str = "auto") -> list[Group]:
     Raises:
         ValueError: the runs hold different images.
     """
-    sources = [(run, task) for run in runs for task in run.tasks if len(run.rows(task))]
+    sources = [(run, task) for run in runs for task in run.tasks if len(run.rows(task, ["id"]))]
     models, methods = {task.model for _, task in sources}, {task.method for _, task in sources}
     if by == "auto":
         by = "method" if len(models) == 1 and len(methods) > 1 else "model"
@@ -119,7 +119,7 @@ def _group(key: tuple[str, float | None], members: list[tuple[Run, Task]], by: s
         name = task.model if by == "model" else _method(task, [other for _, other in members], several)
         joined.setdefault((str(run.directory), name), []).append((run, task))
     names = [name for _, name in joined]
-    ids = np.unique(np.concatenate([run.rows(task)["id"].to_numpy() for run, task in members]))
+    ids = np.unique(np.concatenate([run.rows(task, ["id"])["id"].to_numpy() for run, task in members]))
     contenders = [
         _join(f"{name} ({plain(directory)})" if names.count(name) > 1 else name, sources, ids)
         for (directory, name), sources in joined.items()
@@ -142,7 +142,10 @@ def _join(name: str, sources: list[tuple[Run, Task]], ids: Int64[np.ndarray, " b
     label, asked = np.full(len(ids), -1), np.zeros(len(ids), bool)
     predictions = np.full((len(sources), len(ids)), -1)
     for k, (run, task) in enumerate(sources):
-        columns = {key: run.rows(task)[key].to_numpy() for key in ("id", "label", "distance", "success", "prediction")}
+        names = ["id", "label", "distance", "success", "prediction"]
+        columns = {
+            name: column.to_numpy() for name, column in zip(names, run.rows(task, names).select(names), strict=True)
+        }
         rows = np.searchsorted(ids, columns["id"])
         radius[k, rows] = np.where(columns["success"], columns["distance"], np.inf)
         predictions[k, rows], label[rows], asked[rows] = columns["prediction"], columns["label"], True
@@ -156,9 +159,11 @@ def _same_images(runs: Sequence[Run]) -> None:
     """Raises ValueError unless images of the same number agree in label and, where stored, in every pixel."""
     labels: dict[int, int] = {}
     for run in runs:
-        if not len(run.samples):
-            continue
-        for image, label in zip(run.samples["id"].to_pylist(), run.samples["label"].to_pylist(), strict=True):
+        tables = [run.rows(task, ["id", "label"]) for task in run.tasks]
+        pairs = [
+            pair for table in tables for pair in zip(*table.select(["id", "label"]).to_pydict().values(), strict=True)
+        ]
+        for image, label in pairs:
             if labels.setdefault(image, label) != label:
                 raise ValueError(
                     f"Image {image} has class {labels[image]} in one run and {label} in {run.directory}; "

@@ -18,6 +18,7 @@ from plica.evaluation.plan import Plan
 from plica.evaluation.run import DiskError
 from plica.evaluation.run import evaluate as run_plan
 from plica.evaluation.worker import AllFailedError
+from plica.runs.check import BrokenRunError
 from plica.trust import Severity, Verdict
 from plica.utils.messages import plain
 
@@ -83,7 +84,7 @@ def evaluate(
     with (
         EvaluationProgress() as progress,
         wrong_input(accepted=lambda: progress.began),
-        wrong_input((DiskError, AllFailedError, NoWorkersError)),
+        wrong_input((DiskError, AllFailedError, NoWorkersError, BrokenRunError)),
     ):
         try:
             run = run_plan(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -58,3 +61,40 @@ IndicesOption = Annotated[str | None, typer.Option(help="these rows of the data:
 
 # of commands that read runs
 RunsArgument = Annotated[list[Path], typer.Argument(help="directories of runs on the same images", metavar="RUN...")]
+
+
+def asks_one_model(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options that every question to one model takes, before its own; it is called with all of
+    them by name, as summary.json keeps them."""
+    shared, own = (inspect.signature(function, eval_str=True).parameters for function in (_one_model, command))
+    named = [*shared.values(), *(option for option in own.values() if option.kind is option.KEYWORD_ONLY)]
+
+    @functools.wraps(command)
+    def with_options(**options: Any) -> None:
+        command(**options)
+
+    with_options.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {option.name: option.annotation for option in named}
+    return with_options
+
+
+def _one_model(
+    *,
+    model: ModelOption,
+    data: DataOption,
+    metric: MetricOption,
+    out: OutOption,
+    through: ThroughOption = None,
+    weights: WeightsOption = None,
+    method: MethodOption = "auto",
+    gradients: GradientsOption = 100,
+    n: CountOption = None,
+    sample: SampleOption = None,
+    indices: IndicesOption = None,
+    seed: SeedOption = 0,
+    bounds: BoundsOption = "0,1",
+    device: DeviceOption = "cpu",
+    trust: TrustOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """The options of `asks_one_model`."""

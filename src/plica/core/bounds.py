@@ -186,7 +186,7 @@ def read_bounds(source: str | Path | Sequence[float]) -> Bounds:
         source = _numbers(str(source))
     if not isinstance(source, str | Path):
         low, high = (torch.tensor(float(bound), dtype=torch.float64) for bound in source)
-        return _checked(Bounds(low, high), f"{tuple(source)}")
+        return checked_bounds(Bounds(low, high), f"{tuple(source)}")
     file = Path(source)
     if not file.is_file():
         raise FileNotFoundError(f"There is no file of bounds {file}; give two numbers, or an .npz with low and high.")
@@ -200,7 +200,7 @@ def read_bounds(source: str | Path | Sequence[float]) -> Bounds:
             raise ValueError(f"{name} in {file} is {array.dtype}; save {'booleans' if name == 'mask' else 'numbers'}.")
     low, high = (torch.as_tensor(arrays.get(name, float(k))).double() for k, name in enumerate(("low", "high")))
     mask = torch.as_tensor(arrays["mask"]) if "mask" in arrays else None
-    return _checked(Bounds(low, high, mask), str(file))
+    return checked_bounds(Bounds(low, high, mask), str(file))
 
 
 def _numbers(text: str) -> list[float]:
@@ -223,7 +223,7 @@ def _arrays(file: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{file} cannot be read as bounds ({one_line(error)}).") from error
 
 
-def _checked(bounds: Bounds, source: str) -> Bounds:
+def checked_bounds(bounds: Bounds, source: str) -> Bounds:
     low, high, mask = bounds.low, bounds.high, bounds.mask
     try:
         in_order = _in_order(low, high)

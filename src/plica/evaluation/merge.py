@@ -10,7 +10,7 @@ from typing import Any
 
 from plica import runs
 from plica.evaluation.plan import PlanError
-from plica.evaluation.prepare import differs
+from plica.evaluation.prepare import differs, is_resumable
 from plica.evaluation.shards import parse_shard
 from plica.evaluation.summary import complete, write_summary
 from plica.runs.schema import BOUNDS, CHECKS, MANIFEST
@@ -29,8 +29,8 @@ def merge(directories: Sequence[str | Path], out: str | Path) -> runs.Run:
         raise PlanError(f"{out} is not empty; give a new directory.")
     first = shards[0].manifest
     for shard in shards:
-        if "hashes" not in shard.manifest:
-            raise PlanError(f"{shard.directory} is not a run of `plica evaluate`; only those can be merged.")
+        if not is_resumable(shard.manifest):
+            raise PlanError(f"{shard.directory} is not a whole run of `plica evaluate`; only those can be merged.")
         difference = differs(shard.manifest, first, shard=False)
         if difference:
             raise PlanError(f"{shard.directory} does not belong to {shards[0].directory}: it has {difference}.")

@@ -25,7 +25,7 @@ from plica.models import prepare_inputs
 from plica.runs.schema import FORMAT
 from plica.runs.single import versions
 from plica.utils.files import hash_json
-from plica.utils.messages import one_line, sentence
+from plica.utils.messages import CUT, MOST, one_line, sentence
 
 TRIED = 16  # images on which every method is tried with a single gradient
 
@@ -89,6 +89,13 @@ def check_same(directory: Path, former: dict[str, Any], new: dict[str, Any]) -> 
             )
 
 
+def is_resumable(manifest: dict[str, Any]) -> bool:
+    """Whether a manifest says what its answers depend on: it was written by `plica evaluate`, and is whole."""
+    plan, hashes = manifest.get("plan") or {}, manifest.get("hashes") or {}
+    has_plan = "identity" in plan and "chunk" in plan and "n" in (manifest.get("data") or {})
+    return has_plan and {"models", "data"} <= set(hashes) and bool(manifest.get("versions")) and "shard" in manifest
+
+
 def differs(former: dict[str, Any], new: dict[str, Any], shard: bool = True) -> str | None:
     """The first difference between two manifests in words; None where their answers can be joined."""
     if former.get("format") != new["format"]:
@@ -97,7 +104,7 @@ def differs(former: dict[str, Any], new: dict[str, Any], shard: bool = True) -> 
     if path:
         return "another plan: {} is {} there and {} here".format(*path)
     for name, value in former["hashes"]["models"].items():
-        here = new["hashes"]["models"][name]
+        here = new["hashes"]["models"].get(name, "none")
         if value != here:
             return f"another model {name} (hash {value[:8]} there, {here[:8]} here)"
     for kind, name in (("models", "model"), ("distances", "distance")):
@@ -115,6 +122,11 @@ def differs(former: dict[str, Any], new: dict[str, Any], shard: bool = True) -> 
     return None
 
 
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= MOST else text[:MOST] + CUT
+
+
 def _first_difference(there: Any, here: Any, at: str = "") -> tuple[str, str, str] | None:
     """The key at which two nested values first differ, and both values there, as JSON."""
     if isinstance(there, dict) and isinstance(here, dict):
@@ -126,7 +138,7 @@ def _first_difference(there: Any, here: Any, at: str = "") -> tuple[str, str, st
     if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
         pairs = enumerate(zip(there, here, strict=True))
         return next((difference for i, (a, b) in pairs if (difference := _first_difference(a, b, f"{at}[{i}]"))), None)
-    return None if there == here else (at, json.dumps(there), json.dumps(here))
+    return None if there == here else (at, _short(there), _short(here))
 
 
 def _first_images(source: Source, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

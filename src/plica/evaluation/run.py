@@ -19,13 +19,13 @@ from plica.data import Source
 from plica.evaluation import executors as engines
 from plica.evaluation.model_cache import ModelCache
 from plica.evaluation.plan import Plan, PlanError, read_plan
-from plica.evaluation.prepare import check_same, prepare
+from plica.evaluation.prepare import check_same, is_resumable, prepare
 from plica.evaluation.shards import parse_shard, shard_chunks
 from plica.evaluation.summary import write_summary
 from plica.evaluation.tasks import Chain, Job
 from plica.evaluation.worker import Part, Resources, Steps, Work, no_part
+from plica.runs.check import Checks, Manifest, read_object
 from plica.runs.encode import unpack
-from plica.runs.read import read_object
 from plica.runs.schema import CHECKS, MANIFEST
 from plica.runs.write import Store, write_bounds
 from plica.trust import check_model
@@ -83,7 +83,7 @@ def evaluate(
     with locked(directory):
         former = _former(directory)
         if former and plan.threads is None:
-            plan = plan.model_copy(update={"threads": former["versions"]["threads"]})  # the last bits depend on them
+            plan = plan.model_copy(update={"threads": former["versions"].get("threads")})  # for the last bits
         models = ModelCache()
         manifest, source, ids, plan_chains = prepare(plan, "cpu" if engine == "ray" else plan.device, shard, models)
         if former:
@@ -117,7 +117,7 @@ def _disk_errors(directory: Path) -> Iterator[None]:
 def _examine(directory: Path, plan: Plan, manifest: dict[str, Any], models: ModelCache) -> None:
     """Check the models not checked before, on so many images that it takes about a tenth of the run's gradients."""
     run, budget = runs.load(directory), manifest["data"]["n"] * sum(task["gradients"] for task in manifest["tasks"])
-    done = read_object(directory / CHECKS)
+    done = read_object(directory / CHECKS, Checks)
     for model in plan.models:
         if model.name not in done:
             loaded, images = models.load(model, plan.device), max(4, min(32, budget // 2500))
@@ -197,10 +197,10 @@ def _former(directory: Path) -> dict[str, Any] | None:
     """
     if (directory / MANIFEST).is_file():
         try:
-            manifest = read_object(directory / MANIFEST)
+            manifest = read_object(directory / MANIFEST, Manifest)
         except ValueError:
             manifest = {}
-        if {"plan", "hashes", "versions", "shard"} <= set(manifest):
+        if is_resumable(manifest):
             return manifest
         raise PlanError(f"{directory} contains a run with a broken manifest.json; give another --out.")
     if directory.exists() and not directory.is_dir():

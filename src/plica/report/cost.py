@@ -9,13 +9,13 @@ from plica.runs import Run, Task
 
 
 def section(report: ReportData) -> Markup:
-    costs = [_cost(run, task) for run in report.runs for task in run.tasks if len(run.rows(task))]
+    costs = [_cost(run, task) for run in report.runs for task in run.tasks if len(run.rows(task, ["id"]))]
     return fragment("cost.html", costs=costs)
 
 
 def _cost(run: Run, task: Task) -> dict[str, str]:
     """Gradients and forward runs per image, and seconds in all."""
-    rows = run.rows(task)
+    rows = run.rows(task, ["id", "gradients", "forwards", "seconds"])
     mean = {key: float(np.mean(rows[key].to_numpy())) for key in ("gradients", "forwards", "seconds")}
     return {
         "model": task.model,

@@ -6,14 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from plica.runs.check import read_samples
 from plica.runs.encode import unpack
-from plica.utils.messages import one_line
 
 Tensors = dict[str, Tensor]
 
@@ -37,10 +35,7 @@ def unmoved_ids(table: Path) -> Int64[Tensor, " u"]:
     Raises:
         ValueError: the file is broken.
     """
-    try:
-        samples = pq.read_table(table, columns=["id", "success", "distance"])
-    except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"{table} cannot be read ({one_line(error)}); run it again.") from error
+    samples = read_samples(table, ["id", "success", "distance"])
     unmoved = ~samples["success"].to_numpy() | (samples["distance"].to_numpy() == 0)
     return torch.from_numpy(np.asarray(samples["id"].to_numpy()[unmoved]))
 

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from plica.core.bounds import Bounds, read_bounds
 from plica.core.formulations import parse_radius
 from plica.perturbations import join_distance
 from plica.runs import schema
+from plica.runs.check import (
+    Manifest,
+    Summary,
+    TaskRecord,
+    check_record,
+    count_rows,
+    read_box,
+    read_constants,
+    read_image_notes,
+    read_images,
+    read_notes,
+    read_object,
+    read_points,
+    read_samples,
+)
 from plica.runs.encode import unpack
 from plica.runs.points import unmoved_ids, with_unmoved
-from plica.runs.schema import CONSTANT, MEASURED, arrow_schema, names
+from plica.runs.schema import MEASURED, arrow_schema
 from plica.runs.task import Task
 from plica.utils.messages import few, one_line
 from plica.utils.notebook import ShownInNotebooks
@@ -69,7 +79,7 @@ class Run(ShownInNotebooks):
         """Bounds of the inputs, and which features may move."""
         file, plan = self.directory / schema.BOUNDS, self.manifest.get("plan") or {}
         if file.is_file():
-            return Bounds(**read_tensors(file))
+            return read_box(file)
         return read_bounds(plan.get("bounds") or (0.0, 1.0))
 
     def task(self, name: str | Task) -> Task:
@@ -94,10 +104,7 @@ class Run(ShownInNotebooks):
             ValueError: a file is broken, or the run has no such task.
         """
         task = self.task(task)
-        try:
-            samples = _read_parts(self.tables[task.name], columns)
-        except (OSError, pa.ArrowException) as error:
-            raise ValueError(f"The samples of {task.name} cannot be read ({one_line(error)}).") from error
+        samples = _read_parts(self.tables[task.name], columns)
         return (samples if columns else task.complete(samples)).sort_by("id")
 
     def points(self, task: str | Task) -> Iterator[tuple[Int64[Tensor, " b"], Float[Tensor, "b *image"]]]:
@@ -117,17 +124,16 @@ class Run(ShownInNotebooks):
         """id, x_adv and, with a perturbation, theta of a task, chunk by chunk: `points` and `thetas` at once."""
         name, images = self.task(task).name, {file.name: file for file in self.images}
         for table, file in zip(self.tables[name], self.files[name], strict=True):
-            points = read_tensors(file)
-            points["id"] = _ids(points, "x_adv")
-            if file.name in images and len(points["id"]) < pq.read_metadata(table).num_rows:
-                points = with_unmoved(points, unmoved_ids(table), read_tensors(images[file.name]))
+            points = read_points(file)
+            if file.name in images and len(points["id"]) < count_rows(table):
+                points = with_unmoved(points, unmoved_ids(table), read_images(images[file.name]))
             yield points
 
     def inputs(self) -> Iterator[tuple[Int64[Tensor, " b"], Float[Tensor, "b *image"], Int64[Tensor, " b"]]]:
         """ids, x and y of the images, chunk by chunk; nothing where the run does not contain them."""
         for file in self.images:
-            images = read_tensors(file)
-            yield _ids(images, "x"), unpack(images["x"]), images["y"]
+            images = read_images(file)
+            yield images["id"], unpack(images["x"]), images["y"]
 
 
 def load(directory: str | Path) -> Run:
@@ -155,38 +161,9 @@ def load(directory: str | Path) -> Run:
     )
 
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, by name.
-
-    Raises:
-        ValueError: it is broken.
-    """
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} cannot be read ({one_line(error)}); run it again.") from error
-
-
-def read_object(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty dict where there is no file.
-
-    Raises:
-        ValueError: it is broken.
-    """
-    if not file.is_file():
-        return {}
-    try:
-        value = json.loads(file.read_text())
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{file} is broken ({one_line(error)}); run it again.") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{file} contains a {type(value).__name__}, not an object; run it again.")
-    return cast(dict[str, Any], value)
-
-
 def _load_evaluation(directory: Path) -> Run:
     """The directory of `plica evaluate`."""
-    manifest = read_object(directory / schema.MANIFEST)
+    manifest = read_object(directory / schema.MANIFEST, Manifest)
     tables = {
         folder.name: sorted(folder.glob("[0-9]*.parquet"))  # written last, so it marks a finished part
         for folder in sorted((directory / "parts").glob("*"))
@@ -198,12 +175,12 @@ def _load_evaluation(directory: Path) -> Run:
     return Run(
         directory=directory,
         manifest=manifest,
-        summary=read_object(directory / schema.SUMMARY),
+        summary=read_object(directory / schema.SUMMARY, Summary),
         tasks=tasks,
         tables=tables,
         files={name: [file.with_suffix(".safetensors") for file in files] for name, files in tables.items()},
         images=images,
-        notes=_unreadable(images) + [note for files in tables.values() for file in files for note in _notes(file)],
+        notes=_unreadable(images) + [note for files in tables.values() for file in files for note in read_notes(file)],
     )
 
 
@@ -212,7 +189,7 @@ def _load_single(directory: Path) -> Run:
     for name in (schema.POINTS, schema.SUMMARY):
         if not (directory / name).is_file():
             raise FileNotFoundError(f"{directory} is not a complete run: it has no {name}; run it again.")
-    summary = read_object(directory / schema.SUMMARY)
+    summary = read_object(directory / schema.SUMMARY, Summary)
     arguments = summary.get("arguments", {})
     metric, method, model = (str(arguments.get(key, "?")) for key in ("metric", "method", "model"))
     through = arguments.get("through")
@@ -223,7 +200,7 @@ def _load_single(directory: Path) -> Run:
         question = f"{kind} {join_distance(metric, through)} {radius:.3g}"
     task = Task(f"{model}--{question}--{method}", model, question, kind, metric, radius, loss, method, through)
     table, images = directory / schema.SAMPLES, directory / schema.INPUTS
-    data = {"n": pq.read_metadata(table).num_rows, "classes": summary.get("classes")}
+    data = {"n": count_rows(table), "classes": summary.get("classes")}
     return Run(
         directory=directory,
         manifest={
@@ -241,35 +218,26 @@ def _load_single(directory: Path) -> Run:
 
 
 def _read_parts(files: list[Path], columns: list[str] | None) -> pa.Table:
-    if not files:
-        samples = arrow_schema(MEASURED).empty_table()
-        return samples.select(columns) if columns else samples
-    return pq.read_table([str(file) for file in files], columns=columns)
+    tables = [read_samples(file, columns) for file in files]
+    return pa.concat_tables(tables, promote_options="default") if tables else _no_samples(columns)
+
+
+def _no_samples(columns: list[str] | None) -> pa.Table:
+    samples = arrow_schema(MEASURED).empty_table()
+    return samples.select(columns) if columns else samples
 
 
 def _task_of_parts(name: str, files: list[Path]) -> list[Task]:
     """A task from the constant columns of its first part that has rows; none where no part has."""
     for file in files:
-        samples = pq.read_table(file)
-        present = [column for column in names(CONSTANT) if column in samples.column_names]  # old runs have no `through`
-        for row in samples.select(present).slice(0, 1).to_pylist():
+        row = read_constants(file)
+        if row is not None:
+            check_record(file, row | {"name": name}, TaskRecord)
             return [Task.of_record(row | {"name": name})]
     return []
 
 
-def _notes(file: Path) -> list[str]:
-    return json.loads((pq.read_schema(file).metadata or {}).get(schema.NOTES, b"[]"))
-
-
 def _unreadable(images: list[Path]) -> list[str]:
     """A sentence for each image of the plan that could not be read."""
-    sentences = []
-    for file in images:
-        with safe_open(file, "pt") as header:
-            notes = json.loads((header.metadata() or {}).get(schema.NOTES.decode(), "{}"))
-        sentences += [f"image {number} could not be read: {why}" for number, why in notes.items()]
-    return sentences
-
-
-def _ids(tensors: dict[str, Tensor], name: str) -> Tensor:
-    return tensors.get("id", torch.arange(len(tensors[name])))
+    notes = [note for file in images for note in read_image_notes(file).items()]
+    return [f"image {number} could not be read: {why}" for number, why in notes]

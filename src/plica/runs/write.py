@@ -14,9 +14,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from plica.core.bounds import Bounds
+from plica.runs.check import read_images, read_samples
 from plica.runs.encode import pack
 from plica.runs.points import point_tensors
-from plica.runs.read import read_tensors
 from plica.runs.schema import BOUNDS, NOTES, inputs_file, part_file
 from plica.utils.files import write_whole
 
@@ -33,7 +33,7 @@ class Store:
 
     def read(self, task: str, chunk: int) -> pa.Table:
         """The samples of a finished part."""
-        return pq.read_table(part_file(self.directory, task, chunk))
+        return read_samples(part_file(self.directory, task, chunk))
 
     def write(
         self,
@@ -68,7 +68,7 @@ class Store:
 
     def read_inputs(self, chunk: int) -> dict[str, Tensor]:
         """x as packed by `pack`, y and id."""
-        return read_tensors(inputs_file(self.directory, chunk))
+        return read_images(inputs_file(self.directory, chunk))
 
     def write_inputs(
         self,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Any
 
+from plica.utils.messages import shown
+
 
 class Severity(IntEnum):
     """How severe a finding is; the most severe one decides the verdict."""
@@ -48,8 +50,8 @@ class Finding:
             share = record.get("share")
             share = None if share is None else float(share)
             return Finding(str(record["check"]), Severity[record["weight"]], str(record["sentence"]), share)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{record!r} is not a valid finding; write the summary again.") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{shown(record)} is not a valid finding; write the summary again.") from error
 
 
 @dataclass(frozen=True)

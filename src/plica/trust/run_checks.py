@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from plica.models import prepare_inputs
 from plica.runs import Run, Task
-from plica.runs.read import read_object
+from plica.runs.check import Audit, Checks, read_object
 from plica.runs.schema import AUDIT, CHECKS, SUMMARY
 from plica.trust.examine import Model, examine
 from plica.trust.findings import Finding, Severity, Verdict
@@ -22,6 +22,7 @@ from plica.utils.files import write_json
 
 RUN_CHECKS = ("limit", "one class", "black box", "not finite", "accuracy", "few images", "not examined", "audit")
 BLACK_BOX = ("square", "boundary", "hopskip", "random", "nes", "spsa")  # in names of methods that use outputs alone
+COLUMNS = ["id", "label", "prediction", "success", "distance", "status", "gradients"]
 ENOUGH = 50  # gradients per image; a search that its budget ended before that has hardly begun
 
 
@@ -83,15 +84,16 @@ def conclude(run: Run) -> Verdict:
     for answers in questions:
         findings += [*_one_class(answers), *_black_box(answers), *_not_finite(answers), *_chance(answers)]
     checks = [*RUN_CHECKS]
-    examined = read_object(run.directory / CHECKS)
+    examined = read_object(run.directory / CHECKS, Checks)
     for model in dict.fromkeys(task.model for task in run.tasks):
         if model in examined:
-            findings += [_about(model, Finding.read(record)) for record in examined[model]["findings"]]
-            checks += examined[model]["checks"]
+            on_model = Verdict.read(examined[model])
+            findings += [_about(model, finding) for finding in on_model.findings]
+            checks += on_model.checks
         else:
             sentence = f"{model} was not examined; run `plica doctor` on the run."
             findings.append(Finding("not examined", Severity.RESERVATION, sentence))
-    audit = read_object(run.directory / AUDIT)
+    audit = read_object(run.directory / AUDIT, Audit)
     findings += [*_audit(audit), *_transfers(audit)]
     return Verdict.of(findings, checks)
 
@@ -111,7 +113,7 @@ def check_model(run: Run, name: str, model: Model, images: int = 32, bounds=(0.0
     """
     for _, x, y in run.inputs():
         verdict = examine(model, *prepare_inputs(model, x, y), bounds=bounds, images=images, seed=seed)
-        checks = read_object(run.directory / CHECKS)
+        checks = read_object(run.directory / CHECKS, Checks)
         write_json(run.directory / CHECKS, {**checks, name: verdict.record()})
         return verdict
     raise ValueError(f"{run.directory} contains no images; examine its models with `plica doctor --model --data`.")
@@ -243,7 +245,7 @@ def _questions(run: Run) -> Iterator[QuestionAnswers]:
     """One record per model and question that has rows."""
     for key in dict.fromkeys((task.model, task.question) for task in run.tasks):
         tasks = [task for task in run.tasks if (task.model, task.question) == key]
-        tables = [run.rows(task) for task in tasks]
+        tables = [run.rows(task, COLUMNS) for task in tasks]
         if any(len(table) for table in tables):
             yield _answers(tasks, tables)
 

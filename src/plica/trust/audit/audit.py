@@ -20,6 +20,7 @@ from plica.trust.audit.quantization import eight_bits, round8
 from plica.trust.audit.reference import Metric, Model, norm_of
 from plica.trust.audit.remeasure import Answers, MeasureContext
 
+COLUMNS = ["id", "label", "success", "distance", "margin", "status"]
 SIZES = (1, 50)  # batch sizes in the model's own precision; float64 uses the last one
 SHOWN = 5  # sentences that audit.json keeps of each kind of difference
 
@@ -127,7 +128,7 @@ def _metric(metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]], task: Tas
 def _task(
     run: Run, task: Task, context: MeasureContext, images: Images, on_progress: Callable[[str, int], None]
 ) -> Audited:
-    rows = {row["id"]: row for row in run.rows(task).to_pylist()}
+    rows = {row["id"]: row for row in run.rows(task, COLUMNS).to_pylist()}
     audited = Audited(task)
     answered: set[int] = set()
     for part in run.parts(task):

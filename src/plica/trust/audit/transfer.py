@@ -13,6 +13,7 @@ from plica.runs import Run, Task
 from plica.trust.audit.reference import Model
 from plica.trust.audit.remeasure import MeasureContext
 
+COLUMNS = ["id", "label", "success", "distance"]
 NEARER = 0.98  # of a radius; rounding alone makes no point so much nearer
 
 
@@ -55,7 +56,7 @@ def _best(run: Run, tasks: list[Task]) -> dict[int, float]:
     """The least distance of each image, inf where nothing was found."""
     best: dict[int, float] = {}
     for task in tasks:
-        table = run.rows(task)
+        table = run.rows(task, ["id", "success", "distance"])
         for i, ok, d in zip(*(table[c].to_pylist() for c in ("id", "success", "distance")), strict=True):
             best[i] = min(best.get(i, np.inf), d if ok else np.inf)
     return best
@@ -66,7 +67,7 @@ def _beaten(
 ) -> int:
     beaten: set[int] = set()
     for task in tasks:
-        rows = {row["id"]: row for row in run.rows(task).select(["id", "label", "success", "distance"]).to_pylist()}
+        rows = {row["id"]: row for row in run.rows(task, COLUMNS).to_pylist()}
         context = MeasureContext(model, 2.0, task.radius, bounds, (50,))
         for ids, x_adv in run.points(task):
             better = [k for k, i in enumerate(ids.tolist()) if _better(rows.get(i), best.get(i), task)]

@@ -1,0 +1,149 @@
+"""Runs that were cut off or changed: every command that reads one says so in a sentence that names the file."""
+
+import itertools
+import json
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from plica import runs
+from plica.cli import main
+from plica.runs.check import BrokenRunError, read_object, read_samples
+from plica.trust.run_checks import conclude
+
+PART = "parts/make--min-radius-l2--radius/00001.parquet"
+POINTS = PART.replace(".parquet", ".safetensors")
+READERS = itertools.cycle(
+    [["show", "whole"], ["audit", "whole", "--trust"], ["compare", "whole", "--by", "method"], ["export", "whole"],
+     ["merge", "whole", "--out", "all"], ["evaluate", "plan.yaml", "--out", "whole"]]
+)  # fmt: skip
+
+
+def change_table(file, change):
+    pq.write_table(change(pq.read_table(file)), file)
+
+
+def as_text(table, name="distance"):
+    column = pa.array([str(value) for value in table[name].to_pylist()])
+    return table.set_column(table.column_names.index(name), name, column)
+
+
+def without_a_value(table, name="label"):
+    column = pa.array([None, *table[name].to_pylist()[1:]], table.schema.field(name).type)
+    return table.set_column(table.column_names.index(name), name, column)
+
+
+TABLES = {
+    "distances that are texts": (as_text, "The column distance of {} is string, not double"),
+    "a column that is missing": (lambda t: t.drop_columns(["success"]), "{} has no column success"),
+    "a value that is missing": (without_a_value, "The column label of {} has no value in 1 rows"),
+    "a status of nobody": (
+        lambda t: t.set_column(t.column_names.index("status"), "status", pa.array(["\x1b[31m"] * len(t))),
+        "{} has the status '\\x1b[31m', which is not one of plica's",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_samples_that_were_changed(whole, folder, plan, capsys, name):
+    change, said = TABLES[name]
+    change_table(folder / "whole" / PART, change)
+    with pytest.raises(BrokenRunError) as caught:
+        read_samples(folder / "whole" / PART, ["id", "label", "success", "distance", "status"])
+    assert said.format(folder / "whole" / PART) in str(caught.value)
+    (folder / "plan.yaml").write_text(json.dumps(plan))
+    line = next(READERS)
+    assert main(line) == 2
+    err = capsys.readouterr().err.splitlines()
+    assert [text for text in err if PART in text] == err[-1:]
+    assert "\x1b" not in err[-1]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_part_that_is_a_pipe(whole, folder, capsys):
+    (folder / "whole" / PART).unlink()
+    os.mkfifo(folder / "whole" / PART)
+    assert main(["show", "whole"]) == 2
+    assert "not a regular file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: {"id": t["id"]}, "has no tensor x_adv"),
+        (lambda t: t | {"x_adv": t["x_adv"].long()}, "The tensor x_adv of"),
+        (lambda t: t | {"id": t["id"][:1].clone()}, "The tensor id of"),
+        (lambda t: t | {"other": t["id"].clone()}, "has the tensor 'other'"),
+    ],
+)
+def test_points_that_were_changed(whole, folder, capsys, change, said):
+    file = folder / "whole" / POINTS
+    save_file(change(load_file(file)), file)
+    assert main(["audit", "whole", "--model", "net.py:make"]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("data", "classes"), 5),
+        (("tasks",), [1]),
+        (("tasks", 0, "kind"), "best"),
+        (("tasks", 0, "name"), "../elsewhere"),
+        (("versions", "threads"), 10**9),
+        (("plan", "bounds"), [0, "x"]),
+        (("hashes", "models"), ["x"]),
+        (("shard",), 3),
+    ],
+)
+def test_a_manifest_that_was_changed(whole, folder, capsys, path, value):
+    file = folder / "whole" / "manifest.json"
+    manifest = part = json.loads(file.read_text())
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = value
+    file.write_text(json.dumps(manifest))
+    assert main(["show", "whole"]) == 2
+    assert f"manifest.json is broken ({'.'.join(map(str, path[:3]))}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["checks.json", "audit.json", "summary.json"])
+@pytest.mark.parametrize("content", ["[]", "{", '{"make": 1, "agrees": "no", "verdict": {"findings": 5}}', "[" * 5000])
+def test_records_beside_the_answers_that_were_changed(whole, folder, name, content):
+    (folder / "whole" / name).write_text(content)
+    with pytest.raises(ValueError, match=name):
+        conclude(runs.load("whole"))
+
+
+def test_names_that_a_terminal_would_obey(whole, folder, capsys):
+    """Of a run that came from somebody else: in the terminal, and in a table for a paper."""
+    for file in ("manifest.json", "summary.json", "checks.json"):
+        text = (folder / "whole" / file).read_text()
+        (folder / "whole" / file).write_text(text.replace('"make"', '"\\u001b[31mmake\\u202e"'))
+    assert main(["show", "whole"]) == 0
+    assert main(["compare", "whole", "--by", "method"]) == 0
+    assert main(["export", "whole", "--out", "tables"]) == 0
+    out, err = capsys.readouterr()
+    texts = [
+        out,
+        err,
+        *((folder / "tables" / name).read_text() for name in ("table.tex", "summary.csv", "samples.csv")),
+    ]
+    assert all("\x1b" not in text and "\u202e" not in text for text in texts)
+    assert "?[31mmake?" in out
+
+
+def test_a_file_nested_too_deep_is_broken(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"a":' * 100 + "1" + "}" * 100)
+    with pytest.raises(BrokenRunError, match="nested too deep"):
+        read_object(tmp_path / "manifest.json")
+
+
+def test_bounds_that_are_none(whole, folder):
+    save_file({"low": torch.zeros(2), "height": torch.ones(2)}, folder / "whole" / "bounds.safetensors")
+    with pytest.raises(BrokenRunError, match="has no tensor high"):
+        _ = runs.load("whole").bounds
