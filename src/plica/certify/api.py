@@ -114,7 +114,9 @@ def _checked(
     low, high = limits.low.to(x.device), limits.high.to(x.device)
     region = Region(question.metric, low, high)
     y, targets = validation.usable(y), None if targets is None else validation.usable(targets)
-    return _Call(model, validation.usable(x.detach()), Goal(y, targets), region, radius, upper.double().cpu(), seconds, nodes)
+    return _Call(
+        model, validation.usable(x.detach()), Goal(y, targets), region, radius, upper.double().cpu(), seconds, nodes
+    )
 
 
 @dataclass(frozen=True)

@@ -39,13 +39,14 @@ def audit(
         run = load(directory)
         models = models_of(run, _by_name(model or []), None if weights is None else str(weights), trust, device)
         metrics = metrics_of(run, metric, trust)
-        images = None if data is None else load_data(data, allow_out_of_range=not run.bounds.is_default)
+        any_y = all(task.goal is not None for task in run.tasks)
+        images = None if data is None else load_data(data, None, not run.bounds.is_default, any_y)
         with Console(stderr=True).status("measuring") as status:
             measured = measure(
                 run, models, metrics=metrics, data=images, bounds=run.bounds.pair, mask=run.bounds.mask,
                 on_progress=lambda task, rows: status.update(escape(plain(f"measuring {task}"))),
             )  # fmt: skip
-            transferred = transfers(run, models, run.bounds.pair)
+            transferred = transfers(run, models, run.bounds.pair, images)
     for task in measured:
         _print(task)
     for pair in (pair for pair in transferred if pair.beaten):

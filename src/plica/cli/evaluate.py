@@ -18,6 +18,7 @@ from plica.evaluation.plan import Plan
 from plica.evaluation.run import DiskError
 from plica.evaluation.run import evaluate as run_plan
 from plica.evaluation.worker import AllFailedError
+from plica.goals import WRITTEN
 from plica.runs.check import BrokenRunError
 from plica.trust import Severity, Verdict
 from plica.utils.messages import plain
@@ -59,6 +60,7 @@ def evaluate(
     metric: MetricOption = None,
     radius: RadiusOption = None,
     loss: Annotated[str | None, typer.Option(help="margin, ce or dlr")] = None,
+    goal: Annotated[str | None, typer.Option(help=f"what counts as a success: {WRITTEN}")] = None,
     method: MethodOption = None,
     sample: SampleOption = None,
     indices: IndicesOption = None,
@@ -74,7 +76,9 @@ def evaluate(
 
     What is finished is kept: the same command goes on after an interruption, a full disk or a power failure.
     """
-    flags = dict(model=model, weights=weights, data=data, metric=metric, radius=radius, loss=loss, method=method)
+    flags = dict(
+        model=model, weights=weights, data=data, metric=metric, radius=radius, loss=loss, goal=goal, method=method
+    )
     flags |= dict(sample=sample, gradients=gradients, individual=individual or None, seed=seed)
     flags |= dict(bounds=bounds, trust=trust or None)
     changes: dict[str, Any] = {"device": device} if device else {}
@@ -142,11 +146,12 @@ def _from_flags(plan: Path | None, flags: dict[str, Any]) -> Path | Plan:
 
 def _questions(options: dict[str, Any]) -> list[dict[str, Any]]:
     metrics, radii = options["metric"], options.get("radius")
+    goal = {"goal": options["goal"]} if "goal" in options else {}
     if radii is None:
         if "loss" in options:
             raise PlanError("--loss is of max-loss, which needs a radius; give --radius, or leave --loss out.")
-        return [{"ask": "min-radius", "metric": metrics}]
-    loss = {"loss": options["loss"]} if "loss" in options else {}
+        return [{"ask": "min-radius", "metric": metrics} | goal]
+    loss = goal | ({"loss": options["loss"]} if "loss" in options else {})
     if len(metrics) == 1:
         return [{"ask": "max-loss", "metric": metrics, "radius": radii} | loss]
     if len(radii) != len(metrics):

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import plica
+from plica import goals
 from plica.data import registry as data_forms
 from plica.metrics import metric_names
 from plica.models import registry as model_forms
@@ -26,6 +27,16 @@ ModelOption = Annotated[
 ]
 DataOption = Annotated[Path, typer.Option(help=data_forms.help_text())]
 MetricOption = Annotated[str, typer.Option(help=f"{metric_names()} of your own")]
+GoalOption = Annotated[
+    str | None,
+    typer.Option(help=f"what counts as a success, if not another class: {goals.WRITTEN}; y of the data is then its y"),
+]
+TargetOption = Annotated[
+    int | None, typer.Option(min=0, help="the only class that counts as a success; its own images are left out")
+]
+TargetsOption = Annotated[
+    Path | None, typer.Option(help="the same for each image: a .npy file of one class for every row of the data")
+]
 ThroughOption = Annotated[
     str | None,
     typer.Option(
@@ -85,6 +96,9 @@ def _one_model(
     metric: MetricOption,
     out: OutOption,
     through: ThroughOption = None,
+    goal: GoalOption = None,
+    target: TargetOption = None,
+    targets: TargetsOption = None,
     weights: WeightsOption = None,
     method: MethodOption = "auto",
     gradients: GradientsOption = 100,

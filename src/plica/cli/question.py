@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 import plica
@@ -17,6 +19,7 @@ from plica.core.formulations import Question
 from plica.data import load_data, open_data
 from plica.data.indices import parse_indices
 from plica.data.sample import select
+from plica.goals import parse_goal
 from plica.metrics import Metric, parse_metric
 from plica.models import load_model, prepare_inputs
 from plica.perturbations import join_distance
@@ -47,15 +50,20 @@ def answer(command: str, options: dict[str, Any], question: Callable[[Bounds], Q
             check_directory(out, overwrite)  # another process may have ended meanwhile
             bounds = read_bounds(options["bounds"])
             problem = question(bounds)
+            goal = None if options["goal"] is None else parse_goal(options["goal"])
             x, y, ids = read_images(options, allow_out_of_range=not bounds.is_default)
+            x, y, ids, targets = select_targets(options, x, y, ids)
             problem = replace(problem, metric=bounds.metric(problem.metric, x.shape[1:]))
             model = load_model(options["model"], options["weights"], options["device"], options["trust"])
             x, y = prepare_inputs(model, x, y)
             spend = {name: options[name] for name in ("method", "gradients", "seed")}
-            result = plica.attack(model, x, y, problem, **spend, bounds=bounds.pair, on_progress=progress)
+            aimed = None if targets is None else targets.to(y.device)
+            result = plica.attack(
+                model, x, y, problem, **spend, bounds=bounds.pair, targets=aimed, goal=goal, on_progress=progress
+            )
             from plica.plot.perturbations import draw_perturbations  # not above: see cli/app.py
 
-            settings = dict(overwrite=overwrite, ids=ids, bounds=bounds, draw=draw_perturbations)
+            settings = dict(overwrite=overwrite, ids=ids, bounds=bounds, draw=draw_perturbations, targets=targets)
             try:
                 summary = save_run(out, x, y, result, arguments, time.monotonic() - start, **settings)
             except OSError as error:
@@ -73,15 +81,55 @@ def read_images(options: dict[str, Any], allow_out_of_range: bool = False) -> tu
         ValueError, OSError: one sentence.
     """
     sample, indices = options["sample"] or "first", options["indices"]
+    any_y = options["goal"] not in (None, "misclassified")
     if sample == "first" and indices is None:
-        return *load_data(options["data"], options["n"], allow_out_of_range), None
+        return *load_data(options["data"], options["n"], allow_out_of_range, any_y), None
     if sample not in SAMPLES or (indices is not None and (options["n"] is not None or options["sample"])):
         raise ValueError(f"Give --indices alone, or --n with --sample one of {', '.join(SAMPLES)}.")
-    source = open_data(options["data"], allow_out_of_range)
+    source = open_data(options["data"], allow_out_of_range, any_y)
     rows = None if indices is None else parse_indices(indices)
     ids = select(source.labels, options["n"], rows, sample, options["seed"])
     check_memory(len(ids) * math.prod(source.shape), options["data"])
     return *source.read(ids), ids
+
+
+def select_targets(
+    options: dict[str, Any], x: Tensor, y: Tensor, ids: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Images, labels, rows in the data and targets, of --target and --targets; images of the target itself are left
+    out.
+
+    Raises:
+        ValueError, OSError: one sentence.
+    """
+    target, file = options["target"], options["targets"]
+    if target is None and file is None:
+        return x, y, ids, None
+    if options["goal"] is not None or (target is not None and file is not None):
+        raise ValueError("Give one of --target, --targets and --goal.")
+    rows = torch.arange(len(x)) if ids is None else ids
+    targets = torch.full_like(y, target or 0) if file is None else _read_targets(file, int(rows.max()))[rows]
+    kept = (targets != y).nonzero()[:, 0]
+    if not len(kept):
+        raise ValueError("Every image has its target as its label; give another target.")
+    if len(kept) < len(x):
+        print(f"{len(x) - len(kept)} images have the target as their label and are left out")
+    return x[kept], y[kept], rows[kept], targets[kept]
+
+
+def _read_targets(file: Path, last: int) -> Tensor:
+    try:
+        targets = np.load(file, allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read as a .npy file of targets ({one_line(error)}).") from error
+    if (
+        not isinstance(targets, np.ndarray)
+        or targets.ndim != 1
+        or targets.dtype.kind not in "iu"
+        or len(targets) <= last
+    ):
+        raise ValueError(f"{file} must be a .npy file with one class, a whole number, for every row of the data.")
+    return torch.from_numpy(targets.astype(np.int64))
 
 
 def _print(summary: dict[str, Any], out: Path) -> None:

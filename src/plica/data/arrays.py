@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from plica.data.checks import as_labels, as_pixels, check_shapes
@@ -46,7 +46,7 @@ class ArraySource:
             digest.update(np.ascontiguousarray(self.x[start : start + 256]).tobytes())
         return digest.hexdigest()
 
-    def read(self, ids: Int64[Tensor, " b"]) -> tuple[Float[Tensor, "b *image"], Int64[Tensor, " b"]]:
+    def read(self, ids: Int64[Tensor, " b"]) -> tuple[Float[Tensor, "b *image"], Shaped[Tensor, "b *label"]]:
         """Raises ValueError for pixels that are not finite, or outside [0, 1] unless that is allowed."""
         x = np.ascontiguousarray(self.x[ids.numpy()])
         return as_pixels(x, self.name, self.allow_out_of_range), self.labels[ids]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 
@@ -30,20 +30,34 @@ def as_pixels(x: np.ndarray, file: str | Path, allow_out_of_range: bool = False)
     return torch.from_numpy(x.astype(np.float32, copy=False))
 
 
-def as_labels(y: np.ndarray, file: str | Path) -> Int64[Tensor, " b"]:
-    """Raises ValueError for labels that are not integers from 0."""
-    if y.dtype.kind not in "iu":
+def as_labels(y: np.ndarray, file: str | Path) -> Shaped[Tensor, "b *label"]:
+    """y as int64 or float32; raises ValueError for other kinds. Whether they are classes: check_classes."""
+    if y.dtype.kind not in "iubf":
         raise ValueError(f"Array y in {file} is {y.dtype}; labels must be integers, one class number per image.")
-    if y.size and y.min() < 0:
-        raise ValueError(f"Array y in {file} has the label {y.min()}; classes are counted from 0.")
-    return torch.from_numpy(y.astype(np.int64))
+    return torch.from_numpy(y.astype(np.float32 if y.dtype.kind == "f" else np.int64))
+
+
+def check_classes(labels: Shaped[Tensor, "b *label"], file: str | Path) -> None:
+    """Raises ValueError unless they are class numbers from 0, one for each image."""
+    if labels.ndim != 1:
+        raise ValueError(
+            f"Array y in {file} has shape {tuple(labels.shape)}; {len(labels)} images need one label each, "
+            f"({len(labels)},), or name the goal that y belongs to."
+        )
+    if labels.is_floating_point():
+        raise ValueError(
+            f"Array y in {file} has fractions; labels must be integers, one class number per image, or name the goal "
+            "that y belongs to."
+        )
+    if len(labels) and int(labels.min()) < 0:
+        raise ValueError(f"Array y in {file} has the label {int(labels.min())}; classes are counted from 0.")
 
 
 def check_shapes(x: Sequence[int], y: Sequence[int], file: str | Path) -> None:
-    """Raises ValueError unless there is at least one image, and one label for each."""
+    """Raises ValueError unless there is at least one image, and an entry of y for each."""
     if len(x) < 2 or 0 in x:
         raise ValueError(
             f"Array x in {file} has shape {tuple(x)}; it must be (images, *image) with at least one image."
         )
-    if tuple(y) != tuple(x[:1]):
+    if tuple(y[:1]) != tuple(x[:1]):
         raise ValueError(f"Array y in {file} has shape {tuple(y)}; {x[0]} images need one label each, ({x[0]},).")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -36,7 +36,7 @@ class SafetensorsSource:
     def hash(self) -> str:
         return hash_file(self.file)
 
-    def read(self, ids: Int64[Tensor, " b"]) -> tuple[Float[Tensor, "b *image"], Int64[Tensor, " b"]]:
+    def read(self, ids: Int64[Tensor, " b"]) -> tuple[Float[Tensor, "b *image"], Shaped[Tensor, "b *label"]]:
         """Raises ValueError for pixels that are not finite, or outside [0, 1] unless that is allowed."""
         with safe_open(self.file, "pt") as tensors:
             x = tensors.get_slice("x")

@@ -4,12 +4,12 @@ from collections import Counter
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 
 def select(
-    labels: Int64[Tensor, " n"], n: int | None, indices: list[int] | None, sample: str, seed: int
+    labels: Shaped[Tensor, "n *label"], n: int | None, indices: list[int] | None, sample: str, seed: int
 ) -> Int64[Tensor, " m"]:
     """The ids to take, ascending: the `indices`; or of all (n=None) or `n` images the first, random ones, or random
     ones with equally many of each class, as `sample` says ("first", "random", "balanced").
@@ -26,6 +26,8 @@ def select(
         return torch.arange(count)
     order = np.random.default_rng(seed).permutation(total)
     if sample == "balanced":
+        if labels.ndim != 1 or labels.is_floating_point():
+            raise ValueError("A balanced sample needs classes, one for each image; take a random one.")
         # the first image of every class, then the second of every class, ...
         y = labels.numpy()[order]
         rank_in_class = np.zeros(total, dtype=np.int64)

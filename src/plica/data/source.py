@@ -2,7 +2,7 @@
 
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 
@@ -12,12 +12,12 @@ class Source(Protocol):
 
     Attributes:
         shape: of one image.
-        labels: class numbers of all images, (n,).
+        labels: class numbers of all images, (n,); for other goals whatever belongs to them, (n, ...).
         classes: names of the classes, where the data set has them.
     """
 
     shape: tuple[int, ...]
-    labels: Int64[Tensor, " n"]
+    labels: Shaped[Tensor, "n *label"]
     classes: list[str] | None
 
     def __len__(self) -> int: ...
@@ -26,7 +26,7 @@ class Source(Protocol):
         """A hexadecimal digest of the whole content: it tells one data set from another."""
         ...
 
-    def read(self, ids: Int64[Tensor, " b"]) -> tuple[Float[Tensor, "b *image"], Int64[Tensor, " b"]]:
+    def read(self, ids: Int64[Tensor, " b"]) -> tuple[Float[Tensor, "b *image"], Shaped[Tensor, "b *label"]]:
         """Pixels and labels of these images.
 
         Raises:

@@ -23,6 +23,7 @@ questions:
     metric: linf
     radius: [2/255, 8/255]
     # loss: margin                 # or ce, dlr
+    # goal: deviates=0.1           # what counts as a success, if not another class: any-label, pixels=0.25, ...
     # through: flow                # a perturbation other than x + delta; metric: theta is its own distance
     # methods: [autoattack+plica]  # where they differ from those below
 

@@ -85,7 +85,7 @@ def _percent(share: dict[str, Any]) -> str:
 def _csv(summary: dict[str, Any]) -> str:
     """A line per method, and one called "all" per question."""
     memory = io.StringIO()
-    question_keys = ("model", "question", "kind", "metric", "through", "radius", "loss", "images", "wrong")
+    question_keys = ("model", "question", "kind", "metric", "through", "radius", "loss", "goal", "images", "wrong")
     method_keys = ("method", "asked", "broken", "alone", "missed", "found", "best", "gradients", "forwards", "seconds")
     shares = ("accuracy", "robust_accuracy", "standing")
     writer = csv.writer(memory, lineterminator="\n")
@@ -100,7 +100,7 @@ def _csv(summary: dict[str, Any]) -> str:
             ]
             quartiles = [row.get("radius", {}).get(q) for q in ("0.25", "0.5", "0.75")]
             writer.writerow(
-                [question[key] for key in question_keys]
+                [question.get(key) for key in question_keys]
                 + [row.get(key) for key in method_keys]
                 + [*values, share.get("low"), share.get("high"), *quartiles, verdict_line(summary)]
             )

@@ -20,6 +20,7 @@ from plica.core.formulations import parse_radius
 from plica.core.losses import LOSSES
 from plica.data.indices import parse_indices
 from plica.evaluation.method_sets import SETS
+from plica.goals import parse_goal
 from plica.metrics import parse_metric
 from plica.models.adapt import NAMED, split_normalisation
 from plica.perturbations import parse_through
@@ -145,11 +146,13 @@ class Question(Strict):
     """min-radius, or max-loss within each radius, for each metric; `methods` where they differ from the plan's.
 
     through: a perturbation other than x + delta; the metric may then be "theta", the perturbation's own distance.
+    goal: what counts as a success; misclassification if left out.
     """
 
     ask: Literal["min-radius", "max-loss"]
     metric: Annotated[list[str], BeforeValidator(_several), Field(min_length=1)]
     through: str | None = None
+    goal: str | None = None
     radius: Annotated[list[float], BeforeValidator(_several)] = []
     loss: str = "margin"
     methods: Annotated[list[Method], BeforeValidator(_several)] = []
@@ -176,6 +179,13 @@ class Question(Strict):
             if ":" not in metric and metric != "theta":  # module:name is imported when the run starts
                 parse_metric(metric)
         return metrics
+
+    @field_validator("goal")
+    @classmethod
+    def _goals(cls, goal: str | None) -> str | None:
+        if goal is not None and ":" not in goal:  # module:name is imported when the work begins
+            parse_goal(goal)
+        return None if goal == "misclassified" else goal
 
     @field_validator("through")
     @classmethod

@@ -40,7 +40,8 @@ def prepare(
     """
     plan_chains = chains(plan)
     bounds = read_bounds(plan.bounds)
-    source = open_data(plan.data.path, allow_out_of_range=not bounds.is_default)
+    any_y = all(question.goal is not None for question in plan.questions)
+    source = open_data(plan.data.path, allow_out_of_range=not bounds.is_default, any_y=any_y)
     ids = select(source.labels, plan.data.n, plan.data.indices, plan.data.sample, plan.data.seed)
     worker = Worker(device, bounds, plan.batch_size, plan.threads, models)
     x, y = _first_images(source, ids)
@@ -158,6 +159,9 @@ def _first_images(source: Source, ids: torch.Tensor) -> tuple[torch.Tensor, torc
 def _try(worker: Worker, model, inputs: tuple[torch.Tensor, torch.Tensor], job) -> None:
     try:
         question = job.question(worker.bounds, inputs[0].shape[1:])
-        attack(model, *inputs, question, method=job.method, gradients=1, seed=job.seed, bounds=worker.bounds.pair)
+        attack(
+            model, *inputs, question, method=job.method, gradients=1, seed=job.seed, bounds=worker.bounds.pair,
+            goal=job.goal(),
+        )  # fmt: skip
     except (ValueError, TypeError, ImportError) as error:
         raise PlanError(f"{job.task.model}, {job.task.question}: {one_line(error)}.") from error

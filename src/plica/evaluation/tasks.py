@@ -12,6 +12,7 @@ from plica.core.formulations import MaxLoss, MinRadius, Question
 from plica.evaluation.method_sets import members
 from plica.evaluation.plan import Model, Plan, PlanError
 from plica.evaluation.plan import Question as PlanQuestion
+from plica.goals import GoalFunction, parse_goal
 from plica.perturbations import join_distance, parse_distance
 from plica.runs import Task
 from plica.utils.messages import one_line
@@ -28,6 +29,10 @@ class Job:
     method: str
     gradients: int
     seed: int
+
+    def goal(self) -> GoalFunction | None:
+        """What plica.attack takes as the goal; None for misclassification."""
+        return None if self.task.goal is None else parse_goal(self.task.goal)
 
     def question(self, bounds: Bounds, shape: Sequence[int]) -> Question:
         """The question for plica.attack, for inputs of this shape."""
@@ -71,7 +76,7 @@ def _jobs(plan: Plan, model: Model, plan_question: PlanQuestion, metric: str, ra
     _check_distance(metric, plan_question.through)
     loss = plan_question.loss if plan_question.ask == "max-loss" else None
     radius_text = None if radius is None else _short(radius, plan_question.radius)
-    words = (plan_question.ask, distance, radius_text, None if loss == "margin" else loss)
+    words = (plan_question.ask, distance, radius_text, None if loss == "margin" else loss, plan_question.goal)
     question = " ".join(word for word in words if word)
     settings = [
         (name, method.gradients or budget or plan.gradients, plan.seed if method.seed is None else method.seed)
@@ -81,7 +86,10 @@ def _jobs(plan: Plan, model: Model, plan_question: PlanQuestion, metric: str, ra
     jobs = []
     for label, (name, gradients, seed) in _labels(list(dict.fromkeys(settings))).items():
         file = _folder(f"{model.name}--{question}--{label}")
-        task = Task(file, model.name, question, plan_question.ask, metric, radius, loss, label, plan_question.through)
+        task = Task(
+            file, model.name, question, plan_question.ask, metric, radius, loss, label, plan_question.through,
+            plan_question.goal,
+        )  # fmt: skip
         jobs.append(Job(task, model, name, gradients, seed))
     return tuple(jobs)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from plica.api import Progress, attack, default_batch_size
@@ -42,7 +42,7 @@ class Work:
     chunk: int
     ids: Int64[Tensor, " b"]
     x: Float[Tensor, "b *image"]
-    y: Int64[Tensor, " b"]
+    y: Shaped[Tensor, "b *label"]
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,7 @@ class Worker:
             seed=job.seed,
             batch_size=size,
             bounds=self.bounds.pair,
+            goal=job.goal(),
             on_progress=on_progress,
         )
 
@@ -218,7 +219,7 @@ def _nowhere_finite(model, work: Work) -> bool:
     """Whether the logits of every image contain NaN or infinity, which plica.attack raises an error for."""
     try:
         x, _ = prepare_inputs(model, work.x, work.y)
-        return not bool(model(x).isfinite().all(1).any())
+        return not bool(model(x).isfinite().reshape(len(x), -1).all(1).any())
     except Exception:  # whatever the model raises is reported image by image
         return False
 

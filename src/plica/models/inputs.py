@@ -1,7 +1,7 @@
 """Inputs made ready for a model, and a first call that shows whether it takes them."""
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from plica.models.load import Model
@@ -9,8 +9,8 @@ from plica.utils.messages import one_line
 
 
 def prepare_inputs(
-    model: Model, x: Float[Tensor, "b *image"], y: Int64[Tensor, " b"]
-) -> tuple[Float[Tensor, "b *image"], Int64[Tensor, " b"]]:
+    model: Model, x: Float[Tensor, "b *image"], y: Shaped[Tensor, "b *label"]
+) -> tuple[Float[Tensor, "b *image"], Shaped[Tensor, "b *label"]]:
     """Images and labels on the model's device, the images in its precision, tried on the first image.
 
     Raises:

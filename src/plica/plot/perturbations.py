@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, Shaped
+from jaxtyping import Bool, Float, Shaped
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
@@ -28,7 +28,7 @@ LEFT, CELL, GAP, TITLE, SIDE = 1.05, 1.05, 0.08, 0.2, 2.9
 def draw_perturbations(
     file: str | Path,
     x: Float[Tensor, "b *image"],
-    y: Int64[Tensor, " b"],
+    y: Shaped[Tensor, "b *label"],
     answers: Mapping[str, Result],
     classes: Sequence[str] | None = None,
     most: int = 8,
@@ -43,10 +43,10 @@ def draw_perturbations(
         page.axes(0, 0, 0).set_axis_off()
         page.figure.axes[0].text(0, 0.5, "No image has a perturbation to show.", va="center")
     for column, row in enumerate(page.columns):
-        _image(page.axes(0, 0, column), x[row], _name(int(y[row]), classes), "image" if column == 0 else "")
+        _image(page.axes(0, 0, column), x[row], _name(y[row], classes), "image" if column == 0 else "")
     for group, (name, answer) in enumerate(answers.items(), start=1):
         for column, row in enumerate(page.columns):
-            prediction = _name(int(answer.prediction[row]), classes)
+            prediction = _name(answer.prediction[row], classes)
             _image(
                 page.axes(group, 0, column),
                 answer.x_adv[row],
@@ -174,5 +174,8 @@ def signed(delta: Float[Tensor, " *image"]) -> Shaped[np.ndarray, "..."]:
     return array if array.ndim == 2 else array.reshape(-1)
 
 
-def _name(label: int, classes: Sequence[str] | None) -> str:
-    return f"class {label}" if classes is None else classes[label]
+def _name(label: Shaped[Tensor, "..."], classes: Sequence[str] | None) -> str:
+    """Of a class; empty where a goal other than misclassification knows none."""
+    if label.ndim or label.is_floating_point() or int(label) < 0:
+        return ""
+    return f"class {int(label)}" if classes is None else classes[int(label)]

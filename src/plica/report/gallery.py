@@ -72,5 +72,7 @@ def _card(
 
 
 def _class_name(label: int, classes: Sequence[str] | None) -> str:
-    """The class's name, or its number."""
+    """The class's name, or its number; empty where a goal knows no classes."""
+    if label < 0:
+        return ""
     return classes[label] if classes is not None and 0 <= label < len(classes) else f"class {label}"

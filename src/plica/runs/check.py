@@ -47,6 +47,7 @@ class TaskRecord(_Record):
     loss: str | None
     method: str
     through: str | None = None
+    goal: str | None = None
 
 
 class _Verdict(_Record):
@@ -96,6 +97,7 @@ class _Arguments(_Record):
     radius: str | FiniteFloat | None = None
     loss: str | None = None
     through: str | None = None
+    goal: str | None = None
     bounds: list[FiniteFloat] | str | None = None
     weights: str | None = None
 
@@ -208,7 +210,7 @@ def read_constants(file: Path) -> dict[str, Any] | None:
     Raises:
         ValueError: the file is broken.
     """
-    kept = [name for name in names(CONSTANT) if name in _parquet_schema(file).names]  # old runs have no `through`
+    kept = [name for name in names(CONSTANT) if name in _parquet_schema(file).names]  # old runs lack some
     try:
         rows = pq.ParquetFile(file).read(kept).slice(0, 1).to_pylist()
     except (OSError, pa.ArrowException) as error:
@@ -259,7 +261,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def read_images(file: Path) -> dict[str, Tensor]:
-    """x, y and id of a chunk of images; id is 0, 1, 2, ... where the file has none.
+    """x, y and id of a chunk of images, and the targets if any; id is 0, 1, 2, ... where the file has none.
 
     Raises:
         ValueError: it is broken, or a tensor is missing or of another type or length.
@@ -274,8 +276,11 @@ def read_images(file: Path) -> dict[str, Tensor]:
         tensors["x"].dtype == torch.uint8 or tensors["x"].is_floating_point(),
     )
     tensors.setdefault("id", torch.arange(len(tensors["x"])))
-    for name in ("y", "id"):
-        _check_integers(file, name, tensors[name], len(tensors["x"]))
+    y, b = tensors["y"], len(tensors["x"])
+    _check(file, "y", y, y.ndim > 0 and len(y) == b, y.dtype == torch.int64 or y.is_floating_point())
+    for name in ("id", "targets"):
+        if name in tensors:
+            _check_integers(file, name, tensors[name], b)
     return tensors
 
 

@@ -11,9 +11,10 @@ from plica.core.result import Result
 from plica.runs.schema import MEASURED, arrow_schema
 
 
-def sample_table(result: Result, ids: Int64[Tensor, " b"], y: Int64[Tensor, " b"]) -> pa.Table:
-    """Result.to_arrow, a row per image, with `id`, its row in the data, and `label`."""
-    columns = result.to_arrow().to_pydict() | {"id": ids.tolist(), "label": y.tolist()}
+def sample_table(result: Result, ids: Int64[Tensor, " b"], y: Shaped[Tensor, "b *label"]) -> pa.Table:
+    """Result.to_arrow, a row per image, with `id`, its row in the data, and `label`, -1 where y is no class."""
+    label = y if y.ndim == 1 and y.dtype == torch.int64 else torch.full((len(y),), -1)
+    columns = result.to_arrow().to_pydict() | {"id": ids.tolist(), "label": label.tolist()}
     return pa.table(columns, schema=arrow_schema(MEASURED))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from plica.core.bounds import Bounds, read_bounds
@@ -129,7 +129,7 @@ class Run(ShownInNotebooks):
                 points = with_unmoved(points, unmoved_ids(table), read_images(images[file.name]))
             yield points
 
-    def inputs(self) -> Iterator[tuple[Int64[Tensor, " b"], Float[Tensor, "b *image"], Int64[Tensor, " b"]]]:
+    def inputs(self) -> Iterator[tuple[Int64[Tensor, " b"], Float[Tensor, "b *image"], Shaped[Tensor, "b *label"]]]:
         """ids, x and y of the images, chunk by chunk; nothing where the run does not contain them."""
         for file in self.images:
             images = read_images(file)
@@ -192,13 +192,13 @@ def _load_single(directory: Path) -> Run:
     summary = read_object(directory / schema.SUMMARY, Summary)
     arguments = summary.get("arguments", {})
     metric, method, model = (str(arguments.get(key, "?")) for key in ("metric", "method", "model"))
-    through = arguments.get("through")
+    through, goal = arguments.get("through"), arguments.get("goal")
     kind, radius, loss = "min-radius", None, None
-    question = f"{kind} {join_distance(metric, through)}"
     if arguments.get("radius") is not None:
         kind, radius, loss = "max-loss", parse_radius(str(arguments["radius"])), str(arguments.get("loss", "margin"))
-        question = f"{kind} {join_distance(metric, through)} {radius:.3g}"
-    task = Task(f"{model}--{question}--{method}", model, question, kind, metric, radius, loss, method, through)
+    words = (kind, join_distance(metric, through), None if radius is None else f"{radius:.3g}", goal)
+    question = " ".join(word for word in words if word)
+    task = Task(f"{model}--{question}--{method}", model, question, kind, metric, radius, loss, method, through, goal)
     table, images = directory / schema.SAMPLES, directory / schema.INPUTS
     data = {"n": count_rows(table), "classes": summary.get("classes")}
     return Run(

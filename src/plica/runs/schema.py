@@ -51,9 +51,11 @@ class Column:
 
 MEASURED = (
     Column("id", "int64", "row of the image in the data, counted from 0"),
-    Column("label", "int64", "the class that the data give"),
-    Column("prediction", "int64", "the class of x_adv; -1 where the method failed"),
-    Column("success", "bool", "misclassified, inside the bounds and, for max-loss, within the radius"),
+    Column("label", "int64", "the class that the data give; -1 where y is something else"),
+    Column("prediction", "int64", "the class of x_adv; -1 where the method failed, or the goal knows no classes"),
+    Column(
+        "success", "bool", "misclassified, or the goal reached; inside the bounds and, for max-loss, within the radius"
+    ),
     Column(
         "distance", "double", "metric(x, x_adv); 0 for an image misclassified unperturbed, inf where success is false"
     ),
@@ -74,11 +76,13 @@ CONSTANT = (
     Column("loss", "string", "the loss of max-loss; null for min-radius"),
     Column("method", "string", "the method, with its budget or seed where a question has it several times"),
     Column("through", "string", "the perturbation that makes x_adv of the image; null for x + delta"),
+    Column("goal", "string", "what counts as a success (plica.goals); null for misclassification"),
 )  # the same in all rows of a task
 TASK = Column("task", "string", "the task's name, and that of its folder in parts/")
 IMAGES = (
     Column("x", "(b, *image) uint8 or float", "the images as they were attacked; uint8 where x = uint8 / 255 exactly"),
-    Column("y", "(b,) int64", "the labels"),
+    Column("y", "(b,) int64, or (b, ...)", "the labels, or what else the goal compares with"),
+    Column("targets", "(b,) int64", "the only class that counts as a success; absent where any other class does"),
     Column("id", "(b,) int64", "rows in the data; where it is absent, 0, 1, 2, ..."),
 )
 MOVED = (

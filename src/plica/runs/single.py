@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from safetensors.torch import save
 from torch import Tensor
 
@@ -34,7 +34,7 @@ QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
 def save_run(
     directory: str | Path,
     x: Float[Tensor, "b *image"],
-    y: Int64[Tensor, " b"],
+    y: Shaped[Tensor, "b *label"],
     result: Result,
     arguments: Mapping[str, Any],
     elapsed: float,
@@ -43,6 +43,7 @@ def save_run(
     ids: Int64[Tensor, " b"] | None = None,
     bounds: Bounds | None = None,
     draw: Callable[..., None] | None = None,
+    targets: Int64[Tensor, " b"] | None = None,
 ) -> dict[str, Any]:
     """Write a result; the summary that was written.
 
@@ -58,6 +59,7 @@ def save_run(
         ids: the images' rows in the data, 0, 1, 2, ... if not given.
         bounds: where features may move, [0, 1] if not given.
         draw: makes perturbations.png, called as plica.plot.perturbations.draw_perturbations is; no picture if None.
+        targets: the only class that counts as a success, for each image; None for any other class than y.
 
     Raises:
         FileExistsError: the directory is not empty, and `overwrite` is false or there is no run to replace.
@@ -70,8 +72,9 @@ def save_run(
         pq.write_table(sample_table(result, torch.arange(len(y)) if ids is None else ids, y), folder / SAMPLES)
         # serialised first, written by Python: safetensors' own writer hides which system error it met
         (folder / POINTS).write_bytes(save(point_tensors(result.x_adv, result.theta, ids)))
-        images = {"x": pack(x.detach().cpu()).contiguous(), "y": y.cpu()}
+        images = {"x": pack(x.detach().cpu()).contiguous(), "y": y.cpu().contiguous()}
         images |= {} if ids is None else {"id": ids.cpu().contiguous()}
+        images |= {} if targets is None else {"targets": targets.cpu().contiguous()}
         (folder / INPUTS).write_bytes(save(images))
         if draw is not None:
             draw(folder / PICTURE, x, y, {_title(arguments): result}, classes)

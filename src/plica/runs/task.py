@@ -26,6 +26,7 @@ class Task:
         loss: of max-loss; None for min-radius.
         method: its name, with its budget or seed where the question has it several times.
         through: the perturbation x_adv = T(x, theta); None for x + delta.
+        goal: what counts as a success (plica.goals); None for misclassification.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Task:
     loss: str | None
     method: str
     through: str | None = None
+    goal: str | None = None
 
     @property
     def distance(self) -> str:
@@ -50,9 +52,11 @@ class Task:
         Raises:
             KeyError: a field is missing.
         """
-        fields = {name: record[name] for name in ("name", *names(CONSTANT)) if name != "through"}
+        fields = {name: record[name] for name in ("name", *names(CONSTANT)) if name not in ("through", "goal")}
         metric, through = split_distance(fields["metric"])  # plica 0.1 wrote the perturbation there
-        return Task(**fields | {"metric": metric, "through": record.get("through") or through})
+        return Task(
+            **fields | {"metric": metric, "through": record.get("through") or through, "goal": record.get("goal")}
+        )
 
     def constant_columns(self, rows: int) -> dict[str, pa.Array]:
         """The constant columns of the task, by name."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from safetensors.torch import save
 from torch import Tensor
 
@@ -75,11 +75,11 @@ class Store:
         chunk: int,
         ids: Int64[Tensor, " b"],
         x: Float[Tensor, "b *image"],
-        y: Int64[Tensor, " b"],
+        y: Shaped[Tensor, "b *label"],
         notes: Mapping[str, str] | None = None,
     ) -> None:
         """Write the images of a chunk; `notes` say, by id, why an image could not be read."""
-        tensors = {"x": pack(x.cpu()).contiguous(), "y": y.cpu(), "id": ids}
+        tensors = {"x": pack(x.cpu()).contiguous(), "y": y.cpu().contiguous(), "id": ids}
         header = {NOTES.decode(): json.dumps(dict(notes or {}))}
         write_whole(inputs_file(self.directory, chunk), save(tensors, header))
 

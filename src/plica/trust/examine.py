@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from plica.trust.findings import Verdict
 from plica.trust.output_checks import train_mode_layers
-from plica.trust.probe import Probe, Unit, logits_of
+from plica.trust.probe import OneLogit, Probe, Unit, logits_of
 from plica.trust.registry import CHECKS, Subject
 from plica.utils.messages import one_line
 
@@ -21,7 +21,7 @@ IMAGES = 256  # for the checks that take forward runs alone
 def examine(
     model: Model,
     x: Float[Tensor, "b *image"],
-    y: Int[Tensor, " labels"],
+    y: Shaped[Tensor, "labels *_"],
     *,
     bounds: tuple[float | Tensor, float | Tensor] = (0.0, 1.0),
     images: int = 64,
@@ -77,6 +77,11 @@ def _subject(model, u, y, low, high, images, seed, surrogates, layers) -> Subjec
         raise ValueError(
             f"The model cannot take images of shape {tuple(u.shape[1:])}: {one_line(error, named=True)}."
         ) from error
+    if y.ndim != 1 or y.is_floating_point():
+        raise ValueError(f"The checks know classes, one for each image; y has shape {tuple(y.shape)}, {y.dtype}.")
+    if logits.is_floating_point() and logits.shape[1:] in ((), (1,)):
+        model, *others = (OneLogit(m) for m in (model, *others))
+        logits = logits_of(model, u)
     if logits.ndim != 2 or logits.shape[1] < 2 or not logits.is_floating_point():
         raise ValueError(f"The model must return logits of shape (b, classes), got {tuple(logits.shape)}.")
     if int(y.min()) < 0 or int(y.max()) >= logits.shape[1]:

@@ -33,6 +33,18 @@ class Unit(nn.Module):
         return self.model(self.low + self.span * u)
 
 
+class OneLogit(nn.Module):
+    """A model that gives one logit for each image, (b,) or (b, 1), as one of two classes with the logits 0 and it."""
+
+    def __init__(self, model: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logit = self.model(x).reshape(-1, 1)
+        return torch.cat([torch.zeros_like(logit), logit], 1)
+
+
 @dataclass(frozen=True)
 class Probe:
     """A model in eval mode and the images it is examined on.  x (b, *image) in [0, 1], y (b,).

@@ -8,6 +8,7 @@ SHARED = {
     "plica.runs": "reads what the run has stored",
     "plica.models": "loads the models that the run names",
     "plica.core.bounds": "reads where features may move",
+    "plica.goals": "a user's function; reference.py has the goals of plica.goals again",
     "plica.metrics": "distances that are not l_p norms; reference.py computes the l_p norms itself",
     "plica.perturbations": "T(x, theta) and its distance",
     "plica.trust.probe": "the copy of a model in float64",

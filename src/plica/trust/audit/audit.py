@@ -6,7 +6,7 @@ Neither the judge nor the attacks' losses and norms are used: a mistake there wo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from plica.runs import Run, Task
 from plica.trust.audit.images import Images
-from plica.trust.audit.load import through_of
+from plica.trust.audit.load import measured_goal, through_of
 from plica.trust.audit.quantization import eight_bits, round8
-from plica.trust.audit.reference import Metric, Model, norm_of
+from plica.trust.audit.reference import Metric, Model, margins, norm_of
 from plica.trust.audit.remeasure import Answers, MeasureContext
 
 COLUMNS = ["id", "label", "success", "distance", "margin", "status"]
@@ -106,10 +106,17 @@ def audit(
 
 
 def _context(models: Mapping[str, Model], metrics, task: Task, bounds, mask, sizes) -> MeasureContext:
-    metric, by_theta = _metric(metrics, task), task.metric == "theta"
-    through = through_of(task, bounds)
-    model = _model(models, task)
-    return MeasureContext(model, metric, task.radius, bounds, sizes, mask=mask, through=through, by_theta=by_theta)
+    return MeasureContext(
+        _model(models, task),
+        _metric(metrics, task),
+        task.radius,
+        bounds,
+        sizes,
+        mask=mask,
+        through=through_of(task, bounds),
+        by_theta=task.metric == "theta",
+        goal=measured_goal(task.goal),
+    )
 
 
 def _model(models: Mapping[str, Model], task: Task) -> Model:
@@ -168,8 +175,15 @@ def _chunk(
         if not len(ids):
             return
     x, y = images(ids)
-    x = x.to(x_adv.dtype)
-    answers = Answers([rows[i] for i in ids.tolist()], x, y.numpy(), x_adv, context.made_of(x, theta))
+    x, targets = x.to(x_adv.dtype), images.targets(ids)
+    is_label = y.ndim == 1 and not y.is_floating_point()
+    if not is_label and audited.task.goal is None:
+        raise ValueError(f"The y of {audited.task.name} are not labels, and it names no goal; restore the run.")
+    label = y if is_label else torch.full((len(y),), -1)
+    if targets is not None:
+        y, context = targets, replace(context, goal=lambda output, target: -margins(output, target))
+    rows_here = [rows[i] for i in ids.tolist()]
+    answers = Answers(rows_here, x, y.numpy(), x_adv, label.numpy(), context.made_of(x, theta))
     audited.answers += len(ids)
     audited.successes += int(answers.claimed.sum())
     confirmed = answers.claimed & ~answers.compare(context, audited.differences)

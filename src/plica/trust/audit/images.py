@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from plica.runs import Run
+from plica.runs.check import read_images
 
 
 class Images:
@@ -31,8 +32,16 @@ class Images:
     def __len__(self) -> int:
         return len(self.chunk_of) if self.data is None else len(self.data[0])
 
-    def __call__(self, ids: Int64[Tensor, " b"]) -> tuple[Float[Tensor, "b *image"], Int64[Tensor, " b"]]:
-        """Images and labels; raises ValueError for an unknown id."""
+    def targets(self, ids: Int64[Tensor, " b"]) -> Int64[Tensor, " b"] | None:
+        """The only class that counts as a success for these images; None where any other class than y does."""
+        tensors = read_images(self.run.images[0]) if self.run.images else {}
+        if "targets" not in tensors:
+            return None
+        row = {one: k for k, one in enumerate(tensors["id"].tolist())}
+        return tensors["targets"][[row[i] for i in ids.tolist()]]
+
+    def __call__(self, ids: Int64[Tensor, " b"]) -> tuple[Float[Tensor, "b *image"], Shaped[Tensor, "b *label"]]:
+        """Images and y; raises ValueError for an unknown id."""
         images, labels = zip(*(self._one(i) for i in ids.tolist()), strict=True)
         return torch.stack(images), torch.stack(labels)
 

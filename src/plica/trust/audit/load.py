@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from plica.goals import parse_goal
 from plica.metrics import parse_metric
 from plica.models import load_model
 from plica.perturbations import parse_through
 from plica.perturbations.base import ParametricPerturbation, ThetaDistance
 from plica.perturbations.parse import Bounds
 from plica.runs import Run, Task
-from plica.trust.audit.reference import Model, norm_of
+from plica.trust.audit.reference import Goal, Model, goal_of, margins, norm_of
 
 ALTERNATIVES = {"model": ", or name it with --model", "distance": ", or name it with --metric"}
 
@@ -52,6 +54,8 @@ def metrics_of(
     Raises:
         ValueError: there is no such distance, or it is Python code and `trust` is false.
     """
+    for goal in {task.goal for task in run.tasks if task.goal is not None}:
+        _check_trusted("goal", goal, trust)
     metrics = {}
     for task in {task.distance: task for task in run.tasks}.values():
         if task.through is not None:
@@ -65,6 +69,15 @@ def metrics_of(
             _check_trusted("distance", task.metric, trust)
         metrics[task.distance] = parse_metric(metric or task.metric)
     return metrics
+
+
+def measured_goal(text: str | None) -> Goal:
+    """The margin of a task's goal: by numpy alone, but for a function of the user's, module:function."""
+    goal = goal_of(text)
+    if goal is not None or text is None:
+        return goal or margins
+    function = parse_goal(text)
+    return lambda output, y: function(torch.from_numpy(output), torch.from_numpy(y)).numpy()
 
 
 def through_of(task: Task, bounds: Bounds) -> ParametricPerturbation | None:

@@ -24,6 +24,9 @@ class ParametricPerturbation(Protocol):
     def __call__(self, x: Tensor, theta: Tensor) -> Tensor: ...
 
 
+Goal = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of output and y, float64: positive where it is reached
+
+
 def norm_of(metric: str) -> float | None:
     """p where the text names an l_p norm (l2, l1.5, linf), else None."""
     match = re.fullmatch(r"l(inf|\d+(?:\.\d+)?)", metric)
@@ -55,14 +58,48 @@ def distances(metric: Metric, x: Tensor, x_adv: Tensor) -> tuple[Float64[np.ndar
 
 
 @torch.no_grad()
-def outputs(model: Model, x: Float[Tensor, "b *image"], size: int) -> Float64[np.ndarray, "b classes"]:
-    """Logits in calls of `size` rows, the last one smaller: not padded as in the attacks."""
+def outputs(model: Model, x: Float[Tensor, "b *image"], size: int) -> Float64[np.ndarray, "b *output"]:
+    """The model's outputs, from calls of `size` rows, the last call of fewer; not padded, as attacks pad theirs."""
     return np.concatenate([model(part).detach().double().cpu().numpy() for part in x.split(size)])
 
 
-def margins(logits: Float64[np.ndarray, "b classes"], y: Int64[np.ndarray, " b"]) -> Float64[np.ndarray, " b"]:
-    """The largest logit of another class minus that of y."""
+def margins(output: Float64[np.ndarray, "b *output"], y: Int64[np.ndarray, " b"]) -> Float64[np.ndarray, " b"]:
+    """The largest logit of another class minus that of y; one logit f of an image is that of class 1, class 0 has 0."""
+    if output.ndim == 1 or output.shape[1] == 1:
+        return (1 - 2 * y) * output.reshape(-1)
     rows = np.arange(len(y))
-    others = logits.copy()
+    others = output.copy()
     others[rows, y] = -np.inf
-    return others.max(axis=1) - logits[rows, y]
+    return others.max(axis=1) - output[rows, y]
+
+
+def goal_of(text: str | None) -> Goal | None:
+    """The margin of a goal by its text, None for that of a user's function, module:function."""
+    if text is None:
+        return margins
+    name, _, number = text.partition("=")
+    if name == "deviates":
+        return lambda output, y: np.abs(output - y).reshape(len(y), -1).max(axis=1) - float(number)
+    if name == "any-label":
+        return lambda output, y: _flips(output, y).max(axis=1)
+    if name == "pixels":
+        return lambda output, y: _at_least(_pixels(output, y), float(number))
+    return None
+
+
+def _flips(output: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The logit of each tag, signed such that it is positive where the tag is wrong."""
+    return np.where(y > 0.5, -output, output).reshape(len(y), -1)
+
+
+def _pixels(output: np.ndarray, y: np.ndarray) -> np.ndarray:
+    if output.shape == y.shape:
+        return _flips(output, y)
+    classes = np.moveaxis(output, 1, -1).reshape(-1, output.shape[1])
+    return margins(classes, y.reshape(-1).astype(np.int64)).reshape(len(y), -1)
+
+
+def _at_least(values: np.ndarray, share: float) -> np.ndarray:
+    """The largest number below which no more than a share 1 - `share` of the values of a row lie."""
+    wanted = next(k for k in range(1, values.shape[1] + 1) if k >= share * values.shape[1] - 1e-9)
+    return np.sort(values, axis=1)[:, -wanted]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor, nn
 
-from plica.trust.audit.reference import Metric, Model, ParametricPerturbation, distances, margins, outputs
+from plica.trust.audit.reference import Goal, Metric, Model, ParametricPerturbation, distances, margins, outputs
 from plica.trust.probe import doubled
 
 UNITS = 1000  # of rounding of the largest logit; margins of two correct runs differ by less
@@ -33,6 +33,7 @@ class MeasureContext:
         mask: the features that may move; None for all.
         through: T of x_adv = T(x, theta); None for x + delta.
         by_theta: the metric is d(x, theta).
+        goal: the margin of an output, positive where the answer's goal is reached.
     """
 
     model: Model
@@ -44,6 +45,7 @@ class MeasureContext:
     mask: Tensor | None = None
     through: ParametricPerturbation | None = None
     by_theta: bool = False
+    goal: Goal = margins
 
     def with_float64(self, x: Float[Tensor, "b *image"]) -> MeasureContext:
         """The same with `fine`, which is tried on the first image of x."""
@@ -66,20 +68,24 @@ class MeasureContext:
             return theta
         return torch.where(theta.isnan().any(1, keepdim=True), self.through.start(x).to(theta), theta)
 
-    def margins(self, x: Float[Tensor, "b *image"], y: Int64[np.ndarray, " b"]) -> Float64[np.ndarray, " b"]:
+    def margins(self, x: Float[Tensor, "b *image"], y: Shaped[np.ndarray, "b *label"]) -> Float64[np.ndarray, " b"]:
         """Margins in float64 where there is such a copy, else in the model's precision."""
         model, dtype = (self.model, self.precision(x)) if self.fine is None else (self.fine, torch.float64)
-        return margins(outputs(model, x.to(dtype), self.sizes[-1]), y)
+        return self.goal(outputs(model, x.to(dtype), self.sizes[-1]), y)
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Rows of the samples with their images and points, and theta where a perturbation made the points."""
+    """Rows of the samples with their images and points, and theta where a perturbation made the points.
+
+    y: what the goal compares with. label: the class in the data, -1 where there is none.
+    """
 
     rows: list[dict[str, Any]]
     x: Float[Tensor, "b *image"]
-    y: Int64[np.ndarray, " b"]
+    y: Shaped[np.ndarray, "b *label"]
     x_adv: Float[Tensor, "b *image"]
+    label: Int64[np.ndarray, " b"]
     theta: Float[Tensor, "b k"] | None = None
 
     def column(self, name: str) -> Shaped[np.ndarray, " b"]:
@@ -94,7 +100,7 @@ class Answers:
         rows = [row for row, chosen in zip(self.rows, keep, strict=True) if chosen]
         mask = torch.as_tensor(keep)
         theta = None if self.theta is None else self.theta[mask]
-        return Answers(rows, self.x[mask], self.y[keep], self.x_adv[mask], theta)
+        return Answers(rows, self.x[mask], self.y[keep], self.x_adv[mask], self.label[keep], theta)
 
     def compare(self, context: MeasureContext, differences: Differences) -> Bool[np.ndarray, " b"]:
         """Record all differences; the rows whose stored success is not confirmed."""
@@ -112,7 +118,7 @@ class Answers:
     def _labels(self, differences: Differences) -> np.ndarray:
         label = self.column("label")
         return self._record(
-            differences, "label", label != self.y, lambda i: f"label {label[i]} stored, {self.y[i]} in the data"
+            differences, "label", label != self.label, lambda i: f"label {label[i]} stored, {self.label[i]} in the data"
         )
 
     def _bounds(self, context: MeasureContext, differences: Differences) -> np.ndarray:
@@ -168,8 +174,8 @@ class Answers:
         wrong = np.zeros(len(self.y), dtype=bool)
         for words, model, dtype, size in runs:
             logits = outputs(model, self.x_adv.to(dtype), size)
-            unit = UNITS * float(torch.finfo(own).eps) * np.abs(logits).max(axis=1)
-            wrong |= self._margins(differences, words, margins(logits, self.y), unit)
+            unit = UNITS * float(torch.finfo(own).eps) * np.abs(logits).reshape(len(logits), -1).max(axis=1)
+            wrong |= self._margins(differences, words, context.goal(logits, self.y), unit)
         return wrong
 
     def _margins(self, differences: Differences, words: str, m: np.ndarray, unit: np.ndarray) -> np.ndarray:

@@ -10,6 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from plica.runs import Run, Task
+from plica.trust.audit.images import Images
+from plica.trust.audit.load import measured_goal
 from plica.trust.audit.reference import Model
 from plica.trust.audit.remeasure import MeasureContext
 
@@ -32,8 +34,13 @@ class Transfer:
         return asdict(self)
 
 
-def transfers(run: Run, models: Mapping[str, Model], bounds: tuple[float | Tensor, float | Tensor]) -> list[Transfer]:
-    """One record per question and ordered pair of models.
+def transfers(
+    run: Run,
+    models: Mapping[str, Model],
+    bounds: tuple[float | Tensor, float | Tensor],
+    data: tuple[Tensor, Tensor] | None = None,
+) -> list[Transfer]:
+    """One record per question and ordered pair of models; data: x and y, where the run has no images.
 
     A point counts where the model misclassifies it and its own methods found none (max-loss) or none so near.
     """
@@ -46,7 +53,7 @@ def transfers(run: Run, models: Mapping[str, Model], bounds: tuple[float | Tenso
             for origin in names:
                 if origin != model:
                     origin_tasks = [task for task in tasks if task.model == origin]
-                    beaten = _beaten(run, origin_tasks, models[model], best[model], bounds)
+                    beaten = _beaten(run, origin_tasks, models[model], best[model], bounds, data)
                     images = len(best[model].keys() & best[origin].keys())
                     records.append(Transfer(question, origin, model, images, beaten))
     return records
@@ -63,18 +70,26 @@ def _best(run: Run, tasks: list[Task]) -> dict[int, float]:
 
 
 def _beaten(
-    run: Run, tasks: list[Task], model: Model, best: dict[int, float], bounds: tuple[float | Tensor, float | Tensor]
+    run: Run,
+    tasks: list[Task],
+    model: Model,
+    best: dict[int, float],
+    bounds: tuple[float | Tensor, float | Tensor],
+    data: tuple[Tensor, Tensor] | None,
 ) -> int:
     beaten: set[int] = set()
     for task in tasks:
         rows = {row["id"]: row for row in run.rows(task, COLUMNS).to_pylist()}
-        context = MeasureContext(model, 2.0, task.radius, bounds, (50,))
+        context = MeasureContext(model, 2.0, task.radius, bounds, (50,), goal=measured_goal(task.goal))
         for ids, x_adv in run.points(task):
             better = [k for k, i in enumerate(ids.tolist()) if _better(rows.get(i), best.get(i), task)]
             if better:
                 context = context.with_float64(x_adv)
                 chosen = ids[better].tolist()
-                wrong = context.margins(x_adv[better], np.array([rows[i]["label"] for i in chosen])) > 0
+                y = np.array([rows[i]["label"] for i in chosen])
+                if task.goal is not None:
+                    y = Images(run, data)(ids[better])[1].numpy()
+                wrong = context.margins(x_adv[better], y) > 0
                 beaten |= {i for i, w in zip(chosen, wrong, strict=True) if w}
     return len(beaten)
 
