@@ -15,7 +15,14 @@ import numpy as np
 from plica.analysis.contenders import groups
 from plica.report import write_report
 from plica.runs import Run
+from plica.utils.messages import one_line
 from plica.utils.optional import require
+
+# mlflow-skinny has no database, which its default store is, and folders have to be allowed since MLflow 3.13
+STORES = (
+    "set MLFLOW_TRACKING_URI to a server's address; or pip install mlflow for sqlite:///mlflow.db; or set it to "
+    "file:mlruns and MLFLOW_ALLOW_FILE_STORE=true"
+)
 
 
 def log_run(run: Run, report: bool = True) -> None:
@@ -25,11 +32,13 @@ def log_run(run: Run, report: bool = True) -> None:
 
     Raises:
         ModuleNotFoundError: mlflow is not installed.
+        ValueError: the run is broken, or MLflow cannot write to its store; nothing was logged.
     """
     mlflow = require("mlflow", "Tracking")
+    plan, numbers = parameters(run), metrics(run)
     with _active(mlflow, run.directory.name):
-        mlflow.log_params(parameters(run))
-        mlflow.log_metrics(metrics(run))
+        mlflow.log_params(plan)
+        mlflow.log_metrics(numbers)
         if report:
             with tempfile.TemporaryDirectory() as folder:
                 write_report([run], Path(folder) / "report.html")
@@ -41,7 +50,13 @@ def _active(mlflow: Any, name: str) -> Iterator[None]:
     if mlflow.active_run() is not None:
         yield
         return
-    with mlflow.start_run(run_name=name):
+    try:
+        started = mlflow.start_run(run_name=name)
+    except Exception as error:  # each kind of store has errors of its own
+        raise ValueError(
+            f"MLflow cannot write to its store {mlflow.get_tracking_uri()} ({one_line(error, named=True)}); {STORES}."
+        ) from error
+    with started:
         yield
 
 
@@ -79,5 +94,6 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _name(text: str) -> str:
-    """What MLflow allows in a name."""
-    return re.sub(r"[^\w\-. /]", "_", text)
+    """A name that MLflow allows: of some characters, and no path that could be written shorter."""
+    parts = re.sub(r"[^\w\-. /]", "_", text).split("/")
+    return "/".join(part for part in parts if part not in ("", ".", ".."))

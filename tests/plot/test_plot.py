@@ -94,3 +94,11 @@ def test_a_recorded_function_ends_when_its_time_is_over():
 def test_it_is_there_after_import_plica():
     code = "import plica; assert callable(plica.plot.accuracy_curve); assert plica.patterns.MEASURES"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_notebook_shows_panels_and_axes_as_pictures():
+    x = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    panels = plot.panels(x, {"ours": x * 0.9, "theirs": x * 0.8})
+    assert panels.shape == (2, 2)
+    for shown in (panels, panels[:, :1], plot.magnitudes(x)):
+        assert shown._repr_png_().startswith(b"\x89PNG")

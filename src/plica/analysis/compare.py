@@ -205,7 +205,7 @@ def signed_rank(difference: Float64[np.ndarray, " b"]) -> float:
     Raises:
         ModuleNotFoundError: scipy is not installed.
     """
-    wilcoxon = require("scipy.stats", "A comparison").wilcoxon
+    wilcoxon = require("scipy.stats", "The test between two models, in a comparison and in a report of both,").wilcoxon
     if not np.any(difference):
         return 1.0
     top = 2 * np.abs(difference[np.isfinite(difference)]).max(initial=1.0)

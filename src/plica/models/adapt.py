@@ -27,11 +27,13 @@ FIELDS = ("logits", "out", "output", "scores")  # where records keep the logits,
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What a loader gives: the network, the normalisation of its makers, and whether it takes one image at a time."""
+    """What a loader gives: the network, the normalisation of its makers, whether it takes one image at a time, and
+    whether its makers say how it normalises, be it not at all."""
 
     net: nn.Module
     normalisation: Normalisation | None = None
     one_by_one: bool = False
+    says_normalisation: bool = True
 
 
 def split_normalisation(spec: str) -> tuple[str, Normalisation | None, bool]:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import socket
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from torch import nn
 
 from plica.utils.messages import one_line
+
+PATIENCE = 3.0  # seconds for a server to take a connection
 
 
 def fetch(spec: str, make: Callable[[], nn.Module]) -> nn.Module:
@@ -27,6 +35,36 @@ def fetch(spec: str, make: Callable[[], nn.Module]) -> nn.Module:
             f"{spec} could not be loaded ({one_line(error, named=True)}); check the name, and that the network "
             "is there."
         ) from error
+
+
+@contextmanager
+def hub_or_cache() -> Iterator[bool]:
+    """Whether the hub of the Hugging Face answers. Where it does not, its package reads its cache alone within this
+    context: left to itself it asks for half a minute, and logs every time."""
+    reachable = _is_reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    constants = sys.modules.get("huggingface_hub.constants")
+    if reachable or constants is None:
+        yield reachable
+        return
+    former = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+    try:
+        yield False
+    finally:
+        constants.HF_HUB_OFFLINE = former  # type: ignore[attr-defined]
+
+
+def _is_reachable(address: str) -> bool:
+    """Whether a server takes connections; one behind a proxy is taken to."""
+    parts = urlsplit(address)
+    if getproxies().get(parts.scheme):
+        return True
+    try:
+        port = parts.port or (80 if parts.scheme == "http" else 443)
+        with socket.create_connection((parts.hostname or "", port), timeout=PATIENCE):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def unknown_model(package: str, name: str, known: Sequence[str]) -> ValueError:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from plica.models.adapt import LoadedModel
-from plica.models.download import fetch
+from plica.models.download import fetch, hub_or_cache
 from plica.utils.optional import require
 
 
@@ -21,17 +21,16 @@ def load_huggingface(name: str, pretrained: bool, trust: bool) -> LoadedModel:
     is_folder = Path(name).is_dir()
     if not is_folder and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise FileNotFoundError(f"There is no folder {name}; give hf:FOLDER or hf:OWNER/NAME.")
-    options: dict[str, Any] = {"local_files_only": is_folder, "trust_remote_code": trust}
-    if not trust:
-        options["use_safetensors"] = True
     classifier = package.AutoModelForImageClassification
-    net = fetch(f"hf:{name}", lambda: classifier.from_pretrained(name, **options).float())
-    try:
-        config, _ = package.ImageProcessingMixin.get_image_processor_dict(name, local_files_only=is_folder)
-    except Exception:  # a folder may hold the network alone
-        config = {}
+    with nullcontext(False) if is_folder else hub_or_cache() as asks_hub:
+        options: dict[str, Any] = {"local_files_only": not asks_hub, "trust_remote_code": trust}
+        if not trust:
+            options["use_safetensors"] = True
+        net = fetch(f"hf:{name}", lambda: classifier.from_pretrained(name, **options).float())
+        try:
+            config, _ = package.ImageProcessingMixin.get_image_processor_dict(name, local_files_only=not asks_hub)
+        except Exception:  # a folder may hold the network alone
+            config = {}
     if config.get("image_mean") and config.get("do_normalize", True):
         return LoadedModel(net, (tuple(config["image_mean"]), tuple(config["image_std"])))
-    if not config:
-        warnings.warn(f"hf:{name} does not say how it normalises; state it, as in hf:{name}@half.", stacklevel=2)
-    return LoadedModel(net)
+    return LoadedModel(net, says_normalisation=bool(config))

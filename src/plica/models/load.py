@@ -1,5 +1,6 @@
 """A model from what a command line can say, with weights that are read without running any code."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -42,6 +43,8 @@ def load_model(spec: str, weights: str | Path | None = None, device: str = "cpu"
     loaded = loader.load(path, weights is None, trust)
     if weights is not None:
         _load_state(loaded.net, weights)
+    if not stated and not loaded.says_normalisation:
+        warnings.warn(f"{name} does not say how it normalises; state it, as in {name}@half.", stacklevel=2)
     normalisation = normalisation if stated else loaded.normalisation
     return Adapted(loaded.net, normalisation, loaded.one_by_one).to(target).eval()
 

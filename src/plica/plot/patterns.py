@@ -12,7 +12,7 @@ from torch import Tensor
 
 from plica.analysis.patterns import MEASURES, l1_over_l2
 from plica.plot.perturbations import SIGNED, scale, signed
-from plica.plot.style import COLOURS, PAGE, line, paper, ready
+from plica.plot.style import COLOURS, PAGE, ShownGrid, line, paper, ready
 
 BINS = 40
 
@@ -53,7 +53,7 @@ def panels(x: Float[Tensor, " *image"], points: Mapping[str, Float[Tensor, " *im
             dense = float(l1_over_l2((x_adv - x)[None]))
             perturbation(x_adv - x, axes[0, column], title=name)
             magnitudes(x_adv - x, axes[1, column]).set_title(f"l1/l2 {dense:.3g}")
-    return axes
+    return axes.view(ShownGrid)
 
 
 def measure_histogram(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -33,7 +35,30 @@ def ready(axes: Axes | None, wide: float = COLUMN, high: float = 2.2) -> Axes:
     if axes is not None:
         return axes
     with paper():
-        return Figure(figsize=(wide, high)).add_subplot()
+        return Figure(figsize=(wide, high)).add_subplot(axes_class=ShownAxes)
+
+
+class ShownAxes(Axes):
+    """Axes that a notebook shows as the picture of their figure, which belongs to no window."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
+class ShownGrid(np.ndarray):
+    """An array of axes of one figure, which a notebook shows as its picture."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self.flat[0])
+
+
+def png(axes: Axes) -> bytes:
+    """The figure of some axes, in the format PNG."""
+    picture = io.BytesIO()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.savefig(picture, format="png")
+    return picture.getvalue()
 
 
 def line(series: int) -> dict[str, Any]:
