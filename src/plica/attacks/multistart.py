@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.attacks.base import AttackInput
+from plica.core.goals import Goal
 from plica.solver.rows import take
 
 
@@ -125,13 +126,17 @@ class Multistart(ABC, Generic[C]):
         """
         image, goal, size = self.images[rows.index], self.goal[rows.index], rows.state.size
         value, logits, grad = self.task.model.gradient(
-            z, image, lambda logits, part: goal[part].margin_to(logits, rows.target[part])
+            z, image, lambda logits, part: self.value(rows, goal, logits, part)
         )
         noise = self.task.model.least_margin(logits, image)
         wrong = goal.margin(logits) > noise
         good = (wrong & (size <= limit[image])).nonzero()[:, 0]
         self.task.best.offer(z[good], image[good], logits[good], size[good] if size_is_distance else None)
         return Evaluation(value, noise, grad.flatten(1), torch.where(wrong, size, torch.inf))
+
+    def value(self, rows: C, goal: Goal, logits: Float[Tensor, "p classes"], part: slice) -> Float[Tensor, " p"]:
+        """What the rows of a part climb: the margin of the alternative that each aims at. goal: of all rows."""
+        return goal[part].margin_to(logits, rows.target[part])
 
     def record(self, rows: C, size: Float[Tensor, " r"], residual: Float[Tensor, " r"]) -> None:
         """Update `best` and `residual` from the rows just evaluated; size: inf where a row is not misclassified."""

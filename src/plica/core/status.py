@@ -10,6 +10,7 @@ class Status(Enum):
     STATIONARY = "Stationary to the tolerance: no better point is to be had nearby."
     SUCCEEDED = "A point within the radius was found; more was not asked for."
     SETTLED = "Start after start ended at the same point: no nearer one is to be expected."
+    ZERO_GRADIENT = "The gradient is zero at the image, so that no direction is known there; other points were tried."
     STALLED = "No further progress in many steps; the best point was kept."
     LINE_SEARCH = "No step improved the last point, often a kink; the best point was kept."
     BUDGET = "All gradients of the budget are spent; the best point was kept."

@@ -43,7 +43,7 @@ def attack(
     return task, radius(task)
 
 
-def linear(classes=4, n=60, images=6, seed=0):
+def linear(classes=4, n=120, images=6, seed=0):
     """A linear classifier, images away from the walls of the box, and the exact step to every boundary."""
     generator = torch.Generator().manual_seed(seed)
     weights = torch.randn(classes, n, generator=generator)
@@ -104,7 +104,7 @@ def test_linear_model(p):
 @pytest.mark.parametrize("p", P)
 def test_weights_and_a_mask_of_pixels_that_may_not_move(p):
     model, x, y, rise, gap = linear()
-    weights = 0.5 + torch.rand(60, generator=torch.Generator().manual_seed(3))
+    weights = 0.5 + torch.rand(120, generator=torch.Generator().manual_seed(3))
     weights[::5] = torch.inf
     task, _ = attack(model, x, y, MinRadius(WeightedLp(p, weights)), gradients=60)
     assert torch.equal(task.best.x_adv[:, ::5], x[:, ::5])

@@ -20,6 +20,7 @@ from plica.attacks.boundary_search import affordable, boundary_search
 from plica.attacks.multistart import Candidates, Multistart
 from plica.attacks.prox_settings import ProxSettings, prox_settings
 from plica.attacks.radius.ascent import ascend
+from plica.attacks.radius.few import FewSearch, suits
 from plica.core.best import BestPoints
 from plica.core.status import Status
 from plica.solver.linearized.proximal_sqp import BLOCK
@@ -102,20 +103,28 @@ def radius(task: AttackInput) -> AttackOutput:
     stationarity = task.x.new_full((len(task.x),), torch.nan)
     every = torch.arange(len(task.x), device=task.x.device)
     settled = torch.zeros_like(every, dtype=torch.bool)
+    few, zero_gradient = suits(settings, task.x[0].numel()), settled.clone()
     unbounded, enough = task, torch.zeros_like(task.best.distance)
     if task.radius is not None:
         best = BestPoints(task.question.metric, task.x, task.goal, None, model=task.model)
         unbounded, enough = replace(task, best=best, radius=None), task.radius.to(enough) * SCHEDULE.inside
     for images in every.split(max(1, task.batch_size)):
-        search = RadiusSearch(unbounded, images, settings, enough)
-        search.run(search.schedule())
+        if few:
+            search = FewSearch(unbounded, images, settings, enough)
+            search.run(search.schedule())
+        else:
+            search = RadiusSearch(unbounded, images, settings, enough)
+            search.run(search.schedule())
         stationarity[images], settled[images] = search.residual, search.settled
+        zero_gradient[images] = search.zero_gradient
         if unbounded is not task:
             task.best.adopt(unbounded.best, images[unbounded.best.distance[images] <= enough[images]])
         task.progress(int(images[-1]) + 1)
-    done = (unbounded.best.distance <= enough).tolist()
-    rest = [Status.SETTLED if same else Status.BUDGET for same in settled.tolist()]
-    return AttackOutput(stationarity, [Status.SUCCEEDED if d else why for d, why in zip(done, rest, strict=True)])
+    status = [Status.BUDGET] * len(every)
+    reasons = (settled, Status.SETTLED), (zero_gradient, Status.ZERO_GRADIENT)
+    for images, why in (*reasons, (unbounded.best.distance <= enough, Status.SUCCEEDED)):
+        status = [why if holds else other for holds, other in zip(images.tolist(), status, strict=True)]
+    return AttackOutput(stationarity, status)
 
 
 @dataclass
@@ -139,6 +148,7 @@ class RadiusSearch(Multistart[RadiusRows]):
     ):
         super().__init__(task, images)
         self.settings, self.enough, self.solver = settings, enough, settings.race
+        self.zero_gradient = torch.zeros_like(images, dtype=torch.bool)
         self.forwards = 0  # spent so far on searches of the boundary
         self.points = self.x.new_zeros(0, self.x.shape[1])
         self.rounds_at_best = torch.zeros_like(images)  # in a row, without finding anything nearer

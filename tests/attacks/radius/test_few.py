@@ -1,0 +1,129 @@
+"""The radius search in few dimensions: exact on piecewise linear networks, found wherever there is another class, and
+never worse for a larger budget."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import plica
+from plica import Lp, MaxLoss, MinRadius, Status, WeightedLp
+
+NORMS = (1, 2, math.inf)
+
+
+def network(n, classes, seed, width=12):
+    """A ReLU network with random weights of which no class wins everywhere, and images in [0, 1]^n."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = nn.Sequential(
+            nn.Linear(n, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, classes)
+        )
+        x = torch.rand(6, n)
+        with torch.no_grad():
+            net[0].weight *= 3
+            net[4].bias -= net(torch.rand(500, n)).mean(0)
+    return net.eval().requires_grad_(False), x, net(x).argmax(1)
+
+
+def radii(model, x, y, p, gradients, **kw):
+    result = plica.attack(model, x, y, MinRadius(Lp(p)), gradients=gradients, **kw)
+    return result.distance
+
+
+def by_grid(model, x, y, p, points=401):
+    """The distance to the nearest point of another class on a grid of the unit square."""
+    side = torch.linspace(0, 1, points)
+    grid = torch.cartesian_prod(side, side)
+    label = model(grid).argmax(1)
+    d = torch.linalg.vector_norm(grid[None] - x[:, None], p, dim=2)
+    return torch.where(label[None] != y[:, None], d, torch.inf).amin(1), 2 / (points - 1)
+
+
+@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_point_of_a_fine_grid_is_nearer(p, seed):
+    model, x, y = network(2, 3, seed)
+    nearest, step = by_grid(model, x, y, p)
+    found = radii(model, x, y, p, 100)
+    assert (found <= nearest * (1 + 1e-4)).all()
+    assert (found >= nearest - 2 * step).all()
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_classes_that_no_gradient_at_the_image_points_to(p):
+    """Other classes are so rare that random points seldom meet them."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        core = nn.Sequential(nn.Linear(5, 50), nn.ReLU(), nn.Linear(50, 50), nn.ReLU(), nn.Linear(50, 5))
+        x = torch.rand(20, 5) - 0.5
+    result = plica.attack(lambda u: core(6 * u), x, core(6 * x).argmax(1), MinRadius(Lp(p)), bounds=(-0.5, 0.5))
+    assert result.success.all()
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_a_zero_gradient_at_the_image_is_said_and_points_elsewhere_are_tried(p):
+    w = torch.randn(8, 1, generator=torch.Generator().manual_seed(0))
+
+    def model(z):
+        s = (z - 0.5) @ w
+        return torch.cat([torch.full_like(s, 0.3), s.abs()], 1)
+
+    x = torch.full((3, 8), 0.5)
+    result = plica.attack(model, x, torch.zeros(3, dtype=torch.long), MinRadius(Lp(p)), gradients=30)
+    exact = 0.3 / torch.linalg.vector_norm(w, 1 / (1 - 1 / p) if p > 1 else math.inf)
+    torch.testing.assert_close(result.distance.float(), exact.expand(3), rtol=1e-3, atol=0)
+    assert result.status == [Status.ZERO_GRADIENT] * 3
+    inside = plica.attack(model, x, torch.zeros(3, dtype=torch.long), MaxLoss(Lp(p), 2 * float(exact)), gradients=100)
+    assert inside.success.all()
+    assert inside.status == [Status.SUCCEEDED] * 3
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_inputs_rounded_in_the_network(p):
+    model, x, y = network(6, 3, 2)
+    result = plica.attack(lambda z: model((7 * z).round() / 7), x, y, MinRadius(Lp(p)))
+    right = result.status.count(Status.ZERO_GRADIENT)
+    assert right >= 3
+    assert result.success.all()
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_weights_and_fixed_features(p):
+    model, x, y = network(4, 3, 3)
+    weights = torch.tensor([1.0, 2.0, math.inf, 0.5])
+    result = plica.attack(model, x, y, MinRadius(WeightedLp(p, weights)))
+    assert torch.equal(result.x_adv[:, 2], x[:, 2])
+    scaled = plica.attack(model, x, y, MinRadius(WeightedLp(p, 2 * weights)))
+    torch.testing.assert_close(scaled.distance, 2 * result.distance, rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_an_image_alone_and_in_company(p):
+    model, x, y = network(8, 4, 4, width=16)  # of sizes for which a layer's bits do not depend on the batch
+    together = plica.attack(model, x, y, MinRadius(Lp(p)), gradients=60)
+    for i in range(len(x)):
+        alone = plica.attack(model, x[i : i + 1], y[i : i + 1], MinRadius(Lp(p)), gradients=60, batch_size=1)
+        assert torch.equal(alone.x_adv[0], together.x_adv[i])
+        assert alone.status[0] == together.status[i]
+
+
+def never_worse(budgets, case):
+    model, x, y = network(*case)
+    for p in NORMS:
+        found = [radii(model, x, y, p, budget) for budget in budgets]
+        for (few, near), (more, nearer) in itertools.pairwise(zip(budgets, found, strict=True)):
+            assert (nearer <= near).all(), f"{more} gradients are worse than {few}: {nearer / near}"
+
+
+@pytest.mark.parametrize("case", [(2, 3, 5), (12, 4, 6)], ids=str)
+def test_a_larger_budget_is_never_worse(case):
+    never_worse((5, 9, 10, 14, 15, 19, 20, 25, 29, 30, 37, 45), case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [(2, 3, 5), (12, 4, 6), (12, 2, 7)], ids=str)
+def test_a_larger_budget_is_never_worse_from_5_to_1000(case):
+    never_worse((*range(5, 61), 100, 300, 1000), case)
