@@ -5,6 +5,7 @@ With --extras it fails instead, so that `make test-extras` leaves none out.
 """
 
 import importlib
+import os
 import sys
 
 import pytest
@@ -26,6 +27,12 @@ def pytest_configure(config):
 def needed_packages(request):
     for mark in request.node.iter_markers("needs"):
         pytest.importorskip(*mark.args, reason=f"{mark.args[0]} is not installed")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def state_of_its_own(tmp_path_factory):
+    """What commands remember of a person's code (plica.runs.own) is kept beside the tests' files."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(autouse=True)

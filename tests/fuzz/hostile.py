@@ -483,6 +483,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=given.room) as root:
         (Path(root) / "whole").mkdir()
+        os.environ["XDG_STATE_HOME"] = str(Path(root) / "state")
         os.chdir(Path(root) / "whole")
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             prepare(Path.cwd())

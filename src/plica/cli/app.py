@@ -34,9 +34,11 @@ from plica.cli.errors import Status, WrongInputError, wrong_input
 from plica.cli.signals import ended_by_signals
 from plica.evaluation.worker import out_of_memory
 from plica.utils.files import check_unicode
-from plica.utils.messages import one_line, plain
+from plica.utils.messages import CUT, one_line, plain
 
 COMMANDS = (radius, attack, audit, doctor, report, figures, compare, show, evaluate, plan, merge, export)
+
+LONGEST = 1500  # characters of a sentence
 
 app = typer.Typer(
     name="plica",
@@ -112,5 +114,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(text: str) -> None:
-    """A sentence on standard error, without what a terminal would obey."""
+    """A sentence on standard error, without what a terminal would obey; a long word in it loses its middle."""
+    text = text if len(text) <= LONGEST else text[: LONGEST // 2] + CUT + text[-LONGEST // 2 :]
     print(plain(f"plica: {text}"), file=sys.stderr)

@@ -20,6 +20,7 @@ from plica.evaluation.run import evaluate as run_plan
 from plica.evaluation.worker import AllFailedError
 from plica.goals import WRITTEN
 from plica.runs.check import BrokenRunError
+from plica.runs.own import remember
 from plica.trust import Severity, Verdict
 from plica.utils.messages import plain
 
@@ -91,8 +92,9 @@ def evaluate(
         wrong_input((DiskError, AllFailedError, NoWorkersError, BrokenRunError)),
     ):
         try:
+            read = read_plan(_from_flags(plan, flags), **changes)
             run = run_plan(
-                read_plan(_from_flags(plan, flags), **changes),
+                read,
                 out,
                 n=n,
                 shard=shard,
@@ -106,6 +108,8 @@ def evaluate(
             kept = f"; what is finished is in {out}, and the same command goes on" if progress.began else ""
             print(f"plica: interrupted{kept}.", file=sys.stderr)
             raise typer.Exit(Status.OTHER) from None
+    remember([model.model for model in read.models])
+    remember(spec for task in run.tasks for spec in (task.metric, task.through, task.goal))
     print_summary(run.summary)
     verdict = Verdict.read(run.summary["verdict"])
     for finding in verdict.findings:

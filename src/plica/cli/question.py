@@ -23,6 +23,7 @@ from plica.goals import parse_goal
 from plica.metrics import Metric, parse_metric
 from plica.models import load_model, prepare_inputs
 from plica.perturbations import join_distance
+from plica.runs.own import remember
 from plica.runs.single import FILES, check_directory, save_run
 from plica.utils.files import is_full, locked
 from plica.utils.limits import check_memory
@@ -71,6 +72,7 @@ def answer(command: str, options: dict[str, Any], question: Callable[[Bounds], Q
                 raise WrongInputError(
                     f"The results could not be written to {out} ({one_line(error)}); {cure}."
                 ) from error
+    remember(options.get(name) for name in ("model", "metric", "through", "goal"))
     _print(summary, out)
 
 

@@ -17,6 +17,8 @@ from plica.core.formulations import parse_radius
 from plica.perturbations import join_distance
 from plica.runs import schema
 from plica.runs.check import (
+    Audit,
+    Checks,
     Manifest,
     Summary,
     TaskRecord,
@@ -35,6 +37,7 @@ from plica.runs.encode import unpack
 from plica.runs.points import unmoved_ids, with_unmoved
 from plica.runs.schema import MEASURED, arrow_schema
 from plica.runs.task import Task
+from plica.utils.files import check_unicode
 from plica.utils.messages import few, one_line
 from plica.utils.notebook import ShownInNotebooks
 
@@ -149,7 +152,10 @@ def load(directory: str | Path) -> Run:
     directory = Path(directory)
     if directory.is_file():
         directory = directory.parent
+    check_unicode(directory)
     try:
+        for name, record in ((schema.CHECKS, Checks), (schema.AUDIT, Audit)):  # for those who will read them
+            read_object(directory / name, record)
         if (directory / schema.MANIFEST).is_file():
             return _load_evaluation(directory)
         if (directory / schema.SAMPLES).is_file():

@@ -18,6 +18,7 @@ from plica.perturbations import parse_through
 from plica.perturbations.base import ParametricPerturbation, ThetaDistance
 from plica.perturbations.parse import Bounds
 from plica.runs import Run, Task
+from plica.runs.own import is_own
 from plica.trust.audit.reference import Goal, Model, goal_of, margins, norm_of
 
 ALTERNATIVES = {"model": ", or name it with --model", "distance": ", or name it with --metric"}
@@ -103,7 +104,8 @@ def _text(value: Any) -> str | None:
 
 
 def _check_trusted(what: str, spec: str, trust: bool) -> None:
-    if not trust and not spec.startswith(("plica.", "torchvision:", "timm:", "hf:")) and ":" in spec:
+    is_code = ":" in spec and not spec.startswith(("plica.", "torchvision:", "timm:", "hf:"))
+    if is_code and not trust and not is_own(spec):
         raise ValueError(
             f"The run names the {what} {spec}, which is Python code: give --trust if the run is your own"
             f"{ALTERNATIVES.get(what, '')}."

@@ -1,0 +1,60 @@
+"""Code of one's own run is run again without being asked; that of a run from elsewhere is not."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from plica.cli import main
+from plica.runs.own import is_own, remember
+
+NET = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+
+other = make
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    for place in ("here", "elsewhere"):
+        (tmp_path / place / "net.py").write_text(NET)
+    np.savez("d.npz", x=np.random.default_rng(0).random((3, 1, 2, 2), dtype=np.float32), y=np.arange(3))
+    return tmp_path
+
+
+def test_an_audit_as_the_readme_prints_it(folder, capsys, monkeypatch):
+    line = ["--model", "net.py:make", "--data", "d.npz", "--metric", "l2", "--gradients", "5", "--out"]
+    assert main(["radius", *line, "run"]) == 0
+    assert main(["audit", "run"]) == 0
+    shutil.copytree("run", folder / "elsewhere" / "run")
+    summary = json.loads((folder / "here" / "run" / "summary.json").read_text())
+    summary["arguments"]["model"] = "net.py:other"  # code of the same folder that nobody has run yet
+    (folder / "here" / "run" / "summary.json").write_text(json.dumps(summary))
+    assert main(["audit", "run"]) == 2
+    assert "is Python code: give --trust" in capsys.readouterr().err
+    monkeypatch.chdir(folder / "elsewhere")
+    assert main(["audit", "run"]) == 2
+
+
+def test_an_evaluation_is_remembered_with_all_that_it_ran(folder):
+    flags = ["--model", "net.py:make", "--data", "d.npz", "--metric", "l2", "--gradients", "2"]
+    assert main(["evaluate", *flags, "--out", "run"]) == 0
+    assert is_own("net.py:make")
+    assert not is_own("net.py:other")
+
+
+def test_where_nothing_can_be_kept_nothing_is(folder, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "here" / "net.py"))
+    remember(["net.py:make", None, "l2"])
+    assert not is_own("net.py:make")
