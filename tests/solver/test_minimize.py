@@ -167,3 +167,63 @@ def test_numbers(more):
 def test_functions_of_another_shape(fun, kind, match):
     with pytest.raises(kind, match=match):
         CALL(fun, torch.ones(3))
+
+
+def test_every_problem_has_its_own_data():
+    """The nearest point to a centre in a half space a.x <= b: known, and the same alone as together."""
+    generator = torch.Generator().manual_seed(0)
+    centre, normal = (torch.randn(5, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    offset = torch.randn(5, generator=generator, dtype=torch.float64)
+
+    def fun(x, centre, normal, offset):
+        return ((x - centre) ** 2).sum(1), (x * normal).sum(1, keepdim=True) - offset[:, None]
+
+    data = [centre, normal, offset]
+    found = plica.minimize(fun, torch.zeros(5, 3, dtype=torch.float64), data=data)
+    excess = ((centre * normal).sum(1) - offset).clamp(min=0) / (normal**2).sum(1)
+    torch.testing.assert_close(found.x, centre - excess[:, None] * normal, rtol=0, atol=1e-5)
+    alone = plica.minimize(fun, torch.zeros(3, dtype=torch.float64), data=[part[3] for part in data])
+    torch.testing.assert_close(alone.x, found.x[3], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("data", [[torch.zeros(3, 1)], [torch.tensor(1.0)], [[1.0, 2.0]]])
+def test_data_without_an_entry_for_each_problem(data):
+    with pytest.raises(ValueError, match=r"data\[0\] must be a tensor with an entry for each of the 2 problems"):
+        CALL(lambda x, t: x.sum(1), torch.zeros(2, 3), data=data)
+
+
+@pytest.mark.parametrize("vectorised", [True, False])
+def test_many_constraints_take_one_backward_pass(vectorised, monkeypatch):
+    """300 half spaces around a ball; also where an operation has no vectorised derivative."""
+
+    class Halved(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x / 2
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad / 2
+
+    normal = torch.nn.functional.normalize(
+        torch.randn(300, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    )
+    goal = 3 * torch.ones(6, dtype=torch.float64)
+
+    def fun(x):
+        x = x if vectorised else 2 * Halved.apply(x)
+        return ((x - goal) ** 2).sum(1), x @ normal.T - 1
+
+    calls = []
+    original = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: calls.append(1) or original(*a, **k))
+    found = plica.minimize(fun, torch.zeros(6, dtype=torch.float64))
+    assert found.status is Stop.STATIONARY
+    assert found.violation <= 1e-6
+    if vectorised:
+        assert len(calls) <= int(found.evaluations)
+    # the multipliers of the constraints that hold with equality are >= 0: no nearer point
+    active = normal[(found.x @ normal.T - 1).abs() < 1e-5]
+    multipliers = torch.linalg.lstsq(active.T, goal - found.x).solution
+    assert (multipliers >= -1e-4).all()
+    torch.testing.assert_close(active.T @ multipliers, goal - found.x, rtol=0, atol=1e-4)

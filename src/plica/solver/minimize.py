@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -20,15 +21,22 @@ def minimize(
     fun: Written,
     x0: Float[Tensor, "*b n"],
     *,
+    data: Sequence[Tensor] = (),
     tol: float = 1e-6,
     max_steps: int = 1000,
     memory: int | None = None,
 ) -> Solution:
     """Minimise f subject to c <= 0 and h = 0, from x0, by BFGS-SQP (Curtis, Mitchell, Overton 2017).
 
+    Rows of a batch are problems of their own, solved side by side; `data` gives each its own numbers::
+
+        plica.minimize(lambda x, centre: ((x - centre) ** 2).sum(1), torch.zeros(100, 3), data=[centres])
+
     Args:
         fun: a function of x (b, n) that returns f (b,), or (f, c), or (f, c, h), with c (b, m) <= 0 and h (b, k) = 0
             (c may be None), written in torch, differentiable almost everywhere, each row by itself.
+        data: tensors with an entry for each problem, the leading axis b (none for one problem alone): fun is called as
+            fun(x, *data) with the entries of its rows.
         x0: (n,) for one problem or (b, n) for b of them, float32 or float64.
         tol: of the measure of stationarity and of the largest violation. Down to 1e-12 makes sense in float64, down to
             about 1e-5 in float32; a smaller one is raised to that.
@@ -57,11 +65,18 @@ def minimize(
     if not tol > 0 or max_steps < 1 or (memory is not None and memory < 1):
         raise ValueError(f"tol > 0, max_steps >= 1 and memory >= 1 are needed, got {tol}, {max_steps} and {memory}.")
     rows = x0 if x0.ndim == 2 else x0[None]
+    for number, part in enumerate(data):
+        if not isinstance(part, Tensor) or (x0.ndim == 2 and (not part.ndim or len(part) != len(x0))):
+            seen = f"shape {tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
+            raise ValueError(
+                f"data[{number}] must be a tensor with an entry for each of the {len(rows)} problems, got {seen}."
+            )
+    parts = tuple(part if x0.ndim == 2 else part[None] for part in data)
     tol = max(tol, FINEST[x0.dtype])
     least = 100 * torch.finfo(x0.dtype).eps
     measure = Stationarity(radius=tol)
     solver = BFGSSQP(tol=tol, max_steps=max_steps, memory=memory, patience=PATIENCE, progress=least, measure=measure)
-    solution = solver.solve(Autograd.of(fun, rows), rows.detach())
+    solution = solver.solve(Autograd.of(fun, rows, parts), rows.detach())
     if x0.ndim == 2:
         return solution
     return replace(solution, **{k: v[0] for k, v in vars(solution).items()})

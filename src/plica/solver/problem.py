@@ -89,33 +89,51 @@ class Aligned:
         return replace(at, grads=aligned(at.grads))
 
 
-Written = Callable[[Tensor], "Tensor | tuple[Tensor, ...]"]
+Written = Callable[..., "Tensor | tuple[Tensor, ...]"]  # of x and the rows of data
+LOOPED = 16  # columns up to which there is a backward pass for each
 
 
 @dataclass(frozen=True)
 class Autograd:
-    """A problem written in torch: fun(x (r, n)) -> f (r,), or (f, c), or (f, c, h), each row by itself.
+    """A problem written in torch: fun(x (r, n), *data) -> f (r,), or (f, c), or (f, c, h), each row by itself.
 
-    One backward pass per column: rows do not mix, so the gradient of a column's sum holds every row's gradient.
+    data: tensors with an entry for each problem, of which fun is given those of its rows.
+    Rows do not mix, so the gradient of a column's sum holds every row's gradient. One backward pass per column; with
+    more than LOOPED columns one for all of them together, where every operation of fun can be vectorised so.
     """
 
     fun: Written
     constraints: int
     equalities: int
+    data: tuple[Tensor, ...] = ()
 
     @classmethod
-    def of(cls, fun: Written, x0: Float[Tensor, "b n"]) -> Autograd:
+    def of(cls, fun: Written, x0: Float[Tensor, "b n"], data: tuple[Tensor, ...] = ()) -> Autograd:
         """The problem `fun` poses, its number of constraints read off its value at one row of x0."""
         with torch.no_grad():
-            values, equalities = cls._columns(fun(x0[:1].clone()), x0[:1])
-        return cls(fun, values.shape[1] - 1, equalities)
+            values, equalities = cls._columns(fun(x0[:1].clone(), *(part[:1] for part in data)), x0[:1])
+        return cls(fun, values.shape[1] - 1, equalities, data)
 
     def __call__(self, x: Tensor, rows: Tensor) -> Evaluation:
         with torch.enable_grad():
             z = x.detach().requires_grad_(True)
-            values, equalities = self._columns(self.fun(z), z)
-            grads = [self._gradient(values[:, j], z) for j in range(values.shape[1])]
-        return Evaluation(values.detach(), torch.stack(grads, 1), equalities)
+            values, equalities = self._columns(self.fun(z, *(part[rows] for part in self.data)), z)
+            grads = self._gradients(values, z)
+        return Evaluation(values.detach(), grads, equalities)
+
+    @classmethod
+    def _gradients(cls, values: Float[Tensor, "r k"], z: Float[Tensor, "r n"]) -> Float[Tensor, "r k n"]:
+        k = values.shape[1]
+        if k > LOOPED and values.requires_grad:
+            columns = torch.eye(k, dtype=values.dtype, device=values.device)
+            try:
+                (grads,) = torch.autograd.grad(
+                    values.sum(0), z, columns, retain_graph=True, is_grads_batched=True, allow_unused=True
+                )
+                return z.new_zeros(len(z), k, z.shape[1]) if grads is None else grads.movedim(0, 1).contiguous()
+            except (RuntimeError, NotImplementedError):  # an operation without a vectorised derivative
+                pass
+        return torch.stack([cls._gradient(values[:, j], z) for j in range(k)], 1)
 
     @staticmethod
     def _gradient(column: Tensor, z: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plica.solver.bfgs_sqp.qp import box_qp, interior_point
+from plica.solver.bfgs_sqp.qp import SCREENED, box_qp, interior_point, screened
 
 
 def height(Q, q, z):
@@ -149,3 +149,28 @@ def test_no_point_of_the_box_promises_more(program):
     g = q - (Q @ z[:, :, None])[:, :, 0]
     promised = torch.maximum(g * (lo - z), g * (hi - z)).sum(1)
     assert promised <= 1e-6 * (1 + Q.abs().amax())  # the ridge of a singular face, and where the interior method ends
+
+
+@pytest.mark.parametrize("marked", [0, 4])
+def test_many_unknowns_are_screened_to_the_same_answer(marked):
+    """Of rank 20, as from 20 unknowns of the problem; most of the 400 are 0. Also alone, to the bit."""
+    generator = torch.Generator().manual_seed(0)
+    m = 400
+    assert m > SCREENED
+    factor = torch.randn(3, m, 20, generator=generator, dtype=torch.float64)
+    Q, q = factor @ factor.mT, torch.randn(3, m, generator=generator, dtype=torch.float64) - 1
+    lo, hi = torch.zeros_like(q), torch.ones_like(q)
+    lo[:, -2:] = -1
+    simplex = torch.zeros(m, dtype=torch.float64)
+    simplex[:marked], hi[:, :marked] = 1, 2
+    marks = simplex if marked else None
+    z, every = screened(Q, q, lo, hi, marks), interior_point(Q, q, lo, hi, marks)
+    best, found = ((q * w).sum(1) - (w * (Q * w[:, None]).sum(2)).sum(1) / 2 for w in (every, z))
+    torch.testing.assert_close(found, best, rtol=1e-8, atol=1e-8)  # of rank 20, so that z itself is not unique
+    assert (z >= lo).all()
+    assert (z <= hi).all()
+    torch.testing.assert_close((z * simplex).sum(1), torch.full((3,), float(marked > 0), dtype=torch.float64))
+    assert (z == 0).sum() > m
+    for row in range(3):
+        one = slice(row, row + 1)
+        assert torch.equal(screened(Q[one], q[one], lo[one], hi[one], marks), z[one])

@@ -15,7 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+SCREENED = 128  # unknowns up to which all of them are solved for at once
+ADDED = 64  # unknowns that are added at a time beyond
 EXACT = 3  # unknowns up to which every face is tried: 1, 5, 31 candidates
+TOLERANCE = 1e-10  # of a slope over the size of the problem, as interior_point ends
 VECTOR = 8  # numbers of float64 that a vector of the processor holds, at most
 
 
@@ -24,7 +27,7 @@ def box_qp(
 ) -> Float[Tensor, "r m"]:
     """The maximiser of q.z - z.Q z / 2 over lo <= z <= hi, for a positive semidefinite Q."""
     if q.shape[1] > EXACT:
-        return interior_point(Q, q, lo.expand_as(q), hi.expand_as(q))
+        return screened(Q, q, lo.expand_as(q), hi.expand_as(q))
     return _faces(Q, q, lo, hi)
 
 
@@ -56,12 +59,48 @@ def _faces(Q: Tensor, q: Tensor, lo: Tensor, hi: Tensor) -> Tensor:
     return best
 
 
-def interior_point(
+def screened(
     Q: Float[Tensor, "r m m"],
     q: Float[Tensor, "r m"],
     lo: Float[Tensor, "r m"],
     hi: Float[Tensor, "r m"],
     simplex: Float[Tensor, " m"] | None = None,
+) -> Float[Tensor, "r m"]:
+    """The same as `interior_point`; with many unknowns most are 0, those of constraints that are far from active.
+
+    Solved for the unknowns of largest q, which are joined by those that the solution would raise from 0, until there is
+    none left: it is then the solution for all of them. A row that has none left is not changed any more.
+    """
+    m = q.shape[1]
+    if m <= SCREENED:
+        return interior_point(Q, q, lo, hi, simplex)
+    needed = (lo < 0).any(0) if simplex is None else (lo < 0).any(0) | (simplex > 0)
+    gain = torch.where(needed, torch.inf, q)
+    chosen = gain.topk(min(m, int(needed.sum()) + ADDED), 1).indices
+    scale = torch.maximum(Q.diagonal(dim1=1, dim2=2).amax(1), q.abs().amax(1)).clamp(min=1e-300)
+    z, done = torch.zeros_like(q), torch.zeros_like(q[:, 0], dtype=torch.bool)
+    while True:
+        # the same order in all rows: `simplex` marks columns
+        chosen = chosen.sort(dim=1).values
+        part = Q.gather(1, chosen[:, :, None].expand(-1, -1, m)).gather(
+            2, chosen[:, None].expand(-1, chosen.shape[1], -1)
+        )
+        marks = None if simplex is None else simplex[chosen]
+        solution = interior_point(part, q.gather(1, chosen), lo.gather(1, chosen), hi.gather(1, chosen), marks)
+        z = torch.where(done[:, None], z, torch.zeros_like(q).scatter(1, chosen, solution))
+        slope = (q - (Q * z[:, None]).sum(2)).scatter(1, chosen, -torch.inf)
+        done |= slope.amax(1) <= TOLERANCE * scale
+        if bool(done.all()) or chosen.shape[1] == m:
+            return z
+        chosen = torch.cat([chosen, slope.topk(min(ADDED, m - chosen.shape[1]), 1).indices], 1)
+
+
+def interior_point(
+    Q: Float[Tensor, "r m m"],
+    q: Float[Tensor, "r m"],
+    lo: Float[Tensor, "r m"],
+    hi: Float[Tensor, "r m"],
+    simplex: Float[Tensor, "*r m"] | None = None,
     steps: int = 40,
 ) -> Float[Tensor, "r m"]:
     """The same maximiser for any number of unknowns, by a primal-dual interior point method with predictor and
@@ -83,7 +122,7 @@ def interior_point(
     Q, q = Q / scale[:, None, None], q / scale[:, None]
     z = (lo + hi) / 2
     if simplex is not None:
-        z = torch.where(simplex > 0, 1 / simplex.sum(), z)
+        z = torch.where(simplex > 0, 1 / simplex.sum(-1, keepdim=True), z)
     s, u = z - lo, hi - z
     a, b = torch.ones_like(q), torch.ones_like(q)  # multipliers of z >= lo and of z <= hi
     nu = torch.zeros_like(q[:, 0])

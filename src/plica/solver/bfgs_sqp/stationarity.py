@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.solver.bfgs_sqp.memory import Memory
-from plica.solver.bfgs_sqp.qp import interior_point
+from plica.solver.bfgs_sqp.qp import screened
 from plica.solver.problem import Evaluation
 from plica.solver.rows import bmm, dot
 
@@ -99,7 +99,7 @@ class Stationarity:
         simplex[:l] = 1
         # the simplex bounds sigma already; a wider box keeps its vertices away from the wall of the box
         hi[:, :l] = 2
-        return interior_point(P * scale[:, :, None] * scale[:, None], q, lo, hi, simplex)
+        return screened(P * scale[:, :, None] * scale[:, None], q, lo, hi, simplex)
 
 
 def length(d: Float[Tensor, "r n"], g: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:
