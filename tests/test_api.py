@@ -130,7 +130,7 @@ def test_questions_that_are_none():
         refused(TypeError, "MinRadius", question=question)
     with pytest.raises(ValueError, match="margin, ce, dlr"):
         MaxLoss(Lp(2), 1.0, loss="cross")
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="metric"):
         MinRadius("l2")
 
 
@@ -321,7 +321,7 @@ def test_progress_only_goes_forward(method, batch_size):
     assert seen[0].done >= 1
     assert seen[-1].done <= 6
     assert seen[-1].gradients <= int(found.gradients.sum())
-    assert seen[-1].radius == pytest.approx(float(case.radius(2)[1:].median()), rel=0.2)
+    assert seen[-1].radius == pytest.approx(float(case.radius(2)[1:].median()), rel=1e-3)
 
 
 def curved():
@@ -337,7 +337,7 @@ def test_the_seed(method):
     first, again, other = (plica.attack(*curved(), MinRadius(Lp(1)), method=method, seed=seed) for seed in (7, 7, 8))
     same(first, list(range(5)), again)
     assert not torch.equal(first.x_adv, other.x_adv)
-    torch.testing.assert_close(first.distance, other.distance, rtol=0.5, atol=0)  # other points, not other radii
+    torch.testing.assert_close(first.distance, other.distance, rtol=0.2, atol=0)  # other points, not other radii
 
 
 def test_the_random_numbers_of_the_caller_are_left_alone():

@@ -11,7 +11,7 @@ import plica
 from plica.core.bounds import check_bounds
 from plica.core.goals import Goal
 from plica.core.model import CountedModel, in_float64
-from plica.core.units import judge_at_x
+from plica.core.units import judge_at_x, unit_question
 
 N = 12
 SPAN = torch.logspace(-1, 2, N)  # from a tenth to a hundred
@@ -242,13 +242,23 @@ def test_a_feature_at_its_wall_is_inside_to_the_bit():
     assert torch.equal(result.x_adv[0], high)
 
 
-def test_rounding_leads_no_point_out_of_its_radius():
-    """The surest points lie on the sphere; each of them is inside at the features, where distances are float64."""
-    x, y = features(60)
-    radius = 2 * exact(x, 2)
-    result = plica.attack(Linear(), x, y, plica.MaxLoss(plica.Lp(2), radius), bounds=(LOW, HIGH), gradients=40)
-    assert result.success.all()
-    assert (result.distance <= radius).all()
+@pytest.mark.parametrize("p", [1, 2, "inf"])
+def test_rounding_leads_no_point_out_of_its_radius(p):
+    """Points on the sphere in units, their distances rounded to float32, are inside it at the features in float64."""
+    draw = torch.Generator().manual_seed(0)
+    high = torch.linspace(0.5, 2, N)
+    x = high * torch.rand(500, N, generator=draw)
+    bounds, metric = check_bounds((torch.zeros(N), high), x), plica.Lp(p)
+    size = 0.5 + torch.rand(500, generator=draw, dtype=torch.float64)
+    unit, radius = unit_question(plica.MaxLoss(metric, size), size, bounds)
+    u = bounds.to_units(x)
+    step = torch.randn(500, N, generator=draw)
+    for _ in range(5):
+        step *= (radius / unit.metric(u, u + step))[:, None]
+    v = torch.where((unit.metric(u, u + step) <= radius)[:, None], u + step, u)
+    there = metric(x.double(), bounds.from_units(v).double())
+    assert (there > 0.99 * size).sum() > 100
+    assert (there <= size).all()
 
 
 @pytest.mark.parametrize("short", [0.0, 4e-4, 2e-3])

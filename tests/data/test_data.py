@@ -264,13 +264,13 @@ def bomb(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("place", [0, 5])
-def test_decompression_bombs(tmp_path, place):
+@pytest.mark.parametrize(("place", "said"), [(0, "Image 0 of"), (5, "has 8000 x 8000 pixels and the first 4 x 5")])
+def test_decompression_bombs(tmp_path, place, said):
     root = folder(tmp_path / "root")
     (root / "ab"[Y[place]] / f"{place}.png").write_bytes(bomb(60000, 60000))
     assert "bomb" in refusal(root).lower()
     (root / "ab"[Y[place]] / f"{place}.png").write_bytes(bomb(8000, 8000))
-    assert "8000" in refusal(root) or "Image 0" in refusal(root)
+    assert said in refusal(root)
 
 
 def test_arrays_that_claim_terabytes(tmp_path):
