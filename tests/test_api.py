@@ -440,6 +440,39 @@ def test_a_margin_made_of_rounding_is_no_radius_of_zero(method):
     assert plica.attack(Even(1e-3), x, y, question, method=method).distance.item() == 0
 
 
+class OnlyBetween(nn.Module):
+    """Class 1 from x_0 = 0.6 on, but in float64 never: no point is an answer."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([0.0, 10.0]), requires_grad=False)
+
+    def forward(self, x):
+        rise = x.flatten(1)[:, :1] - 0.6
+        return rise * self.weight if x.dtype == torch.float32 else -(rise**2) * self.weight
+
+
+@pytest.mark.parametrize(
+    ("method", "question"), [("auto", L2), ("auto", MaxLoss(Lp(2), 0.3)), ("pwcf", MaxLoss(Lp(2), 0.3))]
+)
+def test_beside_an_image_whose_point_was_refused_stands_what_holds_of_the_image(method, question):
+    found = plica.attack(OnlyBetween(), X[:2], torch.tensor([0, 0]), question, method=method)
+    assert not found.success.any()
+    assert torch.equal(found.x_adv, X[:2])
+    assert found.distance.isinf().all()
+    assert found.prediction.tolist() == [0, 0]
+    assert found.margin.tolist() == pytest.approx([-1, -1], rel=1e-6)
+    assert torch.equal(found.violation, -found.margin)
+
+
+@pytest.mark.parametrize("gradients", [15, 20, 25, 30, 35, 40, 60])
+@pytest.mark.parametrize("question", [L2, MaxLoss(Lp(2), 0.3)], ids=["min-radius", "max-loss"])
+def test_points_refused_again_and_again_cost_no_more_than_a_fifth(question, gradients):
+    counted = Counted(OnlyBetween())
+    found = plica.attack(counted, X[:1], torch.tensor([0]), question, gradients=gradients)
+    assert counted.ledger.forwards == int(found.forwards) <= gradients / 5
+
+
 @pytest.mark.parametrize("gradients", [10, 15, 20, 25, 30, 40])
 @pytest.mark.parametrize("per_feature", [False, True], ids=["two numbers", "bounds of features"])
 @pytest.mark.parametrize("method", ["auto", "pwcf"])

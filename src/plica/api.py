@@ -213,8 +213,9 @@ class _Call:
         result.x_adv[rows] = torch.where(judgement.sure.view(-1, *[1] * (task.x.ndim - 1)), x_adv, task.x)
         if result.theta is not None and theta is not None:
             result.theta[rows] = torch.where(judgement.sure[:, None], theta, result.theta[rows])
-        for name in ("margin", "distance", "violation", "prediction"):
-            getattr(result, name)[rows] = getattr(judgement, name)
+        for name in ("margin", "distance", "violation", "prediction"):  # of the image where its point was refused
+            column = getattr(result, name)
+            column[rows] = torch.where(judgement.sure, getattr(judgement, name), column[rows])
         result.success[rows] = judgement.sure
         result.stationarity[rows] = output.stationarity.double()
         result.gradients[rows] += task.model.gradients.to(rows.device)

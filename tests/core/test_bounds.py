@@ -199,6 +199,9 @@ def test_a_point_that_the_judge_refuses_at_the_features_is_no_answer():
     assert not result.success.any()
     assert result.distance.isinf().all()
     assert torch.equal(result.x_adv, x)
+    assert torch.equal(result.prediction, y)
+    assert torch.allclose(result.margin, -2 * exact(x, 2) * torch.linalg.vector_norm(Linear().w.double()), rtol=1e-4)
+    assert torch.allclose(result.violation, -result.margin)
 
 
 def test_what_need_not_move_keeps_its_bits():
@@ -276,5 +279,5 @@ def test_a_point_refused_at_the_features_is_enlarged_once_by_a_thousandth(short)
     else:
         assert torch.equal(result.x_adv, x)
         assert result.distance.isinf().all()
-    looks = 2 if short == 0 else 4
+    looks = {0.0: 2, 4e-4: 4, 2e-3: 6}[short]  # in either precision: the point, enlarged, and the image
     assert runs.tolist() == [looks + 1, *[looks] * 5]  # the copy in float64 was tried on the first

@@ -109,6 +109,10 @@ def judge_at_x(
             enlarged = bounds.clamp(torch.lerp(x[rows[refused]], points[refused], ENLARGE))
             points[refused] = model.on_grid(enlarged, rows[refused])
             put(judgement, refused, take(judge, refused)(points[refused]))
+        lost = (~judgement.sure).nonzero()[:, 0]
+        if len(lost):  # the answer is the image, and so is what is measured
+            points[lost] = x[rows[lost]]
+            put(judgement, lost, take(judge, lost)(points[lost]))
         x_adv[rows], success[rows] = points, judgement.sure
         for name in ("margin", "distance", "violation", "prediction"):
             columns[name] = getattr(result, name).index_copy(0, rows, getattr(judgement, name))
