@@ -1,6 +1,7 @@
 """What goes wrong on the way is noted, and the rest survives; a killed run goes on as if nothing had been."""
 
 import errno
+import math
 import os
 import random
 import signal
@@ -144,6 +145,52 @@ def test_an_image_on_which_the_method_fails_is_named_and_the_others_are_not_harm
     assert run.notes[0] == "make--min-radius-l2--radius, image 4: RuntimeError: singular matrix"
     kept = [r for r in rows(whole) if r["method"] == "radius" and r["id"] != 4]
     assert [r["distance"] for r in rows(run) if r["id"] != 4] == [r["distance"] for r in kept]
+
+
+def test_three_images_may_all_fail_and_four_may_not(plan, folder, monkeypatch):
+    """Of so few each may be at fault by itself."""
+    fail_on(monkeypatch, lambda x: True)
+    asked = plan | {"methods": "radius", "questions": {"ask": "min-radius", "metric": "l2"}}
+    run = plica.evaluate(asked | {"data": {"path": "d.npz", "n": 3}}, "three")
+    assert [note.split(":")[1] for note in run.notes] == [" RuntimeError"] * 3
+    for row in rows(run):
+        assert (row["status"], row["success"], row["prediction"], row["gradients"]) == ("FAILED", False, -1, 0)
+        assert row["distance"] == math.inf
+        assert math.isnan(row["margin"])
+    with pytest.raises(AllFailedError, match="fails on all images"):
+        plica.evaluate(asked | {"data": {"path": "d.npz", "n": 4}}, "four")
+
+
+PARTLY = """
+import torch
+from net import make as sound
+
+class Partly(torch.nn.Module):
+    "The first logit is not a number where the first pixel is white."
+    def __init__(self):
+        super().__init__()
+        self.net = sound()
+
+    def forward(self, x):
+        logits = self.net(x)
+        first = torch.where(x.flatten(1)[:, :1] == 1, torch.nan, logits[:, :1])
+        return torch.cat([first, logits[:, 1:]], 1)
+
+def make():
+    return Partly()
+"""
+
+
+def test_a_single_logit_that_is_not_finite_is_enough(plan, folder, monkeypatch):
+    monkeypatch.syspath_prepend(folder)
+    (folder / "partly.py").write_text(PARTLY)
+    x, y = (np.load("d.npz")[name] for name in "xy")
+    x[18:, 0, 0, 0] = 255  # all images of the last chunk
+    np.savez("d.npz", x=x, y=y)
+    run = plica.evaluate(plan | {"models": "partly.py:make", "methods": "radius"}, "run")
+    assert {r["id"] for r in rows(run) if r["status"] == "NOT_FINITE"} == {18, 19}
+    assert not [r for r in rows(run) if r["status"] == "FAILED"]
+    assert run.notes == []
 
 
 def test_a_method_that_fails_on_all_images_ends_the_run(plan, folder, monkeypatch, capsys):

@@ -74,6 +74,22 @@ def test_a_theta_that_does_not_give_the_point_is_told(folder, capsys):
     assert "DIFFERS, distance" in out
 
 
+@pytest.mark.parametrize(("off", "differs"), [(0.7e-5, False), (1.5e-5, True)])
+def test_theta_may_give_pixels_off_by_a_hundred_thousandth_of_their_range(folder, capsys, off, differs):
+    assert call("attack", "--radius", "100", through="recolor") == 0
+    held, x = load_file("out/x_adv.safetensors"), load_file("d.safetensors")["x"]
+    held = {name: tensor.clone() for name, tensor in held.items()}
+    moving = parse_through("recolor")
+    low, high = 1.0, 1.1
+    for _ in range(40):
+        factor = (low + high) / 2
+        apart = (moving(x, factor * held["theta"]).clamp(0, 1) - held["x_adv"]).abs().amax()
+        low, high = (factor, high) if apart < off else (low, factor)
+    save_file(held | {"theta": low * held["theta"]}, "out/x_adv.safetensors")
+    main(["audit", "out", "--trust"])
+    assert ("DIFFERS, theta" in capsys.readouterr().out) == differs
+
+
 def test_a_run_whose_theta_was_lost_is_told(folder, capsys):
     assert call("radius") == 0
     held = load_file("out/x_adv.safetensors")

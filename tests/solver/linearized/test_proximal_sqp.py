@@ -142,3 +142,32 @@ def test_rows_can_be_taken_apart():
     for state, gs, cs in ((rows, g, c), (part, g[[4, 1]], c[[4, 1]])):
         solver.step(state, cs + (gs * state.u).sum(1), torch.zeros_like(cs), gs)
     assert torch.equal(part.u, rows.u[[4, 1]])
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
+def test_the_margin_aimed_at_is_twice_its_noise(p):
+    g, c = linear()
+    wide, noise = torch.full_like(g, 100.0), 0.02 * c.abs()
+    solver = ProximalSQP(LpProx(p))
+    rows = solver.start(-wide, wide, torch.zeros_like(g))
+    margins = []
+    for _ in range(300):
+        margin = c + (g * rows.u).sum(1)
+        margins.append(margin)
+        solver.step(rows, margin, noise, g)
+    late = torch.stack(margins[-50:]).mean(0)
+    assert (late > 1.8 * noise).all()
+    assert (late < 2.5 * noise).all()
+
+
+@pytest.mark.parametrize("p", [1.0, 1.5, 2.0, math.inf])
+def test_a_row_without_a_gradient_stays_finite_and_harms_no_other(p):
+    g, c = linear()
+    wide = torch.full_like(g, 100.0)
+    g[0] = 0
+    best, rows = solve(ProximalSQP(LpProx(p)), lambda u: (c + (g * u).sum(1), g), -wide, wide)
+    assert rows.u.isfinite().all()
+    assert rows.lam.isfinite().all()
+    assert best[0] == torch.inf
+    alone, _ = solve(ProximalSQP(LpProx(p)), lambda u: (c[1:] + (g[1:] * u).sum(1), g[1:]), -wide[1:], wide[1:])
+    torch.testing.assert_close(best[1:], alone, rtol=1e-9, atol=0)
