@@ -1,6 +1,7 @@
 """The radius attack: exact answers on linear models, budgets, company, masks, and what it says of metrics without a
 prox."""
 
+import dataclasses
 import math
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from plica import Lp, MaxLoss, MinRadius, Unsupported
 from plica.attacks.base import AttackInput, AttackOutput
+from plica.attacks.radius import few
 from plica.attacks.radius.search import radius
 from plica.core.best import BestPoints
 from plica.core.goals import Goal
@@ -16,6 +18,12 @@ from plica.core.status import Status
 from plica.metrics import WeightedLp
 
 P = (1, 1.5, 2, 4, 8, math.inf)
+
+
+@pytest.fixture(autouse=True)
+def small_networks_are_searched_as_large_ones(monkeypatch):
+    """The search of few dimensions, which would take these, has tests of its own."""
+    monkeypatch.setattr(few, "SCHEDULE", dataclasses.replace(few.SCHEDULE, dimensions=0))
 
 
 def attack(
@@ -43,7 +51,7 @@ def attack(
     return task, radius(task)
 
 
-def linear(classes=4, n=120, images=6, seed=0):
+def linear(classes=4, n=60, images=6, seed=0):
     """A linear classifier, images away from the walls of the box, and the exact step to every boundary."""
     generator = torch.Generator().manual_seed(seed)
     weights = torch.randn(classes, n, generator=generator)
@@ -104,7 +112,7 @@ def test_linear_model(p):
 @pytest.mark.parametrize("p", P)
 def test_weights_and_a_mask_of_pixels_that_may_not_move(p):
     model, x, y, rise, gap = linear()
-    weights = 0.5 + torch.rand(120, generator=torch.Generator().manual_seed(3))
+    weights = 0.5 + torch.rand(60, generator=torch.Generator().manual_seed(3))
     weights[::5] = torch.inf
     task, _ = attack(model, x, y, MinRadius(WeightedLp(p, weights)), gradients=60)
     assert torch.equal(task.best.x_adv[:, ::5], x[:, ::5])
@@ -232,3 +240,37 @@ def test_images_whose_starts_all_end_at_the_same_point_leave(p):
         assert again.status[i] == Status.SETTLED
         assert torch.equal(longer.best.x_adv[i], task.best.x_adv[i])
         assert longer.model.gradients[i] == spent[i]
+
+
+def rounded(n=150, classes=3):
+    """A network that rounds its inputs, whose gradient is zero everywhere, and images."""
+    weights = torch.randn(classes, n, generator=torch.Generator().manual_seed(7))
+    x = torch.rand(5, n, generator=torch.Generator().manual_seed(8))
+    offset = weights.sum(1) / 2
+
+    def model(z):
+        return (7 * z).round() / 7 @ weights.T - offset
+
+    return model, x, model(x).argmax(1)
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, math.inf])
+def test_images_whose_gradient_is_zero_start_at_points_of_the_box(p):
+    model, x, y = rounded()
+    task, found = attack(model, x, y, MinRadius(Lp(p)), 60)
+    assert task.best.distance.isfinite().all()
+    assert (model(task.best.x_adv).argmax(1) != y).all()
+    assert found.status == [Status.ZERO_GRADIENT] * 5
+    assert (task.model.gradients <= 60).all()
+
+
+def test_an_image_without_a_point_starts_at_points_of_the_box():
+    """The gradient at the image points away from the other class, which lies behind."""
+
+    def model(z):
+        s = z.mean(1)
+        return torch.stack([torch.full_like(s, 0.02), (s - 0.44).abs() - 0.06 + 0 * s], 1)
+
+    x = torch.full((2, 120), 0.42)
+    task, _ = attack(model, x, torch.zeros(2, dtype=torch.long), MinRadius(Lp(2)), 200)
+    assert task.best.distance.isfinite().all()

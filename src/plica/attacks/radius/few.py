@@ -56,12 +56,18 @@ class FewSchedule:
 
 
 SCHEDULE = FewSchedule()
+FLAT = 2  # planes that are kept for an image of any size whose gradient is zero
+
+
+def exact_steps(settings: ProxSettings) -> bool:
+    """Whether the subproblem can be solved exactly: for l_1, l_2 and l_inf, weighted or not."""
+    prox = settings.race.prox
+    return isinstance(prox, LpProx) and prox.p in (1, 2, math.inf)
 
 
 def suits(settings: ProxSettings, dimensions: int) -> bool:
-    """Whether this search is the one to take: few dimensions, and l_1, l_2 or l_inf, weighted or not."""
-    prox = settings.race.prox
-    return dimensions <= SCHEDULE.dimensions and isinstance(prox, LpProx) and prox.p in (1, 2, math.inf)
+    """Whether this search is the one to take from the start."""
+    return dimensions <= SCHEDULE.dimensions and exact_steps(settings)
 
 
 @dataclass
@@ -79,16 +85,18 @@ class FewRows(Candidates):
 
 
 class FewSearch(Multistart[FewRows]):
-    """The search on some images; enough (b,) is the distance of each image of the task below which it is answered."""
+    """The search on some images; enough (b,) is the distance of each image of the task below which it is answered.
+    planes: that are kept apart."""
 
     def __init__(
-        self, task: AttackInput, images: Int[Tensor, " i"], settings: ProxSettings, enough: Float[Tensor, " b"]
-    ):
+        self, task: AttackInput, images: Int[Tensor, " i"], settings: ProxSettings, enough: Float[Tensor, " b"],
+        planes: int = BundleSQP.kept,
+    ):  # fmt: skip
         super().__init__(task, images)
         self.settings, self.enough = settings, enough
         prox = settings.race.prox
         assert isinstance(prox, LpProx)
-        self.solver = BundleSQP(prox.p)
+        self.solver = BundleSQP(prox.p, planes)
         self.first = min(SCHEDULE.classes, self.targets.shape[1])  # starts at the image
         self.settled = torch.zeros_like(images, dtype=torch.bool)
         self.zero_gradient = torch.zeros_like(self.settled)
@@ -213,7 +221,10 @@ class FewSearch(Multistart[FewRows]):
             n, seed = self.x.shape[1], self.task.seed * 1_000_003 % 2**31
             count = 2 * count  # the sequence does not depend on how much of it is drawn
             directions = torch.randn(count, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-            points = SobolEngine(n, scramble=True, seed=seed).draw(count, dtype=torch.float64)
+            if n <= SCHEDULE.dimensions:
+                points = SobolEngine(n, scramble=True, seed=seed).draw(count, dtype=torch.float64)
+            else:
+                points = torch.rand(count, n, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64)
             directions = directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
             self.random = directions.to(self.x.device), points.to(self.x.device)
         return self.random

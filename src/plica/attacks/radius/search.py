@@ -20,7 +20,7 @@ from plica.attacks.boundary_search import affordable, boundary_search
 from plica.attacks.multistart import Candidates, Multistart
 from plica.attacks.prox_settings import ProxSettings, prox_settings
 from plica.attacks.radius.ascent import ascend
-from plica.attacks.radius.few import FewSearch, suits
+from plica.attacks.radius.few import FLAT, FewSearch, exact_steps, suits
 from plica.core.best import BestPoints
 from plica.core.status import Status
 from plica.solver.linearized.proximal_sqp import BLOCK
@@ -103,18 +103,24 @@ def radius(task: AttackInput) -> AttackOutput:
     stationarity = task.x.new_full((len(task.x),), torch.nan)
     every = torch.arange(len(task.x), device=task.x.device)
     settled = torch.zeros_like(every, dtype=torch.bool)
-    few, zero_gradient = suits(settings, task.x[0].numel()), settled.clone()
+    zero_gradient = torch.zeros_like(settled)
     unbounded, enough = task, torch.zeros_like(task.best.distance)
     if task.radius is not None:
         best = BestPoints(task.question.metric, task.x, task.goal, None, model=task.model)
         unbounded, enough = replace(task, best=best, radius=None), task.radius.to(enough) * SCHEDULE.inside
     for images in every.split(max(1, task.batch_size)):
-        if few:
+        if suits(settings, task.x[0].numel()):
             search = FewSearch(unbounded, images, settings, enough)
             search.run(search.schedule())
         else:
             search = RadiusSearch(unbounded, images, settings, enough)
             search.run(search.schedule())
+            if bool((left := search.left).any()):
+                flat = FewSearch(unbounded, images[left], settings, enough, FLAT)
+                flat.starts.fill_(flat.first)  # none at the image
+                flat.spent = int(task.model.gradients[images[left].cpu()].max())
+                flat.run(flat.schedule())
+                search.residual[left], search.rounds_at_best[left] = flat.residual, 0
         stationarity[images], settled[images] = search.residual, search.settled
         zero_gradient[images] = search.zero_gradient
         if unbounded is not task:
@@ -221,16 +227,24 @@ class RadiusSearch(Multistart[RadiusRows]):
         """Images that no more is spent on, as one round after another comes back to the same point."""
         return self.rounds_at_best >= SCHEDULE.settled_after
 
+    @property
+    def left(self) -> Bool[Tensor, " i"]:
+        """Images left to the search of few dimensions, which needs no gradient at the image."""
+        return self.zero_gradient & exact_steps(self.settings)
+
     def answered(self, index: Int[Tensor, " i"] | slice) -> Bool[Tensor, " i"]:
-        """Images with a point that is near enough, and settled ones."""
+        """Images with a point that is near enough, settled ones, and those left to another search."""
         images = self.images[index]
-        return (self.task.best.distance[images] <= self.enough[images]) | self.settled[index]
+        near = self.task.best.distance[images] <= self.enough[images]
+        return near | self.settled[index] | self.left[index]
 
     def step(self, rows: RadiusRows) -> None:
         """As of Multistart."""
         limit = self.task.best.distance * (1 + 1e-6)  # ||u|| and the metric differ by roundings
         evaluation = self.evaluate(rows, self._points(rows), limit, size_is_distance=False)
         rows.best = torch.minimum(rows.best, evaluation.size)
+        if self.spent == 1:
+            self.zero_gradient[rows.index] = (evaluation.grad == 0).all(1)
         self.solver.step(rows.state, evaluation.value, evaluation.rounding, self.settings.pull(evaluation.grad))
         self.record(rows, evaluation.size, rows.state.residual)
 
@@ -268,10 +282,15 @@ class RadiusSearch(Multistart[RadiusRows]):
         return u, target
 
     def _outside(self, number: int) -> Tensor:
-        """Points in a random direction, the same for every image, at a multiple of the best perturbation's length."""
+        """Points in a random direction, the same for every image, at a multiple of the best perturbation's length; a
+        random point of the box where there is none."""
+        low, high = self.settings.box(self.x)
+        generator = torch.Generator().manual_seed((self.task.seed * 1_000_003 + number) % 2**63)
+        point = torch.lerp(low, high, torch.rand(self.x.shape[1], generator=generator).to(self.x))
         factor = SCHEDULE.far[number % len(SCHEDULE.far)]
         best = self.settings.scaled(self.task.best.x_adv[self.images].flatten(1) - self.x)
-        return factor * torch.linalg.vector_norm(best, dim=1, keepdim=True) * self._direction(number)
+        far = factor * torch.linalg.vector_norm(best, dim=1, keepdim=True) * self._direction(number)
+        return torch.where(self.best.isfinite()[:, None], far, point)
 
     def _direction(self, number: int) -> Float[Tensor, " n"]:
         """A random unit vector, another for each number. Not AttackInput.direction, which is 0 at fixed pixels:
