@@ -16,6 +16,7 @@ from safetensors.torch import load, load_file, save_file
 import plica
 from plica import runs, trust
 from plica.cli import main
+from plica.runs.single import save_run
 from plica.trust.audit import SHARED, reference
 from plica.trust.audit.quantization import eight_bits, round8
 
@@ -456,3 +457,29 @@ def test_points_that_beat_those_of_another_model(tmp_path):
     assert main(["audit", str(tmp_path / "run"), "--trust"]) == 1  # the points that are no answers any more
     findings = trust.conclude(runs.load(tmp_path / "run")).findings
     assert {"audit", "transfer"} <= {finding.check for finding in findings}
+
+
+@pytest.mark.parametrize("form", ["bfloat16", "autocast"])
+def test_a_model_in_half_precision_is_audited_in_it(tmp_path, form):
+    """Its copy in float64 is another model, which contradicted true answers."""
+    x, y = (t[:12] for t in defects.images())
+    model = deepcopy(defects.Sound()).eval()
+
+    class Autocast(torch.nn.Module):
+        def forward(self, x):
+            with torch.autocast("cpu", torch.bfloat16):
+                return model(x)
+
+    if form == "bfloat16":
+        net = model.bfloat16()
+        x = x.bfloat16()
+    else:
+        net = Autocast()
+    result = plica.attack(net, x, y, plica.MinRadius(plica.Lp(2)), gradients=30)
+    save_run(tmp_path / "run", x, y, result, dict(model="defects:Sound", method="auto", metric="l2", radius=None), 1.0)
+    task = audited(tmp_path / "run", net)
+    assert task.differences == {}
+    assert not task.float64
+    assert task.confirmed == task.successes == 12
+    rewrite(tmp_path / "run", 5, margin=9.0)
+    assert {kind.split(" in ")[0] for kind in audited(tmp_path / "run", net).differences} == {"margin"}
