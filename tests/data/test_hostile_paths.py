@@ -74,3 +74,18 @@ def test_an_archive_that_ends_early_is_said_when_its_images_are_read(tmp_path, m
     (tmp_path / "d.npz").write_bytes(content)
     with pytest.raises(ValueError, match=r"cannot be read as an \.npz file"):
         load_data(tmp_path / "d.npz")
+
+
+def test_a_header_that_python_cannot_read(tmp_path):
+    """numpy takes the header for Python: a bracket that is missing raised tokenize's error."""
+    for name, array in (("x", X), ("y", Y)):
+        np.save(tmp_path / f"{name}.npy", array)
+    content = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "x.npy").write_bytes(content.replace(b"), }", b"(, }"))
+    with pytest.raises(ValueError, match="cannot be read as an array"):
+        open_data(tmp_path)
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
+        archive.write(tmp_path / "x.npy", "x.npy")
+        archive.write(tmp_path / "y.npy", "y.npy")
+    with pytest.raises(ValueError, match="the header of an array is broken"):
+        open_data(tmp_path / "d.npz")

@@ -147,3 +147,10 @@ def test_bounds_that_are_none(whole, folder):
     save_file({"low": torch.zeros(2), "height": torch.ones(2)}, folder / "whole" / "bounds.safetensors")
     with pytest.raises(BrokenRunError, match="has no tensor high"):
         _ = runs.load("whole").bounds
+
+
+def test_a_column_that_only_the_verdict_reads(whole, folder, capsys):
+    (folder / "whole" / "summary.json").unlink()
+    change_table(folder / "whole" / PART, lambda t: t.drop_columns(["status"]))
+    assert main(["compare", "whole", "--by", "method"]) == 2
+    assert "has no column status" in capsys.readouterr().err

@@ -32,8 +32,8 @@ from plica.cli import (
 )
 from plica.cli.errors import Status, WrongInputError, wrong_input
 from plica.cli.signals import ended_by_signals
-from plica.core.fitting import ModelError
 from plica.evaluation.worker import out_of_memory
+from plica.runs.check import BrokenRunError
 from plica.utils.files import check_unicode
 from plica.utils.messages import CUT, one_line, plain
 
@@ -94,15 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     check_unicode(Path(word))
             status = app(args=words, prog_name="plica", standalone_mode=False) or Status.DONE
             sys.stdout.flush()
-        except WrongInputError as error:
+        except (WrongInputError, BrokenRunError) as error:  # of a run some files are read late
             _say(str(error))
             return Status.WRONG_INPUT
         except typer.TyperException as error:
             _say(f"{error.format_message().rstrip('.')}; see plica --help.")
             return Status.WRONG_INPUT
-        except ModelError as error:
-            _say(str(error))
-            return Status.OTHER
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise

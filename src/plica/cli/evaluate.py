@@ -19,7 +19,6 @@ from plica.evaluation.run import DiskError
 from plica.evaluation.run import evaluate as run_plan
 from plica.evaluation.worker import AllFailedError
 from plica.goals import WRITTEN
-from plica.runs.check import BrokenRunError
 from plica.runs.own import remember
 from plica.trust import Severity, Verdict
 from plica.utils.messages import plain
@@ -89,7 +88,7 @@ def evaluate(
     with (
         EvaluationProgress() as progress,
         wrong_input(accepted=lambda: progress.began),
-        wrong_input((DiskError, AllFailedError, NoWorkersError, BrokenRunError)),
+        wrong_input((DiskError, AllFailedError, NoWorkersError)),
     ):
         try:
             read = read_plan(_from_flags(plan, flags), **changes)
@@ -113,7 +112,7 @@ def evaluate(
     print_summary(run.summary)
     verdict = Verdict.read(run.summary["verdict"])
     for finding in verdict.findings:
-        if finding.weight > Severity.NOTE or finding.check == "rounding":  # how many images it decides is always said
+        if finding.weight > Severity.NOTE:
             print(plain(f"{finding.weight.name.lower()}, {finding.check}: {finding.sentence}"))
     print(f"These numbers: {verdict}")
     print(f"{out}: {count_answers(run.summary)} answers, summary.json; plica export writes tables")

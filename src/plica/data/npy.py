@@ -28,7 +28,7 @@ def _open_array(file: Path) -> np.ndarray:
         raise FileNotFoundError(f"There is no file {file}; give x.npy,y.npy or a folder that holds both.")
     try:
         return np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # numpy reads the header as Python, whose errors are many
         pickled = "pickle" in str(error) or "objects" in str(error)
         reason = "it holds Python objects, which are refused" if pickled else one_line(error)
         raise ValueError(f"{file} cannot be read as an array ({reason}).") from error

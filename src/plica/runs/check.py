@@ -79,6 +79,11 @@ class _Versions(_Record):
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
 
 
+class _Answers(_Record):
+    models: dict[str, list[list[float]]] = {}
+    distances: dict[str, list[list[float]]] = {}
+
+
 class Manifest(_Record):
     """manifest.json. Other tools may write one without plan and hashes."""
 
@@ -88,6 +93,7 @@ class Manifest(_Record):
     data: _Data | None = None
     tasks: list[TaskRecord] = []
     shard: str | None = None
+    answers: _Answers = _Answers()
 
 
 class _Arguments(_Record):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Any
 
+from plica.runs.check import BrokenRunError
 from plica.utils.messages import shown
 
 
@@ -51,7 +52,7 @@ class Finding:
             share = None if share is None else float(share)
             return Finding(str(record["check"]), Severity[record["weight"]], str(record["sentence"]), share)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{shown(record)} is not a valid finding; write the summary again.") from error
+            raise BrokenRunError(f"{shown(record)} is not a valid finding; write the summary again.") from error
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from plica.utils.messages import shown
+from plica.utils.messages import one_line, shown
 
 DEFLATE = 1032  # the most that deflate can unfold a byte to
 PIXELS = 100_000_000  # of one image
@@ -73,7 +73,10 @@ def read_array_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
     """
     version = np.lib.format.read_magic(member)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(member)
+    try:
+        return read(member)
+    except Exception as error:  # numpy reads the header as Python, whose errors are many
+        raise ValueError(f"the header of an array is broken ({one_line(error)})") from error
 
 
 def _check_array(member: Any, info: zipfile.ZipInfo, file: Path) -> None:
