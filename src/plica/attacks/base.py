@@ -73,6 +73,14 @@ class AttackInput:
         u = self._zero_where_fixed(torch.randn(n or self._n, generator=self._generator(1 + number)).to(self.x), n)
         return u / torch.linalg.vector_norm(u)
 
+    def box_point(self, number: int, images: Int[Tensor, " i"]) -> Float[Tensor, "i *image"]:
+        """The random point number `number` of the box, the same for every image but for fixed pixels."""
+        low, high = self.bounds
+        point = low + (high - low) * torch.rand(self._n, generator=self._generator(-1 - number)).to(self.x)
+        x = self.x[images]
+        point = point.view(x.shape[1:]).expand_as(x)
+        return point.clone() if self.fixed is None else torch.where(self.fixed, x, point)
+
     def _zero_where_fixed(self, u: Tensor, n: int | None) -> Tensor:
         return u if self.fixed is None or n is not None else u.masked_fill(self.fixed.flatten(), 0)
 

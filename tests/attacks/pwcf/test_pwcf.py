@@ -283,3 +283,34 @@ def test_a_target_is_reached_from_another_wrong_class():
     wrong, target = torch.full_like(rows, 2), torch.ones_like(rows)
     found = plica.attack(case.model, case.x[rows], wrong, MinRadius(Lp(2)), method="pwcf", targets=target)
     assert_radius(found, case.radius(2)[rows], above=SMOOTH)
+
+
+@pytest.mark.parametrize("p", [1, 2, float("inf")])
+def test_images_whose_gradient_is_zero_start_at_points_of_the_box(p):
+    w = torch.randn(8, 1, generator=torch.Generator().manual_seed(0))
+
+    def model(z):
+        s = (z - 0.5) @ w
+        return torch.cat([torch.full_like(s, 0.3), s.abs()], 1)
+
+    steep = torch.full((1, 8), 0.5) + 0.01 * w.T  # beside images that are solved as ever
+    x, y = torch.cat([torch.full((2, 8), 0.5), steep]), torch.zeros(3, dtype=torch.long)
+    for gradients in (30, 100):
+        result = plica.attack(model, x, y, plica.MinRadius(plica.Lp(p)), method="pwcf", gradients=gradients)
+        assert result.success.all()
+        assert (result.gradients <= gradients).all()
+        alone = plica.attack(model, x[2:], y[2:], plica.MinRadius(plica.Lp(p)), method="pwcf", gradients=gradients)
+        torch.testing.assert_close(alone.distance[0], result.distance[2], rtol=1e-4, atol=0)
+
+
+def test_where_random_points_of_the_box_are_looked_at_by_forward_runs():
+    """Rounded inputs: no point has a gradient."""
+    w = torch.randn(6, 2, generator=torch.Generator().manual_seed(1))
+    x = torch.rand(4, 6, generator=torch.Generator().manual_seed(2))
+
+    def model(z):
+        return (4 * z).round() @ w - w.sum(0) * 2
+
+    result = plica.attack(model, x, model(x).argmax(1), plica.MinRadius(plica.Lp(2)), method="pwcf", gradients=100)
+    assert result.success.all()
+    assert (result.forwards <= 20).all()

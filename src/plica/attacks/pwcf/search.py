@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from plica.attacks.base import AttackInput, AttackOutput, treats_perturbations
-from plica.attacks.boundary_search import affordable, boundary_search
+from plica.attacks.boundary_search import affordable, boundary_search, box_search
 from plica.attacks.pwcf.parametric import theta_rows
 from plica.attacks.pwcf.parametrization import Parametrization, Plain, Sine, parametrize, within
 from plica.attacks.target_classes import TargetRows, nearest, shortest
@@ -49,6 +49,7 @@ class PWCFSettings:
         passing: share of the first margin by which the boundary is to be passed, so that the end point surely is past.
         clip: share of the first margin past which a larger loss is no better (section 3.2).
         boundary_forwards: forward runs at the end towards the boundary.
+        box_forwards: forward runs on random points of the box before, where more are left.
         shrink: share of the perturbation that a start outside the radius keeps, `shrinks` times at most.
         shrinks: see `shrink`.
         batches: of rows whose starts are in memory at once.
@@ -67,6 +68,7 @@ class PWCFSettings:
     passing: float = 1e-4
     clip: float = 1e-2
     boundary_forwards: int = 6
+    box_forwards: int = 200
     shrink: float = 0.7
     shrinks: int = 20
     batches: int = 4
@@ -86,7 +88,10 @@ def pwcf(task: AttackInput) -> AttackOutput:
         _solve(task, images)
         for images in every.split(max(1, SETTINGS.batches * task.batch_size // (SETTINGS.classes + len(SETTINGS.far))))
     ]
-    boundary_search(task, every, min(SETTINGS.boundary_forwards, affordable(task.gradients)))
+    forwards = affordable(task.gradients)
+    if task.question.through is None:
+        box_search(task, every, min(forwards - SETTINGS.boundary_forwards, SETTINGS.box_forwards))
+    boundary_search(task, every, min(SETTINGS.boundary_forwards, forwards))
     status = [status for part in parts for status in part.status]
     if task.radius is not None:
         broken = task.best.distance.isfinite().tolist()
@@ -108,10 +113,58 @@ def _solve(task: AttackInput, images: Int[Tensor, " i"]) -> AttackOutput:
         min(SETTINGS.classes + len(SETTINGS.far), left // SETTINGS.longest),
     )
     nearest_rows = nearest(task, images, classes_tried, min(SETTINGS.classes, rows))
+    flat = (nearest_rows.grad == 0).all(1).view(len(images), -1).all(1)
+    if task.question.through is not None or not bool(flat.any()):
+        return _search(task, images, nearest_rows, None, rows)
+    # images without a gradient are solved apart: they spend some on looking for a start
+    k, order = len(nearest_rows.image) // len(images), torch.arange(len(images), device=images.device)
+    parts, positions = [], []
+    for position in (order[~flat], order[flat]):
+        if len(position):
+            own = take(nearest_rows, (position[:, None] * k + torch.arange(k, device=order.device)).flatten())
+            start = None if not bool(flat[position[0]]) else _in_box(task, images[position], left // 2)
+            if start is not None:
+                own, rows = start[0], 1
+            parts.append(_search(task, images[position], own, None if start is None else start[1], rows))
+            positions.append(position)
+    back = torch.cat(positions).argsort()
+    status = [status for part in parts for status in part.status]
+    return AttackOutput(
+        torch.cat([part.stationarity for part in parts])[back],
+        [status[i] for i in back.tolist()],
+        end=torch.cat([part.end for part in parts if part.end is not None])[back],
+    )
+
+
+def _in_box(task: AttackInput, images: Int[Tensor, " i"], points: int) -> tuple[TargetRows, Tensor]:
+    """The nearest point of the box, of so many random ones, at which each image reaches the goal: the alternative that
+    is nearest there, and the way from the image. One gradient each, as they also say what the margin is worth."""
+    x, goal = task.x[images], task.goal[images]
+    size = torch.full_like(task.best.distance[images], torch.inf)
+    step, grad = torch.zeros_like(x.flatten(1)), torch.zeros_like(x.flatten(1))
+    margin, target = size.clone(), torch.zeros_like(images)
+    for number in range(points):
+        z = task.box_point(points + number, images)
+        m, output, g = task.model.gradient(z, images, lambda out, part: goal[part].margin(out))
+        task.best.offer(z, images, output)
+        d = torch.linalg.vector_norm((z - x).flatten(1), dim=1)
+        d = torch.where((m > 0) & (g != 0).flatten(1).any(1), d, 1e3 * d + 1e3)
+        nearer = d < size
+        size, margin = torch.where(nearer, d, size), torch.where(nearer, m, margin)
+        step = torch.where(nearer[:, None], (z - x).flatten(1), step)
+        grad = torch.where(nearer[:, None], g.flatten(1), grad)
+        target = torch.where(nearer, goal.alternatives(output).argmax(1), target)
+    return TargetRows(images, target, margin, grad), step
+
+
+def _search(
+    task: AttackInput, images: Int[Tensor, " i"], nearest_rows: TargetRows, step: Tensor | None, rows: int
+) -> AttackOutput:
+    """BFGS-SQP from `rows` starts of each image. step: where the only start of each is; None for the linear model's."""
     if task.question.through is not None:
         target_rows, parametrization, start, unit = theta_rows(task, nearest_rows, len(images), rows)
     else:
-        target_rows, parametrization, start, unit = _pixel_rows(task, nearest_rows, len(images), rows)
+        target_rows, parametrization, start, unit = _pixel_rows(task, nearest_rows, step, len(images), rows)
     if isinstance(task.question, MaxLoss) and task.question.loss == "dlr":
         unit = unit * spread(task.logits[target_rows.image], task.targets is not None)
     left = task.gradients - int(task.model.gradients[images.cpu()].max())
@@ -131,10 +184,12 @@ def _solve(task: AttackInput, images: Int[Tensor, " i"]) -> AttackOutput:
 
 
 def _pixel_rows(
-    task: AttackInput, nearest_rows: TargetRows, images: int, rows: int
+    task: AttackInput, nearest_rows: TargetRows, step: Tensor | None, images: int, rows: int
 ) -> tuple[TargetRows, Parametrization, Tensor, Tensor]:
-    """`rows` rows for each image: their target classes, the parametrization, the starts, and the unit of margins."""
-    target_rows, step = _with_far(nearest_rows, _first_step(task, nearest_rows), images, rows, task.direction)
+    """`rows` rows for each image: their target classes, the parametrization, the starts, and the unit of margins.
+    step: the way from the image to the start of each row; None for the linear model's."""
+    step = _first_step(task, nearest_rows) if step is None else step
+    target_rows, step = _with_far(nearest_rows, step, images, rows, task.direction)
     x = task.x.flatten(1)[target_rows.image]
     radius = None if task.radius is None else SETTINGS.inside * task.radius[target_rows.image].to(x.dtype)
     parametrization = parametrize(task.question.metric, tuple(task.x.shape[1:]), task.bounds, step, radius)
