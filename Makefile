@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY := PASSIVE
 .PHONY: help setup demo test test-all test-floors test-newest test-extras mutants bench lint types format docs clean
 
 help:
-	@echo "make demo      robustness radii of twenty CIFAR-10 images: a table and a picture"
+	@echo "make demo      robustness radii of twenty CIFAR-10 images: a table and a picture, in a few minutes after the setup"
 	@echo "make test      the tests (minutes); make test-all also runs the slow ones"
 	@echo "make test-floors and test-newest: the tests with the oldest and newest packages allowed; make test-extras: with every extra"
 	@echo "make mutants   small changes to the code that judges: does a test fail for each? (half an hour)"

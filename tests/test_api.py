@@ -34,9 +34,14 @@ def spoilt(value):
     return x
 
 
-@pytest.mark.parametrize("value", [1.001, -0.001, math.nan, math.inf])
+@pytest.mark.parametrize("value", [1.01, -0.01, math.nan, math.inf])
 def test_pixels_outside_the_bounds(value):
     refused(ValueError, r"x must lie in bounds \[0, 1\]", x=spoilt(value))
+
+
+@pytest.mark.parametrize("value", [1.0000001, -1e-4])
+def test_a_pixel_that_rounding_left_outside(value):
+    refused(ValueError, r"outside, as rounding leaves it; write x\.clamp\(0, 1\)", x=spoilt(value))
 
 
 def test_pixels_outside_other_bounds():
@@ -487,3 +492,23 @@ def test_every_run_of_the_model_is_counted(method, per_feature, gradients, quest
     assert counted.ledger.forwards == int(found.forwards)
     # at the features the points are measured once more: two runs, and one on which the copy in float64 is tried
     assert int(found.forwards) <= gradients / 5 + 3 * per_feature
+
+
+def test_grey_images_under_a_distance_of_colours():
+    def colours(x, x_adv):
+        if x.shape[1] != 3:
+            raise RuntimeError("three channels please")
+        return (x - x_adv).flatten(1).norm(dim=1)
+
+    grey = torch.full((2, 1, 4, 4), 0.5)
+    refused(ValueError, "takes images of three channels.* a grey image is repeated by", x=grey, y=Y[:2],
+            question=MinRadius(colours))  # fmt: skip
+
+
+def test_a_bundled_distance_without_gradient_does_not_ask_for_other_code():
+    class Bundled:
+        def __call__(self, x, x_adv):
+            return (x - x_adv).flatten(1).square().sum(1).sqrt() * (x.amax() - x.amin()).sqrt()
+
+    Bundled.__module__ = "plica.metrics.bundled"
+    refused(ValueError, "leave such images out, or use another distance", question=MinRadius(Bundled()))

@@ -137,6 +137,20 @@ def test_weights_replace_those_of_the_factory(net, tmp_path, suffix):
     assert all(torch.equal(filled[name], value) for name, value in state.items())
 
 
+@pytest.mark.parametrize("wrap", ["state_dict", "model_state_dict", "model", "net"])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.module.", "_orig_mod."])
+def test_checkpoints_are_unwrapped_and_that_is_said(net, tmp_path, wrap, prefix):
+    state = {name: torch.full_like(value, 2) for name, value in load_model(net).state_dict().items()}
+    inner = {prefix + name: value for name, value in state.items()} | ({"mean": torch.zeros(1)} if prefix else {})
+    torch.save({"epoch": 3, wrap: inner, "optimizer": {"lr": 0.1}}, tmp_path / "c.pt")
+    with pytest.warns(UserWarning, match="is a checkpoint|is taken off") as told:
+        filled = load_model(net, weights=tmp_path / "c.pt").state_dict()
+    assert all(torch.equal(filled[name], value) for name, value in state.items())
+    said = " ".join(str(warning.message) for warning in told)
+    assert f"its {wrap!r} is taken" in said
+    assert not prefix or f"the prefix {prefix!r} is taken off, and 1 tensors" in said
+
+
 def test_weights_that_do_not_fit_name_the_first_keys(net, tmp_path):
     save_file({"3.weight": torch.zeros(2, 2), "fc.bias": torch.zeros(1)}, tmp_path / "w.safetensors")
     said = r"lacks 2\.weight, 2\.bias, 2\.running_mean and 3 more .* unknown fc\.bias .* 3\.weight \(2, 2\) instead of"

@@ -155,4 +155,6 @@ def test_no_false_alarm_on_networks_in_use(shared, name):
 def test_a_network_in_use_whose_normalisation_was_forgotten(shared, name):
     verdict = trust.examine(shared.load_net(name, pixels=False), *sample(shared, name))
     assert "normalisation" in named(verdict)
+    sentence = next(finding.sentence for finding in verdict.findings if finding.check == "normalisation")
+    assert name != "resnet_2b" or "as in --model net.py:make@cifar10" in sentence
     assert verdict.belief is TrustLevel.NOT_BELIEVED

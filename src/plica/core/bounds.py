@@ -145,6 +145,12 @@ def check_bounds(bounds: Any, x: Float[Tensor, "b *image"]) -> Bounds:
         raise ValueError(f"bounds must be numbers that {x.dtype} can hold, got {shown(bounds)}.")
     lowest, highest = float(x.detach().min()), float(x.detach().max())  # nan if any pixel is nan
     if not (low <= lowest and highest <= high):
+        beyond = max(low - lowest, highest - high)
+        if 0 < beyond <= 1e-3 * (high - low):
+            raise ValueError(
+                f"x must lie in bounds [{low:g}, {high:g}], but a pixel lies {beyond:.2g} outside, as rounding leaves "
+                f"it; write x.clamp({low:g}, {high:g})."
+            )
         raise ValueError(
             f"x must lie in bounds [{low:g}, {high:g}], but its pixels range from {lowest:g} to {highest:g}; "
             "rescale x or pass bounds=(low, high)."

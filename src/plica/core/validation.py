@@ -185,6 +185,11 @@ def metric(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, fl
         grad = _gradient(metric, part, z)
         singular = where == "at x_adv = x" and known.singular_at_x
         if grad is None or not (bool(grad.isfinite().all()) or singular):
+            if type(metric).__module__.startswith("plica."):
+                raise ValueError(
+                    f"The gradient of {metric} is not finite {where} for these images, as for pixels that are all "
+                    "equal; leave such images out, or use another distance."
+                )
             raise ValueError(
                 f"The metric's gradient is not finite {where}, often the root of 0; "
                 "write torch.linalg.vector_norm(v, dim=1), or (s + 1e-12).sqrt()."
@@ -221,9 +226,24 @@ def _distances(metric: Callable[[Tensor, Tensor], Any], x: Tensor, x_adv: Tensor
     try:
         return metric(x, x_adv)
     except Exception as error:
+        if x.ndim == 4 and x.shape[1] == 1 and _takes_colours(metric, x):
+            raise ValueError(
+                f"The metric takes images of three channels, got {tuple(x.shape)}; a grey image is repeated by "
+                "metric=lambda x, z: d(x.expand(-1, 3, -1, -1), z.expand(-1, 3, -1, -1)) with d the distance."
+            ) from error
         raise ValueError(
             f"The metric raised {type(error).__name__} for images of shape {tuple(x.shape)}: {error}"
         ) from error
+
+
+def _takes_colours(metric: Callable[[Tensor, Tensor], Any], x: Tensor) -> bool:
+    """Whether the metric takes the same images with their one channel repeated."""
+    colours = x.detach().expand(-1, 3, -1, -1)
+    try:
+        metric(colours, colours)
+    except Exception:  # then it minds something else
+        return False
+    return True
 
 
 def output(output: Float[Tensor, "b *output"], goal: Goal, question: Question) -> None:

@@ -23,6 +23,7 @@ def demo(out: Path, gradients: int = 100, n: int = 20) -> None:
     model = resnet18()
     x, y = (part[:n] for part in images())
     answers: dict[str, Result] = {}
+    print(f"{n} images under {len(NORMS)} norms; a few minutes on two cores, shown as it goes", file=sys.stderr)
     for norm in NORMS:
         print(f"{norm}: {n} images, {gradients} gradients each", file=sys.stderr)
         begin = time.monotonic()

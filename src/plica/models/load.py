@@ -12,7 +12,7 @@ from plica.models.adapt import Adapted, Normalisation, forward_hook, split_norma
 from plica.models.registry import form_of, help_text
 from plica.utils.factories import make
 from plica.utils.messages import few
-from plica.utils.weights import read_weights
+from plica.utils.weights import read_weights, without_prefix
 
 Model = Callable[[Tensor], Tensor]
 
@@ -72,7 +72,8 @@ def _from_factory(
 
 def _load_state(model: nn.Module, file: str | Path) -> None:
     """Load a state dict that fits to the last key and shape; otherwise the first differences are named."""
-    state, own = read_weights(file), model.state_dict()
+    own = model.state_dict()
+    state = without_prefix(read_weights(file), own, file)
     shapes = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
         for key in own

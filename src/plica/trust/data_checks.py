@@ -21,6 +21,9 @@ STATISTICS = {
     "mean 0.5 and deviation 0.5": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "MNIST's mean and deviation": ((0.1307,), (0.3081,)),
 }
+SPELT = dict(
+    zip(STATISTICS, ("@imagenet", "@cifar10", "@half", "@0.1307/0.3081"), strict=True)
+)  # behind a model's name
 SIGMAS = 3.0  # least gain that counts, in standard deviations of the number of images that change sides
 GAIN = 0.05  # least gain of accuracy that counts
 
@@ -52,6 +55,7 @@ def normalisation(probe: Probe) -> Iterator[Finding]:
     count, right = len(probe.x), probe.right
     chance = 1 / probe.logits.shape[1]
     best: tuple[int, str] | None = None
+    cure = "correct the normalisation"
     for name, transform in _pixel_transforms(probe):
         try:
             right_then = logits_of(probe.model, transform(probe.x)).argmax(1) == probe.y
@@ -62,13 +66,19 @@ def normalisation(probe: Probe) -> Iterator[Finding]:
         needed = max(SIGMAS * math.sqrt(gained + lost), GAIN * count, (best or (0,))[0])
         if surplus > needed and float(right_then.double().mean()) > 2 * chance:
             best = (surplus, name)
+            spelt = next((text for known, text in SPELT.items() if name == f"normalised with {known}"), None)
+            cure = (
+                f"write {spelt} behind the model's name, as in --model net.py:make{spelt}"
+                if spelt
+                else "correct the normalisation"
+            )
     accuracy = float(right.double().mean())
     if best is not None:
         yield Finding(
             "normalisation",
             Severity.FATAL,
             f"The model is right on {accuracy:.0%} of the images, and on {accuracy + best[0] / count:.0%} {best[1]}: "
-            "it is not given pixels as it was trained on; correct the normalisation.",
+            f"it is not given pixels as it was trained on; {cure}.",
         )
     if count >= 10 and accuracy < chance + 2 * math.sqrt(chance * (1 - chance) / count):
         yield Finding(
