@@ -19,6 +19,7 @@ from plica.core.confirm import confirm
 from plica.core.fitting import fitted
 from plica.core.formulations import Question
 from plica.core.goals import MISCLASSIFIED, Goal, finite
+from plica.core.groups import Group, groups, in_company, join_results
 from plica.core.half import SLACK, HalfGrid, HalfModel, UnitGrid, half_dtype
 from plica.core.judge import Judge, Judgement, confirms
 from plica.core.losses import Targets
@@ -82,7 +83,8 @@ def attack(
         seed: the answer for an image depends on it and on the image alone, not on the other images or the batch size.
         batch_size: searches that are solved side by side; chosen by the memory they take if not given.
         bounds: two numbers, or two tensors of an image's shape, one bound for each feature. A feature whose bounds are
-            equal stays as it is, and so does one that a WeightedLp weighs inf or a Held metric holds.
+            equal stays as it is, and so does one that a WeightedLp weighs inf or a Held metric holds. With a leading
+            axis b each image has its own, as have the pixels of a Held; images with equal ones are attacked together.
         targets: (b,) the only class that counts as a success, or None for any wrong class.
         goal: goal(output, y) -> (b,), positive where the model misbehaves and differentiable almost everywhere: one of
             plica.goals or any function. None: misclassification.
@@ -93,6 +95,21 @@ def attack(
         TypeError: the same for an argument of the wrong type.
         Unsupported: the method cannot treat the metric or the goal; the message names those that can.
     """
+    boxes = groups(question, bounds, x)
+    if boxes is not None:
+        validation.belonging(y, x)
+        if targets is not None:
+            validation.labels("targets", targets, x)
+        parts: list[tuple[Group, Result]] = []
+        for box in boxes:
+            rows, others = box.rows, [result for _, result in parts]
+            result = attack(
+                model, x[rows], y[rows], box.question, method=method, gradients=gradients, seed=seed,
+                batch_size=batch_size, bounds=box.bounds, targets=None if targets is None else targets[rows], goal=goal,
+                on_progress=in_company(on_progress, others, len(x)),
+            )  # fmt: skip
+            parts.append((box, result))
+        return join_results(parts, x)
     half, given, model = half_dtype(x), model, fitted(model)
     if half is not None:
         model, x = HalfModel(model, half), x.float()

@@ -1,0 +1,99 @@
+"""Bounds and fixed pixels that differ from image to image: images with equal ones are attacked side by side.
+
+A search treats one box for all its images, so each group is a call of its own. An image's answer does not depend on its
+company, so the answers are the same as in one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from plica.core.formulations import MaxLoss, Question
+from plica.core.result import Result
+from plica.metrics import Held
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images of one box: their rows, the question with what belongs to them, and the bounds of an image."""
+
+    rows: Int[Tensor, " r"]
+    question: Question
+    bounds: tuple[Any, Any]
+
+
+def groups(question: Any, bounds: Any, x: Any) -> list[Group] | None:
+    """The groups of images, in the order of their first image; None where nothing differs from image to image.
+
+    Raises:
+        ValueError: x lies outside its bounds.
+    """
+    if not isinstance(x, Tensor) or not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        return None
+    metric = getattr(question, "metric", None)
+    held = metric.pixels if isinstance(metric, Held) and _per_image(metric.pixels, x) else None
+    boxes = [bound if _per_image(bound, x) else None for bound in bounds]
+    if held is None and boxes == [None, None]:
+        return None
+    for way, box in zip((-1, 1), boxes, strict=True):
+        outside = None if box is None else (way * (x.detach() - box.to(x)) > 0).flatten(1).any(1)
+        if outside is not None and bool(outside.any()):
+            raise ValueError(
+                f"x lies outside its bounds in image {int(outside.nonzero()[0])} ({int(outside.sum())} such images); "
+                "clamp x or widen the bounds."
+            )
+    keys = [part.to(x).expand_as(x).flatten(1) for part in (*boxes, held) if part is not None]
+    _, number = torch.unique(torch.cat(keys, 1), dim=0, return_inverse=True)
+    found = []
+    for first in dict.fromkeys(number.tolist()):
+        rows = (number == first).nonzero()[:, 0]
+        pair = tuple(bound if box is None else box[rows[0]] for bound, box in zip(bounds, boxes, strict=True))
+        found.append(Group(rows, _of_rows(question, rows, held), pair))
+    return found
+
+
+def _per_image(part: Any, x: Tensor) -> bool:
+    return isinstance(part, Tensor) and part.ndim == x.ndim and part.ndim > 0 and len(part) == len(x)
+
+
+def _of_rows(question: Question, rows: Tensor, held: Tensor | None) -> Question:
+    if held is not None:
+        question = replace(question, metric=Held(question.metric.metric, held[rows[0]]))
+    if isinstance(question, MaxLoss) and isinstance(question.radius, Tensor) and question.radius.ndim:
+        question = replace(question, radius=question.radius[rows])
+    return question
+
+
+def join_results(parts: list[tuple[Group, Result]], x: Float[Tensor, "b *image"]) -> Result:
+    """The answers in the order of the images."""
+    order = torch.cat([group.rows for group, _ in parts]).argsort()
+    results = [result for _, result in parts]
+    columns: dict[str, Any] = {}
+    for field in fields(Result):
+        values = [getattr(result, field.name) for result in results]
+        if field.name == "status":
+            flat = [status for part in values for status in part]
+            columns[field.name] = [flat[k] for k in order.tolist()]
+        elif any(value is None for value in values):
+            columns[field.name] = None
+        else:
+            columns[field.name] = torch.cat(values)[order.to(values[0].device)]
+    return Result(**columns)
+
+
+def in_company(on_progress: Callable[[Any], None] | None, others: list[Result], total: int) -> Any:
+    """on_progress for one group, where the other groups have these answers so far."""
+    if on_progress is None:
+        return None
+    done, gradients = sum(len(o) for o in others), sum(int(o.gradients.sum()) for o in others)
+
+    def report(progress: Any) -> None:
+        on_progress(replace(progress, done=done + progress.done, total=total, gradients=gradients + progress.gradients))
+
+    return report
