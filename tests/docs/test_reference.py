@@ -53,7 +53,7 @@ def documented() -> dict[str, set[str]]:
 
 def in_schema(files: Iterable[schema.File]) -> dict[str, set[str]]:
     """The names in each file, without those that no run here has."""
-    return {file.path: set(schema.names(file.columns)) - {"merged", "classes"} for file in files}
+    return {file.path: set(schema.names(file.columns)) - {"merged", "classes", "targets"} for file in files}
 
 
 def tensors(*files: Path) -> set[str]:
