@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from torch import nn
 import plica
 from counting import Counted
 from linear import linear
-from plica import Lp, MaxLoss, MinRadius, Status, Unsupported
+from plica import Held, Lp, MaxLoss, MinRadius, Status, Unsupported, api
 from plica.core import validation
+from plica.core.bounds import read_bounds
+from plica.metrics import WeightedLp
 
 ASK = inspect.unwrap(plica.attack)  # wrong types are the point here: past the type checker of the tests
 L2 = MinRadius(Lp(2))
@@ -109,6 +112,48 @@ def test_radii_of_another_shape():
 
 def test_a_radius_is_not_rounded_to_float32():
     assert validation.radii(MaxLoss(Lp(2), 8 / 255), torch.zeros(2, 3)).tolist() == [8 / 255] * 2
+
+
+@pytest.mark.parametrize("radius", [math.inf, 1e30])
+@pytest.mark.parametrize("p", [0.5, 1, 1.5, 2, math.inf])
+@pytest.mark.parametrize("method", ["auto", "pwcf", "curved", "pgd", "apgd-ce"])
+def test_a_radius_without_end_breaks_what_a_large_one_breaks(method, p, radius):
+    """auto broke nothing within inf that radius 10 broke, and its status was SUCCEEDED; apgd-ce nothing within 1e30."""
+    case = linear()
+    results = []
+    for r in (radius, float(validation.reach(Lp(p), case.x, read_bounds((0, 1))).max())):
+        try:
+            results.append(plica.attack(case.model, case.x, case.y, MaxLoss(Lp(p), r), method=method, gradients=20))
+        except Unsupported:
+            pytest.skip("the method has no such distance")
+    unbounded, large = results
+    assert unbounded.success.tolist() == large.success.tolist()
+    assert unbounded.success.sum() >= (0 if p < 1 else len(case.x) - 1)
+    assert [s is Status.SUCCEEDED for s in unbounded.status] == unbounded.success.tolist()
+
+
+def test_no_point_of_the_box_is_out_of_reach():
+    x, bounds = torch.rand(20, 12, generator=torch.Generator().manual_seed(0)), read_bounds((0, 1))
+    points = torch.cat([torch.rand(20, 12), torch.rand(20, 12).round()])
+    weights = torch.rand(12) + 0.1
+    weights[3] = math.inf
+    for metric in (Lp(1), Lp(2), Lp(0.5), 0.5 * Lp(math.inf), WeightedLp(2, weights), Held(Lp(3), weights.isinf())):
+        far = validation.reach(metric, x, bounds)
+        for point in points:
+            other = torch.where(weights.isinf(), x, point) if metric.fixed_pixels() is not None else point.expand_as(x)
+            assert bool((metric(x, other) <= far).all())
+        corner = torch.where(x > 0.5, torch.zeros(()), torch.ones(()))
+        corner = torch.where(weights.isinf(), x, corner) if metric.fixed_pixels() is not None else corner
+        assert torch.allclose(metric(x, corner).double(), far, rtol=2e-6)
+    assert validation.reach(lambda x, z: x.new_zeros(len(x)), x, bounds).tolist() == [validation.LARGEST] * 20
+
+
+def test_a_point_that_the_judge_rejects_is_no_success_in_the_status():
+    case = linear()
+    result = plica.attack(case.model, case.x, case.y, MaxLoss(Lp(2), 3.0), gradients=20)
+    assert set(api._judged(result)) == {Status.SUCCEEDED}
+    refused = replace(result, success=result.success & False)
+    assert set(api._judged(refused)) == {Status.REJECTED}
 
 
 @pytest.mark.parametrize("radius", [1 + 1j, torch.tensor([1 + 1j, 1, 1]), True, "0.5", None])

@@ -140,6 +140,7 @@ def attack(
             counted = CountedModel(model, len(x), size, bounds=limits.numbers, grid=grid)
             call = _Call(counted, x, aim, question, radius, limits.numbers, gradients, seed, size, on_progress)
             result = call.answer(ATTACKS[method])
+    result = replace(result, status=_judged(result))
     if half is None:
         return result
     end = None if result.end is None else result.end.to(half)
@@ -149,6 +150,12 @@ def attack(
 def default_batch_size(x: Float[Tensor, "b *image"]) -> int:
     """Searches that are solved side by side where `batch_size` is not given, by the memory they take: 16 to 256."""
     return max(16, min(256, FLOATS // (VECTORS * max(1, x[0].numel()))))
+
+
+def _judged(result: Result) -> list[Status]:
+    """An attack's word that it succeeded stands where the judge confirms it."""
+    pairs = zip(result.status, result.success.tolist(), strict=True)
+    return [Status.REJECTED if status is Status.SUCCEEDED and not ok else status for status, ok in pairs]
 
 
 @dataclass(frozen=True)

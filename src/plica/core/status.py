@@ -9,6 +9,7 @@ class Status(Enum):
     MISCLASSIFIED = "Misclassified from the start: the distance is 0."
     STATIONARY = "Stationary to the tolerance: no better point is to be had nearby."
     SUCCEEDED = "A point within the radius was found; more was not asked for."
+    REJECTED = "Points within the radius were found, and the judge accepts none: rounding decides their class."
     SETTLED = "Start after start ended at the same point: no nearer one is to be expected."
     ZERO_GRADIENT = "The gradient is zero at the image, so that no direction is known there; other points were tried."
     STALLED = "No further progress in many steps; the best point was kept."

@@ -14,8 +14,10 @@ from plica.core.bounds import Bounds, check_bounds
 from plica.core.formulations import MaxLoss, MinRadius, Question
 from plica.core.goals import Goal, finite
 from plica.goals import Misclassified, check_labels, class_logits
-from plica.metrics import Metric, Unsupported, own_gradient, properties
+from plica.metrics import Metric, Unsupported, distance, fixed_pixels, lp_form, own_gradient, properties
 from plica.utils.messages import one_line, shown
+
+LARGEST = 1e37  # finite in float32, with room for sums and multiples
 
 
 def arguments(
@@ -59,7 +61,8 @@ def arguments(
             f"There is no method {shown(method)}; {f'did you mean {close[0]!r}? ' if close else ''}"
             f"known are {', '.join(methods)}."
         )
-    return radii(question, x) if isinstance(question, MaxLoss) else None, limits
+    radius = radii(question, x) if isinstance(question, MaxLoss) else None
+    return None if radius is None else torch.minimum(radius, reach(question.metric, x, limits)), limits
 
 
 def whole(name: str, value: Any, least: int) -> None:
@@ -160,6 +163,24 @@ def radii(question: MaxLoss, x: Tensor) -> Float[Tensor, " b"]:
     if bool(radius.isnan().any()) or bool((radius < 0).any()):
         raise ValueError(f"MaxLoss(radius=...) must not be negative or nan, got {float(radius.min()):g}.")
     return radius.expand(len(x)).clone()
+
+
+@torch.no_grad()
+def reach(metric: Metric, x: Float[Tensor, "b *image"], bounds: Bounds) -> Float[Tensor, " b"]:
+    """No point inside the bounds is further from x, (b,) in float64; a radius beyond it, such as inf, says no more.
+
+    Searches step by parts of the radius, and need a finite one. Of an l_p norm it is the distance of the corner that is
+    farthest in every pixel; of any other distance LARGEST.
+    """
+    far = torch.full((len(x),), LARGEST, dtype=torch.float64, device=x.device)
+    if lp_form(metric) is None:
+        return far
+    low, high = (bound.to(x) for bound in (bounds.low, bounds.high))
+    corner = torch.where(x - low > high - x, low, high)
+    fixed = fixed_pixels(metric, x)
+    corner = corner if fixed is None else torch.where(fixed, x, corner)
+    corner_distance = distance(metric, x, corner) * (1 + 1e-6)  # rounding leaves no point of the box out
+    return torch.where(corner_distance > 0, torch.minimum(corner_distance, far), far)
 
 
 def metric(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, float] = (0.0, 1.0)) -> None:
