@@ -243,12 +243,12 @@ def run_tests(tests: list[str], plugins: list, stop: bool) -> int:
     return int(pytest.main([*options, *tests], plugins=plugins))
 
 
-def baseline(workspace: Path) -> Recorder:
+def baseline(workspace: Path, tests: list[str]) -> Recorder:
     """The tests on the code as it is, all of which must pass."""
 
     def work() -> Recorder:
         recorder = Recorder(workspace / "src" / "plica")
-        run_tests(TESTS, [recorder], stop=False)
+        run_tests(tests, [recorder], stop=False)
         return recorder
 
     hung, recorder = in_child(work, workspace / "src", workspace / "log", 7200)
@@ -297,6 +297,7 @@ def main() -> None:
     parse.add_argument("--sample", type=int, default=150, help="changes that are tried; 0 for all")
     parse.add_argument("--seed", type=int, default=0)
     parse.add_argument("--files", nargs="*", default=FILES, help="of src/plica")
+    parse.add_argument("--tests", nargs="*", default=TESTS, help="that must notice")
     parse.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parse.add_argument("--into", type=Path, help="a JSON file for the outcome of each change")
     parse.add_argument("--baseline", type=Path, help="keep the lines that tests execute here, and read them next time")
@@ -318,7 +319,7 @@ def main() -> None:
         if args.baseline and args.baseline.is_file():
             recorder = pickle.loads(args.baseline.read_bytes())
         else:
-            recorder = baseline(workspaces[0])
+            recorder = baseline(workspaces[0], args.tests)
             if args.baseline:
                 args.baseline.write_bytes(pickle.dumps(recorder))
         print(f"{len(every)} changes in {len(args.files)} files; {len(picked)} are tried", flush=True)

@@ -201,3 +201,30 @@ def test_doubtful_margins_are_looked_at_once_more():
     found = plica.attack(Noisy(), x, torch.zeros(4, dtype=torch.long), MaxLoss(Lp(2), 1e-6), gradients=20)
     assert found.success.tolist() == [False, False, True, True]  # 0.125 is not above what company changes
     assert found.forwards.tolist()[3] == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "question"),
+    [
+        ("auto", MinRadius(Lp(2))),
+        ("auto", MinRadius(Lp(0.5))),
+        ("curved", MinRadius(Lp(2))),
+        ("pwcf", MinRadius(Lp("inf"))),
+        ("apgd-ce", MaxLoss(Lp("inf"), 0.004)),
+        ("square", MaxLoss(Lp("inf"), 0.004)),
+    ],
+    ids=str,
+)
+def test_the_default_dtype_does_not_change_answers(method, question):
+    """Answers moved by 3e-6 under torch.set_default_dtype(torch.float64); the curved search and peers raised."""
+    if method in ("apgd-ce", "square"):
+        pytest.importorskip("pyautoattack")
+    net, x, y = case()
+    usual = plica.attack(net, x[:4], y[:4], question, method=method, gradients=60)
+    torch.set_default_dtype(torch.float64)
+    try:
+        other = plica.attack(net, x[:4], y[:4], question, method=method, gradients=60)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(usual.x_adv, other.x_adv)
+    assert torch.equal(usual.distance, other.distance)

@@ -8,6 +8,8 @@ import plica
 from certify.zoo import BUILDERS, FLAT, IMAGE, images, network
 from plica.certify.affine import Affine
 from plica.certify.capture import capture
+from plica.models import load_model
+from shared_data import SHARED
 
 NETWORKS = pytest.mark.parametrize("name", list(BUILDERS))
 
@@ -69,6 +71,8 @@ class Branches(nn.Module):
         (lambda x: x.flatten(1)[:, :3] * x.flatten(1)[:, 3:6], "multiplied"),
         (lambda x: x.flatten(1)[:, :3] - x.flatten(1)[:, :3].mean(0, keepdim=True), "keep images apart"),
         (lambda x: x.flatten(1)[:, :3] - x.flatten(1)[:, :3].mean(), "keep images apart"),
+        (lambda x: x.flatten(1)[:, :3] - x.flatten(1)[:, :3].mean((0, 1), keepdim=True), "keep images apart"),
+        (lambda x: nn.functional.avg_pool2d(x, 2, divisor_override=-4).flatten(1), "negative coefficients"),
         (lambda x: x[:, 0, 0, :3].bfloat16().float(), "rounds to"),
         (lambda x: x[:, :, :1, :3].mean((1, 2)).cumsum(1), "cumsum has no lower bounds"),
         (lambda x: nn.functional.max_pool2d(x, 4, ceil_mode=True).flatten(1), "ceil_mode"),
@@ -94,3 +98,16 @@ def test_an_operation_in_place_does_not_reach_back():
 
     x = images(3, shape=IMAGE)
     torch.testing.assert_close(capture(model, x).forward(x.double())[-1], model(x.double()))
+
+
+@pytest.mark.needs("onnx")
+@pytest.mark.needs("onnx2torch")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the networks are not here")
+@pytest.mark.parametrize(
+    ("name", "shape"), [("mnist-net_256x2", (1, 28, 28)), ("cifar_base_kw", (3, 32, 32)), ("resnet_2b", (3, 32, 32))]
+)
+def test_networks_from_onnx_are_captured(name, shape):
+    net = load_model(str(SHARED / "models" / f"{name}.onnx") + "@0.5/0.5").eval()
+    x = images(2, shape=shape)
+    logits = capture(net, x).forward(x.double())[-1]
+    torch.testing.assert_close(logits.float(), net(x), rtol=1e-4, atol=1e-4)

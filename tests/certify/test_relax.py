@@ -28,7 +28,7 @@ def test_lines_bound_the_activation_for_every_parameter(op):
     at = low + (high - low) * torch.linspace(0, 1, 301, dtype=torch.float64)
     at = at.clamp(low, high)
     for parameter in (start, start * 0, start * 0 + 1, torch.rand(start.shape, dtype=torch.float64)):
-        lines = op.lines(low, high, parameter)
+        lines = op.lines(op.prepare(low, high), parameter)
         assert (lines.low_slope * at + lines.low_offset <= op.forward(at)).all()
         assert (lines.up_slope * at + lines.up_offset >= op.forward(at)).all()
         size = op.magnitude(torch.maximum(low.abs(), high.abs()))
@@ -44,7 +44,7 @@ def test_lines_touch_the_activation_at_both_ends_or_inside(op):
     """Valid lines could be far away; these are not: each comes within roundings of the curve somewhere."""
     low, high = intervals()
     at = low + (high - low) * torch.linspace(0, 1, 2001, dtype=torch.float64)
-    lines = op.lines(low, high, op.start(low, high))
+    lines = op.lines(op.prepare(low, high), op.start(low, high))
     for slope, offset in (lines[:2], lines[2:]):
         gap = (slope * at + offset - op.forward(at)).abs().amin(1)
         assert (gap <= 1e-5 * (1 + (high - low)[:, 0] ** 2)).all()  # a grid of 2001 points
@@ -53,7 +53,7 @@ def test_lines_touch_the_activation_at_both_ends_or_inside(op):
 @KINDS
 def test_a_bound_that_is_nan_stays_nan(op):
     low, high = torch.tensor([[torch.nan, -1.0]]), torch.tensor([[1.0, torch.nan]])
-    lines = op.lines(low, high, op.start(low, high))
+    lines = op.lines(op.prepare(low, high), op.start(low, high))
     a, constant = op.backward(torch.ones(1, 2), lines)
     assert (a.isnan() | constant.isnan()[:, None]).all()
 
@@ -78,7 +78,7 @@ def test_planes_bound_the_largest_of_a_window_for_every_parameter(pool):
     rows = torch.arange(4).repeat(200)
     start = pool.start(low, high)
     for parameter in (start, start * 0, start * 0 + 1, torch.rand(start.shape, dtype=torch.float64)):
-        lines = pool.lines(low, high, parameter.flatten(2))
+        lines = pool.lines(pool.prepare(low, high), parameter.flatten(2))
         a = torch.randn(800, *pool.forward(low).shape[1:], generator=g, dtype=torch.float64)
         pulled, constant = pool.backward(a, lines.take(rows))
         bound = (pulled * z).flatten(1).sum(1) + constant
@@ -90,7 +90,7 @@ def test_planes_bound_the_largest_of_a_window_for_every_parameter(pool):
 def test_a_dominating_input_is_the_maximum_itself():
     pool = MaxPool((2, 2), (2, 2), (0, 0), (1, 1), (2, 2))
     low = torch.tensor([[[[0.0, 1.0], [5.0, 2.0]]]])
-    lines = pool.lines(low, low + 1, pool.start(low, low + 1))
+    lines = pool.lines(pool.prepare(low, low + 1), pool.start(low, low + 1))
     a, constant = pool.backward(torch.tensor([[[[-2.0]]]]), lines)
     torch.testing.assert_close(a, torch.tensor([[[[0.0, 0.0], [-2.0, 0.0]]]]))
     torch.testing.assert_close(constant, torch.zeros(1))

@@ -16,6 +16,7 @@ import torch
 
 import plica
 from evaluation.compare import assert_same
+from evaluation.conftest import PLAN
 from plica import runs
 from plica.cli import main
 from plica.data.arrays import ArraySource
@@ -234,3 +235,84 @@ def wait_for_parts(directory, process, usual):
     end = time.monotonic() + 3 * usual
     while len(list(directory.glob("parts/*/*"))) == count and time.monotonic() < end and process.poll() is None:
         time.sleep(0.002)
+
+
+FAULTY = """
+import torch
+from net import make
+
+net = make()
+
+def picky():
+    def model(x):
+        if bool((x[:, 0, 0, 0] == 1).any()):
+            raise ValueError("singular matrix")
+        return net(x)
+    return model
+
+def always():
+    def model(x):
+        if x.requires_grad:
+            raise RuntimeError("never")
+        return net(x)
+    return model
+
+def of_four():
+    return lambda x: net(x.view(4, 1, 8, 8))
+"""
+
+
+@pytest.fixture
+def faulty(folder):
+    """A plan of one question to a model of a file, on data whose image 4, among the first 16, has a white corner."""
+    x, y = (np.load("d.npz")[name] for name in "xy")
+    x[4, 0, 0, 0] = 255
+    np.savez("d.npz", x=x, y=y)
+    (folder / "faulty.py").write_text(FAULTY)
+
+    def plan(model):
+        questions = [{"ask": "min-radius", "metric": "l2"}]
+        return PLAN | {"models": f"faulty.py:{model}", "methods": "radius", "questions": questions}
+
+    return plan
+
+
+def test_an_image_that_the_model_refuses_is_left_out_though_it_is_among_the_first(faulty, capsys):
+    run = plica.evaluate(faulty("picky"), "run")
+    assert {row["id"] for row in rows(run) if row["status"] == "FAILED"} == {4}
+    assert "image 4: " in run.notes[0]
+    assert "singular matrix" in run.notes[0]
+    line = "radius --model faulty.py:picky --data d.npz --metric l2 --gradients 5 --out one"
+    assert main(line.split()) == 1
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told.startswith("plica: The model raised ValueError: singular matrix for ")
+    assert not os.path.exists("one")
+
+
+def test_a_model_that_refuses_every_image_is_one_sentence(faulty):
+    """In the trial or in the run: images that are wrong from the start ask for no gradient."""
+    with pytest.raises((PlanError, AllFailedError), match="The model raised RuntimeError: never"):
+        plica.evaluate(faulty("always"), "run")
+
+
+def test_memory_that_ends_in_the_trial_run_is_left_to_the_run(plan, whole, monkeypatch):
+    attack, sizes = plica.attack, []
+
+    def hungry(model, x, *given, batch_size=None, **more):
+        sizes.append(len(x))
+        if len(x) > 8:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return attack(model, x, *given, batch_size=batch_size, **more)
+
+    monkeypatch.setattr("plica.evaluation.prepare.attack", hungry)
+    run = plica.evaluate(plan | {"methods": "radius"}, "run")
+    assert sizes == [16, 16, 16]
+    assert [r["distance"] for r in rows(run)] == [r["distance"] for r in rows(whole) if r["method"] == "radius"]
+
+
+def test_a_model_of_one_batch_size_is_evaluated(faulty):
+    with pytest.warns(UserWarning, match="run with 4 at a time"):
+        run = plica.evaluate(faulty("of_four"), "run")
+    free = plica.evaluate(faulty("of_four") | {"models": "net.py:make"}, "free")
+    answers = [[row["distance"] for row in rows(asked)] for asked in (run, free)]
+    assert answers[0] == pytest.approx(answers[1], rel=1e-3)

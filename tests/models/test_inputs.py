@@ -205,6 +205,6 @@ def test_a_device_that_is_not_there(net):
 def test_images_follow_the_model_and_must_fit_it(net):
     x, y = torch.from_numpy(X), torch.from_numpy(Y)
     model = load_model(net)
-    assert prepare_inputs(model.double(), x, y)[0].dtype == torch.float64
+    assert prepare_inputs(model.double(), x, y)[1].dtype == torch.float64
     with pytest.raises(ValueError, match=r"images of shape \(1, 4, 8\): RuntimeError"):
         prepare_inputs(model.float(), x[:, :, :4], y)

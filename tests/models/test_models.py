@@ -400,10 +400,25 @@ def test_pickled_networks_are_refused_with_and_without_trust(tmp_path):
         load_torchscript(str(tmp_path / "model.pt"), True, trust=True)
 
 
-def test_a_model_for_single_images_is_refused_before_any_work():
+def test_a_model_for_single_images_is_run_so():
     class Single(nn.Module):
         def forward(self, x):
-            return x.view(1, -1)[:, :12].view(1, 12)[:, :4] + 0 * x.view(1, 12)[:, :4]
+            return x.view(1, 12)[:, :4]
 
-    with pytest.raises(ValueError, match="in batches, only one by one"):
-        prepare_inputs(Single(), torch.rand(3, 3, 2, 2), torch.zeros(3, dtype=torch.long))
+    x = torch.rand(3, 3, 2, 2)
+    with pytest.warns(UserWarning, match="with 1 at a time"):
+        model, _, _ = prepare_inputs(Single(), x, torch.zeros(3, dtype=torch.long))
+    assert torch.equal(model(x), x.flatten(1)[:, :4])
+
+
+def test_the_first_image_may_be_one_that_the_model_refuses():
+    def picky(x):
+        if bool((x[:, 0, 0, 0] == 0).any()):
+            raise RuntimeError("a black corner")
+        return x.flatten(1)[:, :4]
+
+    x, y = torch.rand(3, 3, 2, 2) + 0.1, torch.zeros(3, dtype=torch.long)
+    x[0] = 0
+    assert len(prepare_inputs(picky, x, y)[1]) == 3
+    with pytest.raises(ValueError, match=r"images of shape \(3, 2, 2\): RuntimeError: a black corner"):
+        prepare_inputs(picky, x[:1], y[:1])

@@ -1,5 +1,6 @@
 """Every planted defect is found and named; a sound model raises nothing."""
 
+import copy
 import importlib.util
 
 import defects
@@ -158,3 +159,52 @@ def test_a_network_in_use_whose_normalisation_was_forgotten(shared, name):
     sentence = next(finding.sentence for finding in verdict.findings if finding.check == "normalisation")
     assert name != "resnet_2b" or "as in --model net.py:make@cifar10" in sentence
     assert verdict.belief is TrustLevel.NOT_BELIEVED
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_named(dtype):
+    x, y = defects.images()
+    model = copy.deepcopy(defects.Sound()).eval().to(dtype)
+    (finding,) = trust.examine(model, x.to(dtype), y).findings
+    assert (finding.check, finding.weight, finding.share) == ("rounding", Severity.NOTE, 0)
+    assert str(dtype).removeprefix("torch.") in finding.sentence
+
+
+def rounding(model):
+    return next(f for f in trust.examine(model.eval(), *defects.images()).findings if f.check == "rounding")
+
+
+def test_equal_largest_logits_are_counted():
+    def second(z, ties):
+        return torch.cat([z, torch.where(ties(z), z.amax(1), z.amin(1))[:, None]], 1)
+
+    x, _ = defects.images()
+    for share, weight in ((3.0, Severity.RESERVATION), (0.5, Severity.NOTE)):
+        level = float(defects.Sound()(x).amax(1).quantile(share / 100))
+        finding = rounding(defects.Changed(after=lambda z, level=level: second(z, lambda z: z.amax(1) <= level)))
+        assert finding.weight == weight
+        assert finding.share == pytest.approx(share / 100, abs=0.006)
+        assert f"class of {round(finding.share * len(x))} of {len(x)} images" in finding.sentence
+
+
+class Alone(nn.Module):
+    """In bfloat16, the two largest logits nearly equal, and exchanged where an image is alone."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.net, self.change = defects.Sound(), change
+
+    def forward(self, x):
+        z = self.net(x)
+        top = z.amax(1, keepdim=True)
+        z = torch.cat([z, top - self.change + (2 * self.change if len(x) == 1 else 0)], 1)
+        return z.bfloat16().float()
+
+
+def test_a_class_that_the_batch_decides_by_rounding_is_counted():
+    """Of the 32 images that are run alone; a change that is too large for rounding is company's, another finding."""
+    finding = rounding(Alone(0.06))
+    assert "bfloat16" in finding.sentence
+    assert finding.share is not None
+    assert 20 / 240 < finding.share <= 32 / 240
+    assert rounding(Alone(20.0)).share == 0

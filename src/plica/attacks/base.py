@@ -66,11 +66,13 @@ class AttackInput:
 
         n: length, that of an image by default.
         """
-        return self._zero_where_fixed(torch.rand(n or self._n, generator=self._generator(0)).to(self.x) * 2 - 1, n)
+        u = torch.rand(n or self._n, generator=self._generator(0), dtype=torch.float32)  # whatever the default dtype
+        return self._zero_where_fixed(u.to(self.x) * 2 - 1, n)
 
     def direction(self, number: int, n: int | None = None) -> Float[Tensor, " n"]:
         """The random unit vector number `number`, the same for every image. n: length, that of an image by default."""
-        u = self._zero_where_fixed(torch.randn(n or self._n, generator=self._generator(1 + number)).to(self.x), n)
+        u = torch.randn(n or self._n, generator=self._generator(1 + number), dtype=torch.float32)
+        u = self._zero_where_fixed(u.to(self.x), n)
         return u / torch.linalg.vector_norm(u)
 
     def box_point(self, number: int, images: Int[Tensor, " i"]) -> Float[Tensor, "i *image"]:

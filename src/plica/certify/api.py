@@ -113,10 +113,8 @@ def _checked(
     radius = validation.radii(question, x) if isinstance(question, MaxLoss) else None
     low, high = limits.low.to(x.device), limits.high.to(x.device)
     region = Region(question.metric, low, high)
-    y, targets = validation.usable(y), None if targets is None else validation.usable(targets)
-    return _Call(
-        model, validation.usable(x.detach()), Goal(y, targets), region, radius, upper.double().cpu(), seconds, nodes
-    )
+    goal = Goal(validation.usable(y), None if targets is None else validation.usable(targets))
+    return _Call(model, validation.usable(x.detach()), goal, region, radius, upper.double().cpu(), seconds, nodes)
 
 
 @dataclass(frozen=True)

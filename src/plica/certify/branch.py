@@ -110,10 +110,10 @@ class Search:
         if not len(left):
             return True
         candidates = self._candidates(_take_rows(rows, left), _take(parameters, left), _take(multipliers, left))
-        whole = []
+        whole, betas = [], {k: beta.flatten(1).tolist() for k, beta in multipliers.items()}
         for place, row in enumerate(left.tolist()):
             part = parts[row]
-            beta = tuple(float(multipliers[k][row].flatten()[e]) for k, e, _ in part.splits)
+            beta = tuple(betas[k][row][entry] for k, entry, _ in part.splits)
             small = {k: v[row : row + 1].half() for k, v in parameters.items()}
             part = replace(
                 part, bound=float(value[row]), multipliers=beta, parameters=small, candidates=candidates[place]
@@ -137,20 +137,24 @@ class Search:
         return replace(_take_rows(root, function), signs=self._signs(parts))
 
     def _signs(self, parts: list[Part]) -> Parts:
-        signs: Parts = {}
-        for row, part in enumerate(parts):
-            for k, entry, sign in part.splits:
-                if k not in signs:
-                    signs[k] = self.root.a.new_zeros(len(parts), *self.root.graph.nodes[k].shape)
-                signs[k][row].view(-1)[entry] = sign
-        return signs
+        return self._scattered(parts, [tuple(float(sign) for _, _, sign in part.splits) for part in parts])
 
     def _multipliers(self, parts: list[Part]) -> Parts:
-        multipliers = {k: torch.zeros_like(sign) for k, sign in self._signs(parts).items()}
-        for row, part in enumerate(parts):
-            for (k, entry, _), beta in zip(part.splits, part.multipliers, strict=True):
-                multipliers[k][row].view(-1)[entry] = beta
-        return multipliers
+        return self._scattered(parts, [part.multipliers for part in parts])
+
+    def _scattered(self, parts: list[Part], values: list[tuple[float, ...]]) -> Parts:
+        """One number for each split, at its entry of its node; 0 elsewhere."""
+        places: dict[int, list[tuple[int, int, float]]] = {}
+        for row, (part, numbers) in enumerate(zip(parts, values, strict=True)):
+            for (k, entry, _), number in zip(part.splits, numbers, strict=True):
+                places.setdefault(k, []).append((row, entry, number))
+        scattered: Parts = {}
+        for k, found in places.items():
+            rows, entries, numbers = zip(*found, strict=True)
+            tensor = self.root.a.new_zeros(len(parts), torch.Size(self.root.graph.nodes[k].shape).numel())
+            tensor[list(rows), list(entries)] = tensor.new_tensor(numbers)
+            scattered[k] = tensor.view(len(parts), *self.root.graph.nodes[k].shape)
+        return scattered
 
     @torch.no_grad()
     def _candidates(self, rows: Rows, parameters: Parts, multipliers: Parts) -> list[tuple[tuple[int, int], ...]]:

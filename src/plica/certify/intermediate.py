@@ -65,7 +65,7 @@ def node_bounds(
         low, high = ([part[parent] for parent in node.parents] for part in (bounds.low, bounds.high))
         if isinstance(node.op, Activation):
             bounds.low[k], bounds.high[k] = node.op.interval(low[0], high[0])
-            bounds.lines[k] = node.op.lines(low[0], high[0], node.op.start(low[0], high[0]))
+            bounds.lines[k] = node.op.lines(node.op.prepare(low[0], high[0]), node.op.start(low[0], high[0]))
             if slack is not None:
                 bounds.magnitude[k] = node.op.magnitude(torch.maximum(low[0].abs(), high[0].abs()))
             continue

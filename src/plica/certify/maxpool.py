@@ -56,8 +56,12 @@ class MaxPool(Activation):
         middle = self._windows((low + high) / 2, 0.0)
         return ((chords.up * middle).sum(2) + chords.up_offset < self._windows(high, -torch.inf).amax(2)).to(low)
 
-    def lines(self, low: Tensor, high: Tensor, parameter: Tensor) -> Planes:
-        chords, top = self._planes(low, high), self._windows(high, -torch.inf).amax(2)
+    def prepare(self, low: Tensor, high: Tensor) -> tuple[Planes, Tensor]:
+        """The planes of the chords, and the constant."""
+        return self._planes(low, high), self._windows(high, -torch.inf).amax(2)
+
+    def lines(self, prepared: tuple[Planes, Tensor], parameter: Tensor) -> Planes:
+        chords, top = prepared
         offset = parameter * chords.up_offset + (1 - parameter) * top
         moved = MOVED * (chords.up_offset.abs() + top.abs())
         return Planes(chords.low, parameter[:, :, None] * chords.up, offset + moved)

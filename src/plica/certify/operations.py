@@ -43,6 +43,10 @@ class Builder:
         value = op.forward(*(self.values[parent] for parent in parents))
         if value.ndim < 2 or len(value) != 1:
             raise Refused("it does not keep images apart")
+        if isinstance(op, Nonnegative) and bool(
+            (op.linear(*(torch.ones_like(self.values[parent]) for parent in parents)) < 0).any()
+        ):
+            raise Refused("it has negative coefficients")
         self.nodes.append(Node(op, tuple(int(parent) for parent in parents), tuple(value.shape[1:])))
         self.values.append(value)
         return Value(len(self.nodes) - 1)
@@ -146,9 +150,9 @@ def _expand(builder: Builder, z: Value, size: Any, **_: Any) -> Value:
 
 
 def _behind_images(builder: Builder, z: Value, dims: Any) -> None:
-    """Refuses axes of which the first is one."""
+    """Refuses axes of which the first is one; none given means all."""
     axes = [dims] if isinstance(dims, int) else dims
-    if axes is None or any(axis % builder.ndim(z) == 0 for axis in axes):
+    if not axes or any(axis % builder.ndim(z) == 0 for axis in axes):
         raise Refused("it does not keep images apart")
 
 
@@ -278,9 +282,9 @@ def _rsub(builder: Builder, a: Any, b: Any, alpha: float = 1) -> Value:
 def _matmul(builder: Builder, a: Any, b: Any) -> Value:
     """A matrix times values or values times a matrix, of 2 or 3 axes, the first that of images."""
     value, matrix = (a, b) if isinstance(a, Value) else (b, a)
-    if not isinstance(_constant(matrix), Tensor) or matrix.squeeze(0).ndim != 2:
+    matrix = matrix[0] if isinstance(_constant(matrix), Tensor) and matrix.ndim == 3 and len(matrix) == 1 else matrix
+    if not isinstance(matrix, Tensor) or matrix.ndim != 2:
         raise Refused("only a matrix of constants is known")
-    matrix = matrix.squeeze(0) if matrix.ndim == 3 else matrix
     if isinstance(a, Value):
         return builder.add(Matrix(right=matrix), value)
     if builder.ndim(value) < 3:

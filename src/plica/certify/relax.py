@@ -50,7 +50,11 @@ class Activation:
         """The parameter to begin with, (r, *shape of the parameter)."""
         raise NotImplementedError
 
-    def lines(self, low: Tensor, high: Tensor, parameter: Tensor) -> Any:
+    def prepare(self, low: Tensor, high: Tensor) -> Any:
+        """What the lines over [low, high] share for every parameter."""
+        raise NotImplementedError
+
+    def lines(self, prepared: Any, parameter: Tensor) -> Any:
         raise NotImplementedError
 
     def backward(self, a: Tensor, lines: Any) -> tuple[Tensor, Tensor]:
@@ -87,7 +91,8 @@ class ReLU(Activation):
     def start(self, low: Tensor, high: Tensor) -> Tensor:
         return (high > -low).to(low)
 
-    def lines(self, low: Tensor, high: Tensor, parameter: Tensor) -> Lines:
+    def prepare(self, low: Tensor, high: Tensor) -> tuple[Tensor, Lines]:
+        """Where the parameter counts, and the lines elsewhere."""
         mixed = self.unstable(low, high)
         width = torch.where(mixed, high - low, 1)
         slope = torch.full_like(low, self.slope)  # in the dtype of low: a bare number would be one of float32
@@ -95,11 +100,25 @@ class ReLU(Activation):
         chord = (high - self.slope * low) / width
         over = torch.where(mixed, (1 - self.slope) * -(low * high) / width, 0)
         moved = over + MOVED * torch.where(mixed, high - low, 0) * (1 + abs(self.slope))
-        lower = torch.where(mixed, (self.slope + (1 - self.slope) * parameter).clamp(max=1), stable)
-        return Lines(lower, torch.zeros_like(low), torch.where(mixed, chord, stable), moved)
+        return mixed, Lines(stable, torch.zeros_like(low), torch.where(mixed, chord, stable), moved)
+
+    def lines(self, prepared: tuple[Tensor, Lines], parameter: Tensor) -> Lines:
+        mixed, lines = prepared
+        slope = (self.slope + (1 - self.slope) * parameter).clamp(max=1) if self.slope else parameter
+        return lines._replace(low_slope=torch.where(mixed, slope, lines.low_slope))
 
     def magnitude(self, z: Tensor) -> Tensor:
         return 3 * (1 + abs(self.slope)) * z
+
+
+class _Curve(NamedTuple):
+    """f over an interval: whether its chord lies above it, the chord, and from where to where tangents do."""
+
+    chord_is_above: Tensor
+    chord: Tensor
+    chord_offset: Tensor
+    first: Tensor
+    last: Tensor
 
 
 @dataclass(frozen=True)
@@ -125,26 +144,31 @@ class Sigmoidal(Activation):
     def start(self, low: Tensor, high: Tensor) -> Tensor:
         return torch.full((len(low), 2, *low.shape[1:]), 0.5, dtype=low.dtype, device=low.device)
 
-    def lines(self, low: Tensor, high: Tensor, parameter: Tensor) -> Lines:
-        up_slope, up_offset = self._upper(low, high, parameter[:, 1])
-        slope, offset = self._upper(-high, -low, parameter[:, 0])
+    def prepare(self, low: Tensor, high: Tensor) -> tuple[_Curve, _Curve, Tensor]:
+        """Of the mirrored function, of the function itself, and by how much lines are moved outward."""
+        return self._curve(-high, -low), self._curve(low, high), MOVED * (1 + high.abs() + low.abs())
+
+    def lines(self, prepared: tuple[_Curve, _Curve, Tensor], parameter: Tensor) -> Lines:
+        mirrored, curve, moved = prepared
+        slope, offset = self._upper(mirrored, parameter[:, 0])
+        up_slope, up_offset = self._upper(curve, parameter[:, 1])
         middle = 1.0 if self.name == "sigmoid" else 0.0  # 2 f(0)
-        moved = MOVED * (1 + high.abs() + low.abs())
         return Lines(slope, middle - offset - moved, up_slope, up_offset + moved)
 
     def magnitude(self, z: Tensor) -> Tensor:
         return 4 + 3 * z  # slopes are at most 1, and tangents touch inside the interval
 
-    def _upper(self, low: Tensor, high: Tensor, parameter: Tensor) -> tuple[Tensor, Tensor]:
-        """Slope and offset of a line above f on [low, high]."""
+    def _curve(self, low: Tensor, high: Tensor) -> _Curve:
         f_low, width = self.forward(low), high - low
         chord = torch.where(width > 0, (self.forward(high) - f_low) / torch.where(width > 0, width, 1), 0)
-        with torch.no_grad():
-            is_above = (high <= 0) | ((low < 0) & (self.slope(high) >= chord))
-            first = self._first_tangent(low, high, f_low)
-        at = first + parameter * (high - first)
-        slope = torch.where(is_above, chord, self.slope(at))
-        return slope, torch.where(is_above, f_low - chord * low, self.forward(at) - slope * at)
+        is_above = (high <= 0) | ((low < 0) & (self.slope(high) >= chord))
+        return _Curve(is_above, chord, f_low - chord * low, self._first_tangent(low, high, f_low), high)
+
+    def _upper(self, curve: _Curve, parameter: Tensor) -> tuple[Tensor, Tensor]:
+        """Slope and offset of a line above f."""
+        at = curve.first + parameter * (curve.last - curve.first)
+        slope = torch.where(curve.chord_is_above, curve.chord, self.slope(at))
+        return slope, torch.where(curve.chord_is_above, curve.chord_offset, self.forward(at) - slope * at)
 
     def _first_tangent(self, low: Tensor, high: Tensor, f_low: Tensor) -> Tensor:
         """The leftmost point of [max(low, 0), high] whose tangent lies above f at `low`, from the right by bisection;

@@ -7,6 +7,8 @@ Every row has lines of its own, and the best bound that it has had counts; all a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -72,12 +74,14 @@ class Rows:
         """Parameters of the lines to begin with."""
         return {k: op.start(*self.interval(self.graph.nodes[k].parents[0])) for k, op in self.graph.activations()}
 
+    @cached_property
+    def _prepared(self) -> dict[int, Any]:
+        """What does not depend on the parameters of the lines."""
+        return {k: op.prepare(*self.interval(self.graph.nodes[k].parents[0])) for k, op in self.graph.activations()}
+
     def lower(self, parameters: Parts, multipliers: Parts, keep: Parts | None = None) -> Float[Tensor, " r"]:
         """A lower bound of each function; `keep` as in Pass.lower."""
-        lines = {
-            k: op.lines(*self.interval(self.graph.nodes[k].parents[0]), parameters[k])
-            for k, op in self.graph.activations()
-        }
+        lines = {k: op.lines(self._prepared[k], parameters[k]) for k, op in self.graph.activations()}
         # f >= f - beta sign z wherever sign z >= 0
         pulls = {k: -self.signs[k] * beta for k, beta in multipliers.items()}
         return Pass(self.graph, self.inputs, lines, pulls, self.slack).lower(

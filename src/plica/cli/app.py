@@ -32,6 +32,7 @@ from plica.cli import (
 )
 from plica.cli.errors import Status, WrongInputError, wrong_input
 from plica.cli.signals import ended_by_signals
+from plica.core.fitting import ModelError
 from plica.evaluation.worker import out_of_memory
 from plica.runs.check import BrokenRunError
 from plica.utils.files import check_unicode
@@ -100,6 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except typer.TyperException as error:
             _say(f"{error.format_message().rstrip('.')}; see plica --help.")
             return Status.WRONG_INPUT
+        except ModelError as error:
+            _say(str(error))
+            return Status.OTHER
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise

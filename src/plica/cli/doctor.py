@@ -73,7 +73,7 @@ def _model(
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     net = load_model(spec, weights, device, trust)
     others = [load_model(other, None, device, trust) for other in surrogates]
-    x, y = prepare_inputs(net, x[order], y[order])
+    net, x, y = prepare_inputs(net, x[order], y[order])
     return examine(net, x, y, bounds=bounds.pair, images=images, seed=seed, surrogates=others)
 
 

@@ -56,7 +56,7 @@ def answer(command: str, options: dict[str, Any], question: Callable[[Bounds], Q
             x, y, ids, targets = select_targets(options, x, y, ids)
             problem = replace(problem, metric=bounds.metric(problem.metric, x.shape[1:]))
             model = load_model(options["model"], options["weights"], options["device"], options["trust"])
-            x, y = prepare_inputs(model, x, y)
+            model, x, y = prepare_inputs(model, x, y)
             spend = {name: options[name] for name in ("method", "gradients", "seed")}
             aimed = None if targets is None else targets.to(y.device)
             result = plica.attack(

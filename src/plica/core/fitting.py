@@ -10,10 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from plica.utils.limits import out_of_memory
+from plica.utils.messages import one_line
 
 Model = Callable[[Tensor], Tensor]
 # Sizes that are tried where a batch is refused: powers of two first, which most are.
 SIZES = (*(2**k for k in range(7)), *(s for s in range(3, 64) if s & (s - 1)), 96, 100, 128, 200, 250, 256)
+
+
+class ModelError(RuntimeError):
+    """The model raised an error, which is the cause of this one."""
 
 
 def fitted(model: Model) -> Model:
@@ -76,9 +81,13 @@ class _Fit:
         try:
             return model(x)
         except Exception as error:
-            out = None if self.searched or out_of_memory(error) else self._search(model, x, error)
-            if out is None:
+            if out_of_memory(error):
                 raise
+            out = None if self.searched else self._search(model, x, error)
+            if out is None:
+                raise ModelError(
+                    f"The model raised {one_line(error, named=True)} for {len(x)} images of shape {tuple(x.shape[1:])}."
+                ) from error
             return out
 
     def _search(self, model: Model, x: Tensor, error: Exception) -> Tensor | None:

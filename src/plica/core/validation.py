@@ -200,7 +200,7 @@ def metric(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, fl
     known = properties(metric)
     if known.prox:  # its gradient is not taken by autograd
         return
-    noise = torch.rand(part.shape, generator=torch.Generator().manual_seed(0)).to(part)
+    noise = torch.rand(part.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(part)
     beside = torch.lerp(part, bounds[0] + (bounds[1] - bounds[0]) * noise, 0.02)
     for where, z in (("beside an image", beside), ("at x_adv = x", part.clone())):
         grad = _gradient(metric, part, z)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from plica.data.sample import select
 from plica.evaluation.fingerprint import distance_answers, hash_model, model_answers, same
 from plica.evaluation.model_cache import ModelCache
 from plica.evaluation.plan import Plan, PlanError
-from plica.evaluation.tasks import Chain, chains
+from plica.evaluation.tasks import Chain, Job, chains
 from plica.evaluation.worker import Worker
 from plica.models import prepare_inputs
 from plica.runs.schema import FORMAT
 from plica.runs.single import versions
 from plica.utils.files import hash_json
+from plica.utils.limits import out_of_memory
 from plica.utils.messages import CUT, MOST, one_line, sentence
 
 TRIED = 16  # images on which every method is tried with a single gradient
@@ -51,11 +53,11 @@ def prepare(
         hashes[model.name] = hash_model(loaded, model.model)
         inputs = prepare_inputs(loaded, x, y)
         for job in (job for chain in plan_chains for job in chain.jobs if job.model == model):
-            _try(worker, loaded, inputs, job)
+            _try(worker, inputs, job)
             if job.task.distance not in answers["distances"]:
                 distance = bounds.distance(job.task.metric, job.task.through)
-                answers["distances"][job.task.distance] = distance_answers(*distance, inputs[0], bounds.pair)
-        answers["models"][model.name] = model_answers(loaded, inputs[0])
+                answers["distances"][job.task.distance] = distance_answers(*distance, inputs[1], bounds.pair)
+        answers["models"][model.name] = model_answers(*inputs[:2])
     identity = plan.identity()
     manifest = {
         "format": FORMAT,
@@ -156,12 +158,29 @@ def _first_images(source: Source, ids: torch.Tensor) -> tuple[torch.Tensor, torc
     return torch.cat(x), torch.cat(y)
 
 
-def _try(worker: Worker, model, inputs: tuple[torch.Tensor, torch.Tensor], job) -> None:
-    try:
-        question = job.question(worker.bounds, inputs[0].shape[1:])
-        attack(
-            model, *inputs, question, method=job.method, gradients=1, seed=job.seed, bounds=worker.bounds.pair,
-            goal=job.goal(),
-        )  # fmt: skip
-    except (ValueError, TypeError, ImportError) as error:
+def _try(worker: Worker, inputs: tuple[Callable[..., Any], torch.Tensor, torch.Tensor], job: Job) -> None:
+    """Ask one gradient. What befalls some of the images alone, or memory, is left to the run, which names the images
+    and halves the batch.
+
+    Raises:
+        PlanError: the method, the model or the distance refuses all of them; one sentence.
+    """
+    model, x, y = inputs
+
+    def fault(rows: slice) -> Exception | None:
+        try:
+            question = job.question(worker.bounds, x.shape[1:])
+            attack(
+                model, x[rows], y[rows], question, method=job.method, gradients=1, seed=job.seed,
+                bounds=worker.bounds.pair, goal=job.goal(),
+            )  # fmt: skip
+        except Exception as error:  # whatever a model or a public attack raises
+            return error
+        return None
+
+    error = fault(slice(None))
+    if error is None or out_of_memory(error):
+        return
+    refused = isinstance(error, ValueError | TypeError | ImportError)
+    if refused or all(fault(slice(row, row + 1)) is not None for row in range(len(x))):
         raise PlanError(f"{job.task.model}, {job.task.question}: {one_line(error)}.") from error

@@ -128,7 +128,7 @@ class Worker:
     def _answer(self, model, work: Work, size: int | None, notes: list[str], on_progress) -> Part:
         """The part of all images; `size` is the batch size, `notes` those of the tries before."""
         try:
-            x, y = prepare_inputs(model, work.x, work.y)
+            model, x, y = prepare_inputs(model, work.x, work.y)
             result = self._attack(model, x, y, work.job, size, on_progress)
             if Status.BLACK_BOX in result.status:
                 told = f"{work.job.task.name}, chunk {work.chunk}: asked by forward runs alone, for want of a gradient"
@@ -218,7 +218,7 @@ def _nothing(work: Work, status: Status) -> Result:
 def _nowhere_finite(model, work: Work) -> bool:
     """Whether the logits of every image contain NaN or infinity, which plica.attack raises an error for."""
     try:
-        x, _ = prepare_inputs(model, work.x, work.y)
+        model, x, _ = prepare_inputs(model, work.x, work.y)
         return not bool(model(x).isfinite().reshape(len(x), -1).all(1).any())
     except Exception:  # whatever the model raises is reported image by image
         return False

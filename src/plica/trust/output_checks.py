@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from plica.trust.findings import Finding, Severity
-from plica.trust.probe import CALL, Probe
+from plica.trust.probe import CALL, Probe, doubled, half_precision, logits_of
 
 UNITS = 2000  # of rounding of the largest logit; sums in another order differ by less
+HALF_UNITS = 8  # the same in half precision, where sums are taken in float32
+ALONE, TOGETHER = 32, 7  # images that are run one by one; rows of other calls than those of the attacks
+FEW = 0.02  # share of images of uncertain class, up to which they are worth a note only
 
 
 def train_mode_layers(model: Callable[[Tensor], Tensor]) -> list[str]:
@@ -37,7 +40,7 @@ def repeatable(probe: Probe) -> Iterator[Finding]:
     """Outputs of two calls on the same images, and of the images one by one."""
     x = probe.x[:CALL]
     first, again = probe.model(x), probe.model(x)
-    unit = UNITS * torch.finfo(first.dtype).eps * first.abs().amax().clamp(min=1e-30)
+    unit = _unit(half_precision(probe.model, x), first) * first.abs().amax().clamp(min=1e-30)
     changed = float(((first - again).abs().amax(1) > unit).double().mean())
     if changed:
         yield Finding(
@@ -60,6 +63,53 @@ def repeatable(probe: Probe) -> Iterator[Finding]:
             "as with batch statistics; use stored statistics.",
             float((differs > unit).double().mean()),
         )
+
+
+@torch.no_grad()
+def rounding(probe: Probe) -> Iterator[Finding]:
+    """Images whose class depends on rounding: two equal largest logits, or another class in another batch, and in
+    float64 where that is the same model. Half precision is named in any case."""
+    half, classes = half_precision(probe.model, probe.x), probe.logits.argmax(1)
+    tops = probe.logits.topk(2, dim=1).values
+    ties, changes = tops[:, 0] == tops[:, 1], torch.zeros_like(classes, dtype=torch.bool)
+    for images, logits in _other_runs(probe, half is None):
+        moved = (logits - probe.logits[images].double()).abs().amax(1)
+        small = moved <= _unit(half, probe.logits) * probe.logits[images].abs().amax(1)  # else it is not rounding
+        changes[images] |= small & (logits.argmax(1) != classes[images])
+    precision = f"The model computes in {str(half).removeprefix('torch.')}" if half else "Logits have few digits"
+    uncertain, tied, count = int((ties | changes).sum()), int(ties.sum()), len(ties)
+    if uncertain:
+        yield Finding(
+            "rounding",
+            Severity.RESERVATION if uncertain > FEW * count else Severity.NOTE,
+            f"{precision}: rounding decides the class of {uncertain} of {count} images ({tied} with two equal "
+            f"largest logits, which never count as misclassified; {uncertain - tied} whose class changes "
+            "with the batch or in float64); run the model in float32, or take the numbers as known to that share.",
+            uncertain / count,
+        )
+    elif half:
+        yield Finding(
+            "rounding",
+            Severity.NOTE,
+            f"{precision}, and is judged so: none of {count} images has two equal largest logits, or changes its "
+            "class with the batch.",
+            0.0,
+        )
+
+
+def _other_runs(probe: Probe, in_float64: bool) -> Iterator[tuple[slice, Tensor]]:
+    """The logits of some images in other batches than those of the probe, and in float64."""
+    model, x = probe.model, probe.x
+    yield slice(None), torch.cat([model(part).double() for part in x.flip(0).split(TOGETHER)]).flip(0)
+    yield slice(ALONE), torch.cat([model(part).double() for part in x[:ALONE].split(1)])
+    fine = doubled(model, x) if in_float64 else None
+    if fine is not None:
+        yield slice(None), logits_of(fine, x.double())
+
+
+def _unit(half: torch.dtype | None, logits: Tensor) -> float:
+    """What rounding may change, over the largest logit."""
+    return UNITS * torch.finfo(logits.dtype).eps if half is None else HALF_UNITS * torch.finfo(half).eps
 
 
 def finite(probe: Probe) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 CALL = 32  # rows of one call
 
@@ -122,6 +123,29 @@ def doubled(model: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], 
             return fine if fine(x[:1].double()).dtype == torch.float64 else None
     except Exception:  # whatever a user's module raises: its own precision is used then
         return None
+
+
+class _Dtypes(TorchDispatchMode):
+    """Collects the floating-point dtypes of the results of layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and out.is_floating_point():
+            self.found.add(out.dtype)
+        return out
+
+
+@torch.no_grad()
+def half_precision(model: Callable[[Tensor], Tensor], x: Tensor) -> torch.dtype | None:
+    """The half precision that the model, or one of its layers, computes in; None of one that does so in none."""
+    with _Dtypes() as dtypes:
+        model(x[:1])
+    halves = [d for d in dtypes.found if torch.finfo(d).bits < 32]
+    return max(halves, key=lambda dtype: torch.finfo(dtype).eps, default=None)
 
 
 def rows(t: Tensor, x: Tensor) -> Tensor:

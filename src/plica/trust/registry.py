@@ -62,6 +62,7 @@ CHECKS = Registry(
         "labels": Check(("labels",), lambda s: data_checks.labels(s.probe)),
         "few classes": Check(("few classes",), lambda s: data_checks.few_classes(s.probe)),
         "repeatable": Check(("random outputs", "company"), lambda s: output_checks.repeatable(s.probe)),
+        "rounding": Check(("rounding",), lambda s: output_checks.rounding(s.probe)),
         "not finite": Check(("not finite",), lambda s: output_checks.finite(s.probe)),
         "probabilities": Check(("probabilities",), lambda s: output_checks.probabilities(s.probe)),
         "vanishing": Check(("detached", "zero gradient"), lambda s: gradient_checks.vanishing(s.few)),

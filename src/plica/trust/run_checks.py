@@ -112,7 +112,7 @@ def check_model(run: Run, name: str, model: Model, images: int = 32, bounds=(0.0
         ValueError: the run has no images, or the model cannot take them.
     """
     for _, x, y in run.inputs():
-        verdict = examine(model, *prepare_inputs(model, x, y), bounds=bounds, images=images, seed=seed)
+        verdict = examine(*prepare_inputs(model, x, y), bounds=bounds, images=images, seed=seed)
         checks = read_object(run.directory / CHECKS, Checks)
         write_json(run.directory / CHECKS, {**checks, name: verdict.record()})
         return verdict

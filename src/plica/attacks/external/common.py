@@ -39,11 +39,12 @@ class Watched(nn.Module):
 
     A forward run that a gradient comes back to counts as a gradient, once for each time; one without as a forward run.
     Attacks drop images without saying which: a row of such a call belongs to the image it is nearest to.
+    default_dtype: torch's, while the model runs.
     """
 
-    def __init__(self, task: AttackInput, images: Int[Tensor, " i"]):
+    def __init__(self, task: AttackInput, images: Int[Tensor, " i"], default_dtype: torch.dtype = torch.float32):
         super().__init__()
-        self.task, self.images = task, images
+        self.task, self.images, self.default_dtype = task, images, default_dtype
         self.low, self.span = task.bounds[0], task.bounds[1] - task.bounds[0]
         self.u = self._unit(task.x[images]).float()  # some packages know no other precision
         self.y, self.classes = task.y[images], class_logits(task.logits).shape[1]
@@ -56,7 +57,8 @@ class Watched(nn.Module):
         image = self._images(u.detach())
         z = self.task.model.on_grid(self._pixels(u.to(self.task.x.dtype)), image)
         self.task.model.forwards.index_add_(0, image.cpu(), torch.ones(len(u), dtype=torch.long))
-        logits = self.task.model.model(z.clone()).to(z.dtype)  # models may write to what they are given
+        with _default_dtype(self.default_dtype):
+            logits = self.task.model.model(z.clone()).to(z.dtype)  # models may write to what they are given
         self._offer(u.detach(), z.detach(), image, logits.detach())
         if logits.requires_grad:
             self._count_gradients(logits, image)
@@ -149,11 +151,13 @@ class Peer:
                 f'{self.name} knows classes and no other goal; use "auto", "pwcf", "radius", "curved", "pgd" or "lpa".'
             )
         norm = self._norm(task)
-        with _frozen(task.model.model), torch.random.fork_rng(), warnings.catch_warnings():
+        default_dtype = torch.get_default_dtype()
+        packages = _default_dtype(torch.float32)  # of the constants that they make
+        with _frozen(task.model.model), torch.random.fork_rng(), warnings.catch_warnings(), packages:
             warnings.simplefilter("ignore")  # of packages, about themselves
             self._check_package()
             for images in self._groups(task):
-                watched = Watched(task, images)
+                watched = Watched(task, images, default_dtype)
                 try:
                     self.run(watched, norm, task.gradients, task.seed)
                 except (RuntimeError, NotImplementedError, TypeError, AssertionError):
@@ -192,6 +196,16 @@ class Peer:
             optional.require(self.package, f'method="{self.name}"')
         except optional.MissingPackageError as error:
             raise MissingPackageError(str(error)) from error
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager

@@ -296,7 +296,7 @@ class RadiusSearch(Multistart[RadiusRows]):
         """A random unit vector, another for each number. Not AttackInput.direction, which is 0 at fixed pixels:
         these are directions of u, where a fixed pixel has an empty box."""
         seed = (self.task.seed * 1_000_003 + number) % 2**63
-        direction = torch.randn(self.x.shape[1], generator=torch.Generator().manual_seed(seed)).to(self.x)
+        direction = torch.randn(self.x.shape[1], generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
         return direction / torch.linalg.vector_norm(direction)
 
     def _points(self, rows: RadiusRows) -> Tensor:

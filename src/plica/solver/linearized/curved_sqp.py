@@ -57,11 +57,11 @@ class CurvedSQP:
         """Move rows.z, given m and its gradient there; noise (r,) is the least margin that counts. In place."""
         opening = rows.steps == 0
         rows.first = torch.where(opening, margin.abs().clamp(min=TINY), rows.first)
-        rows.plane = torch.lerp(rows.plane, grad, torch.where(opening, 1.0, 1 - self.average).to(grad)[:, None])
+        rows.plane = torch.lerp(rows.plane, grad, torch.where(opening, 1.0, 1 - self.average).float().to(grad)[:, None])
         rows.estimate = torch.where(opening, torch.inf, (rows.size - rows.lam * margin).clamp(min=0.5 * rows.size))
         kappa = (self.far * rows.aim + self.floor) * rows.first + 2 * noise
         rows.lam = self.descent.minimise(rows, margin, kappa - margin, measure)
         rows.reached = torch.maximum(rows.reached, (margin > noise).to(margin))
         falls = (rows.reached > 0) | (rows.steps < self.raise_after)
-        rows.aim = rows.aim * torch.where(falls, self.decay, self.raise_aim)
+        rows.aim = rows.aim * torch.where(falls, self.decay, self.raise_aim).float()
         rows.steps = rows.steps + 1

@@ -165,7 +165,7 @@ class QuasiNewton:
     def _damping(self, memory: Damped, rows: CurvedState, margin: Tensor) -> Float[Tensor, " r"]:
         merit = rows.size + 1.5 * rows.lam * (-margin).clamp(min=0)
         ratio = (memory.merit - merit) / (memory.merit - memory.predicted).clamp(min=TINY)
-        factor = torch.where(ratio > self.good, 1 / self.down, torch.where(ratio < self.bad, self.up, 1.0))
+        factor = torch.where(ratio > self.good, 1 / self.down, torch.where(ratio < self.bad, self.up, 1.0)).float()
         return torch.where(rows.steps < 2, memory.tau, (memory.tau * factor).clamp(self.least, self.most))
 
 

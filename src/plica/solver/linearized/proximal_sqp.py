@@ -112,7 +112,8 @@ class ProximalSQP:
         rows.predicted = z_size
         self._estimate(rows, old, margin, opening)
         rows.reached = torch.maximum(rows.reached, (margin > noise).to(margin))
-        rows.aim *= torch.where((rows.reached > 0) | (rows.steps < self.raise_after), self.decay_aim, self.raise_aim)
+        decays = (rows.reached > 0) | (rows.steps < self.raise_after)
+        rows.aim *= torch.where(decays, self.decay_aim, self.raise_aim).float()  # whatever the default dtype
         rows.steps += 1
 
     def _open(self, rows: ProximalState, margin: Tensor, grad: Tensor) -> None:
@@ -133,8 +134,8 @@ class ProximalSQP:
 
     def _resize(self, rows: ProximalState, merit: Tensor) -> None:
         ratio = (rows.merit - merit) / (rows.merit - rows.predicted).clamp(min=1e-12)
-        factor = torch.where(ratio > self.good, self.grow, torch.where(ratio < self.bad, self.shrink, 1.0))
-        eta = rows.eta * factor * torch.where(rows.steps >= self.decay_after, self.decay, 1.0)
+        factor = torch.where(ratio > self.good, self.grow, torch.where(ratio < self.bad, self.shrink, 1.0)).float()
+        eta = rows.eta * factor * torch.where(rows.steps >= self.decay_after, self.decay, 1.0).float()
         rows.eta = torch.maximum(eta, self.least * self.prox.natural(rows.u.shape[1]) * rows.size)
 
     def _move(

@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor, nn
 
 from plica.trust.audit.reference import Goal, Metric, Model, ParametricPerturbation, distances, margins, outputs
-from plica.trust.probe import doubled
+from plica.trust.probe import doubled, half_precision
 
 UNITS = 1000  # of rounding of the largest logit; margins of two correct runs differ by less
+HALF_UNITS = 4  # the same in half precision, where sums are taken in float32
 THETA_TOLERANCE = 1e-5  # of the pixels' range; two correct computations of T(x, theta) in float32 differ by less
 Differences = dict[str, list[str]]  # by kind, a sentence for each
 
@@ -48,8 +49,15 @@ class MeasureContext:
     goal: Goal = margins
 
     def with_float64(self, x: Float[Tensor, "b *image"]) -> MeasureContext:
-        """The same with `fine`, which is tried on the first image of x."""
-        return self if self.fine is not None else replace(self, fine=doubled(self.model, x))
+        """The same with `fine`, which is tried on the first image of x; of a model in half precision it would be
+        another model."""
+        if self.fine is not None or self.half(x) is not None:
+            return self
+        return replace(self, fine=doubled(self.model, x))
+
+    def half(self, x: Float[Tensor, "b *image"]) -> torch.dtype | None:
+        """The half precision that the model computes in, if it does."""
+        return half_precision(self.model, x[:1].to(self.precision(x)))
 
     def precision(self, x: Tensor) -> torch.dtype:
         """The dtype of the model's weights, or of x where it has none."""
@@ -171,10 +179,12 @@ class Answers:
         own = context.precision(self.x_adv)
         runs = [(f"batches of {size}", context.model, own, size) for size in context.sizes]
         runs += [("float64", context.fine, torch.float64, context.sizes[-1])] if context.fine is not None else []
+        half = context.half(self.x_adv)
+        units = UNITS * torch.finfo(own).eps if half is None else HALF_UNITS * torch.finfo(half).eps
         wrong = np.zeros(len(self.y), dtype=bool)
         for words, model, dtype, size in runs:
             logits = outputs(model, self.x_adv.to(dtype), size)
-            unit = UNITS * float(torch.finfo(own).eps) * np.abs(logits).reshape(len(logits), -1).max(axis=1)
+            unit = float(units) * np.abs(logits).reshape(len(logits), -1).max(axis=1)
             wrong |= self._margins(differences, words, context.goal(logits, self.y), unit)
         return wrong
 
