@@ -29,7 +29,7 @@ class Random(Multistart[Candidates]):
         index = torch.arange(len(self.images)).repeat(m)
         z = torch.rand(len(index), self.x.shape[1], generator=torch.Generator().manual_seed(m))
         size = (z - self.x[index]).norm(dim=1)
-        return Candidates(index, self.classes[index, 0], State(z, size, size.clone()))
+        return Candidates(index, self.targets[index, 0], State(z, size, size.clone()))
 
     def answered(self, index):
         images = self.images[index]
@@ -89,7 +89,7 @@ def test_best_is_the_nearest_misclassified_row():
     driver.run(iter(pools))
     z, index = torch.cat([p.state.z for p in pools]), torch.cat([p.index for p in pools])
     size = torch.cat([p.state.size for p in pools])
-    wrong = driver.task.model.model(z.view(-1, *driver.task.x.shape[1:])).argmax(1) != driver.y[index]
+    wrong = driver.task.model.model(z.view(-1, *driver.task.x.shape[1:])).argmax(1) != driver.goal.y[index]
     nearest = torch.full((4,), torch.inf).scatter_reduce(0, index, torch.where(wrong, size, torch.inf), "amin")
     assert nearest.isfinite().any()
     assert torch.equal(driver.best, nearest)
