@@ -129,3 +129,7 @@ def test_a_bound_allows_for_the_roundings_of_a_long_sum():
         low = Pass(graph, inputs, {}, slack=slack).lower(a, 1, torch.zeros(2).long())
         for bound, value in zip(low.tolist(), exact, strict=True):
             assert bound < sign * value < bound + 1e-3
+        # at least n units of rounding of the sum of the terms' absolute values, whatever this sum's own error is
+        terms = (net.weight.abs() @ x[0]).detach()
+        moved = Pass(graph, inputs, {}).lower(a, 1, torch.zeros(2).long()) - low
+        assert (moved >= 4096 * 2**-53 * terms).all()

@@ -51,11 +51,13 @@ def test_the_bound_is_below_every_point_and_near_the_least(p, kind):
         "held": plica.Held(plica.WeightedLp(p, weights), pixels),
     }[kind]
     zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
-    bound, size = input_set(metric, x, radius, zero, one).minimum(a, None)
+    inputs = input_set(metric, x, radius, zero, one)
+    bound, size = inputs.minimum(a, None)
     if kind != "plain":  # held pixels do not move at all
         fixed = (torch.arange(N) == 2) if kind == "weighted" else pixels
         sampled = best_sampled(lambda x, z: plica.Lp(p)(x * weights, z * weights), x, a * ~fixed, radius)
         sampled = sampled + (a * fixed * x).sum(1)
+        torch.testing.assert_close(inputs.minimum(a * fixed, None)[0], (a * fixed * x).sum(1))
     else:
         sampled = best_sampled(metric, x, a, radius)
     assert (bound <= sampled + 1e-12).all()
