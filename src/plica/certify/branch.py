@@ -80,8 +80,9 @@ class Search:
 
     def run(self) -> bool:
         """Whether every function was proved positive on the whole set."""
+        start = {k: v.half() for k, v in self.root.start().items()}
         everything = [
-            Part(row, -torch.inf, (), (), {k: v[row : row + 1].half() for k, v in self.root.start().items()}, ())
+            Part(row, -torch.inf, (), (), {k: v[row : row + 1] for k, v in start.items()}, ())
             for row in range(len(self.root.a))
         ]
         if not self._bound(everything, self.settings.root):

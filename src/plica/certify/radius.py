@@ -107,7 +107,7 @@ def refine(
         span: at which the ball holds the whole box: once it is proved, no input of the box is misclassified.
     """
     farthest = min(upper * (1 - CLOSED / 2), span)
-    proved, unproved, spent = radius, min(upper, span), 0
+    proved, unproved, spent, step = radius, min(upper, span), 0, 0.5
     for _ in range(ATTEMPTS):
         if proved >= span:
             return Answer(math.inf, CertificateStatus.PROVED, spent)
@@ -115,7 +115,7 @@ def refine(
             return Answer(proved, CertificateStatus.CLOSED, spent)
         if not effort.left() or (effort.nodes is not None and spent >= effort.nodes):
             break
-        aim = min(proved + 0.5 * (unproved - proved), farthest)
+        aim = min(proved + step * (unproved - proved), farthest)
         if aim >= farthest * (1 - 3 * CLOSED):
             aim = farthest
         if aim <= proved * (1 + CLOSED / 4):
@@ -127,7 +127,7 @@ def refine(
         proof = prove(networks, region, x, a, aim, share)
         spent += proof.nodes
         if proof.proved:
-            proved = aim
+            proved, step = aim, 0.8  # what was proved with ease may be exceeded by much
         else:
-            unproved = aim
+            unproved, step = aim, 0.5
     return Answer(proved, CertificateStatus.EFFORT, spent)
