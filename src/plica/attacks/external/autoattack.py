@@ -47,7 +47,7 @@ class AutoAttackSettings:
     gradients_per_class: int = 3
     queries: int = 3
     ends: int = 3
-    shrink: float = 0.5
+    shrink: float = 0.7
     boundary_forwards: int = 6
     smallest_side: int = 8
 

@@ -1,0 +1,168 @@
+"""plica behind the interface of AutoAttack: a script changes its import, `from plica.compat import AutoAttack`.
+
+Parameters are those of pyautoattack and of autoattack, whose names differ. What is run is plica's own or, by name, the
+packages' attacks; every point returned was measured by the judge.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from plica.api import attack, methods
+from plica.core.formulations import MaxLoss
+from plica.evaluation.method_sets import AUTOATTACK, AUTOATTACK_L1
+from plica.metrics import Lp, Unsupported
+
+NORMS = {"Linf": Lp("inf"), "L2": Lp(2), "L1": Lp(1)}
+# plica's method for a name of AutoAttack's that it does not have: the margin is the DLR loss before it is rescaled, and
+# FAB is run towards one class after the other
+SYNONYMS = {"apgd-dlr": "apgd-margin", "fab": "fab-t"}
+OTHER_BUDGETS = {"auto": 300, "apgd-margin": 101}  # gradients per image, where AutoAttack has none; else 100
+VERSIONS = {
+    "standard": ("auto", "apgd-ce", "apgd-t", "fab-t", "square"),
+    "plus": ("auto", "pwcf", "apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square"),
+}
+
+
+class AutoAttack:
+    """Robust accuracy within a radius, as AutoAttack reports it.
+
+    Args:
+        model: (b, *image) -> (b, classes), logits of pixels in [0, 1].
+        norm: Linf, L2 or L1.
+        eps: the radius.
+        seed: of all attacks; 0 if not given, so that an evaluation can be repeated.
+        verbose: log the robust accuracy after each attack.
+        attacks_to_run: names of AutoAttack's or of plica.methods(), with version="custom" alone; `attacks` is the same.
+        version: standard is plica's "auto", then AutoAttack's four with their budgets on the images left standing, so
+            that it breaks what AutoAttack breaks; plus adds "pwcf" and APGD on the margin; or custom.
+        device: where the model is and images are moved to.
+        log_path: a file that the log is also appended to.
+        attacks: pyautoattack's name of attacks_to_run.
+
+    Raises:
+        ValueError: a norm, version or attack that there is not, or attacks with a version other than custom.
+    """
+
+    def __init__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        norm: str = "Linf",
+        eps: float = 0.3,
+        seed: int | None = None,
+        verbose: bool = True,
+        attacks_to_run: Sequence[str] | None = None,
+        version: str = "standard",
+        is_tf_model: bool = False,
+        device: str | torch.device | None = None,
+        log_path: str | Path | None = None,
+        *,
+        attacks: Sequence[str] | None = None,
+    ):
+        named = tuple(attacks_to_run or attacks or ())
+        if norm not in NORMS:
+            raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}.")
+        if is_tf_model:
+            raise ValueError("plica runs PyTorch models only; convert the model, for example by way of ONNX.")
+        if version not in (*VERSIONS, "custom"):
+            raise ValueError(
+                f"version must be one of {', '.join(VERSIONS)} or custom, got {version!r}; for a model that answers at "
+                "random ask plica.attack."
+            )
+        if bool(named) != (version == "custom"):
+            raise ValueError(f"attacks_to_run goes with version='custom' alone, got {list(named)} and {version!r}.")
+        for name in named:
+            if SYNONYMS.get(name, name) not in methods():
+                raise ValueError(f"There is no attack {name!r}; known are {', '.join((*SYNONYMS, *methods()))}.")
+        self.model, self.norm, self.epsilon, self.seed, self.verbose = model, norm, eps, seed or 0, verbose
+        self.attacks_to_run = list(named or VERSIONS[version])
+        self.version, self.device, self.log_path = version, device, log_path
+
+    def run_standard_evaluation(
+        self,
+        x_orig: Float[Tensor, "b *image"],
+        y_orig: Int64[Tensor, " b"],
+        bs: int = 250,
+        return_labels: bool = True,
+        state_path: None = None,
+        *,
+        batch_size: int | None = None,
+    ) -> Any:
+        """The attacks one after the other, each on the images that those before it left standing.
+
+        Args:
+            x_orig: images, pixels in [0, 1].
+            y_orig: labels.
+            bs: searches side by side; `batch_size` is the same. It does not change what plica's own methods find.
+            return_labels: whether the labels come too, as from pyautoattack; autoattack's default is False.
+            state_path: not supported; `plica evaluate` keeps what is finished.
+
+        Returns:
+            x_adv (b, *image), x_orig where no point was found, and the model's classes there (b,).
+        """
+        if state_path is not None:
+            raise ValueError("state_path is not supported; `plica evaluate` goes on where it was interrupted.")
+        x_adv, y_adv = self._evaluate(x_orig, y_orig, self.attacks_to_run, batch_size or bs)
+        return (x_adv, y_adv) if return_labels else x_adv
+
+    def run_standard_evaluation_individual(
+        self,
+        x_orig: Float[Tensor, "b *image"],
+        y_orig: Int64[Tensor, " b"],
+        bs: int = 250,
+        return_labels: bool = True,
+        *,
+        batch_size: int | None = None,
+    ) -> dict[str, Any]:
+        """Each attack on all images: what run_standard_evaluation returns, by the attack's name."""
+        answers = {name: self._evaluate(x_orig, y_orig, [name], batch_size or bs) for name in self.attacks_to_run}
+        return {name: both if return_labels else both[0] for name, both in answers.items()}
+
+    def clean_accuracy(self, x_orig: Float[Tensor, "b *image"], y_orig: Int64[Tensor, " b"], bs: int = 250) -> float:
+        """The share of the images that the model gets right."""
+        parts = zip(x_orig.split(bs), y_orig.split(bs), strict=True)
+        with torch.no_grad():
+            right = sum(int((self.model(self._to(x)).argmax(1) == self._to(y)).sum()) for x, y in parts)
+        return right / len(x_orig)
+
+    def _evaluate(self, x_orig: Tensor, y_orig: Tensor, names: Sequence[str], size: int) -> tuple[Tensor, Tensor]:
+        x, y = self._to(x_orig), self._to(y_orig)
+        x_adv, y_adv = x.clone(), y.clone()
+        standing = torch.arange(len(x), device=x.device)
+        budgets = OTHER_BUDGETS | (AUTOATTACK_L1 if self.norm == "L1" else AUTOATTACK)
+        for name in names:
+            if not len(standing):
+                break
+            method, question = SYNONYMS.get(name, name), MaxLoss(NORMS[self.norm], self.epsilon)
+            try:
+                result = attack(
+                    self.model, x[standing], y[standing], question, method=method, gradients=budgets.get(method, 100),
+                    seed=self.seed, batch_size=size,
+                )  # fmt: skip
+            except Unsupported as error:
+                if self.version == "custom" or isinstance(error, ImportError):
+                    raise
+                self._log(f"{name} is left out: {error}")  # as AutoAttack leaves out what needs more classes
+                continue
+            x_adv[standing] = result.x_adv
+            y_adv[standing] = result.prediction
+            standing = standing[~result.success]
+            self._log(f"robust accuracy after {name}: {len(standing) / len(x):.2%}")
+        return x_adv.to(x_orig.device), y_adv.to(y_orig.device)
+
+    def _to(self, t: Tensor) -> Tensor:
+        return t if self.device is None else t.to(self.device)
+
+    def _log(self, text: str) -> None:
+        if self.verbose:
+            logging.getLogger("plica.compat").info(text)
+        if self.log_path is not None:
+            with Path(self.log_path).open("a", encoding="utf-8") as file:
+                file.write(f"{text}\n")

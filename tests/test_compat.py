@@ -1,0 +1,77 @@
+"""plica.compat.AutoAttack: a script changes one import."""
+
+import inspect
+
+import pytest
+import torch
+
+import plica
+from linear import linear
+from plica.compat import AutoAttack
+
+NORMS = {"Linf": float("inf"), "L2": 2, "L1": 1}
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_points_labels_and_radius_are_those_promised(norm):
+    case = linear(classes=4, shape=(3, 8, 8))
+    eps = float(case.radius(NORMS[norm]).median()) * 1.0001
+    adversary = AutoAttack(case.model, attacks_to_run=["auto"], version="custom", norm=norm, eps=eps, verbose=False)
+    x_adv, y_adv = adversary.run_standard_evaluation(case.x, case.y, bs=3)
+    broken = y_adv != case.y
+    exact = case.radius(NORMS[norm])
+    assert broken[exact < 0.99 * eps].all()
+    assert not broken[exact > 1.01 * eps].any()
+    assert torch.equal(case.model(x_adv).argmax(1), y_adv)
+    assert (plica.Lp(NORMS[norm])(case.x.double(), x_adv.double()) <= eps).all()
+    assert torch.equal(x_adv[~broken], case.x[~broken])
+    alone = adversary.run_standard_evaluation(case.x, case.y, return_labels=False)
+    assert torch.equal(alone, x_adv)
+    assert adversary.clean_accuracy(case.x, case.y) == 1.0
+    assert adversary.clean_accuracy(x_adv, case.y) == pytest.approx(1 - float(broken.double().mean()))
+
+
+def test_each_attack_alone(tmp_path):
+    case = linear(classes=4)
+    adversary = AutoAttack(case.model, attacks=["auto", "pgd"], version="custom", norm="L2", eps=1.0, verbose=False,
+                           log_path=tmp_path / "log.txt", device="cpu", seed=3)  # fmt: skip
+    answers = adversary.run_standard_evaluation_individual(case.x, case.y, batch_size=2)
+    assert set(answers) == {"auto", "pgd"}
+    assert all((labels != case.y).all() for _, labels in answers.values())
+    log = (tmp_path / "log.txt").read_text().splitlines()
+    assert log == ["robust accuracy after auto: 0.00%", "robust accuracy after pgd: 0.00%"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (dict(norm="Lp"), "norm must be one of Linf, L2, L1"),
+        (dict(version="rand"), "standard, plus or custom, got 'rand'"),
+        (dict(attacks_to_run=["square"]), "version='custom'"),
+        (dict(version="custom"), "version='custom'"),
+        (dict(version="custom", attacks_to_run=["cw"]), "no attack 'cw'"),
+        (dict(is_tf_model=True), "PyTorch"),
+    ],
+)
+def test_what_there_is_not_is_refused(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        AutoAttack(lambda x: x, **arguments)
+
+
+@pytest.mark.needs("pyautoattack")
+def test_what_the_package_takes_is_taken_and_what_it_finds_is_found():
+    package = pytest.importorskip("pyautoattack.autoattack").AutoAttack
+    ours, theirs = (set(inspect.signature(kind.__init__).parameters) for kind in (AutoAttack, package))
+    assert theirs <= ours
+    for name in ("run_standard_evaluation", "run_standard_evaluation_individual", "clean_accuracy"):
+        ours, theirs = (set(inspect.signature(getattr(kind, name)).parameters) for kind in (AutoAttack, package))
+        assert theirs <= ours
+    case = linear(classes=4, shape=(3, 8, 8))
+    eps = float(case.radius(float("inf")).median()) * 1.0001
+    spend = dict(norm="Linf", eps=eps, seed=0, version="custom", attacks=["apgd-ce"])
+    (x_ours, y_ours), (x_theirs, y_theirs) = (
+        kind(case.model, **spend).run_standard_evaluation(case.x, case.y, batch_size=6)
+        for kind in (AutoAttack, package)
+    )
+    assert (x_ours.shape, x_ours.dtype, y_ours.dtype) == (x_theirs.shape, x_theirs.dtype, y_theirs.dtype)
+    assert ((y_ours != case.y) | (y_theirs == case.y)).all()  # no image that it breaks is left standing
