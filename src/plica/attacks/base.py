@@ -78,7 +78,8 @@ class AttackInput:
     def box_point(self, number: int, images: Int[Tensor, " i"]) -> Float[Tensor, "i *image"]:
         """The random point number `number` of the box, the same for every image but for fixed pixels."""
         low, high = self.bounds
-        point = low + (high - low) * torch.rand(self._n, generator=self._generator(-1 - number)).to(self.x)
+        share = torch.rand(self._n, generator=self._generator(-1 - number), dtype=torch.float32).to(self.x)
+        point = low + (high - low) * share
         x = self.x[images]
         point = point.view(x.shape[1:]).expand_as(x)
         return point.clone() if self.fixed is None else torch.where(self.fixed, x, point)

@@ -149,7 +149,7 @@ class _Images:
         except (ValueError, OSError):
             good = [one for number in ids.tolist() for one in self._one(number, notes)]
             ids = torch.tensor([number for number, _, _ in good], dtype=torch.long)
-            x = torch.cat([torch.zeros(0, *self.source.shape), *(x for _, x, _ in good)])
+            x = torch.cat([torch.zeros(0, *self.source.shape, dtype=torch.float32), *(x for _, x, _ in good)])
             y = torch.cat([torch.zeros(0, dtype=torch.long), *(y for _, _, y in good)])
         self.store.write_inputs(chunk, ids, x, y, notes)
 

@@ -59,10 +59,10 @@ def difference(one: Float[Tensor, "b 3 *p"], two: Float[Tensor, "b 3 *p"]) -> Fl
     dL, dC = L2 - L1, C2 - C1  # (8)-(9)
     # (10)-(11) squared, 4 C1 C2 sin(dh / 2)^2, without the hues: smooth at equal colours, and 0 to the last bit there
     dH2 = ((a2 - a1) ** 2 + (b2 - b1) ** 2 - dC**2).clamp(min=0)
-    turn = torch.where(a1 * b2 - a2 * b1 < 0, -1.0, 1.0)
+    turn = torch.where(a1 * b2 - a2 * b1 < 0, -1.0, 1.0).float()
     L, C = (L1 + L2) / 2, (C1 + C2) / 2  # (12)-(13)
     apart = (h1 - h2).abs() > math.pi  # (14)
-    h = (h1 + h2) / 2 + torch.where(apart, torch.where(h1 + h2 < 2 * math.pi, math.pi, -math.pi), 0.0)
+    h = (h1 + h2) / 2 + torch.where(apart, torch.where(h1 + h2 < 2 * math.pi, math.pi, -math.pi), 0.0).float()
     grey = (C1 * C2) <= (2 * LEAST) ** 2
     h = torch.where(grey, h1 + h2, h)
     T = (1 - 0.17 * (h - math.pi / 6).cos() + 0.24 * (2 * h).cos() + 0.32 * (3 * h + math.radians(6)).cos()

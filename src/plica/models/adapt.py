@@ -99,8 +99,8 @@ class Adapted(nn.Module):
         super().__init__()
         self.net, self.one_by_one, self.normalises = net, one_by_one, normalisation is not None
         mean, std = normalisation or ((0.0,), (1.0,))
-        self.register_buffer("mean", torch.tensor(mean))
-        self.register_buffer("std", torch.tensor(std))
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
 
     def forward(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b classes"]:
         if self.normalises:

@@ -150,7 +150,7 @@ def _search(probe: Probe, ascent: Ascent) -> Float[Tensor, " i"]:
 def _window(x: Tensor, share: float, draw: torch.Generator) -> Bool[Tensor, "i *image"]:
     """A random square window per image, of that share of its pixels; of a vector, a random subset of its features."""
     if x.ndim < 4:
-        return (torch.rand(x.shape, generator=draw) < share).to(x.device)
+        return (torch.rand(x.shape, generator=draw, dtype=torch.float32) < share).to(x.device)
     inside = torch.ones(len(x), 1, *x.shape[2:], dtype=torch.bool)
     for axis, size in enumerate(x.shape[2:], start=2):
         side = max(1, round(size * share ** (1 / (x.ndim - 2))))

@@ -73,7 +73,7 @@ class Probe:
 
     def noise(self, x: Tensor, stream: int) -> Tensor:
         """Standard normal noise, of the shape, dtype and device of x."""
-        return torch.randn(x.shape, generator=self.generator(stream)).to(x)
+        return torch.randn(x.shape, generator=self.generator(stream), dtype=torch.float32).to(x)
 
 
 @torch.no_grad()

@@ -286,7 +286,7 @@ class RadiusSearch(Multistart[RadiusRows]):
         random point of the box where there is none."""
         low, high = self.settings.box(self.x)
         generator = torch.Generator().manual_seed((self.task.seed * 1_000_003 + number) % 2**63)
-        point = torch.lerp(low, high, torch.rand(self.x.shape[1], generator=generator).to(self.x))
+        point = torch.lerp(low, high, torch.rand(self.x.shape[1], generator=generator, dtype=torch.float32).to(self.x))
         factor = SCHEDULE.far[number % len(SCHEDULE.far)]
         best = self.settings.scaled(self.task.best.x_adv[self.images].flatten(1) - self.x)
         far = factor * torch.linalg.vector_norm(best, dim=1, keepdim=True) * self._direction(number)
@@ -296,7 +296,8 @@ class RadiusSearch(Multistart[RadiusRows]):
         """A random unit vector, another for each number. Not AttackInput.direction, which is 0 at fixed pixels:
         these are directions of u, where a fixed pixel has an empty box."""
         seed = (self.task.seed * 1_000_003 + number) % 2**63
-        direction = torch.randn(self.x.shape[1], generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+        generator = torch.Generator().manual_seed(seed)
+        direction = torch.randn(self.x.shape[1], generator=generator, dtype=torch.float32).to(self.x)
         return direction / torch.linalg.vector_norm(direction)
 
     def _points(self, rows: RadiusRows) -> Tensor:

@@ -232,7 +232,7 @@ class BFGSSQP:
         least, worst = live.best.violation[rows], live.worst[rows]
         late, halved = live.late[rows] + 1, least <= 0.5 * worst
         give = ~halved & (late >= steps) & (least > self.tol)
-        live.mu[rows] *= torch.where(give, GIVE, 1.0)
+        live.mu[rows] *= torch.where(give, GIVE, 1.0).float()
         again = halved | give
         live.worst[rows] = torch.where(again, least, worst)
         live.late[rows] = torch.where(again, 0, late)
