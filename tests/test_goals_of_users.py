@@ -54,15 +54,27 @@ def test_any_label_is_the_nearest_flip_of_one_tag(method, above):
 
 
 def test_one_logit_is_two_classes():
-    """(b,), (b, 1) and [0, logit] give the same points to the bit."""
+    """(b,) and (b, 1) give the same points to the bit, and [0, logit] the same but for what counts as rounding."""
     y = (OUT[:, 0] > 0).long()
     nets = (lambda x: NET(x)[:, 0], lambda x: NET(x)[:, :1], lambda x: class_logits(NET(x)[:, 0]))
     for question in (L2, MaxLoss(Lp(2), 0.1), MaxLoss(Lp(2), 0.1, "ce")):
         results = [plica.attack(net, X, y, question) for net in nets]
-        assert all(torch.equal(results[0].x_adv, result.x_adv) for result in results)
+        assert torch.equal(results[0].x_adv, results[1].x_adv)
+        assert torch.equal(results[0].success, results[2].success)
+        torch.testing.assert_close(results[0].x_adv, results[2].x_adv, rtol=0, atol=1e-3)
         assert torch.equal(results[0].prediction[results[0].success], 1 - y[results[0].success])
     exact = (OUT[:, 0].abs() / W[:, 0].norm()).double()
     torch.testing.assert_close(plica.attack(nets[0], X, y, L2).distance, exact, rtol=EXACT, atol=0)
+
+
+def test_the_margin_of_one_logit_is_more_than_rounding():
+    """At the boundary the logit is 0, and its roundings are those of what it is the sum of."""
+    y = (OUT[:, 0] > 0).long()
+    result = plica.attack(lambda x: NET(x)[:, 0], X, y, L2)
+    assert (result.margin >= 64 * torch.finfo(torch.float32).eps * OUT[:, 0].abs()).all()
+    for k in range(len(X)):  # alone, and in another order of summation
+        alone = (result.x_adv[k] * W[:, 0]).flip(0).sum() + BIAS[0]
+        assert (alone > 0) != (OUT[k, 0] > 0)
 
 
 def test_the_goal_of_a_user_without_alternatives():

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from plica.core.batching import MAX_CPU_ROWS, MIN_ROWS, MULTIPLE, Arithmetic, BatchSizeTuner, observe, round_up
 from plica.core.gradient import gradient_errors, input_gradient
 from plica.core.rounding import Noise, has_offset, is_half, least_margin, measure_noise
+from plica.goals import flat
 
 Model = Callable[[Tensor], Tensor]
 Grid = Callable[[Tensor, Tensor], Tensor]
@@ -27,6 +28,8 @@ class CountedModel:
     Attributes:
         few_digits: (b,) images at which differences of logits have few digits, as `first_logits` found.
         noise: what was measured of the model where there are such images.
+        single: (b,) where an output is a single number, its size at each image: at the boundary it is 0, and does not
+            tell how large its roundings are.
 
     Args:
         model: (r, *image) -> (r, ...).
@@ -51,6 +54,7 @@ class CountedModel:
         self.model, self.fixed, self.bounds, self.grid = model, fixed, bounds, grid
         self.arithmetic = arithmetic or Arithmetic()
         self.noise, self.few_digits = Noise(), torch.zeros(images, dtype=torch.bool)
+        self.single = torch.zeros(images)
         self.max_rows = max(MIN_ROWS, max_rows // MULTIPLE * MULTIPLE)
         self.tuner = BatchSizeTuner()
         self.gradients = torch.zeros(images, dtype=torch.long)
@@ -97,6 +101,8 @@ class CountedModel:
         classes: whether the output is logits of classes, of which only differences matter.
         """
         logits = self.logits(x, torch.arange(len(x), device=x.device))
+        if flat(logits).shape[1] == 1:
+            self.single = flat(logits)[:, 0].abs().nan_to_num(0, 0, 0)
         few = has_offset(logits) & classes | self.half
         if bool(few.any()):
             self.noise = measure_noise(self.model, x, self.bounds)
@@ -113,12 +119,13 @@ class CountedModel:
 
         counted = CountedModel(self.model, len(rows), self.max_rows, self.arithmetic, fixed, self.bounds, grid and some)
         counted.noise, counted.few_digits = self.noise, self.few(rows)
+        counted.single = self.single.to(rows.device)[rows]
         return counted
 
     def with_model(self, model: Model, grid: Grid | None) -> CountedModel:
         """The same of another form of the model, with nothing charged yet."""
         counted = CountedModel(model, len(self.forwards), self.max_rows, self.arithmetic, grid=grid)
-        counted.noise, counted.few_digits = self.noise, self.few_digits
+        counted.noise, counted.few_digits, counted.single = self.noise, self.few_digits, self.single
         return counted
 
     def on_grid(self, z: Float[Tensor, "r *image"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *image"]:
@@ -127,7 +134,11 @@ class CountedModel:
 
     def least_margin(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
         """How large a margin must be before it counts (core/rounding.py), from the output at points of `image`."""
-        return least_margin(logits, self.arithmetic.eps, self.few(image), self.noise)
+        least = least_margin(logits, self.arithmetic.eps, self.few(image), self.noise)
+        if flat(logits).shape[1] > 1:
+            return least
+        single = flat(self.single.to(logits)[image])  # of the images, in place of what it is at the points
+        return torch.maximum(least, least_margin(single, self.arithmetic.eps, self.few(image), self.noise))
 
     def charge_forwards(self, image: Int[Tensor, " r"], runs: int = 1) -> None:
         """Add so many forward runs to the count of each of these images."""
