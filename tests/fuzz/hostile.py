@@ -244,38 +244,42 @@ def plan_case(dice: random.Random) -> list[str]:
     return ["evaluate", "changed.yaml", "--n", "2", "--out", "new"]
 
 
+def changed_array(array: np.ndarray, dice: random.Random) -> np.ndarray:
+    """An array of another type, shape, order or with another value."""
+    how = dice.randrange(7)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if how == 0:
+            array = array.astype(
+                dice.choice(["u1", "i1", "i8", "u8", "f2", "f8", "c8", "?", "U3", "S2", "M8[s]", ">f4", ">i2", "g"])
+            )
+        elif how == 1:
+            array = array.reshape(
+                dice.choice([(-1,), (6, -1), (1, -1), (2, 3, -1), (-1, 1), (0, 7, array.size)][: 5 + (array.size == 0)])
+            )
+        elif how == 2 and array.dtype.kind in "fiu" and array.size:
+            array = array.copy()
+            array.flat[dice.randrange(array.size)] = dice.choice(
+                [0, 1, 2, 255] + [-1, np.nan, np.inf, 1e30] * (array.dtype.kind == "f")
+            )
+        elif how == 3:
+            array = array[: dice.randrange(len(array) + 1)] if array.ndim else array
+        elif how == 4:
+            array = np.asfortranarray(array)
+        elif how == 5:
+            array = array.reshape(array.shape, order="C")[..., None]
+        else:
+            array = np.array(dice.choice([0, 0.5, [], [[1]], "text", None]))
+    return array
+
+
 def array_case(dice: random.Random) -> list[str]:
     with np.load("d.npz") as stored:
         arrays = {"x": stored["x"], "y": stored["y"]}
     for _ in range(dice.randint(0, 2)):
         name = dice.choice("xy")
-        array, how = arrays[name], dice.randrange(7)
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if how == 0:
-                array = array.astype(
-                    dice.choice(["u1", "i1", "i8", "u8", "f2", "f8", "c8", "?", "U3", "S2", "M8[s]", ">f4", ">i2", "g"])
-                )
-            elif how == 1:
-                array = array.reshape(
-                    dice.choice(
-                        [(-1,), (6, -1), (1, -1), (2, 3, -1), (-1, 1), (0, 7, array.size)][: 5 + (array.size == 0)]
-                    )
-                )
-            elif how == 2 and array.dtype.kind in "fiu" and array.size:
-                array = array.copy()
-                array.flat[dice.randrange(array.size)] = dice.choice(
-                    [0, 1, 2, 255] + [-1, np.nan, np.inf, 1e30] * (array.dtype.kind == "f")
-                )
-            elif how == 3:
-                array = array[: dice.randrange(len(array) + 1)] if array.ndim else array
-            elif how == 4:
-                array = np.asfortranarray(array)
-            elif how == 5:
-                array = array.reshape(array.shape, order="C")[..., None]
-            else:
-                array = np.array(dice.choice([0, 0.5, [], [[1]], "text", None]))
-        arrays[name] = array
+        with contextlib.suppress(TypeError, ValueError):  # numpy has no such change of this array
+            arrays[name] = changed_array(arrays[name], dice)
     data = dice.choice(["c.npz", "z.npz", "cx.npy,cy.npy", "c.safetensors", "c.npz", "c.parquet"])
     if data == "c.safetensors":
         try:
