@@ -14,6 +14,7 @@ LEAVES = {
     "call numpy() on tensor that requires grad": "it converts x to numpy",
     "requires grad. use": "it converts x to numpy",
     "inference tensors cannot be saved": "its weights or constants were made under torch.inference_mode()",
+    "modified by an inplace operation": "it overwrites in place what its backward pass needs",
     "derivative for": "one of its operations has no derivative",
     "must implement either the backward": "one of its operations has no derivative",
     "not implement 'backward'": "one of its operations has no derivative",

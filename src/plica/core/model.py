@@ -146,7 +146,8 @@ class CountedModel:
 
     def _run(self, x: Float[Tensor, "p *image"]) -> Float[Tensor, "p *output"]:
         out = self.model(x) if self.arithmetic.eps else observe(self.model, x, self.arithmetic)
-        if not isinstance(out, Tensor) or out.ndim < 1 or len(out) != len(x) or not out.is_floating_point():
+        fits = isinstance(out, Tensor) and out.ndim > 0 and len(out) == len(x) and out.numel() > 0
+        if not fits or not out.is_floating_point():
             seen = f"{out.dtype} of shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(
                 f"The model must return floating-point logits of shape (b, classes), or with a goal of shape (b, ...), "
