@@ -127,3 +127,10 @@ def test_runs_that_are_incomplete_or_broken(tmp_path, case):
             runs.load(tmp_path / "run")
         file.write_bytes(whole)
     assert np.array_equal(runs.load(tmp_path / "run").samples["id"], np.arange(5))
+
+
+def test_a_directory_with_a_colon_in_its_name(tmp_path, case, monkeypatch):
+    """pyarrow takes what stands before it for the name of a file system."""
+    monkeypatch.chdir(tmp_path)
+    save_run("cuda:99", *case, ARGUMENTS, elapsed=1.0)
+    assert len(runs.load("cuda:99").samples) == len(case[1])

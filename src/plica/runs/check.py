@@ -195,7 +195,7 @@ def read_samples(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
             seen = ", ".join(str(other.type) for other in found if other.name == field.name)
             raise BrokenRunError(f"The column {field.name} of {file} is {seen}, not {field.type}; {ADVICE}.")
     try:
-        table = pq.ParquetFile(file).read(wanted.names)
+        table = pq.ParquetFile(file.absolute()).read(wanted.names)
     except (OSError, pa.ArrowException) as error:
         raise BrokenRunError(f"{file} cannot be read ({one_line(error)}); {ADVICE}.") from error
     for name in wanted.names:
@@ -218,7 +218,7 @@ def read_constants(file: Path) -> dict[str, Any] | None:
     """
     kept = [name for name in names(CONSTANT) if name in _parquet_schema(file).names]  # old runs lack some
     try:
-        rows = pq.ParquetFile(file).read(kept).slice(0, 1).to_pylist()
+        rows = pq.ParquetFile(file.absolute()).read(kept).slice(0, 1).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise BrokenRunError(f"{file} cannot be read ({one_line(error)}); {ADVICE}.") from error
     return _printable(rows[0]) if rows else None
@@ -227,7 +227,7 @@ def read_constants(file: Path) -> dict[str, Any] | None:
 def count_rows(file: Path) -> int:
     """Rows of a part. Raises ValueError where the file is broken."""
     _parquet_schema(file)
-    return pq.read_metadata(file).num_rows
+    return pq.read_metadata(file.absolute()).num_rows
 
 
 def read_notes(file: Path) -> list[str]:
@@ -344,9 +344,10 @@ def _parsed(file: Path, content: str | bytes) -> Any:
 
 
 def _parquet_schema(file: Path) -> pa.Schema:
+    """Read by its absolute path, as everywhere here: pyarrow takes a colon in a relative one for an address."""
     _check_file(file)
     try:
-        return pq.read_schema(file)
+        return pq.read_schema(file.absolute())
     except (OSError, pa.ArrowException, ValueError) as error:
         raise BrokenRunError(f"{file} cannot be read ({one_line(error)}); {ADVICE}.") from error
 

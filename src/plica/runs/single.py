@@ -69,7 +69,9 @@ def save_run(
     check_directory(directory, overwrite)
     summary = summarise(result, arguments, elapsed) | ({"classes": list(classes)} if classes else {})
     with filled_together(directory, SUMMARY, stale=(SUMMARY, PICTURE, BOUNDS)) as folder:
-        pq.write_table(sample_table(result, torch.arange(len(y)) if ids is None else ids, y), folder / SAMPLES)
+        pq.write_table(
+            sample_table(result, torch.arange(len(y)) if ids is None else ids, y), (folder / SAMPLES).absolute()
+        )
         # serialised first, written by Python: safetensors' own writer hides which system error it met
         (folder / POINTS).write_bytes(save(point_tensors(result.x_adv, result.theta, ids)))
         images = {"x": pack(x.detach().cpu()).contiguous(), "y": y.cpu().contiguous()}
