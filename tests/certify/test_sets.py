@@ -101,7 +101,11 @@ def test_the_gradient_is_a_point_of_the_box(p):
     assert (point <= inputs.high + 1e-9).all()
 
 
-@pytest.mark.parametrize("metric", [plica.Lp(3), plica.Lp(1.5), lambda x, z: (x - z).abs().flatten(1).sum(1)], ids=["l3", "l1.5", "a function"])
+@pytest.mark.parametrize(
+    "metric",
+    [plica.Lp(3), plica.Lp(1.5), lambda x, z: (x - z).abs().flatten(1).sum(1)],
+    ids=["l3", "l1.5", "a function"],
+)
 def test_other_metrics_are_refused(metric):
     with pytest.raises(plica.Unsupported, match="linf, l2 and l1"):
         check_metric(metric)
