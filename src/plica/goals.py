@@ -64,7 +64,14 @@ class Misclassified:
                 f"The model must return logits of shape (b, classes), got {tuple(output.shape)}; "
                 "for other outputs pass goal=..., such as plica.goals.Pixels(0.5)."
             )
-        check_labels("y", y, class_logits(output))
+        logits = class_logits(output)
+        if logits is not output and not bool(((y == 0) | (y == 1)).all()):
+            raise ValueError(
+                f"One logit for each image, {tuple(output.shape)}, is taken for two classes, so y must hold 0 and 1, "
+                f"but it ranges from {int(y.min())} to {int(y.max())}. For other labels return (b, classes); "
+                "for other outputs pass goal=..., such as plica.goals.Deviates(0.1)."
+            )
+        check_labels("y", y, logits)
 
 
 def check_labels(name: str, labels: Int[Tensor, "b *pixels"], logits: Float[Tensor, "b classes *pixels"]) -> None:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from plica.core.fitting import fitted
-from plica.perturbations import ParametricPerturbation, apply
+from plica.perturbations.base import ParametricPerturbation, transform
 
 SUMS = 4  # of the outputs for an image, with different weights
 SLACK = 4  # sums may differ by SLACK sqrt(eps) of the sum of magnitudes, as other processors round differently
@@ -46,9 +46,7 @@ def model_answers(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"
     return _answers(lambda: model(x))
 
 
-def distance_answers(
-    metric: Any, through: ParametricPerturbation | None, x: Float[Tensor, "b *image"], bounds: tuple[float, float]
-) -> Answers:
+def distance_answers(metric: Any, through: ParametricPerturbation | None, x: Float[Tensor, "b *image"]) -> Answers:
     """Of the distances of perturbed images, and of these images where a perturbation makes them.
 
     Each image is moved by a tenth of the way to the next one, or theta by a tenth of its unit.
@@ -57,7 +55,6 @@ def distance_answers(
         metric: the distance, or "theta" for that of the perturbation.
         through: the perturbation; None for x + delta.
         x: images.
-        bounds: of the pixels.
     """
     if through is None:
         return _answers(lambda: metric(x, torch.lerp(x, x.roll(1, 0), 0.1)))
@@ -68,7 +65,7 @@ def distance_answers(
         return start + 0.1 * perturbation.unit * torch.arange(start.shape[1], dtype=torch.float64).cos().to(start)
 
     def image() -> Tensor:
-        return apply(perturbation, x, theta(), bounds)
+        return transform(perturbation, x, theta())
 
     def distance() -> Tensor:
         return perturbation.distance(x, theta()) if metric == "theta" else metric(x, image())

@@ -56,7 +56,7 @@ def prepare(
             _try(worker, inputs, job)
             if job.task.distance not in answers["distances"]:
                 distance = bounds.distance(job.task.metric, job.task.through)
-                answers["distances"][job.task.distance] = distance_answers(*distance, inputs[1], bounds.pair)
+                answers["distances"][job.task.distance] = distance_answers(*distance, inputs[1])
         answers["models"][model.name] = model_answers(*inputs[:2])
     identity = plan.identity()
     manifest = {
