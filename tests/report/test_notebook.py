@@ -25,7 +25,7 @@ def result(n=6):
 def run(tmp_path):
     x, found = result()
     y = torch.zeros(len(x), dtype=torch.int64)
-    write_inputs(tmp_path / "run", x, y, models=("a_<net>",), plan={"gradients": 100, "models": ["a"]})
+    write_inputs(tmp_path / "run", x, y, models=("a_<net>",), plan={"gradients": 100, "models": [{"name": "a_<net>"}]})
     write_task(tmp_path / "run", found, y, model="a_<net>", method="radius")
     write_task(tmp_path / "run", made_up(x, 1 - x, [0.0] + [0.5] * 5), y, model="a_<net>", method="fmn")
     write_task(tmp_path / "run", found, y, model="a_<net>", method="pgd", radius=0.5, loss="ce")

@@ -46,7 +46,7 @@ def check_classes(labels: Shaped[Tensor, "b *label"], file: str | Path) -> None:
         )
     if labels.is_floating_point():
         raise ValueError(
-            f"Array y in {file} holds {str(labels.dtype).removeprefix('torch.')}; labels must be integers, one class number per image, or name the goal "
+            f"Array y in {file} holds floats; labels must be integers, one class number per image, or name the goal "
             "that y belongs to."
         )
     if len(labels) and int(labels.min()) < 0:
