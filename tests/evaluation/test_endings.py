@@ -86,16 +86,21 @@ def test_options_that_were_passed_over(folder, capsys, more, said):
 def test_a_signal_ends_an_evaluation_with_a_sentence_and_a_run_that_goes_on(
     file, whole, folder, capsys, monkeypatch, number
 ):
-    answer, count = Worker.answer, iter(range(100))
+    answer, count, sent = Worker.answer, iter(range(100)), getattr(signal, number)
 
     def ended(worker, work):
         if next(count) == 3:
-            os.kill(os.getpid(), getattr(signal, number))
+            os.kill(os.getpid(), sent)
         return answer(worker, work)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Worker, "answer", ended)
-        assert main(["evaluate", file, "--out", "run"]) == 1
+    # the tests may run where it is ignored: under nohup, or behind another program
+    former = signal.signal(sent, signal.default_int_handler if number == "SIGINT" else signal.SIG_DFL)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Worker, "answer", ended)
+            assert main(["evaluate", file, "--out", "run"]) == 1
+    finally:
+        signal.signal(sent, former)
     said = "plica: interrupted; what is finished is in run, and the same command goes on."
     assert capsys.readouterr().err.strip() == said
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -221,7 +221,7 @@ def test_other_versions_are_warned_of(plan, whole):
         ({"data": {"path": "d.npz", "indices": [3, 20]}}, "name image 20, but there are 20"),
         ({"data": {"path": "d.npz", "indices": [3, 4, 3]}}, "name image 3 twice"),
         ({"device": "gpu7"}, "gpu7"),
-        ({"methods": "square"}, "make, min-radius l2: square searches a ball"),
+        ({"methods": "apgd-ce"}, "make, min-radius l2: apgd-ce searches a ball"),
         ({"questions": {"ask": "min-radius", "metric": "nowhere:far"}}, "nowhere:far"),
         ({"questions": {"ask": "min-radius", "metric": "net:make"}}, "net:make"),
     ],

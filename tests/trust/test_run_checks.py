@@ -144,7 +144,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     x, y = defects.images()
     np.savez("d.npz", x=x.numpy(), y=y.numpy())
     assert main(["doctor", "--model", "defects:Sound", "--data", "d.npz"]) == 0
-    assert capsys.readouterr().out == "17 checks: trustworthy\n"
+    assert capsys.readouterr().out == "18 checks: trustworthy\n"
     np.savez("d.npz", x=x.numpy(), y=(y.numpy() + 1) % 6)
     assert main(["doctor", "--model", "defects:Sound", "--data", "d.npz"]) == 1
     assert "fatal, accuracy: The model is right on 0% of" in capsys.readouterr().out

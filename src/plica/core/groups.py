@@ -34,7 +34,7 @@ def groups(question: Any, bounds: Any, x: Any) -> list[Group] | None:
     Raises:
         ValueError: x lies outside its bounds.
     """
-    if not isinstance(x, Tensor) or not isinstance(bounds, tuple | list) or len(bounds) != 2:
+    if not isinstance(x, Tensor) or x.ndim < 2 or not isinstance(bounds, tuple | list) or len(bounds) != 2:
         return None
     metric = getattr(question, "metric", None)
     held = metric.pixels if isinstance(metric, Held) and _per_image(metric.pixels, x) else None

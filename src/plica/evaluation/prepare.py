@@ -46,8 +46,8 @@ def prepare(
     source = open_data(plan.data.path, allow_out_of_range=not bounds.is_default, any_y=any_y)
     ids = select(source.labels, plan.data.n, plan.data.indices, plan.data.sample, plan.data.seed)
     worker = Worker(device, bounds, plan.batch_size, plan.threads, models)
-    x, y = _first_images(source, ids)
-    hashes, answers = {}, {"models": {}, "distances": {}}
+    first, x, y = _first_images(source, ids)
+    hashes, answers = {}, {"images": first, "models": {}, "distances": {}}
     for model in plan.models:
         loaded = worker.model(model)
         hashes[model.name] = hash_model(loaded, model.model)
@@ -110,9 +110,11 @@ def differs(former: dict[str, Any], new: dict[str, Any], shard: bool = True) -> 
         here = new["hashes"]["models"].get(name, "none")
         if value != here:
             return f"another model {name} (hash {value[:8]} there, {here[:8]} here)"
-    for kind, name in (("models", "model"), ("distances", "distance")):
-        for key, answers in former.get("answers", {}).get(kind, {}).items():
-            if not same(answers, new.get("answers", {}).get(kind, {}).get(key, [])):
+    before, now = former.get("answers", {}), new.get("answers", {})
+    comparable = before.get("images") == now.get("images")  # one of them could not be read, on one of the two occasions
+    for kind, name in (("models", "model"), ("distances", "distance")) if comparable else ():
+        for key, answers in before.get(kind, {}).items():
+            if not same(answers, now.get(kind, {}).get(key, [])):
                 return (
                     f"a {name} {key} that gave other values on the first images: something that it uses has changed, "
                     "such as an attribute, a variable or a file"
@@ -144,18 +146,19 @@ def _first_difference(there: Any, here: Any, at: str = "") -> tuple[str, str, st
     return None if there == here else (at, _short(there), _short(here))
 
 
-def _first_images(source: Source, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first images; raises the first error where most of them cannot be read."""
-    read, reasons = [], []
+def _first_images(source: Source, ids: torch.Tensor) -> tuple[list[int], torch.Tensor, torch.Tensor]:
+    """The first images and their ids; raises the first error where most of them cannot be read."""
+    first, read, reasons = [], [], []
     for number in ids[:TRIED]:
         try:
             read.append(source.read(number[None]))
+            first.append(int(number))
         except (ValueError, OSError) as error:
             reasons.append(sentence(error))
     if len(reasons) > len(read):
         raise PlanError(reasons[0])
     x, y = zip(*read, strict=True)
-    return torch.cat(x), torch.cat(y)
+    return first, torch.cat(x), torch.cat(y)
 
 
 def _try(worker: Worker, inputs: tuple[Callable[..., Any], torch.Tensor, torch.Tensor], job: Job) -> None:

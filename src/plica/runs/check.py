@@ -80,6 +80,7 @@ class _Versions(_Record):
 
 
 class _Answers(_Record):
+    images: list[int] = []
     models: dict[str, list[list[float]]] = {}
     distances: dict[str, list[list[float]]] = {}
 
