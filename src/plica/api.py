@@ -79,7 +79,8 @@ def attack(
         y: labels, class numbers from 0; with a goal, whatever tensor (b, ...) belongs to the images.
         question: a MinRadius or a MaxLoss.
         method: a name out of `plica.methods()`; "auto" takes the best that the distance allows.
-        gradients: budget of gradient evaluations per image; at most a fifth as many forward runs come on top.
+        gradients: budget of gradient evaluations per image; at most a fifth as many forward runs come on top, and up to
+            three more with bounds for each feature, whose points are measured at x again.
         seed: the answer for an image depends on it and on the image alone, not on the other images or the batch size.
         batch_size: searches that are solved side by side; chosen by the memory they take if not given.
         bounds: two numbers, or two tensors of an image's shape, one bound for each feature. A feature whose bounds are
