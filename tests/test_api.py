@@ -244,7 +244,7 @@ def test_labels_outside_the_classes(label, which):
 
 
 def test_a_single_logit_has_two_classes():
-    refused(ValueError, "y must hold 0 and 1", model=constant(1.0), y=torch.full((3,), 2))
+    refused(ValueError, "so y must hold 0 and 1", model=constant(1.0), y=torch.full((3,), 2))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -67,9 +67,9 @@ class Misclassified:
         logits = class_logits(output)
         if logits is not output and not bool(((y == 0) | (y == 1)).all()):
             raise ValueError(
-                f"One logit for each image, {tuple(output.shape)}, is taken for two classes, so y must hold 0 and 1, "
-                f"but it ranges from {int(y.min())} to {int(y.max())}. For other labels return (b, classes); "
-                "for other outputs pass goal=..., such as plica.goals.Deviates(0.1)."
+                f"The model gives one logit for each image, {tuple(output.shape)}, which is taken for two classes, so "
+                f"y must hold 0 and 1, but it ranges from {int(y.min())} to {int(y.max())}. For other labels return "
+                "(b, classes); for other outputs pass goal=..., such as plica.goals.Deviates(0.1)."
             )
         check_labels("y", y, logits)
 
