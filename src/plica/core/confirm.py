@@ -3,8 +3,8 @@
     factor = 1 + 2 (wanted - m2) / (m2 - m(x)),   then 8 times as much beyond 1, and so on
 
 m2 is the margin in the second run, as a rule one in float64, and m(x) that of the image: the margin rises along the ray
-by m2 - m(x) per length of the perturbation. The second run comes first, so that a point it rejects costs no other:
-three forward runs never lose a point.
+by m2 - m(x) per length of the perturbation. The second run comes first, so that a point it rejects costs no other.
+With one forward run left for the enlarged point it is looked at once, enlarged more, and counts by that margin alone.
 """
 
 from __future__ import annotations
