@@ -87,7 +87,7 @@ vector = st.lists(number, min_size=N, max_size=N).map(lambda v: torch.tensor([v]
 length = st.floats(0.01, 20).map(lambda v: torch.tensor([v], dtype=torch.float64))
 wall = st.lists(st.floats(0, 10), min_size=N, max_size=N).map(lambda v: torch.tensor([v], dtype=torch.float64))
 exact_p = pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
-separable_p = st.one_of(st.sampled_from([1.5, 3.0]), st.floats(1.1, 8))
+separable_p = st.one_of(st.sampled_from([1.5, 3.0]), st.floats(1.1, 8).filter(lambda p: p != 2))  # 2: not separable
 
 
 def one_call(p, w, eta, r, low, high):
