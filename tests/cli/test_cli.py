@@ -271,3 +271,9 @@ def test_both_questions_to_one_model_take_the_same_options():
     options = {command: set(inspect.signature(command).parameters) for command in (radius.radius, attack.attack)}
     assert options[attack.attack] - options[radius.radius] == {"radius", "loss"}
     assert options[radius.radius] < options[attack.attack]
+
+
+def test_the_name_of_a_file_is_not_obeyed_by_the_terminal(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "new\x1b[31m.yaml"]) == 0
+    assert "new?[31m.yaml" in capsys.readouterr().out

@@ -119,6 +119,26 @@ def test_records_beside_the_answers_that_were_changed(whole, folder, name, conte
         conclude(runs.load("whole"))
 
 
+@pytest.mark.parametrize("name", ["checks.json", "audit.json", "summary.json"])
+def test_an_evaluation_that_goes_on_reads_them_before_any_work(whole, folder, plan, capsys, name):
+    (folder / "whole" / name).write_text('{"make": 1, "agrees": "no"')
+    (folder / "plan.yaml").write_text(json.dumps(plan))
+    assert main(["evaluate", "plan.yaml", "--out", "whole"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert name in err
+
+
+def test_a_label_that_is_no_class_of_the_model(whole, folder, capsys):
+    file = next((folder / "whole" / "inputs").glob("*.safetensors"))
+    for label in (99, -1):
+        images = load_file(file)
+        images["y"][0] = label
+        save_file(images, file)
+        assert main(["audit", "whole", "--model", "net.py:make"]) == 2
+        assert f"for the class {label}, and the model's classes are 0 to" in capsys.readouterr().err
+
+
 def test_names_that_a_terminal_would_obey(whole, folder, capsys):
     """Of a run that came from somebody else: in the terminal, and in a table for a paper."""
     for file in ("manifest.json", "summary.json", "checks.json"):

@@ -22,6 +22,7 @@ from plica.report.comparison import crossing_sentence
 from plica.report.formatting import between, distance, percent, points, title
 from plica.runs import Run
 from plica.utils.files import check_replaceable, write_whole, writing
+from plica.utils.messages import plain
 
 EPILOG = """Intervals are 95 % bootstrap intervals over the images. Radii are those of the nearest point found.
 
@@ -58,7 +59,7 @@ def compare(
         ]
         with wrong_input((OSError,)), writing(into):
             write_whole(into, (json.dumps(records, indent=2) + "\n").encode())
-        print(f"{into}: every number")
+        print(plain(f"{into}: every number"))
 
 
 def _compared(runs: list[Run], by: str) -> list[tuple[Group, list[Rank], list[Pair]]]:

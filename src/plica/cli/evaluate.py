@@ -105,7 +105,7 @@ def evaluate(
             )
         except KeyboardInterrupt:
             kept = f"; what is finished is in {out}, and the same command goes on" if progress.began else ""
-            print(f"plica: interrupted{kept}.", file=sys.stderr)
+            print(plain(f"plica: interrupted{kept}."), file=sys.stderr)
             raise typer.Exit(Status.OTHER) from None
     remember([model.model for model in read.models])
     remember(spec for task in run.tasks for spec in (task.metric, task.through, task.goal))
@@ -114,8 +114,8 @@ def evaluate(
     for finding in verdict.findings:
         if finding.weight > Severity.NOTE or finding.check == "rounding":  # how many images it decides is always said
             print(plain(f"{finding.weight.name.lower()}, {finding.check}: {finding.sentence}"))
-    print(f"These numbers: {verdict}")
-    print(f"{out}: {count_answers(run.summary)} answers, summary.json; plica export writes tables")
+    print(plain(f"These numbers: {verdict}"))
+    print(plain(f"{out}: {count_answers(run.summary)} answers, summary.json; plica export writes tables"))
 
 
 def _from_flags(plan: Path | None, flags: dict[str, Any]) -> Path | Plan:

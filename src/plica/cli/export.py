@@ -10,6 +10,7 @@ from plica.cli.options import ReplaceOption
 from plica.evaluation.export import FILES
 from plica.evaluation.export import export as write_tables
 from plica.utils.files import check_replaceable, writing
+from plica.utils.messages import plain
 
 
 def export(
@@ -22,4 +23,4 @@ def export(
     with wrong_input((ValueError, OSError)), writing(folder):
         check_replaceable([folder / name for name in FILES], overwrite)
         files = write_tables(directory, folder)
-    print(", ".join(str(file) for file in files))
+    print(plain(", ".join(str(file) for file in files)))

@@ -9,6 +9,7 @@ from plica.cli.errors import wrong_input
 from plica.cli.options import ReplaceOption, RunsArgument
 from plica.cli.runs import load_runs
 from plica.utils.files import writing
+from plica.utils.messages import plain
 
 EPILOG = """Figures are vector PDF and SVG, 3.35 inches wide; tables need the LaTeX package booktabs.
 
@@ -29,4 +30,4 @@ def figures(
         with writing(output):
             files = write_figures(loaded, output, overwrite)
     for file in files:
-        print(file)
+        print(plain(str(file)))

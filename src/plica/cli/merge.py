@@ -9,6 +9,7 @@ from plica.cli.errors import wrong_input
 from plica.cli.runs import print_verdicts
 from plica.cli.table import count_answers, print_summary
 from plica.evaluation.merge import merge as merge_shards
+from plica.utils.messages import plain
 
 EPILOG = "plica merge runs/shard-* --out runs/all"
 
@@ -22,4 +23,4 @@ def merge(
         run = merge_shards(directories, out)
     print_summary(run.summary)
     print_verdicts([run])
-    print(f"{out}: {count_answers(run.summary)} answers from {len(directories)} shards")
+    print(plain(f"{out}: {count_answers(run.summary)} answers from {len(directories)} shards"))

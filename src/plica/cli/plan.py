@@ -7,7 +7,7 @@ import typer
 
 from plica.cli.errors import WrongInputError
 from plica.evaluation.example import EXAMPLE
-from plica.utils.messages import one_line
+from plica.utils.messages import one_line, plain
 
 
 def plan(file: Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="a new file")] = None) -> None:
@@ -22,4 +22,4 @@ def plan(file: Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="
         raise WrongInputError(f"{file} is there already; give a new name.") from None
     except OSError as error:
         raise WrongInputError(f"{file} cannot be written ({one_line(error)}); give another place.") from error
-    print(f"{file}: change it, then plica evaluate {file} --out DIR")
+    print(plain(f"{file}: change it, then plica evaluate {file} --out DIR"))

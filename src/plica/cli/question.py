@@ -27,7 +27,7 @@ from plica.runs.own import remember
 from plica.runs.single import FILES, check_directory, save_run
 from plica.utils.files import is_full, locked
 from plica.utils.limits import check_memory
-from plica.utils.messages import one_line
+from plica.utils.messages import one_line, plain
 
 SAMPLES = ("first", "random", "balanced")
 WRITES = (
@@ -140,11 +140,12 @@ def _print(summary: dict[str, Any], out: Path) -> None:
     print(f"{count} images, accuracy {summary['accuracy']:.1%}", end="")
     print(f", robust accuracy {summary['robust_accuracy']:.1%}" if "robust_accuracy" in summary else "")
     quantiles = {q: "not found" if d is None else f"{d:.4g}" for q, d in summary["radius"].items()}
-    print(f"{join_distance(options['metric'], options['through'])} distance: median {quantiles['0.5']}", end="")
+    distance = plain(join_distance(options["metric"], options["through"]))
+    print(f"{distance} distance: median {quantiles['0.5']}", end="")
     print(f", quartiles {quantiles['0.25']} and {quantiles['0.75']}", end="")
     print(f", smallest {quantiles['0']}, largest {quantiles['1']}")
     print(f"{summary['gradients'] / count:.0f} gradients per image, {summary['seconds']:.1f} s")
-    print(f"{out}: {', '.join(FILES)}")
+    print(plain(f"{out}: {', '.join(FILES)}"))
 
 
 def read_distance(metric: str, through: str | None, bounds: Bounds) -> tuple[Any, Any]:

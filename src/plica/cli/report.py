@@ -11,6 +11,7 @@ from plica.cli.options import ReplaceOption, RunsArgument
 from plica.cli.runs import load_runs
 from plica.report import write_report
 from plica.utils.files import check_replaceable, writing
+from plica.utils.messages import plain
 
 EPILOG = """The file needs no network and nothing beside it. Several runs on the same images become one comparison.
 
@@ -33,4 +34,4 @@ def report(
         loaded = load_runs(runs)
         with writing(output):
             size = write_report(loaded, output, title)
-    print(f"{output}: {size / 1e6:.1f} MB in {time.monotonic() - start:.0f} s")
+    print(plain(f"{output}: {size / 1e6:.1f} MB in {time.monotonic() - start:.0f} s"))

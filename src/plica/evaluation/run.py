@@ -24,9 +24,9 @@ from plica.evaluation.shards import parse_shard, shard_chunks
 from plica.evaluation.summary import write_summary
 from plica.evaluation.tasks import Chain, Job
 from plica.evaluation.worker import Part, Resources, Steps, Work, no_part
-from plica.runs.check import Checks, Manifest, read_object
+from plica.runs.check import Audit, Checks, Manifest, Summary, read_object
 from plica.runs.encode import unpack
-from plica.runs.schema import CHECKS, MANIFEST
+from plica.runs.schema import AUDIT, CHECKS, MANIFEST, SUMMARY
 from plica.runs.write import Store, write_bounds
 from plica.trust import check_model
 from plica.utils.files import is_full, locked, write_json
@@ -194,6 +194,7 @@ def _former(directory: Path) -> dict[str, Any] | None:
 
     Raises:
         PlanError: the directory contains something else.
+        BrokenRunError: a file of the run that is read at the end is broken.
     """
     if (directory / MANIFEST).is_file():
         try:
@@ -201,6 +202,8 @@ def _former(directory: Path) -> dict[str, Any] | None:
         except ValueError:
             manifest = {}
         if is_resumable(manifest):
+            for name, record in ((CHECKS, Checks), (AUDIT, Audit), (SUMMARY, Summary)):
+                read_object(directory / name, record)
             return manifest
         raise PlanError(f"{directory} contains a run with a broken manifest.json; give another --out.")
     if directory.exists() and not directory.is_dir():

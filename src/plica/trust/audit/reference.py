@@ -64,8 +64,20 @@ def outputs(model: Model, x: Float[Tensor, "b *image"], size: int) -> Float64[np
 
 
 def margins(output: Float64[np.ndarray, "b *output"], y: Int64[np.ndarray, " b"]) -> Float64[np.ndarray, " b"]:
-    """The largest logit of another class minus that of y; one logit f of an image is that of class 1, class 0 has 0."""
-    if output.ndim == 1 or output.shape[1] == 1:
+    """The largest logit of another class minus that of y; one logit f of an image is that of class 1, class 0 has 0.
+
+    Raises:
+        ValueError: a label or target is not a class of the model.
+    """
+    one_logit = output.ndim == 1 or output.shape[1] == 1
+    classes = 2 if one_logit else output.shape[1]
+    unknown = y[(y < 0) | (y >= classes)]
+    if len(unknown):
+        raise ValueError(
+            f"The run has an answer for the class {unknown[0]}, and the model's classes are 0 to {classes - 1}; "
+            "give the model that the run was made with, or make the run again."
+        )
+    if one_logit:
         return (1 - 2 * y) * output.reshape(-1)
     rows = np.arange(len(y))
     others = output.copy()
