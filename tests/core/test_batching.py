@@ -38,6 +38,23 @@ def test_elementwise_functions_decide_the_multiple_of_rows(act, width, multiple)
     assert torch.equal(out, model(x))
 
 
+class Scaled(nn.Module):
+    """A layer that computes with a few numbers of its own, and asks for one of its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(5), requires_grad=False)
+
+    def forward(self, x):
+        return x / self.scale.exp().sum() if x.sum().isfinite() else x
+
+
+def test_numbers_that_are_not_of_the_rows_ask_for_no_padding():
+    arithmetic = Arithmetic()
+    observe(Scaled(), torch.rand(ROWS, 20), arithmetic)
+    assert arithmetic.multiple == 8
+
+
 def test_the_first_call_is_observed():
     counted = CountedModel(net(nn.SiLU(), 33), 3)
     counted.logits(torch.rand(3, 20), torch.arange(3))

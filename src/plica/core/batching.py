@@ -65,14 +65,13 @@ class _ArithmeticMode(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if not isinstance(out, Tensor):
+        if not isinstance(out, Tensor) or out.numel() < self.rows:  # numbers of a layer's own
             return out
-        if out.is_floating_point() and out.numel() >= self.rows:  # not the numbers of a layer's own
+        if out.is_floating_point():
             self.eps = max(self.eps, torch.finfo(out.dtype).eps)
         name = func.__name__.split(".")[0].rstrip("_")
         if torch.Tag.pointwise in func.tags and name not in EXACT:
-            numbers = max(1, out.numel() // self.rows)
-            self.multiple = max(self.multiple, VECTOR // math.gcd(VECTOR, numbers))
+            self.multiple = max(self.multiple, VECTOR // math.gcd(VECTOR, out.numel() // self.rows))
         return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -61,9 +62,10 @@ class _Fit:
         self.searched = False
 
     def __call__(self, model: Model, x: Tensor) -> Any:
-        finite = x.isfinite().flatten(1).all(1)
-        if bool(finite.all()):
+        # one number that is not finite makes the sum so, which is cheaper than a look at each
+        if math.isfinite(x.detach().sum().item()):
             return self._checked(model, x)
+        finite = x.isfinite().flatten(1).all(1)
         # nan ends the process in some kernels, so the model does not get to see it
         out = self._checked(model, torch.where(finite.view(-1, *[1] * (x.ndim - 1)), x, 0))
         if not isinstance(out, Tensor) or len(out) != len(x):
