@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from plica.core.batching import Arithmetic, observe
+from plica.core.model import CountedModel
 from plica.core.rounding import OFFSET, UNITS, Noise, has_offset, least_margin, measure_noise
 
 BF16, SINGLE = torch.finfo(torch.bfloat16).eps, torch.finfo(torch.float32).eps
@@ -106,3 +107,29 @@ def test_half_precision_inside_a_model_is_seen(dtype):
         x, arithmetic = torch.rand(16, 6, dtype=torch.float64 if model is double else torch.float32), Arithmetic()
         assert torch.equal(observe(model, x, arithmetic), model(x))
         assert arithmetic.eps == eps
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_one_or_two_logits_that_vanish_do_not_tell_how_large_their_roundings_are(outputs):
+    """An image near the boundary has logits near 0, as the points have: sums of terms near 1, all the same."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(20, 300), nn.ReLU(), nn.Linear(300, outputs)).requires_grad_(False)
+    x = torch.rand(1, 20)
+    net[2].bias -= net(x)[0]
+    model = CountedModel(net, 1)
+    model.first_logits(x)
+    others = net(torch.rand(200, 20)).abs().amax(1).median()
+    needed = float(model.least_margin(torch.full((1, outputs), 1e-8), torch.tensor([0])))
+    assert UNITS * SINGLE * others / 4 < needed < UNITS * SINGLE * others * 4
+    assert model.forwards.tolist() == [1]
+
+
+def test_a_model_that_takes_no_random_pixels_is_judged_all_the_same():
+    def model(x):
+        if not bool((x == 0.5).all()):
+            raise ValueError("no such image")
+        return x.sum(1, keepdim=True)
+
+    counted = CountedModel(model, 1)
+    counted.first_logits(torch.full((1, 4), 0.5))
+    assert float(counted.least_margin(torch.zeros(1, 1), torch.tensor([0]))) == UNITS * SINGLE * 2

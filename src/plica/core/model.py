@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from plica.core.batching import MAX_CPU_ROWS, MIN_ROWS, MULTIPLE, Arithmetic, BatchSizeTuner, observe, round_up
 from plica.core.gradient import gradient_errors, input_gradient
-from plica.core.rounding import Noise, has_offset, is_half, least_margin, measure_noise
+from plica.core.rounding import Noise, has_offset, is_half, least_margin, measure_noise, usual_size
 from plica.goals import flat
 
 Model = Callable[[Tensor], Tensor]
 Grid = Callable[[Tensor, Tensor], Tensor]
+FEW_NUMBERS = 2  # of an output that may all vanish at the boundary; of three classes the third stays what it is
 
 
 class CountedModel:
@@ -28,8 +29,8 @@ class CountedModel:
     Attributes:
         few_digits: (b,) images at which differences of logits have few digits, as `first_logits` found.
         noise: what was measured of the model where there are such images.
-        single: (b,) where an output is a single number, its size at each image: at the boundary it is 0, and does not
-            tell how large its roundings are.
+        usual: (b,) where an output is one or two numbers, their size at each image, or at images of random pixels if
+            that is more: at the boundary they may all be 0, and do not tell how large their roundings are.
 
     Args:
         model: (r, *image) -> (r, ...).
@@ -54,7 +55,7 @@ class CountedModel:
         self.model, self.fixed, self.bounds, self.grid = model, fixed, bounds, grid
         self.arithmetic = arithmetic or Arithmetic()
         self.noise, self.few_digits = Noise(), torch.zeros(images, dtype=torch.bool)
-        self.single = torch.zeros(images)
+        self.usual = torch.zeros(images)
         self.max_rows = max(MIN_ROWS, max_rows // MULTIPLE * MULTIPLE)
         self.tuner = BatchSizeTuner()
         self.gradients = torch.zeros(images, dtype=torch.long)
@@ -101,8 +102,9 @@ class CountedModel:
         classes: whether the output is logits of classes, of which only differences matter.
         """
         logits = self.logits(x, torch.arange(len(x), device=x.device))
-        if flat(logits).shape[1] == 1:
-            self.single = flat(logits)[:, 0].abs().nan_to_num(0, 0, 0)
+        if flat(logits).shape[1] <= FEW_NUMBERS:
+            sizes = flat(logits).abs().amax(1).nan_to_num(0, 0, 0)
+            self.usual = sizes.clamp(min=usual_size(self.model, x, self.bounds))
         few = has_offset(logits) & classes | self.half
         if bool(few.any()):
             self.noise = measure_noise(self.model, x, self.bounds)
@@ -119,13 +121,13 @@ class CountedModel:
 
         counted = CountedModel(self.model, len(rows), self.max_rows, self.arithmetic, fixed, self.bounds, grid and some)
         counted.noise, counted.few_digits = self.noise, self.few(rows)
-        counted.single = self.single.to(rows.device)[rows]
+        counted.usual = self.usual.to(rows.device)[rows]
         return counted
 
     def with_model(self, model: Model, grid: Grid | None) -> CountedModel:
         """The same of another form of the model, with nothing charged yet."""
         counted = CountedModel(model, len(self.forwards), self.max_rows, self.arithmetic, grid=grid)
-        counted.noise, counted.few_digits, counted.single = self.noise, self.few_digits, self.single
+        counted.noise, counted.few_digits, counted.usual = self.noise, self.few_digits, self.usual
         return counted
 
     def on_grid(self, z: Float[Tensor, "r *image"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *image"]:
@@ -135,10 +137,10 @@ class CountedModel:
     def least_margin(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
         """How large a margin must be before it counts (core/rounding.py), from the output at points of `image`."""
         least = least_margin(logits, self.arithmetic.eps, self.few(image), self.noise)
-        if flat(logits).shape[1] > 1:
+        if flat(logits).shape[1] > FEW_NUMBERS:
             return least
-        single = flat(self.single.to(logits)[image])  # of the images, in place of what it is at the points
-        return torch.maximum(least, least_margin(single, self.arithmetic.eps, self.few(image), self.noise))
+        usual = flat(self.usual.to(logits)[image])  # in place of what they are at the points
+        return torch.maximum(least, least_margin(usual, self.arithmetic.eps, self.few(image), self.noise))
 
     def charge_forwards(self, image: Int[Tensor, " r"], runs: int = 1) -> None:
         """Add so many forward runs to the count of each of these images."""

@@ -81,17 +81,32 @@ def _size_and_spread(logits: Float[Tensor, "r *output"]) -> tuple[Float[Tensor, 
     return size, size if entries.shape[1] == 1 else entries.amax(1) - entries.amin(1)
 
 
+def _random_images(x: Float[Tensor, "b *image"], bounds: tuple[float, float]) -> Float[Tensor, "rows *image"]:
+    """Images like x of random pixels, the same whatever is attacked, so that no answer depends on company."""
+    draw = torch.rand(ROWS, *x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    return (bounds[0] + (bounds[1] - bounds[0]) * draw).to(x)
+
+
+@torch.no_grad()
+def usual_size(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"], bounds: tuple[float, float]) -> float:
+    """The median size of the output at images of random pixels, a run that is not charged to an image; 0 where the
+    model has no finite answer there."""
+    images = _random_images(x, bounds)
+    with suppress(Exception):  # whatever a user's module raises at what is no real image
+        sizes = _size_and_spread(model(images.repeat(MIN_ROWS // ROWS, *[1] * (x.ndim - 1)))[:ROWS].double())[0]
+        return float(sizes.nan_to_num(0, 0, 0).median())
+    return 0.0
+
+
 @torch.no_grad()
 def measure_noise(
     model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"], bounds: tuple[float, float]
 ) -> Noise:
     """The noise of a model of images like x, measured on images of random pixels.
 
-    They are the same whatever is attacked, so that no answer depends on company: in a padded batch, alone, and a few at
-    a time in the reverse order. These runs are not charged to an image.
+    They are run in a padded batch, alone, and a few at a time in the reverse order, charged to no image.
     """
-    draw = torch.rand(ROWS, *x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float32)
-    images = (bounds[0] + (bounds[1] - bounds[0]) * draw).to(x)
+    images = _random_images(x, bounds)
     usual = model(images.repeat(MIN_ROWS // ROWS, *[1] * (x.ndim - 1)))[:ROWS].double()
     size, change = _size_and_spread(usual)[0], 0.0
     for rows in map(list, _batches()):
