@@ -157,6 +157,13 @@ def test_names_that_a_terminal_would_obey(whole, folder, capsys):
     assert "?[31mmake?" in out
 
 
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_numbers_that_json_does_not_have(tmp_path, number):
+    (tmp_path / "summary.json").write_text(f'{{"seconds": {number}}}')
+    with pytest.raises(BrokenRunError, match=f"'{number}' is not a finite number"):
+        read_object(tmp_path / "summary.json")
+
+
 def test_a_file_nested_too_deep_is_broken(tmp_path):
     (tmp_path / "manifest.json").write_text('{"a":' * 100 + "1" + "}" * 100)
     with pytest.raises(BrokenRunError, match="nested too deep"):

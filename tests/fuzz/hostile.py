@@ -325,7 +325,7 @@ def change_file(file: Path, dice: random.Random) -> None:
             file.write_bytes(changed_bytes(file.read_bytes(), dice))
         else:
             CHANGES[file.suffix](file, dice)
-    except (pa.ArrowException, SafetensorError, OSError, ValueError, TypeError, RuntimeError, KeyError, OverflowError):
+    except (pa.ArrowException, SafetensorError, OSError, ValueError, TypeError, RuntimeError, LookupError, OverflowError):
         file.write_bytes(changed_bytes(file.read_bytes(), dice))  # what cannot be changed so, or is broken already
 
 

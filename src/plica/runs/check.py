@@ -5,6 +5,7 @@ way: what is not as the schema has it is one sentence here, and nothing else of 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -155,7 +156,8 @@ def read_object(file: Path, record: type[BaseModel] | None = None) -> dict[str, 
     if not file.is_file():
         return {}
     try:
-        value = _printable(json.loads(file.read_text(encoding="utf-8")))
+        text = file.read_text(encoding="utf-8")
+        value = _printable(json.loads(text, parse_float=_finite, parse_constant=_finite))
     except (ValueError, OSError, RecursionError) as error:
         raise BrokenRunError(f"{file} is broken ({one_line(error)}); {ADVICE}.") from error
     if not isinstance(value, dict):
@@ -163,6 +165,14 @@ def read_object(file: Path, record: type[BaseModel] | None = None) -> dict[str, 
     if record is not None:
         check_record(file, value, record)
     return cast(dict[str, Any], value)
+
+
+def _finite(number: str) -> float:
+    """A number of JSON, which has none that is not finite; Python reads NaN and 1e999 all the same."""
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{shown(number)} is not a finite number")
+    return value
 
 
 def check_record(file: Path, value: Mapping[str, Any], record: type[BaseModel]) -> None:
