@@ -315,6 +315,10 @@ def run_case(dice: random.Random) -> list[str]:
     return [word.replace("RUN", "changed") for word in line.split()]
 
 
+UNCHANGEABLE = (pa.ArrowException, SafetensorError, OSError, ValueError, TypeError, RuntimeError, LookupError)
+UNCHANGEABLE += (OverflowError,)
+
+
 def change_file(file: Path, dice: random.Random) -> None:
     """A file of a run, cut off or changed in a way that its format allows."""
     how = dice.random()
@@ -325,7 +329,7 @@ def change_file(file: Path, dice: random.Random) -> None:
             file.write_bytes(changed_bytes(file.read_bytes(), dice))
         else:
             CHANGES[file.suffix](file, dice)
-    except (pa.ArrowException, SafetensorError, OSError, ValueError, TypeError, RuntimeError, LookupError, OverflowError):
+    except UNCHANGEABLE:
         file.write_bytes(changed_bytes(file.read_bytes(), dice))  # what cannot be changed so, or is broken already
 
 
