@@ -26,10 +26,14 @@ def test_the_sides_are_the_attack_and_the_certificate():
     net, x = network("relu"), images()
     y, question = net(x).argmax(1), plica.MinRadius(plica.Lp("inf"))
     y[0] = (y[0] + 1) % 3  # misclassified: both sides are 0
-    both = plica.bracket(net, x, y, question, gradients=40, nodes=8, method="pwcf")
+    both = plica.bracket(net, x, y, question, gradients=40, nodes=30, method="pwcf")
     attacked = plica.attack(net, x, y, question, gradients=40, method="pwcf")
-    assert torch.equal(both.upper, attacked.distance)
-    assert torch.equal(both.result.x_adv, attacked.x_adv)
+    assert torch.equal(both.attacked, attacked.distance)
+    assert (both.upper <= attacked.distance).all()
+    assert torch.equal(both.upper, both.result.distance)
+    assert (both.result.gradients >= attacked.gradients).all()
+    torch.testing.assert_close(question.metric(x.double(), both.result.x_adv.double()), both.upper)
+    assert (net(both.result.x_adv).argmax(1) != y).all()
     assert torch.equal(both.lower, both.certificate.radius)
     assert (both.lower <= both.upper).all()
     assert both.closed[0]
@@ -39,6 +43,21 @@ def test_the_sides_are_the_attack_and_the_certificate():
     other = replace(both, lower=torch.tensor(lower).double(), upper=torch.tensor(upper).double())
     assert other.closed.tolist() == [False, False, True, True]
     assert other.gap[:3].tolist() == [torch.inf, torch.inf, 0]
+
+
+def test_where_the_search_is_stuck_the_attack_starts_again():
+    """A hole of the boundary that the attack does not see, and the worst open part of the search does."""
+    weights = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)).requires_grad_(False)
+    # a tent over 0.3 < x_0 < 0.5, of class 1 from 0.32 to 0.48
+    weights[0].weight.copy_(torch.tensor([[1.0, 0], [1, 0], [1, 0]]))
+    weights[0].bias.copy_(torch.tensor([-0.3, -0.4, -0.5]))
+    weights[2].weight.copy_(torch.tensor([[0.0, 0, 0], [1, -2, 1]]))
+    weights[2].bias.copy_(torch.tensor([0.02, 0]))
+    x, y = torch.tensor([[0.1, 0.5]]), torch.zeros(1).long()
+    both = plica.bracket(weights, x, y, plica.MinRadius(plica.Lp("inf")), gradients=1, nodes=200)
+    assert both.attacked[0] == torch.inf
+    assert both.upper[0] == pytest.approx(0.22, rel=0.01)
+    assert both.closed[0]
 
 
 def test_what_has_no_lower_bounds_is_refused_before_the_attack():

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.api import attack
 from plica.certify import Certificate, certify, check_certifiable
-from plica.core.formulations import MinRadius
+from plica.core.formulations import MinRadius, Question
+from plica.core.goals import Goal
 from plica.core.losses import Targets
+from plica.core.model import eval_mode
 from plica.core.result import Result
 
 CLOSED = 1e-3  # a gap that counts as none
+STARTS = 6  # of the attack, at most, at open parts of an image's search
+BUDGET = 20  # gradients of each
+LOOKS = 32  # forward runs before each
 
 
 @dataclass(frozen=True)
@@ -27,23 +34,29 @@ class Bracket:
         upper: the distance of a misclassified input; inf where none was found.
         result: the attack's.
         certificate: of the lower bounds.
+        attacked: `upper` as the attack alone had it, before the search for the certificate said where else to start.
     """
 
     lower: Float[Tensor, " b"]
     upper: Float[Tensor, " b"]
     result: Result
     certificate: Certificate
+    attacked: Float[Tensor, " b"]
 
     @property
     def gap(self) -> Float[Tensor, " b"]:
         """upper / lower - 1; 0 where both are 0 or inf."""
-        gap = self.upper / self.lower - 1
-        return gap.masked_fill(self.upper == self.lower, 0)
+        return gap(self.lower, self.upper)
 
     @property
     def closed(self) -> Bool[Tensor, " b"]:
         """Whether the gap is at most a thousandth: the radius is exact to that."""
         return self.gap <= CLOSED
+
+
+def gap(lower: Float[Tensor, " b"], upper: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """upper / lower - 1; 0 where both are 0 or inf."""
+    return (upper / lower - 1).masked_fill(upper == lower, 0)
 
 
 def bracket(
@@ -60,12 +73,13 @@ def bracket(
     targets: Targets = None,
     **attacking: Any,
 ) -> Bracket:
-    """The radius of every image from both sides: an attack's distance caps the search for a certificate.
+    """The radius of every image from both sides: an attack's distance caps the search for a certificate, and where that
+    search is stuck the attack starts again.
 
     Args:
         model, x, y, bounds, targets: as in `plica.attack`; the model must be one that `plica.certify` can treat.
         question: a MinRadius under a metric that has lower bounds.
-        gradients, seed: of the attack.
+        gradients, seed: of the attack; where the search is stuck, STARTS times BUDGET gradients at most come on top.
         seconds, nodes: of the certificate, for each image.
         attacking: further arguments of `plica.attack`.
 
@@ -78,10 +92,99 @@ def bracket(
             f"plica.bracket answers plica.MinRadius(...), got {type(question).__name__}; use plica.certify."
         )
     check_certifiable(model, x, question)
-    result = attack(
-        model, x, y, question, gradients=gradients, seed=seed, bounds=bounds, targets=targets, **attacking
-    )  # fmt: skip
+    settings: dict[str, Any] = dict(seed=seed, bounds=bounds, targets=targets) | attacking
+    attacked = attack(model, x, y, question, gradients=gradients, **settings)
+    quietly: dict[str, Any] = settings | {"on_progress": None}
+    result, certificate = certified(model, x, y, question, attacked, seconds=seconds, nodes=nodes, **quietly)
+    return Bracket(certificate.radius, result.distance, result, certificate, attacked.distance)
+
+
+def certified(
+    model: Callable[[Tensor], Tensor],
+    x: Float[Tensor, "b *image"],
+    y: Int[Tensor, " b"],
+    question: Question,
+    result: Result,
+    *,
+    upper: Float[Tensor, " b"] | None = None,
+    seconds: float,
+    nodes: int | None,
+    bounds: tuple[float | Tensor, float | Tensor],
+    targets: Targets = None,
+    **attacking: Any,
+) -> tuple[Result, Certificate]:
+    """The lower bounds that go with a result of `plica.attack`, and the result, with nearer points where such were
+    found on the way.
+
+    Args:
+        upper: radii that are known beside those of the result.
+    """
+    known = result.distance if upper is None else torch.minimum(result.distance, upper.to(result.distance))
+    starts = _Starts(model, x, y, question, bounds, targets, attacking, result)
     certificate = certify(
-        model, x, y, question, upper=result.distance, seconds=seconds, nodes=nodes, bounds=bounds, targets=targets
+        model, x, y, question, upper=known, seconds=seconds, nodes=nodes, bounds=bounds, targets=targets, probe=starts
     )
-    return Bracket(certificate.radius, result.distance, result, certificate)
+    return starts.result, certificate
+
+
+@dataclass
+class _Starts:
+    """New starts of the attack, each at a point near an image; `result` keeps the nearest points."""
+
+    model: Callable[[Tensor], Tensor]
+    x: Float[Tensor, "b *image"]
+    y: Int[Tensor, " b"]
+    question: Question
+    bounds: tuple[float | Tensor, float | Tensor]
+    targets: Targets
+    attacking: dict[str, Any]
+    result: Result
+    made: Counter[int] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.result = replace(self.result, forwards=self.result.forwards.clone())
+
+    def __call__(self, image: int, point: Float[Tensor, "1 *image"]) -> float:
+        """The least distance known of the image, after an attack whose image is the point."""
+        if self.made[image] < STARTS:
+            self.made[image] += 1
+            row = slice(image, image + 1)
+            low, high = (torch.as_tensor(end).to(self.x) for end in self.bounds)
+            start = self._best(image, torch.minimum(torch.maximum(point.to(self.x), low), high))
+            found = attack(
+                self.model, start, self.y[row], self.question, gradients=BUDGET, bounds=self.bounds,
+                targets=None if self.targets is None else self.targets[row], **self.attacking,
+            )  # fmt: skip
+            self._keep(image, found)
+        return float(self.result.distance[image])
+
+    @torch.no_grad()
+    def _best(self, image: int, point: Float[Tensor, "1 *image"]) -> Float[Tensor, "1 *image"]:
+        """On the way from the image to the point where the margin is largest."""
+        row = slice(image, image + 1)
+        part = torch.linspace(0, 1, LOOKS + 1)[1:].to(self.x).view(-1, *[1] * (self.x.ndim - 1))
+        on_the_way = torch.lerp(self.x[row], point, part)
+        targets = None if self.targets is None else self.targets[row].expand(LOOKS)
+        with eval_mode(self.model):
+            margin = Goal(self.y[row].expand(LOOKS), targets).margin(self.model(on_the_way))
+        best = int(margin.nan_to_num(-torch.inf).argmax())
+        self.result.forwards[image] += LOOKS
+        return on_the_way[best : best + 1]
+
+    def _keep(self, image: int, found: Result) -> None:
+        """The point, where it lies nearer: judged as misclassified already, but measured from the start."""
+        spent = {name: getattr(self.result, name).clone() for name in ("gradients", "forwards", "seconds")}
+        for name, column in spent.items():
+            column[image] += getattr(found, name)[0]
+        self.result = replace(self.result, **spent)
+        metric: Any = self.question.metric
+        distance = float(metric(self.x[image : image + 1].double(), found.x_adv.double())[0])
+        if not bool(found.success[0]) or not distance < float(self.result.distance[image]):
+            return
+        own = ("x_adv", "success", "margin", "prediction", "stationarity")
+        new = {name: getattr(self.result, name).clone() for name in own}
+        for name, column in new.items():
+            column[image] = getattr(found, name)[0]
+        new |= {name: getattr(self.result, name).clone() for name in ("distance", "violation")}
+        new["distance"][image], new["violation"][image] = distance, 0
+        self.result = replace(self.result, **new)

@@ -28,7 +28,7 @@ def test_short_forms_stand_for_long_ones():
 def test_the_example_is_a_plan(tmp_path):
     (tmp_path / "plan.yaml").write_text(EXAMPLE)
     plan = read_plan(tmp_path / "plan.yaml")
-    assert set(Plan.model_fields) - {"batch_size", "threads"} <= set(plan.model_fields_set)
+    assert set(Plan.model_fields) - {"batch_size", "threads", "certify"} <= set(plan.model_fields_set)
     assert [t.question for chain in chains(plan) for t in (job.task for job in chain.jobs)] == [
         "min-radius l2", "min-radius l2", "min-radius linf", "min-radius linf",
         "max-loss linf 0.00784", "max-loss linf 0.00784", "max-loss linf 0.0314", "max-loss linf 0.0314",
@@ -50,6 +50,19 @@ def test_autoattack_is_one_word():
     assert [t.method for t in tasks(methods=["autoattack+plica"])] == ["fab-t", "auto", "pwcf"]
     (chain,) = chains(read_plan(SMALL | {"questions": INSIDE, "methods": {"name": "autoattack", "gradients": 9}}))
     assert {job.gradients for job in chain.jobs} == {9}
+
+
+def test_lower_bounds_come_after_the_last_method_of_a_question():
+    questions = [INSIDE, {"ask": "min-radius", "metric": "linf", "certify": {"nodes": 3}}]
+    plan = read_plan(SMALL | {"questions": questions, "methods": ["auto", "pwcf"], "certify": {"seconds": 5}})
+    jobs = [job for chain in chains(plan) for job in chain.jobs]
+    assert [job.certify and (job.certify.seconds, job.certify.nodes) for job in jobs] == [
+        None, (5, None), None, (10, 3),
+    ]  # fmt: skip
+    assert all(job.certify is None for chain in chains(read_plan(SMALL)) for job in chain.jobs)
+    for wrong in ({"seconds": 0}, {"seconds": True}, {"nodes": 0}, {"second": 1}):
+        with pytest.raises(PlanError, match="certify"):
+            read_plan(SMALL | {"certify": wrong})
 
 
 def test_the_same_method_with_other_budgets_and_seeds_has_other_names():

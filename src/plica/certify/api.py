@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from plica.certify.capture import capture
-from plica.certify.certificate import Certificate, CertificateStatus
+from plica.certify.certificate import Certificate, CertificateStatus, Evidence
 from plica.certify.prove import Effort, Networks, Region, prove
 from plica.certify.radius import Answer, crown_radii, refine
 from plica.certify.sets import check_metric
@@ -37,6 +38,7 @@ def certify(
     nodes: int | None = None,
     bounds: tuple[float | Tensor, float | Tensor] = (0.0, 1.0),
     targets: Targets = None,
+    probe: Callable[[int, Tensor], float] | None = None,
 ) -> Certificate:
     """Prove that no misclassified input lies near: the largest radius that can be proved (MinRadius), or whether a
     given one can (MaxLoss).
@@ -53,12 +55,16 @@ def certify(
         nodes: parts of the input set to bound for each image, instead of seconds; the answer is then repeatable.
         bounds: as in `plica.attack`.
         targets: (b,) the only class that counts as a misclassification, or None for any.
+        probe: for MinRadius, called with the number of an image and an input (1, *image), the worst of what an attempt
+            left open; gives a radius that an attack found from there, inf for none, which is then the image's `upper`
+            if it is less.
 
     Raises:
         ValueError, TypeError: an argument is wrong; said before any work.
         Unsupported: the metric or an operation of the model has no bounds; the message names the module.
     """
     call = _checked(model, x, y, question, upper, seconds, nodes, bounds, targets)
+    call = replace(call, probe=probe or call.probe)
     with eval_mode(model):
         networks = Networks.of(capture(model, call.x))
     logits = torch.cat([networks.exact.forward(part)[-1] for part in call.x.double().split(CHUNK)])
@@ -75,6 +81,7 @@ def certify(
         nodes=torch.tensor([answer.nodes for answer, _ in answers]).to(x.device),
         seconds=torch.tensor([spent for _, spent in answers], dtype=torch.float64).to(x.device),
         arithmetic=["real"] * len(answers),
+        evidence=[answer.evidence for answer, _ in answers],
     )
 
 
@@ -129,6 +136,7 @@ class _Call:
     upper: Float[Tensor, " b"]
     seconds: float
     nodes: int | None
+    probe: Callable[[int, Tensor], float] = lambda image, point: math.inf
 
     def answers(self, networks: Networks, start: int) -> Iterator[tuple[Answer, float]]:
         """The answer for each of CHUNK images from `start`, and its seconds."""
@@ -139,14 +147,15 @@ class _Call:
         margin = goal.margin(logits)
         searched = (logits.isfinite().all(1) & (margin < 0)).nonzero()[:, 0]
         began = time.perf_counter()
-        first = torch.zeros(len(x), dtype=torch.float64)
+        first: dict[int, tuple[float, Evidence | None]] = {}
         if self.radius is None and len(searched):
             deadline = began + 0.5 * self.seconds * len(searched)
             upper = torch.minimum(self.upper[part].to(x.device), self.region.span(x))
-            first[searched.cpu()] = crown_radii(
+            radii = crown_radii(
                 networks, self.region, x[searched], a[searched], guess[searched], upper[searched],
                 Effort(deadline, self.nodes).left,
-            ).cpu()  # fmt: skip
+            )  # fmt: skip
+            first = dict(zip(searched.tolist(), radii, strict=True))
         shared = (time.perf_counter() - began) / max(1, len(searched))
         for row in range(len(x)):
             began = time.perf_counter()
@@ -156,19 +165,23 @@ class _Call:
                 yield Answer(0.0, CertificateStatus.MISCLASSIFIED, 0), 0.0
             else:
                 effort = Effort(began + self.seconds - shared, self.nodes)
-                answer = self._one(networks, x[row : row + 1], a[row], start + row, float(first[row]), effort)
-                yield answer, time.perf_counter() - began + shared
+                answer = self._one(networks, x[row : row + 1], a[row], start + row, first.get(row, (0, None)), effort)
+                named = answer.evidence and _named(answer.evidence, rivals(goal[row : row + 1], logits.shape[1]))
+                yield replace(answer, evidence=named), time.perf_counter() - began + shared
 
-    def _one(self, networks: Networks, x: Tensor, a: Tensor, image: int, first: float, effort: Effort) -> Answer:
+    def _one(
+        self, networks: Networks, x: Tensor, a: Tensor, image: int, first: tuple[float, Evidence | None], effort: Effort
+    ) -> Answer:
         upper, span = float(self.upper[image]), float(self.region.span(x))
         if self.radius is None:
-            return refine(networks, self.region, x, a, first, upper, span, effort)
+            probe = lambda point: self.probe(image, point)  # noqa: E731
+            return refine(networks, self.region, x, a, first, upper, span, effort, probe)
         radius = float(self.radius[image])
         if upper <= radius:
             return Answer(0.0, CertificateStatus.ATTACKED, 0)
         proof = prove(networks, self.region, x, a, min(radius, span), effort)
-        if proof.proved:
-            return Answer(radius, CertificateStatus.PROVED, proof.nodes)
+        if proof.evidence is not None:
+            return Answer(radius, CertificateStatus.PROVED, proof.nodes, proof.evidence)
         stuck = effort.go_on(proof.nodes)
         return Answer(0.0, CertificateStatus.STUCK if stuck else CertificateStatus.EFFORT, proof.nodes)
 
@@ -183,6 +196,18 @@ class _Call:
         dual = {float("inf"): 1.0, 2: 2.0, 1: float("inf")}[inputs.p]
         size = torch.linalg.vector_norm((grad / inputs.weights).flatten(1), dual, dim=1)
         return logits.detach(), (-margin.detach() / size.clamp(min=1e-12)).clamp(min=1e-9)
+
+
+def _named(evidence: Evidence, classes: list[int]) -> Evidence:
+    """With rivals instead of numbers of functions."""
+    return replace(evidence, leaves=tuple(replace(leaf, rival=classes[leaf.rival]) for leaf in evidence.leaves))
+
+
+def rivals(goal: Goal, classes: int) -> list[int]:
+    """The classes of the functions of `margins`, for one image."""
+    if goal.targets is not None:
+        return goal.targets.tolist()
+    return [k for k in range(max(2, classes)) if k != int(goal.y)]
 
 
 def margins(goal: Goal, logits: Float[Tensor, "b classes"]) -> Float[Tensor, "b m classes"]:

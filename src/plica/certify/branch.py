@@ -13,10 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from plica.certify.slopes import Ascent, Parts, Rows, optimise
+from plica.certify.certificate import Leaf, Split
+from plica.certify.slopes import Ascent, Parts, Rows, optimise, packed, unpacked
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Branching:
     last: Ascent = field(default_factory=lambda: Ascent(steps=150, decay=0.98))
 
 
-Split = tuple[int, int, int]  # node, entry of it, sign
+Sign = tuple[int, int, int]  # node, entry of it, sign
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,20 +50,21 @@ class Part:
         bound: the best known.
         splits: signs that are settled.
         multipliers: of the splits.
-        parameters: of the lines, of one row each, in half precision.
+        slopes: of the lines, as in certificate.Leaf.
         candidates: neurons to divide by, the most promising first.
     """
 
     function: int
     bound: float
-    splits: tuple[Split, ...]
+    splits: tuple[Sign, ...]
     multipliers: tuple[float, ...]
-    parameters: Parts
+    slopes: UInt8[Tensor, " k"]
     candidates: tuple[tuple[int, int], ...]
 
 
 class Search:
-    """Proves functions of the logits positive over one input set.
+    """Proves functions of the logits positive over one input set; what proves them is left in `leaves`, the number of a
+    function for the rival.
 
     Args:
         root: one row for each function, in the search's precision.
@@ -73,18 +75,19 @@ class Search:
     def __init__(self, root: Rows, exact: Callable[[], Rows], go_on: Callable[[int], bool], settings: Branching):
         self.root, self.exact, self.go_on, self.settings = root, exact, go_on, settings
         self.nodes = 0
+        self.leaves: list[Leaf] = []
+        self.stuck: Part | None = None  # a part that is not proved and cannot be divided
+        self.start = root.start()
         self.queue: list[tuple[float, int, Part]] = []
         self.order = itertools.count()
         graph = root.graph
+        self.number = {k: number for number, (k, _) in enumerate(graph.activations())}
         self.divided = {graph.nodes[k].parents[0]: k for k, op in graph.activations() if op.splits}
 
     def run(self) -> bool:
         """Whether every function was proved positive on the whole set."""
-        start = {k: v.half() for k, v in self.root.start().items()}
-        everything = [
-            Part(row, -torch.inf, (), (), {k: v[row : row + 1] for k, v in start.items()}, ())
-            for row in range(len(self.root.a))
-        ]
+        start = packed(self.start, len(self.root.a))
+        everything = [Part(row, -torch.inf, (), (), slopes, ()) for row, slopes in enumerate(start)]
         if not self._bound(everything, self.settings.root):
             return False
         while self.queue and self.go_on(self.nodes):
@@ -93,49 +96,66 @@ class Search:
                 return False
         return not self.queue
 
-    @property
-    def worst(self) -> Part | None:
-        """The open part of the least bound."""
-        return self.queue[0][2] if self.queue else None
+    @torch.no_grad()
+    def worst(self) -> Float[Tensor, "1 *image"] | None:
+        """Where in the open part of the least bound this bound is attained; None where no part is open."""
+        if not self.queue and self.stuck is None:
+            return None
+        parts, keep = [self.stuck or self.queue[0][2]], dict[int, Tensor]()
+        rows = self._rows(self.root, parts)
+        rows.lower(self._parameters(parts), self._multipliers(parts), keep)
+        return rows.inputs.minimiser(keep[0], None)
 
     def _bound(self, parts: list[Part], ascent: Ascent) -> bool:
         """Bound the parts; those that are not proved are queued. False where one is not and cannot be divided."""
         rows = self._rows(self.root, parts)
-        value, parameters, multipliers = optimise(rows, _stacked(parts), self._multipliers(parts), ascent)
+        value, parameters, multipliers = optimise(rows, self._parameters(parts), self._multipliers(parts), ascent)
+        slopes, betas = packed(parameters, len(parts)).cpu(), {k: beta.flatten(1) for k, beta in multipliers.items()}
+        parts = [
+            replace(part, slopes=slopes[row], multipliers=tuple(float(betas[k][row, e]) for k, e, _ in part.splits))
+            for row, part in enumerate(parts)
+        ]
         self.nodes += len(parts)
         proved = value > 0  # false for nan
         if bool(proved.any()):
             chosen = proved.nonzero()[:, 0]
-            proved[chosen] = self._exactly(parts, chosen, parameters, multipliers)
+            proved[chosen] = self._exactly([parts[row] for row in chosen.tolist()])
+            self.leaves += [
+                self._leaf(part) for part, is_proved in zip(parts, proved.tolist(), strict=True) if is_proved
+            ]
         left = (~proved).nonzero()[:, 0]
         if not len(left):
             return True
         candidates = self._candidates(_take_rows(rows, left), _take(parameters, left), _take(multipliers, left))
-        whole, betas = [], {k: beta.flatten(1).tolist() for k, beta in multipliers.items()}
+        whole = []
         for place, row in enumerate(left.tolist()):
-            part = parts[row]
-            beta = tuple(betas[k][row][entry] for k, entry, _ in part.splits)
-            small = {k: v[row : row + 1].half() for k, v in parameters.items()}
-            part = replace(
-                part, bound=float(value[row]), multipliers=beta, parameters=small, candidates=candidates[place]
-            )
+            part = replace(parts[row], bound=float(value[row]), candidates=candidates[place])
             if part.candidates:
                 heapq.heappush(self.queue, (part.bound, next(self.order), part))
             else:
                 whole.append(part)
-        return not whole or (ascent is not self.settings.last and self._bound(whole, self.settings.last))
+        if whole and ascent is self.settings.last:
+            self.stuck = whole[0]
+            return False
+        return not whole or self._bound(whole, self.settings.last)
 
-    def _exactly(self, parts: list[Part], chosen: Int[Tensor, " c"], parameters: Parts, multipliers: Parts) -> Tensor:
-        """Whether the chosen parts are proved in float64."""
-        rows = self._rows(self.exact(), [parts[row] for row in chosen.tolist()])
-        settled = {k: multipliers[k] for k in rows.signs}
-        doubled = [{k: v[chosen].double() for k, v in p.items()} for p in (parameters, settled)]
+    def _exactly(self, parts: list[Part]) -> Bool[Tensor, " r"]:
+        """Whether parts are proved in float64, with slopes and multipliers as they are stored."""
+        rows = self._rows(self.exact(), parts)
+        multipliers = {k: beta.double() for k, beta in self._multipliers(parts).items()}
         with torch.no_grad():
-            return rows.lower(*doubled) > 0
+            return rows.lower(self._parameters(parts, torch.float64), multipliers) > 0
+
+    def _leaf(self, part: Part) -> Leaf:
+        splits = tuple(Split(self.number[self.divided[k]], entry, sign) for k, entry, sign in part.splits)
+        return Leaf(part.function, splits, part.multipliers, part.slopes)
 
     def _rows(self, root: Rows, parts: list[Part]) -> Rows:
         function = torch.tensor([part.function for part in parts], device=root.a.device)
         return replace(_take_rows(root, function), signs=self._signs(parts))
+
+    def _parameters(self, parts: list[Part], dtype: torch.dtype = torch.float32) -> Parts:
+        return unpacked(torch.stack([part.slopes for part in parts]).to(self.root.a.device), self.start, dtype)
 
     def _signs(self, parts: list[Part]) -> Parts:
         return self._scattered(parts, [tuple(float(sign) for _, _, sign in part.splits) for part in parts])
@@ -184,7 +204,7 @@ class Search:
         """The two halves of every part, by the candidate whose worse half has the better bound."""
         halves = [(_half(part, c, 1), _half(part, c, -1)) for part in batch for c in part.candidates]
         flat = [half for pair in halves for half in pair]
-        value = self._rows(self.root, flat).lower(_stacked(flat), self._multipliers(flat)).view(-1, 2)
+        value = self._rows(self.root, flat).lower(self._parameters(flat), self._multipliers(flat)).view(-1, 2)
         # what lies above 0 is proved and counts no more; of equal ones the better other half
         score = value.clamp(max=0).amin(1) + 1e-3 * value.clamp(max=0).amax(1)
         chosen, start = [], 0
@@ -197,10 +217,6 @@ class Search:
 
 def _half(part: Part, candidate: tuple[int, int], sign: int) -> Part:
     return replace(part, splits=(*part.splits, (*candidate, sign)), multipliers=(*part.multipliers, 0.0), candidates=())
-
-
-def _stacked(parts: list[Part]) -> Parts:
-    return {k: torch.cat([part.parameters[k] for part in parts]).float() for k in parts[0].parameters}
 
 
 def _take(parts: Parts, rows: Int[Tensor, " r"] | Bool[Tensor, " r"]) -> Parts:

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from plica.certify.graph import Graph
 from plica.certify.operations import build
+from plica.core.fitting import unfitted
 from plica.metrics import Unsupported
 from plica.utils.messages import one_line
 
@@ -29,6 +30,7 @@ def capture(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"]) -> 
     Raises:
         Unsupported: an operation has no bounds, or the model cannot be captured or does not treat images one by one.
     """
+    model = unfitted(model)
     traced = _trace(model, x[:1])
     graph = Graph(build(traced, x[:1].double()))
     _compare(graph, model, x[:16])

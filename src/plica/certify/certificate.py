@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
+
+STEPS = 255  # of the parameter of a line, from 0 to 1: as it is stored, and as it is proved with
 
 
 class CertificateStatus(Enum):
@@ -19,6 +22,47 @@ class CertificateStatus(Enum):
     ATTACKED = "An attack has found a point within the radius: there is nothing to prove."
     MISCLASSIFIED = "Misclassified from the start: the radius is 0."
     NOT_FINITE = "The model gave values that are not finite; nothing is proved."
+
+
+class Split(NamedTuple):
+    """The sign (1 or -1) of one neuron, settled: of an entry of what the activation of that number takes.
+
+    Activations are counted from 0 in the order of computation; entries of one image as flat.
+    """
+
+    activation: int
+    neuron: int
+    sign: int
+
+
+@dataclass(frozen=True, eq=False)
+class Leaf:
+    """A part of the set around an image, and what proves that one function of the logits is positive there.
+
+    Attributes:
+        rival: the class that is excluded.
+        splits: the signs that make the part, from the root.
+        multipliers: of the splits, >= 0.
+        slopes: STEPS times the parameters of the lines, all activations in one.
+    """
+
+    rival: int
+    splits: tuple[Split, ...]
+    multipliers: tuple[float, ...]
+    slopes: UInt8[Tensor, " k"]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """The proof for one image.
+
+    Attributes:
+        slopes: as of a Leaf; of the lines behind the bounds inside the network, the same for all leaves.
+        leaves: for every rival they make up the whole set.
+    """
+
+    slopes: UInt8[Tensor, " k"]
+    leaves: tuple[Leaf, ...]
 
 
 @dataclass(frozen=True)
@@ -34,6 +78,7 @@ class Certificate:
         seconds: wall time.
         arithmetic: "real": the bound holds for the network in real arithmetic, computed in float64 with every rounding
             allowed for. The network as run in float32 may differ from it by roundings.
+        evidence: by which the radius is proved; None where it is 0.
     """
 
     radius: Float[Tensor, " b"]
@@ -42,6 +87,7 @@ class Certificate:
     nodes: Int[Tensor, " b"]
     seconds: Float[Tensor, " b"]
     arithmetic: list[str]
+    evidence: list[Evidence | None]
 
     def __len__(self) -> int:
         return len(self.status)

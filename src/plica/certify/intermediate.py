@@ -28,12 +28,14 @@ class Bounds:
 
     Attributes:
         low, high: of each node's value.
-        lines: of each activation, for its parameters' starting values.
+        start: of each activation, the parameters of its lines.
+        lines: of each activation, for these parameters.
         magnitude: rounding.Slack's; empty unless asked for.
     """
 
     low: dict[int, Tensor] = field(default_factory=dict)
     high: dict[int, Tensor] = field(default_factory=dict)
+    start: dict[int, Tensor] = field(default_factory=dict)
     lines: dict[int, Any] = field(default_factory=dict)
     magnitude: dict[int, Tensor] = field(default_factory=dict)
 
@@ -65,7 +67,8 @@ def node_bounds(
         low, high = ([part[parent] for parent in node.parents] for part in (bounds.low, bounds.high))
         if isinstance(node.op, Activation):
             bounds.low[k], bounds.high[k] = node.op.interval(low[0], high[0])
-            bounds.lines[k] = node.op.lines(node.op.prepare(low[0], high[0]), node.op.start(low[0], high[0]))
+            bounds.start[k] = node.op.start(low[0], high[0])
+            bounds.lines[k] = node.op.lines(node.op.prepare(low[0], high[0]), bounds.start[k])
             if slack is not None:
                 bounds.magnitude[k] = node.op.magnitude(torch.maximum(low[0].abs(), high[0].abs()))
             continue
@@ -97,6 +100,8 @@ def _tighten(run: Pass, bounds: Bounds, k: int, go_on: Callable[[], bool]) -> No
     for j, op in run.graph.activations():
         if run.graph.nodes[j].parents[0] == k:
             open_entries |= op.unstable(bounds.low[k], bounds.high[k]).flatten(1)
+            if j in run.graph.activated():  # the lines of the next activation, of max pooling, depend on all bounds
+                open_entries |= ((bounds.high[k] > bounds.low[k]) & (bounds.high[k] > 0)).flatten(1)
     problem, entry = open_entries.nonzero(as_tuple=True)
     widest = max(torch.Size(node.shape).numel() for node in run.graph.nodes[: k + 1])
     for part in torch.arange(len(entry), device=low.device).split(max(1, FLOATS // widest)):

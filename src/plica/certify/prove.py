@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from plica.certify.branch import Branching, Search
+from plica.certify.certificate import Evidence
 from plica.certify.graph import Graph
 from plica.certify.intermediate import node_bounds
 from plica.certify.rounding import Slack, gamma
 from plica.certify.sets import InputSet, input_set
-from plica.certify.slopes import Rows
+from plica.certify.slopes import Rows, packed
 from plica.metrics import Metric
 
 
@@ -70,10 +72,12 @@ class Region:
 
 @dataclass(frozen=True)
 class Proof:
-    """Whether it succeeded, and how many parts of the set were bounded."""
+    """What proves it, None where nothing does; how many parts of the set were bounded; and where the worst of what is
+    left open is attained."""
 
-    proved: bool
+    evidence: Evidence | None
     nodes: int
+    worst: Float[Tensor, "1 *image"] | None = None
 
 
 def prove(
@@ -85,27 +89,31 @@ def prove(
     effort: Effort,
     settings: Branching | None = None,
 ) -> Proof:
-    """Whether every function <a, logits> is proved positive within `radius` of x, in float64 with slack."""
+    """Whether every function <a, logits> is proved positive within `radius` of x, in float64 with slack.
+
+    Leaves have the number of their function for the rival.
+    """
     at = torch.tensor([radius], dtype=torch.float64, device=x.device)
-    exact_rows: list[Rows] = []
 
-    def exact() -> Rows:
-        if not exact_rows:
-            exact_rows.append(_rows(networks.exact, region.around(x, at, torch.float64), a, effort.left, True))
-        return exact_rows[0]
+    @cache
+    def exact() -> tuple[Rows, Tensor]:
+        return _rows(networks.exact, region.around(x, at, torch.float64), a, effort.left, True)
 
-    root = _rows(networks.search, region.around(x, at, torch.float32), a, effort.left, False)
-    search = Search(root, exact, effort.go_on, settings or Branching())
-    return Proof(search.run(), search.nodes)
+    root, _ = _rows(networks.search, region.around(x, at, torch.float32), a, effort.left, False)
+    search = Search(root, lambda: exact()[0], effort.go_on, settings or Branching())
+    if not search.run():
+        return Proof(None, search.nodes, search.worst())
+    return Proof(Evidence(exact()[1], tuple(search.leaves)), search.nodes)
 
 
 def _rows(
     graph: Graph, inputs: InputSet, a: Float[Tensor, "m classes"], go_on: Callable[[], bool], rigorous: bool
-) -> Rows:
-    """The functions over one set, one row for each."""
+) -> tuple[Rows, UInt8[Tensor, " k"]]:
+    """The functions over one set, one row for each; and the slopes behind the bounds."""
     bounds = node_bounds(graph, inputs, rigorous=rigorous, go_on=go_on)
     first = torch.zeros(len(a), dtype=torch.long, device=a.device)
     magnitude = {k: v[first] for k, v in bounds.magnitude.items()}
     slack = Slack(gamma(graph, inputs.x.dtype), magnitude) if rigorous else None
     activated = graph.activated()
-    return Rows(graph, a.to(inputs.x), inputs.take(first), bounds.take(first, activated), {}, slack)
+    rows = Rows(graph, a.to(inputs.x), inputs.take(first), bounds.take(first, activated), {}, slack)
+    return rows, packed(bounds.start, 1)[0].cpu()

@@ -9,15 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from plica.certify.backward import Pass
-from plica.certify.certificate import CertificateStatus
+from plica.certify.certificate import CertificateStatus, Evidence, Leaf
 from plica.certify.graph import Graph
 from plica.certify.intermediate import node_bounds
 from plica.certify.prove import Effort, Networks, Region, prove
 from plica.certify.rounding import Slack, gamma
+from plica.certify.slopes import packed
 
 CLOSED = 1e-3  # of the upper bound: a lower one that comes so near is as good as exact
 GUESSES = 9
@@ -29,8 +30,8 @@ ATTEMPTS = 24
 def crown_margin(
     graph: Graph, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
     radius: Float[Tensor, " b"], go_on: Callable[[], bool] = lambda: True, rigorous: bool = False,
-) -> Float[Tensor, " b"]:  # fmt: skip
-    """A lower bound of the least of m functions <a, logits> within the radius of each image."""
+) -> tuple[Float[Tensor, " b"], UInt8[Tensor, "b k"]]:  # fmt: skip
+    """A lower bound of the least of m functions <a, logits> within the radius of each image, and the lines' slopes."""
     inputs = region.around(x, radius, torch.float64 if rigorous else torch.float32)
     bounds = node_bounds(graph, inputs, rigorous=rigorous, go_on=go_on)
     slack = Slack(gamma(graph, inputs.x.dtype), bounds.magnitude) if rigorous else None
@@ -38,50 +39,59 @@ def crown_margin(
     value = Pass(graph, inputs, bounds.lines, slack=slack).lower(
         a.flatten(0, 1).to(inputs.x), len(graph.nodes) - 1, rows
     )
-    return value.view(len(x), -1).amin(1)
+    return value.view(len(x), -1).amin(1), packed(bounds.start, len(x))
 
 
 def crown_radii(
     networks: Networks, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
     guess: Float[Tensor, " b"], upper: Float[Tensor, " b"], go_on: Callable[[], bool],
-) -> Float[Tensor, " b"]:  # fmt: skip
-    """The largest radius of each image that one pass proves in float64, found by regula falsi in float32.
+) -> list[tuple[float, Evidence | None]]:  # fmt: skip
+    """The largest radius of each image that one pass proves in float64, found by regula falsi in float32; its proof.
 
     Args:
         guess: a radius to begin with, positive; a fair one saves passes.
         upper: never tried beyond.
     """
     low, high = torch.zeros_like(guess), upper.clone()
-    at_low = crown_margin(networks.search, region, x, a, low).double()
+    at_low = crown_margin(networks.search, region, x, a, low)[0].double()
     at_high = torch.full_like(at_low, torch.nan)
     tried = torch.minimum(guess, upper)
     for _ in range(GUESSES):
         rows = (high - low > PRECISION * low).nonzero()[:, 0]  # the others are left as they are
         if not len(rows) or not go_on():
             break
-        value = crown_margin(networks.search, region, x[rows], a[rows], tried[rows], go_on).double()
+        value = crown_margin(networks.search, region, x[rows], a[rows], tried[rows], go_on)[0].double()
         good, bad = rows[value > 0], rows[~(value > 0)]
         low[good], at_low[good] = tried[good], value[value > 0]
         high[bad], at_high[bad] = tried[bad], value[~(value > 0)]
         between = low + (high - low) * (at_low / (at_low - at_high)).clamp(0.1, 0.9).nan_to_num(0.5)
         tried = torch.where(at_high.isnan(), torch.minimum(2 * low, high), between)
-    return _confirmed(networks.exact, region, x, a, low)
+    confirmed, slopes = _confirmed(networks.exact, region, x, a, low)
+    return [
+        (radius, Evidence(own, tuple(Leaf(rival, (), (), own) for rival in range(a.shape[1]))) if radius > 0 else None)
+        for radius, own in zip(confirmed.tolist(), slopes.cpu(), strict=True)
+    ]
 
 
 def _confirmed(
     graph: Graph, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
     radius: Float[Tensor, " b"],
-) -> Float[Tensor, " b"]:  # fmt: skip
-    """The radii as far as float64 proves them; a little smaller where float32 promised too much, else 0."""
-    confirmed = torch.zeros_like(radius)
+) -> tuple[Float[Tensor, " b"], UInt8[Tensor, "b k"]]:  # fmt: skip
+    """The radii as far as float64 proves them, and the slopes; a little smaller where float32 promised too much, else
+    0."""
+    confirmed, slopes = torch.zeros_like(radius), torch.zeros(len(x), 0, dtype=torch.uint8)
     for factor in (1.0, 0.999, 0.9):
         rows = ((radius > 0) & (confirmed == 0)).nonzero()[:, 0]
         if not len(rows):
             break
         tried = factor * radius[rows]
-        proved = crown_margin(graph, region, x[rows], a[rows], tried, rigorous=True) > 0
-        confirmed[rows] = torch.where(proved, tried, 0)
-    return confirmed
+        value, own = crown_margin(graph, region, x[rows], a[rows], tried, rigorous=True)
+        slopes = slopes if slopes.shape[1] == own.shape[1] else own.new_zeros(len(x), own.shape[1])
+        confirmed[rows], slopes[rows] = torch.where(value > 0, tried, 0), own
+    return confirmed, slopes
+
+
+Probe = Callable[[Float[Tensor, "1 *image"]], float]  # a radius that an attack finds from there; inf for none
 
 
 @dataclass(frozen=True)
@@ -91,30 +101,32 @@ class Answer:
     radius: float
     status: CertificateStatus
     nodes: int
+    evidence: Evidence | None = None
 
 
 def refine(
-    networks: Networks, region: Region, x: Float[Tensor, "1 *image"], a: Float[Tensor, "m classes"], radius: float,
-    upper: float, span: float, effort: Effort,
+    networks: Networks, region: Region, x: Float[Tensor, "1 *image"], a: Float[Tensor, "m classes"],
+    first: tuple[float, Evidence | None], upper: float, span: float, effort: Effort, probe: Probe,
 ) -> Answer:  # fmt: skip
     """A larger radius than the one that is proved, by branching, until the effort is spent or the bracket is closed.
 
     Each attempt may take half of what is left, so that one that is too far does not use up all.
 
     Args:
-        radius: proved already, or 0.
+        first: a radius that is proved already, or 0, and the proof.
         upper: a radius that an attack found.
         span: at which the ball holds the whole box: once it is proved, no input of the box is misclassified.
+        probe: asked for a radius at the worst point of what an attempt leaves open.
     """
-    farthest = min(upper * (1 - CLOSED / 2), span)
-    proved, unproved, spent, step = radius, min(upper, span), 0, 0.5
+    (proved, evidence), unproved, spent, step = first, min(upper, span), 0, 0.5
     for _ in range(ATTEMPTS):
         if proved >= span:
-            return Answer(math.inf, CertificateStatus.PROVED, spent)
+            return Answer(math.inf, CertificateStatus.PROVED, spent, evidence)
         if proved >= upper * (1 - CLOSED):
-            return Answer(proved, CertificateStatus.CLOSED, spent)
+            return Answer(proved, CertificateStatus.CLOSED, spent, evidence)
         if not effort.left() or (effort.nodes is not None and spent >= effort.nodes):
             break
+        farthest = min(upper * (1 - CLOSED / 2), span)
         aim = min(proved + step * (unproved - proved), farthest)
         if aim >= farthest * (1 - 3 * CLOSED):
             aim = farthest
@@ -126,8 +138,11 @@ def refine(
         )
         proof = prove(networks, region, x, a, aim, share)
         spent += proof.nodes
-        if proof.proved:
-            proved, step = aim, 0.8  # what was proved with ease may be exceeded by much
+        if proof.evidence is not None:
+            proved, evidence, step = aim, proof.evidence, 0.8  # what was proved with ease may be exceeded by much
         else:
             unproved, step = aim, 0.5
-    return Answer(proved, CertificateStatus.EFFORT, spent)
+            if proof.worst is not None:
+                upper = min(upper, probe(proof.worst))
+                unproved = min(unproved, upper)
+    return Answer(proved, CertificateStatus.EFFORT, spent, evidence)

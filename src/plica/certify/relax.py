@@ -16,6 +16,7 @@ from torch import Tensor
 
 MOVED = 32 * torch.finfo(torch.float64).eps  # of what makes a line, by which it is moved outward
 BISECTIONS = 40
+MIDDLE = 128 / 255  # about a half, and one of the parameters that can be stored
 
 
 class Lines(NamedTuple):
@@ -142,7 +143,7 @@ class Sigmoidal(Activation):
         return self.forward(low) - MOVED, self.forward(high) + MOVED
 
     def start(self, low: Tensor, high: Tensor) -> Tensor:
-        return torch.full((len(low), 2, *low.shape[1:]), 0.5, dtype=low.dtype, device=low.device)
+        return torch.full((len(low), 2, *low.shape[1:]), MIDDLE, dtype=low.dtype, device=low.device)
 
     def prepare(self, low: Tensor, high: Tensor) -> tuple[_Curve, _Curve, Tensor]:
         """Of the mirrored function, of the function itself, and by how much lines are moved outward."""

@@ -62,6 +62,13 @@ class InputSet:
         size = size + (a.abs() * x.abs()).sum(1) + (scaled.abs() * reach).sum(1)
         return (a * x).sum(1) + value, size.detach()
 
+    def minimiser(self, a: Float[Tensor, "r *image"], rows: Int[Tensor, " r"] | None) -> Float[Tensor, "r *image"]:
+        """Where `minimum` is attained: its gradient in a (envelope theorem)."""
+        with torch.enable_grad():
+            a = a.detach().requires_grad_(True)
+            (point,) = torch.autograd.grad(self.minimum(a, rows)[0].sum(), a)
+        return point
+
     def span(self) -> Float[Tensor, " b"]:
         """The distance of the farthest corner of the box: a ball of this radius holds all of it."""
         reach = self.weights * torch.maximum(self.x - self.low, self.high - self.x)

@@ -11,16 +11,30 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from plica.certify.backward import Pass
+from plica.certify.certificate import STEPS
 from plica.certify.graph import Graph
 from plica.certify.intermediate import Bounds
 from plica.certify.rounding import Slack
 from plica.certify.sets import InputSet
 
 Parts = dict[int, Tensor]  # one tensor for each activation, or for each node that one takes
+
+
+def packed(parameters: Parts, rows: int) -> UInt8[Tensor, "r k"]:
+    """Parameters of lines, in the order of the activations, in steps of 1 / STEPS."""
+    flat = [(STEPS * v).round().to(torch.uint8).flatten(1) for v in parameters.values()]
+    return torch.cat(flat, 1) if flat else torch.zeros(rows, 0, dtype=torch.uint8)
+
+
+def unpacked(slopes: UInt8[Tensor, "r k"], like: Parts, dtype: torch.dtype) -> Parts:
+    """The inverse of `packed`; `like`: any parameters of the same network."""
+    flat = slopes.to(dtype) / STEPS
+    parts = flat.split([v[0].numel() for v in like.values()], 1) if like else ()
+    return {k: part.view(len(slopes), *v.shape[1:]) for (k, v), part in zip(like.items(), parts, strict=True)}
 
 
 @dataclass(frozen=True)

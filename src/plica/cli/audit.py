@@ -34,7 +34,7 @@ def audit(
     trust: Annotated[bool, typer.Option("--trust", help="run the Python code that the run itself names")] = False,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Measure every stored answer anew: in float64, at other batch sizes, and rounded to 8 bits."""
+    """Measure every stored answer anew: in float64, at other batch sizes, rounded to 8 bits; check every proof."""
     with wrong_input():
         run = load(directory)
         models = models_of(run, _by_name(model or []), None if weights is None else str(weights), trust, device)
@@ -85,6 +85,8 @@ def _print(task: Audited) -> None:
         inside = "" if task.task.radius is None or is_parametric else f", {task.within} of them within the radius"
         print(f"  8 bits: {task.survive} of {task.perturbed} perturbed answers survive{inside}", end="")
         print("" if task.price is None else f"; repaired, the median distance is {task.price:.4f} times the reported")
+    if task.certified:
+        print(f"  {task.certified} lower bounds, {task.proved} proofs found right")
     for kind, sentences in task.differences.items():
         print(plain(f"  DIFFERS, {kind} ({len(sentences)}): {sentences[0]}"))
 

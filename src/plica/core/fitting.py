@@ -33,8 +33,13 @@ def fitted(model: Model) -> Model:
     def function(x: Tensor) -> Any:
         return fit(model, x)
 
-    function.fitted = True  # type: ignore[attr-defined]
+    function.fitted, function.net = True, model  # type: ignore[attr-defined]
     return function
+
+
+def unfitted(model: Model) -> Model:
+    """What `fitted` was given: what it adds depends on the values of pixels, and cannot be captured as operations."""
+    return getattr(model, "net", model) if isinstance(model, FittedModule) or getattr(model, "fitted", False) else model
 
 
 class FittedModule(nn.Module):

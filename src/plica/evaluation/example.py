@@ -37,6 +37,7 @@ individual: false # for max-loss: true asks every method about every image, fals
 seed: 0
 device: cpu # cuda, cuda:1, mps
 bounds: [0, 1] # of pixels; or an .npz with low, high and mask (what may move), for features of different ranges
+# certify: {seconds: 10}         # lower bounds as well, so long for each image; linf, l2 and l1
 chunk: 128 # images that are attacked, and kept, together
 # batch_size: 64                   # searches side by side; halved by itself where memory ends
 # threads: 1

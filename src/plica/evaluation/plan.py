@@ -142,11 +142,19 @@ class Method(Strict):
         return name
 
 
+class Certify(Strict):
+    """Lower bounds: seconds for each image, or the number of parts of the ball to bound, which is repeatable."""
+
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)] = 10.0
+    nodes: Annotated[Number, Field(ge=1)] | None = None
+
+
 class Question(Strict):
     """min-radius, or max-loss within each radius, for each metric; `methods` where they differ from the plan's.
 
     through: a perturbation other than x + delta; the metric may then be "theta", the perturbation's own distance.
     goal: what counts as a success; misclassification if left out.
+    certify: lower bounds, where they differ from the plan's.
     """
 
     ask: Literal["min-radius", "max-loss"]
@@ -156,6 +164,7 @@ class Question(Strict):
     radius: Annotated[list[float], BeforeValidator(_several)] = []
     loss: str = "margin"
     methods: Annotated[list[Method], BeforeValidator(_several)] = []
+    certify: Certify | None = None
 
     @field_validator("radius", mode="before")
     @classmethod
@@ -215,8 +224,8 @@ class Plan(Strict):
     gradients: budget per image of methods that have none of their own. individual: for max-loss, every method attacks
     every image, instead of those that the methods before it did not break. chunk: images that are attacked and stored
     together; the answers of public attacks depend on it, since their random numbers depend on the batch. bounds: two
-    numbers, or an .npz file with low, high and mask, for features of different ranges. batch_size, threads: change the
-    speed, not the answers.
+    numbers, or an .npz file with low, high and mask, for features of different ranges. certify: lower bounds beside the
+    attacks' distances, for every question. batch_size, threads: change the speed, not the answers.
     """
 
     models: Annotated[list[Model], BeforeValidator(_several), Field(min_length=1)]
@@ -228,6 +237,7 @@ class Plan(Strict):
     seed: Annotated[Number, Field(ge=0)] = 0
     device: str = "cpu"
     bounds: tuple[float, float] | str = (0.0, 1.0)
+    certify: Certify | None = None
     chunk: Annotated[Number, Field(ge=1)] = 128
     batch_size: Annotated[Number, Field(ge=1)] | None = None
     threads: Annotated[Number, Field(ge=1, le=4096)] | None = None

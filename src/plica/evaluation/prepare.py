@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from plica.api import attack
+from plica.certify import check_certifiable
 from plica.core.bounds import read_bounds
 from plica.data import Source, open_data
 from plica.data.sample import select
@@ -22,6 +23,7 @@ from plica.evaluation.model_cache import ModelCache
 from plica.evaluation.plan import Plan, PlanError
 from plica.evaluation.tasks import Chain, Job, chains
 from plica.evaluation.worker import Worker
+from plica.metrics import Unsupported
 from plica.models import prepare_inputs
 from plica.runs.schema import FORMAT
 from plica.runs.single import versions
@@ -181,6 +183,13 @@ def _try(worker: Worker, inputs: tuple[Callable[..., Any], torch.Tensor, torch.T
             return error
         return None
 
+    if job.certify is not None:
+        try:
+            if job.task.goal is not None:
+                raise Unsupported("Lower bounds are of misclassification; leave certify, or the goal, out.")
+            check_certifiable(model, x, job.question(worker.bounds, x.shape[1:]))
+        except (Unsupported, ValueError) as error:
+            raise PlanError(f"{job.task.model}, {job.task.question}: {one_line(error)}.") from error
     error = fault(slice(None))
     if error is None or out_of_memory(error):
         return

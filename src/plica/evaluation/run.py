@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from plica import runs
@@ -167,19 +168,28 @@ def _steps(images: _Images, chain: Chain, chunk: int, on_event: Callable[[Event]
     store, done = images.store, [images.store.has(job.task.name, chunk) for job in chain.jobs]
     ids, x, y = images.read(chunk) if not all(done) else 3 * (torch.zeros(0),)
     broken: set[int] = set()
+    best: dict[int, float] = {}
     for job, is_stored in zip(chain.jobs, done, strict=True):
         if is_stored:
             samples = store.read(job.task.name, chunk)
         else:
             standing = [not (chain.ordered and number in broken) for number in ids.tolist()]
             rows = torch.tensor(standing, dtype=torch.bool)
-            work = Work(job, chunk, ids[rows], x[rows], y[rows])
+            upper = _known(best, ids[rows]) if job.certify else None
+            work = Work(job, chunk, ids[rows], x[rows], y[rows], upper)
             part: Part = (yield work) if len(work.ids) else no_part(work)
-            store.write(job.task.name, chunk, part.samples, part.ids, part.x_adv, part.notes, part.theta)
+            store.write(job.task.name, chunk, part.samples, part.ids, part.x_adv, part.notes, part.theta, part.leaves)
             samples = part.samples
-        columns = samples.select(["id", "success"]).to_pydict()
-        broken |= {number for number, success in zip(*columns.values(), strict=True) if success}
+        columns = samples.select(["id", "success", "distance"]).to_pydict()
+        for number, success, distance in zip(*columns.values(), strict=True):
+            if success:
+                broken.add(number)
+                best[number] = min(distance, best.get(number, math.inf))
         on_event(Event(job, len(samples), fresh=not is_stored))
+
+
+def _known(best: dict[int, float], ids: Int64[Tensor, " b"]) -> Float[Tensor, " b"]:
+    return torch.tensor([best.get(number, math.inf) for number in ids.tolist()], dtype=torch.float64)
 
 
 def _by_model(plan_chains: list[Chain], chunks: range) -> Iterator[tuple[Chain, int]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from plica.core.bounds import Bounds
 from plica.core.formulations import MaxLoss, MinRadius, Question
 from plica.evaluation.method_sets import members
-from plica.evaluation.plan import Model, Plan, PlanError
+from plica.evaluation.plan import Certify, Model, Plan, PlanError
 from plica.evaluation.plan import Question as PlanQuestion
 from plica.goals import GoalFunction, parse_goal
 from plica.perturbations import join_distance, parse_distance
@@ -22,13 +22,17 @@ LONGEST = 200  # bytes of the name of a folder
 
 @dataclass(frozen=True)
 class Job:
-    """A task with its model, the method of plica.attack, its budget of gradients per image, and its seed."""
+    """A task with its model, the method of plica.attack, its budget of gradients per image, and its seed.
+
+    certify: lower bounds after the attack; of the last method of a question.
+    """
 
     task: Task
     model: Model
     method: str
     gradients: int
     seed: int
+    certify: Certify | None = None
 
     def goal(self) -> GoalFunction | None:
         """What plica.attack takes as the goal; None for misclassification."""
@@ -91,7 +95,7 @@ def _jobs(plan: Plan, model: Model, plan_question: PlanQuestion, metric: str, ra
             plan_question.goal,
         )  # fmt: skip
         jobs.append(Job(task, model, name, gradients, seed))
-    return tuple(jobs)
+    return (*jobs[:-1], replace(jobs[-1], certify=plan_question.certify or plan.certify))
 
 
 def _labels(settings: list[tuple[str, int, int]]) -> dict[str, tuple[str, int, int]]:

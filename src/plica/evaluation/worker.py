@@ -14,6 +14,8 @@ from torch import Tensor
 from plica.api import Progress, attack, default_batch_size
 from plica.attacks.external.common import Peer
 from plica.attacks.registry import ATTACKS
+from plica.bracket import CLOSED, certified, gap
+from plica.certify import Certificate
 from plica.core.bounds import Bounds, read_bounds
 from plica.core.result import Result
 from plica.core.status import Status
@@ -22,8 +24,9 @@ from plica.evaluation.plan import Model, Plan
 from plica.evaluation.tasks import Job
 from plica.models import prepare_inputs
 from plica.perturbations import parse_through
-from plica.runs.encode import sample_table
+from plica.runs.encode import leaf_table, sample_table
 from plica.runs.points import moved
+from plica.runs.schema import CERTIFIED, arrow_schema
 from plica.utils.limits import out_of_memory
 from plica.utils.messages import one_line
 
@@ -36,25 +39,30 @@ class AllFailedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Work:
-    """Images of a chunk for one task."""
+    """Images of a chunk for one task.
+
+    upper: the least distances that other methods found, inf where none; where lower bounds are asked for.
+    """
 
     job: Job
     chunk: int
     ids: Int64[Tensor, " b"]
     x: Float[Tensor, "b *image"]
     y: Shaped[Tensor, "b *label"]
+    upper: Float[Tensor, " b"] | None = None
 
 
 @dataclass(frozen=True)
 class Part:
     """What came of Work: rows as in samples.parquet, the points that are not the images themselves with their ids and,
-    with a perturbation, their theta, and sentences about failures."""
+    with a perturbation, their theta, sentences about failures, and what proves lower bounds."""
 
     samples: pa.Table
     ids: Int64[Tensor, " m"]
     x_adv: Float[Tensor, "m *image"]
     theta: Float[Tensor, "m k"] | None = None
     notes: list[str] = field(default_factory=list)
+    leaves: pa.Table | None = None
 
 
 Steps = Generator[Work, Part, None]  # of a run: each yields work and is sent its part
@@ -133,6 +141,8 @@ class Worker:
             if Status.BLACK_BOX in result.status:
                 told = f"{work.job.task.name}, chunk {work.chunk}: asked by forward runs alone, for want of a gradient"
                 notes = [*notes, told]
+            if work.job.certify is not None:
+                return self._certified(model, x, y, work, result, notes)
             return _part(work, result, notes)
         except Exception as error:
             cause = error
@@ -156,7 +166,23 @@ class Worker:
             torch.cat([side.x_adv for side in sides]),
             torch.cat(thetas) if (thetas := [side.theta for side in sides if side.theta is not None]) else None,
             notes + [note for side in sides for note in side.notes],
+            None if sides[0].leaves is None else pa.concat_tables([side.leaves for side in sides]),
         )
+
+    def _certified(self, model, x, y, work: Work, result: Result, notes: list[str]) -> Part:
+        """The part with lower bounds; where they cannot be had, with bounds of 0 and a note."""
+        job, certificate = work.job, None
+        assert job.certify is not None
+        question = job.question(self.bounds, x.shape[1:])
+        upper = torch.full((len(x),), torch.inf) if work.upper is None else work.upper
+        try:
+            result, certificate = certified(
+                model, x, y, question, result, upper=upper, seconds=job.certify.seconds, nodes=job.certify.nodes,
+                bounds=self.bounds.pair, method=job.method, seed=job.seed, batch_size=self.fitting_size,
+            )  # fmt: skip
+        except Exception as error:  # the attack's answers are kept
+            notes = [*notes, f"{job.task.name}, chunk {work.chunk}: no lower bounds ({one_line(error, named=True)})"]
+        return _part(work, result, notes, bound_columns(work, result, certificate))
 
     def _attack(self, model, x, y, job: Job, size: int | None, on_progress) -> Result:
         return attack(
@@ -179,18 +205,37 @@ def no_part(work: Work) -> Part:
     return _part(work, _nothing(work, Status.FAILED), [])
 
 
-def _part(work: Work, result: Result, notes: list[str]) -> Part:
+def bound_columns(work: Work, result: Result, certificate: Certificate | None) -> tuple[dict[str, pa.Array], pa.Table]:
+    """The columns of schema.CERTIFIED, and the leaves; bounds of 0 without a certificate."""
+    rows = len(work.ids)
+    lower = torch.zeros(rows).double() if certificate is None else certificate.radius.double().cpu()
+    upper = result.distance.double().cpu()
+    upper = upper if work.upper is None else torch.minimum(upper, work.upper.double())
+    evidence = [None] * rows if certificate is None else certificate.evidence
+    arithmetic = ["real"] * rows if certificate is None else certificate.arithmetic
+    values = (lower.numpy(), (gap(lower, upper) <= CLOSED).numpy(), arithmetic)
+    columns = {field.name: pa.array(v, field.type) for field, v in zip(arrow_schema(CERTIFIED), values, strict=True)}
+    return columns, leaf_table(evidence, work.ids)
+
+
+def _part(
+    work: Work, result: Result, notes: list[str], bounds: tuple[dict[str, pa.Array], pa.Table] | None = None
+) -> Part:
+    if bounds is None and work.job.certify is not None:
+        bounds = bound_columns(work, result, None)
+    more, leaves = bounds or ({}, None)
     table = sample_table(result, work.ids, work.y)
-    for name, column in work.job.task.constant_columns(len(work.ids)).items():
+    for name, column in (more | work.job.task.constant_columns(len(work.ids))).items():
         table = table.append_column(name, column)
     x_adv = result.x_adv.detach().cpu()
     rows = moved(work.x, x_adv)
     theta = None if result.theta is None else result.theta.detach().cpu()[rows]
-    return Part(table, work.ids[rows], x_adv[rows], theta, notes)
+    return Part(table, work.ids[rows], x_adv[rows], theta, notes, leaves)
 
 
 def _some(work: Work, rows: slice) -> Work:
-    return Work(work.job, work.chunk, work.ids[rows], work.x[rows], work.y[rows])
+    upper = None if work.upper is None else work.upper[rows]
+    return Work(work.job, work.chunk, work.ids[rows], work.x[rows], work.y[rows], upper)
 
 
 def _nothing(work: Work, status: Status) -> Result:

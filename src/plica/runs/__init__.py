@@ -6,6 +6,7 @@
     DIR/parts/TASK/00000.parquet       per chunk and task, a row per image; TASK is one model, question and method
     DIR/parts/TASK/00000.safetensors   x_adv and id of the rows whose point is not the image itself; theta, where
                                        x_adv = T(x, theta)
+    DIR/parts/TASK/leaves-00000.parquet   what proves the lower bounds of those rows, where the plan asks for such
     DIR/summary.json                   accuracies, radii, unions
 
 The directory of `plica radius` and `plica attack` is read as a run with one task.

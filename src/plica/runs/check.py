@@ -20,7 +20,7 @@ from torch import Tensor
 
 from plica.core.bounds import Bounds, checked_bounds
 from plica.core.status import Status
-from plica.runs.schema import BOX, CONSTANT, IMAGES, MEASURED, MOVED, NOTES, arrow_schema, names
+from plica.runs.schema import BOX, CERTIFIED, CONSTANT, IMAGES, LEAVES, MEASURED, MOVED, NOTES, arrow_schema, names
 from plica.utils.messages import few, one_line, plain, shown
 
 DEEPEST = 50  # levels of a JSON file
@@ -191,7 +191,7 @@ def read_samples(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
     Args:
         file: the part.
-        columns: those of schema.MEASURED that are needed; if not given, all that the file has.
+        columns: those of schema.MEASURED and CERTIFIED that are needed; if not given, all that the file has.
 
     Raises:
         ValueError: the file is broken, or a column is missing, of another type or without a value in some row.
@@ -200,7 +200,33 @@ def read_samples(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
     missing = [name for name in columns or KEYS if name not in found.names]
     if missing:
         raise BrokenRunError(f"{file} has no column {missing[0]} (it has {few(found.names)}); {ADVICE}.")
-    wanted = arrow_schema(c for c in MEASURED if c.name in (found.names if columns is None else columns))
+    known = (*MEASURED, *CERTIFIED)
+    table = _read_table(file, arrow_schema(c for c in known if c.name in (found.names if columns is None else columns)))
+    if "status" in table.column_names:
+        unknown = [status for status in table["status"].unique().to_pylist() if status not in Status.__members__]
+        if unknown:
+            raise BrokenRunError(f"{file} has the status {shown(unknown[0])}, which is not one of plica's; {ADVICE}.")
+    return table
+
+
+def read_leaves(file: Path) -> pa.Table:
+    """What proves the lower bounds of a part; without rows where there is no file.
+
+    Raises:
+        ValueError: the file is broken, or a column is missing, of another type or without a value in some row.
+    """
+    wanted = arrow_schema(LEAVES)
+    if not file.exists():
+        return wanted.empty_table()
+    missing = [name for name in wanted.names if name not in _parquet_schema(file).names]
+    if missing:
+        raise BrokenRunError(f"{file} has no column {missing[0]}; {ADVICE}.")
+    return _read_table(file, wanted)
+
+
+def _read_table(file: Path, wanted: pa.Schema) -> pa.Table:
+    """These columns of a table, of these types."""
+    found = _parquet_schema(file)
     for field in wanted:
         if found.names.count(field.name) > 1 or found.field(field.name).type != field.type:
             seen = ", ".join(str(other.type) for other in found if other.name == field.name)
@@ -214,10 +240,6 @@ def read_samples(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
             raise BrokenRunError(
                 f"The column {name} of {file} has no value in {table[name].null_count} rows; {ADVICE}."
             )
-    if "status" in wanted.names:
-        unknown = [status for status in table["status"].unique().to_pylist() if status not in Status.__members__]
-        if unknown:
-            raise BrokenRunError(f"{file} has the status {shown(unknown[0])}, which is not one of plica's; {ADVICE}.")
     return table
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pyarrow as pa
 import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from plica.core.result import Result
-from plica.runs.schema import MEASURED, arrow_schema
+from plica.runs.schema import LEAVES, MEASURED, arrow_schema
 
 
 def sample_table(result: Result, ids: Int64[Tensor, " b"], y: Shaped[Tensor, "b *label"]) -> pa.Table:
@@ -16,6 +19,23 @@ def sample_table(result: Result, ids: Int64[Tensor, " b"], y: Shaped[Tensor, "b 
     label = y if y.ndim == 1 and y.dtype == torch.int64 else torch.full((len(y),), -1)
     columns = result.to_arrow().to_pydict() | {"id": ids.tolist(), "label": label.tolist()}
     return pa.table(columns, schema=arrow_schema(MEASURED))
+
+
+def leaf_table(evidence: Sequence[Any], ids: Int64[Tensor, " b"]) -> pa.Table:
+    """What proves lower bounds, plica.certify.Evidence or None for each image, as rows of schema.LEAVES."""
+    rows = []
+    for number, proof in zip(ids.tolist(), evidence, strict=True):
+        if proof is None:
+            continue
+        first = dict(rival=-1, activation=[], neuron=[], sign=[], multiplier=[], slopes=proof.slopes.numpy().tobytes())
+        rows.append({"id": number} | first)
+        for leaf in proof.leaves:
+            splits = {
+                name: [getattr(split, name) for split in leaf.splits] for name in ("activation", "neuron", "sign")
+            }
+            rest = dict(rival=leaf.rival, multiplier=list(leaf.multipliers), slopes=leaf.slopes.numpy().tobytes())
+            rows.append({"id": number} | splits | rest)
+    return pa.Table.from_pylist(rows, schema=arrow_schema(LEAVES))
 
 
 def pack(x: Float[Tensor, "b *image"]) -> Shaped[Tensor, "b *image"]:

@@ -28,6 +28,7 @@ from plica.runs.check import (
     read_constants,
     read_image_notes,
     read_images,
+    read_leaves,
     read_notes,
     read_object,
     read_points,
@@ -70,7 +71,7 @@ class Run(ShownInNotebooks):
     def samples(self) -> pa.Table:
         """A row per task and image, by task as in `tasks`, then by id; read at the first access."""
         tables = [self.rows(task) for task in self.tasks if self.tables[task.name]]
-        return pa.concat_tables(tables) if tables else pa.table({})
+        return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
 
     @property
     def classes(self) -> list[str] | None:
@@ -131,6 +132,11 @@ class Run(ShownInNotebooks):
             if file.name in images and len(points["id"]) < count_rows(table):
                 points = with_unmoved(points, unmoved_ids(table), read_images(images[file.name]))
             yield points
+
+    def leaves(self, task: str | Task) -> Iterator[pa.Table]:
+        """What proves the lower bounds of a task, chunk by chunk: schema.LEAVES."""
+        for table in self.tables[self.task(task).name]:
+            yield read_leaves(schema.leaves_file(table))
 
     def inputs(self) -> Iterator[tuple[Int64[Tensor, " b"], Float[Tensor, "b *image"], Shaped[Tensor, "b *label"]]]:
         """ids, x and y of the images, chunk by chunk; nothing where the run does not contain them."""

@@ -6,6 +6,7 @@ Writers, reader and the reference page take names, types and meanings from here.
     DIR/inputs/00000.safetensors       the images of a chunk
     DIR/parts/TASK/00000.parquet       the samples of a chunk and a task, one row per image
     DIR/parts/TASK/00000.safetensors   their points
+    DIR/parts/TASK/leaves-00000.parquet    what proves their lower bounds
     DIR/samples.parquet                of `plica radius` and `plica attack`: one task, no chunks
     DIR/x_adv.safetensors              its points
     DIR/inputs.safetensors             its images
@@ -66,6 +67,24 @@ MEASURED = (
     Column("gradients", "int64", "runs of the model on the image, forward and backward"),
     Column("forwards", "int64", "runs of the model on the image, forward alone"),
     Column("seconds", "double", "share of the wall time"),
+)
+CERTIFIED = (
+    Column(
+        "lower",
+        "double",
+        "no misclassified input lies nearer; 0 where nothing is proved, inf where nowhere in the bounds",
+    ),
+    Column("closed", "bool", "whether the least distance that any method found exceeds lower by at most a thousandth"),
+    Column("arithmetic", "string", "of what lower holds: real, the network in real arithmetic"),
+)  # of the last method of a question whose plan says `certify`
+LEAVES = (
+    Column("id", "int64", "row of the image in the data; its first row here holds the slopes of the inner bounds"),
+    Column("rival", "int64", "the class that is excluded in this part of the ball; -1 in an image's first row"),
+    Column("activation", "list<int32>", "of each split: the activation, counted from 0 in the order of computation"),
+    Column("neuron", "list<int32>", "of each split: the entry of what that activation takes, of one image, as flat"),
+    Column("sign", "list<int8>", "of each split: 1 where the entry is >= 0, -1 where it is <= 0"),
+    Column("multiplier", "list<float>", "of each split: beta >= 0"),
+    Column("slopes", "binary", "255 times the parameter in [0, 1] of every line, a byte each, by activation"),
 )
 CONSTANT = (
     Column("model", "string", "the model's name in the plan, or its specification"),
@@ -152,8 +171,9 @@ EVALUATION = (
     File(MANIFEST, "what the run is: written first", MANIFEST_KEYS),
     File("inputs/00000.safetensors", "the images of a chunk", IMAGES),
     File("parts/TASK/00000.parquet", "a row per image of a chunk; written last, so it marks a whole part",
-         (*MEASURED, *CONSTANT)),
+         (*MEASURED, *CERTIFIED, *CONSTANT)),
     File("parts/TASK/00000.safetensors", "the points of a chunk that are not the images themselves", MOVED),
+    File("parts/TASK/leaves-00000.parquet", "what proves the lower bounds of a chunk (`certify` in the plan)", LEAVES),
     File(BOUNDS, "where features may move, if that is not [0, 1] for all", BOX),
     File(SUMMARY, "accuracies, radii, verdict", SUMMARY_KEYS),
     File(CHECKS, "what the checks of each model found", CHECKS_KEYS),
@@ -177,12 +197,22 @@ def names(columns: Iterable[Column]) -> list[str]:
 
 def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
     """The Arrow schema of a table with these columns."""
-    return pa.schema([(column.name, pa.type_for_alias(column.type)) for column in columns])
+    return pa.schema([(column.name, _arrow_type(column.type)) for column in columns])
+
+
+def _arrow_type(text: str) -> pa.DataType:
+    inner = text.removeprefix("list<").removesuffix(">")
+    return pa.type_for_alias(inner) if inner == text else pa.list_(pa.type_for_alias(inner))
 
 
 def part_file(directory: Path, task: str, chunk: int) -> Path:
     """The samples of a chunk; its points have the same path with the suffix .safetensors."""
     return directory / "parts" / task / f"{chunk:05d}.parquet"
+
+
+def leaves_file(table: Path) -> Path:
+    """The leaves of a part, by the file of its samples."""
+    return table.with_name(f"leaves-{table.name}")
 
 
 def inputs_file(directory: Path, chunk: int) -> Path:

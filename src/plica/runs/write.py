@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +18,7 @@ from plica.core.bounds import Bounds
 from plica.runs.check import read_images, read_samples
 from plica.runs.encode import pack
 from plica.runs.points import point_tensors
-from plica.runs.schema import BOUNDS, NOTES, inputs_file, part_file
+from plica.runs.schema import BOUNDS, NOTES, inputs_file, leaves_file, part_file
 from plica.utils.files import write_whole
 
 
@@ -44,8 +45,9 @@ class Store:
         x_adv: Float[Tensor, "m *image"],
         notes: Sequence[str] = (),
         theta: Float[Tensor, "m k"] | None = None,
+        leaves: pa.Table | None = None,
     ) -> None:
-        """Write a finished part: the points, then the samples, with the notes in their schema.
+        """Write a finished part: the points, the leaves, then the samples, with the notes in their schema.
 
         Args:
             task: the task's name.
@@ -55,12 +57,13 @@ class Store:
             x_adv: these points.
             notes: sentences about what happened.
             theta: of x_adv = T(x, theta).
+            leaves: what proves lower bounds, if there are any.
         """
         file = part_file(self.directory, task, chunk)
         write_whole(file.with_suffix(".safetensors"), save(point_tensors(x_adv, theta, ids)))
-        stream = io.BytesIO()
-        pq.write_table(samples.replace_schema_metadata({NOTES: json.dumps(list(notes))}), stream)
-        write_whole(file, stream.getvalue())
+        if leaves is not None:
+            write_whole(leaves_file(file), _parquet(leaves, compression="zstd"))
+        write_whole(file, _parquet(samples.replace_schema_metadata({NOTES: json.dumps(list(notes))})))
 
     def has_inputs(self, chunk: int) -> bool:
         """Whether the images of a chunk are stored."""
@@ -82,6 +85,12 @@ class Store:
         tensors = {"x": pack(x.cpu()).contiguous(), "y": y.cpu().contiguous(), "id": ids}
         header = {NOTES.decode(): json.dumps(dict(notes or {}))}
         write_whole(inputs_file(self.directory, chunk), save(tensors, header))
+
+
+def _parquet(table: pa.Table, **settings: Any) -> bytes:
+    stream = io.BytesIO()
+    pq.write_table(table, stream, **settings)
+    return stream.getvalue()
 
 
 def write_bounds(directory: Path, bounds: Bounds) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from plica.runs import Run, Task
 from plica.trust.audit.images import Images
 from plica.trust.audit.load import measured_goal, through_of
+from plica.trust.audit.lower import recheck
 from plica.trust.audit.quantization import eight_bits, round8
 from plica.trust.audit.reference import Metric, Model, margins, norm_of
 from plica.trust.audit.remeasure import Answers, MeasureContext
@@ -32,7 +33,8 @@ class Audited:
     Counts: `answers` stored, `successes` among them, `confirmed` of these, `perturbed` of those (distance above 0). Of
     the perturbed: `survive`, still misclassified in 8 bits, and `within`, also inside the radius. `prices`: distance of
     the point repaired to 8 bits over the stored distance, nan where no repair was found. Points of a perturbation
-    T(x, theta) are not repaired and have neither `within` nor prices.
+    T(x, theta) are not repaired and have neither `within` nor prices. `certified`: images with a positive lower bound,
+    `proved`: of these, those whose stored proof was found right.
     """
 
     task: Task
@@ -43,6 +45,8 @@ class Audited:
     perturbed: int = 0
     survive: int = 0
     within: int = 0
+    certified: int = 0
+    proved: int = 0
     prices: list[float] = field(default_factory=list)
     differences: dict[str, list[str]] = field(default_factory=dict)
 
@@ -62,6 +66,7 @@ class Audited:
     def record(self) -> dict[str, Any]:
         """The record as a JSON object, as in audit.json."""
         counts = ("answers", "successes", "confirmed", "float64", "perturbed", "survive", "within")
+        counts += ("certified", "proved") if self.certified else ()
         return {
             "task": self.task.name,
             **{name: getattr(self, name) for name in counts},
@@ -102,7 +107,19 @@ def audit(
     """
     images = Images(run, data)
     contexts = [_context(models, metrics or {}, task, bounds, mask, sizes) for task in run.tasks]
-    return [_task(run, task, context, images, on_progress) for task, context in zip(run.tasks, contexts, strict=True)]
+    audited = [
+        _task(run, task, context, images, on_progress) for task, context in zip(run.tasks, contexts, strict=True)
+    ]
+    for one in audited:
+        _lower_bounds(one, run, _model(models, one.task), images, bounds, mask, on_progress)
+    return audited
+
+
+def _lower_bounds(audited: Audited, run: Run, model: Model, images: Images, bounds, mask, on_progress) -> None:
+    found = recheck(run, audited.task, model, images, bounds, mask, on_progress)
+    audited.certified, audited.proved = found.certified, found.certified - len(found.refused)
+    for sentence in found.refused:
+        audited.differ("lower bound", sentence)
 
 
 def _context(models: Mapping[str, Model], metrics, task: Task, bounds, mask, sizes) -> MeasureContext:

@@ -1,0 +1,213 @@
+"""Activations between two lines, once more: any slopes, each with the least offset that makes its line a bound.
+
+Intervals [l, u] have one row (1, *z) or as many as what is multiplied; a line is moved outward by a few roundings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+MOVED = 16 * torch.finfo(torch.float64).eps  # of what makes an offset
+
+
+class Lines(NamedTuple):
+    """low z + low_offset <= f(z) <= up z + up_offset on [l, u]."""
+
+    low: Tensor
+    low_offset: Tensor
+    up: Tensor
+    up_offset: Tensor
+
+
+class Activation:
+    """What acts on each entry, or each window, by itself."""
+
+    def value(self, z: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def interval(self, l: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The range of an increasing function, with its own roundings."""
+        return self.value(l) - MOVED, self.value(u) + MOVED
+
+    def is_open(self, l: Tensor, u: Tensor) -> Tensor:
+        """Entries whose interval is worth tightening."""
+        return u > l
+
+    def parameters(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the numbers in [0, 1] that choose its lines, for one row of this shape."""
+        return shape
+
+    def lines(self, l: Tensor, u: Tensor, t: Tensor) -> Any:
+        raise NotImplementedError
+
+    def back(self, a: Tensor, lines: Any) -> tuple[Tensor, Tensor]:
+        """Coefficients and a constant, <a, f(z)> >= <coefficients, z> + constant."""
+        over, under = a.clamp(min=0), a.clamp(max=0)
+        return over * lines.low + under * lines.up, (over * lines.low_offset + under * lines.up_offset).flatten(1).sum(
+            1
+        )
+
+    def size(self, z: Tensor) -> Tensor:
+        """At least |slope| z + |offset| of each line, where |input| <= z."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Relu(Activation):
+    """max(z, slope z), convex for a slope of at most 1: every line through 0 with a slope between lies below."""
+
+    slope: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.slope <= 1:
+            raise ValueError(f"leaky_relu with the slope {self.slope}")
+
+    def value(self, z: Tensor) -> Tensor:
+        return torch.maximum(z, self.slope * z)
+
+    def interval(self, l: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        ends = self.value(l), self.value(u)
+        least = torch.where(self.is_open(l, u) & (self.slope < 0), 0.0, torch.minimum(*ends))
+        return least, torch.maximum(*ends)
+
+    def is_open(self, l: Tensor, u: Tensor) -> Tensor:
+        return (l < 0) & (u > 0)
+
+    def lines(self, l: Tensor, u: Tensor, t: Tensor) -> Lines:
+        bent, width = self.is_open(l, u), (u - l).clamp(min=torch.finfo(l.dtype).tiny)
+        straight = torch.where(l >= 0, 1.0, self.slope)
+        low = torch.where(bent, (self.slope + (1 - self.slope) * t).clamp(max=1), straight)
+        up = torch.where(bent, (u - self.slope * l) / width, straight)
+        offset = torch.where(bent, (1 - self.slope) * -(l * u) / width + MOVED * (u - l) * (1 + abs(self.slope)), 0.0)
+        return Lines(low, torch.zeros_like(low), up, offset)
+
+    def size(self, z: Tensor) -> Tensor:
+        return 2 * (1 + abs(self.slope)) * z
+
+
+@dataclass(frozen=True)
+class Curve(Activation):
+    """sigmoid or tanh. t: how far between the first tangent that is a bound and the one at the end, below and above."""
+
+    name: str
+
+    def value(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(z) if self.name == "sigmoid" else torch.tanh(z)
+
+    def parameters(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (2, *shape)
+
+    def lines(self, l: Tensor, u: Tensor, t: Tensor) -> Lines:
+        low, offset = self._above(-u, -l, t[:, 0])  # of the function turned around its middle
+        up, up_offset = self._above(l, u, t[:, 1])
+        middle = 1.0 if self.name == "sigmoid" else 0.0
+        moved = MOVED * (1 + l.abs() + u.abs())
+        return Lines(low, middle - offset - moved, up, up_offset + moved)
+
+    def size(self, z: Tensor) -> Tensor:
+        return 3 + 2 * z
+
+    def _slope(self, z: Tensor) -> Tensor:
+        f = self.value(z)
+        return f * (1 - f) if self.name == "sigmoid" else 1 - f * f
+
+    def _above(self, l: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """A slope, and the least offset with which the line lies above: f(z) - slope z is largest at an end, or where
+        the slope of f is this one and f concave."""
+        chord = (self.value(u) - self.value(l)) / (u - l).clamp(min=torch.finfo(l.dtype).tiny)
+        first = self._first(l, u)
+        by_chord = (u <= 0) | ((l < 0) & (self._slope(u) >= chord))
+        slope = torch.where(by_chord, chord, self._slope(first + t * (u - first)))
+        inner = slope.clamp(1e-300, 0.25 if self.name == "sigmoid" else 1.0)
+        if self.name == "sigmoid":  # f (1 - f) = slope
+            root = (1 - 4 * inner).clamp(min=0).sqrt()
+            there = torch.log((1 + root) ** 2 / (4 * inner))
+        else:  # 1 - f^2 = slope
+            root = (1 - inner).clamp(min=0).sqrt()
+            there = torch.log((1 + root) ** 2 / inner) / 2
+        there = torch.minimum(torch.maximum(there, l), u)
+        return slope, torch.stack([self.value(z) - slope * z for z in torch.broadcast_tensors(l, u, there)]).amax(0)
+
+    def _first(self, l: Tensor, u: Tensor) -> Tensor:
+        """Where the tangent through (l, f(l)) touches, from the right, by bisection."""
+        left, right = l.clamp(min=0), u
+        for _ in range(40):
+            middle = (left + right) / 2
+            above = self.value(middle) + self._slope(middle) * (l - middle) >= self.value(l)
+            left, right = torch.where(above, left, middle), torch.where(above, middle, right)
+        return torch.where(l >= 0, l, right)
+
+
+class Planes(NamedTuple):
+    """Of the inputs of each window: (r, c, k, windows), and the offset of the upper one, (r, c, windows)."""
+
+    low: Tensor
+    up: Tensor
+    up_offset: Tensor
+
+
+class Pool(Activation):
+    """max_pool2d. Below: one input of the window. Above, mixed by t: the largest u, and L + sum_i k_i (z_i - l_i).
+
+    L is the largest l, k_i the slope of the chord of max(z_i - L, 0).
+    """
+
+    def __init__(self, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False):
+        if ceil_mode:
+            raise ValueError("max_pool2d with ceil_mode")
+        self.kernel, self.stride = _pair(kernel), _pair(stride or kernel)
+        self.padding, self.dilation = _pair(padding), _pair(dilation)
+        self.image = (0, 0)
+
+    def value(self, z: Tensor) -> Tensor:
+        self.image = (z.shape[2], z.shape[3])
+        return functional.max_pool2d(z, self.kernel, self.stride, self.padding, self.dilation)
+
+    def parameters(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(self._windows(torch.zeros(1, *shape), 0.0).shape[i] for i in (1, 3))
+
+    def lines(self, l: Tensor, u: Tensor, t: Tensor) -> Planes:
+        low, high = self._windows(l, -torch.inf), self._windows(u, -torch.inf)
+        top, floor = high.amax(2), low.amax(2, keepdim=True)
+        pick = functional.one_hot((low + high).argmax(2), low.shape[2]).movedim(-1, 2).to(l)
+        slope = torch.where(high > floor, (high - floor) / torch.where(high > floor, high - low, 1.0), 0.0)
+        at_low = (slope * torch.where(high > floor, low, 0.0)).sum(2)
+        ends = (slope * torch.where(high > floor, low.abs() + high.abs(), 0.0)).sum(2)
+        moved = MOVED * (top.abs() + floor[:, :, 0].abs() + ends)
+        return Planes(pick, t[:, :, None] * slope, t * (floor[:, :, 0] - at_low) + (1 - t) * top + moved)
+
+    def back(self, a: Tensor, lines: Planes) -> tuple[Tensor, Tensor]:
+        flat = a.flatten(2)
+        over, under = flat.clamp(min=0), flat.clamp(max=0)
+        columns = (over[:, :, None] * lines.low + under[:, :, None] * lines.up).flatten(1, 2)
+        (high, wide), (rows, across) = self.padding, self.image
+        size = (rows + 2 * high, across + 2 * wide)
+        folded = functional.fold(columns, size, self.kernel, self.dilation, 0, self.stride)
+        return folded[:, :, high : high + rows, wide : wide + across], (under * lines.up_offset).flatten(1).sum(1)
+
+    def size(self, z: Tensor) -> Tensor:
+        return 4 * self._windows(z, 0.0).sum(2).view(len(z), *self.value(z).shape[1:])
+
+    def _windows(self, z: Tensor, fill: float) -> Tensor:
+        high, wide = self.padding
+        padded = functional.pad(z, (wide, wide, high, high), value=fill)
+        columns = functional.unfold(padded, self.kernel, self.dilation, 0, self.stride)
+        return columns.view(*z.shape[:2], -1, columns.shape[-1])
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[-1])
+
+
+ACTIVATIONS: dict[str, Any] = {
+    "relu": Relu,
+    "leaky_relu": lambda slope=0.01, **_: Relu(float(slope)),
+    "sigmoid": lambda: Curve("sigmoid"),
+    "tanh": lambda: Curve("tanh"),
+    "max_pool2d_with_indices": Pool,
+}

@@ -1,0 +1,112 @@
+"""Lower bounds of linear functions of a network over a ball, once more: intervals, and lines pulled back to the image.
+
+In float64. What roundings can do is taken off: n terms added in any order err by at most n u / (1 - n u) times the sum
+of their absolute values, which for a pull back is the sum over steps of <|a|, v>, v the sum of the absolute values of
+the terms that make the step's value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plica.trust.audit.activations import Activation
+from plica.trust.audit.balls import Ball
+from plica.trust.audit.layers import Affine, Step
+
+ROWS = 2**21  # numbers of the largest tensor that is pulled back at once
+UNIT = torch.finfo(torch.float64).eps / 2
+TWICE = 2.0  # the sum of absolute values is itself rounded, and so are a network's own constants
+
+
+class Enclosure:
+    """A network over a ball: an interval for every step, by lines with these slopes.
+
+    Args:
+        steps: of the network.
+        ball: around the image.
+        slopes: in [0, 1], for each activation by its number.
+    """
+
+    def __init__(self, steps: list[Step], ball: Ball, slopes: Mapping[int, Tensor]):
+        self.steps, self.ball = steps, ball
+        self.numbers = {k: i for i, k in enumerate(k for k, s in enumerate(steps) if isinstance(s.op, Activation))}
+        self.taken = [steps[k].parents[0] for k in self.numbers]  # the step whose value an activation takes
+        terms = [torch.Size(s.shape).numel() + (s.op.constants if isinstance(s.op, Affine) else 0) for s in steps]
+        n = 150 + len(steps) + max(terms)
+        self.gamma = TWICE * n * UNIT / (1 - n * UNIT)
+        self.low, self.high = [ball.low.view(1, *steps[0].shape)], [ball.high.view(1, *steps[0].shape)]
+        self.sizes: list[Tensor] = [torch.maximum(self.low[0].abs(), self.high[0].abs())]
+        self.lines: dict[int, Any] = {}
+        behind: set[int] = set()
+        for k, step in enumerate(steps[1:], 1):
+            if isinstance(step.op, Activation):
+                behind.add(k)
+                l, u = self.low[step.parents[0]], self.high[step.parents[0]]
+                self._append(*step.op.interval(l, u), step.op.size(torch.maximum(l.abs(), u.abs())))
+                self.lines[k] = step.op.lines(l, u, slopes[self.numbers[k]])
+                continue
+            self._affine(step)
+            behind |= {k} if behind & set(step.parents) else set()
+            takers = [(i, s.op) for i, s in enumerate(steps) if k in s.parents and isinstance(s.op, Activation)]
+            if takers and (k in behind or ball.p != float("inf")):
+                is_open = [op.is_open(self.low[k], self.high[k]) for _, op in takers]
+                if any(i in self.taken for i, _ in takers):  # an activation of an activation: all its bounds count
+                    is_open.append((self.high[k] > self.low[k]) & (self.high[k] > 0))
+                self._tighten(k, torch.stack(is_open).any(0).flatten())
+
+    def least(
+        self, a: Tensor, at: int, lines: Mapping[int, Any] | None = None, pulls: Mapping[int, Tensor] | None = None
+    ) -> Tensor:
+        """A lower bound of <a, value of step `at`> for each row of a; `pulls` are added to coefficients of steps."""
+        lines = self.lines if lines is None else lines
+        bound, terms, waiting = a.new_zeros(len(a)), a.new_zeros(len(a)), {at: a}
+        for k in range(at, 0, -1):
+            if k not in waiting:
+                continue
+            step, a = self.steps[k], waiting.pop(k)
+            a = a + pulls[k] if pulls is not None and k in pulls else a
+            terms = terms + (a.abs() * self.sizes[k]).flatten(1).sum(1)
+            if isinstance(step.op, Activation):
+                part, constant = step.op.back(a, lines[k])
+                parts = [part]
+            else:
+                assert step.op is not None
+                parts, constant = step.op.back(a, [self.steps[parent].shape for parent in step.parents])
+            bound = bound + constant
+            for parent, part in zip(step.parents, parts, strict=True):
+                waiting[parent] = waiting[parent] + part if parent in waiting else part
+        first = waiting.get(0, a.new_zeros(len(a), *self.steps[0].shape)).flatten(1)
+        value, size = self.ball.least(first)
+        return value + bound - self.gamma * (terms + size)
+
+    def _append(self, low: Tensor, high: Tensor, size: Tensor) -> None:
+        self.low.append(low)
+        self.high.append(high)
+        self.sizes.append(size)
+
+    def _affine(self, step: Step) -> None:
+        """The value in the middle, and |L| times half the widths on both sides."""
+        assert isinstance(step.op, Affine)
+        l, u = ([part[parent] for parent in step.parents] for part in (self.low, self.high))
+        middle = [(a + b) / 2 for a, b in zip(l, u, strict=True)]
+        half = [torch.maximum(b - m, m - a) for a, m, b in zip(l, middle, u, strict=True)]
+        value = step.op.value(*middle)
+        spread = step.op.size(*half) - step.op.size(*(torch.zeros_like(h) for h in half))
+        size = step.op.size(*(torch.maximum(a.abs(), b.abs()) for a, b in zip(l, u, strict=True)))
+        moved = self.gamma * 2 * size
+        self._append(value - spread - moved, value + spread + moved, size)
+
+    def _tighten(self, k: int, is_open: Tensor) -> None:
+        """Lines pulled back for the entries that are open."""
+        low, high = self.low[k].view(-1), self.high[k].view(-1)
+        widest = max(torch.Size(step.shape).numel() for step in self.steps[: k + 1])
+        for part in is_open.nonzero()[:, 0].split(max(1, ROWS // widest)):
+            a = torch.zeros(len(part), len(low), dtype=torch.float64)
+            a[torch.arange(len(part)), part] = 1
+            a = a.view(len(part), *self.steps[k].shape)
+            low[part] = torch.maximum(low[part], self.least(a, k))
+            high[part] = torch.minimum(high[part], -self.least(-a, k))

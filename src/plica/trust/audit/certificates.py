@@ -1,0 +1,141 @@
+"""Stored proofs of lower bounds, checked again: for every class but the image's own the leaves make up the whole ball,
+and in each the logit of the class lies below that of the image's by a bound that is computed anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plica.trust.audit.balls import Ball
+from plica.trust.audit.bounds import Enclosure
+from plica.trust.audit.layers import Step
+
+LEAVES = 64  # bounded at once
+Path = tuple[tuple[int, int, int], ...]  # activation, neuron, sign
+
+
+class RefusedError(ValueError):
+    """What is stored proves nothing; the message says why."""
+
+
+@torch.no_grad()
+def check(steps: list[Step], ball: Ball, y: int, target: int | None, leaves: Sequence[Mapping[str, Any]]) -> None:
+    """Check the proof of one image.
+
+    Args:
+        steps: the network.
+        ball: around the image, of the radius that is said to be proved.
+        y: the image's class.
+        target: the only class that counts, if there is one.
+        leaves: rows of schema.LEAVES.
+
+    Raises:
+        RefusedError: it is no proof.
+    """
+    if not leaves or not ball.radius > 0:
+        raise RefusedError("there are no leaves" if ball.radius > 0 else "the radius is not positive")
+    shapes = [s.op.parameters(steps[s.parents[0]].shape) for s in steps if hasattr(s.op, "parameters")]  # type: ignore[union-attr]
+    if leaves[0]["rival"] != -1:
+        raise RefusedError("the slopes of the inner bounds are missing")
+    net = Enclosure(steps, ball, dict(enumerate(_slopes(leaves[:1], shapes))))
+    classes = max(2, torch.Size(steps[-1].shape).numel())
+    rivals = {target} if target is not None else set(range(classes)) - {y}
+    if {leaf["rival"] for leaf in leaves[1:]} != rivals:
+        raise RefusedError("the leaves do not exclude every other class")
+    for rival in rivals:
+        own = [leaf for leaf in leaves[1:] if leaf["rival"] == rival]
+        if not _covers([_path(net, leaf) for leaf in own]):
+            raise RefusedError(f"the leaves of class {rival} do not make up the whole ball")
+        a = _function(net, ball, y, rival, target)
+        for start in range(0, len(own), LEAVES):
+            bounds = _bounds(net, a, own[start : start + LEAVES], shapes)
+            if not bool((bounds > 0).all()):
+                raise RefusedError(
+                    f"a leaf of class {rival} has the bound {float(bounds.min()):.3g}, not a positive one"
+                )
+
+
+def _function(net: Enclosure, ball: Ball, y: int, rival: int, target: int | None) -> Tensor:
+    """Coefficients (1, classes) of the logit of the image's class minus the rival's; one logit f is that of class 1."""
+    if net.steps[-1].shape == (1,):
+        return torch.tensor([[2.0 * y - 1]], dtype=torch.float64)
+    a = torch.zeros(1, *net.steps[-1].shape, dtype=torch.float64)
+    if target is not None:  # any class will do that stays above the target
+        y = int(_logits(net.steps, ball.x).argmax())
+    a[0, y] += 1
+    a[0, rival] -= 1
+    return a
+
+
+def _logits(steps: list[Step], x: Tensor) -> Tensor:
+    values = [x.view(1, *steps[0].shape)]
+    for step in steps[1:]:
+        assert step.op is not None
+        values.append(step.op.value(*(values[parent] for parent in step.parents)))
+    return values[-1]
+
+
+def _path(net: Enclosure, leaf: Mapping[str, Any]) -> Path:
+    columns = [leaf[name] for name in ("activation", "neuron", "sign")]
+    path: Path = tuple(zip(*columns, strict=False))
+    if len({len(c) for c in (*columns, leaf["multiplier"])}) > 1:
+        raise RefusedError("the splits of a leaf are not whole")
+    multipliers = np.asarray(leaf["multiplier"], dtype=np.float64)
+    if not (np.isfinite(multipliers).all() and (multipliers >= 0).all()):
+        raise RefusedError("a multiplier is not a number >= 0")
+    for activation, neuron, sign in path:
+        known = 0 <= activation < len(net.numbers) and sign in (-1, 1)
+        if not known or not 0 <= neuron < net.low[net.taken[activation]].numel():
+            raise RefusedError(f"a split names neuron {neuron} of activation {activation} and the sign {sign}")
+    return path
+
+
+def _covers(paths: list[Path]) -> bool:
+    """Whether the parts make up everything: one of them is everything, or the first split is the same neuron in all,
+    and each sign's parts make up their half."""
+    waiting = [paths]
+    while waiting:
+        paths = waiting.pop()
+        if not all(paths):  # one of them has no further split
+            continue
+        if not paths or len({path[0][:2] for path in paths}) > 1:
+            return False
+        waiting += [[path[1:] for path in paths if path[0][2] == sign] for sign in (1, -1)]
+    return True
+
+
+def _slopes(leaves: Sequence[Mapping[str, Any]], shapes: list[tuple[int, ...]]) -> list[Tensor]:
+    """In [0, 1], for each activation, one row for each leaf."""
+    sizes = [torch.Size(shape).numel() for shape in shapes]
+    if any(len(leaf["slopes"]) != sum(sizes) for leaf in leaves):
+        raise RefusedError("the slopes are not those of this network")
+    flat = np.stack([np.frombuffer(leaf["slopes"], dtype=np.uint8) for leaf in leaves])
+    parts = torch.from_numpy(flat.astype(np.float64) / 255).split(sizes, 1)
+    return [part.reshape(len(leaves), *shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _bounds(net: Enclosure, a: Tensor, leaves: Sequence[Mapping[str, Any]], shapes: list[tuple[int, ...]]) -> Tensor:
+    """A lower bound of the function in each leaf, less multiplier sign z for every split, in which sign z >= 0."""
+    rows = len(leaves)
+    low, high, pulls = dict[int, Tensor](), dict[int, Tensor](), dict[int, Tensor]()
+    for row, leaf in enumerate(leaves):
+        for activation, neuron, sign, multiplier in zip(
+            leaf["activation"], leaf["neuron"], leaf["sign"], leaf["multiplier"], strict=True
+        ):
+            k = net.taken[activation]
+            if k not in pulls:
+                low[k], high[k] = (part[k].repeat(rows, *[1] * (part[k].ndim - 1)) for part in (net.low, net.high))
+                pulls[k] = torch.zeros_like(low[k])
+            side, wall = (low, max) if sign > 0 else (high, min)
+            flat = side[k][row].view(-1)
+            flat[neuron] = wall(float(flat[neuron]), 0.0)
+            pulls[k][row].view(-1)[neuron] -= sign * multiplier
+    slopes, lines = _slopes(leaves, shapes), {}
+    for k, number in net.numbers.items():
+        parent, op = net.steps[k].parents[0], net.steps[k].op
+        lines[k] = op.lines(low.get(parent, net.low[parent]), high.get(parent, net.high[parent]), slopes[number])  # type: ignore[union-attr]
+    return net.least(a.repeat(rows, *[1] * (a.ndim - 1)), len(net.steps) - 1, lines, pulls)

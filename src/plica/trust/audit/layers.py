@@ -1,0 +1,192 @@
+"""A network once more, for lower bounds that are checked again: what torch traces, step by step, in float64.
+
+Affine steps are torch's own operations: their transpose is what automatic differentiation makes of them, |L| the same
+operation with the absolute values of its constants. What activations are replaced by stands in activations.py.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.node import map_aggregate, map_arg
+
+from plica.trust.audit.activations import ACTIVATIONS, Activation
+from plica.trust.audit.reference import Model
+
+# of which a dependent operand goes in linearly; the second group turns signs
+PLAIN = {
+    "_adaptive_avg_pool2d", "_to_copy", "_unsafe_view", "alias", "avg_pool2d", "cat", "clone", "constant_pad_nd",
+    "detach", "expand", "lift_fresh_copy", "mean", "permute", "reshape", "select", "slice", "split",
+    "split_with_sizes", "squeeze", "sum", "transpose", "unsqueeze", "view",
+}  # fmt: skip
+SIGNED = {"add", "addmm", "bmm", "convolution", "div", "linear", "matmul", "mm", "mul", "neg", "rsub", "sub"}
+NORMS = {"_native_batch_norm_legit_no_training", "native_batch_norm"}
+SEVERAL = {"add", "cat", "rsub", "sub"}  # of operands that depend on the image
+
+
+class UnknownStepError(ValueError):
+    """An operation that this module does not know; the message names it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """z -> L z + b on one row, of shape (1, ...) as it was traced; here rows (r, ...) go in and come out.
+
+    Attributes:
+        function: of its operands.
+        absolute: |L| z + |b|.
+        constants: numbers in its tensors.
+    """
+
+    function: Callable[..., Tensor]
+    absolute: Callable[..., Tensor]
+    constants: int
+
+    def value(self, *z: Tensor) -> Tensor:
+        return torch.vmap(self.function)(*(part[:, None] for part in z))[:, 0]
+
+    def size(self, *z: Tensor) -> Tensor:
+        return torch.vmap(self.absolute)(*(part[:, None] for part in z))[:, 0]
+
+    def back(self, a: Tensor, shapes: list[tuple[int, ...]]) -> tuple[list[Tensor], Tensor]:
+        """L^T a of each row, for each operand, and <a, b>."""
+        at_zero, pull = torch.func.vjp(self.function, *(torch.zeros(1, *shape, dtype=a.dtype) for shape in shapes))[:2]
+        parts = torch.vmap(pull)(a[:, None])
+        return [part[:, 0] for part in parts], (a * at_zero).flatten(1).sum(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Node 0 is the image and has no operation."""
+
+    op: Affine | Activation | None
+    parents: tuple[int, ...]
+    shape: tuple[int, ...]  # of one row
+
+
+class _Place(int):
+    """The number of a step that depends on the image."""
+
+
+def trace(model: Model, x: Tensor) -> list[Step]:
+    """The steps of a model at one image, (1, *image), in its own precision; the last gives the logits.
+
+    Raises:
+        UnknownStepError: an operation is not known.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    traced = make_fx(torch.func.functionalize(model))(x.clone())
+    traced.graph.eliminate_dead_code()
+    steps, values, known = [Step(None, (), tuple(x.shape[1:]))], [x.double()], dict[fx.Node, Any]()
+    for node in traced.graph.nodes:
+        if node.op == "placeholder":
+            known[node] = _Place(0)
+        elif node.op == "get_attr":
+            known[node] = _double(getattr(traced, str(node.target)).detach())
+        elif node.op == "output":
+            last = known.get(node.args[0]) if isinstance(node.args[0], fx.Node) else None
+            if not isinstance(last, _Place):
+                raise UnknownStepError("its output is not one tensor that depends on the image")
+            return steps[: last + 1]
+        else:
+            args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
+            known[node] = _next(steps, values, node.target, args, kwargs)
+    raise UnknownStepError("it has no output")
+
+
+def _next(steps: list[Step], values: list[Tensor], target: Any, args: Any, kwargs: Any) -> Any:
+    """The value of an operation: of constants, computed; else the number, or numbers, of new steps."""
+    places: list[_Place] = []
+    map_aggregate((args, kwargs), lambda a: places.append(a) if isinstance(a, _Place) else None)
+    if not places:
+        return map_aggregate(target(*args, **kwargs), _double)
+    if target is operator.getitem:
+        return args[0][args[1]]
+    name = target.overloadpacket.__name__ if hasattr(target, "overloadpacket") else str(target)
+
+    def add(op: Affine | Activation, parents: list[_Place]) -> _Place:
+        value = op.value(*(values[parent] for parent in parents))
+        steps.append(Step(op, tuple(int(parent) for parent in parents), tuple(value.shape[1:])))
+        values.append(value)
+        return _Place(len(steps) - 1)
+
+    if name in ACTIVATIONS:
+        made = add(ACTIVATIONS[name](*args[1:], **kwargs), places[:1])
+        return (made, None) if name == "max_pool2d_with_indices" else made
+    if name in NORMS:
+        if len(args) == 8 and args[5]:
+            raise UnknownStepError(f"{name} with the statistics of the batch")
+        return add(_norm(args), places), None, None
+    if name not in PLAIN | SIGNED or (len(places) > 1 and name not in SEVERAL):
+        raise UnknownStepError(name)
+    if name == "div" and not isinstance(args[0], _Place):
+        raise UnknownStepError("a division by values that depend on the image")
+    if kwargs.get("dtype") not in (None, torch.float32, torch.float64):
+        raise UnknownStepError(f"{name} to {kwargs['dtype']}")
+    function, absolute = _functions(name, target, args, kwargs)
+    numbers: list[int] = []
+    map_aggregate((args, kwargs), lambda a: numbers.append(a.numel()) if isinstance(a, Tensor) else None)
+    if name in ("split", "split_with_sizes"):
+        count = len(function(*(values[place][:, None][0] for place in places)))
+        return tuple(
+            add(Affine(lambda z, i=i: function(z)[i], lambda z, i=i: function(z)[i], 0), places) for i in range(count)
+        )
+    return add(Affine(function, absolute, sum(numbers)), places)
+
+
+def _functions(name: str, target: Any, args: Any, kwargs: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """An operation as a function of its operands that depend on the image, and with absolute values of the others."""
+    target = torch.reshape if name in ("view", "_unsafe_view") else target
+    elementwise = name in ("add", "sub", "rsub", "mul", "div")
+
+    def size(a: Any) -> Any:
+        if isinstance(a, _Place | bool):
+            return a
+        is_number = isinstance(a, float) or (elementwise and isinstance(a, int))
+        return abs(a) if is_number or (isinstance(a, Tensor) and a.is_floating_point()) else a
+
+    def filled(args: Any, kwargs: Any, z: tuple[Tensor, ...]) -> Any:
+        rest = iter(z)
+        return map_aggregate((args, kwargs), lambda a: next(rest) if isinstance(a, _Place) else a)
+
+    def function(*z: Tensor) -> Any:
+        own, named = filled(args, kwargs, z)
+        return target(*own, **named)
+
+    def absolute(*z: Tensor) -> Any:
+        own, named = filled(*map_aggregate((args, kwargs), size), z)
+        if name == "neg":
+            return own[0]
+        if name in ("sub", "rsub"):
+            first, second = own[:2] if name == "sub" else own[1::-1]
+            return first + second * (named.get("alpha", 1) if len(own) < 3 else own[2])
+        return target(*own, **named)
+
+    return function, absolute if name in SIGNED | {"cat", "constant_pad_nd"} else function
+
+
+def _norm(args: Any) -> Affine:
+    """(z - mean) weight / sqrt(variance + eps) + bias, with stored statistics."""
+    _, weight, bias, mean, variance = args[:5]
+    factor = (variance + args[-1]).sqrt().reciprocal() * (1 if weight is None else weight)
+    bias = torch.zeros_like(mean) if bias is None else bias
+
+    def scaled(z: Tensor, middle: Tensor, factor: Tensor, bias: Tensor) -> Tensor:
+        shape = (-1, *[1] * (z.ndim - 2))
+        return (z - middle.view(shape)) * factor.view(shape) + bias.view(shape)
+
+    return Affine(
+        lambda z: scaled(z, mean, factor, bias),
+        lambda z: scaled(z, -mean.abs(), factor.abs(), bias.abs()),
+        3 * len(mean),
+    )
+
+
+def _double(constant: Any) -> Any:
+    return constant.double() if isinstance(constant, Tensor) and constant.is_floating_point() else constant

@@ -1,0 +1,112 @@
+"""The lower bounds of a task, each checked again from what the run stores as its proof."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plica.core.fitting import unfitted
+from plica.runs import Run, Task
+from plica.trust.audit.balls import Ball
+from plica.trust.audit.certificates import RefusedError, check
+from plica.trust.audit.images import Images
+from plica.trust.audit.layers import Step, trace
+from plica.trust.audit.reference import Model, norm_of
+
+COLUMNS = ["id", "label", "success", "distance", "lower"]
+
+
+@dataclass
+class Rechecked:
+    """How many images have a positive lower bound, and a sentence for each of which the proof was refused."""
+
+    certified: int = 0
+    refused: list[str] = field(default_factory=list)
+
+
+def recheck(
+    run: Run,
+    task: Task,
+    model: Model,
+    images: Images,
+    bounds: tuple[float | Tensor, float | Tensor],
+    mask: Tensor | None,
+    on_progress: Callable[[str, int], None],
+) -> Rechecked:
+    """Check the proofs of a task; nothing where it has no lower bounds.
+
+    Args:
+        run, task, images: of the answers.
+        model: that of the task.
+        bounds: of the inputs, two numbers or two tensors of an image's shape.
+        mask: the features that may move, all of them if not given.
+        on_progress: called with the task's name and 1 after each image.
+    """
+    found, proofs = Rechecked(), _proofs(run, task)
+    if not run.tables[task.name] or "lower" not in run.rows(task).column_names:
+        return found
+    steps: list[Step] | None = None
+    rows = {
+        row["id"]: row
+        for row in run.rows(task, COLUMNS).to_pylist()
+        if row["lower"] > 0 or row["lower"] != row["lower"]
+    }
+    found.certified = len(rows)
+    for number, leaves in proofs:
+        row = rows.pop(number, None)
+        if row is None:
+            continue
+        x, _ = images(torch.tensor([number]))
+        target = images.targets(torch.tensor([number]))
+        try:
+            if row["success"] and row["lower"] > row["distance"]:
+                raise RefusedError(
+                    f"its bound {row['lower']:.6g} exceeds the distance {row['distance']:.6g} of its point"
+                )
+            steps = _steps(model, x) if steps is None else steps
+            ball = _ball(task, x, row["lower"], bounds, mask)
+            check(steps, ball, row["label"], None if target is None else int(target), leaves)
+        except RefusedError as error:
+            found.refused.append(f"image {number}, lower bound {row['lower']:.6g}: {error}")
+        on_progress(task.name, 1)
+    found.refused += [
+        f"image {number}, lower bound {row['lower']:.6g}: no proof is stored" for number, row in rows.items()
+    ]
+    return found
+
+
+def _proofs(run: Run, task: Task) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """The leaves of each image; those of one image lie in one chunk."""
+    for table in run.leaves(task):
+        for number in table["id"].unique().to_pylist():
+            yield number, table.filter(_is(table, number)).to_pylist()
+
+
+def _is(table: Any, number: int) -> Any:
+    import pyarrow.compute as pc
+
+    return pc.equal(table["id"], number)  # type: ignore[attr-defined]
+
+
+def _steps(model: Model, x: Tensor) -> list[Step]:
+    try:
+        with torch.no_grad():
+            return trace(unfitted(model), x)
+    except Exception as error:  # whatever a model raises that is traced
+        raise RefusedError(f"the model cannot be taken apart ({error})") from error
+
+
+def _ball(
+    task: Task, x: Tensor, radius: float, bounds: tuple[float | Tensor, float | Tensor], mask: Tensor | None
+) -> Ball:
+    p = norm_of(task.metric)
+    if p not in (1, 2, float("inf")) or task.through is not None or task.goal is not None:
+        raise RefusedError(f"bounds for {task.question} are not known")
+    low, high = (torch.as_tensor(end, dtype=torch.float64).expand_as(x) for end in bounds)
+    if mask is not None:
+        low, high = (torch.where(mask, end, x.double()) for end in (low, high))
+    return Ball.around(x, low, high, radius, p)

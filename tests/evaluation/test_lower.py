@@ -1,0 +1,75 @@
+"""Lower bounds in an evaluation: after the last method, resumed, sharded and merged; refused before any work."""
+
+import numpy as np
+import pytest
+
+from certify.zoo import images, network
+from plica import runs
+from plica.evaluation import PlanError, evaluate
+from plica.evaluation.merge import merge
+
+MODEL = "from certify.zoo import network\ndef make():\n    return network('relu')\n"
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plan")
+    (folder / "net.py").write_text(MODEL)
+    x = images(3)
+    y = network("relu")(x).argmax(1)
+    np.savez(folder / "data.npz", x=x.numpy(), y=y.numpy())
+    return dict(
+        models=f"{folder / 'net.py'}:make", data=str(folder / "data.npz"), gradients=10, chunk=2,
+        questions=[dict(ask="min-radius", metric="linf"), dict(ask="max-loss", metric="l2", radius=0.3)],
+        methods=["auto", "pwcf"], certify=dict(nodes=4),
+    )  # fmt: skip
+
+
+def test_lower_bounds_are_resumed_and_merged(plan, tmp_path):
+    whole = evaluate(plan, tmp_path / "whole")
+    auto, pwcf, inside, last = whole.tasks
+    assert "lower" not in whole.rows(auto).column_names
+    assert "lower" not in whole.rows(inside).column_names
+    distance = [np.array(whole.rows(task)["distance"]) for task in (auto, pwcf)]
+    lower = np.array(whole.rows(pwcf)["lower"])
+    assert (lower > 0).all()
+    assert (lower <= np.minimum(*distance)).all()
+    assert list(whole.rows(pwcf)["closed"].to_pylist()) == [
+        bool(gap <= 1e-3) for gap in np.minimum(*distance) / lower - 1
+    ]
+    assert set(np.array(whole.rows(last)["lower"])) <= {0.0, 0.3}
+    for number in range(2):
+        (tmp_path / "whole" / "parts" / pwcf.name / f"0000{number}.parquet").unlink()
+    again = evaluate(plan, tmp_path / "whole")
+    assert np.array_equal(np.array(again.rows(pwcf)["lower"]), lower)
+    shards = [evaluate(plan, tmp_path / str(k), shard=f"{k}/2").directory for k in (1, 2)]
+    joined = merge(shards, tmp_path / "joined")
+    assert np.array_equal(np.array(joined.rows(pwcf)["lower"]), lower)
+    assert sum(len(table) for table in joined.leaves(pwcf)) == sum(len(table) for table in whole.leaves(pwcf))
+    assert next(iter(runs.load(tmp_path / "joined").leaves(auto))).num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (dict(questions=dict(ask="min-radius", metric="l1.5")), "linf, l2 and l1"),
+        (dict(questions=dict(ask="min-radius", metric="theta", through="flow")), "x' = x \\+ delta"),
+    ],
+)  # fmt: skip
+def test_what_has_no_lower_bounds_is_refused_before_any_work(plan, tmp_path, change, why):
+    with pytest.raises(PlanError, match=why):
+        evaluate(plan | change, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_failure_of_the_search_leaves_the_attacks_answers(plan, tmp_path, monkeypatch):
+    from plica.evaluation import worker
+
+    def fails(*_, **__):
+        raise ArithmeticError("no luck")
+
+    monkeypatch.setattr(worker, "certified", fails)
+    run = evaluate(plan | dict(questions=plan["questions"][:1], methods="auto"), tmp_path)
+    assert run.samples["lower"].to_pylist() == [0, 0, 0]
+    assert any(run.samples["success"].to_pylist())
+    assert "no lower bounds (ArithmeticError: no luck)" in run.notes[0]

@@ -1,0 +1,239 @@
+"""Stored proofs of lower bounds: right ones are found right, changed ones are refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import nn
+
+import plica
+from certify.zoo import BUILDERS, FLAT, dense, images, network
+from plica import runs
+from plica.evaluation import evaluate
+from plica.runs.encode import leaf_table
+from plica.runs.schema import leaves_file
+from plica.trust import audit
+from plica.trust.audit.balls import Ball
+from plica.trust.audit.certificates import RefusedError, check
+from plica.trust.audit.layers import UnknownStepError, trace
+
+MODEL = "from certify.zoo import network\ndef make():\n    return network('relu')\n"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run with lower bounds, by branching, of four images; the first is misclassified."""
+    folder = tmp_path_factory.mktemp("lower")
+    (folder / "net.py").write_text(MODEL)
+    x = images()
+    y = network("relu")(x).argmax(1)
+    y[0] = (y[0] + 1) % 3
+    np.savez(folder / "data.npz", x=x.numpy(), y=y.numpy())
+    plan = dict(
+        models=f"{folder / 'net.py'}:make", data=str(folder / "data.npz"), gradients=20, certify=dict(nodes=50),
+        questions=dict(ask="min-radius", metric="linf"),
+    )  # fmt: skip
+    return evaluate(plan, folder / "run")
+
+
+def audited(run):
+    return audit(runs.load(run.directory), {"make": network("relu")})[0]
+
+
+def changed(run, tmp_path, leaves=None, samples=None):
+    """A copy of the run with another table of leaves, or other columns of samples."""
+    for file in run.directory.rglob("*.*"):
+        if not file.name.startswith("."):
+            target = tmp_path / file.relative_to(run.directory)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.read_bytes())
+    (table,) = runs.load(tmp_path).tables[run.tasks[0].name]
+    if leaves is not None:
+        pq.write_table(pa.Table.from_pylist(leaves, schema=pq.read_schema(leaves_file(table))), leaves_file(table))
+    for name, values in (samples or {}).items():
+        rows = pq.read_table(table)
+        field = rows.schema.field(name)
+        pq.write_table(rows.set_column(rows.schema.get_field_index(name), field, pa.array(values, field.type)), table)
+    return runs.load(tmp_path)
+
+
+def rows_of(run):
+    return next(iter(run.leaves(run.tasks[0]))).to_pylist()
+
+
+def split_rows(rows):
+    """The rows of the leaves that have splits with multipliers above 0."""
+    return [k for k, row in enumerate(rows) if any(beta > 0 for beta in row["multiplier"])]
+
+
+def test_right_proofs_are_found_right(whole):
+    found, rows = audited(whole), rows_of(whole)
+    assert found.agrees
+    assert found.certified == found.proved == 3
+    assert found.record()["proved"] == 3
+    assert len(split_rows(rows)) > 4  # there was branching
+    lower = whole.samples["lower"].to_pylist()
+    assert lower[0] == 0
+    assert all(low <= up for low, up in zip(lower, whole.samples["distance"].to_pylist(), strict=True))
+    assert whole.samples["closed"].to_pylist()[0]
+    assert set(whole.samples["arithmetic"].to_pylist()) == {"real"}
+
+
+def flip(rows):
+    row = rows[split_rows(rows)[0]]
+    row["multiplier"] = [-beta for beta in row["multiplier"]]
+
+
+def not_a_number(rows):
+    rows[split_rows(rows)[0]]["multiplier"][0] = float("nan")
+
+
+def infinite(rows):
+    rows[split_rows(rows)[0]]["multiplier"][0] = float("inf")
+
+
+def remove(rows):
+    del rows[split_rows(rows)[0]]
+
+
+def other_half(rows):
+    row = rows[split_rows(rows)[0]]
+    row["sign"][-1] = -row["sign"][-1]
+
+
+def a_sign_of_0(rows):
+    rows[split_rows(rows)[0]]["sign"][-1] = 0
+
+
+def no_such_neuron(rows):
+    rows[split_rows(rows)[0]]["neuron"][-1] = 10
+
+
+def fewer_splits(rows):
+    row = rows[split_rows(rows)[0]]
+    row["neuron"] = row["neuron"][:-1]
+
+
+def shorter_slopes(rows):
+    rows[split_rows(rows)[0]]["slopes"] = b""
+
+
+def other_slopes(rows):
+    for row in rows:
+        row["slopes"] = bytes(255 - byte for byte in row["slopes"])
+
+
+def one_class_is_missing(rows):
+    rival = rows[split_rows(rows)[0]]["rival"]
+    rows[:] = [row for row in rows if row["rival"] != rival]
+
+
+def inner_slopes_are_missing(rows):
+    rows[:] = [row for row in rows if row["rival"] != -1]
+
+
+def nothing(rows):
+    rows.clear()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (flip, "a multiplier is not a number >= 0"),
+        (not_a_number, "a multiplier is not a number >= 0"),
+        (infinite, "a multiplier is not a number >= 0"),
+        (remove, "do not make up the whole ball"),
+        (other_half, "do not make up the whole ball"),
+        (a_sign_of_0, "a split names neuron"),
+        (no_such_neuron, "a split names neuron 10"),
+        (fewer_splits, "the splits of a leaf are not whole"),
+        (shorter_slopes, "the slopes are not those of this network"),
+        (other_slopes, "not a positive one"),
+        (one_class_is_missing, "do not exclude every other class"),
+        (inner_slopes_are_missing, "the slopes of the inner bounds are missing"),
+        (nothing, "no proof is stored"),
+    ],
+)  # fmt: skip
+def test_a_changed_proof_is_refused(whole, tmp_path, change, why):
+    rows = rows_of(whole)
+    change(rows)
+    found = audited(changed(whole, tmp_path, rows))
+    assert not found.agrees
+    assert found.proved < found.certified
+    assert why in found.differences["lower bound"][0]
+
+
+@pytest.mark.parametrize(
+    ("factor", "further", "why"),
+    [(1.05, 2, "a leaf of class"), (3, 1, "exceeds the distance"), (np.nan, 1, "the radius is not positive")],
+)
+def test_a_larger_radius_is_refused(whole, tmp_path, factor, further, why):
+    columns = {name: whole.samples[name].to_numpy() for name in ("lower", "distance")}
+    columns = {"lower": columns["lower"] * factor, "distance": columns["distance"] * further}
+    found = audited(changed(whole, tmp_path, samples=columns))
+    assert found.proved < found.certified
+    assert why in found.differences["lower bound"][0]
+
+
+QUICK = ("relu", "sigmoid", "strides", "max pool", "pieces")
+NORMS = dict(zip(BUILDERS, 9 * [2, 1, torch.inf], strict=False))
+
+
+@pytest.mark.parametrize(("name", "p"), [(name, NORMS[name]) for name in QUICK])
+def test_proofs_are_found_right(name, p):
+    check_proofs(name, p, b=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "p"), [(name, p) for name in BUILDERS for p in (1, 2, torch.inf)])
+def test_proofs_of_every_network_are_found_right(name, p):
+    check_proofs(name, p, b=3, nodes=60)
+
+
+def check_proofs(name, p, b, nodes=12):
+    net, x = network(name), images(b)
+    y = net(x).argmax(1)
+    found = plica.certify(net, x, y, plica.MinRadius(plica.Lp(p)), nodes=nodes)
+    table = leaf_table(found.evidence, torch.arange(b)).to_pylist()
+    steps = trace(net, x[:1])
+    for row in range(b):
+        leaves = [leaf for leaf in table if leaf["id"] == row]
+        assert bool(leaves) == bool(found.radius[row] > 0)
+        if not leaves:
+            continue
+        ball = Ball.around(x[row], torch.zeros_like(x[row]), torch.ones_like(x[row]), float(found.radius[row]), p)
+        check(steps, ball, int(y[row]), None, leaves)
+        if ball.radius < torch.inf:
+            ball = Ball.around(x[row], torch.zeros_like(x[row]), torch.ones_like(x[row]), 2 * ball.radius, p)
+            with pytest.raises(RefusedError, match="not a positive one"):
+                check(steps, ball, int(y[row]), None, leaves)
+
+
+def test_targets_and_one_logit():
+    net, x = network("relu"), images(1)
+    y = net(x).argmax(1)
+    target = (y + 1) % 3
+    found = plica.certify(net, x, y, plica.MinRadius(plica.Lp(2)), nodes=20, targets=target)
+    leaves = leaf_table(found.evidence, torch.arange(1)).to_pylist()
+    ball = Ball.around(x, torch.zeros_like(x), torch.ones_like(x), float(found.radius), 2)
+    check(trace(net, x), ball, int(y), int(target), leaves)
+    with pytest.raises(RefusedError, match="every other class"):
+        check(trace(net, x), ball, int(y), None, leaves)
+    one = dense(nn.ReLU(), FLAT, 8, 1).eval().requires_grad_(False)
+    y = (one(x) > 0).long()[:, 0]
+    found = plica.certify(one, x, y, plica.MinRadius(plica.Lp(2)), nodes=20)
+    ball = replace(ball, radius=float(found.radius))
+    check(trace(one, x), ball, int(y), None, leaf_table(found.evidence, torch.arange(1)).to_pylist())
+
+
+def test_a_network_with_other_operations_is_not_taken_apart():
+    for function in (
+        lambda x: x.flatten(1) * x.flatten(1),
+        lambda x: torch.nn.functional.gelu(x.flatten(1)),
+        lambda x: 1 / x.flatten(1),
+    ):
+        with pytest.raises(UnknownStepError):
+            trace(function, images(1))
