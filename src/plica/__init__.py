@@ -75,6 +75,7 @@ LAZY = {
     "report": "plica.report",
     "runs": "plica.runs",
     "track": "plica.track",
+    "training": "plica.training",
     "trust": "plica.trust",
 }
 

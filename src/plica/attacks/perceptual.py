@@ -140,15 +140,26 @@ class LPA:
         return _each_batch(task, self.name, self._search)
 
     def _search(self, task: AttackInput, images: Int[Tensor, " i"], ball: Ball) -> Tensor:
-        z = start = _start(task, images)
-        rounds = min(self.rounds, task.gradients)
-        iterations = min(self.iterations, task.gradients // rounds)
+        return self.search(ball, _start(task, images), task.gradients, partial(_climb, task, images))
+
+    def search(self, ball: Ball, start: Tensor, gradients: int, climb: Callable[[Tensor], Tensor]) -> Tensor:
+        """The end point of the search from `start` inside the ball.
+
+        Args:
+            ball: where to search.
+            start: beside the images, at which the distance has no gradient.
+            gradients: calls of `climb`, at most.
+            climb: z -> the gradient of the loss there.
+        """
+        z = start
+        rounds = min(self.rounds, gradients)
+        iterations = min(self.iterations, gradients // rounds)
         fast = self.rounds == 1
         lam = torch.full_like(ball.radius, SETTINGS.multiplier)
         for _ in range(rounds):
             z = start  # each multiplier has a search of its own: where one too small has led is hard to come back from
             for t in range(iterations):
-                grad = _climb(task, images, z)
+                grad = climb(z)
                 d, away, phi = ball.gradient(z)
                 weight = torch.full_like(lam, SETTINGS.growth ** (t / iterations)) if fast else lam
                 z = _pace(

@@ -52,7 +52,7 @@ def ascend(
     x, goal, u, r = task.x[images].flatten(1)[rows], task.goal[images], u[rows], radius[rows, None]
     low, high = settings.box(x)
     z, work = torch.empty_like(x), torch.empty_like(x)
-    u = _inside(settings, u, r, low, high, work)
+    u = into_ball(settings, u, r, low, high, work)
     logits = task.logits[images]
     for remaining in range(planned, planned - steps, -1):
         settings.point(x, u, z)
@@ -62,8 +62,8 @@ def ascend(
         wrong = (m > task.model.least_margin(logits, images)).nonzero()[:, 0]
         task.best.offer(z[wrong].view(-1, *task.x.shape[1:]), images[wrong], logits[wrong])
         if remaining > 1:
-            d = _steepest(settings, settings.pull(grad.flatten(1))[rows], work)
-            u = _inside(settings, u + STEP * (remaining - 1) / planned * r * d, r, low, high, work)
+            d = steepest_step(settings, settings.pull(grad.flatten(1))[rows], work)
+            u = into_ball(settings, u + STEP * (remaining - 1) / planned * r * d, r, low, high, work)
     return u[: len(images)], goal.alternatives(logits).argmax(1)
 
 
@@ -71,7 +71,7 @@ def _order(settings: ProxSettings) -> float:
     return getattr(settings.race.prox, "p", 2.0)  # a user's norm is climbed as l_2 is
 
 
-def _steepest(settings: ProxSettings, grad: Tensor, work: Tensor) -> Tensor:
+def steepest_step(settings: ProxSettings, grad: Tensor, work: Tensor) -> Tensor:
     """The d of ||d||_p = 1 with the greatest grad . d; for p <= 1 spread over a share of the entries."""
     p = _order(settings)
     if p == math.inf:
@@ -85,7 +85,7 @@ def _steepest(settings: ProxSettings, grad: Tensor, work: Tensor) -> Tensor:
     return d / settings.race.prox.norm(d, work).clamp(min=1e-30)[:, None]
 
 
-def _inside(settings: ProxSettings, u: Tensor, r: Tensor, low: Tensor, high: Tensor, work: Tensor) -> Tensor:
+def into_ball(settings: ProxSettings, u: Tensor, r: Tensor, low: Tensor, high: Tensor, work: Tensor) -> Tensor:
     """u in the ball and the box; the ball by scaling, for l_inf entry by entry."""
     if _order(settings) == math.inf:
         u = torch.minimum(torch.maximum(u, -r), r)

@@ -1,0 +1,6 @@
+"""Training with the solvers of the attacks: hard inputs for any distance, in anyone's loop."""
+
+from plica.training.hard import Hard
+from plica.training.inner import Inner, Union
+
+__all__ = ["Hard", "Inner", "Union"]

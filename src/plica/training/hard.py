@@ -1,0 +1,87 @@
+"""The points of one inner problem, and what a network learns from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from plica.core.losses import margin
+from plica.goals import class_logits
+from plica.metrics import Unsupported
+from plica.training.losses import OUTER
+from plica.utils.messages import shown
+
+
+@dataclass(frozen=True, eq=False)
+class Hard:
+    """Hard inputs x_adv for images x, one entry per image, found by an `Inner` or a `Union`; without gradients.
+
+    Attributes:
+        x_adv: (b, *image) where the network is to be trained: for MinRadius the point at the boundary, or that at the
+            cap on the way to it; for MaxLoss the point of large loss. The image itself where nothing was sought or
+            found.
+        distance: (b,) of x_adv from the image.
+        radius: (b,) the robustness radius to first order, 0 where misclassified and nan where the network was not
+            finite, for MinRadius; the radius of the ball for MaxLoss.
+        multiplier: (b,) change of the radius for each unit by which the margin at x_adv falls; nan for MaxLoss.
+        correct: (b,) bool, whether the image itself is classified rightly.
+        gradients: (b,) gradients of the network that were spent on the image.
+        picked: (b,) the index of the question that x_adv answers, of a Union.
+        x, y: the images and labels.
+        cap: (b,) beyond which a radius does not count, inf without.
+    """
+
+    x: Float[Tensor, "b *image"]
+    y: Int[Tensor, " b"]
+    x_adv: Float[Tensor, "b *image"]
+    distance: Float[Tensor, " b"]
+    radius: Float[Tensor, " b"]
+    multiplier: Float[Tensor, " b"]
+    correct: Bool[Tensor, " b"]
+    gradients: Int[Tensor, " b"]
+    picked: Int[Tensor, " b"]
+    cap: Float[Tensor, " b"]
+
+    def loss(self, model: Callable[[Tensor], Tensor], outer: str = "plain", weight: float | None = None) -> Tensor:
+        """The mean loss at x_adv, a scalar to run backward from.
+
+        Args:
+            model: the network, in the mode that it is to be trained in, as it is wrapped (DDP, compiled). It is run
+                once, on x_adv alone or on x and x_adv together.
+            outer: plain, trades or mart (training/losses.py).
+            weight: of the second term of trades and mart; 6 and 5 if not given.
+        """
+        if outer not in OUTER:
+            raise ValueError(f"outer must be one of {', '.join(OUTER)}, got {shown(outer)}.")
+        kind = OUTER[outer]
+        if not kind.weight:
+            adv = clean = _logits(model, self.x_adv)
+        else:
+            # one call for both: DDP and the statistics of batch normalisation take two before a backward pass badly
+            clean, adv = _logits(model, torch.cat([self.x, self.x_adv])).chunk(2)
+        return kind.value(adv, clean, self.y, kind.weight if weight is None else weight).mean()
+
+    def radius_of(self, model: Callable[[Tensor], Tensor]) -> Float[Tensor, " b"]:
+        """The radii as a function of the network's weights, to first order: distance - multiplier * margin at x_adv, at
+        most `cap`; 0 where misclassified.
+
+        Their gradient is that of the radius of Eq. (4) by the envelope theorem, d radius / d theta = -multiplier
+        d margin / d theta at the solution: exact for a smooth network and an exact solution; kinks make single
+        multipliers noisy, in l1 most. The model runs once, in the mode that it is in; the search ran in eval mode.
+
+        Raises:
+            Unsupported: some question is a MaxLoss.
+        """
+        if bool(self.multiplier.isnan().any()):
+            raise Unsupported("radius_of is the radius of MinRadius questions; of a MaxLoss take loss(model).")
+        radius = self.distance - self.multiplier * margin(_logits(model, self.x_adv), self.y)
+        return torch.where(self.correct, torch.minimum(radius, self.cap), 0)
+
+
+def _logits(model: Callable[[Tensor], Tensor], x: Tensor) -> Float[Tensor, "b classes"]:
+    out = model(x)
+    return class_logits(out if out.dtype == torch.float64 else out.float())

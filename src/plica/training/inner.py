@@ -1,0 +1,196 @@
+"""The inner problem of training: Inner asks one question about every image of a batch, Union one of several.
+
+    inner = plica.training.Inner(plica.MinRadius(plica.Lp(2)), cap=0.8)
+    loss = inner(model, x, y).loss(model)          # in any training loop, in place of cross_entropy(model(x), y)
+
+MaxLoss is the inner problem of adversarial training, min over theta of E max loss (Eq. 2 and 6 of "Optimizers Matter",
+Liang et al. 2023). MinRadius asks Eq. (4) and trains at the boundary, the bi-level form (Ding et al. 2020).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from plica.core import validation
+from plica.core.bounds import check_bounds
+from plica.core.half import half_dtype
+from plica.goals import check_labels
+from plica.metrics import Unsupported
+from plica.training import union
+from plica.training.asked import Asked
+from plica.training.hard import Hard
+from plica.training.network import Network
+from plica.training.problem import Batch
+from plica.utils.messages import shown
+
+STREAM = 1_000_003  # apart in seed: noise of another call, and of another rank
+RANKS = 10_007
+
+
+class Asker(ABC):
+    """What Inner and Union share.
+
+    Attributes:
+        scale: factor of every radius and cap, 1 unless it is set, as for a warm-up.
+        calls: batches that were asked about so far; noise is drawn from (seed, calls, rank).
+    """
+
+    def __init__(self, asked: Sequence[Asked], gradients: int, seed: int, bounds: Any):
+        validation.whole("gradients", gradients, least=1)
+        validation.whole("seed", seed, least=0)
+        if any(one.starts > gradients for one in asked):
+            raise ValueError(f"starts must be at most gradients = {gradients}, which the starts share.")
+        self.asked, self.gradients, self.seed, self.bounds = list(asked), gradients, seed, bounds
+        self.scale, self.calls = 1.0, 0
+        self._checked: set[tuple[Any, ...]] = set()
+        self._classes = 0
+
+    def __call__(self, model: Any, x: Any, y: Any) -> Hard:
+        """Hard inputs for the images x, in float, inside the bounds, with labels y (b,) int64.
+
+        The model runs in eval mode, outside of DDP, and under the autocast that holds here. Its modes, the parameters'
+        `.grad` and `requires_grad`, its buffers and the global random state are as they were afterwards.
+
+        Raises:
+            ValueError, TypeError: an argument is wrong; said before any work.
+            Unsupported: the question cannot be asked so.
+        """
+        validation.images(x)
+        validation.labels("y", y, x)
+        limits = check_bounds(self.bounds, x)
+        if limits.per_feature:
+            raise Unsupported("Training takes bounds of two numbers, not of tensors; scale the features of x.")
+        dtype, x, y = x.dtype, validation.usable(x.detach()), validation.usable(y)
+        with Network.opened(model, x) as network:
+            if half_dtype(x) is not None:
+                x = x.float()  # steps of a search are finer than the pixels of half precision
+            if (shape := (x.shape[1:], x.dtype, x.device)) not in self._checked:
+                with torch.enable_grad():
+                    for one in self.asked:
+                        one.check(x, limits.numbers)
+                # as the search runs it, so that a compiled model is compiled once
+                self._classes = network.gradient(x, lambda logits: logits.sum(1))[1].shape[1]
+                self._checked.add(shape)
+            check_labels("y", y, x.new_empty(()).expand(len(y), self._classes))
+            batches = [self._batch(one, network, x, y, limits.numbers) for one in self.asked]
+            answer, picked = self._answer(batches)
+        self.calls += 1
+        cap = torch.stack([batch.radius for batch in batches])[picked, torch.arange(len(x), device=x.device)]
+        return Hard(
+            x=x.to(dtype), y=y, x_adv=answer.x_adv.to(dtype), distance=answer.distance, radius=answer.radius,
+            multiplier=answer.multiplier, correct=answer.correct, gradients=answer.gradients, picked=picked, cap=cap,
+        )  # fmt: skip
+
+    @abstractmethod
+    def _answer(self, batches: Sequence[Batch]) -> union.Picked:
+        """The answers to the questions about the images, and which was asked about each."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs beside the arguments."""
+        return {"calls": self.calls, "scale": self.scale, "seed": self.seed}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on as the one did whose `state_dict` this is.
+
+        Raises:
+            ValueError: it is none.
+        """
+        missing = [name for name in self.state_dict() if name not in state]
+        if missing:
+            raise ValueError(f"state must be the state_dict() of an Inner or a Union; it lacks {', '.join(missing)}.")
+        self.calls, self.scale, self.seed = int(state["calls"]), float(state["scale"]), int(state["seed"])
+
+    def _batch(self, asked: Asked, network: Network, x: Tensor, y: Tensor, bounds: tuple[float, float]) -> Batch:
+        return Batch(
+            network, x, y, asked.question, self.scale * asked.radius(x), self.gradients, bounds,
+            generator=self._generator(rank()), shared=self._generator(-1),
+        )  # fmt: skip
+
+    def _generator(self, stream: int) -> torch.Generator:
+        return torch.Generator().manual_seed(((self.seed * STREAM + self.calls) * RANKS + 1 + stream) % 2**63)
+
+
+class Inner(Asker):
+    """Asks one question about every image of a batch, at few gradients: inner(model, x, y) -> Hard.
+
+    MinRadius: the nearest boundary point, by the solvers of `plica.attack`, one row an image. MaxLoss: an ascent.
+    Any distance, and perturbations `through=...`.
+
+    Args:
+        question: a MinRadius or a MaxLoss.
+        gradients: of the network, per image, at most. Four are enough: docs/design/training.md.
+        cap: of MinRadius, in the metric's units: images whose boundary is farther away are trained at the point at
+            this distance on the way there. None for none.
+        seed: of the noise, where there is any.
+        bounds: least and greatest value of a pixel.
+        method: of MaxLoss: "pgd", "fast-lpa" or "lpa"; "auto" takes pgd in norms and fast-lpa elsewhere.
+        starts: of MaxLoss, ascents that share the gradients; the best end counts.
+        skip_misclassified: of MaxLoss, whether misclassified images are trained as they are, as with MinRadius.
+    """
+
+    def __init__(
+        self,
+        question: Any,
+        *,
+        gradients: int = 4,
+        cap: float | None = None,
+        seed: int = 0,
+        bounds: Any = (0.0, 1.0),
+        method: str = "auto",
+        starts: int = 1,
+        skip_misclassified: bool = False,
+    ):
+        super().__init__([Asked(question, cap, method, starts, skip_misclassified)], gradients, seed, bounds)
+
+    def _answer(self, batches: Sequence[Batch]) -> union.Picked:
+        return self.asked[0].solve(batches[0]), torch.zeros_like(batches[0].y)
+
+
+class Union(Asker):
+    """Asks one of several questions about each image of a batch: union(model, x, y) -> Hard.
+
+    Args:
+        questions: MinRadius or MaxLoss questions, at least two.
+        pick: which one. "random": one for the whole batch, drawn anew for each. "estimate": for each image the one
+            whose boundary is nearest in caps (or radii) by the linear model at the image, and any one for a fifth of
+            the images; norms only. "max": all are answered, and the least radius in caps, or the largest loss, counts.
+            "msd": each step of an ascent in every norm, of which the best is taken; MaxLoss in l1, l2, linf.
+        gradients: per image and question.
+        seed: of what is drawn.
+        caps: one for each question, as of Inner; None for none.
+        bounds: as of Inner.
+    """
+
+    def __init__(
+        self,
+        questions: Any,
+        pick: str = "random",
+        gradients: int = 4,
+        seed: int = 0,
+        *,
+        caps: Sequence[float | None] | None = None,
+        bounds: Any = (0.0, 1.0),
+    ):
+        if not isinstance(questions, Sequence) or len(questions) < 2:
+            raise ValueError(f"questions must be a list of at least two, got {shown(questions)}; for one use Inner.")
+        if pick not in union.PICKS:
+            raise ValueError(f"pick must be one of {', '.join(union.PICKS)}, got {shown(pick)}.")
+        if caps is not None and len(caps) != len(questions):
+            raise ValueError(f"caps must have {len(questions)} entries, one for each question, got {len(caps)}.")
+        each = [None] * len(questions) if caps is None else caps
+        super().__init__([Asked(q, cap) for q, cap in zip(questions, each, strict=True)], gradients, seed, bounds)
+        union.check(self.asked, pick)
+        self.pick = pick
+
+    def _answer(self, batches: Sequence[Batch]) -> union.Picked:
+        return union.PICKS[self.pick](self.asked, batches)
+
+
+def rank() -> int:
+    """Of this process among those that train together; 0 alone."""
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0

@@ -1,0 +1,184 @@
+"""Eq. (4) with a few gradients an image: min d(x, x') s.t. the margin over all wrong classes is >= 0, in the box.
+
+One row for each image that is classified rightly, aimed at whichever class is nearest, and no judge: where an attack
+spends its first gradients on a race of classes, training takes the first step that every one of them shares. The
+solvers are those of the attacks: proximal SQP where the distance has a prox, curved SQP for every other distance and
+for the unknowns theta of a perturbation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plica.attacks.perceptual import Ball
+from plica.attacks.prox_settings import has_prox, prox_settings
+from plica.metrics import Lp, Metric, WeightedLp, lp_form
+from plica.solver.linearized.curved_sqp import CurvedSQP
+from plica.solver.linearized.descent import Averaged, QuasiNewton
+from plica.solver.linearized.proximal_sqp import ProximalSQP
+from plica.training.problem import Answer, Batch
+
+
+@dataclass(frozen=True)
+class FewSteps:
+    """What few gradients change of proximal SQP; measured in docs/design/training.md.
+
+    Attributes:
+        eta: factor of the first trust region: there is no time to grow it.
+        last: |m| at the image times this is how far beyond the boundary the last of four steps aims, so that it ends
+            past it; fewer steps aim farther and more less, by the power 2.5 of their number.
+        sparse: what is set for p <= 1, where planes are averaged less and the aim falls faster.
+        last_sparse: the same as `last` there; last_linf: for l_inf.
+    """
+
+    eta: float = 3.0
+    last: float = 0.05
+    last_linf: float = 0.1
+    last_sparse: float = 0.35
+    sparse: Mapping[str, float] = field(
+        default_factory=lambda: dict(average=0.3, average_most=0.3, near=0.0, decay_aim=0.5)
+    )
+
+    def solvers(self, race: ProximalSQP, gradients: int) -> tuple[ProximalSQP, ProximalSQP]:
+        """For all steps but the last, and for the last."""
+        p = getattr(race.prox, "p", 2.0)
+        last = (self.last_sparse if p <= 1 else self.last_linf if p == math.inf else self.last) * (4 / gradients) ** 2.5
+        change = self.sparse if p <= 1 else dict(eta=self.eta * race.eta)
+        race = replace(race, **change, floor=min(race.floor, last))
+        return race, replace(race, floor=last)
+
+
+FEW = FewSteps()
+
+
+@dataclass(frozen=True)
+class CurvedSettings:
+    """How distances without a prox are lowered.
+
+    Attributes:
+        descent: the way (solver/linearized/descent.py).
+        steps: gradients of the distance for each gradient of the network.
+    """
+
+    descent: type[Averaged | QuasiNewton] = Averaged
+    steps: int = 16
+
+
+SETTINGS = CurvedSettings()
+
+
+@dataclass(frozen=True)
+class Point:
+    """End points z of a search, in its unknowns, and what the solver knows there (Answer)."""
+
+    z: Float[Tensor, "r *point"]
+    distance: Float[Tensor, " r"]
+    radius: Float[Tensor, " r"]
+    multiplier: Float[Tensor, " r"]
+
+
+@dataclass(frozen=True)
+class First:
+    """The margin at the images and its gradient with respect to them: the first gradient of every search."""
+
+    margin: Float[Tensor, " r"]
+    grad: Float[Tensor, "r *image"]
+
+    def rows(self, index: Tensor) -> First:
+        return First(self.margin[index], self.grad[index])
+
+
+def first_gradient(batch: Batch) -> First:
+    margin, _, grad = batch.network.gradient(batch.x, batch.margin)
+    return First(margin, grad)
+
+
+@torch.no_grad()
+def min_radius(batch: Batch, first: First) -> Answer:
+    """The points at the boundary, pulled back to `batch.radius` where they lie beyond it; misclassified images stay."""
+    correct = first.margin < 0
+    sought = correct & first.grad.flatten(1).isfinite().all(1)
+    rows = sought.nonzero()[:, 0]
+    zero = torch.zeros_like(first.margin)
+    answer = Answer(
+        x_adv=batch.x.clone(),
+        distance=zero.clone(),
+        radius=torch.where(sought | ~correct, 0, torch.nan).to(zero),
+        multiplier=zero.clone(),
+        correct=correct,
+        gradients=torch.where(sought, batch.gradients, 1),
+    )
+    if not len(rows):
+        return answer
+    part = batch.rows(rows)
+    normed = batch.question.through is None and has_prox(batch.question.metric)
+    point = (_by_prox if normed else _by_curvature)(part, first.rows(rows))
+    image = part.unknowns.image(point.z)
+    fine = image.isfinite().flatten(1).all(1) & point.radius.isfinite() & point.multiplier.isfinite()
+    answer.radius[rows] = torch.where(fine, point.radius, torch.nan)
+    kept, fine = rows[fine], fine.nonzero()[:, 0]
+    answer.x_adv[kept], answer.distance[kept] = image[fine], point.distance[fine]
+    answer.multiplier[kept] = point.multiplier[fine]
+    return answer
+
+
+def convex_metric(metric: Metric) -> Metric:
+    """l_1 in place of an l_p of p < 1, whose prox leaves no pixel in the first few steps; any other metric itself."""
+    form = lp_form(metric)
+    if form is None or form.p >= 1:
+        return metric
+    return Lp(1) if form.weights is None else WeightedLp(1, form.weights)
+
+
+def _by_prox(batch: Batch, first: First) -> Point:
+    metric = batch.question.metric
+    settings = prox_settings(convex_metric(metric), batch.x, batch.bounds)
+    x, (solver, last) = batch.x.flatten(1), FEW.solvers(settings.race, batch.gradients)
+    low, high = settings.box(x)
+    state = solver.start(low, high, torch.zeros_like(x))
+    z, margin, grad = torch.empty_like(x), first.margin, first.grad
+    for step in range(batch.gradients):
+        if step:
+            settings.point(x, state.u, z)
+            margin, _, grad = batch.network.gradient(z.view_as(batch.x), batch.margin)
+        now = last if step == batch.gradients - 1 else solver
+        now.step(state, margin, torch.zeros_like(margin), settings.pull(grad.flatten(1)))
+    settings.point(x, state.u * (batch.radius / state.size).clamp(max=1)[:, None], z)
+    image = z.view_as(batch.x)
+    distance = metric(batch.x, image)
+    # of l_p with p < 1: along a ray it grows in proportion to l_1
+    unit = 1.0 if convex_metric(metric) is metric else distance / convex_metric(metric)(batch.x, image)
+    return Point(image, distance, state.estimate * unit, state.lam * unit)
+
+
+def _by_curvature(batch: Batch, first: First) -> Point:
+    unknowns = batch.unknowns
+    exponent = getattr(unknowns.metric, "exponent", 1)  # the root of a square is searched
+    ball = Ball(unknowns.metric, unknowns.origin, batch.radius ** (1 / exponent), unknowns.bounds)
+    origin, shape = unknowns.origin.flatten(1), unknowns.origin.shape
+
+    def measure(z: Tensor) -> tuple[Tensor, Tensor]:
+        root, grad, _ = ball.gradient(z.view(shape))
+        return root, grad.flatten(1)
+
+    solver = CurvedSQP(SETTINGS.descent(unknowns.bounds, steps=SETTINGS.steps))
+    state = solver.start(origin.clone(), torch.zeros_like(first.margin, dtype=torch.bool))
+    margin, grad = first.margin, first.grad
+    for step in range(batch.gradients):
+        z = state.z.view(shape)
+        if step:
+            margin, _, grad = batch.network.gradient(unknowns.image(z), batch.margin)
+        solver.step(state, margin, torch.zeros_like(margin), unknowns.pull(z, grad).flatten(1), measure)
+    z, distance, beyond = state.z.view(shape), state.size, state.size > ball.radius
+    if bool(beyond.any()):
+        z = torch.where(beyond.view(-1, *[1] * (z.ndim - 1)), ball.nearer(z), z)
+        distance = torch.where(beyond, ball.distance(z), distance)
+    estimate = torch.where(state.estimate.isfinite(), state.estimate, state.size)
+    multiplier = state.lam * exponent * distance ** (exponent - 1)
+    return Point(z, distance**exponent, estimate**exponent, multiplier)
