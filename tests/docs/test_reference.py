@@ -33,7 +33,7 @@ PLAN = """
 models: [model.py:make, model.py:other]
 data: {path: data.npz, n: 4}
 questions:
-  - {ask: min-radius, metric: l2}
+  - {ask: min-radius, metric: l2, certify: {nodes: 2}}
   - {ask: max-loss, metric: linf, radius: 0.02}
   - {ask: min-radius, metric: theta, through: hue-saturation}
 methods: [auto, pwcf]
@@ -101,7 +101,8 @@ def written(tmp_path_factory):
 def test_every_name_of_every_file_is_on_the_page(written):
     """Those of runs.schema, which the page takes from there, and those that it explains itself."""
     plan, single = written / "plan", [written / name for name in ("radius", "hue", "attack")]
-    parts = sorted((plan / "parts").glob("*/*.parquet"))
+    parts = sorted((plan / "parts").glob("*/0*.parquet"))
+    leaves = sorted((plan / "parts").glob("*/leaves-*.parquet"))
     summary, audit, checks = read(plan / "summary.json"), read(plan / "audit.json"), read(plan / "checks.json")
     methods = [method for question in summary["questions"] for method in question["methods"]]
     with (plan / "summary.csv").open() as stream:
@@ -111,6 +112,7 @@ def test_every_name_of_every_file_is_on_the_page(written):
         "manifest.json": keys(read(plan / "manifest.json")),
         "inputs/00000.safetensors": tensors(plan / "inputs" / "00000.safetensors"),
         "parts/TASK/00000.parquet": {name for part in parts for name in pq.read_schema(part).names},
+        "parts/TASK/leaves-00000.parquet": {name for file in leaves for name in pq.read_schema(file).names},
         "parts/TASK/00000.safetensors": tensors(*(part.with_suffix(".safetensors") for part in parts)),
         "bounds.safetensors": bounds,
         "summary.json": keys(summary),

@@ -1,10 +1,13 @@
 """Lower bounds in an evaluation: after the last method, resumed, sharded and merged; refused before any work."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from certify.zoo import images, network
 from plica import runs
+from plica.cli import main
 from plica.evaluation import PlanError, evaluate
 from plica.evaluation.merge import merge
 
@@ -73,3 +76,33 @@ def test_a_failure_of_the_search_leaves_the_attacks_answers(plan, tmp_path, monk
     assert run.samples["lower"].to_pylist() == [0, 0, 0]
     assert any(run.samples["success"].to_pylist())
     assert "no lower bounds (ArithmeticError: no luck)" in run.notes[0]
+
+
+def test_the_command_bracket_and_what_is_made_of_its_runs(plan, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    options = ["--data", plan["data"], "--metric", "linf", "--nodes", "8", "--gradients", "40"]
+    model = plan["models"].replace("net.py", "two.py")
+    Path(model.removesuffix(":make")).write_text(MODEL.replace("relu", "leaky"))
+    for out, spec in (("a", plan["models"]), ("b", model), ("b", model)):  # the second time nothing is left to do
+        assert main(["bracket", "--model", spec, *options, "--out", str(tmp_path / out)]) == 0
+    printed = capsys.readouterr().out
+    assert "lower bound: quarter" in printed
+    assert "widest gaps of make, linf: image" in printed
+    (question,) = runs.load(tmp_path / "a").summary["questions"]
+    assert question["certified"]["proved"] == 3
+    assert question["certified"]["lower"]["1"] <= question["union"]["radius"]["1"]
+    assert main(["audit", str(tmp_path / "a")]) == 0
+    assert "3 lower bounds, 3 proofs found right" in capsys.readouterr().out
+    json = tmp_path / "pairs.json"
+    both = [str(tmp_path / "a"), str(tmp_path / "b")]
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", *both, "--by", "model", "--json", str(json)]) == 0
+    assert "is certainly more robust on" in capsys.readouterr().out
+    assert '"surely_larger":' in json.read_text()
+    page = tmp_path / "page.html"
+    assert main(["report", *both, "-o", str(page)]) == 0
+    assert 'class="band' in page.read_text()
+    assert "radii are exact to a thousandth" in page.read_text()
+    assert "certified</title>" in page.read_text()
+    assert main(["bracket", "--model", model, *options[:2], "--metric", "l1.5", "--out", str(tmp_path / "c")]) == 2
+    assert "linf, l2 and l1" in capsys.readouterr().err

@@ -79,6 +79,9 @@ class Pair:
         accuracy: for a budget, accuracy under attack of b minus that of a.
         crossings: see `crossing`.
         touches: see `crossing`.
+        surely_larger: images on which b is more robust than a whatever the exact radii are: its lower bound lies above
+            the distance found for a. None where b has no lower bounds.
+        surely_smaller: the same with a and b exchanged.
     """
 
     a: str
@@ -92,6 +95,8 @@ class Pair:
     accuracy: Interval
     crossings: list[Crossing]
     touches: int
+    surely_larger: int | None = None
+    surely_smaller: int | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,8 @@ def pair(a: Contender, b: Contender, seed: int = 0) -> Pair:
         accuracy=percentile_interval(gains.mean(), weights(len(gains), seed) @ gains),
         crossings=crossings,
         touches=touches,
+        surely_larger=None if b.lower is None else int((b.lower > a.radius).sum()),
+        surely_smaller=None if a.lower is None else int((a.lower > b.radius).sum()),
     )
 
 

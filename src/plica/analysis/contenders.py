@@ -30,6 +30,8 @@ class Contender:
         source: index in `sources` of the task that found the point, -1 where none did.
         asked: whether there is an answer for the image; a method may be spared the images that others have broken.
         sources: the tasks that were joined.
+        lower: no misclassified input lies nearer: the largest bound that was proved, 0 where none was. None where the
+            tasks have no lower bounds.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Contender:
     source: Int64[np.ndarray, " b"]
     asked: Bool[np.ndarray, " b"]
     sources: list[tuple[Run, Task]]
+    lower: Float64[np.ndarray, " b"] | None = None
 
     @property
     def broken(self) -> Bool[np.ndarray, " b"]:
@@ -64,7 +67,8 @@ class Contender:
     def take(self, rows: Bool[np.ndarray, " b"] | Int64[np.ndarray, " k"]) -> Contender:
         """The same for some of the images."""
         columns = ("ids", "label", "radius", "prediction", "source", "asked")
-        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
+        lower = None if self.lower is None else self.lower[rows]
+        return replace(self, lower=lower, **{name: getattr(self, name)[rows] for name in columns})
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,16 @@ def _join(name: str, sources: list[tuple[Run, Task]], ids: Int64[np.ndarray, " b
     first, rows = radius.argmin(0), np.arange(len(ids))
     least = radius[first, rows]
     source = np.where(np.isfinite(least), first, -1)
-    return Contender(name, ids, label, least, predictions[first, rows], source, asked, sources)
+    return Contender(name, ids, label, least, predictions[first, rows], source, asked, sources, _lower(sources, ids))
+
+
+def _lower(sources: list[tuple[Run, Task]], ids: Int64[np.ndarray, " b"]) -> Float64[np.ndarray, " b"] | None:
+    tables = [table for run, task in sources if (table := run.lower(task)) is not None]
+    lower = np.zeros(len(ids))
+    for table in tables:
+        rows = np.searchsorted(ids, table["id"].to_numpy())
+        lower[rows] = np.maximum(lower[rows], table["lower"].to_numpy())
+    return lower if tables else None
 
 
 def _same_images(runs: Sequence[Run]) -> None:

@@ -19,6 +19,7 @@ import typer
 from plica.cli import (
     attack,
     audit,
+    bracket,
     compare,
     doctor,
     evaluate,
@@ -38,7 +39,7 @@ from plica.runs.check import BrokenRunError
 from plica.utils.files import check_unicode
 from plica.utils.messages import CUT, one_line, plain
 
-COMMANDS = (radius, attack, audit, doctor, report, figures, compare, show, evaluate, plan, merge, export)
+COMMANDS = (radius, attack, bracket, audit, doctor, report, figures, compare, show, evaluate, plan, merge, export)
 
 LONGEST = 1500  # characters of a sentence
 

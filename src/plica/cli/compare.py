@@ -18,7 +18,7 @@ from plica.analysis.contenders import Group, groups
 from plica.cli.errors import WrongInputError, wrong_input
 from plica.cli.options import ReplaceOption, RunsArgument
 from plica.cli.runs import load_runs, print_verdicts
-from plica.report.comparison import crossing_sentence
+from plica.report.comparison import certain_sentence, crossing_sentence
 from plica.report.formatting import between, distance, percent, points, title
 from plica.runs import Run
 from plica.utils.files import check_replaceable, write_whole, writing
@@ -90,6 +90,9 @@ def _print(console: Console, group: Group, ranks: Sequence[Rank], pairs: Sequenc
         for p in pairs:
             table.add_row(f"{p.b} against {p.a}", between(p.right), percent(p.larger), percent(p.smaller), f"{p.p:.2g}")
     console.print(table)
+    for sentence in (certain_sentence(p) for p in pairs if group.by == "model"):
+        if sentence:
+            console.print(sentence, markup=False, highlight=False)
     for crossing in itertools.chain.from_iterable(p.crossings for p in pairs):
         if group.by == "model" and not ball:
             console.print(crossing_sentence(crossing, group.metric), markup=False, highlight=False)

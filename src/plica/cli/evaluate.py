@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,24 +86,26 @@ def evaluate(
     changes |= {"batch_size": batch_size} if batch_size else {}
     if indices is not None:  # instead of what the plan says
         changes |= {"data.indices": indices, "data.sample": "first"} | ({} if n else {"data.n": None})
+    options = dict(n=n, shard=shard, engine=engine, workers=workers, gpus=gpus)
+    carry_out(lambda: read_plan(_from_flags(plan, flags), **changes), out, **options)
+
+
+def carry_out(plan: Callable[[], Plan], out: Path, **options: Any) -> None:
+    """Carry out a plan with progress on standard error, and print what came out.
+
+    Args:
+        plan: reads it; what is wrong with it is a ValueError.
+        out: directory of the run.
+        options: further arguments of plica.evaluate.
+    """
     with (
         EvaluationProgress() as progress,
         wrong_input(accepted=lambda: progress.began),
         wrong_input((DiskError, AllFailedError, NoWorkersError)),
     ):
         try:
-            read = read_plan(_from_flags(plan, flags), **changes)
-            run = run_plan(
-                read,
-                out,
-                n=n,
-                shard=shard,
-                engine=engine,
-                workers=workers,
-                gpus=gpus,
-                on_start=progress.start,
-                on_event=progress.event,
-            )
+            read = plan()
+            run = run_plan(read, out, on_start=progress.start, on_event=progress.event, **options)
         except KeyboardInterrupt:
             kept = f"; what is finished is in {out}, and the same command goes on" if progress.began else ""
             print(plain(f"plica: interrupted{kept}."), file=sys.stderr)

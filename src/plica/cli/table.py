@@ -23,6 +23,11 @@ def print_summary(summary: dict[str, Any]) -> None:
         questions = [question for question in summary["questions"] if question["kind"] == kind]
         if questions:
             console.print(draw(questions))
+    certified = [question for question in summary["questions"] if "certified" in question]
+    if certified:
+        console.print(_brackets(certified))
+    for sentence in filter(None, map(widest_sentence, certified)):
+        console.print(Text(sentence))
     for note in dict.fromkeys(map(_wrong, summary["questions"])):
         console.print(Text(note))
     for question in summary["questions"]:
@@ -33,6 +38,31 @@ def print_summary(summary: dict[str, Any]) -> None:
         console.print(Text(f"note: {note}"))
     if len(summary["notes"]) > 5:
         console.print(Text(f"note: and {len(summary['notes']) - 5} more, in summary.json"))
+
+
+def _brackets(questions: list[dict[str, Any]]) -> Table:
+    """A line per question with lower bounds: counts and quartiles, for max-loss the share of images that is proved."""
+    right = ("images", "proved", "closed", "lower bound: quarter", "median", "three quarters", "certified, 95 %")
+    table = _table("model", "question", right=right)
+    for question in questions:
+        bounds = question["certified"]
+        # a lower bound of inf, no misclassified input anywhere, is null there
+        lower = ["inf" if bounds["lower"][q] is None else f"{bounds['lower'][q]:.4g}" for q in ("0.25", "0.5", "0.75")]
+        counts = [str(question["images"]), str(bounds["proved"]), str(bounds.get("closed", ""))]
+        share = _percent(bounds["certified_accuracy"]) if "certified_accuracy" in bounds else ""
+        subject = (question["model"], question["question"].removeprefix("min-radius "))
+        table.add_row(*map(Text, (*subject, *counts, *lower, share)))
+    return table
+
+
+def widest_sentence(question: dict[str, Any]) -> str:
+    """The images whose lower bound and distance are farthest apart; "" where all are closed."""
+    widest = [
+        f"{gap['id']} ({gap['lower']:.4g} to {_radius(gap['upper'])})"
+        for gap in question["certified"].get("widest", [])
+    ]
+    subject = f"{question['model']}, {join_distance(question['metric'], question.get('through'))}"
+    return f"widest gaps of {subject}: image {', '.join(widest)}" if widest else ""
 
 
 def _wrong(question: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from plica import runs, trust
+from plica.analysis import gaps
 from plica.analysis.counts import Counts, broken, counts, robust, wrong
 from plica.analysis.intervals import accuracy, wilson
 from plica.core.status import Status
@@ -70,20 +71,24 @@ def _question(run: runs.Run, tasks: list[runs.Task]) -> dict[str, Any]:
     numbers = counts(radius, asked)
     additions, union = (_max_loss if first.kind == "max-loss" else _min_radius)(radius, numbers)
     keys = ("model", "question", "kind", "metric", "through", "radius", "loss", "goal")
-    return {key: getattr(first, key) for key in keys} | {
-        "images": len(ids),
-        "unanswered": len(ids) - len(answered),
-        "wrong": number_wrong,
-        "accuracy": share(len(ids) - number_wrong, len(ids)),
-        "methods": [
-            {"method": task.method, "asked": n.asked, "broken": n.broken, "alone": n.alone, "missed": n.missed}
-            | addition
-            | _spent(table)
-            for task, table, n, addition in zip(tasks, tables, numbers, additions, strict=True)
-        ],
-        "union": {"broken": int(broken(radius).sum())} | union,
-        "hard": _hardest(radius, ids, first.kind),
-    }
+    return (
+        {key: getattr(first, key) for key in keys}
+        | {
+            "images": len(ids),
+            "unanswered": len(ids) - len(answered),
+            "wrong": number_wrong,
+            "accuracy": share(len(ids) - number_wrong, len(ids)),
+            "methods": [
+                {"method": task.method, "asked": n.asked, "broken": n.broken, "alone": n.alone, "missed": n.missed}
+                | addition
+                | _spent(table)
+                for task, table, n, addition in zip(tasks, tables, numbers, additions, strict=True)
+            ],
+            "union": {"broken": int(broken(radius).sum())} | union,
+            "hard": _hardest(radius, ids, first.kind),
+        }
+        | _certified(run, tasks, ids, radius.min(0))
+    )
 
 
 def _max_loss(radius: np.ndarray, numbers: list[Counts]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -117,6 +122,27 @@ def _min_radius(radius: np.ndarray, numbers: list[Counts]) -> tuple[list[dict[st
         for row, number in zip(radius, numbers, strict=True)
     ]
     return additions, {"found": len(finite), "radius": quantiles(least), "curve": curve}
+
+
+def _certified(run: runs.Run, tasks: list[runs.Task], ids: np.ndarray, least: np.ndarray) -> dict[str, Any]:
+    """Lower bounds beside the least distances; nothing where the question has none."""
+    tables = [table for task in tasks if (table := run.lower(task)) is not None]
+    if not tables:
+        return {}
+    lower = np.zeros(len(ids))
+    for table in tables:
+        rows = np.searchsorted(ids, table["id"].to_numpy())
+        lower[rows] = np.maximum(lower[rows], table["lower"].to_numpy())
+    numbers = {"proved": int((lower > 0).sum()), "lower": quantiles(lower)}
+    if tasks[0].radius is not None:
+        right = int((lower >= tasks[0].radius).sum())
+        return {"certified": numbers | {"certified_accuracy": share(right, len(ids))}}
+    widest = [gap._asdict() | {"upper": _finite(gap.upper)} for gap in gaps.widest(ids, lower, least)]
+    return {"certified": numbers | {"closed": int(gaps.closed(lower, least).sum()), "widest": widest}}
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 def _hardest(radius: np.ndarray, ids: np.ndarray, kind: str) -> list[int]:

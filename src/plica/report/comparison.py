@@ -27,6 +27,7 @@ def _comparison(group: Group, pairs: Sequence[compare.Pair]) -> dict[str, Any]:
         "budget": group.budget,
         "pairs": [_pair(p, group) for p in pairs],
         "ranking": [_rank(rank, group) for rank in compare.ranking(group)],
+        "certain": [text for p in pairs if (text := certain_sentence(p))],
         "crossings": [],
         "hardest": [],
     }
@@ -45,6 +46,16 @@ def crossing_sentence(c: compare.Crossing, metric: str) -> str:
         f"{c.second} by {points(-after.value)} ({points(-after.high)} to {points(-after.low)}). "
         "No single radius ranks them."
     )
+
+
+def certain_sentence(p: compare.Pair) -> str:
+    """On how many images which model is certainly more robust; "" where there are no lower bounds."""
+    parts = [
+        f"{name} is certainly more robust on {count}"
+        for name, count in ((p.b, p.surely_larger), (p.a, p.surely_smaller))
+        if count is not None
+    ]
+    return f"{', '.join(parts)} of {p.images} images: the intervals of their radii are apart." if parts else ""
 
 
 def _rank(rank: compare.Rank, group: Group) -> dict[str, str]:

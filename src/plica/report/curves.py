@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from plica.analysis import compare
+from plica.analysis import compare, gaps
 from plica.analysis.contenders import Contender, Group
 from plica.report.collect import ReportData
 from plica.report.formatting import budget, distance, percent
@@ -45,6 +45,12 @@ def _curve(number: int, group: Group, balls: Sequence[Group]) -> dict[str, Any]:
         chart.rule(budget(ball), f"{budget(ball):.3g}")
     for series, c in enumerate(group.contenders):
         radius = c.radius[c.asked]
+        if c.lower is not None:
+            lower = c.lower[c.asked]
+            ends = np.concatenate([radius, lower, [0.0, top]])
+            xs = thin(np.unique(ends[ends <= top]))
+            low, high = (compare.accuracy(side, xs).tolist() for side in (lower, radius))
+            chart.band(xs.tolist(), low, high, series, f"{c.name}: certified")
         xs = thin(np.unique(np.append(radius[radius <= top], [0.0, top])))
         chart.steps(xs.tolist(), compare.accuracy(radius, xs).tolist(), series, c.name)
     for ball in balls:
@@ -54,11 +60,10 @@ def _curve(number: int, group: Group, balls: Sequence[Group]) -> dict[str, Any]:
             if budget(ball) <= top:
                 label = f"{c.name}: {percent(accuracy)} robust within {budget(ball):.3g}"
                 chart.dot(budget(ball), accuracy, series, label)
+    sides = [(c.name, c.radius[c.asked]) for c in group.contenders]
+    sides += [(f"{c.name}, certified", c.lower[c.asked]) for c in group.contenders if c.lower is not None]
     rows = [
-        [
-            distance(r),
-            *[percent(float(compare.accuracy(c.radius[c.asked], np.array([r]))[0])) for c in group.contenders],
-        ]
+        [distance(r), *[percent(float(compare.accuracy(side, np.array([r]))[0])) for _, side in sides]]
         for r in np.linspace(0, top, 9)
     ]
     legend = [{"swatch": swatch(k), "name": name} for k, name in enumerate(names)]
@@ -67,9 +72,20 @@ def _curve(number: int, group: Group, balls: Sequence[Group]) -> dict[str, Any]:
         "chart": chart,
         "legend": legend,
         "rows": rows,
-        "names": names,
+        "names": [name for name, _ in sides],
+        "gaps": [_gaps(c, group.metric) for c in group.contenders if c.lower is not None],
         "budgets": bool(balls),
     }
+
+
+def _gaps(c: Contender, metric: str) -> str:
+    """How many radii are known, and where they are known least."""
+    assert c.lower is not None
+    lower, upper = c.lower[c.asked], c.radius[c.asked]
+    count = int(gaps.closed(lower, upper).sum())
+    known = f"{c.name}: {count} of {len(lower)} {metric} radii are exact to a thousandth"
+    widest = [f"{g.id} ({distance(g.lower)} to {distance(g.upper)})" for g in gaps.widest(c.ids[c.asked], lower, upper)]
+    return f"{known}; widest gaps: image {', '.join(widest)}." if widest else f"{known}."
 
 
 def _description(group: Group) -> str:

@@ -46,6 +46,18 @@ class Chart:
         """A curve that keeps ys[k] from xs[k] to xs[k + 1]."""
         self.line(np.repeat(xs, 2)[1:].tolist(), np.repeat(ys, 2)[:-1].tolist(), series, label)
 
+    def band(self, xs: Sequence[float], lows: Sequence[float], highs: Sequence[float], series: int, label: str) -> None:
+        """The area between two curves of steps, and a thin line along the lower one."""
+        x = np.repeat(xs, 2)[1:].tolist()
+        low, high = (np.repeat(ys, 2)[:-1].tolist() for ys in (lows, highs))
+        floor = [f"{self._x(a):.1f},{self._y(b):.1f}" for a, b in zip(x, low, strict=True)]
+        roof = [f"{self._x(a):.1f},{self._y(b):.1f}" for a, b in zip(x, high, strict=True)]
+        self.marks.append(
+            Markup('<polygon class="band s{0}" points="{1}"/><polyline class="line floor s{0}" points="{2}"><title>{3}')
+            .format(series % COLOURS, " ".join([*floor, *reversed(roof)]), " ".join(floor), label)
+            + Markup("</title></polyline>")
+        )  # fmt: skip
+
     def bars(self, edges: Sequence[float], heights: Sequence[float], series: int) -> None:
         """A histogram."""
         foot = self._y(self.y[0])

@@ -133,6 +133,11 @@ class Run(ShownInNotebooks):
                 points = with_unmoved(points, unmoved_ids(table), read_images(images[file.name]))
             yield points
 
+    def lower(self, task: str | Task) -> pa.Table | None:
+        """id and lower of a task, by id; None where it has no lower bounds."""
+        samples = _read_parts(self.tables[self.task(task).name], None)
+        return samples.select(["id", "lower"]).sort_by("id") if "lower" in samples.column_names else None
+
     def leaves(self, task: str | Task) -> Iterator[pa.Table]:
         """What proves the lower bounds of a task, chunk by chunk: schema.LEAVES."""
         for table in self.tables[self.task(task).name]:

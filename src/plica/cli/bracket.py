@@ -1,0 +1,74 @@
+"""`plica bracket`: between which two numbers each image's robustness radius lies, by an attack and a certificate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from plica.cli.evaluate import OutOption, carry_out
+from plica.cli.options import (
+    BoundsOption,
+    CountOption,
+    DataOption,
+    DeviceOption,
+    GradientsOption,
+    IndicesOption,
+    MethodOption,
+    ModelOption,
+    SampleOption,
+    SeedOption,
+    TrustOption,
+    WeightsOption,
+)
+from plica.evaluation import read_plan
+
+CHUNK = 8  # images that are kept together: at ten seconds each, little is lost by an interruption
+
+MetricOption = Annotated[list[str], typer.Option(help="linf, l2 or l1; repeatable")]
+SecondsOption = Annotated[float, typer.Option(help="for the lower bound of each image, about")]
+NodesOption = Annotated[
+    int | None, typer.Option(min=1, help="parts of the ball to bound for each image, instead of seconds: repeatable")
+]
+
+EPILOG = """The run is one of `plica evaluate` with the proofs: plica audit checks them, plica report draws both curves.
+
+    plica bracket --model net.py:make --weights net.safetensors --data test.npz --metric linf --out runs/bracket
+
+    plica bracket --model net.py:make --data test.npz --metric linf --metric l2 --seconds 60 --n 20 --out runs/both"""
+
+
+def bracket(
+    *,
+    model: ModelOption,
+    data: DataOption,
+    metric: MetricOption,
+    out: OutOption,
+    seconds: SecondsOption = 10.0,
+    nodes: NodesOption = None,
+    gradients: GradientsOption = 300,
+    weights: WeightsOption = None,
+    method: MethodOption = "auto",
+    n: CountOption = None,
+    sample: SampleOption = None,
+    indices: IndicesOption = None,
+    seed: SeedOption = 0,
+    bounds: BoundsOption = "0,1",
+    device: DeviceOption = "cpu",
+    trust: TrustOption = False,
+) -> None:
+    """Find, for every image, the nearest input that the model gets wrong, and prove within which distance none lies.
+
+    What is finished is kept: the same command goes on after an interruption.
+    """
+    chosen = {"path": str(data), "n": n, "sample": sample or "first", "seed": seed, "indices": indices}
+    plan = dict(
+        models=[{"model": model, "weights": None if weights is None else str(weights), "trust": trust}],
+        data={key: value for key, value in chosen.items() if value is not None},
+        questions=[{"ask": "min-radius", "metric": metric}],
+        methods=[method],
+        gradients=gradients, seed=seed, bounds=bounds, device=device, chunk=CHUNK,
+        certify={"seconds": seconds, "nodes": nodes},
+    )  # fmt: skip
+    carry_out(lambda: read_plan(plan), Path(out))
