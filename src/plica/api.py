@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from plica.attacks.base import AttackInput, AttackOutput
+from plica.attacks.levels import on_levels
 from plica.attacks.registry import ATTACKS, check_treats_perturbations
 from plica.core import validation
 from plica.core.best import BestPoints
@@ -22,11 +23,12 @@ from plica.core.goals import MISCLASSIFIED, Goal, finite
 from plica.core.groups import Group, groups, in_company, join_results
 from plica.core.half import SLACK, HalfGrid, HalfModel, UnitGrid, half_dtype
 from plica.core.judge import Judge, Judgement, confirms
+from plica.core.levels import LevelGrid, check_levels, level_grid, pixel_rounding
 from plica.core.losses import Targets
 from plica.core.model import CountedModel, eval_mode, second_model
 from plica.core.result import Result
 from plica.core.status import Status
-from plica.core.units import UnitModel, judge_at_x, unit_question
+from plica.core.units import UNITS, UnitModel, judge_at_x, unit_question
 from plica.goals import GoalFunction
 from plica.metrics import Unsupported, fixed_pixels
 from plica.perturbations.base import ThetaDistance, check
@@ -65,6 +67,7 @@ def attack(
     bounds: tuple[float | Tensor, float | Tensor] = (0.0, 1.0),
     targets: Targets = None,
     goal: GoalFunction | None = None,
+    levels: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Result:
     """Answer `question` about `model` for every image, and judge the answers.
@@ -89,12 +92,18 @@ def attack(
         targets: (b,) the only class that counts as a success, or None for any wrong class.
         goal: goal(output, y) -> (b,), positive where the model misbehaves and differentiable almost everywhere: one of
             plica.goals or any function. None: misclassification.
+        levels: the answer lies on the grid of so many levels, evenly spaced between the bounds, each feature's own, and
+            is searched and judged there: 256 for images of 8 bits, 11 for whole numbers between 0 and 10. A pixel that
+            moves, and every one of an x off the grid, goes to a level; one that is fixed stays. What is misclassified
+            from the start has x_adv = x in any case. Radii are taken up to the rounding of pixels: 8/255 includes what
+            is 8 levels away. None: any numbers.
         on_progress: called now and then with a Progress.
 
     Raises:
         ValueError: an argument is wrong; said before any work, in one sentence that says what to do.
         TypeError: the same for an argument of the wrong type.
-        Unsupported: the method cannot treat the metric or the goal; the message names those that can.
+        Unsupported: the method cannot treat the metric or the goal; the message names those that can. Or levels are
+            asked of a perturbation other than x + delta.
     """
     boxes = groups(question, bounds, x)
     if boxes is not None:
@@ -107,6 +116,7 @@ def attack(
             result = attack(
                 model, x[rows], y[rows], box.question, method=method, gradients=gradients, seed=seed,
                 batch_size=batch_size, bounds=box.bounds, targets=None if targets is None else targets[rows], goal=goal,
+                levels=levels,
                 on_progress=in_company(on_progress, others, len(x)),
             )  # fmt: skip
             parts.append((box, result))
@@ -122,6 +132,9 @@ def attack(
             raise Unsupported("Perturbations other than x + delta take bounds of two numbers, not of tensors.")
         check(question.through, x)
         check_treats_perturbations(method)
+    if levels is not None:
+        check_levels(levels, limits, half or x.dtype, question)
+        radius = None if radius is None else radius + pixel_rounding(question.metric, limits, half or x.dtype)
     y, targets = validation.usable(y), None if targets is None else validation.usable(targets)
     x = validation.usable(x.detach())
     aim = Goal(y.detach(), targets, MISCLASSIFIED if goal is None else goal)
@@ -131,15 +144,22 @@ def attack(
         if limits.per_feature:
             unit_grid = None if grid is None else UnitGrid(grid, limits)
             counted = CountedModel(UnitModel(model, limits), len(x), size, grid=unit_grid)
-            unit, radii = unit_question(question, radius, limits)
-            call = _Call(counted, limits.to_units(x), aim, unit, radii, (0.0, 1.0), gradients, seed, size, on_progress)
+            unit, radii = unit_question(question, radius, limits, outside=levels is not None)
+            call = _Call(
+                counted, limits.to_units(x), aim, unit, radii, (0.0, 1.0), gradients, seed, size, on_progress,
+                None if levels is None else level_grid(limits.to_units(x), UNITS, levels, unit.metric),
+            )  # fmt: skip
             at_x = None if grid is None else replace(grid, slack=SLACK * float(limits.span.max()))
+            at_x = at_x if levels is None else level_grid(x, limits, levels, unit.metric, half)
             result = judge_at_x(
                 call.answer(ATTACKS[method]), counted.with_model(model, at_x), x, aim, question.metric, radius, limits
             )
         else:
             counted = CountedModel(model, len(x), size, bounds=limits.numbers, grid=grid)
-            call = _Call(counted, x, aim, question, radius, limits.numbers, gradients, seed, size, on_progress)
+            call = _Call(
+                counted, x, aim, question, radius, limits.numbers, gradients, seed, size, on_progress,
+                None if levels is None else level_grid(x, limits, levels, question.metric, half),
+            )  # fmt: skip
             result = call.answer(ATTACKS[method])
     result = replace(result, status=_judged(result))
     if half is None:
@@ -173,6 +193,7 @@ class _Call:
     seed: int
     batch_size: int
     on_progress: Callable[[Progress], None] | None
+    levels: LevelGrid | None = None
 
     def answer(self, method: Callable[[AttackInput], AttackOutput]) -> Result:
         """Attack the images that the model gets right, and measure the answers."""
@@ -233,7 +254,10 @@ class _Call:
     ) -> Result:
         """Attack the images `rows` and write what the judge measures into `result`."""
         task = self._task(rows, logits)
-        output = method(task)
+        if self.levels is None:
+            output = method(task)
+        else:
+            task, output = on_levels(method, task, self.levels.rows(rows))
         x_adv, theta, judgement = self._judge(task, result.forwards[rows])
         result.x_adv[rows] = torch.where(judgement.sure.view(-1, *[1] * (task.x.ndim - 1)), x_adv, task.x)
         if result.theta is not None and theta is not None:

@@ -35,6 +35,7 @@ class AttackInput:
         batch_size: searches that are run side by side.
         progress: called with the number of images that are done.
         fixed: pixels that must not change, or None; gradients are 0 there, and so is all noise drawn here.
+        enough: of MaxLoss, the distance from which a search for the nearest point may end; None for the radius.
     """
 
     model: CountedModel
@@ -50,6 +51,7 @@ class AttackInput:
     batch_size: int
     progress: Callable[[int], None]
     fixed: Bool[Tensor, "*image"] | None = None
+    enough: Float[Tensor, " b"] | None = None
 
     @property
     def y(self) -> Shaped[Tensor, "b *label"]:

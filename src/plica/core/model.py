@@ -130,9 +130,18 @@ class CountedModel:
         counted.noise, counted.few_digits, counted.usual = self.noise, self.few_digits, self.usual
         return counted
 
+    def with_grid(self, grid: Grid) -> CountedModel:
+        """The same at points of a grid; what it costs is charged to both."""
+        counted = copy.copy(self)
+        counted.grid = grid
+        return counted
+
     def on_grid(self, z: Float[Tensor, "r *image"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *image"]:
         """The points that the model is run at in place of z; gradients pass straight through."""
-        return z if self.grid is None else z + (self.grid(z.detach(), image) - z.detach())
+        if self.grid is None:
+            return z
+        points = self.grid(z.detach(), image)
+        return z + (points - z.detach()) if z.requires_grad else points
 
     def least_margin(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
         """How large a margin must be before it counts (core/rounding.py), from the output at points of `image`."""

@@ -19,5 +19,6 @@ class Status(Enum):
     INFEASIBLE = (
         "The constraints seem to contradict each other near the image; raise gradients or ask for a larger radius."
     )
+    OFF_GRID = "Points were found between the levels, and none on the grid that was asked for; raise gradients."
     NOT_FINITE = "The model or the metric gave values that are not finite; the image was left there."
     FAILED = "The method raised an error on this image; the notes of the run say which."

@@ -24,6 +24,7 @@ from plica.metrics import BaseMetric, Metric, WeightedLp, differentiable_value, 
 from plica.solver.rows import put, take
 
 MARGIN = 4e-6  # of a radius, left free for the roundings of two changes of units
+UNITS = Bounds(torch.tensor(0.0, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64))
 ENLARGE = 1.001  # factor of a perturbation that the judge refuses at x, once
 
 
@@ -67,13 +68,14 @@ def unit_metric(metric: Metric, bounds: Bounds) -> Metric:
 
 
 def unit_question(
-    question: Question, radius: Float[Tensor, " b"] | None, bounds: Bounds
+    question: Question, radius: Float[Tensor, " b"] | None, bounds: Bounds, outside: bool = False
 ) -> tuple[Question, Float[Tensor, " b"] | None]:
-    """The same question and radii, of u; the radii a little smaller, so that rounding cannot lead out of them."""
+    """The same question and radii, of u; the radii a little smaller, so that rounding cannot lead out of them, or
+    larger if `outside`, so that no point of a grid is lost."""
     metric = unit_metric(question.metric, bounds)
     if radius is None or not isinstance(question, MaxLoss):
         return replace(question, metric=metric), None
-    radius = (1 - MARGIN) * radius
+    radius = (1 + MARGIN if outside else 1 - MARGIN) * radius
     return replace(question, metric=metric, radius=radius), radius
 
 

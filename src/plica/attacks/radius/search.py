@@ -105,9 +105,11 @@ def radius(task: AttackInput) -> AttackOutput:
     settled = torch.zeros_like(every, dtype=torch.bool)
     zero_gradient = torch.zeros_like(settled)
     unbounded, enough = task, torch.zeros_like(task.best.distance)
+    inside = enough
     if task.radius is not None:
         best = BestPoints(task.question.metric, task.x, task.goal, None, model=task.model)
-        unbounded, enough = replace(task, best=best, radius=None), task.radius.to(enough) * SCHEDULE.inside
+        unbounded, inside = replace(task, best=best, radius=None), task.radius.to(enough) * SCHEDULE.inside
+        enough = inside if task.enough is None else task.enough.to(enough) * SCHEDULE.inside
     for images in every.split(max(1, task.batch_size)):
         if suits(settings, task.x[0].numel()):
             search = FewSearch(unbounded, images, settings, enough)
@@ -124,11 +126,11 @@ def radius(task: AttackInput) -> AttackOutput:
         stationarity[images], settled[images] = search.residual, search.settled
         zero_gradient[images] = search.zero_gradient
         if unbounded is not task:
-            task.best.adopt(unbounded.best, images[unbounded.best.distance[images] <= enough[images]])
+            task.best.adopt(unbounded.best, images[unbounded.best.distance[images] <= inside[images]])
         task.progress(int(images[-1]) + 1)
     status = [Status.BUDGET] * len(every)
     reasons = (settled, Status.SETTLED), (zero_gradient, Status.ZERO_GRADIENT)
-    for images, why in (*reasons, (unbounded.best.distance <= enough, Status.SUCCEEDED)):
+    for images, why in (*reasons, (unbounded.best.distance <= inside, Status.SUCCEEDED)):
         status = [why if holds else other for holds, other in zip(images.tolist(), status, strict=True)]
     return AttackOutput(stationarity, status)
 

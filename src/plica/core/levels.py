@@ -1,0 +1,125 @@
+"""Points on a grid of so many levels between the bounds, evenly spaced: the files of 8 bits that hold images (256), or
+whole numbers (11 between 0 and 10).
+
+    low + (high - low) k / (levels - 1),  k = 0, 1, ..., levels - 1,  computed in float64, then rounded to the dtype
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from plica.core.bounds import Bounds
+from plica.core.formulations import Question
+from plica.metrics import Metric, Unsupported, fixed_pixels, plain_p
+from plica.solver.rows import pick
+from plica.utils.messages import shown
+
+MOST = 2**16
+SAME = 2.0  # units of rounding of the largest bound, within which a pixel of x is on the grid: normalisations round
+
+
+def check_levels(levels: Any, bounds: Bounds, dtype: torch.dtype, question: Question) -> None:
+    """Raises TypeError or ValueError unless `levels` is a number of levels that `dtype` can tell apart between the
+    bounds, and Unsupported for a perturbation other than x + delta."""
+    if not isinstance(levels, int) or isinstance(levels, bool):
+        raise TypeError(
+            f"levels must be a whole number, such as 256 for images of 8 bits, or None, got {shown(levels)}."
+        )
+    if not 2 <= levels <= MOST:
+        raise ValueError(f"levels must lie between 2 and {MOST}, got {shown(levels)}; for images of 8 bits give 256.")
+    largest = torch.maximum(bounds.low.abs(), bounds.high.abs()).double()
+    if not bool(largest.isfinite().all()):
+        raise ValueError("levels lie evenly between the bounds, which must be finite; pass bounds=(low, high).")
+    step = bounds.span.double() / (levels - 1)
+    if bool(((step > 0) & (step < torch.finfo(dtype).eps / 2 * largest)).any()):
+        raise ValueError(f"{dtype} cannot tell {levels} levels between these bounds apart; give fewer, or x.double().")
+    if question.through is not None:
+        raise Unsupported(
+            "levels=... goes with x + delta: an image made by a perturbation and then rounded is none that the "
+            "perturbation makes. Leave levels out, or through."
+        )
+
+
+def pixel_rounding(metric: Metric, bounds: Bounds, dtype: torch.dtype) -> float:
+    """What a radius may be exceeded by: two levels, each rounded to the dtype, differ by so much less or more than the
+    levels themselves. 0 for distances other than plain l_p norms."""
+    largest = float(torch.maximum(bounds.low.abs(), bounds.high.abs()).max())
+    return 0.0 if plain_p(metric) is None else torch.finfo(dtype).eps * largest
+
+
+def level_grid(
+    x: Float[Tensor, "b *image"], bounds: Bounds, levels: int, metric: Metric, dtype: torch.dtype | None = None
+) -> LevelGrid:
+    """The grid of images, of which the pixels stay that the metric lets not change. dtype: see LevelGrid."""
+    return LevelGrid.of(x, bounds, levels, fixed_pixels(metric, x), dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class LevelGrid:
+    """Rounds points to the nearest level, each belonging to one of the images x.
+
+    A pixel of x that lies on the grid up to rounding stands for its level, so that one which did not move is x to the
+    bit; and so does one that must not move, wherever it lies.
+
+    Attributes:
+        fixed: pixels that must not move; None for none.
+        dtype: half precision that the levels are rounded to; None for that of x.
+        level: (b, *image) of the pixels of x that lie on the grid; -1 for the others.
+    """
+
+    x: Float[Tensor, "b *image"]
+    bounds: Bounds
+    levels: int
+    fixed: Bool[Tensor, "*image"] | None
+    dtype: torch.dtype | None
+    level: Float[Tensor, "b *image"]
+
+    @classmethod
+    def of(
+        cls,
+        x: Float[Tensor, "b *image"],
+        bounds: Bounds,
+        levels: int,
+        fixed: Bool[Tensor, "*image"] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> LevelGrid:
+        """The grid of these images."""
+        grid = cls(x, bounds, levels, fixed, dtype, torch.full_like(x, -1))
+        level = grid._nearest(x)
+        largest = torch.maximum(bounds.low.abs(), bounds.high.abs()).to(x)
+        same = (grid._pixels(level) - x).abs() <= SAME * torch.finfo(dtype or x.dtype).eps * largest
+        grid.level.copy_(torch.where(same, level.to(x), -1))
+        return grid
+
+    @property
+    def step(self) -> Float[Tensor, "..."]:
+        """The distance of two levels: a number, or one for each feature."""
+        return (self.bounds.span.double() / (self.levels - 1)).to(self.x)
+
+    @torch.no_grad()
+    def __call__(self, z: Float[Tensor, "r *image"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *image"]:
+        """The nearest points of the grid; image: of each row, among the images x."""
+        x, level = pick(self.x, image), self._nearest(z)
+        stays = level == pick(self.level, image)
+        stays = stays if self.fixed is None else stays | self.fixed
+        return torch.where(stays, x, self._pixels(level))
+
+    def rows(self, images: Int[Tensor, " i"]) -> LevelGrid:
+        """The grid of some of the images."""
+        x, level = pick(self.x, images), pick(self.level, images)
+        return LevelGrid(x, self.bounds, self.levels, self.fixed, self.dtype, level)
+
+    def _nearest(self, z: Tensor) -> Tensor:
+        low, span = self.bounds.low.to(z.device).double(), self.bounds.span.to(z.device).double()
+        share = (z.double() - low) / torch.where(span > 0, span, 1)
+        return (share * (self.levels - 1)).round().clamp(0, self.levels - 1)
+
+    def _pixels(self, level: Tensor) -> Tensor:
+        low, span = self.bounds.low.to(level.device).double(), self.bounds.span.to(level.device).double()
+        pixels = low + span * level / (self.levels - 1)
+        return pixels.to(self.dtype or self.x.dtype).to(self.x.dtype)
