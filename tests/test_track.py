@@ -7,12 +7,13 @@ from contextlib import nullcontext
 from types import ModuleType
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from plica import runs
 from plica.runs.write import Store
-from plica.track import log_run, metrics
+from plica.track import log_run, log_training, metrics
 from plica.utils.files import write_json
 
 
@@ -37,7 +38,7 @@ class FakeMlflow(ModuleType):
     def log_params(self, values):
         self._log(values)
 
-    def log_metrics(self, values):
+    def log_metrics(self, values, step=None):
         self._log(values)
 
     def _log(self, values):
@@ -73,3 +74,14 @@ def test_a_store_that_cannot_be_had_is_a_sentence_that_says_which_can(run, monke
     with pytest.raises(ValueError, match=r"its store sqlite:///mlflow.db .*sqlalchemy.*; set MLFLOW_TRACKING_URI to"):
         log_run(run, report=False)
     assert fake.logged == {}
+
+
+def test_epochs_of_a_training_are_logged_by_step(tmp_path, monkeypatch):
+    mlflow = FakeMlflow()
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    rows = [{"epoch": 1, "step": 5, "loss": 2.0, "held_out_radius_l2": 0.5, "alarm": False, "radius_50": float("nan")}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "log.parquet")
+    log_training(tmp_path)
+    assert mlflow.logged == {"loss": 2.0, "held_out_radius_l2": 0.5, "alarm": 0.0}
+    with pytest.raises(FileNotFoundError, match="directory of plica train"):
+        log_training(tmp_path / "nowhere")

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from plica.analysis.contenders import groups
 from plica.report import write_report
-from plica.runs import Run
+from plica.runs import Run, load
 from plica.utils.messages import one_line
 from plica.utils.optional import require
 
@@ -43,6 +44,27 @@ def log_run(run: Run, report: bool = True) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 write_report([run], Path(folder) / "report.html")
                 mlflow.log_artifact(str(Path(folder) / "report.html"))
+
+
+def log_training(directory: str | Path) -> None:
+    """Log what `plica train` wrote: the epochs of log.parquet as metrics by step, and the run of its last evaluation.
+
+    Goes to the active MLflow run, or to a new one named after the directory.
+
+    Raises:
+        FileNotFoundError: there is no log.parquet.
+        ModuleNotFoundError, ValueError: as log_run.
+    """
+    mlflow, folder = require("mlflow", "Tracking"), Path(directory)
+    if not (folder / "log.parquet").is_file():
+        raise FileNotFoundError(f"There is no log.parquet in {folder}; give a directory of plica train.")
+    rows = pq.read_table(folder / "log.parquet").to_pylist()
+    with _active(mlflow, folder.name):
+        for row in rows:
+            numbers = {_name(key): float(value) for key, value in row.items() if key not in ("epoch", "step")}
+            mlflow.log_metrics({k: v for k, v in numbers.items() if math.isfinite(v)}, step=row["step"])
+        if (folder / "run").is_dir():
+            log_run(load(folder / "run"))
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from plica.cli import (
     radius,
     report,
     show,
+    train,
 )
 from plica.cli.errors import Status, WrongInputError, wrong_input
 from plica.cli.signals import ended_by_signals
@@ -39,7 +40,22 @@ from plica.runs.check import BrokenRunError
 from plica.utils.files import check_unicode
 from plica.utils.messages import CUT, one_line, plain
 
-COMMANDS = (radius, attack, bracket, audit, doctor, report, figures, compare, show, evaluate, plan, merge, export)
+COMMANDS = (
+    radius,
+    attack,
+    bracket,
+    audit,
+    doctor,
+    report,
+    figures,
+    compare,
+    show,
+    evaluate,
+    plan,
+    train,
+    merge,
+    export,
+)
 
 LONGEST = 1500  # characters of a sentence
 

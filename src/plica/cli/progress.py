@@ -15,6 +15,8 @@ from rich.progress import Progress as Bars
 import plica
 from plica.evaluation.run import Event
 from plica.evaluation.tasks import Chain
+from plica.training.trainer import TrainingProgress
+from plica.utils.messages import plain
 
 EVERY = 10.0  # seconds between plain lines
 BAR = 24  # characters
@@ -144,6 +146,32 @@ class EvaluationProgress(_Display):
         average = sum(self.seconds.values()) / max(sum(self.fresh.values()), 1)
         per_chunk = {m: self.seconds[m] / self.fresh[m] if self.fresh[m] else average for m in methods}
         return f"{clock(sum(per_chunk[m] * (self.total[m] - self.done[m]) for m in methods))} left"
+
+
+class TrainingBar(_Display):
+    """`with TrainingBar() as progress: train(..., on_progress=progress, say=progress.say)`."""
+
+    def __init__(self) -> None:
+        super().__init__(BarColumn(bar_width=BAR), TextColumn("{task.description}"))
+        self.bar = self.bars.add_task("starting", total=1.0)
+
+    def __enter__(self) -> TrainingBar:
+        if self.on_terminal:
+            self.bars.start()
+        return self
+
+    def __call__(self, progress: TrainingProgress) -> None:
+        self.began = True
+        left = progress.seconds / progress.fresh * (progress.steps - progress.step)
+        line = f"{progress.what}: step {progress.step}/{progress.steps}, loss {progress.loss:.3f}, {clock(left)} left"
+        if self.on_terminal:
+            self.bars.update(self.bar, completed=progress.step / progress.steps, description=line)
+        elif self._line_is_due(time.monotonic()):
+            print(line, file=sys.stderr, flush=True)
+
+    def say(self, sentence: str) -> None:
+        """A sentence that stays."""
+        self.bars.console.print(plain(sentence), soft_wrap=True, markup=False, highlight=False)
 
 
 def clock(seconds: float) -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -278,14 +278,22 @@ def read_plan(plan: str | Path | Mapping[str, Any] | Plan, **changes: Any) -> Pl
     Raises:
         PlanError: it is not a valid plan.
     """
+    return read_as(Plan, plan, changes)
+
+
+R = TypeVar("R", bound=Strict)
+
+
+def read_as(kind: type[R], plan: str | Path | Mapping[str, Any] | R, changes: Mapping[str, Any]) -> R:
+    """`read_plan` of any kind of plan."""
     where = "The plan"
     if isinstance(plan, str | Path):
         where, plan = f"The plan {plan}", _read_yaml(Path(plan))
-    keys: Any = plan.model_dump(exclude_unset=True) if isinstance(plan, Plan) else dict(plan)
+    keys: Any = plan.model_dump(exclude_unset=True) if isinstance(plan, Strict) else dict(plan)
     for key, value in changes.items():
         keys = _changed(keys, key.split("."), value)
     try:
-        return Plan.model_validate(keys)
+        return kind.model_validate(keys)
     except ValidationError as error:
         raise PlanError(sentence(ValueError(f"{where}: {_fault(error)}"))) from None
 

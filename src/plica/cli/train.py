@@ -1,0 +1,48 @@
+"""`plica train`: a network made robust under any distance, and evaluated."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from plica.cli.errors import Status, wrong_input
+from plica.cli.progress import TrainingBar
+from plica.cli.table import print_summary
+from plica.training.checkpoint import LOG, RUN, WEIGHTS
+from plica.training.plan import read_training_plan
+from plica.training.trainer import DivergedError
+from plica.training.trainer import train as run_plan
+from plica.utils.messages import plain
+
+EPILOG = """plica train robust.yaml --out runs/robust
+
+    plica report runs/robust/run"""
+
+
+def train(
+    plan: Annotated[Path, typer.Argument(metavar="PLAN.yaml", help="docs/howto/train.md shows one")],
+    out: Annotated[Path, typer.Option(help="directory of the training; one that is unfinished goes on where it ended")],
+    device: Annotated[str | None, typer.Option(help="instead of the plan's")] = None,
+) -> None:
+    """Train a network on hard inputs, keep the weights of the largest radii, and measure it beside an undefended one.
+
+    The same command goes on after an interruption, from the last checkpoint and to the same bits.
+    """
+    with TrainingBar() as progress, wrong_input(accepted=lambda: progress.began):
+        try:
+            read = read_training_plan(plan)
+            if device is not None:
+                read = read.model_copy(update={"device": device})
+            run = run_plan(read, out, on_progress=progress, say=progress.say)
+        except DivergedError as error:
+            print(plain(f"plica: {error}"), file=sys.stderr)
+            raise typer.Exit(Status.OTHER) from None
+        except KeyboardInterrupt:
+            kept = f"; the last checkpoint is in {out}, and the same command goes on" if progress.began else ""
+            print(plain(f"plica: interrupted{kept}."), file=sys.stderr)
+            raise typer.Exit(Status.OTHER) from None
+    print_summary(run.summary)
+    print(plain(f"{out}: {WEIGHTS}, {LOG}; plica report {out / RUN} makes a report"))

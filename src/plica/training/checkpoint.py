@@ -1,0 +1,44 @@
+"""All that a training goes on from, in one file that is whole or not there."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from plica.utils.files import write_whole
+from plica.utils.messages import one_line
+
+CHECKPOINT, WEIGHTS, LOG, RUN, UNDEFENDED = "checkpoint.pt", "model.safetensors", "log.parquet", "run", "undefended"
+
+
+def write_checkpoint(directory: Path, state: dict[str, Any]) -> None:
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    write_whole(directory / CHECKPOINT, stream.getvalue())
+
+
+def read_checkpoint(directory: Path) -> dict[str, Any] | None:
+    """None where there is none.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    file = directory / CHECKPOINT
+    if not file.is_file():
+        return None
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise ValueError(f"{file} cannot be read ({one_line(error)}); delete {directory} and train again.") from error
+
+
+def write_weights(directory: Path, state: dict[str, Tensor]) -> None:
+    """The state dict as model.safetensors."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    write_whole(directory / WEIGHTS, save(tensors))

@@ -1,0 +1,178 @@
+"""The reference trainer: what it writes, that it goes on bit for bit, what it says, and how it is selected."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import plica
+from plica.cli import main
+from plica.evaluation import PlanError
+from plica.training.augment import augmented
+from plica.training.overfitting import share_gained
+from plica.training.plan import read_training_plan
+from plica.training.trainer import DivergedError, train
+
+NET = """
+from torch import nn
+
+def make():
+    head = nn.Flatten(), nn.Dropout(0.1), nn.Linear(72, 3)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), *head)
+"""
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """Three classes of coloured images with noise, and the plan of a short training."""
+    rng = np.random.default_rng(0)
+    y = np.arange(96) % 3
+    x = 0.35 + 0.3 * np.eye(3)[y][:, :, None, None] + 0.15 * rng.standard_normal((96, 3, 8, 8))
+    np.savez(tmp_path / "train.npz", x=x.clip(0, 1).astype(np.float32), y=y)
+    (tmp_path / "net.py").write_text(NET)
+    return {
+        "model": f"{tmp_path / 'net.py'}:make",
+        "data": str(tmp_path / "train.npz"),
+        "questions": [{"ask": "min-radius", "metric": "l2", "cap": 1.0}],
+        "epochs": 3,
+        "batch": 16,
+        "held_out": 32,
+        "save_every": 3,
+        "report_n": 4,
+        "report_gradients": 5,
+        "threads": 1,
+    }
+
+
+def test_a_training_writes_weights_a_log_and_a_run_of_both_networks(plan, tmp_path):
+    steps = []
+    run = train(plan, tmp_path / "out", on_progress=lambda progress: steps.append((progress.what, progress.step)))
+    assert steps == [(what, step) for what in ("training", "undefended") for step in range(1, 13)]
+    log = pq.read_table(tmp_path / "out" / "log.parquet").to_pylist()
+    assert [row["epoch"] for row in log] == [1, 2, 3]
+    assert all(row["held_out_radius_l2"] > 0 and row["share_gained"] >= 0 and not row["alarm"] for row in log)
+    assert log[-1]["held_out_accuracy"] > 0.5
+    assert {(task.model, task.metric) for task in run.tasks} == {
+        (model, metric) for model in ("trained", "undefended") for metric in ("l1", "l2", "linf")
+    }
+    weights = plica.models.load_model(plan["model"], tmp_path / "out" / "model.safetensors")  # read as --weights
+    assert isinstance(weights, torch.nn.Module)
+    assert main(["report", str(tmp_path / "out" / "run"), "-o", str(tmp_path / "report.html")]) == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"ema": 0.9, "optimizer": "adamw"}, {"questions": [{"ask": "max-loss", "metric": "linf", "radius": "8/255"}]}],
+    ids=["sgd", "average", "pgd"],
+)
+def test_an_interrupted_training_ends_with_the_same_bits(plan, tmp_path, change):
+    plan = plan | {"undefended": False} | change
+    train(plan, tmp_path / "whole")
+
+    def interrupt(progress):
+        if progress.step == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, tmp_path / "parts", on_progress=interrupt)
+    assert pq.read_table(tmp_path / "parts" / "log.parquet").num_rows == 1
+    train(plan, tmp_path / "parts")
+    for file in ("model.safetensors", "log.parquet"):
+        whole, parts = ((tmp_path / name / file).read_bytes() for name in ("whole", "parts"))
+        assert whole == parts, file
+
+
+@pytest.mark.slow
+def test_a_killed_training_ends_with_the_same_bits(plan, tmp_path):
+    plan |= {"epochs": 30, "undefended": False}
+    file = tmp_path / "plan.yaml"
+    file.write_text(json.dumps(plan))
+    train(plan, tmp_path / "whole")
+    words = [sys.executable, "-m", "plica", "train", file, "--out", tmp_path / "parts"]
+    process = subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while not (tmp_path / "parts" / "log.parquet").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert pq.read_table(tmp_path / "parts" / "log.parquet").num_rows < 30
+    subprocess.run(words, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    for name in ("model.safetensors", "log.parquet"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+
+
+def test_another_plan_does_not_go_on(plan, tmp_path):
+    plan = plan | {"undefended": False, "epochs": 1}
+    train(plan, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"another plan \(epochs\); give another --out"):
+        train(plan | {"epochs": 2}, tmp_path / "out")
+
+
+def test_a_loss_that_is_not_finite_ends_with_the_best_weights(plan, tmp_path, capsys):
+    plan = plan | {"undefended": False, "optimizer": {"name": "sgd", "lr": 1e30, "momentum": 0.0}, "warmup": 0.0}
+    with pytest.raises(DivergedError, match=r"The loss is not finite at step \d+ of 12; .*smaller lr"):
+        train(plan, tmp_path / "out")
+    (tmp_path / "plan.yaml").write_text(json.dumps(plan))
+    assert main(["train", str(tmp_path / "plan.yaml"), "--out", str(tmp_path / "again")]) == 1
+    assert "not finite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"epoch": 3}, "did you mean 'epochs'"),
+        ({"questions": [{"ask": "max-loss", "metric": "l2"}]}, "max-loss takes a radius"),
+        ({"questions": [{"ask": "min-radius", "metric": "l22x"}]}, "l22x"),
+        ({"outer": "trade"}, "did you mean 'trades'"),
+        ({"pick": "any"}, "there is no pick"),
+        ({"optimizer": "adam"}, "did you mean 'adamw'"),
+        ({"held_out": 96}, "leaves no image to train on"),
+        ({"questions": [{"ask": "min-radius", "metric": "l2"}] * 2, "pick": "max"}, "give caps"),
+    ],
+)
+def test_an_invalid_plan_is_said_before_any_work(plan, tmp_path, change, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        train(plan | change, tmp_path / "out")
+    assert isinstance(caught.value, PlanError) or "held_out" in change
+    assert not (tmp_path / "out" / "checkpoint.pt").exists()
+
+
+def test_crops_and_flips_are_parts_of_the_padded_image():
+    x = torch.rand(50, 1, 8, 16)
+    generator = torch.Generator().manual_seed(0)
+    moved = augmented(x, generator)
+    wide = torch.nn.functional.pad(x, (2, 2, 1, 1))
+    seen = set()
+    for i in range(50):
+        views = {
+            (top, left, flip): (wide[i].flip(-1) if flip else wide[i])[:, top : top + 8, left : left + 16]
+            for top in range(3) for left in range(5) for flip in (False, True)
+        }  # fmt: skip
+        equal = [key for key, view in views.items() if torch.equal(view, moved[i])]
+        assert len(equal) == 1
+        seen.update(equal)
+    assert len(seen) > 15
+
+
+def test_the_share_gained_is_low_where_a_gradient_is_masked(plan):
+    """Rounded logits have no gradient in the first step; a smooth network gives all to one step."""
+    read = read_training_plan(
+        plan | {"questions": [{"ask": "max-loss", "metric": "linf", "radius": 0.1}], "gradients": 1}
+    )
+    x, y = torch.rand(16, 3, 8, 8), torch.arange(16) % 3
+    torch.manual_seed(0)
+    smooth = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
+    assert share_gained(read, smooth, x, y, 1.0) > 0.9
+
+    class Wavy(torch.nn.Module):
+        def forward(self, z):
+            return smooth(z) + 40 * torch.sin(60 * z.flatten(1)[:, :3]) ** 2
+
+    assert share_gained(read, Wavy(), x, y, 1.0) < 0.7
