@@ -33,7 +33,7 @@ test: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto
 
 test-all: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto -m ""
+	$(BIN)/python -m pytest --numprocesses auto --every-call -m ""
 
 # Environments of their own, made anew each time. The floors of pyproject.toml on the oldest Python, and no upper bounds on the
 # newest: make PYTHON=/path/to/python3.10 test-floors where it is not on the path. What old packages say about the deprecations

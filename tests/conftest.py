@@ -11,16 +11,24 @@ import sys
 import pytest
 import torch
 
+import typechecking
+
 torch.set_num_threads(1)
 
 
 def pytest_addoption(parser):
     parser.addoption("--extras", action="store_true", help="a missing optional package is an error, not a skip")
+    parser.addoption("--every-call", action="store_true", help="check the types of every call (tests/typechecking.py)")
 
 
 def pytest_configure(config):
     if config.getoption("extras"):
         pytest.importorskip = lambda name, **_: importlib.import_module(name)
+    typechecking.every_call = config.getoption("every_call")
+
+
+def pytest_runtest_logstart():
+    typechecking.next_test()
 
 
 @pytest.fixture(autouse=True)
