@@ -2,7 +2,8 @@
 
 Python blocks share their names, as one script does. Commands of plica run in the same process, which saves their
 start, other commands in a shell. A block with the caption of a file name is that file. `python examples.py PAGE` runs
-a page in the current folder.
+a page in the current folder; with --stand-in, a small network takes the place of the demonstration's, which takes most
+of the time.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import plica.demo
 
 LANGUAGES = {"python": "python", "ipython3": "python", "sh": "sh", "yaml": "yaml"}
 FENCE = re.compile(
@@ -67,9 +73,28 @@ def shell(*command: str, folder: Path | None = None) -> str:
     return done.stdout
 
 
-def run_page(page: Path, folder: Path) -> str:
+def run_page(page: Path, folder: Path, stand_in: bool = False) -> str:
     """Run a page's examples in a folder, and give what they print."""
-    return shell(sys.executable, __file__, str(page), folder=folder)
+    return shell(sys.executable, __file__, str(page), *["--stand-in"] * stand_in, folder=folder)
+
+
+def small_network() -> nn.Module:
+    """A network that names the demonstration's images, and has others around each that it names otherwise."""
+    x, y = plica.demo.images()
+    generator = torch.Generator().manual_seed(0)
+    inner = nn.Linear(x[0].numel(), 256)
+    inner.weight.data, inner.bias.data = (
+        200 * torch.randn(part.shape, generator=generator) / len(part) for part in (inner.weight, inner.bias)
+    )
+    net = nn.Sequential(nn.Flatten(), inner, Sine())
+    outer = nn.Linear(256, 10, bias=False)
+    outer.weight.data = torch.linalg.lstsq(net(x), nn.functional.one_hot(y, 10).float(), driver="gelsd").solution.T
+    return net.append(outer).eval().requires_grad_(False)
+
+
+class Sine(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sin()
 
 
 def main(page: Path) -> None:
@@ -98,4 +123,6 @@ def command(line: str) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, "")  # files of the page can be imported
+    if "--stand-in" in sys.argv:
+        plica.demo.resnet18 = small_network
     main(Path(sys.argv[1]))

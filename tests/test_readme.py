@@ -1,12 +1,11 @@
 """What the README prints is run as printed, in one empty folder, from top to bottom."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
-from examples import blocks, shell
+from examples import blocks, run_page
 
 pytest.importorskip("foolbox", reason="the examples use the images of the extra 'demo'")
 
@@ -14,33 +13,37 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def code(language):
-    return [block.code for block in blocks(README, language)]
+BLOCKS = blocks(README)
+COMMANDS = [line for block in BLOCKS for line in block.code.splitlines() if line.startswith("plica ")]
 
 
-@pytest.fixture(scope="module")
-def python(tmp_path_factory):
-    """A folder in which the Python examples were run, and what they said."""
+@pytest.fixture(
+    scope="module",
+    params=["stand-in", pytest.param("demonstration", marks=pytest.mark.slow)],  # the network
+)
+def page(request, tmp_path_factory):
+    """A folder in which the Python examples and then the commands were run, and what was printed."""
     folder = tmp_path_factory.mktemp("readme")
-    return folder, shell(sys.executable, "-c", "\n".join(code("python")), folder=folder)
+    python = "\n".join(block.code for block in BLOCKS if block.language == "python")
+    page = folder / "page.md"
+    page.write_text(f"```python\n{python}```\n\n```sh\n" + "\n".join(COMMANDS) + "\n```\n")
+    return folder, run_page(page, folder, stand_in=request.param == "stand-in")
 
 
-def test_the_python_examples_run_as_printed(python):
-    assert len(code("python")[0].splitlines()) == 8
-    assert len(re.findall(r"^\w+ is taken for \w+ at distance 0\.\d{4}$", python[1], flags=re.MULTILINE)) == 4
+def test_the_python_examples_run_as_printed(page):
+    assert len(blocks(README, "python")[0].code.splitlines()) == 8
+    assert len(re.findall(r"^\w+ is taken for \w+ at distance 0\.\d{4}$", page[1], flags=re.MULTILINE)) == 4
 
 
-def test_the_command_lines_run_as_printed(python):
-    folder, _ = python
-    lines = [line for block in code("sh") for line in block.splitlines() if line.startswith("plica ")]
-    told = {line.split()[1]: shell("/bin/sh", "-c", line, folder=folder) for line in lines}
-    assert list(told) == ["radius", "show", "report", "evaluate", "doctor", "audit"]
-    assert "4 images, accuracy 100.0%" in told["radius"]
-    assert "Accuracy by l2 distance" in told["show"]
+def test_the_command_lines_run_as_printed(page):
+    folder, printed = page
+    assert [line.split()[1] for line in COMMANDS] == ["radius", "show", "report", "evaluate", "doctor", "audit"]
+    assert "4 images, accuracy 100.0%" in printed
+    assert "Accuracy by l2 distance" in printed
     assert (folder / "report.html").read_text().count("<li data-id=") >= 4
-    assert "100.0 % (51.0-100.0)" in told["evaluate"]  # as they are; the interval of four out of four
-    assert "checks: " in told["doctor"]
-    assert "no disagreement" in told["audit"]
+    assert "100.0 % (51.0-100.0)" in printed  # as they are; the interval of four out of four
+    assert "checks: " in printed
+    assert "no disagreement" in printed
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])

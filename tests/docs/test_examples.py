@@ -34,6 +34,12 @@ def test_a_how_to_runs_as_printed(page, prepared, tmp_path):
 @pytest.mark.parametrize("page", ALONE, ids=lambda page: page.stem)
 def test_a_page_runs_as_printed(page, tmp_path):
     assert blocks(page.read_text())
+    run_page(page, tmp_path, stand_in=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ALONE[:2], ids=lambda page: page.stem)
+def test_a_page_runs_with_the_network_that_it_names(page, tmp_path):
     run_page(page, tmp_path)
 
 
