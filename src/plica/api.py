@@ -4,6 +4,7 @@ the answers."""
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -16,15 +17,18 @@ from plica.attacks.levels import on_levels
 from plica.attacks.registry import ATTACKS, check_treats_perturbations
 from plica.core import validation
 from plica.core.best import BestPoints
+from plica.core.bounds import Bounds
 from plica.core.confirm import confirm
+from plica.core.draws import MeanOfDraws, randomness_of
 from plica.core.fitting import fitted
 from plica.core.formulations import Question
 from plica.core.goals import MISCLASSIFIED, Goal, finite
-from plica.core.groups import Group, groups, in_company, join_results
+from plica.core.groups import Group, each, groups, in_company, join_results
 from plica.core.half import SLACK, HalfGrid, HalfModel, UnitGrid, half_dtype
-from plica.core.judge import Judge, Judgement, confirms
+from plica.core.judge import Judge, Judgement, confirms, majority
 from plica.core.levels import LevelGrid, check_levels, level_grid, pixel_rounding
 from plica.core.losses import Targets
+from plica.core.majority import beyond, settle
 from plica.core.model import CountedModel, eval_mode, second_model
 from plica.core.result import Result
 from plica.core.status import Status
@@ -35,6 +39,10 @@ from plica.perturbations.base import ThetaDistance, check
 
 FLOATS = 2**28  # of memory that a batch of searches may take, about 1 GiB in float32
 VECTORS = 64  # of image size that one row of a search keeps
+NOT_REPEATABLE = (
+    "The model draws random numbers that no seed of torch, numpy or random reaches, so that its answer cannot be "
+    "repeated; draw from torch's global generator."
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ def attack(
     targets: Targets = None,
     goal: GoalFunction | None = None,
     levels: int | None = None,
+    draws: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Result:
     """Answer `question` about `model` for every image, and judge the answers.
@@ -97,6 +106,11 @@ def attack(
             moves, and every one of an x off the grid, goes to a level; one that is fixed stays. What is misclassified
             from the start has x_adv = x in any case. Radii are taken up to the rounding of pixels: 8/255 includes what
             is 8 levels away. None: any numbers.
+        draws: of a model that answers at random, the mean over so many draws is attacked: of the probabilities of
+            classes, or with another goal of the output. A gradient of the budget is then one of the mean, and the
+            result counts the runs it takes, `draws` each. The judge takes 100 fresh draws, and counts a point where
+            most of them reach the goal (`Result.share`); some 1500 forward runs per image come on top. Draws are made
+            from the seed and the image. A model that does not draw is attacked as without. docs/howto/random.md.
         on_progress: called now and then with a Progress.
 
     Raises:
@@ -116,8 +130,7 @@ def attack(
             result = attack(
                 model, x[rows], y[rows], box.question, method=method, gradients=gradients, seed=seed,
                 batch_size=batch_size, bounds=box.bounds, targets=None if targets is None else targets[rows], goal=goal,
-                levels=levels,
-                on_progress=in_company(on_progress, others, len(x)),
+                levels=levels, draws=draws, on_progress=in_company(on_progress, others, len(x)),
             )  # fmt: skip
             parts.append((box, result))
         return join_results(parts, x)
@@ -125,7 +138,7 @@ def attack(
     if half is not None:
         model, x = HalfModel(model, half), x.float()
     radius, limits = validation.arguments(
-        x, y, question, method, methods(), gradients, seed, batch_size, bounds, targets, goal
+        x, y, question, method, methods(), gradients, seed, batch_size, bounds, targets, goal, draws
     )
     if question.through is not None:
         if limits.per_feature:
@@ -139,33 +152,72 @@ def attack(
     x = validation.usable(x.detach())
     aim = Goal(y.detach(), targets, MISCLASSIFIED if goal is None else goal)
     size = min(batch_size or default_batch_size(x), torch.iinfo(torch.int32).max)
-    grid = None if half is None else HalfGrid(x, half)
+    ask = _Ask(model, limits, half, levels, ATTACKS[method], gradients, seed, size)
     with eval_mode(given):
-        if limits.per_feature:
-            unit_grid = None if grid is None else UnitGrid(grid, limits)
-            counted = CountedModel(UnitModel(model, limits), len(x), size, grid=unit_grid)
-            unit, radii = unit_question(question, radius, limits, outside=levels is not None)
-            call = _Call(
-                counted, limits.to_units(x), aim, unit, radii, (0.0, 1.0), gradients, seed, size, on_progress,
-                None if levels is None else level_grid(limits.to_units(x), UNITS, levels, unit.metric),
-            )  # fmt: skip
-            at_x = None if grid is None else replace(grid, slack=SLACK * float(limits.span.max()))
-            at_x = at_x if levels is None else level_grid(x, limits, levels, unit.metric, half)
-            result = judge_at_x(
-                call.answer(ATTACKS[method]), counted.with_model(model, at_x), x, aim, question.metric, radius, limits
-            )
+        randomness = None if draws is None else randomness_of(model, x)
+        if randomness is None:
+            result = ask(x, aim, question, radius, on_progress)
+            if draws is not None:  # every draw is the same
+                result = replace(result, share=(result.margin > 0).double())
         else:
-            counted = CountedModel(model, len(x), size, bounds=limits.numbers, grid=grid)
-            call = _Call(
-                counted, x, aim, question, radius, limits.numbers, gradients, seed, size, on_progress,
-                None if levels is None else level_grid(x, limits, levels, question.metric, half),
-            )  # fmt: skip
-            result = call.answer(ATTACKS[method])
+            if not randomness.repeatable:
+                warnings.warn(NOT_REPEATABLE, stacklevel=2)
+            answers: list[tuple[Group, Result]] = []
+            for one in each(question, bounds, x):
+                rows, radii = one.rows, None if radius is None else radius[one.rows]
+                mean = MeanOfDraws(model, draws, randomness, seed, x[rows], aim.has_classes)
+                company = in_company(on_progress, [answer for _, answer in answers], len(x))
+                answers.append((one, ask(x[rows], aim[rows], one.question, radii, company, mean)))
+            result = join_results(answers, x)
     result = replace(result, status=_judged(result))
     if half is None:
         return result
     end = None if result.end is None else result.end.to(half)
     return replace(result, x_adv=result.x_adv.to(half), end=end)
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """What is the same for all images of a call of `attack`: the model, and how it is attacked."""
+
+    model: Callable[[Tensor], Tensor]
+    limits: Bounds
+    half: torch.dtype | None
+    levels: int | None
+    method: Callable[[AttackInput], AttackOutput]
+    gradients: int
+    seed: int
+    batch_size: int
+
+    def __call__(
+        self,
+        x: Float[Tensor, "b *image"],
+        goal: Goal,
+        question: Question,
+        radius: Float[Tensor, " b"] | None,
+        on_progress: Callable[[Progress], None] | None,
+        mean: MeanOfDraws | None = None,
+    ) -> Result:
+        """The answers for images side by side; those of the mean for one image."""
+        limits, half, levels = self.limits, self.half, self.levels
+        grid, spend = None if half is None else HalfGrid(x, half), (self.gradients, self.seed, self.batch_size)
+        if not limits.per_feature:
+            counted = CountedModel(mean or self.model, len(x), self.batch_size, bounds=limits.numbers, grid=grid)
+            on_levels = None if levels is None else level_grid(x, limits, levels, question.metric, half)
+            call = _Call(counted, x, goal, question, radius, limits.numbers, *spend, on_progress, on_levels)
+            return call.answer(self.method)
+        unit_grid, unit_model = None if grid is None else UnitGrid(grid, limits), UnitModel(self.model, limits)
+        unit_mean = None if mean is None else mean.of(unit_model)
+        counted = CountedModel(unit_mean or unit_model, len(x), self.batch_size, grid=unit_grid)
+        unit, radii = unit_question(question, radius, limits, outside=levels is not None)
+        u = limits.to_units(x)
+        on_levels = None if levels is None else level_grid(u, UNITS, levels, unit.metric)
+        call = _Call(counted, u, goal, unit, radii, (0.0, 1.0), *spend, on_progress, on_levels)
+        result = call.answer(self.method)
+        at_x = None if grid is None else replace(grid, slack=SLACK * float(limits.span.max()))
+        at_x = at_x if levels is None else level_grid(x, limits, levels, unit.metric, half)
+        last = self.model if unit_mean is None else unit_mean.of(self.model)
+        return judge_at_x(result, counted.with_model(last, at_x), x, goal, question.metric, radius, limits)
 
 
 def default_batch_size(x: Float[Tensor, "b *image"]) -> int:
@@ -202,11 +254,14 @@ class _Call:
         if not isinstance(metric, ThetaDistance):
             validation.metric(metric, x, self.bounds)
         logits = self.model.first_logits(x, self.goal.has_classes)
-        validation.output(logits, self.goal, self.question)
+        validation.output(logits, self.goal, self.question, everything=self.model.mean is None)
         result = self._unattacked(logits)
         rows = (finite(logits) & ~result.success).nonzero()[:, 0]
         if len(rows):
             result = self._solve(method, rows, logits[rows], result)
+        if self.model.mean is not None:
+            draws, runs = self.model.mean.draws, self.model.mean.runs
+            result = replace(result, gradients=draws * result.gradients, forwards=draws * result.forwards + runs)
         spent = (3 * result.gradients + result.forwards).double()
         result.seconds.copy_(spent / spent.sum() * (time.perf_counter() - start))
         return result
@@ -215,7 +270,12 @@ class _Call:
         """The result from the model's logits at x alone: images that are misclassified from the start have succeeded,
         the others are not finite, or still to be attacked."""
         x, margin, device = self.x, self.goal.margin(logits), self.x.device
-        success = self._reached(logits, margin)
+        prediction, share = self.goal.prediction(logits), None
+        if self.model.mean is None:
+            success = self._reached(logits, margin)
+        else:
+            margin, prediction, share = majority(self.goal, self.model.mean.fresh(x))
+            success = margin > 0
         return Result(
             x_adv=x.clone(),
             success=success,
@@ -225,11 +285,12 @@ class _Call:
             gradients=self.model.gradients.to(device),
             forwards=self.model.forwards.to(device),
             margin=margin.double(),
-            prediction=self.goal.prediction(logits),
+            prediction=prediction,
             seconds=torch.zeros_like(margin).double(),
             metric_gradients=torch.zeros_like(self.model.gradients.to(device)),
             status=[Status.MISCLASSIFIED if s else Status.NOT_FINITE for s in success.tolist()],
             theta=None if self.question.through is None else self.question.through.start(x),
+            share=share,
         )
 
     @torch.no_grad()
@@ -262,7 +323,8 @@ class _Call:
         result.x_adv[rows] = torch.where(judgement.sure.view(-1, *[1] * (task.x.ndim - 1)), x_adv, task.x)
         if result.theta is not None and theta is not None:
             result.theta[rows] = torch.where(judgement.sure[:, None], theta, result.theta[rows])
-        for name in ("margin", "distance", "violation", "prediction"):  # of the image where its point was refused
+        names = ("margin", "distance", "violation", "prediction", *["share"] * (result.share is not None))
+        for name in names:  # of the image where its point was refused
             column = getattr(result, name)
             column[rows] = torch.where(judgement.sure, getattr(judgement, name), column[rows])
         result.success[rows] = judgement.sure
@@ -292,9 +354,14 @@ class _Call:
             radius=task.radius,
             bounds=self.bounds,
             image=images,
+            mean=task.model.mean,
         )
         best = task.best
         end = best.x_adv if best.theta is None else best.theta
+        if judge.mean is not None:
+            if best.theta is None and bool(best.distance == 0):
+                end = beyond(judge)
+            return settle(judge, self.question.through, end)
         margins = task.goal.margin(task.logits), best.margin
         return confirm(judge, self.question.through, end, margins, left)
 

@@ -49,7 +49,7 @@ def test_what_was_saved_is_read_back(tmp_path, case):
     assert run.summary == json.loads(json.dumps(summary))
     rows = pq.read_table(tmp_path / "a" / "b" / "samples.parquet").to_pydict()
     measured = ["prediction", "success", "distance", "margin", "violation", "stationarity"]
-    assert list(rows) == ["id", "label", *measured, "status", "gradients", "forwards", "seconds"]
+    assert list(rows) == ["id", "label", *measured, "status", "gradients", "forwards", "seconds", "share"]
     assert rows["id"] == rows["label"] == [0, 1, 2, 3, 4]
     assert rows["status"] == [STATUS.name] * 5
     for name in [*measured[:-1], "gradients", "forwards", "seconds"]:

@@ -10,7 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from plica.cli.errors import Status, wrong_input
-from plica.cli.options import BoundsOrPlansOption, DeviceOrPlansOption, IndicesOption, SampleOption, TrustOption
+from plica.cli.options import (
+    BoundsOrPlansOption,
+    DeviceOrPlansOption,
+    DrawsOption,
+    IndicesOption,
+    SampleOption,
+    TrustOption,
+)
 from plica.cli.progress import EvaluationProgress
 from plica.cli.table import count_answers, print_summary
 from plica.evaluation import PlanError, read_plan
@@ -66,6 +73,7 @@ def evaluate(
     sample: SampleOption = None,
     indices: IndicesOption = None,
     gradients: Annotated[int | None, typer.Option(min=1, help="budget per image")] = None,
+    draws: DrawsOption = None,
     individual: Annotated[bool, typer.Option("--individual", help="every method on every image")] = False,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     bounds: BoundsOrPlansOption = None,
@@ -84,6 +92,7 @@ def evaluate(
     flags |= dict(bounds=bounds, trust=trust or None)
     changes: dict[str, Any] = {"device": device} if device else {}
     changes |= {"batch_size": batch_size} if batch_size else {}
+    changes |= {"draws": draws} if draws else {}
     if indices is not None:  # instead of what the plan says
         changes |= {"data.indices": indices, "data.sample": "first"} | ({} if n else {"data.n": None})
     options = dict(n=n, shard=shard, engine=engine, workers=workers, gpus=gpus)

@@ -12,6 +12,7 @@ import typer
 
 import plica
 from plica import goals
+from plica.core.draws import MOST
 from plica.data import registry as data_forms
 from plica.metrics import metric_names
 from plica.models import registry as model_forms
@@ -50,6 +51,12 @@ MethodOption = Annotated[
     ),
 ]
 GradientsOption = Annotated[int, typer.Option(min=1, help="budget of gradient evaluations per image")]
+DrawsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=MOST, help="for a model that answers at random: attack the mean over so many draws, say 16"
+    ),
+]
 CountOption = Annotated[int | None, typer.Option("--n", help="so many images, the first if --sample says nothing else")]
 OutOption = Annotated[Path, typer.Option(help="directory for the results; must be new or empty")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace a former run in --out")]
@@ -102,6 +109,7 @@ def _one_model(
     weights: WeightsOption = None,
     method: MethodOption = "auto",
     gradients: GradientsOption = 100,
+    draws: DrawsOption = None,
     n: CountOption = None,
     sample: SampleOption = None,
     indices: IndicesOption = None,

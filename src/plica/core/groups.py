@@ -58,6 +58,12 @@ def groups(question: Any, bounds: Any, x: Any) -> list[Group] | None:
     return found
 
 
+def each(question: Question, bounds: Any, x: Float[Tensor, "b *image"]) -> list[Group]:
+    """A group for each image."""
+    rows = torch.arange(len(x), device=x.device).split(1)
+    return [Group(row, _of_rows(question, row, None), bounds) for row in rows]
+
+
 def _per_image(part: Any, x: Tensor) -> bool:
     return isinstance(part, Tensor) and part.ndim == x.ndim and part.ndim > 0 and len(part) == len(x)
 

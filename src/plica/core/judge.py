@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from plica.core.goals import Goal
+from plica.core.draws import MeanOfDraws
+from plica.core.goals import Goal, finite
 from plica.core.model import CountedModel, Model
 from plica.metrics import Metric, distance
 from plica.perturbations.base import ThetaDistance
@@ -26,7 +27,8 @@ class Judgement:
 
     margin: of the goal, in units of the output. distance: inf where not sure. violation: the largest amount by which a
     constraint is missed (bounds, margin, radius); 0 where sure. prediction: the class of largest logit, -1 where the
-    goal knows none. A second look at some of the points is written over the first (rows.put).
+    goal knows none. share: of the judge's draws that reach the goal, nan for a model that does not answer at random. A
+    second look at some of the points is written over the first (rows.put).
     """
 
     sure: Bool[Tensor, " b"]
@@ -34,6 +36,7 @@ class Judgement:
     distance: Float[Tensor, " b"]
     violation: Float[Tensor, " b"]
     prediction: Int[Tensor, " b"]
+    share: Float[Tensor, " b"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Judge:
         radius: of each image, in the metric's units; None for MinRadius.
         bounds: of all pixels.
         image: index of the image, among those `model` counts, that each point is charged to.
+        mean: of a model that answers at random, of which fresh draws are judged; the image is then the only one.
     """
 
     model: CountedModel
@@ -57,6 +61,7 @@ class Judge:
     radius: Float[Tensor, " b"] | None
     bounds: tuple[float, float]
     image: Int[Tensor, " b"]
+    mean: MeanOfDraws | None = field(default=None, metadata=WHOLE)
 
     @torch.no_grad()
     def __call__(
@@ -67,24 +72,32 @@ class Judge:
     ) -> Judgement:
         """theta: what x_adv was made of, for a metric on theta. second: `second_margin` of x_adv where it is known
         already, nan for points that are to be judged without; None for a second run now."""
-        logits = self.model.logits(x_adv, self.image)
-        margin = self.goal.margin(logits).double()
-        sure = margin > self.model.least_margin(logits, self.image)
-        if second is None and self.second is not None:
-            second = self.second_margin(x_adv)
-        if second is not None:
-            sure &= second.isnan() | confirms(second, margin, self.model.few(self.image))
+        if self.mean is not None:
+            margin, prediction, share = majority(self.goal, self.mean.fresh(x_adv))
+            sure = margin > 0
+        else:
+            logits = self.model.logits(x_adv, self.image)
+            margin, prediction = self.goal.margin(logits).double(), self.goal.prediction(logits)
+            sure, share = margin > self.model.least_margin(logits, self.image), torch.full_like(margin, torch.nan)
+            if second is None and self.second is not None:
+                second = self.second_margin(x_adv)
+            if second is not None:
+                sure &= second.isnan() | confirms(second, margin, self.model.few(self.image))
         low, high = self.bounds
         pixels = x_adv.flatten(1).double()
         outside = torch.maximum(low - pixels.amin(1), pixels.amax(1) - high).clamp(min=0)
-        point = x_adv if theta is None or not isinstance(self.metric, ThetaDistance) else theta
-        d = distance(self.metric, self.x, point)
+        d = self.distances(x_adv, theta)
         violation = torch.maximum(outside, (-margin).clamp(min=0))
         if self.radius is not None:
             violation = torch.maximum(violation, (d - self.radius).clamp(min=0))
         sure = sure & (outside == 0) & d.isfinite() & (d <= (torch.inf if self.radius is None else self.radius))
         distances = torch.where(sure, d, torch.inf)
-        return Judgement(sure, margin, distances, torch.where(sure, 0, violation), self.goal.prediction(logits))
+        return Judgement(sure, margin, distances, torch.where(sure, 0, violation), prediction, share)
+
+    def distances(self, x_adv: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"] | None) -> Float[Tensor, " b"]:
+        """The metric's, in float64."""
+        point = x_adv if theta is None or not isinstance(self.metric, ThetaDistance) else theta
+        return distance(self.metric, self.x, point)
 
     @torch.no_grad()
     def second_margin(self, x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
@@ -94,6 +107,18 @@ class Judge:
         size = self.model.max_rows
         parts = [slice(start, start + size) for start in range(0, len(x_adv), size)]
         return torch.cat([self.goal[part].margin(self.second(x_adv[part].double())) for part in parts])
+
+
+def majority(
+    goal: Goal, outputs: Float[Tensor, "draws *output"]
+) -> tuple[Float[Tensor, " 1"], Int[Tensor, " 1"], Float[Tensor, " 1"]]:
+    """Of draws for the one image of the goal: the median of their margins, of two the lower one, so that it is positive
+    where more than half of them reach the goal; the most frequent class; the share that reaches the goal. An output
+    that is not finite does not."""
+    goal = goal[torch.zeros(len(outputs), dtype=torch.long, device=outputs.device)]
+    margins = torch.where(finite(outputs), goal.margin(outputs).double(), -torch.inf)
+    share = (margins > 0).double().mean()[None]
+    return margins.median()[None], goal.prediction(outputs).mode().values[None], share
 
 
 def confirms(

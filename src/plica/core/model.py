@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from plica.core.batching import MAX_CPU_ROWS, MIN_ROWS, MULTIPLE, Arithmetic, BatchSizeTuner, observe, round_up
+from plica.core.draws import MeanOfDraws
 from plica.core.gradient import gradient_errors, input_gradient
 from plica.core.rounding import Noise, has_offset, is_half, least_margin, measure_noise, usual_size
 from plica.goals import flat
@@ -54,9 +55,12 @@ class CountedModel:
     ):
         self.model, self.fixed, self.bounds, self.grid = model, fixed, bounds, grid
         self.arithmetic = arithmetic or Arithmetic()
+        self.mean = model if isinstance(model, MeanOfDraws) else None
         self.noise, self.few_digits = Noise(), torch.zeros(images, dtype=torch.bool)
         self.usual = torch.zeros(images)
         self.max_rows = max(MIN_ROWS, max_rows // MULTIPLE * MULTIPLE)
+        if self.mean is not None:  # a row of which is a batch of draws
+            self.max_rows = max(1, max_rows // self.mean.draws)
         self.tuner = BatchSizeTuner()
         self.gradients = torch.zeros(images, dtype=torch.long)
         self.forwards = torch.zeros(images, dtype=torch.long)
@@ -68,7 +72,7 @@ class CountedModel:
 
     def padded(self, rows: int) -> int:
         """Rows of the call that computes so many."""
-        return max(MIN_ROWS, round_up(rows, self.arithmetic.multiple))
+        return rows if self.mean is not None else max(MIN_ROWS, round_up(rows, self.arithmetic.multiple))
 
     def fill(self, x: Shaped[Tensor, "r *_"]) -> Shaped[Tensor, "p *_"]:
         """x with padding rows appended, copies of its first."""
@@ -77,6 +81,8 @@ class CountedModel:
 
     def parts(self, rows: int, device: torch.device) -> list[slice]:
         """So many rows cut into calls of about equal size, of which only the last may need padding."""
+        if self.mean is not None:
+            return [slice(start, min(start + self.max_rows, rows)) for start in range(0, rows, self.max_rows)]
         limit = min(self.max_rows, self.tuner.size(min(rows, MAX_CPU_ROWS))) if device.type == "cpu" else self.max_rows
         multiple = max(MIN_ROWS, self.arithmetic.multiple)
         largest = max(multiple, limit // multiple * multiple)
@@ -106,7 +112,7 @@ class CountedModel:
             sizes = flat(logits).abs().amax(1).nan_to_num(0, 0, 0)
             self.usual = sizes.clamp(min=usual_size(self.model, x, self.bounds))
         few = has_offset(logits) & classes | self.half
-        if bool(few.any()):
+        if bool(few.any()) and self.mean is None:  # whose noise is that of its draws
             self.noise = measure_noise(self.model, x, self.bounds)
             self.few_digits = few & (self.noise.offset | self.half)
         return logits
@@ -215,8 +221,10 @@ def second_model(model: CountedModel, x: Float[Tensor, "b *image"]) -> Model | N
     """The model run another way, as a function of points in float64: in float64, or with each image alone where there
     is no copy in float64 or the model computes in half precision, whose copy in float64 would be another model.
 
-    None for a model that takes neither. Costs one forward run, on the first image.
+    None for a model that takes neither, or answers at random. Costs one forward run, on the first image.
     """
+    if model.mean is not None:
+        return None
     copied = None if model.half else in_float64(model.model, x)
     if copied is not None:
         return copied

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from plica.core.draws import JUDGED
 from plica.core.status import Status
 from plica.utils.notebook import ShownInNotebooks
 from plica.utils.optional import require
+from plica.utils.wilson import wilson
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +43,8 @@ class Result(ShownInNotebooks):
         end: the last point of the attack, not judged: it may miss the radius or be classified correctly. None for
             methods that do not report it.
         metric_gradients: runs of the metric, forward and backward; 0 for methods that do not count them.
+        share: with draws, the share of the judge's 100 draws that reach the goal at x_adv, more than half of them where
+            success is true; None without.
     """
 
     x_adv: Float[Tensor, "b *image"]
@@ -57,12 +61,17 @@ class Result(ShownInNotebooks):
     theta: Float[Tensor, "b k"] | None = None
     end: Float[Tensor, "b *image"] | None = None
     metric_gradients: Int[Tensor, " b"] | None = None
+    share: Float[Tensor, " b"] | None = None
 
     def __len__(self) -> int:
         return len(self.status)
 
     def to_arrow(self) -> pa.Table:
-        """All but x_adv as a table, one row per image; `id` is its index, `status` the name of the status."""
+        """All but x_adv as a table, one row per image; `id` is its index, `status` the name of the status.
+
+        With draws there are `share`, and `share_low` and `share_high`, the ends of Wilson's 95 % interval for the share
+        of all draws.
+        """
         import pyarrow as pa
 
         measured = ("prediction", "success", "distance", "margin", "violation", "stationarity")
@@ -71,6 +80,10 @@ class Result(ShownInNotebooks):
         columns |= {name: getattr(self, name).cpu().numpy() for name in measured}
         columns |= {"status": [status.name for status in self.status]}
         columns |= {name: getattr(self, name).cpu().numpy() for name in spent}
+        if self.share is not None:
+            share = self.share.cpu().numpy()
+            low, high = wilson(share, JUDGED)
+            columns |= {"share": share, "share_low": low, "share_high": high}
         return pa.table({name: pa.array(values) for name, values in columns.items()})
 
     def to_pandas(self) -> pd.DataFrame:

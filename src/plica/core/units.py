@@ -103,7 +103,7 @@ def judge_at_x(
         second = second_model(model, x[rows])
         if second is not None:
             model.charge_forwards(rows[:1])  # on which it was tried
-        judge = Judge(model, second, metric, x[rows], goal[rows], radii, everywhere, rows)
+        judge = Judge(model, second, metric, x[rows], goal[rows], radii, everywhere, rows, model.mean)
         points = model.on_grid(x_adv[rows], rows)
         judgement = judge(points)
         refused = (~judgement.sure).nonzero()[:, 0]
@@ -116,7 +116,7 @@ def judge_at_x(
             points[lost] = x[rows[lost]]
             put(judgement, lost, take(judge, lost)(points[lost]))
         x_adv[rows], success[rows] = points, judgement.sure
-        for name in ("margin", "distance", "violation", "prediction"):
+        for name in ("margin", "distance", "violation", "prediction", *["share"] * (result.share is not None)):
             columns[name] = getattr(result, name).index_copy(0, rows, getattr(judgement, name))
     x_adv = torch.where(success.view(-1, *[1] * (x.ndim - 1)), x_adv, x)
     forwards = result.forwards + model.forwards.to(x.device)

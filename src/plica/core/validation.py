@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from plica.core.bounds import Bounds, check_bounds
+from plica.core.draws import MOST
 from plica.core.formulations import MaxLoss, MinRadius, Question
 from plica.core.goals import Goal, finite
 from plica.goals import Misclassified, check_labels, class_logits
@@ -32,6 +33,7 @@ def arguments(
     bounds: Any,
     targets: Any,
     goal: Any = None,
+    draws: Any = None,
 ) -> tuple[Float[Tensor, " b"] | None, Bounds]:
     """Check all that can be checked without running the model; returns the radii in float64, None for MinRadius, and
     the bounds."""
@@ -55,6 +57,10 @@ def arguments(
     whole("seed", seed, least=0)
     if batch_size is not None:
         whole("batch_size", batch_size, least=1)
+    if draws is not None:
+        whole("draws", draws, least=1)
+        if draws > MOST:
+            raise ValueError(f"draws must be at most {MOST}, got {draws}; 16 to 64 tell a mean from one draw.")
     if method not in methods:
         close = get_close_matches(method, methods, 1) if isinstance(method, str) else []
         raise ValueError(
@@ -267,16 +273,16 @@ def _takes_colours(metric: Callable[[Tensor, Tensor], Any], x: Tensor) -> bool:
     return True
 
 
-def output(output: Float[Tensor, "b *output"], goal: Goal, question: Question) -> None:
-    """Raises ValueError unless the model's output at the images belongs to the goal, is finite for at least one image,
-    and has a class for every label."""
+def output(output: Float[Tensor, "b *output"], goal: Goal, question: Question, everything: bool = True) -> None:
+    """Raises ValueError unless the model's output at the images belongs to the goal, has a class for every label and,
+    if it is `everything` that was asked, is finite for at least one image."""
     check = getattr(goal.function, "check", None)
     if check is not None:
         check(output, goal.y)
     _goal_values(output, goal)
     if goal.has_classes:
         _classes(class_logits(output), goal, question)
-    if not bool(finite(output).any()):
+    if everything and not bool(finite(output).any()):
         raise ValueError(
             "The model's output is nan or inf for every image; check its weights and the normalisation of x."
         )

@@ -85,7 +85,19 @@ def _percent(share: dict[str, Any]) -> str:
 def _csv(summary: dict[str, Any]) -> str:
     """A line per method, and one called "all" per question."""
     memory = io.StringIO()
-    question_keys = ("model", "question", "kind", "metric", "through", "radius", "loss", "goal", "images", "wrong")
+    question_keys = (
+        "model",
+        "question",
+        "kind",
+        "metric",
+        "through",
+        "radius",
+        "loss",
+        "goal",
+        "draws",
+        "images",
+        "wrong",
+    )
     method_keys = ("method", "asked", "broken", "alone", "missed", "found", "best", "gradients", "forwards", "seconds")
     shares = ("accuracy", "robust_accuracy", "standing")
     writer = csv.writer(memory, lineterminator="\n")

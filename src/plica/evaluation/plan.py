@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from plica.api import methods
 from plica.core.bounds import read_bounds
+from plica.core.draws import MOST
 from plica.core.formulations import parse_radius
 from plica.core.losses import LOSSES
 from plica.data.indices import parse_indices
@@ -223,9 +224,10 @@ class Plan(Strict):
 
     gradients: budget per image of methods that have none of their own. individual: for max-loss, every method attacks
     every image, instead of those that the methods before it did not break. chunk: images that are attacked and stored
-    together; the answers of public attacks depend on it, since their random numbers depend on the batch. bounds: two
-    numbers, or an .npz file with low, high and mask, for features of different ranges. certify: lower bounds beside the
-    attacks' distances, for every question. batch_size, threads: change the speed, not the answers.
+    together; the answers of public attacks depend on it, since their random numbers depend on the batch. draws: of
+    models that answer at random the mean over so many draws is attacked; others are not affected. bounds: two numbers,
+    or an .npz file with low, high and mask, for features of different ranges. certify: lower bounds beside the attacks'
+    distances, for every question. batch_size, threads: change the speed, not the answers.
     """
 
     models: Annotated[list[Model], BeforeValidator(_several), Field(min_length=1)]
@@ -233,6 +235,7 @@ class Plan(Strict):
     questions: Annotated[list[Question], BeforeValidator(_several), Field(min_length=1)]
     methods: Annotated[list[Method], BeforeValidator(_several), Field(min_length=1)] = [Method(name="auto")]
     gradients: Annotated[Number, Field(ge=1)] = 100
+    draws: Annotated[Number, Field(ge=1, le=MOST)] | None = None
     individual: bool = False
     seed: Annotated[Number, Field(ge=0)] = 0
     device: str = "cpu"

@@ -177,7 +177,7 @@ def _try(worker: Worker, inputs: tuple[Callable[..., Any], torch.Tensor, torch.T
             question = job.question(worker.bounds, x.shape[1:])
             attack(
                 model, x[rows], y[rows], question, method=job.method, gradients=1, seed=job.seed,
-                bounds=worker.bounds.pair, goal=job.goal(),
+                bounds=worker.bounds.pair, goal=job.goal(), draws=job.task.draws,
             )  # fmt: skip
         except Exception as error:  # whatever a model or a public attack raises
             return error

@@ -17,12 +17,13 @@ import pyarrow as pa
 from plica import runs, trust
 from plica.analysis import gaps
 from plica.analysis.counts import Counts, broken, counts, robust, wrong
-from plica.analysis.intervals import accuracy, wilson
+from plica.analysis.intervals import accuracy
 from plica.core.status import Status
 from plica.evaluation.shards import shard_chunks
 from plica.runs.schema import FORMAT, SUMMARY
 from plica.runs.single import quantiles
 from plica.utils.files import write_json
+from plica.utils.wilson import wilson
 
 HARD = 10  # images that are listed as the most robust
 LEVELS = 101  # points of the curve
@@ -70,7 +71,7 @@ def _question(run: runs.Run, tasks: list[runs.Task]) -> dict[str, Any]:
     number_wrong, answered = int(wrong(radius).sum()), {n for table in tables for n in _answered(table)}
     numbers = counts(radius, asked)
     additions, union = (_max_loss if first.kind == "max-loss" else _min_radius)(radius, numbers)
-    keys = ("model", "question", "kind", "metric", "through", "radius", "loss", "goal")
+    keys = ("model", "question", "kind", "metric", "through", "radius", "loss", "goal", "draws")
     return (
         {key: getattr(first, key) for key in keys}
         | {

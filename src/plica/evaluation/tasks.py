@@ -92,7 +92,7 @@ def _jobs(plan: Plan, model: Model, plan_question: PlanQuestion, metric: str, ra
         file = _folder(f"{model.name}--{question}--{label}")
         task = Task(
             file, model.name, question, plan_question.ask, metric, radius, loss, label, plan_question.through,
-            plan_question.goal,
+            plan_question.goal, plan.draws,
         )  # fmt: skip
         jobs.append(Job(task, model, name, gradients, seed))
     return (*jobs[:-1], replace(jobs[-1], certify=plan_question.certify or plan.certify))

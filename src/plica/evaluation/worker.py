@@ -196,6 +196,7 @@ class Worker:
             batch_size=size,
             bounds=self.bounds.pair,
             goal=job.goal(),
+            draws=job.task.draws,
             on_progress=on_progress,
         )
 

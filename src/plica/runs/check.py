@@ -49,6 +49,7 @@ class TaskRecord(_Record):
     method: str
     through: str | None = None
     goal: str | None = None
+    draws: Annotated[int, Field(ge=1)] | None = None
 
 
 class _Verdict(_Record):
@@ -106,6 +107,7 @@ class _Arguments(_Record):
     loss: str | None = None
     through: str | None = None
     goal: str | None = None
+    draws: Annotated[int, Field(ge=1)] | None = None
     bounds: list[FiniteFloat] | str | None = None
     weights: str | None = None
 

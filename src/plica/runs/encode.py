@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,14 +12,15 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from plica.core.result import Result
-from plica.runs.schema import LEAVES, MEASURED, arrow_schema
+from plica.runs.schema import LEAVES, MEASURED, arrow_schema, names
 
 
 def sample_table(result: Result, ids: Int64[Tensor, " b"], y: Shaped[Tensor, "b *label"]) -> pa.Table:
     """Result.to_arrow, a row per image, with `id`, its row in the data, and `label`, -1 where y is no class."""
     label = y if y.ndim == 1 and y.dtype == torch.int64 else torch.full((len(y),), -1)
     columns = result.to_arrow().to_pydict() | {"id": ids.tolist(), "label": label.tolist()}
-    return pa.table(columns, schema=arrow_schema(MEASURED))
+    columns = {"share": [math.nan] * len(y)} | columns
+    return pa.table({name: columns[name] for name in names(MEASURED)}, schema=arrow_schema(MEASURED))
 
 
 def leaf_table(evidence: Sequence[Any], ids: Int64[Tensor, " b"]) -> pa.Table:

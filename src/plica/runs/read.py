@@ -209,13 +209,15 @@ def _load_single(directory: Path) -> Run:
     summary = read_object(directory / schema.SUMMARY, Summary)
     arguments = summary.get("arguments", {})
     metric, method, model = (str(arguments.get(key, "?")) for key in ("metric", "method", "model"))
-    through, goal = arguments.get("through"), arguments.get("goal")
+    through, goal, draws = (arguments.get(name) for name in ("through", "goal", "draws"))
     kind, radius, loss = "min-radius", None, None
     if arguments.get("radius") is not None:
         kind, radius, loss = "max-loss", parse_radius(str(arguments["radius"])), str(arguments.get("loss", "margin"))
     words = (kind, join_distance(metric, through), None if radius is None else f"{radius:.3g}", goal)
     question = " ".join(word for word in words if word)
-    task = Task(f"{model}--{question}--{method}", model, question, kind, metric, radius, loss, method, through, goal)
+    task = Task(
+        f"{model}--{question}--{method}", model, question, kind, metric, radius, loss, method, through, goal, draws
+    )
     table, images = directory / schema.SAMPLES, directory / schema.INPUTS
     data = {"n": count_rows(table), "classes": summary.get("classes")}
     return Run(

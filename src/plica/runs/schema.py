@@ -67,6 +67,7 @@ MEASURED = (
     Column("gradients", "int64", "runs of the model on the image, forward and backward"),
     Column("forwards", "int64", "runs of the model on the image, forward alone"),
     Column("seconds", "double", "share of the wall time"),
+    Column("share", "double", "of the judge's 100 draws, those that reach the goal at x_adv; nan without draws"),
 )
 CERTIFIED = (
     Column(
@@ -96,6 +97,7 @@ CONSTANT = (
     Column("method", "string", "the method, with its budget or seed where a question has it several times"),
     Column("through", "string", "the perturbation that makes x_adv of the image; null for x + delta"),
     Column("goal", "string", "what counts as a success (plica.goals); null for misclassification"),
+    Column("draws", "int64", "of the mean that was attacked, for models that answer at random; null without"),
 )  # the same in all rows of a task
 TASK = Column("task", "string", "the task's name, and that of its folder in parts/")
 IMAGES = (

@@ -27,6 +27,7 @@ class Task:
         method: its name, with its budget or seed where the question has it several times.
         through: the perturbation x_adv = T(x, theta); None for x + delta.
         goal: what counts as a success (plica.goals); None for misclassification.
+        draws: of the mean that is attacked, for a model that answers at random; None without.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Task:
     method: str
     through: str | None = None
     goal: str | None = None
+    draws: int | None = None
 
     @property
     def distance(self) -> str:
@@ -52,11 +54,10 @@ class Task:
         Raises:
             KeyError: a field is missing.
         """
-        fields = {name: record[name] for name in ("name", *names(CONSTANT)) if name not in ("through", "goal")}
+        later = {name: record.get(name) for name in ("through", "goal", "draws")}  # than the first version
+        fields = {name: record[name] for name in ("name", *names(CONSTANT)) if name not in later}
         metric, through = split_distance(fields["metric"])  # plica 0.1 wrote the perturbation there
-        return Task(
-            **fields | {"metric": metric, "through": record.get("through") or through, "goal": record.get("goal")}
-        )
+        return Task(**fields | later | {"metric": metric, "through": later["through"] or through})
 
     def constant_columns(self, rows: int) -> dict[str, pa.Array]:
         """The constant columns of the task, by name."""

@@ -1,0 +1,100 @@
+"""The judgement on the best point of a model that answers at random: a point for which most draws misbehave.
+
+A search ends where the mean over its own draws does, which is near the place where half of all draws misbehave, not
+beyond it. Draws that it has not seen (the same at every point) say how far the perturbation must be lengthened, or may
+be shortened, for a share that fresh draws confirm; the judge takes these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plica.core.judge import Judge, Judgement, majority
+from plica.perturbations.base import ParametricPerturbation, interpolate
+
+WANTED = 0.6  # share of the draws that choose: 1.4 standard deviations of the difference of two shares of 100 above 0.5
+FARTHER = (1.02, 1.05, 1.1, 1.2, 1.4, 2.0, 4.0)  # lengths of the perturbation that are tried
+HALVINGS = 4  # of the interval between a length that is too short and the next that is not
+TRIES = 3  # points that the judge looks at, with draws of their own
+AGAIN = 1.05  # times as long, where it refuses one
+
+
+@torch.no_grad()
+def settle(
+    judge: Judge,
+    through: ParametricPerturbation | None,
+    end: Float[Tensor, "1 *point"],
+) -> tuple[Float[Tensor, "1 *image"], Float[Tensor, "1 k"] | None, Judgement]:
+    """The point as it is judged, its theta, and the judgement.
+
+    Args:
+        judge: of the one image, with the mean that was attacked.
+        through: the perturbation, whose points are made of theta again; None for x' = x + delta.
+        end: the point that the search found, or its theta.
+    """
+    mean = judge.mean
+    assert mean is not None
+
+    def at(length: float) -> tuple[Tensor | None, Tensor]:
+        theta, z = interpolate(through, judge.x, end, length, judge.bounds)
+        return theta, judge.model.on_grid(z, judge.image)
+
+    def share(length: float) -> float:
+        theta, z = at(length)
+        if judge.radius is not None and not bool(judge.distances(z, theta) <= judge.radius):
+            return -1.0
+        return float(majority(judge.goal, mean.others(z))[2])
+
+    start = judge.x if through is None else through.start(judge.x)
+    if torch.equal(end, start):  # no point was found
+        return judge.x, None if through is None else end, judge(judge.x, None if through is None else end)
+    length, looks = _length(share, nearest=judge.radius is None), 1
+    theta, x_adv = at(length)
+    judgement = judge(x_adv, theta)
+    while not bool(judgement.sure) and looks < TRIES and share(AGAIN * length) >= 0:
+        length, looks = AGAIN * length, looks + 1
+        theta, x_adv = at(length)
+        judgement = judge(x_adv, theta)
+    return x_adv, theta, judgement
+
+
+def beyond(judge: Judge) -> Float[Tensor, "1 *image"]:
+    """An end for `settle` where the mean misbehaves at the image itself, and most draws do not: along the gradient of
+    the mean's margin, by as much as the margins of draws differ."""
+    assert judge.mean is not None
+    outputs = judge.mean.others(judge.x)
+    margins = judge.goal[torch.zeros(len(outputs), dtype=torch.long)].margin(outputs)
+    _, _, grad = judge.model.gradient(judge.x, judge.image, lambda output, rows: judge.goal[rows].margin(output))
+    low, high = judge.bounds
+    return (judge.x + grad * margins.std() / grad.square().sum().clamp(min=1e-30)).clamp(low, high)
+
+
+def _length(share: Callable[[float], float], nearest: bool) -> float:
+    """The length at which the share is that wanted: the least one if `nearest`, else any; where there is none, that of
+    the largest share."""
+    shares = {1.0: share(1.0)}
+    if shares[1.0] < WANTED:
+        for length in FARTHER:
+            shares[length] = share(length)
+            if shares[length] < 0 or shares[length] >= WANTED:  # beyond the radius, and so are longer ones; or enough
+                break
+    best = max(shares, key=lambda length: shares[length])
+    if not nearest or shares[best] < WANTED:
+        return best
+    low = max((length for length in shares if length < best), default=0.0)
+    if best == 1:
+        for shorter in (1 / length for length in FARTHER):
+            low = shorter
+            if share(shorter) < WANTED:
+                break
+            best = shorter
+        else:
+            low = 0.0
+    for _ in range(HALVINGS):
+        middle = (low + best) / 2
+        low, best = (low, middle) if share(middle) >= WANTED else (middle, best)
+    return best
