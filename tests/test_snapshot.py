@@ -40,6 +40,7 @@ PEERS = {
     **dict.fromkeys(["apgd-ce", "apgd-margin", "apgd-t", "fab-t", "square"], "pyautoattack"),
 }
 LEFT_OUT = ["alma", "pdpgd", "sdf", "fmn-adv", "ddn-adv"]  # adv-lib comes by hand: seldom there to compare with
+LEFT_OUT += ["apgd-dlr"]  # apgd-margin but for its loss
 LEFT_OUT += ["hopskipjump"]  # decisions along random directions: rounding of another processor leads elsewhere
 REFUSED = "Unsupported"  # the type of the error, not its words
 DTYPES = {"float32": torch.float32, "float64": torch.float64}

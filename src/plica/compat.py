@@ -74,7 +74,7 @@ class AutoAttack:
         if version not in (*VERSIONS, "custom"):
             raise ValueError(
                 f"version must be one of {', '.join(VERSIONS)} or custom, got {version!r}; for a model that answers at "
-                "random ask plica.attack."
+                "random ask plica.attack(..., draws=20)."
             )
         if bool(named) != (version == "custom"):
             raise ValueError(f"attacks_to_run goes with version='custom' alone, got {list(named)} and {version!r}.")

@@ -28,7 +28,7 @@ def test_short_forms_stand_for_long_ones():
 def test_the_example_is_a_plan(tmp_path):
     (tmp_path / "plan.yaml").write_text(EXAMPLE)
     plan = read_plan(tmp_path / "plan.yaml")
-    assert set(Plan.model_fields) - {"batch_size", "threads", "certify"} <= set(plan.model_fields_set)
+    assert set(Plan.model_fields) - {"draws", "batch_size", "threads", "certify"} <= set(plan.model_fields_set)
     assert [t.question for chain in chains(plan) for t in (job.task for job in chain.jobs)] == [
         "min-radius l2", "min-radius l2", "min-radius linf", "min-radius linf",
         "max-loss linf 0.00784", "max-loss linf 0.00784", "max-loss linf 0.0314", "max-loss linf 0.0314",
@@ -37,6 +37,8 @@ def test_the_example_is_a_plan(tmp_path):
     assert commented  # what is commented out can be used, too
     (tmp_path / "more.yaml").write_text(EXAMPLE.replace("# n:", "n:").replace("# sample:", "sample:"))
     assert read_plan(tmp_path / "more.yaml").data.sample == "balanced"
+    (tmp_path / "draws.yaml").write_text(EXAMPLE.replace("# draws:", "draws:"))
+    assert {job.task.draws for chain in chains(read_plan(tmp_path / "draws.yaml")) for job in chain.jobs} == {16}
     (tmp_path / "rows.yaml").write_text(EXAMPLE.replace("# indices:", "indices:"))
     assert read_plan(tmp_path / "rows.yaml").data.indices == [*range(100), 200, 5]
 
@@ -63,6 +65,19 @@ def test_lower_bounds_come_after_the_last_method_of_a_question():
     for wrong in ({"seconds": 0}, {"seconds": True}, {"nodes": 0}, {"second": 1}):
         with pytest.raises(PlanError, match="certify"):
             read_plan(SMALL | {"certify": wrong})
+
+
+def test_autoattack_rand_is_two_attacks_of_a_mean():
+    rand = {"questions": INSIDE, "methods": "autoattack-rand"}
+    assert [(t.method, t.draws) for t in tasks(**rand)] == [("apgd-ce", 20), ("apgd-dlr", 20)]
+    assert {t.draws for t in tasks(**rand, draws=7)} == {7}
+    assert {t.draws for t in tasks(questions=INSIDE)} == {None}
+
+
+@pytest.mark.parametrize("draws", [0, -1, 1.5, True, 10**9, "many"])
+def test_a_number_of_draws_that_is_none(draws):
+    with pytest.raises(PlanError, match="draws"):
+        read_plan(SMALL | {"draws": draws})
 
 
 def test_the_same_method_with_other_budgets_and_seeds_has_other_names():

@@ -210,3 +210,11 @@ def test_a_class_that_the_batch_decides_by_rounding_is_counted():
     assert changed is not None
     assert 20 < int(changed[1]) <= 32
     assert rounding(Alone(20.0)).share == 0
+
+
+def test_a_model_that_answers_at_random_has_no_other_fault():
+    """Derivatives are taken with its draws fixed; before, their differences were those of two draws."""
+    x, y = defects.images()
+    verdict = trust.examine(defects.Changed(lambda x: x + 0.05 * torch.randn_like(x)).eval(), x, y)
+    assert named(verdict) == {"random outputs"}
+    assert "--draws 16" in verdict.findings[0].sentence

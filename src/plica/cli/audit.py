@@ -15,6 +15,7 @@ from plica.runs.schema import AUDIT
 from plica.trust import Audited, refresh
 from plica.trust import audit as measure
 from plica.trust.audit.load import metrics_of, models_of
+from plica.trust.audit.remeasure import DRAWS
 from plica.trust.audit.transfer import Transfer, transfers
 from plica.utils.files import write_json
 from plica.utils.messages import one_line, plain
@@ -75,6 +76,7 @@ def _by_name(models: list[str]) -> dict[str, str]:
 def _print(task: Audited) -> None:
     """What was measured, in a few lines on standard output."""
     precision = "float64" if task.float64 else "the model's own precision, float64 could not be had"
+    precision = precision if task.task.draws is None else f"{DRAWS} draws of the model"
     print(
         plain(task.task.name) + f": {task.answers} answers, {task.confirmed} of {task.successes} successes confirmed",
         end="",

@@ -45,7 +45,9 @@ MetricOption = Annotated[list[str] | None, typer.Option(help="l1, l2, linf, ...;
 RadiusOption = Annotated[
     list[str] | None, typer.Option(help="max-loss within it; one for each metric, or several for one; else min-radius")
 ]
-MethodOption = Annotated[list[str] | None, typer.Option(help="auto, pwcf, autoattack, autoattack+plica; repeatable")]
+MethodOption = Annotated[
+    list[str] | None, typer.Option(help="auto, pwcf, autoattack, autoattack+plica, autoattack-rand; repeatable")
+]
 
 EPILOG = """plica evaluate plan.yaml --out runs/all
 

@@ -108,11 +108,11 @@ class CountedModel:
         classes: whether the output is logits of classes, of which only differences matter.
         """
         logits = self.logits(x, torch.arange(len(x), device=x.device))
-        if flat(logits).shape[1] <= FEW_NUMBERS:
+        if flat(logits).shape[1] <= FEW_NUMBERS and self.mean is None:  # whose noise is that of its draws
             sizes = flat(logits).abs().amax(1).nan_to_num(0, 0, 0)
             self.usual = sizes.clamp(min=usual_size(self.model, x, self.bounds))
         few = has_offset(logits) & classes | self.half
-        if bool(few.any()) and self.mean is None:  # whose noise is that of its draws
+        if bool(few.any()) and self.mean is None:
             self.noise = measure_noise(self.model, x, self.bounds)
             self.few_digits = few & (self.noise.offset | self.half)
         return logits

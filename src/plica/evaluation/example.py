@@ -27,12 +27,13 @@ questions:
     # through: flow                # a perturbation other than x + delta; metric: theta is its own distance
     # methods: [autoattack+plica]  # where they differ from those below
 
-methods: # of `plica radius --help`; autoattack and autoattack+plica are sets of them, each with its standard budget
+methods: # of `plica radius --help`, or sets with standard budgets: autoattack, autoattack+plica, autoattack-rand
   - auto
   - name: pwcf
     gradients: 200 # budget per image
 
 gradients: 100 # budget per image where a method says nothing else
+# draws: 16                        # for models that answer at random: the mean over so many draws is attacked
 individual: false # for max-loss: true asks every method about every image, false each about those still standing
 seed: 0
 device: cpu # cuda, cuda:1, mps

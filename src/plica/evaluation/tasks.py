@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from plica.core.bounds import Bounds
 from plica.core.formulations import MaxLoss, MinRadius, Question
-from plica.evaluation.method_sets import members
+from plica.evaluation.method_sets import RAND, RAND_DRAWS, members
 from plica.evaluation.plan import Certify, Model, Plan, PlanError
 from plica.evaluation.plan import Question as PlanQuestion
 from plica.goals import GoalFunction, parse_goal
@@ -82,9 +82,11 @@ def _jobs(plan: Plan, model: Model, plan_question: PlanQuestion, metric: str, ra
     radius_text = None if radius is None else _short(radius, plan_question.radius)
     words = (plan_question.ask, distance, radius_text, None if loss == "margin" else loss, plan_question.goal)
     question = " ".join(word for word in words if word)
+    methods = plan_question.methods or plan.methods
+    draws = plan.draws or (RAND_DRAWS if any(method.name == RAND for method in methods) else None)
     settings = [
         (name, method.gradients or budget or plan.gradients, plan.seed if method.seed is None else method.seed)
-        for method in plan_question.methods or plan.methods
+        for method in methods
         for name, budget in members(method.name, plan_question.ask, distance).items()
     ]
     jobs = []
@@ -92,7 +94,7 @@ def _jobs(plan: Plan, model: Model, plan_question: PlanQuestion, metric: str, ra
         file = _folder(f"{model.name}--{question}--{label}")
         task = Task(
             file, model.name, question, plan_question.ask, metric, radius, loss, label, plan_question.through,
-            plan_question.goal, plan.draws,
+            plan_question.goal, draws,
         )  # fmt: skip
         jobs.append(Job(task, model, name, gradients, seed))
     return (*jobs[:-1], replace(jobs[-1], certify=plan_question.certify or plan.certify))

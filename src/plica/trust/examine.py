@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from plica.core.draws import randomness_of
 from plica.trust.findings import Verdict
 from plica.trust.output_checks import train_mode_layers
-from plica.trust.probe import OneLogit, Probe, Unit, logits_of
+from plica.trust.probe import FixedDraw, OneLogit, Probe, Unit, logits_of
 from plica.trust.registry import CHECKS, Subject
 from plica.utils.messages import one_line
 
@@ -88,5 +89,8 @@ def _subject(model, u, y, low, high, images, seed, surrogates, layers) -> Subjec
         raise ValueError(
             f"The labels range from {int(y.min())} to {int(y.max())}, and the model has {logits.shape[1]} classes."
         )
-    probe = Probe(model, u, y, logits, seed)
-    return Subject(u, layers, probe, probe.first(images), others)
+    given = probe = Probe(model, u, y, logits, seed)
+    if randomness_of(model, u) is not None:
+        fixed = FixedDraw(model)
+        probe = Probe(fixed, u, y, logits_of(fixed, u), seed)
+    return Subject(u, layers, probe, probe.first(images), others, given)

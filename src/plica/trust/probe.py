@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from plica.core.draws import seeded
+
 CALL = 32  # rows of one call
 
 
@@ -44,6 +46,18 @@ class OneLogit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logit = self.model(x).reshape(-1, 1)
         return torch.cat([torch.zeros_like(logit), logit], 1)
+
+
+class FixedDraw(nn.Module):
+    """A model that answers at random with the same random numbers at each call, so that derivatives exist."""
+
+    def __init__(self, model: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        with seeded(0, x.device):
+            return self.model(x)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ class Subject:
         probe: the model in eval mode on these images, for checks that take a few forward runs.
         few: the probe of the first images, for checks that take gradients or many runs.
         surrogates: other models of the same task.
+        given: as `probe`; but where the model answers at random, `probe` and `few` have its draws fixed.
     """
 
     pixels: Float[Tensor, "b *image"]
@@ -33,6 +34,7 @@ class Subject:
     probe: Probe
     few: Probe
     surrogates: Sequence[Callable[[Tensor], Tensor]]
+    given: Probe
 
     @cached_property
     def ascent(self) -> Ascent | None:
@@ -61,7 +63,7 @@ CHECKS = Registry(
         "normalisation": Check(("normalisation", "accuracy"), lambda s: data_checks.normalisation(s.probe)),
         "labels": Check(("labels",), lambda s: data_checks.labels(s.probe)),
         "few classes": Check(("few classes",), lambda s: data_checks.few_classes(s.probe)),
-        "repeatable": Check(("random outputs", "company"), lambda s: output_checks.repeatable(s.probe)),
+        "repeatable": Check(("random outputs", "company"), lambda s: output_checks.repeatable(s.given)),
         "rounding": Check(("rounding",), lambda s: output_checks.rounding(s.probe)),
         "not finite": Check(("not finite",), lambda s: output_checks.finite(s.probe)),
         "probabilities": Check(("probabilities",), lambda s: output_checks.probabilities(s.probe)),

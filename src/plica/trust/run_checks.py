@@ -88,7 +88,8 @@ def conclude(run: Run) -> Verdict:
     for model in dict.fromkeys(task.model for task in run.tasks):
         if model in examined:
             on_model = Verdict.read(examined[model])
-            findings += [_about(model, finding) for finding in on_model.findings]
+            drawn = [task.draws for task in run.tasks if task.model == model]
+            findings += [_about(model, _with_draws(finding, drawn)) for finding in on_model.findings]
             checks += on_model.checks
         else:
             sentence = f"{model} was not examined; run `plica doctor` on the run."
@@ -117,6 +118,16 @@ def check_model(run: Run, name: str, model: Model, images: int = 32, bounds=(0.0
         write_json(run.directory / CHECKS, {**checks, name: verdict.record()})
         return verdict
     raise ValueError(f"{run.directory} contains no images; examine its models with `plica doctor --model --data`.")
+
+
+def _with_draws(finding: Finding, drawn: list[int | None]) -> Finding:
+    """That outputs are random does not count where every task of the model was told so."""
+    if finding.check != "random outputs" or None in drawn:
+        return finding
+    sentence = (
+        f"The model answers at random: the mean over {min(filter(None, drawn))} draws was attacked, and successes "
+    )
+    return Finding(finding.check, Severity.NOTE, sentence + "are those of most of 100 fresh draws.", finding.share)
 
 
 def _about(model: str, finding: Finding) -> Finding:

@@ -2,8 +2,9 @@
 
 Settings are those of its standard version, iterations excepted: as many as the budget pays for, shared by the target
 classes and, for l1, by the restarts (evaluation/method_sets.py has the budgets that give the standard ones). APGD and
-Square search a ball and answer MaxLoss alone; FAB-T answers MinRadius as well. `apgd-margin` is the papers' APGD-M:
-Auto-PGD on the margin, which the package does not offer by itself.
+Square search a ball and answer MaxLoss alone; FAB-T answers MinRadius as well. `apgd-dlr` is of the version for models
+that answer at random. `apgd-margin` is the papers' APGD-M: Auto-PGD on the margin, which the package does not offer by
+itself.
 """
 
 from __future__ import annotations
@@ -88,6 +89,13 @@ def apgd_ce(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     _apgd(watched, norm, gradients, seed, "ce").perturb(watched.u, watched.y)
 
 
+def apgd_dlr(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """Auto-PGD on the DLR loss, any class; the loss needs three classes."""
+    if watched.classes < 3:
+        raise Unsupported(f'apgd-dlr needs three classes, the model has {watched.classes}; use "apgd-ce" or "auto".')
+    _apgd(watched, norm, gradients, seed, "dlr").perturb(watched.u, watched.y)
+
+
 def apgd_margin(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     """Auto-PGD on the margin, put where the package keeps the DLR loss: another function of the logits and labels."""
     attack = _apgd(watched, norm, gradients, seed, "dlr")
@@ -169,6 +177,7 @@ def _can_be_tiled(height: int, width: int) -> bool:
 
 AUTOATTACK = (
     Peer("apgd-ce", "pyautoattack", apgd_ce, targeted=False, ball=True),
+    Peer("apgd-dlr", "pyautoattack", apgd_dlr, targeted=False, ball=True),
     Peer("apgd-margin", "pyautoattack", apgd_margin, targeted=False, ball=True),
     Peer("apgd-t", "pyautoattack", apgd_t, targeted=False, ball=True),
     Peer("fab-t", "pyautoattack", fab_t, targeted=False),

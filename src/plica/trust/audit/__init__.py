@@ -8,6 +8,7 @@ SHARED = {
     "plica.runs": "reads what the run has stored",
     "plica.models": "loads the models that the run names",
     "plica.core.fitting": "runs models that take batches of one size alone; imported by plica.models",
+    "plica.core.draws": "sets random numbers; imported by plica.trust.probe and plica.core.result",
     "plica.core.bounds": "reads where features may move",
     "plica.goals": "a user's function; reference.py has the goals of plica.goals again",
     "plica.metrics": "distances that are not l_p norms; reference.py computes the l_p norms itself",

@@ -133,6 +133,7 @@ def _context(models: Mapping[str, Model], metrics, task: Task, bounds, mask, siz
         through=through_of(task, bounds),
         by_theta=task.metric == "theta",
         goal=measured_goal(task.goal),
+        at_random=task.draws is not None,
     )
 
 
@@ -152,7 +153,8 @@ def _metric(metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]], task: Tas
 def _task(
     run: Run, task: Task, context: MeasureContext, images: Images, on_progress: Callable[[str, int], None]
 ) -> Audited:
-    rows = {row["id"]: row for row in run.rows(task, COLUMNS).to_pylist()}
+    columns = COLUMNS if task.draws is None else [*COLUMNS, "share"]
+    rows = {row["id"]: row for row in run.rows(task, columns).to_pylist()}
     audited = Audited(task)
     answered: set[int] = set()
     for part in run.parts(task):
@@ -209,7 +211,8 @@ def _chunk(
 
 
 def _in_8_bits(audited: Audited, answers: Answers, context: MeasureContext) -> None:
-    """Round the points of confirmed, perturbed answers to 8 bits; only for images with one pair of bounds."""
+    """Round the points of confirmed, perturbed answers to 8 bits; only for images with one pair of bounds, and models
+    that do not answer at random."""
     low, high = context.bounds
     if (
         answers.x.ndim != 4
@@ -217,6 +220,7 @@ def _in_8_bits(audited: Audited, answers: Answers, context: MeasureContext) -> N
         or isinstance(low, Tensor)
         or isinstance(high, Tensor)
         or context.mask is not None
+        or context.at_random
     ):
         return
     audited.perturbed += len(answers.x)

@@ -17,6 +17,9 @@ from plica.trust.probe import doubled, half_precision
 UNITS = 1000  # of rounding of the largest logit; margins of two correct runs differ by less
 HALF_UNITS = 4  # the same in half precision, where sums are taken in float32
 THETA_TOLERANCE = 1e-5  # of the pixels' range; two correct computations of T(x, theta) in float32 differ by less
+DRAWS = 200  # of a model that answers at random
+JUDGED = 100  # of those the stored share was counted on
+SIGMAS = 4.0  # standard deviations that two shares may differ by
 Differences = dict[str, list[str]]  # by kind, a sentence for each
 
 
@@ -35,6 +38,7 @@ class MeasureContext:
         through: T of x_adv = T(x, theta); None for x + delta.
         by_theta: the metric is d(x, theta).
         goal: the margin of an output, positive where the answer's goal is reached.
+        at_random: the model answers at random, and was attacked so: shares of its draws are compared.
     """
 
     model: Model
@@ -47,11 +51,12 @@ class MeasureContext:
     through: ParametricPerturbation | None = None
     by_theta: bool = False
     goal: Goal = margins
+    at_random: bool = False
 
     def with_float64(self, x: Float[Tensor, "b *image"]) -> MeasureContext:
         """The same with `fine`, which is tried on the first image of x; of a model in half precision it would be
         another model."""
-        if self.fine is not None or self.half(x) is not None:
+        if self.at_random or self.fine is not None or self.half(x) is not None:
             return self
         return replace(self, fine=doubled(self.model, x))
 
@@ -80,6 +85,14 @@ class MeasureContext:
         """Margins in float64 where there is such a copy, else in the model's precision."""
         model, dtype = (self.model, self.precision(x)) if self.fine is None else (self.fine, torch.float64)
         return self.goal(outputs(model, x.to(dtype), self.sizes[-1]), y)
+
+    def shares(self, x: Float[Tensor, "b *image"], y: Shaped[np.ndarray, "b *label"]) -> Float64[np.ndarray, " b"]:
+        """Of DRAWS runs of the model in its own precision, those in which the goal is reached."""
+        x = x.to(self.precision(x))
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # an audit says the same each time, of models that draw by torch
+            reached = [self.goal(outputs(self.model, x, self.sizes[-1]), y) > 0 for _ in range(DRAWS)]
+        return np.mean(reached, axis=0)
 
 
 @dataclass(frozen=True)
@@ -113,7 +126,8 @@ class Answers:
     def compare(self, context: MeasureContext, differences: Differences) -> Bool[np.ndarray, " b"]:
         """Record all differences; the rows whose stored success is not confirmed."""
         wrong = self._labels(differences) | self._bounds(context, differences) | self._theta(context, differences)
-        return wrong | self._distances(context, differences) | self._classes(context, differences)
+        classes = self._shares if context.at_random else self._classes
+        return wrong | self._distances(context, differences) | classes(context, differences)
 
     def _record(
         self, differences: Differences, kind: str, wrong: np.ndarray, sentence: Callable[[int], str]
@@ -187,6 +201,28 @@ class Answers:
             unit = float(units) * np.abs(logits).reshape(len(logits), -1).max(axis=1)
             wrong |= self._margins(differences, words, context.goal(logits, self.y), unit)
         return wrong
+
+    def _shares(self, context: MeasureContext, differences: Differences) -> np.ndarray:
+        """Most draws reach the goal at successes, and do not at images without one; the stored share is confirmed."""
+        claimed, stored = self.claimed, self.column("share").astype(float)
+        share = context.shares(self.x_adv, self.y)
+        pooled = (JUDGED * stored + DRAWS * share) / (JUDGED + DRAWS)
+        unit = SIGMAS * np.sqrt(pooled * (1 - pooled) * (1 / JUDGED + 1 / DRAWS)) + 1 / JUDGED
+        half = SIGMAS * np.sqrt(0.25 / DRAWS)
+        missed = ~claimed & (share > 0.5 + half) & ~np.isin(self.column("status"), ("NOT_FINITE", "FAILED"))
+        self._record(
+            differences, "missed", missed,
+            lambda i: f"{share[i]:.0%} of {DRAWS} draws are wrong at the unperturbed image, which counts as not broken",
+        )  # fmt: skip
+        differs = claimed & ~(np.abs(share - stored) <= unit)
+        self._record(
+            differences, "share", differs,
+            lambda i: f"share {stored[i]:.2f} stored, {share[i]:.2f} of {DRAWS} draws measured; is it the same model?",
+        )  # fmt: skip
+        return self._record(
+            differences, "class", claimed & ~(share > 0.5 - half),
+            lambda i: f"{share[i]:.0%} of {DRAWS} draws reach the goal",
+        )  # fmt: skip
 
     def _margins(self, differences: Differences, words: str, m: np.ndarray, unit: np.ndarray) -> np.ndarray:
         """Margins of one run of the model; `unit`: what rounding may change."""

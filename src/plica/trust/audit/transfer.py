@@ -90,6 +90,8 @@ def _beaten(
                 if task.goal is not None:
                     y = Images(run, data)(ids[better])[1].numpy()
                 wrong = context.margins(x_adv[better], y) > 0
+                if task.draws is not None:
+                    wrong = context.shares(x_adv[better], y) > 0.5
                 beaten |= {i for i, w in zip(chosen, wrong, strict=True) if w}
     return len(beaten)
 
