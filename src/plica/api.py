@@ -155,7 +155,7 @@ def attack(
     ask = _Ask(model, limits, half, levels, ATTACKS[method], gradients, seed, size)
     with eval_mode(given):
         randomness = None if draws is None else randomness_of(model, x)
-        if randomness is None:
+        if draws is None or randomness is None:
             result = ask(x, aim, question, radius, on_progress)
             if draws is not None:  # every draw is the same
                 result = replace(result, share=(result.margin > 0).double())

@@ -54,7 +54,9 @@ class Task:
         Raises:
             KeyError: a field is missing.
         """
-        later = {name: record.get(name) for name in ("through", "goal", "draws")}  # than the first version
+        later: dict[str, Any] = {
+            name: record.get(name) for name in ("through", "goal", "draws")
+        }  # than the first version
         fields = {name: record[name] for name in ("name", *names(CONSTANT)) if name not in later}
         metric, through = split_distance(fields["metric"])  # plica 0.1 wrote the perturbation there
         return Task(**fields | later | {"metric": metric, "through": later["through"] or through})
