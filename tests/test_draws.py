@@ -204,6 +204,9 @@ def test_other_goals_bounds_masks_targets_and_half_precision():
     torch.testing.assert_close(moved.distance.float(), EXACT * 2**0.5, rtol=0, atol=2 * SLACK)
     aimed = plica.attack(three, X, Y, MaxLoss(Lp("inf"), 0.5), targets=1 - Y, draws=8, gradients=20)
     assert aimed.success.all()
+    coarse = plica.attack(Noisy(), X, Y, L2, draws=8, gradients=20, levels=101)
+    assert coarse.success.all()
+    torch.testing.assert_close(coarse.x_adv * 100, (coarse.x_adv * 100).round(), rtol=0, atol=1e-4)
     half = plica.attack(Noisy().bfloat16(), X.bfloat16(), Y, L2, draws=8, gradients=20)
     assert half.x_adv.dtype == torch.bfloat16
     torch.testing.assert_close(half.distance.float(), EXACT, rtol=0, atol=SLACK + 0.01)  # pixels of 1/256
