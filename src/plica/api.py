@@ -18,7 +18,7 @@ from plica.attacks.registry import ATTACKS, check_treats_perturbations
 from plica.core import validation
 from plica.core.best import BestPoints
 from plica.core.bounds import Bounds
-from plica.core.confirm import confirm
+from plica.core.confirm import LOOKS, confirm
 from plica.core.draws import MeanOfDraws, randomness_of
 from plica.core.fitting import fitted
 from plica.core.formulations import Question
@@ -29,7 +29,7 @@ from plica.core.judge import Judge, Judgement, confirms, majority
 from plica.core.levels import LevelGrid, check_levels, level_grid, pixel_rounding
 from plica.core.losses import Targets
 from plica.core.majority import beyond, settle
-from plica.core.model import CountedModel, eval_mode, second_model
+from plica.core.model import CountedModel, SecondRun, eval_mode
 from plica.core.result import Result
 from plica.core.status import Status
 from plica.core.units import UNITS, UnitModel, judge_at_x, unit_question
@@ -299,10 +299,10 @@ class _Call:
         model, every = self.model, torch.arange(len(self.x), device=self.x.device)
         success = finite(logits) & (margin > model.least_margin(logits, every))
         doubtful = (finite(logits) & ~success & (margin > 0) & model.few(every)).nonzero()[:, 0]
-        second = second_model(model, self.x[doubtful]) if len(doubtful) else None
-        if second is not None:
-            model.charge_forwards(torch.cat([doubtful[:1], doubtful]))  # the first was tried on
-            again = self.goal[doubtful].margin(second(self.x[doubtful].double()))
+        output = SecondRun(model, self.x.dtype)(self.x[doubtful].double()) if len(doubtful) else None
+        if output is not None:
+            model.charge_forwards(doubtful)
+            again = self.goal[doubtful].margin(output)
             success[doubtful] = confirms(again, margin[doubtful].double(), model.few(doubtful))
         return success
 
@@ -339,12 +339,12 @@ class _Call:
 
     def _judge(self, task: AttackInput, spent: Int[Tensor, " i"]) -> tuple[Tensor, Tensor | None, Judgement]:
         """The best points, their theta and the judgement (core/confirm.py). spent: forward runs before the attack."""
-        left = self.gradients // 5 - spent - task.model.forwards.to(task.x.device)
+        runs = self.gradients // 5
+        left = runs - spent - task.model.forwards.to(task.x.device)
+        if runs > LOOKS:  # methods that spend more runs than asked of them are looked at twice all the same
+            left = left.clamp(min=LOOKS)
         images = torch.arange(len(task.x), device=task.x.device)
-        second = second_model(task.model, task.x) if bool((left >= 3).any()) else None
-        if second is not None:
-            task.model.charge_forwards(images[:1])  # on which it was tried
-            left -= 1
+        second = SecondRun(task.model, task.x.dtype) if bool((left >= LOOKS).any()) else None
         judge = Judge(
             model=task.model,
             second=second,

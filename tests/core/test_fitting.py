@@ -127,8 +127,9 @@ def test_a_model_without_gradient_is_told_the_ways_out(kind, method):
 def test_weights_of_inference_mode_are_told_apart():
     with torch.inference_mode():
         model = nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.Tanh(), nn.Linear(16, 4))
+        y = model(X).argmax(1).clone()
     with pytest.raises(NoGradientError, match=r"made under torch\.inference_mode"):
-        plica.attack(model, X, Y, QUESTION, method="pwcf", gradients=10)
+        plica.attack(model, X, y, QUESTION, method="pwcf", gradients=10)
 
 
 def test_plica_asked_under_inference_mode_answers_as_outside():

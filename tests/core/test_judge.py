@@ -6,7 +6,7 @@ from torch import nn
 
 from plica.core.goals import Goal
 from plica.core.judge import Judge
-from plica.core.model import CountedModel, in_float64
+from plica.core.model import CountedModel, SecondRun, in_float64
 from plica.metrics import Lp
 
 X = torch.tensor([[0.5, 0.5]])
@@ -33,9 +33,10 @@ class Ramp(nn.Module):
 def verdict(point, radius=None, model=None, targets=None, bounds=(0.0, 1.0), x=X, fine=True):
     model = model or Ramp()
     radius = None if radius is None else torch.tensor([radius], dtype=torch.float64)
+    counted = CountedModel(model, 1)
     judge = Judge(
-        CountedModel(model, 1),
-        in_float64(model, x) if fine else None,
+        counted,
+        SecondRun(counted, x.dtype) if fine else None,
         Lp(2),
         x,
         Goal(Y, targets),
@@ -137,34 +138,22 @@ def test_each_point_by_itself_and_one_forward_run_each_in_either_precision():
     points = torch.tensor([[0.7, 0.5], [0.55, 0.5], [torch.nan, 0.5], [0.9, 1.1]])
     model, x = Ramp(), X.expand(4, 2)
     counted = CountedModel(model, 4)
-    found = Judge(counted, in_float64(model, x), Lp(2), x, Goal(Y.expand(4)), None, (0.0, 1.0), torch.arange(4))(points)
+    second, goal = SecondRun(counted, x.dtype), Goal(Y.expand(4))
+    found = Judge(counted, second, Lp(2), x, goal, None, (0.0, 1.0), torch.arange(4))(points)
     assert found.sure.tolist() == [True, False, False, False]
     assert counted.forwards.tolist() == [2, 2, 2, 2]
 
 
 def test_the_copy_in_float64_leaves_the_model_alone():
     model = Ramp()
-    fine = in_float64(model, X)
+    fine = in_float64(model)
     assert fine is not None
     assert fine(X.double()).dtype == torch.float64
     assert model.weight.dtype == torch.float32
 
 
 def test_a_function_has_no_copy_in_float64():
-    assert in_float64(lambda x: x, X) is None
-
-
-class Crowded(Ramp):
-    """As batch statistics do, it needs at least one image."""
-
-    def forward(self, x):
-        if not len(x):
-            raise ValueError("an empty batch")
-        return super().forward(x)
-
-
-def test_a_model_that_takes_no_empty_batch_has_a_copy_in_float64():
-    assert in_float64(Crowded(), X) is not None
+    assert in_float64(lambda x: x) is None
 
 
 class Stubborn(Ramp):
@@ -184,7 +173,44 @@ class Unique(Ramp):
         raise RuntimeError("there is one of me")
 
 
+class Wandering(Ramp):
+    """Not a number in float64."""
+
+    def forward(self, x):
+        return super().forward(x) * (torch.nan if x.dtype == torch.float64 else 1)
+
+
+class Once(Ramp):
+    """Takes batches of 32 images alone, in float32."""
+
+    def forward(self, x):
+        if len(x) != 32 or x.dtype == torch.float64:
+            raise RuntimeError("32 images")
+        return super().forward(x)
+
+
 @pytest.mark.parametrize("kind", [Stubborn, Brittle, Unique])
-def test_a_module_that_cannot_be_had_in_float64(kind):
-    assert in_float64(kind(), X) is None
+def test_a_module_that_cannot_be_had_in_float64_is_run_with_each_image_alone(kind):
+    second = SecondRun(CountedModel(kind(), 1), X.dtype)
+    for _ in range(2):
+        out = second(X.expand(2, 2).double())
+        assert out is not None
+        assert torch.equal(out, kind()(X.expand(2, 2)).double())
     assert verdict([0.7, 0.5], model=kind()).sure.all()
+
+
+def test_a_module_that_runs_one_way_only_is_judged_by_it():
+    assert SecondRun(CountedModel(Once(), 1), X.dtype)(X.double()) is None
+    assert verdict([0.7, 0.5], model=Once()).sure.all()
+
+
+def test_a_point_that_is_not_a_number_in_float64_is_refused():
+    refused(verdict([0.7, 0.5], model=Wandering()))
+
+
+def test_an_error_after_the_first_points_is_raised():
+    model = Ramp()
+    second = SecondRun(CountedModel(model, 1), X.dtype)
+    assert second(X.double()) is not None
+    with pytest.raises(RuntimeError):
+        second(X.double().expand(1, 2).repeat(1, 2)[:, :0])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from plica.core.batching import MIN_ROWS, MULTIPLE, Arithmetic
-from plica.core.model import CountedModel, second_model
+from plica.core.model import CountedModel, SecondRun
 
 IMAGE = (3, 4)
 
@@ -151,10 +151,10 @@ def test_the_second_run_is_in_float64_or_of_each_image_alone(model, runs):
     function = model or (lambda x: seen.append((x.dtype, len(x))) or x.flatten(1)[:, :2])
     counted = CountedModel(function, 3)
     counted.first_logits(images(3))
-    second = second_model(counted, images(3))
-    assert second is not None
+    second = SecondRun(counted, torch.float32)
     seen.clear()
     out = second(images(3).double())
+    assert out is not None
     assert (set(seen), out.dtype) == (runs, torch.float64)
 
 
@@ -166,4 +166,4 @@ def test_no_second_run_of_a_model_that_takes_one_size_of_batch():
 
     counted = CountedModel(fixed, 3)
     counted.first_logits(images(3))
-    assert second_model(counted, images(3)) is None
+    assert SecondRun(counted, torch.float32)(images(3).double()) is None

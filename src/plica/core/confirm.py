@@ -4,10 +4,13 @@
 
 m2 is the margin in the second run, as a rule one in float64, and m(x) that of the image: the margin rises along the ray
 by m2 - m(x) per length of the perturbation. The second run comes first, so that a point it rejects costs no other.
-With one forward run left for the enlarged point it is looked at once, enlarged more, and counts by that margin alone.
+Three forward runs are enough for it and for both looks at an enlarged point, so where there are fewer the second run is
+not begun: whatever it rejected would count by one look alone, or be lost.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +24,7 @@ TRIES = 5  # enlarged points of one image, at most
 GROW = 8.0  # of the factor's excess over 1, from try to try
 SURE = 8.0  # times as much where it is the last try: a point is not lost to a kink of the margin
 LEAST, MOST = 1e-6, 1e-2  # excess
+LOOKS = 3  # forward runs from which there is a second run
 SAFE = 6.0  # margin wanted, in differences between the two runs; the judge asks for three
 
 
@@ -39,17 +43,21 @@ def confirm(
         through: the perturbation, whose points are made of theta again; None for x' = x + delta.
         end: the points, or their theta.
         found: margins at the image, and at the points as the search saw them (-inf where it has none).
-        runs: forward runs that may be spent on each image; the first look is taken in any case.
+        runs: forward runs that may be spent on each image, the second run from LOOKS on; the first look is taken in any
+            case.
     """
     first, last = (margin.double() for margin in found)
     share, runs = torch.ones_like(last), runs.clone()
     exists, second = last.isfinite(), torch.full_like(last, torch.nan)
     point, x_adv = interpolate(through, judge.x, end, share.to(end), judge.bounds)
     x_adv = judge.model.on_grid(x_adv, judge.image)
-    rows = (exists & (runs >= 2)).nonzero()[:, 0]
+    rows = (exists & (runs >= LOOKS)).nonzero()[:, 0]
     if judge.second is not None and len(rows):
         second[rows] = take(judge, rows).second_margin(x_adv[rows])
         runs[rows] -= 1
+        if bool(second[rows].isnan().all()):
+            judge = replace(judge, second=None)  # the model runs one way only
+    looks = torch.where(second.isnan(), 1, 2)  # at each enlarged point
     doubtful = ~(second.isnan() | confirms(second, last, judge.model.few(judge.image)))
     wanted = last + SAFE * (second - last).abs()
     excess = (2 * (wanted - second) / (second - first).clamp(min=1e-30)).nan_to_num(LEAST).clamp(LEAST, MOST)
@@ -58,15 +66,14 @@ def confirm(
     for _ in range(1 + TRIES):
         enlarged = pending[doubtful[pending]]
         if len(enlarged):
-            last_try = runs[enlarged] < 3
+            last_try = runs[enlarged] < 2 * looks[enlarged]
             share[enlarged] = 1 + torch.where(last_try, (SURE * excess[enlarged]).clamp(max=MOST), excess[enlarged])
             excess[enlarged] = (GROW * excess[enlarged]).clamp(max=MOST)
             new, z = interpolate(through, judge.x[enlarged], end[enlarged], share[enlarged].to(end), judge.bounds)
             x_adv[enlarged] = judge.model.on_grid(z, judge.image[enlarged])
             if new is not None and point is not None:
                 point[enlarged] = new
-            second[enlarged] = torch.nan
-            again = enlarged[runs[enlarged] >= 2] if judge.second is not None else enlarged[:0]
+            again = enlarged[looks[enlarged] == 2]
             if len(again):
                 second[again] = take(judge, again).second_margin(x_adv[again])
                 runs[again] -= 1
@@ -76,7 +83,7 @@ def confirm(
             judgement = look
         else:
             put(judgement, pending, look)
-        pending = (~judgement.sure & exists & (runs >= 1)).nonzero()[:, 0]
+        pending = (~judgement.sure & exists & (runs >= looks)).nonzero()[:, 0]
         doubtful[pending] = True
         if not len(pending):
             break

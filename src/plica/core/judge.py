@@ -1,12 +1,13 @@
 """The judge: measures every answer again, the same way for every method.
 
 An answer counts if it reaches the goal by a margin that rounding cannot undo (rounding.py), in two runs where there are
-two ways to run the model (model.second_model), lies inside the bounds and, for MaxLoss, within the radius, its distance
+two ways to run the model (model.SecondRun), lies inside the bounds and, for MaxLoss, within the radius, its distance
 taken in float64.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from plica.core.draws import MeanOfDraws
 from plica.core.goals import Goal, finite
-from plica.core.model import CountedModel, Model
+from plica.core.model import CountedModel
 from plica.metrics import Metric, distance
 from plica.perturbations.base import ThetaDistance
 from plica.solver.rows import WHOLE
@@ -45,7 +46,8 @@ class Judge:
 
     Attributes:
         model: runs and counts; a look costs one forward run, and one more where there is a second run.
-        second: the model run another way (model.second_model); None where it cannot be, or it exceeds the budget.
+        second: the model run another way (model.SecondRun), which gives None where it runs one way only; None where it
+            exceeds the budget.
         goal: of each image.
         radius: of each image, in the metric's units; None for MinRadius.
         bounds: of all pixels.
@@ -54,7 +56,7 @@ class Judge:
     """
 
     model: CountedModel
-    second: Model | None
+    second: Callable[[Tensor], Tensor | None] | None
     metric: Metric = field(metadata=WHOLE)
     x: Float[Tensor, "b *image"]
     goal: Goal
@@ -101,12 +103,18 @@ class Judge:
 
     @torch.no_grad()
     def second_margin(self, x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
-        """The margin of each point in the second run, for one forward run."""
+        """The margin of each point in the second run, for one forward run; -inf where it is not a number, nan where the
+        model runs one way only."""
         assert self.second is not None
         self.model.charge_forwards(self.image)
-        size = self.model.max_rows
-        parts = [slice(start, start + size) for start in range(0, len(x_adv), size)]
-        return torch.cat([self.goal[part].margin(self.second(x_adv[part].double())) for part in parts])
+        margins: list[Tensor] = []
+        for start in range(0, len(x_adv), self.model.max_rows):
+            part = slice(start, start + self.model.max_rows)
+            output = self.second(x_adv[part].double())
+            if output is None:
+                return x_adv.new_full((len(x_adv),), torch.nan, dtype=torch.float64)
+            margins.append(self.goal[part].margin(output).nan_to_num(-torch.inf, torch.inf, -torch.inf))
+        return torch.cat(margins)
 
 
 def majority(

@@ -17,6 +17,7 @@ from plica.core.draws import MeanOfDraws
 from plica.core.gradient import gradient_errors, input_gradient
 from plica.core.rounding import Noise, has_offset, is_half, least_margin, measure_noise, usual_size
 from plica.goals import flat
+from plica.utils.limits import out_of_memory
 
 Model = Callable[[Tensor], Tensor]
 Grid = Callable[[Tensor, Tensor], Tensor]
@@ -217,39 +218,43 @@ def eval_mode(model: Model) -> Iterator[None]:
             module.training = mode
 
 
-def second_model(model: CountedModel, x: Float[Tensor, "b *image"]) -> Model | None:
-    """The model run another way, as a function of points in float64: in float64, or with each image alone where there
-    is no copy in float64 or the model computes in half precision, whose copy in float64 would be another model.
+class SecondRun:
+    """A model run another way, as a function of points in float64: in float64, or with each image alone where there is
+    no copy in float64 or the model computes in half precision, whose copy in float64 would be another model.
 
-    None for a model that takes neither, or answers at random. Costs one forward run, on the first image.
+    Which of them the model takes is seen at the first points. None is returned where it takes neither. A model that
+    answers at random is not copied: its draws are judged (judge.majority).
     """
-    if model.mean is not None:
+
+    def __init__(self, model: CountedModel, dtype: torch.dtype):
+        copied = None if model.half or model.mean is not None else in_float64(model.model)
+
+        def alone(z: Float[Tensor, "b *image"]) -> Tensor:
+            return torch.cat([model.model(row).double() for row in z.to(dtype).split(1)])
+
+        self.ways: list[Model] = [alone] if copied is None else [copied, alone]
+        self.works = False
+
+    @torch.no_grad()
+    def __call__(self, z: Float[Tensor, "b *image"]) -> Float[Tensor, "b *output"] | None:
+        while self.ways:
+            try:
+                out = self.ways[0](z)
+                if self.works or out.dtype == torch.float64:
+                    self.works = True
+                    return out
+            except Exception as error:  # whatever a user's model raises
+                if self.works or out_of_memory(error):
+                    raise
+            del self.ways[0]
         return None
-    copied = None if model.half else in_float64(model.model, x)
-    if copied is not None:
-        return copied
-
-    def alone(z: Float[Tensor, "b *image"]) -> Tensor:
-        return torch.cat([model.model(row).double() for row in z.to(x.dtype).split(1)])
-
-    try:
-        with torch.no_grad():
-            alone(x[:1].double())
-    except Exception:  # whatever a user's model raises: it takes batches of one size
-        return None
-    return alone
 
 
-def in_float64(model: Model, x: Float[Tensor, "b *image"]) -> Model | None:
-    """A copy of the model in float64, or None for a function, or a module that cannot be copied or run so.
-
-    Costs one forward run, on the first image.
-    """
+def in_float64(model: Model) -> nn.Module | None:
+    """A copy of the model in float64, or None for a function, or a module that cannot be copied."""
     if not isinstance(model, nn.Module):
         return None
     try:
-        copied = copy.deepcopy(model).double()
-        with torch.no_grad():
-            return copied if copied(x[:1].double()).dtype == torch.float64 else None
+        return copy.deepcopy(model).double()
     except Exception:  # whatever a user's module raises: without float64 the margin must exceed the rounding alone
         return None

@@ -18,7 +18,7 @@ from plica.core.bounds import Bounds
 from plica.core.formulations import MaxLoss, Question
 from plica.core.goals import Goal
 from plica.core.judge import Judge
-from plica.core.model import CountedModel, Model, second_model
+from plica.core.model import CountedModel, Model, SecondRun
 from plica.core.result import Result
 from plica.metrics import BaseMetric, Metric, WeightedLp, differentiable_value, lp_form
 from plica.solver.rows import put, take
@@ -100,9 +100,7 @@ def judge_at_x(
     if len(rows):
         radii = None if radius is None else radius[rows]
         everywhere = (-torch.inf, torch.inf)  # clamped already
-        second = second_model(model, x[rows])
-        if second is not None:
-            model.charge_forwards(rows[:1])  # on which it was tried
+        second = SecondRun(model, x.dtype)
         judge = Judge(model, second, metric, x[rows], goal[rows], radii, everywhere, rows, model.mean)
         points = model.on_grid(x_adv[rows], rows)
         judgement = judge(points)

@@ -1,6 +1,7 @@
 """The radius search in few dimensions: exact on piecewise linear networks, found wherever there is another class, and
 never worse for a larger budget."""
 
+import copy
 import itertools
 import math
 
@@ -26,6 +27,17 @@ def network(n, classes, seed, width=12):
             net[0].weight *= 3
             net[4].bias -= net(torch.rand(500, n)).mean(0)
     return net.eval().requires_grad_(False), x, net(x).argmax(1)
+
+
+def cancelling(seed):
+    """Two classes of opposite logits, both 0 at the boundary, where the roundings of what they are summed from exceed
+    what float32 itself can say of them: float64 refuses points of float32 there."""
+    model, x, _ = network(30, 2, seed, width=40)
+    last = model[4]
+    last.weight[1] = -last.weight[0]
+    last.bias.fill_(-(model[:4](x) @ last.weight[0]).mean())
+    last.bias[1] *= -1
+    return model, x, model(x).argmax(1)
 
 
 def radii(model, x, y, p, gradients, **kw):
@@ -127,3 +139,29 @@ def test_a_larger_budget_is_never_worse(case):
 @pytest.mark.parametrize("case", [(2, 3, 5), (12, 4, 6), (12, 2, 7)], ids=str)
 def test_a_larger_budget_is_never_worse_from_5_to_1000(case):
     never_worse((*range(5, 61), 100, 300, 1000), case)
+
+
+def confirmed(model, x, y, budgets):
+    """From 20 gradients on every point is one in float64, too; a larger budget loses none, and is worse by no more than
+    roundings."""
+    fine = copy.deepcopy(model).double()
+    for p in NORMS:
+        least = torch.full((len(x),), math.inf, dtype=torch.float64)
+        for budget in budgets:
+            result = plica.attack(model, x, y, MinRadius(Lp(p)), gradients=budget)
+            assert result.success.all(), f"{budget} gradients"
+            assert (result.forwards <= max(2, budget // 5)).all()
+            if budget >= 20:
+                assert (fine(result.x_adv.double()).argmax(1) != y).all(), f"{budget} gradients"
+                assert (result.distance <= least * (1 + 1e-4)).all(), f"{budget} gradients: {result.distance / least}"
+                least = torch.minimum(least, result.distance)
+
+
+def test_points_that_float64_refuses_are_enlarged_and_none_is_lost():
+    confirmed(*cancelling(0), (10, 19, 20, 24, 25, 30, 40))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_points_that_float64_refuses_are_enlarged_from_5_to_1000(seed):
+    confirmed(*cancelling(seed), (*range(5, 61), 100, 300, 1000))

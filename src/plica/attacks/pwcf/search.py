@@ -90,8 +90,7 @@ def pwcf(task: AttackInput) -> AttackOutput:
     ]
     forwards = affordable(task.gradients)
     if task.question.through is None:
-        # one more is left to the judge, so that a point it enlarges is seen in float64 as well
-        box_search(task, every, min(forwards - SETTINGS.boundary_forwards - 1, SETTINGS.box_forwards))
+        box_search(task, every, min(forwards - SETTINGS.boundary_forwards, SETTINGS.box_forwards))
     boundary_search(task, every, min(SETTINGS.boundary_forwards, forwards))
     status = [status for part in parts for status in part.status]
     if task.radius is not None:
