@@ -15,6 +15,7 @@ from plica.cli.options import (
     DeviceOrPlansOption,
     DrawsOption,
     IndicesOption,
+    LevelsOption,
     SampleOption,
     TrustOption,
 )
@@ -71,6 +72,7 @@ def evaluate(
     radius: RadiusOption = None,
     loss: Annotated[str | None, typer.Option(help="margin, ce or dlr")] = None,
     goal: Annotated[str | None, typer.Option(help=f"what counts as a success: {WRITTEN}")] = None,
+    levels: LevelsOption = None,
     method: MethodOption = None,
     sample: SampleOption = None,
     indices: IndicesOption = None,
@@ -91,7 +93,7 @@ def evaluate(
         model=model, weights=weights, data=data, metric=metric, radius=radius, loss=loss, goal=goal, method=method
     )
     flags |= dict(sample=sample, gradients=gradients, individual=individual or None, seed=seed)
-    flags |= dict(bounds=bounds, trust=trust or None)
+    flags |= dict(bounds=bounds, trust=trust or None, levels=levels)
     changes: dict[str, Any] = {"device": device} if device else {}
     changes |= {"batch_size": batch_size} if batch_size else {}
     changes |= {"draws": draws} if draws else {}
@@ -163,7 +165,7 @@ def _from_flags(plan: Path | None, flags: dict[str, Any]) -> Path | Plan:
 
 def _questions(options: dict[str, Any]) -> list[dict[str, Any]]:
     metrics, radii = options["metric"], options.get("radius")
-    goal = {"goal": options["goal"]} if "goal" in options else {}
+    goal = {key: options[key] for key in ("goal", "levels") if key in options}
     if radii is None:
         if "loss" in options:
             raise PlanError("--loss is of max-loss, which needs a radius; give --radius, or leave --loss out.")

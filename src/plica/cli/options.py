@@ -32,6 +32,10 @@ GoalOption = Annotated[
     str | None,
     typer.Option(help=f"what counts as a success, if not another class: {goals.WRITTEN}; y of the data is then its y"),
 ]
+LevelsOption = Annotated[
+    int | None,
+    typer.Option(min=2, help="the answers lie on the grid of so many levels between the bounds: 256 for 8 bits"),
+]
 TargetOption = Annotated[
     int | None, typer.Option(min=0, help="the only class that counts as a success; its own images are left out")
 ]
@@ -104,6 +108,7 @@ def _one_model(
     out: OutOption,
     through: ThroughOption = None,
     goal: GoalOption = None,
+    levels: LevelsOption = None,
     target: TargetOption = None,
     targets: TargetsOption = None,
     weights: WeightsOption = None,

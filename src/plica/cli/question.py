@@ -60,7 +60,16 @@ def answer(command: str, options: dict[str, Any], question: Callable[[Bounds], Q
             spend = {name: options[name] for name in ("method", "gradients", "seed", "draws")}
             aimed = None if targets is None else targets.to(y.device)
             result = plica.attack(
-                model, x, y, problem, **spend, bounds=bounds.pair, targets=aimed, goal=goal, on_progress=progress
+                model,
+                x,
+                y,
+                problem,
+                **spend,
+                bounds=bounds.pair,
+                targets=aimed,
+                goal=goal,
+                levels=options["levels"],
+                on_progress=progress,
             )
             from plica.plot.perturbations import draw_perturbations  # not above: see cli/app.py
 

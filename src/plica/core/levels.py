@@ -19,7 +19,7 @@ from plica.metrics import Metric, Unsupported, fixed_pixels, plain_p
 from plica.solver.rows import pick
 from plica.utils.messages import shown
 
-MOST = 2**16
+MOST_LEVELS = 2**16
 SAME = 2.0  # units of rounding of the largest bound, within which a pixel of x is on the grid: normalisations round
 
 
@@ -30,8 +30,10 @@ def check_levels(levels: Any, bounds: Bounds, dtype: torch.dtype, question: Ques
         raise TypeError(
             f"levels must be a whole number, such as 256 for images of 8 bits, or None, got {shown(levels)}."
         )
-    if not 2 <= levels <= MOST:
-        raise ValueError(f"levels must lie between 2 and {MOST}, got {shown(levels)}; for images of 8 bits give 256.")
+    if not 2 <= levels <= MOST_LEVELS:
+        raise ValueError(
+            f"levels must lie between 2 and {MOST_LEVELS}, got {shown(levels)}; for images of 8 bits give 256."
+        )
     largest = torch.maximum(bounds.low.abs(), bounds.high.abs()).double()
     if not bool(largest.isfinite().all()):
         raise ValueError("levels lie evenly between the bounds, which must be finite; pass bounds=(low, high).")

@@ -24,6 +24,7 @@ questions:
     radius: [2/255, 8/255]
     # loss: margin                 # or ce, dlr
     # goal: deviates=0.1           # what counts as a success, if not another class: any-label, pixels=0.25, ...
+    # levels: 256                  # answers on the grid of so many levels between the bounds, such as images of 8 bits
     # through: flow                # a perturbation other than x + delta; metric: theta is its own distance
     # methods: [autoattack+plica]  # where they differ from those below
 

@@ -95,6 +95,7 @@ def _csv(summary: dict[str, Any]) -> str:
         "loss",
         "goal",
         "draws",
+        "levels",
         "images",
         "wrong",
     )

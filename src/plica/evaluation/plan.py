@@ -18,6 +18,7 @@ from plica.api import methods
 from plica.core.bounds import read_bounds
 from plica.core.draws import MOST
 from plica.core.formulations import parse_radius
+from plica.core.levels import MOST_LEVELS
 from plica.core.losses import LOSSES
 from plica.data.indices import parse_indices
 from plica.evaluation.method_sets import SETS
@@ -155,6 +156,7 @@ class Question(Strict):
 
     through: a perturbation other than x + delta; the metric may then be "theta", the perturbation's own distance.
     goal: what counts as a success; misclassification if left out.
+    levels: the answers lie on the grid of so many levels between the bounds.
     certify: lower bounds, where they differ from the plan's.
     """
 
@@ -162,6 +164,7 @@ class Question(Strict):
     metric: Annotated[list[str], BeforeValidator(_several), Field(min_length=1)]
     through: str | None = None
     goal: str | None = None
+    levels: Annotated[Number, Field(ge=2, le=MOST_LEVELS)] | None = None
     radius: Annotated[list[float], BeforeValidator(_several)] = []
     loss: str = "margin"
     methods: Annotated[list[Method], BeforeValidator(_several)] = []
@@ -208,6 +211,8 @@ class Question(Strict):
     def _theta_of_something(self) -> Question:
         if "theta" in self.metric and self.through is None:
             raise ValueError("theta is the distance of a perturbation; name one, such as through: flow")
+        if self.levels is not None and self.through is not None:
+            raise ValueError("levels go with x + delta; leave out levels, or through")
         return self
 
     @model_validator(mode="after")

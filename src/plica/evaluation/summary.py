@@ -71,7 +71,7 @@ def _question(run: runs.Run, tasks: list[runs.Task]) -> dict[str, Any]:
     number_wrong, answered = int(wrong(radius).sum()), {n for table in tables for n in _answered(table)}
     numbers = counts(radius, asked)
     additions, union = (_max_loss if first.kind == "max-loss" else _min_radius)(radius, numbers)
-    keys = ("model", "question", "kind", "metric", "through", "radius", "loss", "goal", "draws")
+    keys = ("model", "question", "kind", "metric", "through", "radius", "loss", "goal", "draws", "levels")
     return (
         {key: getattr(first, key) for key in keys}
         | {

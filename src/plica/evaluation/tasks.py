@@ -15,6 +15,7 @@ from plica.evaluation.plan import Question as PlanQuestion
 from plica.goals import GoalFunction, parse_goal
 from plica.perturbations import join_distance, parse_distance
 from plica.runs import Task
+from plica.runs.task import question_text
 from plica.utils.messages import one_line
 
 LONGEST = 200  # bytes of the name of a folder
@@ -81,7 +82,7 @@ def _jobs(plan: Plan, model: Model, plan_question: PlanQuestion, metric: str, ra
     loss = plan_question.loss if plan_question.ask == "max-loss" else None
     radius_text = None if radius is None else _short(radius, plan_question.radius)
     words = (plan_question.ask, distance, radius_text, None if loss == "margin" else loss, plan_question.goal)
-    question = " ".join(word for word in words if word)
+    question = question_text(*words, levels=plan_question.levels)
     methods = plan_question.methods or plan.methods
     draws = plan.draws or (RAND_DRAWS if any(method.name == RAND for method in methods) else None)
     settings = [
@@ -91,10 +92,10 @@ def _jobs(plan: Plan, model: Model, plan_question: PlanQuestion, metric: str, ra
     ]
     jobs = []
     for label, (name, gradients, seed) in _labels(list(dict.fromkeys(settings))).items():
-        file = _folder(f"{model.name}--{question}--{label}")
+        file = folder_name(f"{model.name}--{question}--{label}")
         task = Task(
             file, model.name, question, plan_question.ask, metric, radius, loss, label, plan_question.through,
-            plan_question.goal, draws,
+            plan_question.goal, draws, plan_question.levels,
         )  # fmt: skip
         jobs.append(Job(task, model, name, gradients, seed))
     return (*jobs[:-1], replace(jobs[-1], certify=plan_question.certify or plan.certify))
@@ -111,7 +112,7 @@ def _labels(settings: list[tuple[str, int, int]]) -> dict[str, tuple[str, int, i
     return labels
 
 
-def _folder(text: str) -> str:
+def folder_name(text: str) -> str:
     """The name of a task's folder: cut to the bytes that file systems take, then with a hash to keep it unique."""
     name = re.sub(r"[^\w.+@-]", "-", text)
     if len(name.encode()) <= LONGEST:

@@ -197,6 +197,7 @@ class Worker:
             bounds=self.bounds.pair,
             goal=job.goal(),
             draws=job.task.draws,
+            levels=job.task.levels,
             on_progress=on_progress,
         )
 

@@ -50,6 +50,7 @@ class TaskRecord(_Record):
     through: str | None = None
     goal: str | None = None
     draws: Annotated[int, Field(ge=1)] | None = None
+    levels: Annotated[int, Field(ge=2)] | None = None
 
 
 class _Verdict(_Record):
@@ -108,6 +109,7 @@ class _Arguments(_Record):
     through: str | None = None
     goal: str | None = None
     draws: Annotated[int, Field(ge=1)] | None = None
+    levels: Annotated[int, Field(ge=2)] | None = None
     bounds: list[FiniteFloat] | str | None = None
     weights: str | None = None
 

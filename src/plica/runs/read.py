@@ -37,7 +37,7 @@ from plica.runs.check import (
 from plica.runs.encode import unpack
 from plica.runs.points import unmoved_ids, with_unmoved
 from plica.runs.schema import MEASURED, arrow_schema
-from plica.runs.task import Task
+from plica.runs.task import LATER, Task, question_text
 from plica.utils.files import check_unicode
 from plica.utils.messages import few, one_line
 from plica.utils.notebook import ShownInNotebooks
@@ -209,14 +209,25 @@ def _load_single(directory: Path) -> Run:
     summary = read_object(directory / schema.SUMMARY, Summary)
     arguments = summary.get("arguments", {})
     metric, method, model = (str(arguments.get(key, "?")) for key in ("metric", "method", "model"))
-    through, goal, draws = (arguments.get(name) for name in ("through", "goal", "draws"))
+    through, goal, draws, levels = (arguments.get(name) for name in LATER)
     kind, radius, loss = "min-radius", None, None
     if arguments.get("radius") is not None:
         kind, radius, loss = "max-loss", parse_radius(str(arguments["radius"])), str(arguments.get("loss", "margin"))
     words = (kind, join_distance(metric, through), None if radius is None else f"{radius:.3g}", goal)
-    question = " ".join(word for word in words if word)
+    question = question_text(*words, levels=levels)
     task = Task(
-        f"{model}--{question}--{method}", model, question, kind, metric, radius, loss, method, through, goal, draws
+        f"{model}--{question}--{method}",
+        model,
+        question,
+        kind,
+        metric,
+        radius,
+        loss,
+        method,
+        through,
+        goal,
+        draws,
+        levels,
     )
     table, images = directory / schema.SAMPLES, directory / schema.INPUTS
     data = {"n": count_rows(table), "classes": summary.get("classes")}

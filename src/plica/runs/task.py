@@ -11,6 +11,13 @@ import pyarrow as pa
 from plica.perturbations import join_distance, split_distance
 from plica.runs.schema import CONSTANT, TASK, arrow_schema, names
 
+LATER = ("through", "goal", "draws", "levels")  # constant columns that runs of older versions lack
+
+
+def question_text(*words: str | None, levels: int | None) -> str:
+    """The question of a task in one text: "min-radius l2 256 levels"."""
+    return " ".join(word for word in (*words, None if levels is None else f"{levels} levels") if word)
+
 
 @dataclass(frozen=True)
 class Task:
@@ -28,6 +35,7 @@ class Task:
         through: the perturbation x_adv = T(x, theta); None for x + delta.
         goal: what counts as a success (plica.goals); None for misclassification.
         draws: of the mean that is attacked, for a model that answers at random; None without.
+        levels: of the grid that the points lie on; None for any numbers.
     """
 
     name: str
@@ -41,6 +49,7 @@ class Task:
     through: str | None = None
     goal: str | None = None
     draws: int | None = None
+    levels: int | None = None
 
     @property
     def distance(self) -> str:
@@ -54,12 +63,10 @@ class Task:
         Raises:
             KeyError: a field is missing.
         """
-        later: dict[str, Any] = {
-            name: record.get(name) for name in ("through", "goal", "draws")
-        }  # than the first version
-        fields = {name: record[name] for name in ("name", *names(CONSTANT)) if name not in later}
+        fields: dict[str, Any] = {name: record[name] for name in ("name", *names(CONSTANT)) if name not in LATER}
         metric, through = split_distance(fields["metric"])  # plica 0.1 wrote the perturbation there
-        return Task(**fields | later | {"metric": metric, "through": later["through"] or through})
+        fields |= {name: record.get(name) for name in LATER}
+        return Task(**fields | {"metric": metric, "through": fields["through"] or through})
 
     def constant_columns(self, rows: int) -> dict[str, pa.Array]:
         """The constant columns of the task, by name."""

@@ -106,7 +106,7 @@ def audit(
         ValueError: a model, a metric or the images are missing.
     """
     images = Images(run, data)
-    contexts = [_context(models, metrics or {}, task, bounds, mask, sizes) for task in run.tasks]
+    contexts = [context_of(models, metrics or {}, task, bounds, mask, sizes) for task in run.tasks]
     audited = [
         _task(run, task, context, images, on_progress) for task, context in zip(run.tasks, contexts, strict=True)
     ]
@@ -122,7 +122,8 @@ def _lower_bounds(audited: Audited, run: Run, model: Model, images: Images, boun
         audited.differ("lower bound", sentence)
 
 
-def _context(models: Mapping[str, Model], metrics, task: Task, bounds, mask, sizes) -> MeasureContext:
+def context_of(models: Mapping[str, Model], metrics, task: Task, bounds, mask, sizes) -> MeasureContext:
+    """What the answers of a task are measured with; arguments as of `audit`."""
     return MeasureContext(
         _model(models, task),
         _metric(metrics, task),
@@ -134,6 +135,7 @@ def _context(models: Mapping[str, Model], metrics, task: Task, bounds, mask, siz
         by_theta=task.metric == "theta",
         goal=measured_goal(task.goal),
         at_random=task.draws is not None,
+        levels=task.levels,
     )
 
 

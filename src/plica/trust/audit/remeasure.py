@@ -16,6 +16,7 @@ from plica.trust.probe import doubled, half_precision
 
 UNITS = 1000  # of rounding of the largest logit; margins of two correct runs differ by less
 HALF_UNITS = 4  # the same in half precision, where sums are taken in float32
+LEVEL_UNITS = 4  # of rounding of the largest bound; a pixel on a level differs from it by less
 THETA_TOLERANCE = 1e-5  # of the pixels' range; two correct computations of T(x, theta) in float32 differ by less
 DRAWS = 200  # of a model that answers at random
 JUDGED = 100  # of those the stored share was counted on
@@ -39,6 +40,7 @@ class MeasureContext:
         by_theta: the metric is d(x, theta).
         goal: the margin of an output, positive where the answer's goal is reached.
         at_random: the model answers at random, and was attacked so: shares of its draws are compared.
+        levels: of the grid that the points lie on; None for any numbers.
     """
 
     model: Model
@@ -52,6 +54,7 @@ class MeasureContext:
     by_theta: bool = False
     goal: Goal = margins
     at_random: bool = False
+    levels: int | None = None
 
     def with_float64(self, x: Float[Tensor, "b *image"]) -> MeasureContext:
         """The same with `fine`, which is tried on the first image of x; of a model in half precision it would be
@@ -68,6 +71,12 @@ class MeasureContext:
         """The dtype of the model's weights, or of x where it has none."""
         weights = self.model.parameters() if isinstance(self.model, nn.Module) else ()
         return next((w.dtype for w in weights if w.is_floating_point()), x.dtype)
+
+    def pixel_rounding(self, x: Tensor) -> float:
+        """How far two levels of the grid may be apart more than they are, each rounded to the dtype of x."""
+        if self.levels is None or not isinstance(self.metric, int | float):
+            return 0.0
+        return torch.finfo(x.dtype).eps * max(float(torch.as_tensor(bound).abs().max()) for bound in self.bounds)
 
     def distances(self, x: Tensor, x_adv: Tensor, theta: Tensor | None) -> tuple[Float64[np.ndarray, " b"], float]:
         """Distances of the points, or of their theta if `by_theta`, and the relative error of the measurement."""
@@ -126,6 +135,7 @@ class Answers:
     def compare(self, context: MeasureContext, differences: Differences) -> Bool[np.ndarray, " b"]:
         """Record all differences; the rows whose stored success is not confirmed."""
         wrong = self._labels(differences) | self._bounds(context, differences) | self._theta(context, differences)
+        wrong |= self._levels(context, differences)
         classes = self._shares if context.at_random else self._classes
         return wrong | self._distances(context, differences) | classes(context, differences)
 
@@ -158,6 +168,20 @@ class Answers:
             differences, "bounds", out & self.claimed, lambda i: f"pixels from {low[i]:.9g} to {high[i]:.9g}"
         )
 
+    def _levels(self, context: MeasureContext, differences: Differences) -> np.ndarray:
+        """Pixels that were changed lie on a level."""
+        if context.levels is None:
+            return np.zeros(len(self.y), dtype=bool)
+        low, high = (torch.as_tensor(bound).double().numpy() for bound in context.bounds)
+        pixels = self.x_adv.double().numpy()
+        step = np.where(high > low, high - low, 1) / (context.levels - 1)
+        off = np.abs((pixels - low) / step - np.round((pixels - low) / step)) * step
+        rounding = LEVEL_UNITS * torch.finfo(self.x_adv.dtype).eps * np.maximum(np.abs(low), np.abs(high))
+        wrong = ((off > rounding) & (self.x_adv != self.x).numpy()).reshape(len(pixels), -1).any(1)
+        return self._record(
+            differences, "levels", wrong & self.claimed, lambda i: f"pixels off the grid of {context.levels} levels"
+        )
+
     @torch.no_grad()
     def _theta(self, context: MeasureContext, differences: Differences) -> np.ndarray:
         """Whether the perturbation applied to the stored theta gives the stored point."""
@@ -184,7 +208,8 @@ class Answers:
         if context.radius is None:
             return differs
         # sums of n squares in another order differ by n units of rounding
-        beyond = self.claimed & (d > context.radius * (1 + (1e-12 if tolerance < 1e-6 else tolerance)))
+        most = context.radius * (1 + (1e-12 if tolerance < 1e-6 else tolerance)) + context.pixel_rounding(self.x_adv)
+        beyond = self.claimed & (d > most)
         outside = f"outside the radius {context.radius:.12g}"
         return differs | self._record(differences, "radius", beyond, lambda i: f"distance {d[i]:.12g}, {outside}")
 
