@@ -14,6 +14,7 @@ from plica.core.bounds import Bounds, read_bounds
 from plica.data import open_data
 from plica.data.sample import select
 from plica.models import load_model, prepare_inputs
+from plica.models.adapt import split_normalisation
 from plica.runs import load
 from plica.trust import TrustLevel, Verdict, check_model, conclude, examine, refresh
 from plica.trust.audit.load import models_of
@@ -74,7 +75,8 @@ def _model(
     net = load_model(spec, weights, device, trust)
     others = [load_model(other, None, device, trust) for other in surrogates]
     net, x, y = prepare_inputs(net, x[order], y[order])
-    return examine(net, x, y, bounds=bounds.pair, images=images, seed=seed, surrogates=others)
+    return examine(net, x, y, bounds=bounds.pair, images=images, seed=seed, surrogates=others,
+                   spec=split_normalisation(spec)[0])  # fmt: skip
 
 
 def _print(verdict: Verdict) -> None:

@@ -84,8 +84,14 @@ def evaluate(
     device: DeviceOrPlansOption = None,
     trust: TrustOption = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="searches side by side")] = None,
+    skip_doctor: Annotated[
+        bool, typer.Option("--skip-doctor", help="no quick checks of the models before the work of a new run")
+    ] = False,
 ) -> None:
     """Carry out a plan: models, data, questions and methods in; a directory of results, which `plica.runs` reads, out.
+
+    The models of a new run are looked at first, for up to ten seconds each: what would make the numbers mislead is
+    said, with what to do, and the work goes on.
 
     What is finished is kept: the same command goes on after an interruption, a full disk or a power failure.
     """
@@ -99,7 +105,8 @@ def evaluate(
     changes |= {"draws": draws} if draws else {}
     if indices is not None:  # instead of what the plan says
         changes |= {"data.indices": indices, "data.sample": "first"} | ({} if n else {"data.n": None})
-    options = dict(n=n, shard=shard, engine=engine, workers=workers, gpus=gpus)
+    options: dict[str, Any] = dict(n=n, shard=shard, engine=engine, workers=workers, gpus=gpus)
+    options |= {"on_preflight": None} if skip_doctor else {}
     carry_out(lambda: read_plan(_from_flags(plan, flags), **changes), out, **options)
 
 
@@ -118,7 +125,10 @@ def carry_out(plan: Callable[[], Plan], out: Path, **options: Any) -> None:
     ):
         try:
             read = plan()
-            run = run_plan(read, out, on_start=progress.start, on_event=progress.event, **options)
+            calls: dict[str, Any] = dict(
+                on_start=progress.start, on_event=progress.event, on_preflight=progress.preflight
+            )
+            run = run_plan(read, out, **calls | options)
         except KeyboardInterrupt:
             kept = f"; what is finished is in {out}, and the same command goes on" if progress.began else ""
             print(plain(f"plica: interrupted{kept}."), file=sys.stderr)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, ProgressColumn, TextColumn
 from rich.progress import Progress as Bars
 
 import plica
+from plica.evaluation.preflight import Preflight
 from plica.evaluation.run import Event
 from plica.evaluation.tasks import Chain
 from plica.training.trainer import TrainingProgress
@@ -113,6 +114,14 @@ class EvaluationProgress(_Display):
 
     def __enter__(self) -> EvaluationProgress:
         return self
+
+    def preflight(self, found: Preflight) -> None:
+        """What the quick checks say of a model; nothing where they find nothing."""
+        for finding in found.findings:
+            print(plain(f"{finding.weight.name.lower()}, {finding.check}: {finding.sentence}"), file=sys.stderr)
+        if found.findings:
+            after = f"after {found.seconds:.1f} s on {found.images} images of {found.model.name}"
+            print(plain(f"doctor, {after}; the work goes on. --skip-doctor leaves this out."), file=sys.stderr)
 
     def start(self, chains: list[Chain], chunks: int) -> None:
         """What there is to do; the clock starts."""

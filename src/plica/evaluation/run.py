@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from plica.data import Source
 from plica.evaluation import executors as engines
 from plica.evaluation.model_cache import ModelCache
 from plica.evaluation.plan import Plan, PlanError, read_plan
+from plica.evaluation.preflight import Preflight, preflight
 from plica.evaluation.prepare import check_same, is_resumable, prepare
 from plica.evaluation.shards import parse_shard, shard_chunks
 from plica.evaluation.summary import write_summary
@@ -58,6 +60,7 @@ def evaluate(
     gpus: float = 0,
     on_start: Callable[[list[Chain], int], None] = lambda chains, chunks: None,
     on_event: Callable[[Event], None] = lambda event: None,
+    on_preflight: Callable[[Preflight], None] | None = None,
 ) -> runs.Run:
     """Carry out a plan, or resume it: parts that the directory `out` already contains are not computed again.
 
@@ -71,6 +74,8 @@ def evaluate(
         gpus: for each worker of ray; a fraction lets several share one.
         on_start: called with the chains of tasks and the number of chunks.
         on_event: called for every finished part.
+        on_preflight: called with what the quick checks of `plica doctor` find on each model of a new run, before the
+            work; None leaves them out. They take up to 10 seconds for each model, and change no answer.
 
     Raises:
         ValueError: invalid input; raised before any work.
@@ -90,6 +95,10 @@ def evaluate(
         if former:
             check_same(directory, former, manifest)
         chunks = shard_chunks(shard, len(ids), plan.chunk)
+        if on_preflight is not None and not former:
+            load = partial(models.load, device="cpu" if engine == "ray" else plan.device)
+            for found in preflight(plan_chains, source, ids, read_bounds(plan.bounds), load):
+                on_preflight(found)
         on_start(plan_chains, len(chunks))
         with _disk_errors(directory):
             if not former:

@@ -68,7 +68,7 @@ def normalisation(probe: Probe) -> Iterator[Finding]:
             best = (surplus, name)
             spelt = next((text for known, text in SPELT.items() if name == f"normalised with {known}"), None)
             cure = (
-                f"write {spelt} behind the model's name, as in --model net.py:make{spelt}"
+                f"write {spelt} behind the model's name, as in --model {probe.spec}{spelt}"
                 if spelt
                 else "correct the normalisation"
             )

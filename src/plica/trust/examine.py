@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Shaped
@@ -28,6 +29,8 @@ def examine(
     images: int = 64,
     seed: int = 0,
     surrogates: Sequence[Model] = (),
+    checks: Iterable[str] | None = None,
+    spec: str = "net.py:make",
 ) -> Verdict:
     """What would make numbers about this model mislead, from a few hundred runs on each of `images` images.
 
@@ -42,6 +45,8 @@ def examine(
         images: number of images that are attacked.
         seed: of the random numbers that the checks draw.
         surrogates: other models of the same task; points that are misclassified by them are tried on this one.
+        checks: names of those that are made, as in the registry of checks; all if not given.
+        spec: the model as the command line has it, for what is to be typed.
 
     Raises:
         ValueError: the model cannot take the images, or x and y do not fit each other.
@@ -56,12 +61,15 @@ def examine(
     try:
         for module in modules:
             module.training = False
-        subject = _subject(model, (x - low) / _divisor(high - low), y, low, high, images, seed, surrogates, layers)
-        findings = [finding for check in CHECKS.values() for finding in check.run(subject)]
+        subject = _subject(
+            model, (x - low) / _divisor(high - low), y, low, high, images, seed, surrogates, layers, spec
+        )
+        made = [CHECKS[name] for name in (CHECKS if checks is None else checks)]
+        findings = [finding for check in made for finding in check.run(subject)]
     finally:
         for module, training in zip(modules, modes, strict=True):
             module.training = training
-    return Verdict.of(findings, (name for check in CHECKS.values() for name in check.names))
+    return Verdict.of(findings, (name for check in made for name in check.names))
 
 
 def _divisor(span: Tensor) -> Tensor:
@@ -69,7 +77,7 @@ def _divisor(span: Tensor) -> Tensor:
     return torch.where(span > 0, span, 1)
 
 
-def _subject(model, u, y, low, high, images, seed, surrogates, layers) -> Subject:
+def _subject(model, u, y, low, high, images, seed, surrogates, layers, spec) -> Subject:
     plain = bool((low == 0).all()) and bool((high == 1).all())
     model, *others = (model, *surrogates) if plain else (Unit(m, low, high) for m in (model, *surrogates))
     try:
@@ -89,8 +97,8 @@ def _subject(model, u, y, low, high, images, seed, surrogates, layers) -> Subjec
         raise ValueError(
             f"The labels range from {int(y.min())} to {int(y.max())}, and the model has {logits.shape[1]} classes."
         )
-    given = probe = Probe(model, u, y, logits, seed)
+    given = probe = Probe(model, u, y, logits, seed, spec)
     if randomness_of(model, u) is not None:
         fixed = FixedDraw(model)
-        probe = Probe(fixed, u, y, logits_of(fixed, u), seed)
+        probe = replace(given, model=fixed, logits=logits_of(fixed, u))
     return Subject(u, layers, probe, probe.first(images), others, given)

@@ -64,7 +64,8 @@ class FixedDraw(nn.Module):
 class Probe:
     """A model in eval mode and the images it is examined on.  x (b, *image) in [0, 1], y (b,).
 
-    `logits` are those at x; `right`: which of the images the model classifies correctly.
+    `logits` are those at x; `right`: which of the images the model classifies correctly. `spec`: the model as the
+    command line has it.
     """
 
     model: Callable[[Tensor], Tensor]
@@ -72,6 +73,7 @@ class Probe:
     y: Int[Tensor, " b"]
     logits: Float[Tensor, "b classes"]
     seed: int
+    spec: str = "net.py:make"
 
     @property
     def right(self) -> Bool[Tensor, " b"]:
@@ -145,6 +147,11 @@ class _Dtypes(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.found: set[torch.dtype] = set()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Hiding this class from torch.compile would import it, for a second, at the first call of a process."""
+        return False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))

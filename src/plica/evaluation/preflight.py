@@ -1,0 +1,73 @@
+"""Before the work: the checks of `plica doctor` that take a few forward runs, since a forgotten normalisation or
+randomness is better known before a long evaluation than after it. They change no answer, and the work goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Int64, Shaped
+from torch import Tensor
+
+from plica.core.bounds import Bounds
+from plica.data import Source
+from plica.evaluation.plan import Model
+from plica.evaluation.tasks import Chain
+from plica.models import prepare_inputs
+from plica.models.adapt import split_normalisation
+from plica.trust import Finding, Severity, examine
+
+CHECKS = ("train mode", "pixels", "normalisation", "repeatable", "not finite", "probabilities")
+RUNS = 20  # of the model on an image that these take, about
+MOST, FEWEST = 32, 8  # images
+SECONDS = 10.0  # for one model; one so slow that FEWEST images take longer is examined after the work alone
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was found on one model: findings more severe than a note, on so many images, in so many seconds."""
+
+    model: Model
+    findings: tuple[Finding, ...]
+    images: int
+    seconds: float
+
+
+def preflight(
+    chains: list[Chain],
+    source: Source,
+    ids: Int64[Tensor, " n"],
+    bounds: Bounds,
+    load: Callable[[Model], Callable[[Tensor], Tensor]],
+) -> Iterator[Preflight]:
+    """Check the models that are asked about classes, each on images of the whole range of `ids`."""
+    for model in dict.fromkeys(chain.jobs[0].model for chain in chains):
+        tasks = [job.task for chain in chains for job in chain.jobs if job.model == model]
+        if all(task.goal is not None for task in tasks):  # the checks know classes alone
+            continue
+        checks = [name for name in CHECKS if name != "repeatable" or any(task.draws is None for task in tasks)]
+        chosen = ids[torch.linspace(0, len(ids) - 1, min(MOST, len(ids))).long()]
+        with suppress(Exception):  # whatever a model raises: it is named where the work meets it
+            start = time.monotonic()
+            net, x, y = prepare_inputs(load(model), *source.read(chosen))
+            images = min(len(x), int(SECONDS / (RUNS * _seconds(net, x))))
+            if images < min(FEWEST, len(x)):
+                continue
+            spec = split_normalisation(model.model)[0]
+            verdict = examine(net, x[:images], y[:images], bounds=bounds.pair, checks=checks, spec=spec)
+            found = tuple(finding for finding in verdict.findings if finding.weight > Severity.NOTE)
+            yield Preflight(model, found, images, time.monotonic() - start)
+
+
+@torch.no_grad()
+def _seconds(net: Callable[[Tensor], Tensor], x: Shaped[Tensor, "b *image"]) -> float:
+    """The time of a forward run for an image."""
+    run = partial(net, x[:FEWEST])
+    run()
+    start = time.monotonic()
+    run()
+    return (time.monotonic() - start) / len(x[:FEWEST]) + 1e-9
