@@ -9,7 +9,8 @@ One rule for what changes, in all of this package:
 - No tensor stands in two fields, as a row written in one would change in the other.
 """
 
-from plica.solver.bfgs_sqp.solver import BFGSSQP, Solution
+from plica.solver.bfgs_sqp.solver import BFGSSQP
+from plica.solver.bfgs_sqp.state import Solution
 from plica.solver.bfgs_sqp.status import Stop
 from plica.solver.minimize import minimize
 from plica.solver.problem import Autograd, Evaluation, Problem

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plica.solver.bfgs_sqp.solver import BFGSSQP, Solution
+from plica.solver.bfgs_sqp.solver import BFGSSQP
+from plica.solver.bfgs_sqp.state import Solution
 from plica.solver.bfgs_sqp.stationarity import Stationarity
 from plica.solver.problem import Autograd, Written
 

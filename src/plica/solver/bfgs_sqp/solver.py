@@ -16,8 +16,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.solver.bfgs_sqp import penalty
-from plica.solver.bfgs_sqp.linesearch import Search, SearchOutcome, WeakWolfe
+from plica.solver.bfgs_sqp.linesearch import SearchOutcome, WeakWolfe
 from plica.solver.bfgs_sqp.memory import Dense, Memory
+from plica.solver.bfgs_sqp.state import RUNNING, STOPS, Best, Collected, Solution, State
 from plica.solver.bfgs_sqp.stationarity import Samples, Stationarity, length
 from plica.solver.bfgs_sqp.status import Stop
 from plica.solver.bfgs_sqp.steering import Steering
@@ -27,71 +28,8 @@ from plica.solver.rows import ALIGN, aligned, bmm, dot, pick, put, refill, take,
 
 DENSE_UP_TO = 200  # unknowns up to which a dense H is kept when `memory` is not given
 PAIRS = 10  # of limited memory otherwise
-STOPS = tuple(Stop)
-RUNNING = -1
 GIVE = 0.3  # factor of mu where a row insists on its objective
 SHORT = 10  # bisections after which a step may be too short to move x
-
-
-@dataclass(frozen=True)
-class Solution:
-    """One entry per problem; the bare entry where `minimize` was given a single problem.
-
-    x is the best feasible point seen (violation <= tol), else the least violated one.
-    """
-
-    x: Float[Tensor, "*b n"]
-    f: Float[Tensor, "*b"]
-    violation: Float[Tensor, "*b"]
-    stationarity: Float[Tensor, "*b"]
-    steps: Int[Tensor, "*b"]
-    evaluations: Int[Tensor, "*b"]
-    status: list[Stop] | Stop
-
-
-@dataclass
-class Best:
-    """The best point of each row so far, by the order of `better`."""
-
-    x: Float[Tensor, "r n"]
-    f: Float[Tensor, " r"]
-    violation: Float[Tensor, " r"]
-
-    def note(self, x: Tensor, at: Evaluation, finite: Tensor, tol: float) -> None:
-        """Write in place the rows of x that beat the best: feasible before infeasible, then smaller f or smaller
-        violation."""
-        violation = at.violations.amax(1) if at.c.shape[1] else torch.zeros_like(at.f)
-        feasible, was = violation <= tol, self.violation <= tol
-        better = torch.where(feasible, ~was | (at.f < self.f), ~was & (violation < self.violation)) & finite
-        rows = better.nonzero()[:, 0]
-        write(self.x, rows, pick(x, rows))
-        self.f[rows], self.violation[rows] = at.f[rows], violation[rows]
-
-
-@dataclass
-class State:
-    """Everything that changes, one entry per live row."""
-
-    row: Int[Tensor, " r"]
-    x: Float[Tensor, "r n"]
-    at: Evaluation
-    mu: Float[Tensor, " r"]
-    w: Float[Tensor, "r k"]  # multipliers (mu, lam) of the direction
-    lagrangian: Float[Tensor, "r n"]  # the gradient w G
-    d: Float[Tensor, "r n"]
-    search: Search
-    memory: Memory
-    samples: Samples
-    best: Best
-    rung: Int[Tensor, " r"]  # of the ladder of fallbacks: 0 none, 1 after H = I, 2 after steepest descent
-    steps: Int[Tensor, " r"]
-    evaluations: Int[Tensor, " r"]
-    stationarity: Float[Tensor, " r"]
-    landmark: Float[Tensor, " r"]  # best f when progress was last made
-    since: Int[Tensor, " r"]  # steps since then
-    worst: Float[Tensor, " r"]  # least violation when it was last halved, of rows that were never feasible
-    late: Int[Tensor, " r"]  # steps since then
-    stop: Int[Tensor, " r"]  # index into STOPS, or RUNNING
 
 
 @dataclass(frozen=True)
@@ -134,7 +72,7 @@ class BFGSSQP:
         size = min(batch_size or b, b)
         waiting = torch.arange(b, device=x0.device)
         live, waiting = self._enter(problem, x0, waiting[:size]), waiting[size:]
-        solution = _Collected(x0)
+        solution = Collected(x0)
         while len(live.row):
             self._tick(problem, live)
             done = live.stop != RUNNING
@@ -365,22 +303,3 @@ class BFGSSQP:
         live.stop[rows[trial.violations.sum(1) <= self.tol]] = STOPS.index(Stop.UNBOUNDED)
         live.mu[rows] *= 0.1
         self._aim(live, rows, take(live.at, rows))
-
-
-class _Collected:
-    """Rows that are done, in the places they came from."""
-
-    def __init__(self, x0: Tensor):
-        b, number = len(x0), x0.new_zeros(len(x0))
-        self.x, self.f, self.violation, self.stationarity = x0.clone(), number.clone(), number.clone(), number.clone()
-        self.steps, self.evaluations = (torch.zeros(b, dtype=torch.long, device=x0.device) for _ in range(2))
-        self.status = [Stop.NOT_FINITE] * b
-
-    def collect(self, s: State) -> None:
-        self.x[s.row], self.f[s.row], self.violation[s.row] = s.best.x, s.best.f, s.best.violation
-        self.stationarity[s.row], self.steps[s.row], self.evaluations[s.row] = s.stationarity, s.steps, s.evaluations
-        for row, stop in zip(s.row.tolist(), s.stop.tolist(), strict=True):
-            self.status[row] = STOPS[stop]
-
-    def finish(self) -> Solution:
-        return Solution(self.x, self.f, self.violation, self.stationarity, self.steps, self.evaluations, self.status)

@@ -1,0 +1,99 @@
+"""What BFGS-SQP keeps of its rows while they are live, and of those that are done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from plica.solver.bfgs_sqp.linesearch import Search
+from plica.solver.bfgs_sqp.memory import Memory
+from plica.solver.bfgs_sqp.stationarity import Samples
+from plica.solver.bfgs_sqp.status import Stop
+from plica.solver.problem import Evaluation
+from plica.solver.rows import pick, write
+
+STOPS = tuple(Stop)
+RUNNING = -1
+
+
+@dataclass(frozen=True)
+class Solution:
+    """One entry per problem; the bare entry where `minimize` was given a single problem.
+
+    x is the best feasible point seen (violation <= tol), else the least violated one.
+    """
+
+    x: Float[Tensor, "*b n"]
+    f: Float[Tensor, "*b"]
+    violation: Float[Tensor, "*b"]
+    stationarity: Float[Tensor, "*b"]
+    steps: Int[Tensor, "*b"]
+    evaluations: Int[Tensor, "*b"]
+    status: list[Stop] | Stop
+
+
+@dataclass
+class Best:
+    """The best point of each row so far, by the order of `better`."""
+
+    x: Float[Tensor, "r n"]
+    f: Float[Tensor, " r"]
+    violation: Float[Tensor, " r"]
+
+    def note(self, x: Tensor, at: Evaluation, finite: Tensor, tol: float) -> None:
+        """Write in place the rows of x that beat the best: feasible before infeasible, then smaller f or smaller
+        violation."""
+        violation = at.violations.amax(1) if at.c.shape[1] else torch.zeros_like(at.f)
+        feasible, was = violation <= tol, self.violation <= tol
+        better = torch.where(feasible, ~was | (at.f < self.f), ~was & (violation < self.violation)) & finite
+        rows = better.nonzero()[:, 0]
+        write(self.x, rows, pick(x, rows))
+        self.f[rows], self.violation[rows] = at.f[rows], violation[rows]
+
+
+@dataclass
+class State:
+    """Everything that changes, one entry per live row."""
+
+    row: Int[Tensor, " r"]
+    x: Float[Tensor, "r n"]
+    at: Evaluation
+    mu: Float[Tensor, " r"]
+    w: Float[Tensor, "r k"]  # multipliers (mu, lam) of the direction
+    lagrangian: Float[Tensor, "r n"]  # the gradient w G
+    d: Float[Tensor, "r n"]
+    search: Search
+    memory: Memory
+    samples: Samples
+    best: Best
+    rung: Int[Tensor, " r"]  # of the ladder of fallbacks: 0 none, 1 after H = I, 2 after steepest descent
+    steps: Int[Tensor, " r"]
+    evaluations: Int[Tensor, " r"]
+    stationarity: Float[Tensor, " r"]
+    landmark: Float[Tensor, " r"]  # best f when progress was last made
+    since: Int[Tensor, " r"]  # steps since then
+    worst: Float[Tensor, " r"]  # least violation when it was last halved, of rows that were never feasible
+    late: Int[Tensor, " r"]  # steps since then
+    stop: Int[Tensor, " r"]  # index into STOPS, or RUNNING
+
+
+class Collected:
+    """Rows that are done, in the places they came from."""
+
+    def __init__(self, x0: Tensor):
+        b, number = len(x0), x0.new_zeros(len(x0))
+        self.x, self.f, self.violation, self.stationarity = x0.clone(), number.clone(), number.clone(), number.clone()
+        self.steps, self.evaluations = (torch.zeros(b, dtype=torch.long, device=x0.device) for _ in range(2))
+        self.status = [Stop.NOT_FINITE] * b
+
+    def collect(self, s: State) -> None:
+        self.x[s.row], self.f[s.row], self.violation[s.row] = s.best.x, s.best.f, s.best.violation
+        self.stationarity[s.row], self.steps[s.row], self.evaluations[s.row] = s.stationarity, s.steps, s.evaluations
+        for row, stop in zip(s.row.tolist(), s.stop.tolist(), strict=True):
+            self.status[row] = STOPS[stop]
+
+    def finish(self) -> Solution:
+        return Solution(self.x, self.f, self.violation, self.stationarity, self.steps, self.evaluations, self.status)
