@@ -7,9 +7,8 @@ linear model; all rows share the image's budget.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -19,63 +18,18 @@ from torch import Tensor
 from plica.attacks.base import AttackInput, AttackOutput, treats_perturbations
 from plica.attacks.boundary_search import affordable, boundary_search, box_search
 from plica.attacks.pwcf.parametric import theta_rows
-from plica.attacks.pwcf.parametrization import Parametrization, Plain, Sine, parametrize, within
+from plica.attacks.pwcf.parametrization import Parametrization, Plain, parametrize
+from plica.attacks.pwcf.problem import PWCFProblem
+from plica.attacks.pwcf.settings import SETTINGS
 from plica.attacks.target_classes import TargetRows, nearest, shortest
 from plica.core.formulations import MaxLoss
 from plica.core.losses import spread
 from plica.core.status import Status
-from plica.goals import class_logits
 from plica.metrics import plain_p
-from plica.solver import BFGSSQP, Evaluation, Solution, Stop
+from plica.solver import BFGSSQP, Solution, Stop
 from plica.solver.bfgs_sqp.stationarity import Stationarity
-from plica.solver.rows import pick, take
+from plica.solver.rows import take
 
-
-@dataclass(frozen=True)
-class PWCFSettings:
-    """How the budget of an image is shared, and where its rows start; what was tried is in docs/design/pwcf.md.
-
-    Attributes:
-        gradients_per_row: that a row needs before a second one is worth having.
-        longest: gradients after which a row has nothing to gain, as a rule.
-        classes: aimed at, at most.
-        far: further starts, so many times the first step away in a random direction.
-        shared: of them that share a budget with the classes; the others come on top of rows as long as can be.
-        gradients_per_class: budget for each class that is tried with one gradient.
-        stiffness: weight of the margin against the distance where the unknowns are not the pixels themselves: the
-            penalty parameter mu seldom has to fall.
-        overshoot: of the first step: a start just inside the boundary is worth less than one just past it.
-        noise: of the start, in units of a pixel: breaks ties and gives the distance a gradient.
-        passing: share of the first margin by which the boundary is to be passed, so that the end point surely is past.
-        clip: share of the first margin past which a larger loss is no better (section 3.2).
-        boundary_forwards: forward runs at the end towards the boundary.
-        box_forwards: forward runs on random points of the box before, where more are left.
-        shrink: share of the perturbation that a start outside the radius keeps, `shrinks` times at most.
-        shrinks: see `shrink`.
-        batches: of rows whose starts are in memory at once.
-        inside: share of the radius that MaxLoss may use: a violation within the tolerance stays inside the radius.
-    """
-
-    gradients_per_row: int = 30
-    longest: int = 80
-    classes: int = 2
-    far: tuple[float, ...] = (4.0, 2.0, 4.0, 8.0, 2.0, 4.0)
-    shared: int = 3
-    gradients_per_class: int = 10
-    stiffness: float = 2
-    overshoot: float = 1.1
-    noise: float = 1e-3
-    passing: float = 1e-4
-    clip: float = 1e-2
-    boundary_forwards: int = 6
-    box_forwards: int = 200
-    shrink: float = 0.7
-    shrinks: int = 20
-    batches: int = 4
-    inside: float = 0.999
-
-
-SETTINGS = PWCFSettings()
 SOLVER = BFGSSQP(tol=1e-5, memory=5, patience=60, progress=1e-4, insist=3, measure=Stationarity(keep=0))
 
 
@@ -269,70 +223,3 @@ STATUS = {
     Stop.UNBOUNDED: Status.NOT_FINITE,
     Stop.NOT_FINITE: Status.NOT_FINITE,
 }
-
-
-@dataclass(frozen=True)
-class PWCFProblem:
-    """The question as a problem of the solver.
-
-    Margins are divided by the norm of their gradient where the row starts, so that they too are distances and one
-    penalty parameter suits every network.
-    """
-
-    task: AttackInput
-    parametrization: Parametrization
-    target_rows: TargetRows
-    unit: Float[Tensor, " r"]
-
-    equalities = 0
-
-    @property
-    def constraints(self) -> int:
-        return 0 if self.task.radius is not None and isinstance(self.parametrization, Sine) else 1
-
-    def __call__(self, u: Tensor, rows: Tensor) -> Evaluation:
-        """Values and gradients at the unknowns u; the point is offered to `AttackInput.best`."""
-        task, image = self.task, self.target_rows.image[rows]
-        x, parametrization = pick(task.x.flatten(1), image), take(self.parametrization, rows)
-        free = parametrization.image(u, x)
-        flat = free.clamp(*task.bounds)
-        z = flat.view(-1, *task.x.shape[1:])
-        loss, logits, grad = task.model.gradient(z, image, partial(self._loss, rows=rows))
-        task.best.offer(z, image, logits, theta=None if task.best.theta is None else u)
-        pull = parametrization.pull(u, within(task.bounds, free, grad.flatten(1)))
-        unit = self.unit[rows]
-        grads = u.new_empty(len(u), 1 + self.constraints, u.shape[1])
-        if task.radius is None:
-            size, grads[:, 0] = parametrization.size(u, x)
-            torch.mul(pull, -unit[:, None], out=grads[:, 1])
-            return Evaluation(
-                torch.stack([size, unit * (SETTINGS.passing * self.target_rows.margin[rows].abs() - loss)], 1), grads
-            )
-        limit = self._loss_limit(logits, rows)
-        torch.mul(pull, -torch.where(loss < limit, unit, 0)[:, None], out=grads[:, 0])
-        values = [-unit * torch.minimum(loss, limit)]
-        excess = parametrization.excess(u, x, SETTINGS.inside * task.radius[image].to(x.dtype))
-        if excess is not None:
-            values.append(excess[0])
-            grads[:, 1] = excess[1]
-        return Evaluation(torch.stack(values, 1), grads, done=task.best.distance[image].isfinite())
-
-    def _loss(self, logits: Tensor, part: slice, rows: Tensor) -> Tensor:
-        """The margin of the alternative aimed at; for MaxLoss with another loss than the margin, that loss."""
-        goal = self.task.goal[self.target_rows.image[rows[part]]]
-        if self._loss_name != "margin":
-            return goal.loss(self._loss_name, logits)
-        return goal.margin_to(logits, self.target_rows.target[rows[part]])
-
-    @property
-    def _loss_name(self) -> str:
-        return self.task.question.loss if isinstance(self.task.question, MaxLoss) else "margin"
-
-    def _loss_limit(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """The loss past which the attack has surely succeeded (section 3.2): a little past 0; for cross-entropy
-        log(classes), with a target log(1/2)."""
-        first = self.target_rows.margin[rows].abs()
-        if self._loss_name == "ce":
-            classes = class_logits(logits).shape[1]
-            return torch.full_like(first, math.log(0.55) if self.task.targets is not None else 1.05 * math.log(classes))
-        return SETTINGS.clip * first if self._loss_name == "margin" else torch.full_like(first, SETTINGS.clip)

@@ -1,0 +1,87 @@
+"""The question of an attack as a problem of BFGS-SQP: the objective and the folded constraints of each row."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plica.attacks.base import AttackInput
+from plica.attacks.pwcf.parametrization import Parametrization, Sine, within
+from plica.attacks.pwcf.settings import SETTINGS
+from plica.attacks.target_classes import TargetRows
+from plica.core.formulations import MaxLoss
+from plica.goals import class_logits
+from plica.solver import Evaluation
+from plica.solver.rows import pick, take
+
+
+@dataclass(frozen=True)
+class PWCFProblem:
+    """The question as a problem of the solver.
+
+    Margins are divided by the norm of their gradient where the row starts, so that they too are distances and one
+    penalty parameter suits every network.
+    """
+
+    task: AttackInput
+    parametrization: Parametrization
+    target_rows: TargetRows
+    unit: Float[Tensor, " r"]
+
+    equalities = 0
+
+    @property
+    def constraints(self) -> int:
+        return 0 if self.task.radius is not None and isinstance(self.parametrization, Sine) else 1
+
+    def __call__(self, u: Tensor, rows: Tensor) -> Evaluation:
+        """Values and gradients at the unknowns u; the point is offered to `AttackInput.best`."""
+        task, image = self.task, self.target_rows.image[rows]
+        x, parametrization = pick(task.x.flatten(1), image), take(self.parametrization, rows)
+        free = parametrization.image(u, x)
+        flat = free.clamp(*task.bounds)
+        z = flat.view(-1, *task.x.shape[1:])
+        loss, logits, grad = task.model.gradient(z, image, partial(self._loss, rows=rows))
+        task.best.offer(z, image, logits, theta=None if task.best.theta is None else u)
+        pull = parametrization.pull(u, within(task.bounds, free, grad.flatten(1)))
+        unit = self.unit[rows]
+        grads = u.new_empty(len(u), 1 + self.constraints, u.shape[1])
+        if task.radius is None:
+            size, grads[:, 0] = parametrization.size(u, x)
+            torch.mul(pull, -unit[:, None], out=grads[:, 1])
+            return Evaluation(
+                torch.stack([size, unit * (SETTINGS.passing * self.target_rows.margin[rows].abs() - loss)], 1), grads
+            )
+        limit = self._loss_limit(logits, rows)
+        torch.mul(pull, -torch.where(loss < limit, unit, 0)[:, None], out=grads[:, 0])
+        values = [-unit * torch.minimum(loss, limit)]
+        excess = parametrization.excess(u, x, SETTINGS.inside * task.radius[image].to(x.dtype))
+        if excess is not None:
+            values.append(excess[0])
+            grads[:, 1] = excess[1]
+        return Evaluation(torch.stack(values, 1), grads, done=task.best.distance[image].isfinite())
+
+    def _loss(self, logits: Tensor, part: slice, rows: Tensor) -> Tensor:
+        """The margin of the alternative aimed at; for MaxLoss with another loss than the margin, that loss."""
+        goal = self.task.goal[self.target_rows.image[rows[part]]]
+        if self._loss_name != "margin":
+            return goal.loss(self._loss_name, logits)
+        return goal.margin_to(logits, self.target_rows.target[rows[part]])
+
+    @property
+    def _loss_name(self) -> str:
+        return self.task.question.loss if isinstance(self.task.question, MaxLoss) else "margin"
+
+    def _loss_limit(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """The loss past which the attack has surely succeeded (section 3.2): a little past 0; for cross-entropy
+        log(classes), with a target log(1/2)."""
+        first = self.target_rows.margin[rows].abs()
+        if self._loss_name == "ce":
+            classes = class_logits(logits).shape[1]
+            return torch.full_like(first, math.log(0.55) if self.task.targets is not None else 1.05 * math.log(classes))
+        return SETTINGS.clip * first if self._loss_name == "margin" else torch.full_like(first, SETTINGS.clip)
