@@ -29,6 +29,7 @@ from plica.core.judge import Judge, Judgement, confirms, majority
 from plica.core.levels import LevelGrid, check_levels, level_grid, pixel_rounding
 from plica.core.losses import Targets
 from plica.core.majority import beyond, settle
+from plica.core.metric_checks import check_metric
 from plica.core.model import CountedModel, SecondRun, eval_mode
 from plica.core.result import Result
 from plica.core.status import Status
@@ -252,7 +253,7 @@ class _Call:
         start = time.perf_counter()
         x, metric = self.x, self.question.metric
         if not isinstance(metric, ThetaDistance):
-            validation.metric(metric, x, self.bounds)
+            check_metric(metric, x, self.bounds)
         logits = self.model.first_logits(x, self.goal.has_classes)
         validation.output(logits, self.goal, self.question, everything=self.model.mean is None)
         result = self._unattacked(logits)

@@ -5,7 +5,7 @@ import torch
 
 import plica
 from linear import linear
-from plica.core import validation
+from plica.core.metric_checks import check_metric
 from plica.metrics import BaseMetric, Combinable, MetricProperties, differentiable_value, gradient, lp_form, properties
 
 
@@ -85,7 +85,7 @@ def test_a_bad_gradient_of_its_own_is_said_before_any_work(returned, says):
             return returned(*super().gradient(x, x_adv))
 
     with pytest.raises(ValueError, match=says):
-        validation.metric(Wrong(), torch.rand(2, 3, 4, 4))
+        check_metric(Wrong(), torch.rand(2, 3, 4, 4))
 
 
 @pytest.mark.parametrize("method", ["radius", "auto"])

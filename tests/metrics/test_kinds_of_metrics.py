@@ -7,7 +7,7 @@ from torch import nn
 import plica
 from plica import CIEDE2000, Largest, Lp, Similarity, Wasserstein
 from plica.attacks import prox_settings
-from plica.core import validation
+from plica.core.metric_checks import check_metric
 from plica.metrics import MetricProperties, Sum, WeightedLp, distance, gradient, parse_metric, properties
 from plica.metrics.quality import MEASURES
 
@@ -44,8 +44,8 @@ def test_small_images_are_refused_or_enlarged():
     pytest.importorskip("piq", reason="needs the extra perceptual")
     x, x_adv = images()
     with pytest.raises(ValueError, match=r"raised ValueError for images of shape \(2, 3, 32, 32\).*at least 161x161"):
-        validation.metric(Similarity("ms-ssim"), x)
-    validation.metric(Similarity("ms-ssim", resize=176), x)
+        check_metric(Similarity("ms-ssim"), x)
+    check_metric(Similarity("ms-ssim", resize=176), x)
     assert (Similarity("ms-ssim", resize=176)(x, x_adv) > 0).all()
 
 

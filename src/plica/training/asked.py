@@ -12,6 +12,7 @@ from torch import Tensor
 
 from plica.core import validation
 from plica.core.formulations import MaxLoss, MinRadius
+from plica.core.metric_checks import check_metric
 from plica.perturbations.base import ThetaDistance, check
 from plica.training.ascent import METHODS, chosen, max_loss
 from plica.training.problem import Answer, Batch
@@ -52,7 +53,7 @@ class Asked:
         if self.question.through is not None:
             check(self.question.through, x)
         if not isinstance(self.question.metric, ThetaDistance):
-            validation.metric(self.question.metric, x, bounds)
+            check_metric(self.question.metric, x, bounds)
 
     def radius(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
         """Of each image: of the ball, or the cap, inf without one."""

@@ -1,0 +1,96 @@
+"""Checks of a distance before any search: its shape, its zero, its gradient; each error says what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plica.metrics import Metric, own_gradient, properties
+
+
+def check_metric(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, float] = (0.0, 1.0)) -> None:
+    """Raises ValueError unless the metric gives one distance per image, 0 from an image to itself, with a gradient that
+    is finite there and beside it. Tried on the first two images."""
+    part = x[:2].detach()
+    d = _distances(metric, part, part.clone())
+    if not isinstance(d, Tensor) or tuple(d.shape) != (len(part),):
+        seen = tuple(d.shape) if isinstance(d, Tensor) else type(d).__name__
+        raise ValueError(f"The metric must return one distance for each image, shape ({len(part)},), got {seen}; "
+                         f"reduce over all axes but the first.")  # fmt: skip
+    if not bool((d.abs() <= 1e-4).all()):
+        raise ValueError(
+            f"The metric must be 0 from an image to itself, got {d.tolist()}; "
+            "is it a similarity rather than a distance?"
+        )
+    known = properties(metric)
+    if known.prox:  # its gradient is not taken by autograd
+        return
+    noise = torch.rand(part.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(part)
+    beside = torch.lerp(part, bounds[0] + (bounds[1] - bounds[0]) * noise, 0.02)
+    for where, z in (("beside an image", beside), ("at x_adv = x", part.clone())):
+        grad = _gradient(metric, part, z)
+        singular = where == "at x_adv = x" and known.singular_at_x
+        if grad is None or not (bool(grad.isfinite().all()) or singular):
+            if type(metric).__module__.startswith("plica."):
+                raise ValueError(
+                    f"The gradient of {metric} is not finite {where} for these images, as for pixels that are all "
+                    "equal; leave such images out, or use another distance."
+                )
+            raise ValueError(
+                f"The metric's gradient is not finite {where}, often the root of 0; "
+                "write torch.linalg.vector_norm(v, dim=1), or (s + 1e-12).sqrt()."
+            )
+
+
+def _gradient(metric: Metric, x: Tensor, x_adv: Tensor) -> Tensor | None:
+    """The metric's gradient at x_adv, its own or autograd's; None where it does not depend on x_adv."""
+    own = own_gradient(metric)
+    if own is None:
+        with torch.enable_grad():
+            d = _distances(metric, x, x_adv.requires_grad_(True))
+        if not d.requires_grad:
+            raise ValueError(
+                "The metric has no gradient with respect to x_adv; write it in torch, without detach or no_grad."
+            )
+        return torch.autograd.grad(d.sum(), x_adv, allow_unused=True)[0]
+    value, grad = _distances(own, x, x_adv)
+    if tuple(value.shape) != (len(x),) or grad.shape != x_adv.shape:
+        raise ValueError(
+            f"The metric's method gradient(x, x_adv) must return a value of shape ({len(x)},) and a gradient of shape "
+            f"{tuple(x_adv.shape)}, got {tuple(value.shape)} and {tuple(grad.shape)}."
+        )
+    d = _distances(metric, x, x_adv)
+    if not torch.allclose(value, d, rtol=1e-3, atol=1e-6):
+        raise ValueError(
+            f"The metric's method gradient(x, x_adv) returns the distances {value.tolist()} where the metric itself "
+            f"returns {d.tolist()}; make them agree."
+        )
+    return grad
+
+
+def _distances(metric: Callable[[Tensor, Tensor], Any], x: Tensor, x_adv: Tensor) -> Any:
+    try:
+        return metric(x, x_adv)
+    except Exception as error:
+        if x.ndim == 4 and x.shape[1] == 1 and _takes_colours(metric, x):
+            raise ValueError(
+                f"The metric takes images of three channels, got {tuple(x.shape)}; a grey image is repeated by "
+                "metric=lambda x, z: d(x.expand(-1, 3, -1, -1), z.expand(-1, 3, -1, -1)) with d the distance."
+            ) from error
+        raise ValueError(
+            f"The metric raised {type(error).__name__} for images of shape {tuple(x.shape)}: {error}"
+        ) from error
+
+
+def _takes_colours(metric: Callable[[Tensor, Tensor], Any], x: Tensor) -> bool:
+    """Whether the metric takes the same images with their one channel repeated."""
+    colours = x.detach().expand(-1, 3, -1, -1)
+    try:
+        metric(colours, colours)
+    except Exception:  # then it minds something else
+        return False
+    return True
