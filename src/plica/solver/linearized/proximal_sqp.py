@@ -77,40 +77,50 @@ class ProximalSQP:
     def step(
         self, rows: ProximalState, margin: Float[Tensor, " r"], noise: Float[Tensor, " r"], grad: Float[Tensor, "r n"]
     ) -> None:
-        """Move rows.u, given m and its gradient there; noise (r,) is the least margin that counts. In place.
+        """Move rows.u from the point at which m and its gradient are given to the next one to evaluate. In place.
 
-        The rows of a call have all been stepped before, or none of them.
+        The exact penalty at u says how good the last prediction was, and the trust region eta follows; kappa, the
+        margin to aim at, follows from m; then the gradient is averaged into the plane and the subproblem gives z, for a
+        block of rows at a time (`_move`). The attributes of the class say by which numbers.
+
+        Args:
+            rows: all of them have been stepped before, or none.
+            margin: m at rows.u.
+            noise: the least margin that counts.
+            grad: the gradient of m at rows.u.
         """
-        opening = bool(rows.steps[0] == 0)
-        if opening:
+        first_step = bool(rows.steps[0] == 0)
+        if first_step:
             self._open(rows, margin, grad)
-        merit = rows.size + 1.5 * rows.lam * (-margin).clamp(min=0)
-        if not opening:
-            self._resize(rows, merit)
+        shortfall = (-margin).clamp(min=0)
+        if not first_step:
+            self._resize(rows, rows.size + 1.5 * rows.lam * shortfall)
         aim = self.near * torch.minimum(margin.abs(), rows.first) + self.far * rows.first
         kappa = self.floor * rows.first + 2 * noise + rows.aim * aim
-        rise, old = kappa - margin, rows.size
+        rise = kappa - margin
         weight = (self.patience / (rows.steps + 1)).clamp(1 - self.average_most, 1 - self.average)
-        if opening:
+        if first_step:
             weight = torch.ones_like(weight)
-        z_size, rows.size = torch.empty_like(old), old.clone()
+        trials = self.trials_first if first_step else self.trials
+        size, rows.size = rows.size, rows.size.clone()  # ||u|| before the move; the blocks write the new one
+        z_size = torch.empty_like(size)
         work = rows.u.new_empty(4, BLOCK, rows.u.shape[1])
-        trials = self.trials_first if opening else self.trials
-        for at in range(0, len(rise), BLOCK):
-            part = slice(at, at + BLOCK)
+        for start in range(0, len(rise), BLOCK):
+            part = slice(start, start + BLOCK)
             block = part_of(rows, part)
-            ours = torch.arange(len(block.u), device=rise.device)
-            if len(ours) % PAD and (len(ours) < FEW or rows.u.shape[1] % PAD or self.prox.remembers_norm):
-                filled = torch.cat([ours, ours.new_zeros(-len(ours) % PAD)])
-                full = take(block, filled)
+            own = torch.arange(len(block.u), device=rise.device)
+            if len(own) % PAD and (len(own) < FEW or rows.u.shape[1] % PAD or self.prox.remembers_norm):
+                # copies of its first row fill the block, so that its own are rounded as in a block of any other size
+                filled = torch.cat([own, own.new_zeros(-len(own) % PAD)])
+                copy = take(block, filled)
                 inputs = grad[part][filled], weight[part][filled], rise[part][filled]
-                z_size[part] = self._move(full, *inputs, trials, work)[: len(ours)]
-                put(block, ours, take(full, ours))
+                z_size[part] = self._move(copy, *inputs, trials, work)[: len(own)]
+                put(block, own, take(copy, own))
             else:
                 z_size[part] = self._move(block, grad[part], weight[part], rise[part], trials, work)
-        rows.merit = old + 1.5 * rows.lam * (-margin).clamp(min=0)
-        rows.predicted = z_size
-        self._estimate(rows, old, margin, opening)
+        rows.merit = size + 1.5 * rows.lam * shortfall  # the penalty at the old u, with the new multiplier
+        rows.predicted = z_size  # the penalty at z, where the linear model has no shortfall
+        self._estimate(rows, size, margin, first_step)
         rows.reached = torch.maximum(rows.reached, (margin > noise).to(margin))
         decays = (rows.reached > 0) | (rows.steps < self.raise_after)
         rows.aim *= torch.where(decays, self.decay_aim, self.raise_aim).float()  # whatever the default dtype
@@ -141,8 +151,8 @@ class ProximalSQP:
     def _move(
         self, block: ProximalState, grad: Tensor, weight: Tensor, rise: Tensor, trials: int, work: Tensor
     ) -> Tensor:
-        """Take the gradient into the plane, find z, and move u; rise is what plane . (z - u) must come to. Returns
-        ||z||."""
+        """Average the gradient into the plane with this weight, find z with plane . (z - u) = rise, and move u there,
+        or past it with inertia. Returns ||z||."""
         work = work[:, : len(rise)]
         torch.lerp(block.plane, grad, weight[:, None], out=block.plane)
         along = torch.mul(block.u, block.plane, out=work[0]).sum(1)
@@ -164,10 +174,10 @@ class ProximalSQP:
         return size
 
     @staticmethod
-    def _estimate(rows: ProximalState, size: Tensor, margin: Tensor, opening: bool) -> None:
+    def _estimate(rows: ProximalState, size: Tensor, margin: Tensor, first_step: bool) -> None:
         """How near the boundary is by the linear model: ||u|| - lam m, since lam is the change of the norm per unit of
         margin."""
         now = (size - rows.lam * margin).clamp(min=0.5 * size)
         rows.estimate = torch.minimum(now, rows.recent.amin(1))
         # from the start itself the linear model reaches too far to be remembered
-        rows.recent = torch.stack([torch.full_like(now, torch.inf) if opening else now, rows.recent[:, 0]], 1)
+        rows.recent = torch.stack([torch.full_like(now, torch.inf) if first_step else now, rows.recent[:, 0]], 1)

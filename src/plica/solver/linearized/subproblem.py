@@ -31,28 +31,35 @@ def solve(
 
 
 def _l2(block: ProximalState, goal: Tensor, along: Tensor, trials: int, work: Tensor) -> Tensor:
-    """l_2: without the box plane . z is an expression of three inner products, solved for goal / level, level being
-    what the box left of it at the last trial. One is enough."""
+    """l_2. Without the box z is v = u + c plane, c = eta lam, shortened by eta, so that with |v|^2 from three inner
+    products
+
+        plane . z = (1 - eta / |v|) plane . v
+
+    is a function of c alone: Newton's method sets it to goal / level. level is the share of plane . z that clipping at
+    the box left in the last trial; one trial is enough, as a rule.
+    """
     z, spare = work[:2]
-    square, power = torch.linalg.vector_norm(block.plane, dim=1).square_().clamp_(min=TINY), block.size.square()
+    plane_square = torch.linalg.vector_norm(block.plane, dim=1).square_().clamp_(min=TINY)
+    u_square = block.size.square()
     c = block.eta * block.lam
     for _ in range(trials):
         wanted = goal / block.level
         for _ in range(NEWTON):
-            pull = along + c * square
-            length = (power + c * (along + pull)).clamp_(min=TINY).sqrt_()
-            over = block.eta / length
-            keep = (1 - over).clamp_(min=1e-6)
-            slope = keep * square + over * (pull / length).square_()
-            c = torch.minimum(torch.maximum(c + (wanted - keep * pull) / slope, 0.25 * c), 4 * c + TINY)
-        pull = along + c * square
-        length = (power + c * (along + pull)).clamp_(min=TINY).sqrt_()
+            plane_v = along + c * plane_square
+            length = (u_square + c * (along + plane_v)).clamp_(min=TINY).sqrt_()
+            shortened = block.eta / length
+            keep = (1 - shortened).clamp_(min=1e-6)
+            slope = keep * plane_square + shortened * (plane_v / length).square_()
+            c = torch.minimum(torch.maximum(c + (wanted - keep * plane_v) / slope, 0.25 * c), 4 * c + TINY)
+        plane_v = along + c * plane_square
+        length = (u_square + c * (along + plane_v)).clamp_(min=TINY).sqrt_()
         keep = (1 - block.eta / length).clamp_(min=0)
         torch.mul(block.u, keep[:, None], out=z)
         z.addcmul_(block.plane, (keep * c)[:, None])
         clip(z, block.low, block.high)
-        left = torch.mul(z, block.plane, out=spare).sum(1) / (keep * pull)
-        block.level.copy_(left.nan_to_num_(1.0).clamp_(0.2, 2.0))
+        share = torch.mul(z, block.plane, out=spare).sum(1) / (keep * plane_v)
+        block.level.copy_(share.nan_to_num_(1.0).clamp_(0.2, 2.0))
     block.lam.copy_(c / block.eta)
     return z
 
