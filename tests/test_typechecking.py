@@ -4,8 +4,8 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from plica.core.judge import Judgement
 from plica.core.rounding import has_offset
+from plica.solver.bfgs_sqp.state import Best
 
 
 @pytest.mark.parametrize("again", range(2))
@@ -14,5 +14,5 @@ def test_a_wrong_shape_is_noticed_at_the_first_call_of_each_test(again):
         has_offset(torch.zeros(()))
     with pytest.raises(TypeCheckError, match="has_offset"):
         has_offset("logits")
-    with pytest.raises(TypeCheckError, match=r"the parameters of .*Judgement"):
-        Judgement(*range(5))
+    with pytest.raises(TypeCheckError, match=r"the parameters of .*Best"):
+        Best(x=1, f=2, violation=3)
