@@ -46,7 +46,7 @@ def test_each_attack_alone(tmp_path):
     ("arguments", "said"),
     [
         (dict(norm="Lp"), "norm must be one of Linf, L2, L1"),
-        (dict(version="rand"), "standard, plus or custom, got 'rand'"),
+        (dict(version="random"), "standard, plus, rand or custom, got 'random'"),
         (dict(attacks_to_run=["square"]), "version='custom'"),
         (dict(version="custom"), "version='custom'"),
         (dict(version="custom", attacks_to_run=["cw"]), "no attack 'cw'"),
@@ -75,3 +75,22 @@ def test_what_the_package_takes_is_taken_and_what_it_finds_is_found():
     )
     assert (x_ours.shape, x_ours.dtype, y_ours.dtype) == (x_theirs.shape, x_theirs.dtype, y_theirs.dtype)
     assert ((y_ours != case.y) | (y_theirs == case.y)).all()  # no image that it breaks is left standing
+
+
+def test_the_version_for_models_that_answer_at_random():
+    """Three classes by the first pixel alone, with noise: broken where most draws are, and only there."""
+    pytest.importorskip("pyautoattack")
+    x, y = torch.full((2, 1, 8, 8), 0.5), torch.tensor([1, 1])
+    x[1, 0, 0, 0] = 0.9
+
+    def net(x):
+        first = x[:, 0, 0, 0] + 0.05 * torch.randn(len(x))
+        return torch.stack([0.8 - first, 2 * first - 0.8, x[:, 0, 0, 1] - 1], 1)  # class 1 above 8 / 15
+
+    x[0, 0, 0, 0] = 0.6
+    adversary = AutoAttack(net, norm="Linf", eps=0.15, version="rand", verbose=False)
+    assert adversary.attacks_to_run == ["apgd-ce", "apgd-dlr"]
+    x_adv, labels = adversary.run_standard_evaluation(x, y)
+    assert labels.tolist() == [0, 1]
+    assert float(x_adv[0, 0, 0, 0]) < 8 / 15
+    assert torch.equal(x_adv[1], x[1])

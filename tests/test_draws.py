@@ -139,6 +139,21 @@ def test_a_model_that_does_not_draw_is_attacked_as_without():
     assert torch.equal(drawn.share > 0.5, drawn.success)
 
 
+def test_dropout_that_was_left_on_stays_on_and_modes_are_restored():
+    net = nn.Sequential(nn.Linear(2, 400), nn.Dropout(), nn.Linear(400, 2)).eval().requires_grad_(False)
+    net[0].weight.copy_(torch.tensor([1.0, -1.0]).expand(400, 2))
+    net[0].bias.zero_()
+    net[2].weight.copy_(torch.tensor([[0.01], [-0.01]]).expand(2, 400))
+    net[2].bias.copy_(torch.tensor([0.0, 0.0]))
+    net[1].train()
+    modes = [module.training for module in net.modules()]
+    result = plica.attack(net, X, Y, L2, draws=4, gradients=5)
+    assert int(result.gradients.max()) == 4 * 5  # it draws
+    assert modes == [module.training for module in net.modules()]
+    net.train()
+    assert int(plica.attack(net, X, Y, L2, draws=4, gradients=5).gradients.max()) == 5
+
+
 def test_one_number_for_all_images_of_a_call_is_drawn_anew_for_each_draw():
     class Together(Noisy):
         def forward(self, x):

@@ -111,7 +111,8 @@ def attack(
             classes, or with another goal of the output. A gradient of the budget is then one of the mean, and the
             result counts the runs it takes, `draws` each. The judge takes 100 fresh draws, and counts a point where
             most of them reach the goal (`Result.share`); some 1500 forward runs per image come on top. Draws are made
-            from the seed and the image. A model that does not draw is attacked as without. docs/howto/random.md.
+            from the seed and the image. Of a module in eval mode, layers of dropout that are in train mode stay so. A
+            model that does not draw is attacked as without. docs/howto/random.md.
         on_progress: called now and then with a Progress.
 
     Raises:
@@ -154,7 +155,7 @@ def attack(
     aim = Goal(y.detach(), targets, MISCLASSIFIED if goal is None else goal)
     size = min(batch_size or default_batch_size(x), torch.iinfo(torch.int32).max)
     ask = _Ask(model, limits, half, levels, ATTACKS[method], gradients, seed, size)
-    with eval_mode(given):
+    with eval_mode(given, with_dropout=draws is not None):
         randomness = None if draws is None else randomness_of(model, x)
         if draws is None or randomness is None:
             result = ask(x, aim, question, radius, on_progress)

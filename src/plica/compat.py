@@ -17,7 +17,7 @@ from torch import Tensor
 
 from plica.api import attack, methods
 from plica.core.formulations import MaxLoss
-from plica.evaluation.method_sets import AUTOATTACK, AUTOATTACK_L1
+from plica.evaluation.method_sets import AUTOATTACK, AUTOATTACK_L1, AUTOATTACK_RAND, RAND_DRAWS
 from plica.metrics import Lp, Unsupported
 
 NORMS = {"Linf": Lp("inf"), "L2": Lp(2), "L1": Lp(1)}
@@ -28,6 +28,7 @@ OTHER_BUDGETS = {"auto": 300, "apgd-margin": 101}  # gradients per image, where 
 VERSIONS = {
     "standard": ("auto", "apgd-ce", "apgd-t", "fab-t", "square"),
     "plus": ("auto", "pwcf", "apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square"),
+    "rand": tuple(AUTOATTACK_RAND),
 }
 
 
@@ -42,7 +43,8 @@ class AutoAttack:
         verbose: log the robust accuracy after each attack.
         attacks_to_run: names of AutoAttack's or of plica.methods(), with version="custom" alone; `attacks` is the same.
         version: standard is plica's "auto", then AutoAttack's four with their budgets on the images left standing, so
-            that it breaks what AutoAttack breaks; plus adds "pwcf" and APGD on the margin; or custom.
+            that it breaks what AutoAttack breaks; plus adds "pwcf" and APGD on the margin; rand is of models that
+            answer at random: APGD on the mean of 20 draws, an image broken where most of 100 fresh ones are; or custom.
         device: where the model is and images are moved to.
         log_path: a file that the log is also appended to.
         attacks: pyautoattack's name of attacks_to_run.
@@ -72,10 +74,7 @@ class AutoAttack:
         if is_tf_model:
             raise ValueError("plica runs PyTorch models only; convert the model, for example by way of ONNX.")
         if version not in (*VERSIONS, "custom"):
-            raise ValueError(
-                f"version must be one of {', '.join(VERSIONS)} or custom, got {version!r}; for a model that answers at "
-                "random ask plica.attack(..., draws=20)."
-            )
+            raise ValueError(f"version must be one of {', '.join(VERSIONS)} or custom, got {version!r}.")
         if bool(named) != (version == "custom"):
             raise ValueError(f"attacks_to_run goes with version='custom' alone, got {list(named)} and {version!r}.")
         for name in named:
@@ -136,15 +135,17 @@ class AutoAttack:
         x, y = self._to(x_orig), self._to(y_orig)
         x_adv, y_adv = x.clone(), y.clone()
         standing = torch.arange(len(x), device=x.device)
-        budgets = OTHER_BUDGETS | (AUTOATTACK_L1 if self.norm == "L1" else AUTOATTACK)
+        rand = self.version == "rand"
+        budgets = AUTOATTACK_RAND if rand else OTHER_BUDGETS | (AUTOATTACK_L1 if self.norm == "L1" else AUTOATTACK)
         for name in names:
             if not len(standing):
                 break
-            method, question = SYNONYMS.get(name, name), MaxLoss(NORMS[self.norm], self.epsilon)
+            method = name if rand else SYNONYMS.get(name, name)
+            question = MaxLoss(NORMS[self.norm], self.epsilon)
             try:
                 result = attack(
                     self.model, x[standing], y[standing], question, method=method, gradients=budgets.get(method, 100),
-                    seed=self.seed, batch_size=size,
+                    seed=self.seed, batch_size=size, draws=RAND_DRAWS if rand else None,
                 )  # fmt: skip
             except Unsupported as error:
                 if self.version == "custom" or isinstance(error, ImportError):

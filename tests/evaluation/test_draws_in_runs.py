@@ -54,6 +54,7 @@ ASK = ["--model", "noisy.py:make", "--data", "d.npz", "--metric", "l2"]
 
 def test_a_single_run_names_its_draws_and_is_audited(folder, capsys):
     assert plica("radius", *ASK, "--draws", 4, "--gradients", 10, "--out", "run") == 0
+    assert "mean over 4 draws; at the points found" in capsys.readouterr().out
     run = runs.load("run")
     assert run.tasks[0].draws == 4
     samples = run.samples

@@ -83,6 +83,12 @@ def answer(command: str, options: dict[str, Any], question: Callable[[Bounds], Q
                 ) from error
     remember(options.get(name) for name in ("model", "metric", "through", "goal"))
     _print(summary, out)
+    if result.share is not None and bool(result.success.any()):
+        shares = result.share[result.success]
+        low, high = float(shares.min()), float(shares.max())
+        print(
+            f"mean over {options['draws']} draws; at the points found {low:.0%} to {high:.0%} of fresh draws misbehave"
+        )
 
 
 def read_images(options: dict[str, Any], allow_out_of_range: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:

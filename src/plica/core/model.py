@@ -21,6 +21,7 @@ from plica.utils.limits import out_of_memory
 
 Model = Callable[[Tensor], Tensor]
 Grid = Callable[[Tensor, Tensor], Tensor]
+DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 FEW_NUMBERS = 2  # of an output that may all vanish at the boundary; of three classes the third stays what it is
 
 
@@ -205,12 +206,16 @@ class CountedModel:
 
 
 @contextmanager
-def eval_mode(model: Model) -> Iterator[None]:
-    """Eval mode for a module and its submodules, each of whose modes is restored afterwards; nothing for functions."""
+def eval_mode(model: Model, with_dropout: bool = False) -> Iterator[None]:
+    """Eval mode for a module and its submodules, each of whose modes is restored afterwards; nothing for functions.
+
+    with_dropout: of a module in eval mode the layers of dropout that are in train mode, which is on purpose, stay so.
+    """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]
+    kept = with_dropout and isinstance(model, nn.Module) and not model.training
     for module in modules:
-        module.training = False
+        module.training = kept and module.training and isinstance(module, DROPOUT)
     try:
         yield
     finally:
