@@ -19,6 +19,7 @@ from plica.training.augment import augmented
 from plica.training.overfitting import share_gained
 from plica.training.plan import read_training_plan
 from plica.training.trainer import DivergedError, train
+from shared_data import SHARED
 
 NET = """
 from torch import nn
@@ -176,3 +177,40 @@ def test_the_share_gained_is_low_where_a_gradient_is_masked(plan):
             return smooth(z) + 40 * torch.sin(60 * z.flatten(1)[:, :3]) ** 2
 
     assert share_gained(read, Wavy(), x, y, 1.0) < 0.7
+
+
+CONVOLUTIONS = """
+from torch import nn
+
+def make():
+    features = nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.BatchNorm2d(32)
+    return nn.Sequential(*features, nn.ReLU(), nn.Flatten(), nn.Linear(2048, 128), nn.ReLU(), nn.Linear(128, 10))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the images of shared/data beside the repository")
+@pytest.mark.parametrize(("gradients", "rings"), [(1, True), (4, False)], ids=["fgsm", "pgd-4"])
+def test_the_alarm_rings_where_one_step_is_overfitted_and_not_for_four(tmp_path, gradients, rings):
+    (tmp_path / "net.py").write_text(CONVOLUTIONS)
+    plan = {
+        "model": f"{tmp_path / 'net.py'}:make",
+        "data": {"path": str(SHARED / "cifar10" / "cifar10_train_20000.npz"), "n": 144},
+        "questions": [{"ask": "max-loss", "metric": "linf", "radius": "16/255"}],
+        "gradients": gradients,
+        "epochs": 120,
+        "batch": 64,
+        "held_out": 16,
+        "optimizer": {"name": "adamw", "lr": 0.003, "weight_decay": 0.0},
+        "augment": False,
+        "undefended": False,
+        "report_n": 1,
+        "report_gradients": 1,
+    }
+    said = []
+    train(plan, tmp_path / "out", say=said.append)
+    assert len(said) == rings
+    assert not said or "Catastrophic overfitting" in said[0]
+    log = pq.read_table(tmp_path / "out" / "log.parquet").to_pylist()
+    assert log[-1]["alarm"] == rings
+    assert min(row["share_gained"] for row in log) < 0.5 if rings else min(row["share_gained"] for row in log) > 0.8

@@ -76,16 +76,20 @@ def safely_inside(
 
 
 def _onto_l2(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
-    """min(s * size, room) with the largest s <= 1 such that its l_2 norm is at most reach: s = 1 / (1 + multiplier)."""
+    """min(s * size, room) with the largest s <= 1 such that its l_2 norm is at most reach: s = 1 / (1 + multiplier).
 
-    def moved(s: Tensor) -> Tensor:
-        return torch.minimum(s * size, room)
-
-    s = _bisect(lambda s: _sum(moved(s) ** 2) <= reach**2, torch.zeros_like(reach), torch.ones_like(reach))
-    free = s * size < room
-    left = reach**2 - _sum(torch.where(free, 0, room) ** 2)
-    exact = (left.clamp(min=0) / _sum(torch.where(free, size, 0) ** 2).clamp(min=torch.finfo(size.dtype).tiny)).sqrt()
-    return moved(torch.where(s < 1, _confirmed(exact, s), s))
+    s for the pixels that meet a wall so far is never too large, and adds pixels to them until none is left to add.
+    """
+    tiny = torch.finfo(size.dtype).tiny
+    s = (reach / _sum(size**2).sqrt().clamp(min=tiny)).clamp(max=1)
+    for _ in range(SETTINGS.bisections):
+        free = s * size < room
+        left = reach**2 - _sum(torch.where(free, 0, room) ** 2)
+        larger = (left.clamp(min=0) / _sum(torch.where(free, size, 0) ** 2).clamp(min=tiny)).sqrt().clamp(max=1)
+        if bool((larger <= s).all()):
+            break
+        s = torch.maximum(s, larger)
+    return torch.minimum(s * size, room)
 
 
 def _onto_l1(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:

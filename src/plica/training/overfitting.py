@@ -1,8 +1,8 @@
 """Catastrophic overfitting (Wong, Rice, Kolter 2020): a network learns to withstand an inner solver, not its ball.
 
 It shows where more gradients suddenly find much more: in the share that the solver of the training has of what ten
-times as many gradients find, on images that are not trained on. Of a max-loss question that is the loss gained, of a
-min-radius question the radius.
+times as many gradients find, on training images: where training images are few, it begins there and is not seen on
+others. Of a max-loss question that is the loss gained, of a min-radius question the radius.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from plica.training.inner import Inner
 from plica.training.network import Network
 from plica.training.plan import TrainingPlan, TrainingQuestion
 
-PROBED = 64  # images
+PROBED = 64  # training images
 MORE = 10  # times the gradients
 ALARM = 0.5  # share below which it is said; sound solvers have .6 to 1 (docs/design/training.md)
 
@@ -25,7 +25,6 @@ def share_gained(
     plan: TrainingPlan, model: nn.Module, x: Float[Tensor, "b *image"], y: Int[Tensor, " b"], scale: float
 ) -> float:
     """The least share over the questions; 1 where nothing can be gained. scale: of radii, as in training."""
-    x, y = x[:PROBED], y[:PROBED]
     return min(_share(question, plan, model, x, y, scale) for question in plan.questions)
 
 

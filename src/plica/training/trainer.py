@@ -42,7 +42,7 @@ from plica.training.checkpoint import (
     write_weights,
 )
 from plica.training.hard import Hard
-from plica.training.overfitting import ALARM, share_gained
+from plica.training.overfitting import ALARM, MORE, PROBED, share_gained
 from plica.training.plan import FARTHEST, TrainingPlan, read_training_plan
 from plica.utils.files import locked, write_whole
 
@@ -221,12 +221,13 @@ class Trainer:
         for index, question in enumerate(self.plan.questions):
             row[f"share_{index}_{question.metric}"] = self.counts.picked.count(index) / max(self.counts.images, 1)
         if self.inner is not None:
-            row["share_gained"] = share_gained(self.plan, self.model, x, y, self.inner.scale)
+            seen = (t[:PROBED].to(self.device) for t in (self.x, self.y))
+            row["share_gained"] = share_gained(self.plan, self.model, *seen, self.inner.scale)
             if row["share_gained"] < ALARM and self.inner.scale == 1 and not self.alarmed:
                 self.alarmed = True
                 self.say(
                     f"Catastrophic overfitting: {self.plan.gradients} gradients find {row['share_gained']:.0%} of what "
-                    f"{10 * self.plan.gradients} find on held-out images; the network is robust to the former alone. "
+                    f"{MORE * self.plan.gradients} find on training images; the network is robust to the former alone. "
                     "Take more gradients, a smaller radius, or min-radius."
                 )
         score = sum(scores) / len(scores)
