@@ -70,8 +70,12 @@ def test_a_training_writes_weights_a_log_and_a_run_of_both_networks(plan, tmp_pa
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"ema": 0.9, "optimizer": "adamw"}, {"questions": [{"ask": "max-loss", "metric": "linf", "radius": "8/255"}]}],
-    ids=["sgd", "average", "pgd"],
+    [
+        {"ema": 0.9, "optimizer": "adamw"},
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"questions": [{"ask": "max-loss", "metric": "l2", "radius": 0.3}]}, marks=pytest.mark.slow),
+    ],
+    ids=["average", "sgd", "pgd"],
 )
 def test_an_interrupted_training_ends_with_the_same_bits(plan, tmp_path, change):
     plan = plan | {"undefended": False} | change
