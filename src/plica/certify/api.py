@@ -22,7 +22,7 @@ from plica.core.formulations import MaxLoss, MinRadius, Question
 from plica.core.goals import Goal
 from plica.core.losses import Targets
 from plica.core.model import eval_mode
-from plica.metrics import Unsupported
+from plica.metrics import Unsupported, lp_form
 
 CHUNK = 64  # images whose first bounds are computed together
 
@@ -66,7 +66,7 @@ def certify(
     call = _checked(model, x, y, question, upper, seconds, nodes, bounds, targets)
     call = replace(call, probe=probe or call.probe)
     with eval_mode(model):
-        networks = Networks.of(capture(model, call.x))
+        networks = Networks.of(capture(model, call.x), call.p)
     logits = torch.cat([networks.exact.forward(part)[-1] for part in call.x.double().split(CHUNK)])
     validation.output(logits, call.goal, question)
     answers = [answer for start in range(0, len(x), CHUNK) for answer in call.answers(networks, start)]
@@ -137,6 +137,13 @@ class _Call:
     seconds: float
     nodes: int | None
     probe: Callable[[int, Tensor], float] = lambda image, point: math.inf
+
+    @property
+    def p(self) -> float:
+        """Of the norm."""
+        form = lp_form(self.region.metric)
+        assert form is not None
+        return form.p
 
     def answers(self, networks: Networks, start: int) -> Iterator[tuple[Answer, float]]:
         """The answer for each of CHUNK images from `start`, and its seconds."""

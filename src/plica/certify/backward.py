@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from plica.certify.affine import Affine
+from plica.certify.balls import Ball, offset
 from plica.certify.graph import Graph
-from plica.certify.relax import Activation
+from plica.certify.relax import Activation, ReLU
 from plica.certify.rounding import Slack
 from plica.certify.sets import InputSet
 
@@ -30,6 +32,7 @@ class Pass:
         multipliers: added to the coefficients at a node that an activation takes: -sign * beta for each row, where the
             sign of a neuron is settled (1: z >= 0, -1: z <= 0).
         slack: by how much rounding may have moved the bound; None where nobody asks.
+        balls: where an activation's input lies, for ReLUs over l_2 balls.
     """
 
     graph: Graph
@@ -37,6 +40,7 @@ class Pass:
     lines: Mapping[int, Any]
     multipliers: Mapping[int, Tensor] | None = None
     slack: Slack | None = None
+    balls: Mapping[int, Ball] | None = None
 
     def lower(
         self,
@@ -65,6 +69,11 @@ class Pass:
                 lines = self.lines[k] if rows is None else self.lines[k].take(rows)
                 before, constant = node.op.backward(a, lines)
                 parts = (before,)
+                if self.balls is not None and k in self.balls and isinstance(node.op, ReLU):
+                    ball = self.balls[k] if rows is None else self.balls[k].take(rows)
+                    curved, size = offset(a, before, node.op.slope, ball)
+                    constant = torch.maximum(constant, curved)
+                    moved = moved + size.detach()
             else:
                 assert isinstance(node.op, Affine)
                 constant = node.op.constant(a)

@@ -29,9 +29,14 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Nodes in the order of computation; the last one gives the logits."""
+    """Nodes in the order of computation; the last one gives the logits.
+
+    Attributes:
+        norms: by how much each operation stretches l_2 distances at most (norms.py); None where nobody asks.
+    """
 
     nodes: tuple[Node, ...]
+    norms: tuple[float, ...] | None = None
 
     def forward(self, x: Float[Tensor, "r *image"]) -> list[Tensor]:
         """The value of every node."""
@@ -43,7 +48,7 @@ class Graph:
 
     def to(self, dtype: torch.dtype) -> Graph:
         """With constants of another dtype."""
-        return Graph(tuple(replace(node, op=_converted(node.op, dtype)) for node in self.nodes))
+        return replace(self, nodes=tuple(replace(node, op=_converted(node.op, dtype)) for node in self.nodes))
 
     def activations(self) -> Iterator[tuple[int, Activation]]:
         """Index and operation of every activation."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from plica.certify.affine import Affine
 from plica.certify.backward import Pass
+from plica.certify.balls import Ball
 from plica.certify.graph import Graph
 from plica.certify.relax import Activation
 from plica.certify.rounding import Slack, gamma
@@ -31,6 +32,8 @@ class Bounds:
         start: of each activation, the parameters of its lines.
         lines: of each activation, for these parameters.
         magnitude: rounding.Slack's; empty unless asked for.
+        centre, spread: of each node, the value at the image and how far from it values lie in l_2; empty unless the
+            graph has norms.
     """
 
     low: dict[int, Tensor] = field(default_factory=dict)
@@ -38,10 +41,18 @@ class Bounds:
     start: dict[int, Tensor] = field(default_factory=dict)
     lines: dict[int, Any] = field(default_factory=dict)
     magnitude: dict[int, Tensor] = field(default_factory=dict)
+    centre: dict[int, Tensor] = field(default_factory=dict)
+    spread: dict[int, Tensor] = field(default_factory=dict)
+
+    def ball(self, k: int) -> Ball | None:
+        """Where the value of a node lies."""
+        return Ball(self.low[k], self.high[k], self.centre[k], self.spread[k]) if k in self.spread else None
 
     def take(self, rows: Int[Tensor, " r"], nodes: Collection[int]) -> Bounds:
-        """Low and high of some nodes for some of the problems."""
-        return Bounds(*({k: part[k][rows] for k in nodes} for part in (self.low, self.high)))
+        """Low and high, and balls, of some nodes for some of the problems."""
+        low, high = ({k: part[k][rows] for k in nodes} for part in (self.low, self.high))
+        centre, spread = ({k: part[k][rows] for k in nodes if k in part} for part in (self.centre, self.spread))
+        return Bounds(low, high, centre=centre, spread=spread)
 
 
 @torch.no_grad()
@@ -63,21 +74,45 @@ def node_bounds(
     bounds = Bounds({0: inputs.low}, {0: inputs.high})
     slack = Slack(gamma(graph, inputs.x.dtype), bounds.magnitude) if rigorous else None
     activated, behind = graph.activated(), graph.behind_activations()
+    balls: dict[int, Ball] = {}
+    placed = graph.norms is not None and inputs.p == 2
+    if placed:
+        bounds.centre[0] = inputs.x
+        bounds.spread[0] = inputs.radius / inputs.weights.flatten(1).amin(1) * (1 + 1e-9)
     for k, node in enumerate(graph.nodes[1:], 1):
         low, high = ([part[parent] for parent in node.parents] for part in (bounds.low, bounds.high))
         if isinstance(node.op, Activation):
             bounds.low[k], bounds.high[k] = node.op.interval(low[0], high[0])
             bounds.start[k] = node.op.start(low[0], high[0])
             bounds.lines[k] = node.op.lines(node.op.prepare(low[0], high[0]), bounds.start[k])
+            ball = bounds.ball(node.parents[0])
+            if ball is not None:
+                balls[k] = ball
             if slack is not None:
                 bounds.magnitude[k] = node.op.magnitude(torch.maximum(low[0].abs(), high[0].abs()))
+            if placed:
+                _place(bounds, graph, k, slack)
             continue
         assert isinstance(node.op, Affine)
         _interval(bounds, k, node.op, low, high, slack)
+        if placed:
+            _place(bounds, graph, k, slack)
         # without an activation before it the interval of an l_inf ball is exact already
         if crown and k in activated and (k in behind or inputs.p != math.inf):
-            _tighten(Pass(graph, inputs, bounds.lines, slack=slack), bounds, k, go_on)
+            _tighten(Pass(graph, inputs, bounds.lines, slack=slack, balls=balls), bounds, k, go_on)
     return bounds
+
+
+def _place(bounds: Bounds, graph: Graph, k: int, slack: Slack | None) -> None:
+    """The centre and the spread of node k from those of its operands; what roundings can do to the centre is added."""
+    assert graph.norms is not None
+    node = graph.nodes[k]
+    assert node.op is not None
+    bounds.centre[k] = node.op.forward(*(bounds.centre[parent] for parent in node.parents))
+    operands = torch.stack([bounds.spread[parent] for parent in node.parents])
+    bounds.spread[k] = graph.norms[k] * operands.norm(dim=0) * (1 + 1e-9)
+    if slack is not None:
+        bounds.spread[k] = bounds.spread[k] + slack.total(bounds.magnitude[k].flatten(1).norm(dim=1))
 
 
 def _interval(bounds: Bounds, k: int, op: Affine, low: list[Tensor], high: list[Tensor], slack: Slack | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from plica.certify.branch import Branching, Search
 from plica.certify.certificate import Evidence
 from plica.certify.graph import Graph
 from plica.certify.intermediate import node_bounds
+from plica.certify.norms import with_norms
 from plica.certify.rounding import Slack, gamma
 from plica.certify.sets import InputSet, input_set
 from plica.certify.slopes import Rows, packed
@@ -49,8 +51,9 @@ class Networks:
     exact: Graph
 
     @classmethod
-    def of(cls, graph: Graph) -> Networks:
-        """Of a graph in float64."""
+    def of(cls, graph: Graph, p: float = math.inf) -> Networks:
+        """Of a graph in float64, for balls of an l_p norm."""
+        graph = with_norms(graph) if p == 2 else graph
         return cls(graph.to(torch.float32), graph)
 
 

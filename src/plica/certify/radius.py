@@ -36,7 +36,8 @@ def crown_margin(
     bounds = node_bounds(graph, inputs, rigorous=rigorous, go_on=go_on)
     slack = Slack(gamma(graph, inputs.x.dtype), bounds.magnitude) if rigorous else None
     rows = torch.arange(len(x), device=x.device).repeat_interleave(a.shape[1])
-    value = Pass(graph, inputs, bounds.lines, slack=slack).lower(
+    balls = {k: ball for k, _ in graph.activations() if (ball := bounds.ball(graph.nodes[k].parents[0])) is not None}
+    value = Pass(graph, inputs, bounds.lines, slack=slack, balls=balls).lower(
         a.flatten(0, 1).to(inputs.x), len(graph.nodes) - 1, rows
     )
     return value.view(len(x), -1).amin(1), packed(bounds.start, len(x))

@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from plica.certify.backward import Pass
+from plica.certify.balls import Ball
 from plica.certify.certificate import STEPS
 from plica.certify.graph import Graph
 from plica.certify.intermediate import Bounds
@@ -93,12 +94,23 @@ class Rows:
         """What does not depend on the parameters of the lines."""
         return {k: op.prepare(*self.interval(self.graph.nodes[k].parents[0])) for k, op in self.graph.activations()}
 
+    @cached_property
+    def _balls(self) -> dict[int, Ball]:
+        """Where the inputs of activations lie, cut by the signs."""
+        taken = {k: self.graph.nodes[k].parents[0] for k, _ in self.graph.activations()}
+        around = self.bounds
+        return {
+            k: Ball(*self.interval(j), around.centre[j], around.spread[j])
+            for k, j in taken.items()
+            if j in around.spread
+        }
+
     def lower(self, parameters: Parts, multipliers: Parts, keep: Parts | None = None) -> Float[Tensor, " r"]:
         """A lower bound of each function; `keep` as in Pass.lower."""
         lines = {k: op.lines(self._prepared[k], parameters[k]) for k, op in self.graph.activations()}
         # f >= f - beta sign z wherever sign z >= 0
         pulls = {k: -self.signs[k] * beta for k, beta in multipliers.items()}
-        return Pass(self.graph, self.inputs, lines, pulls, self.slack).lower(
+        return Pass(self.graph, self.inputs, lines, pulls, self.slack, self._balls).lower(
             self.a, len(self.graph.nodes) - 1, keep=keep
         )
 

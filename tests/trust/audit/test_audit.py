@@ -357,7 +357,7 @@ def test_what_measures_is_written_without_the_code_that_is_measured():
     for name in ("reference", "remeasure", "quantization"):
         found = set(imports(f"plica.trust.audit.{name}"))
         assert found <= {"plica.trust.audit.reference", "plica.trust.probe"}, name
-    for name in ("activations", "balls", "bounds", "certificates", "layers"):
+    for name in ("activations", "balls", "bounds", "certificates", "layers", "stretch"):
         assert all(module.startswith("plica.trust.audit.") for module in imports(f"plica.trust.audit.{name}")), name
 
 

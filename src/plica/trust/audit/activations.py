@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+TURNS = 10  # of the fixed point for a multiplier
 MOVED = 16 * torch.finfo(torch.float64).eps  # of what makes an offset
 
 
@@ -22,6 +23,15 @@ class Lines(NamedTuple):
     low_offset: Tensor
     up: Tensor
     up_offset: Tensor
+
+
+class Around(NamedTuple):
+    """Where inputs lie: l <= z <= u, and not farther than `spread` from `centre` in l_2; one row, or one for each a."""
+
+    l: Tensor
+    u: Tensor
+    centre: Tensor
+    spread: Tensor
 
 
 class Activation:
@@ -88,6 +98,32 @@ class Relu(Activation):
 
     def size(self, z: Tensor) -> Tensor:
         return 2 * (1 + abs(self.slope)) * z
+
+    def constant(self, a: Tensor, g: Tensor, around: Around) -> tuple[Tensor, Tensor]:
+        """A lower bound of <a, f(z)> - <g, z>, and the size of its terms: for any m > 0 the least value over [l, u] of
+        <a, f(z)> - <g, z> + m (|z - centre|^2 - spread^2) / 2, whose terms are parabolas on either side of 0."""
+        a, g, l, u, centre = (part.flatten(1) for part in (a, g, *around[:3]))
+        square = (around.spread**2)[:, None]
+        corners = [torch.minimum(torch.maximum(torch.zeros_like(l), l), u), l, u]
+        slopes = (self.slope * a - g, a - g)
+        m = torch.maximum(slopes[0].abs(), slopes[1].abs()).norm(dim=1, keepdim=True) / square.sqrt().clamp(min=1e-300)
+        best, size = torch.full_like(a[:, 0], -torch.inf), torch.zeros_like(a[:, 0])
+        for _ in range(TURNS):
+            m = m.clamp(min=1e-300)
+            inner = [torch.minimum(centre - slopes[0] / m, torch.zeros_like(l)), (centre - slopes[1] / m).clamp(min=0)]
+            points = [torch.minimum(torch.maximum(z, l), u).expand_as(a) for z in (*inner, *corners)]
+            values = torch.stack([a * self.value(z) - g * z + m / 2 * (z - centre) ** 2 for z in points])
+            least, which = values.min(0)
+            value = least.sum(1) - m[:, 0] / 2 * square[:, 0]
+            z = torch.stack(points).gather(0, which[None])[0]
+            price = (m / 2 * (z - centre) ** 2).sum(1) + m[:, 0] / 2 * square[:, 0]
+            best, size = torch.maximum(best, value), torch.where(value > best, price, size)
+            free = (z > l) & (z < u) & (z != 0)
+            left = square - torch.where(free, 0.0, (z - centre) ** 2).sum(1, keepdim=True)
+            slope = torch.where(z < 0, *slopes)
+            m = torch.where(free, slope, 0.0).norm(dim=1, keepdim=True)
+            m = m / torch.maximum(left, 1e-12 * square).sqrt().clamp(min=1e-300)
+        return best, size
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plica.trust.audit.activations import Activation
+from plica.trust.audit.activations import Activation, Around, Relu
 from plica.trust.audit.balls import Ball
 from plica.trust.audit.layers import Affine, Step
+from plica.trust.audit.stretch import MORE, stretches
 
 ROWS = 2**21  # numbers of the largest tensor that is pulled back at once
 UNIT = torch.finfo(torch.float64).eps / 2
@@ -31,7 +32,7 @@ class Enclosure:
         slopes: in [0, 1], for each activation by its number.
     """
 
-    def __init__(self, steps: list[Step], ball: Ball, slopes: Mapping[int, Tensor]):
+    def __init__(self, steps: tuple[Step, ...], ball: Ball, slopes: Mapping[int, Tensor]):
         self.steps, self.ball = steps, ball
         self.numbers = {k: i for i, k in enumerate(k for k, s in enumerate(steps) if isinstance(s.op, Activation))}
         self.taken = [steps[k].parents[0] for k in self.numbers]  # the step whose value an activation takes
@@ -41,6 +42,9 @@ class Enclosure:
         self.low, self.high = [ball.low.view(1, *steps[0].shape)], [ball.high.view(1, *steps[0].shape)]
         self.sizes: list[Tensor] = [torch.maximum(self.low[0].abs(), self.high[0].abs())]
         self.lines: dict[int, Any] = {}
+        self.norms = stretches(steps) if ball.p == 2 and ball.radius < float("inf") else None
+        self.centres = [ball.x.view(1, *steps[0].shape)]
+        self.spreads = [torch.tensor([ball.radius * MORE], dtype=torch.float64)]
         behind: set[int] = set()
         for k, step in enumerate(steps[1:], 1):
             if isinstance(step.op, Activation):
@@ -48,8 +52,10 @@ class Enclosure:
                 l, u = self.low[step.parents[0]], self.high[step.parents[0]]
                 self._append(*step.op.interval(l, u), step.op.size(torch.maximum(l.abs(), u.abs())))
                 self.lines[k] = step.op.lines(l, u, slopes[self.numbers[k]])
+                self._place(k)
                 continue
             self._affine(step)
+            self._place(k)
             behind |= {k} if behind & set(step.parents) else set()
             takers = [(i, s.op) for i, s in enumerate(steps) if k in s.parents and isinstance(s.op, Activation)]
             if takers and (k in behind or ball.p != float("inf")):
@@ -59,9 +65,11 @@ class Enclosure:
                 self._tighten(k, torch.stack(is_open).any(0).flatten())
 
     def least(
-        self, a: Tensor, at: int, lines: Mapping[int, Any] | None = None, pulls: Mapping[int, Tensor] | None = None
-    ) -> Tensor:
-        """A lower bound of <a, value of step `at`> for each row of a; `pulls` are added to coefficients of steps."""
+        self, a: Tensor, at: int, lines: Mapping[int, Any] | None = None, pulls: Mapping[int, Tensor] | None = None,
+        cut: Mapping[int, tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """A lower bound of <a, value of step `at`> for each row of a; `pulls` are added to coefficients of steps,
+        `cut` are intervals of steps in place of their own."""
         lines = self.lines if lines is None else lines
         bound, terms, waiting = a.new_zeros(len(a)), a.new_zeros(len(a)), {at: a}
         for k in range(at, 0, -1):
@@ -73,6 +81,9 @@ class Enclosure:
             if isinstance(step.op, Activation):
                 part, constant = step.op.back(a, lines[k])
                 parts = [part]
+                if self.norms is not None and isinstance(step.op, Relu):
+                    other, size = step.op.constant(a, part, self._around(step.parents[0], cut))
+                    constant, terms = torch.maximum(constant, other), terms + size
             else:
                 assert step.op is not None
                 parts, constant = step.op.back(a, [self.steps[parent].shape for parent in step.parents])
@@ -82,6 +93,20 @@ class Enclosure:
         first = waiting.get(0, a.new_zeros(len(a), *self.steps[0].shape)).flatten(1)
         value, size = self.ball.least(first)
         return value + bound - self.gamma * (terms + size)
+
+    def _around(self, k: int, cut: Mapping[int, tuple[Tensor, Tensor]] | None) -> Around:
+        low, high = (cut or {}).get(k, (self.low[k], self.high[k]))
+        return Around(low, high, self.centres[k], self.spreads[k])
+
+    def _place(self, k: int) -> None:
+        """The value of step k at the image, and how far from it values lie, for an l_2 ball."""
+        if self.norms is None:
+            return
+        step = self.steps[k]
+        assert step.op is not None
+        self.centres.append(step.op.value(*(self.centres[parent] for parent in step.parents)))
+        operands = torch.stack([self.spreads[parent] for parent in step.parents]).norm(dim=0)
+        self.spreads.append(self.norms[k] * operands * MORE + self.gamma * self.sizes[k].norm())
 
     def _append(self, low: Tensor, high: Tensor, size: Tensor) -> None:
         self.low.append(low)

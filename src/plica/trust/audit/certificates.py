@@ -23,7 +23,7 @@ class RefusedError(ValueError):
 
 
 @torch.no_grad()
-def check(steps: list[Step], ball: Ball, y: int, target: int | None, leaves: Sequence[Mapping[str, Any]]) -> None:
+def check(steps: tuple[Step, ...], ball: Ball, y: int, target: int | None, leaves: Sequence[Mapping[str, Any]]) -> None:
     """Check the proof of one image.
 
     Args:
@@ -71,7 +71,7 @@ def _function(net: Enclosure, ball: Ball, y: int, rival: int, target: int | None
     return a
 
 
-def _logits(steps: list[Step], x: Tensor) -> Tensor:
+def _logits(steps: tuple[Step, ...], x: Tensor) -> Tensor:
     values = [x.view(1, *steps[0].shape)]
     for step in steps[1:]:
         assert step.op is not None
@@ -138,4 +138,5 @@ def _bounds(net: Enclosure, a: Tensor, leaves: Sequence[Mapping[str, Any]], shap
     for k, number in net.numbers.items():
         parent, op = net.steps[k].parents[0], net.steps[k].op
         lines[k] = op.lines(low.get(parent, net.low[parent]), high.get(parent, net.high[parent]), slopes[number])  # type: ignore[union-attr]
-    return net.least(a.repeat(rows, *[1] * (a.ndim - 1)), len(net.steps) - 1, lines, pulls)
+    cut = {k: (low[k], high[k]) for k in low}
+    return net.least(a.repeat(rows, *[1] * (a.ndim - 1)), len(net.steps) - 1, lines, pulls, cut)

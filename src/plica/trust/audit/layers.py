@@ -25,6 +25,7 @@ PLAIN = {
     "split_with_sizes", "squeeze", "sum", "transpose", "unsqueeze", "view",
 }  # fmt: skip
 SIGNED = {"add", "addmm", "bmm", "convolution", "div", "linear", "matmul", "mm", "mul", "neg", "rsub", "sub"}
+DENSE = {"addmm", "bmm", "convolution", "linear", "matmul", "mm"}
 NORMS = {"_native_batch_norm_legit_no_training", "native_batch_norm"}
 SEVERAL = {"add", "cat", "rsub", "sub"}  # of operands that depend on the image
 
@@ -41,11 +42,13 @@ class Affine:
         function: of its operands.
         absolute: |L| z + |b|.
         constants: numbers in its tensors.
+        dense: whether it mixes many entries with weights.
     """
 
     function: Callable[..., Tensor]
     absolute: Callable[..., Tensor]
     constants: int
+    dense: bool = False
 
     def value(self, *z: Tensor) -> Tensor:
         return torch.vmap(self.function)(*(part[:, None] for part in z))[:, 0]
@@ -73,7 +76,7 @@ class _Place(int):
     """The number of a step that depends on the image."""
 
 
-def trace(model: Model, x: Tensor) -> list[Step]:
+def trace(model: Model, x: Tensor) -> tuple[Step, ...]:
     """The steps of a model at one image, (1, *image), in its own precision; the last gives the logits.
 
     Raises:
@@ -93,7 +96,7 @@ def trace(model: Model, x: Tensor) -> list[Step]:
             last = known.get(node.args[0]) if isinstance(node.args[0], fx.Node) else None
             if not isinstance(last, _Place):
                 raise UnknownStepError("its output is not one tensor that depends on the image")
-            return steps[: last + 1]
+            return tuple(steps[: last + 1])
         else:
             args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
             known[node] = _next(steps, values, node.target, args, kwargs)
@@ -137,7 +140,7 @@ def _next(steps: list[Step], values: list[Tensor], target: Any, args: Any, kwarg
         return tuple(
             add(Affine(lambda z, i=i: function(z)[i], lambda z, i=i: function(z)[i], 0), places) for i in range(count)
         )
-    return add(Affine(function, absolute, sum(numbers)), places)
+    return add(Affine(function, absolute, sum(numbers), name in DENSE), places)
 
 
 def _functions(name: str, target: Any, args: Any, kwargs: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:

@@ -49,7 +49,7 @@ def recheck(
     found, proofs = Rechecked(), _proofs(run, task)
     if not run.tables[task.name] or "lower" not in run.rows(task).column_names:
         return found
-    steps: list[Step] | None = None
+    steps: tuple[Step, ...] | None = None
     rows = {
         row["id"]: row
         for row in run.rows(task, COLUMNS).to_pylist()
@@ -92,7 +92,7 @@ def _is(table: Any, number: int) -> Any:
     return pc.equal(table["id"], number)  # type: ignore[attr-defined]
 
 
-def _steps(model: Model, x: Tensor) -> list[Step]:
+def _steps(model: Model, x: Tensor) -> tuple[Step, ...]:
     try:
         with torch.no_grad():
             return trace(unfitted(model), x)
