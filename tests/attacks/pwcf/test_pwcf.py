@@ -314,3 +314,21 @@ def test_where_random_points_of_the_box_are_looked_at_by_forward_runs():
     result = plica.attack(model, x, model(x).argmax(1), plica.MinRadius(plica.Lp(2)), method="pwcf", gradients=100)
     assert result.success.all()
     assert (result.forwards <= 20).all()
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
+def test_from_a_plateau_the_nearest_of_its_edges_is_found_or_nearly(p):
+    """Where the gradient is zero, starts are points of the box, nearer and nearer; of ten edges one is the nearest."""
+    draw = torch.Generator().manual_seed(1)
+    ways = torch.nn.functional.normalize(torch.randn(10, 6, generator=draw), dim=1)
+    edges = 0.1 + 0.3 * torch.rand(10, generator=draw)
+
+    def model(z):
+        past = ((z - 0.5) @ ways.T - edges).relu().amax(1, keepdim=True)
+        return torch.cat([torch.full_like(past, 0.02), past], 1)
+
+    exact = ((edges + 0.02) / torch.linalg.vector_norm(ways, 1 / (1 - 1 / p) if p > 1 else math.inf, dim=1)).min()
+    x, y = torch.full((1, 6), 0.5), torch.zeros(1, dtype=torch.long)
+    found = plica.attack(model, x, y, MinRadius(Lp(p)), method="pwcf", gradients=300)
+    assert found.distance.item() < 1.6 * exact.item()
+    assert int(found.gradients) <= 300

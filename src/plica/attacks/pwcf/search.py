@@ -44,6 +44,8 @@ def pwcf(task: AttackInput) -> AttackOutput:
     ]
     forwards = affordable(task.gradients)
     if task.question.through is None:
+        if task.radius is None:
+            _last_starts(task, task.best.distance.isinf().nonzero()[:, 0])
         box_search(task, every, min(forwards - SETTINGS.boundary_forwards, SETTINGS.box_forwards))
     boundary_search(task, every, min(SETTINGS.boundary_forwards, forwards))
     status = [status for part in parts for status in part.status]
@@ -57,15 +59,18 @@ def pwcf(task: AttackInput) -> AttackOutput:
     )
 
 
+def _shares(gradients: int) -> tuple[int, int]:
+    """The classes that are tried with one gradient each, and the searches that share the rest."""
+    tried = max(1, gradients // SETTINGS.gradients_per_class)
+    left = gradients - tried
+    shared = min(SETTINGS.classes + SETTINGS.shared, left // SETTINGS.gradients_per_row)
+    return tried, max(1, shared, min(SETTINGS.classes + len(SETTINGS.far), left // SETTINGS.longest))
+
+
 def _solve(task: AttackInput, images: Int[Tensor, " i"]) -> AttackOutput:
     """All rows of the given images, a sequence of neighbours."""
-    classes_tried = max(1, task.gradients // SETTINGS.gradients_per_class)
+    classes_tried, rows = _shares(task.gradients)
     left = task.gradients - classes_tried
-    rows = max(
-        1,
-        min(SETTINGS.classes + SETTINGS.shared, left // SETTINGS.gradients_per_row),
-        min(SETTINGS.classes + len(SETTINGS.far), left // SETTINGS.longest),
-    )
     nearest_rows = nearest(task, images, classes_tried, min(SETTINGS.classes, rows))
     flat = (nearest_rows.grad == 0).all(1).view(len(images), -1).all(1)
     if task.question.through is not None or not bool(flat.any()):
@@ -76,9 +81,11 @@ def _solve(task: AttackInput, images: Int[Tensor, " i"]) -> AttackOutput:
     for position in (order[~flat], order[flat]):
         if len(position):
             own = take(nearest_rows, (position[:, None] * k + torch.arange(k, device=order.device)).flatten())
-            start = None if not bool(flat[position[0]]) else _in_box(task, images[position], left // 2)
-            if start is not None:
-                own, rows = start[0], 1
+            start = None
+            if bool(flat[position[0]]):
+                rows = max(1, min(SETTINGS.classes + len(SETTINGS.far), (left - left // 2) // SETTINGS.longest))
+                start = _in_box(task, images[position], left // 2, rows)
+                own = start[0]
             parts.append(_search(task, images[position], own, None if start is None else start[1], rows))
             positions.append(position)
     back = torch.cat(positions).argsort()
@@ -90,31 +97,45 @@ def _solve(task: AttackInput, images: Int[Tensor, " i"]) -> AttackOutput:
     )
 
 
-def _in_box(task: AttackInput, images: Int[Tensor, " i"], points: int) -> tuple[TargetRows, Tensor]:
-    """The nearest point of the box, of so many random ones, at which each image reaches the goal: the alternative that
-    is nearest there, and the way from the image. One gradient each, as they also say what the margin is worth."""
+def _last_starts(task: AttackInput, images: Int[Tensor, " i"]) -> None:
+    """Images whose searches found no point spend what is left on points of the box and searches from there."""
+    tried, rows = _shares(task.gradients)
+    left = task.gradients - tried - rows * SETTINGS.longest
+    kept = left * 2 // 3 // SETTINGS.longest
+    if len(images) and kept > 0:
+        _search(task, images, *_in_box(task, images, left - kept * SETTINGS.longest, kept), kept)
+
+
+def _in_box(task: AttackInput, images: Int[Tensor, " i"], points: int, kept: int) -> tuple[TargetRows, Tensor]:
+    """Of so many random points of the box, cut into `kept` parts, the nearest of each at which an image reaches the
+    goal: the alternative that is nearest there, and the way from the image. One gradient each, as they also say what
+    the margin is worth. A point farther away than the nearest so far is moved to less than its distance."""
     x, goal = task.x[images], task.goal[images]
-    size = torch.full_like(task.best.distance[images], torch.inf)
-    step, grad = torch.zeros_like(x.flatten(1)), torch.zeros_like(x.flatten(1))
-    margin, target = size.clone(), torch.zeros_like(images)
+    size = task.best.distance.new_full((len(images), kept), torch.inf)
+    step = x.new_zeros(len(images), kept, x[0].numel())
+    grad, margin, target = torch.zeros_like(step), size.clone(), torch.zeros_like(size, dtype=torch.long)
     for number in range(points):
-        z = task.box_point(points + number, images)
-        m, output, g = task.model.gradient(z, images, lambda out, part: goal[part].margin(out))
+        z, part = task.box_point(points + number, images), number % kept
+        away = torch.linalg.vector_norm((z - x).flatten(1), dim=1)
+        share = (SETTINGS.nearer * size.amin(1) / away.clamp(min=1e-30)).clamp(max=1)
+        z = torch.lerp(x, z, share.view(-1, *[1] * (x.ndim - 1)))
+        m, output, g = task.model.gradient(z, images, lambda out, rows: goal[rows].margin(out))
         task.best.offer(z, images, output)
-        d = torch.linalg.vector_norm((z - x).flatten(1), dim=1)
+        d = share * away
         d = torch.where((m > 0) & (g != 0).flatten(1).any(1), d, 1e3 * d + 1e3)
-        nearer = d < size
-        size, margin = torch.where(nearer, d, size), torch.where(nearer, m, margin)
-        step = torch.where(nearer[:, None], (z - x).flatten(1), step)
-        grad = torch.where(nearer[:, None], g.flatten(1), grad)
-        target = torch.where(nearer, goal.alternatives(output).argmax(1), target)
-    return TargetRows(images, target, margin, grad), step
+        nearer = d < size[:, part]
+        size[:, part], margin[:, part] = torch.where(nearer, d, size[:, part]), torch.where(nearer, m, margin[:, part])
+        step[:, part] = torch.where(nearer[:, None], (z - x).flatten(1), step[:, part])
+        grad[:, part] = torch.where(nearer[:, None], g.flatten(1), grad[:, part])
+        target[:, part] = torch.where(nearer, goal.alternatives(output).argmax(1), target[:, part])
+    rows = TargetRows(images.repeat_interleave(kept), target.flatten(), margin.flatten(), grad.flatten(0, 1))
+    return rows, step.flatten(0, 1)
 
 
 def _search(
     task: AttackInput, images: Int[Tensor, " i"], nearest_rows: TargetRows, step: Tensor | None, rows: int
 ) -> AttackOutput:
-    """BFGS-SQP from `rows` starts of each image. step: where the only start of each is; None for the linear model's."""
+    """BFGS-SQP from `rows` starts of each image. step: where they are; None for the linear model's."""
     if task.question.through is not None:
         target_rows, parametrization, start, unit = theta_rows(task, nearest_rows, len(images), rows)
     else:

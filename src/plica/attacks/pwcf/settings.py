@@ -24,6 +24,7 @@ class PWCFSettings:
         clip: share of the first margin past which a larger loss is no better (section 3.2).
         boundary_forwards: forward runs at the end towards the boundary.
         box_forwards: forward runs on random points of the box before, where more are left.
+        nearer: share of the distance of the nearest point of the box so far, at which further ones are looked for.
         shrink: share of the perturbation that a start outside the radius keeps, `shrinks` times at most.
         shrinks: see `shrink`.
         batches: of rows whose starts are in memory at once.
@@ -43,6 +44,7 @@ class PWCFSettings:
     clip: float = 1e-2
     boundary_forwards: int = 6
     box_forwards: int = 200
+    nearer: float = 0.9
     shrink: float = 0.7
     shrinks: int = 20
     batches: int = 4
