@@ -14,14 +14,13 @@ from beartype import BeartypeConf, beartype
 
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 every_call = False
-test = 0  # number of the test that runs
+calls: dict[int, int] = {}  # in the test that runs, by the id of the code, which all closures of one definition share
 _jaxtyped = jaxtyping.jaxtyped
 
 
 def next_test() -> None:
     """Begin to count the calls anew."""
-    global test
-    test += 1
+    calls.clear()
 
 
 def sampled(function=None, *, typechecker):
@@ -32,17 +31,16 @@ def sampled(function=None, *, typechecker):
         if dataclasses.is_dataclass(function):
             function.__init__ = sampled(function.__init__, typechecker=typechecker)
         return function
-    checked = _jaxtyped(function, typechecker=typechecker)
-    calls, counted_in = 0, test
+    checked, code = None, id(function.__code__)
 
     @functools.wraps(function)
     def call(*args, **kwargs):
-        nonlocal calls, counted_in
-        if counted_in != test:
-            calls, counted_in = 0, test
-        calls += 1
-        if calls & (calls - 1) and not every_call:
+        nonlocal checked
+        number = calls[code] = calls.get(code, 0) + 1
+        if number & (number - 1) and not every_call:
             return function(*args, **kwargs)
+        # not before: a function inside another is made anew at each call of that one, and this takes a millisecond
+        checked = checked or _jaxtyped(function, typechecker=typechecker)
         return checked(*args, **kwargs)
 
     return call
