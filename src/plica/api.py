@@ -105,8 +105,8 @@ def attack(
         levels: the answer lies on the grid of so many levels, evenly spaced between the bounds, each feature's own, and
             is searched and judged there: 256 for images of 8 bits, 11 for whole numbers between 0 and 10. A pixel that
             moves, and every one of an x off the grid, goes to a level; one that is fixed stays. What is misclassified
-            from the start has x_adv = x in any case. Radii are taken up to the rounding of pixels: 8/255 includes what
-            is 8 levels away. None: any numbers.
+            from the start has x_adv = x in any case. A radius in l_inf holds up to the rounding of pixels: 8/255
+            includes what is 8 levels away. None: any numbers.
         draws: of a model that answers at random, the mean over so many draws is attacked: of the probabilities of
             classes, or with another goal of the output. A gradient of the budget is then one of the mean, and the
             result counts the runs it takes, `draws` each. The judge takes 100 fresh draws, and counts a point where

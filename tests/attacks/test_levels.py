@@ -43,29 +43,28 @@ class Centred(nn.Module):
         return self.core((x - 5) / 2)
 
 
-@pytest.mark.parametrize("p", NORMS)
-@pytest.mark.parametrize("per_feature", [False, True])
+@pytest.mark.parametrize(("p", "per_feature"), [(1.0, False), (2.0, True), (math.inf, False)])
 def test_whole_numbers_are_the_nearest_ones(p, per_feature):
     n, model, x = 4, Centred(4), integers(5, 4, seed=1)
     y = model(x).argmax(1)
     bounds = (torch.zeros(n), torch.full((n,), 10.0)) if per_feature else (0.0, 10.0)
-    result = plica.attack(model, x, y, MinRadius(Lp(p)), bounds=bounds, levels=11)
+    result = plica.attack(model, x, y, MinRadius(Lp(p)), gradients=60, bounds=bounds, levels=11)
     every = torch.tensor(list(itertools.product(range(11), repeat=n))).float()
     classes = model(every).argmax(1)
     nearest = torch.stack(
         [
             torch.linalg.vector_norm(every[classes != label] - row, ord=p, dim=1).min()
-            for row, label in zip(x, y, strict=False)
+            for row, label in zip(x, y, strict=True)
         ]
     )
     assert torch.equal(result.x_adv, result.x_adv.round())
     assert result.success.all()
     excess = result.distance / nearest
     assert excess.median() < 1 + 1e-6
-    assert (excess < 1.05).all()
+    assert (excess < 1.1).all()
     spare = 3 if per_feature else 0
-    assert (result.gradients <= 100).all()
-    assert (result.forwards <= 20 + spare).all()
+    assert (result.gradients <= 60).all()
+    assert (result.forwards <= 12 + spare).all()
 
 
 @pytest.mark.parametrize("p", NORMS)
@@ -94,10 +93,10 @@ def test_a_radius_of_whole_levels_includes_its_edge(p):
     y = model(x).argmax(1)
     nearest = plica.attack(model, x, y, MinRadius(Lp(p)), gradients=30, levels=256)
     radius = (nearest.distance * 255).round() / 255 if p == math.inf else nearest.distance * 1.01
-    result = plica.attack(model, x, y, MaxLoss(Lp(p), radius), gradients=60, levels=256)
+    result = plica.attack(model, x, y, MaxLoss(Lp(p), radius), gradients=40, levels=256)
     assert on_grid(result.x_adv)
     assert result.success.all()
-    assert (result.distance <= radius + 2e-7).all()  # two pixels, each rounded to float32
+    assert (result.distance <= radius + 6e-8).all()  # two pixels, each rounded to float32
     less = plica.attack(model, x, y, MaxLoss(Lp(p), 0.4 * radius), gradients=30, levels=256)
     assert not less.success.any()
     assert less.distance.isinf().all()
@@ -148,6 +147,20 @@ def test_a_pixel_that_stays_is_the_image_s_to_the_bit():
     assert (moved < 30).all()
     level = (result.x_adv.double() + 1) * 127.5
     assert ((level - level.round()).abs() < 1e-4).all()
+
+
+def test_a_radius_in_half_precision_is_one_in_levels():
+    n = 150
+    model, x = small_net(n).half(), pictures(4, n).half()
+    y = model(x).argmax(1)
+    result = plica.attack(model, x, y, MaxLoss(Lp(math.inf), 40 / 255), gradients=20, levels=256)
+    assert result.success.all()
+    assert ((result.x_adv - x).float() * 255).abs().max() < 40.5
+    nearest = plica.attack(model, x, y, MinRadius(Lp(math.inf)), gradients=20, levels=256)
+    level = (255 * nearest.distance).round()
+    inside = plica.attack(model, x, y, MaxLoss(Lp(math.inf), level / 255), gradients=20, levels=256)
+    assert inside.success.all()
+    assert ((inside.x_adv.float() * 255).round() - (x.float() * 255).round()).abs().amax(1).le(level).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.attacks.base import Attack, AttackInput, AttackOutput
-from plica.attacks.boundary_search import affordable, boundary_search
+from plica.attacks.boundary_search import affordable
 from plica.core.best import BestPoints
 from plica.core.gradient import NoGradientError
 from plica.core.levels import LevelGrid
@@ -38,10 +38,9 @@ class LevelSettings:
         dimensions: up to which the attack itself runs on the grid.
         kept: one gradient of so many is kept for the grid,
         most: and no more than so many in more dimensions.
-        looks: at grid points, where an image has gradients left because its attack ended early.
+        looks: at grid points, where an image has gradients left because its attack ended early, or forward runs.
         reach: levels that a pixel of u' may be away from z.
         stretch: of the perturbation from the third point on that is classified correctly, doubled each time.
-        boundary_forwards: runs that bring the attack's point to the boundary before it is rounded.
         halvings: of the interval of log2(lambda).
         exponents: that interval, for the largest change in levels.
     """
@@ -52,7 +51,6 @@ class LevelSettings:
     looks: int = 12
     reach: float = 1.5
     stretch: float = 0.01
-    boundary_forwards: int = 4
     halvings: int = 16
     exponents: tuple[float, float] = (-8.0, 12.0)
 
@@ -87,10 +85,6 @@ def on_levels(attack: Attack, task: AttackInput, grid: LevelGrid) -> tuple[Attac
     gradients = task.gradients - min(kept, SETTINGS.most)
     output = attack(replace(task, radius=searched, gradients=gradients, enough=enough))
     found = task.best.distance.isfinite()
-    runs = affordable(task.gradients) - task.model.forwards.to(task.x.device)
-    for left in range(1, SETTINGS.boundary_forwards + 1):
-        able = runs.clamp(max=SETTINGS.boundary_forwards) == left
-        boundary_search(task, able.nonzero()[:, 0], left)
     for images in batches:
         _Rounding(on_grid, task.best, images[task.best.distance[images].isfinite()], grid, form).run()
     lost = (found & best.distance.isinf()).tolist()
@@ -105,7 +99,7 @@ def _searched(radius: Float[Tensor, " b"] | None, form: LpForm | None, grid: Lev
         return None
     step = grid.step.double()
     if form is not None and form.p == math.inf and form.weights is None and bool((grid.level >= 0).all()):
-        radius = (radius / step + ROUNDING).floor() * step
+        radius = ((radius - grid.rounding) / step + ROUNDING).floor() * step  # api.py has added it
     return radius * (1 + INSIDE)
 
 
@@ -136,6 +130,9 @@ class _Looks:
         self.task, self.image, self.grid = task, image, grid
         self.x, self.u = task.x[image].flatten(1), u.flatten(1)
         self.step, self.low = float(grid.step), task.bounds[0]
+        level = grid.level[image].flatten(1)
+        self.x_level = torch.where(level < 0, self.levels(self.x), level)
+        self.rounding = min(0.5, ROUNDING + grid.rounding / self.step)
         weights = None if form is None or form.weights is None else form.weights.to(self.x)
         self.weights = None if weights is None else weights.expand(task.x.shape[1:]).flatten()
         self.margin, self.grad = self.x.new_zeros(len(image)), torch.zeros_like(self.x)
@@ -231,8 +228,7 @@ class _Rounding(_Looks):
         best, rows = self.task.best, torch.arange(len(self.image), device=self.image.device)
         missed = torch.zeros_like(rows)
         for number in range(SETTINGS.looks):
-            none = best.distance[self.image[rows]].isinf()
-            rows = rows[(self.left()[rows] > 0) | none & (self.forwards_left()[rows] > 0)]
+            rows = rows[(self.left()[rows] > 0) | (self.forwards_left()[rows] > 0)]
             if not len(rows):
                 return
             u = self._rounded(rows)
@@ -271,8 +267,8 @@ class _Rounding(_Looks):
         else:
             outward = self.levels(self.end[rows])
             up = self.end[rows] > self.x[rows]
-            outward = torch.where(up, (outward - ROUNDING).ceil(), (outward + ROUNDING).floor())
-            edge = self._weighted(self.low + self.step * outward - self.x[rows]).abs()
+            outward = torch.where(up, (outward - self.rounding).ceil(), (outward + self.rounding).floor())
+            edge = self._weighted(self.step * (outward - self.x_level[rows])).abs()
             ball = edge.masked_fill(change < (1 - ROUNDING) * size, 0).amax(1)
         if self.radius is not None:
             ball = torch.minimum(ball, self.radius[rows].to(ball))
@@ -298,7 +294,7 @@ class _Rounding(_Looks):
     def _along_gradient(self, rows: Int[Tensor, " r"]) -> Float[Tensor, "r n"]:
         """round(z + lambda g / w^2) for the lambda of least size for which the linearised margin is enough."""
         z = self.levels(self.z[rows]).clamp(0, self.grid.levels - 1)
-        x, u, grad = self.levels(self.x[rows]), self.levels(self.u[rows]).round(), self.grad[rows]
+        x, u, grad = self.x_level[rows], self.levels(self.u[rows]).round(), self.grad[rows]
         pull = grad if self.weights is None else grad / self.weights.square()
         least, most = (z - SETTINGS.reach).clamp(min=0), (z + SETTINGS.reach).clamp(max=self.grid.levels - 1)
         if self.linf:
@@ -382,7 +378,7 @@ class _Descent(_Looks):
         gain = self.step * self.by * self.grad[rows][:, self.pixel]
         allowed = inside[:, :, None] & inside[:, None, :] & ~self.tried[rows] & self.pairs
         if self.p < math.inf:
-            x = self.levels(self.x[rows])
+            x = self.x_level[rows]
             size = self._weighted(base - x).abs() ** self.p
             cost = self._weighted(moved - x[:, self.pixel], self.pixel).abs() ** self.p - size[:, self.pixel]
             cost[:, 0] = 0
@@ -400,7 +396,7 @@ class _Descent(_Looks):
     def _base(self, rows: Int[Tensor, " r"]) -> tuple[Tensor, Tensor, Tensor]:
         """The levels that are changed, and the least and greatest ones of each pixel: those of u; in l_inf u moved a
         level along the gradient, as far as a smaller distance allows."""
-        u, x = self.levels(self.u[rows]).round(), self.levels(self.x[rows])
+        u, x = self.levels(self.u[rows]).round(), self.x_level[rows]
         least, most = torch.zeros_like(u), torch.full_like(u, self.grid.levels - 1)
         if self.grid.fixed is not None:
             fixed = self.grid.fixed.flatten()

@@ -6,6 +6,7 @@ whole numbers (11 between 0 and 10).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,10 +49,14 @@ def check_levels(levels: Any, bounds: Bounds, dtype: torch.dtype, question: Ques
 
 
 def pixel_rounding(metric: Metric, bounds: Bounds, dtype: torch.dtype) -> float:
-    """What a radius may be exceeded by: two levels, each rounded to the dtype, differ by so much less or more than the
-    levels themselves. 0 for distances other than plain l_p norms."""
-    largest = float(torch.maximum(bounds.low.abs(), bounds.high.abs()).max())
-    return 0.0 if plain_p(metric) is None else torch.finfo(dtype).eps * largest
+    """What a radius in l_inf may be exceeded by, where a point at its edge would else be lost: two levels differ by so
+    much more after each was rounded to the dtype. 0 for other distances."""
+    return _rounding(bounds, dtype) if plain_p(metric) == math.inf else 0.0
+
+
+def _rounding(bounds: Bounds, dtype: torch.dtype) -> float:
+    """Twice half a unit of rounding of the largest number below the largest bound."""
+    return torch.finfo(dtype).eps / 2 * float(torch.maximum(bounds.low.abs(), bounds.high.abs()).max())
 
 
 def level_grid(
@@ -65,13 +70,13 @@ def level_grid(
 class LevelGrid:
     """Rounds points to the nearest level, each belonging to one of the images x.
 
-    A pixel of x that lies on the grid up to rounding stands for its level, so that one which did not move is x to the
-    bit; and so does one that must not move, wherever it lies.
+    Where an image lies on the grid up to rounding, its pixels stand for their levels, so that one which did not move is
+    x to the bit; a pixel that must not move stays, wherever it lies.
 
     Attributes:
         fixed: pixels that must not move; None for none.
         dtype: half precision that the levels are rounded to; None for that of x.
-        level: (b, *image) of the pixels of x that lie on the grid; -1 for the others.
+        level: (b, *image) of the pixels of images that lie on the grid; -1 in the others.
     """
 
     x: Float[Tensor, "b *image"]
@@ -95,8 +100,15 @@ class LevelGrid:
         level = grid._nearest(x)
         largest = torch.maximum(bounds.low.abs(), bounds.high.abs()).to(x)
         same = (grid._pixels(level) - x).abs() <= SAME * torch.finfo(dtype or x.dtype).eps * largest
-        grid.level.copy_(torch.where(same, level.to(x), -1))
+        known = same if fixed is None else same | fixed
+        on_grid = known.flatten(1).all(1).view(-1, *[1] * (x.ndim - 1))
+        grid.level.copy_(torch.where(on_grid, level.to(x), -1))
         return grid
+
+    @property
+    def rounding(self) -> float:
+        """What rounding to the dtype may change the difference of two levels by: much in half precision alone."""
+        return _rounding(self.bounds, self.dtype or self.x.dtype)
 
     @property
     def step(self) -> Float[Tensor, "..."]:

@@ -74,9 +74,9 @@ class MeasureContext:
 
     def pixel_rounding(self, x: Tensor) -> float:
         """How far two levels of the grid may be apart more than they are, each rounded to the dtype of x."""
-        if self.levels is None or not isinstance(self.metric, int | float):
+        if self.levels is None or self.metric != np.inf:
             return 0.0
-        return torch.finfo(x.dtype).eps * max(float(torch.as_tensor(bound).abs().max()) for bound in self.bounds)
+        return torch.finfo(x.dtype).eps / 2 * max(float(torch.as_tensor(bound).abs().max()) for bound in self.bounds)
 
     def distances(self, x: Tensor, x_adv: Tensor, theta: Tensor | None) -> tuple[Float64[np.ndarray, " b"], float]:
         """Distances of the points, or of their theta if `by_theta`, and the relative error of the measurement."""
