@@ -86,6 +86,9 @@ def test_draws_in_a_plan_and_on_the_command_line(folder, capsys):
     assert "mean over 4 draws" in findings["random outputs"]["sentence"]
     assert run.summary["questions"][0]["draws"] == 4
     assert plica("audit", "run") == 0
+    part = next((folder / "run" / "parts").glob("*apgd-ce/*.parquet"))  # as if by a version before there was a share
+    pq.write_table(pq.read_table(part).drop_columns(["share"]), part)
+    assert runs.load("run").samples["share"].null_count == 4
     capsys.readouterr()
     assert plica("evaluate", "plan.yaml", "--draws", 5, "--out", "run") == 2  # another plan
     assert "draws" in capsys.readouterr().err
