@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import plica
 import shared_data
 from plica.models import load_model, prepare_inputs, registry
 from plica.models.adapt import LoadedModel, logits_of, split_normalisation
@@ -311,6 +312,18 @@ def test_onnx_networks_of_a_competition(name):
     assert torch.allclose(loaded(x), expected, atol=1e-5)
     assert differentiable(loaded, x) or name.startswith("mnist")  # whose first output is dead on noise
     prepare_inputs(loaded, x, torch.zeros(5, dtype=torch.long))
+
+
+@pytest.mark.parametrize("name", ["cifar10_small", "mnist-net_256x2"])
+def test_onnx_networks_have_lower_bounds(name):
+    """Shapes are numbers of the file, not tensors that are read at every call."""
+    plain, (_, _, shape, _) = onnx_net(name)
+    x = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
+    loaded, question = load_model(f"{SHARED}/models/{name}.onnx"), plica.MinRadius(plica.Lp("inf"))
+    y = plain(x).argmax(1)
+    found = [plica.certify(net.eval(), x, y, question, nodes=1).radius for net in (loaded, plain)]
+    torch.testing.assert_close(*found, rtol=0.02, atol=0)  # of the precision of the first bounds
+    assert found[0] > 0
 
 
 def graph(nodes, shape, constants):

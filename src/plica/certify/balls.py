@@ -4,7 +4,7 @@ For <a, f(z)> - <g, z>, with z in the box [l, u] and ||z - c||_2 <= s, every m >
 
     sum_i min_{l_i <= z_i <= u_i} (a_i f(z_i) - g_i z_i + m (z_i - c_i)^2 / 2) - m s^2 / 2.
 
-m = 0 is CROWN's. Without the box it is the offset of SDP-CROWN (Chiu et al. 2025, theorem 4.1).
+m = 0 is CROWN's. Without the box it is the offset of SDP-CROWN (Chiu et al. 2025).
 """
 
 from __future__ import annotations

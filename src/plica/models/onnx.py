@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from plica.models.adapt import LoadedModel, takes_batches
 from plica.utils.messages import one_line
@@ -34,11 +34,35 @@ def load_onnx(path: str, pretrained: bool, trust: bool) -> LoadedModel:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the converter, about itself
-            net = onnx2torch.convert(graph).eval()
+            net = _with_fixed_shapes(onnx2torch.convert(graph)).eval()
     except Exception as error:
         raise ValueError(f"{file} cannot be converted to torch ({one_line(error, named=True)}).") from error
     one_by_one = all(shape[1:]) and not takes_batches(net, torch.zeros(1, *shape[1:]), path)
     return LoadedModel(Reshaped(net, shape[1:]), one_by_one=one_by_one)
+
+
+def _with_fixed_shapes(net: fx.GraphModule) -> fx.GraphModule:
+    """With shapes that the file states as numbers.
+
+    The converter reads them from a tensor at every call, which no list of operations captured for lower bounds can do.
+    """
+    for node in list(net.graph.nodes):
+        if node.op != "call_module" or type(net.get_submodule(node.target)).__name__ != "OnnxReshape":
+            continue
+        x, shape = node.args
+        if isinstance(shape, fx.Node) and shape.op == "get_attr":
+            owner, _, name = str(shape.target).rpartition(".")
+            sizes = getattr(net.get_submodule(owner), name).tolist()
+            with net.graph.inserting_after(node):
+                node.replace_all_uses_with(net.graph.call_function(_reshape, (x, sizes)))
+            net.graph.erase_node(node)
+    net.recompile()
+    return net
+
+
+def _reshape(x: Tensor, sizes: list[int]) -> Tensor:
+    """A size of 0 is that of x, as ONNX has it."""
+    return x.reshape([x.shape[axis] if size == 0 else size for axis, size in enumerate(sizes)])
 
 
 class Reshaped(nn.Module):
