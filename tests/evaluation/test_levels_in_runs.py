@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from plica import runs
+from plica.analysis.contenders import groups
 from plica.cli.app import main
 
 NET = """
@@ -68,8 +69,15 @@ def test_a_run_names_its_levels_and_is_audited(folder):
     assert record["perturbed"] == record["survive"] == 4
 
 
-def test_a_plan_with_levels(folder):
+def test_answers_with_and_without_levels_are_not_joined(folder):
+    found = groups([runs.load(folder / "grid"), runs.load(folder / "free")])
+    assert {group.metric for group in found} == {"l2", "l2 (256 levels)"}
+
+
+def test_a_plan_with_levels(folder, capsys):
     run = runs.load(folder / "edge")
+    assert plica("show", folder / "edge") == 0
+    assert "256 levels" in capsys.readouterr().out
     assert run.summary["questions"][0]["levels"] == 256
     assert run.samples["levels"].to_pylist() == [256] * 4
     distances = np.array(run.samples["distance"].to_pylist())

@@ -112,7 +112,7 @@ def groups(runs: Sequence[Run], by: str = "auto") -> list[Group]:
     _same_images(runs)
     questions: dict[tuple[str, float | None], list[tuple[Run, Task]]] = {}
     for run, task in sources:
-        questions.setdefault((task.distance, task.radius), []).append((run, task))
+        questions.setdefault((task.asked_distance, task.radius), []).append((run, task))
     keys = sorted(questions, key=lambda key: key[1] is not None)
     return [_group(key, questions[key], by, len(models) > 1) for key in keys]
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from plica.perturbations import join_distance
+from plica.runs.task import with_levels
 
 WIDTH = 120  # without a terminal
 
@@ -61,8 +62,12 @@ def widest_sentence(question: dict[str, Any]) -> str:
         f"{gap['id']} ({gap['lower']:.4g} to {_radius(gap['upper'])})"
         for gap in question["certified"].get("widest", [])
     ]
-    subject = f"{question['model']}, {join_distance(question['metric'], question.get('through'))}"
+    subject = f"{question['model']}, {_distance(question)}"
     return f"widest gaps of {subject}: image {', '.join(widest)}" if widest else ""
+
+
+def _distance(question: dict[str, Any]) -> str:
+    return with_levels(join_distance(question["metric"], question.get("through")), question.get("levels"))
 
 
 def _wrong(question: dict[str, Any]) -> str:
@@ -115,7 +120,7 @@ def _min_radius(questions: list[dict[str, Any]]) -> Table:
     right = ("asked", "broke", "it alone", "missed", "nearest", "radius: quarter", "median", "three quarters")
     table = _table("model", "metric", "method", right=right)
     for question in questions:
-        subject = (question["model"], join_distance(question["metric"], question.get("through")))
+        subject = (question["model"], _distance(question))
         for k, row in enumerate(question["methods"]):
             numbers = (*_numbers(row), str(row["best"]))
             table.add_row(*map(Text, (*(subject if k == 0 else ("", "")), row["method"], *numbers, *_quartiles(row))))

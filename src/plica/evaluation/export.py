@@ -63,6 +63,7 @@ def verdict_line(summary: dict[str, Any]) -> str:
 
 def _question_text(question: dict[str, Any]) -> str:
     norm = f"${distance_symbol(join_distance(question['metric'], question['through']))}$"
+    norm += "" if question["levels"] is None else f" ({question['levels']} levels)"
     if question["kind"] == "min-radius":
         return f"{norm}, median radius"
     return f"{norm} $\\leq$ {question['radius']:.4g}, robust accuracy"

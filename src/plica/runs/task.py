@@ -19,6 +19,11 @@ def question_text(*words: str | None, levels: int | None) -> str:
     return " ".join(word for word in (*words, None if levels is None else f"{levels} levels") if word)
 
 
+def with_levels(distance: str, levels: int | None) -> str:
+    """A distance as tables name it: "l2 (256 levels)" where the points lie on a grid."""
+    return distance if levels is None else f"{distance} ({levels} levels)"
+
+
 @dataclass(frozen=True)
 class Task:
     """One model, one question, one method.
@@ -55,6 +60,11 @@ class Task:
     def distance(self) -> str:
         """Metric and perturbation in one text: "l2", "theta through flow"."""
         return join_distance(self.metric, self.through)
+
+    @property
+    def asked_distance(self) -> str:
+        """The same with the grid, where answers lie on one, as those are other distances: "l2 (256 levels)"."""
+        return with_levels(self.distance, self.levels)
 
     @staticmethod
     def of_record(record: Mapping[str, Any]) -> Task:
