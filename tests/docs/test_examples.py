@@ -1,10 +1,12 @@
 """Every example of the how-to pages and of the first steps runs as printed; every notebook runs from top to bottom."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
+import examples
 from examples import blocks, run_page
 
 pytest.importorskip("foolbox", reason="the examples use the images of the extra 'demo'")
@@ -24,11 +26,24 @@ def prepared(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def own_modules():
+    """What the examples import from their folder is forgotten after them."""
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == Path.cwd():
+            del sys.modules[name]
+
+
 @pytest.mark.parametrize("page", HOWTO, ids=lambda page: page.stem)
-def test_a_how_to_runs_as_printed(page, prepared, tmp_path):
+def test_a_how_to_runs_as_printed(page, prepared, tmp_path, monkeypatch, own_modules):
+    """In this process, as each start of another takes seconds."""
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
     assert blocks(page.read_text())
-    run_page(page, tmp_path)
+    examples.main(page)
 
 
 @pytest.mark.parametrize("page", ALONE, ids=lambda page: page.stem)
