@@ -164,7 +164,7 @@ def cost(x: Tensor, y: Tensor) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with cifar10/cifar10_*.npz")
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--images", type=int, default=2000)

@@ -202,7 +202,7 @@ def test_the_alarm_rings_where_one_step_is_overfitted_and_not_for_four(tmp_path,
         "data": {"path": str(SHARED / "cifar10" / "cifar10_train_20000.npz"), "n": 144},
         "questions": [{"ask": "max-loss", "metric": "linf", "radius": "16/255"}],
         "gradients": gradients,
-        "epochs": 120,
+        "epochs": 60,
         "batch": 64,
         "held_out": 16,
         "optimizer": {"name": "adamw", "lr": 0.003, "weight_decay": 0.0},
@@ -217,4 +217,4 @@ def test_the_alarm_rings_where_one_step_is_overfitted_and_not_for_four(tmp_path,
     assert not said or "Catastrophic overfitting" in said[0]
     log = pq.read_table(tmp_path / "out" / "log.parquet").to_pylist()
     assert log[-1]["alarm"] == rings
-    assert min(row["share_gained"] for row in log) < 0.5 if rings else min(row["share_gained"] for row in log) > 0.8
+    assert min(row["share_gained"] for row in log) < 0.5 if rings else min(row["share_gained"] for row in log) > 0.6

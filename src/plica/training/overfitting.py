@@ -18,6 +18,7 @@ from plica.training.plan import TrainingPlan, TrainingQuestion
 
 PROBED = 64  # training images
 MORE = 10  # times the gradients
+LEAST = 0.1  # nats: where more gradients gain less than that, there is no loss left to be missed
 ALARM = 0.5  # share below which it is said; sound solvers have .6 to 1 (docs/design/training.md)
 
 
@@ -40,8 +41,9 @@ def _share(
             found.append(_loss(model, hard.x_adv, y) - _loss(model, x, y))
         else:
             found.append(float(hard.radius.nan_to_num(0.0)[hard.correct].median()) if hard.correct.any() else 0.0)
-    few, many = found if question.ask == "max-loss" else reversed(found)
-    return few / many if many > 1e-3 * abs(few) and many > 0 else 1.0
+    if question.ask == "max-loss":
+        return found[0] / found[1] if found[1] > LEAST else 1.0
+    return found[1] / found[0] if found[0] > 0 else 1.0
 
 
 @torch.no_grad()

@@ -221,8 +221,8 @@ class Trainer:
         for index, question in enumerate(self.plan.questions):
             row[f"share_{index}_{question.metric}"] = self.counts.picked.count(index) / max(self.counts.images, 1)
         if self.inner is not None:
-            seen = (t[:PROBED].to(self.device) for t in (self.x, self.y))
-            row["share_gained"] = share_gained(self.plan, self.model, *seen, self.inner.scale)
+            seen, labels = (t[:PROBED].to(self.device) for t in (self.x, self.y))
+            row["share_gained"] = share_gained(self.plan, self.model, seen, labels, self.inner.scale)
             if row["share_gained"] < ALARM and self.inner.scale == 1 and not self.alarmed:
                 self.alarmed = True
                 self.say(
