@@ -166,13 +166,12 @@ def test_crops_and_flips_are_parts_of_the_padded_image():
     assert len(seen) > 15
 
 
-def test_the_share_gained_is_low_where_a_gradient_is_masked(plan):
-    """Rounded logits have no gradient in the first step; a smooth network gives all to one step."""
-    read = read_training_plan(
-        plan | {"questions": [{"ask": "max-loss", "metric": "linf", "radius": 0.1}], "gradients": 1}
-    )
-    x, y = torch.rand(16, 3, 8, 8), torch.arange(16) % 3
+def test_the_share_gained_is_low_where_a_gradient_says_little(plan):
+    """A linear network gives all to one step; one whose logits wave says little of the ball in a single gradient."""
+    question = {"ask": "max-loss", "metric": "linf", "radius": 0.03}
+    read = read_training_plan(plan | {"questions": [question], "gradients": 1})
     torch.manual_seed(0)
+    x, y = torch.rand(16, 3, 8, 8), torch.arange(16) % 3
     smooth = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
     assert share_gained(read, smooth, x, y, 1.0) > 0.9
 
@@ -180,7 +179,7 @@ def test_the_share_gained_is_low_where_a_gradient_is_masked(plan):
         def forward(self, z):
             return smooth(z) + 40 * torch.sin(60 * z.flatten(1)[:, :3]) ** 2
 
-    assert share_gained(read, Wavy(), x, y, 1.0) < 0.7
+    assert share_gained(read, Wavy(), x, y, 1.0) < 0.5
 
 
 CONVOLUTIONS = """
