@@ -84,6 +84,7 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[st
 PARTS = {".parquet": "Columns", ".safetensors": "Tensors", ".json": "Keys"}
 TITLES = {
     "Plan": "The plan",
+    "Certify": "`certify`",
     "Data": "`data`",
     "Method": "An entry of `methods`",
     "Model": "An entry of `models`",

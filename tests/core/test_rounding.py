@@ -109,18 +109,17 @@ def test_half_precision_inside_a_model_is_seen(dtype):
         assert arithmetic.eps == eps
 
 
-@pytest.mark.parametrize("outputs", [1, 2])
-def test_one_or_two_logits_that_vanish_do_not_tell_how_large_their_roundings_are(outputs):
-    """An image near the boundary has logits near 0, as the points have: sums of terms near 1, all the same."""
+def test_one_logit_that_vanishes_does_not_tell_how_large_its_roundings_are():
+    """An image near the boundary has a logit near 0, as the points have: a sum of terms near 1, all the same."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(20, 300), nn.ReLU(), nn.Linear(300, outputs)).requires_grad_(False)
+    net = nn.Sequential(nn.Linear(20, 300), nn.ReLU(), nn.Linear(300, 1)).requires_grad_(False)
     x = torch.rand(1, 20)
     net[2].bias -= net(x)[0]
     model = CountedModel(net, 1)
     model.first_logits(x)
     others = net(torch.rand(200, 20)).abs().amax(1).median()
-    needed = float(model.least_margin(torch.full((1, outputs), 1e-8), torch.tensor([0])))
-    assert UNITS * SINGLE * others / 4 < needed < UNITS * SINGLE * others * 4
+    needed = float(model.least_margin(torch.full((1, 1), 1e-8), torch.tensor([0])))
+    assert UNITS * SINGLE * others / 8 < needed < UNITS * SINGLE * others * 2
     assert model.forwards.tolist() == [1]
 
 
@@ -132,4 +131,6 @@ def test_a_model_that_takes_no_random_pixels_is_judged_all_the_same():
 
     counted = CountedModel(model, 1)
     counted.first_logits(torch.full((1, 4), 0.5))
-    assert float(counted.least_margin(torch.zeros(1, 1), torch.tensor([0]))) == UNITS * SINGLE * 2
+    assert (
+        float(counted.least_margin(torch.zeros(1, 1), torch.tensor([0]))) == UNITS * SINGLE * 2
+    )  # its size at the image

@@ -22,7 +22,6 @@ from plica.utils.limits import out_of_memory
 Model = Callable[[Tensor], Tensor]
 Grid = Callable[[Tensor, Tensor], Tensor]
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-FEW_NUMBERS = 2  # of an output that may all vanish at the boundary; of three classes the third stays what it is
 
 
 class CountedModel:
@@ -32,8 +31,8 @@ class CountedModel:
     Attributes:
         few_digits: (b,) images at which differences of logits have few digits, as `first_logits` found.
         noise: what was measured of the model where there are such images.
-        usual: (b,) where an output is one or two numbers, their size at each image, or at images of random pixels if
-            that is more: at the boundary they may all be 0, and do not tell how large their roundings are.
+        single: (b,) where an output is a single number, its size at each image, or half of that at images of
+            random pixels if this is more: at the boundary it is 0, and does not tell how large its roundings are.
 
     Args:
         model: (r, *image) -> (r, ...).
@@ -59,7 +58,7 @@ class CountedModel:
         self.arithmetic = arithmetic or Arithmetic()
         self.mean = model if isinstance(model, MeanOfDraws) else None
         self.noise, self.few_digits = Noise(), torch.zeros(images, dtype=torch.bool)
-        self.usual = torch.zeros(images)
+        self.single = torch.zeros(images)
         self.max_rows = max(MIN_ROWS, max_rows // MULTIPLE * MULTIPLE)
         if self.mean is not None:  # a row of which is a batch of draws
             self.max_rows = max(1, max_rows // self.mean.draws)
@@ -110,9 +109,9 @@ class CountedModel:
         classes: whether the output is logits of classes, of which only differences matter.
         """
         logits = self.logits(x, torch.arange(len(x), device=x.device))
-        if flat(logits).shape[1] <= FEW_NUMBERS and self.mean is None:  # whose noise is that of its draws
-            sizes = flat(logits).abs().amax(1).nan_to_num(0, 0, 0)
-            self.usual = sizes.clamp(min=usual_size(self.model, x, self.bounds))
+        if flat(logits).shape[1] == 1 and self.mean is None:  # whose noise is that of its draws
+            size = flat(logits)[:, 0].abs().nan_to_num(0, 0, 0)
+            self.single = size.clamp(min=usual_size(self.model, x, self.bounds) / 2)
         few = has_offset(logits) & classes | self.half
         if bool(few.any()) and self.mean is None:
             self.noise = measure_noise(self.model, x, self.bounds)
@@ -129,13 +128,13 @@ class CountedModel:
 
         counted = CountedModel(self.model, len(rows), self.max_rows, self.arithmetic, fixed, self.bounds, grid and some)
         counted.noise, counted.few_digits = self.noise, self.few(rows)
-        counted.usual = self.usual.to(rows.device)[rows]
+        counted.single = self.single.to(rows.device)[rows]
         return counted
 
     def with_model(self, model: Model, grid: Grid | None) -> CountedModel:
         """The same of another form of the model, with nothing charged yet."""
         counted = CountedModel(model, len(self.forwards), self.max_rows, self.arithmetic, grid=grid)
-        counted.noise, counted.few_digits, counted.usual = self.noise, self.few_digits, self.usual
+        counted.noise, counted.few_digits, counted.single = self.noise, self.few_digits, self.single
         return counted
 
     def with_grid(self, grid: Grid) -> CountedModel:
@@ -154,10 +153,10 @@ class CountedModel:
     def least_margin(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
         """How large a margin must be before it counts (core/rounding.py), from the output at points of `image`."""
         least = least_margin(logits, self.arithmetic.eps, self.few(image), self.noise)
-        if flat(logits).shape[1] > FEW_NUMBERS:
+        if flat(logits).shape[1] > 1:
             return least
-        usual = flat(self.usual.to(logits)[image])  # in place of what they are at the points
-        return torch.maximum(least, least_margin(usual, self.arithmetic.eps, self.few(image), self.noise))
+        single = flat(self.single.to(logits)[image])  # in place of what it is at the points
+        return torch.maximum(least, least_margin(single, self.arithmetic.eps, self.few(image), self.noise))
 
     def charge_forwards(self, image: Int[Tensor, " r"], runs: int = 1) -> None:
         """Add so many forward runs to the count of each of these images."""
