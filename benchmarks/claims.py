@@ -5,7 +5,7 @@
 Each case is a small network with random weights in a random precision, and a random metric, question, goal, method and
 budget. Of every answer it is seen whether the point lies inside the bounds, whether its distance is the one reported,
 whether it lies within the radius, and whether the network misbehaves there: among the other images, in reverse order,
-alone (a sample), and in float64 where the network computes in float32 or float64. An image left without a point must
+alone, and in float64 where the network computes in float32 or float64. An image left without a point must
 come back as it was, and one that is misclassified as it is must have the distance 0.
 """
 
@@ -131,10 +131,11 @@ class Case:
             metric = lambda x, x_adv: ((x_adv - x).flatten(1) ** 2 + 1e-4).sqrt().sum(1) - 0.01 * x[0].numel()  # noqa: E731
         self.radius = None
         if dice.random() < 0.4:
-            size = dice.choice([0.02, 0.1, 0.4]) * math.prod(self.shape) ** (0 if self.p == math.inf else 1 / max(self.p, 1))
+            power = 0 if self.p == math.inf else 1 / max(self.p, 1)
+            size = dice.choice([0.02, 0.1, 0.4]) * math.prod(self.shape) ** power
             self.radius = size * (0.5 + torch.rand(ROWS, dtype=torch.float64))
-        self.question = (plica.MinRadius(metric) if self.radius is None
-                         else plica.MaxLoss(metric, self.radius, loss=dice.choice(["margin", "margin", "ce"])))  # fmt: skip
+        loss = dice.choice(["margin", "margin", "ce"])
+        self.question = plica.MinRadius(metric) if self.radius is None else plica.MaxLoss(metric, self.radius, loss)
         self.method = dice.choice(["auto"] * 6 + ["pwcf", "pgd", "curved", "radius", "fmn", "square"])
         self.gradients = dice.choice([3, 5, 10, 20, 40]) if self.method != "square" else 20
 
@@ -158,9 +159,10 @@ class Case:
 
     def misbehaves(self, output: torch.Tensor) -> np.ndarray:
         """Written anew, in numpy."""
-        out, y = output.double().numpy(), self.y.numpy() if self.y.dtype != torch.bfloat16 else self.y.float().numpy()
+        out, y = output.double().numpy(), (self.y.double() if self.y.is_floating_point() else self.y).numpy()
         if self.goal_name == "target":
-            return np.array([all(o[t] > v for i, v in enumerate(o) if i != t) for o, t in zip(out, self.targets.numpy(), strict=True)])
+            pairs = zip(out, self.targets.numpy(), strict=True)
+            return np.array([all(o[t] > v for i, v in enumerate(o) if i != t) for o, t in pairs])
         if self.goal_name == "class":
             return np.array([max(v for i, v in enumerate(o) if i != t) > o[t] for o, t in zip(out, y, strict=True)])
         if self.goal_name == "one logit":
@@ -175,7 +177,7 @@ class Case:
         np.put_along_axis(out, y[:, None], -np.inf, 1)
         return (out.max(1) > own).reshape(ROWS, -1).mean(1) >= self.goal.share - 1e-12
 
-    def wrong(self) -> tuple[Counter, Counter]:
+    def wrong(self) -> tuple[Counter[str], Counter[str]]:
         """What was wrong, and what was answered."""
         found = plica.attack(
             self.model, self.x, self.y, self.question, method=self.method, gradients=self.gradients, seed=self.seed,
@@ -190,7 +192,8 @@ class Case:
             bad["beyond the radius"] = int((ok & (distance > self.radius.numpy() * (1 + 1e-12))).sum())
         bad["no infinite distance without a point"] = int((~ok & np.isfinite(claimed)).sum())
         bad["not the image itself without a point"] = int((~ok & (x_adv != self.x).flatten(1).any(1).numpy()).sum())
-        seen = {"together": self.misbehaves(self.outputs(x_adv)), "reversed": self.misbehaves(self.outputs(x_adv.flip(0)).flip(0))}
+        seen = {"together": self.misbehaves(self.outputs(x_adv))}
+        seen["reversed"] = self.misbehaves(self.outputs(x_adv.flip(0)).flip(0))
         alone = torch.cat([self.outputs(row[None]) for row in x_adv])
         seen["alone"] = self.misbehaves(alone)
         if self.precision in ("float32", "float64"):
@@ -200,7 +203,8 @@ class Case:
             bad[f"behaves well {how}"] = int((ok & ~yes).sum())
         if self.precision in ("float32", "float64"):
             with torch.no_grad():
-                clear = self.misbehaves(copy.deepcopy(self.net).double()(self.x.double())) & self.misbehaves(self.outputs(self.x))
+                fine = copy.deepcopy(self.net).double()(self.x.double())
+            clear = self.misbehaves(fine) & self.misbehaves(self.outputs(self.x))
             bad["misbehaves as it is, and no distance 0"] = int((clear & ~(ok & (claimed == 0))).sum())
         spent = found.gradients.numpy() > self.gradients
         bad["gradients beyond the budget"] = int(spent.sum())
