@@ -60,6 +60,7 @@ PLAN = {
     "questions": [
         {"ask": "min-radius", "metric": ["l2"]},
         {"ask": "max-loss", "metric": "linf", "radius": "8/255", "loss": "margin"},
+        {"ask": "max-loss", "metric": "linf", "radius": "0.1", "certify": {"nodes": 1}, "levels": 11},
     ],
     "methods": ["auto", {"name": "pwcf", "gradients": 3}],
     "gradients": 3,
@@ -69,6 +70,17 @@ PLAN = {
     "bounds": [0, 1],
 }
 ASK = "--model net.py:make --data d.npz --metric l2 --gradients 3 --n 2"
+BRACKET = "--model net.py:make --data d.npz --metric l2 --gradients 3 --n 2 --nodes 2"
+TRAIN = {
+    "model": "net.py:make",
+    "data": "d.npz",
+    "questions": [{"ask": "min-radius", "metric": "l2", "cap": 0.5}],
+    "epochs": 1,
+    "batch": 2,
+    "held_out": 2,
+    "report_n": 2,
+    "report_gradients": 2,
+}
 LINES = [
     f"radius {ASK} --out new",
     f"radius {ASK} --method pwcf --seed 3 --bounds 0,1 --device cpu --sample balanced --out new",
@@ -91,6 +103,12 @@ LINES = [
     "merge runs/one runs/two --out new",
     "plan new.yaml",
     "report runs/l2 -o new.html --title t",
+    f"radius {ASK} --levels 6 --out new",
+    f"attack {ASK} --radius 0.3 --draws 2 --out new",
+    "export runs/l2 --out tables --png",
+    f"bracket {BRACKET} --out new",
+    f"bracket {BRACKET} --out runs/both",
+    "train train.yaml --out new",
 ]
 READERS = [  # of a run directory that stands in RUN, beside others that are whole
     "show RUN",
@@ -100,6 +118,8 @@ READERS = [  # of a run directory that stands in RUN, beside others that are who
     "export RUN --out tables",
     "compare RUN --by method",
     "compare RUN runs/l2 --by model",
+    "export RUN --out tables --png",
+    f"bracket {BRACKET} --out RUN",
     "merge RUN runs/two --out new",
     "merge runs/one RUN --out new",
     "evaluate plan.yaml --out RUN",
@@ -162,9 +182,11 @@ def prepare(folder: Path) -> None:
     np.save(folder / "x.npy", x)
     np.save(folder / "y.npy", y)
     (folder / "plan.yaml").write_text(yaml.safe_dump(PLAN))
+    (folder / "train.yaml").write_text(yaml.safe_dump(TRAIN))
     for line in (
         f"radius {ASK} --out runs/l2", "evaluate plan.yaml --out runs/all",
         "evaluate plan.yaml --shard 1/2 --out runs/one", "evaluate plan.yaml --shard 2/2 --out runs/two",
+        f"bracket {BRACKET} --out runs/both",
     ):  # fmt: skip
         assert main(line.split()) == 0, line
 
@@ -235,13 +257,14 @@ def changed_bytes(content: bytes, dice: random.Random) -> bytes:
 
 
 def plan_case(dice: random.Random) -> list[str]:
-    plan: Any = PLAN
+    trains = dice.random() < 0.1
+    plan: Any = TRAIN if trains else PLAN
     for _ in range(dice.randint(1, 3)):
         plan = changed_value(plan, dice)
     text = yaml.safe_dump(plan, allow_unicode=True) if dice.random() < 0.5 else json.dumps(plan)
     content = text.encode(errors="surrogateescape")
     Path("changed.yaml").write_bytes(changed_bytes(content, dice) if dice.random() < 0.2 else content)
-    return ["evaluate", "changed.yaml", "--n", "2", "--out", "new"]
+    return ["train" if trains else "evaluate", "changed.yaml", *([] if trains else ["--n", "2"]), "--out", "new"]
 
 
 def changed_array(array: np.ndarray, dice: random.Random) -> np.ndarray:
@@ -307,7 +330,7 @@ def array_case(dice: random.Random) -> list[str]:
 
 
 def run_case(dice: random.Random) -> list[str]:
-    source = Path(dice.choice(["runs/l2", "runs/all", "runs/one"]))
+    source = Path(dice.choice(["runs/l2", "runs/all", "runs/one", "runs/both"]))
     shutil.copytree(source, "changed", copy_function=shutil.copyfile)
     for _ in range(dice.randint(1, 2)):
         change_file(dice.choice(sorted(path for path in Path("changed").rglob("*") if path.is_file())), dice)
