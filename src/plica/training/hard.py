@@ -31,7 +31,8 @@ class Hard:
         correct: (b,) bool, whether the image itself is classified rightly.
         gradients: (b,) gradients of the network that were spent on the image.
         picked: (b,) the index of the question that x_adv answers, of a Union.
-        x, y: the images and labels.
+        x: the images.
+        y: their labels.
         cap: (b,) beyond which a radius does not count, inf without.
     """
 
