@@ -1,5 +1,4 @@
-"""Parts of the reference that are made from the code when the site is built: the commands, the plan's schema, and the
-files of a run."""
+"""Parts of the reference that the site makes from the code: the commands, the keys of plans, the files of a run."""
 
 from __future__ import annotations
 
@@ -16,6 +15,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from plica.evaluation.plan import Plan
 from plica.runs import schema
+from plica.training.plan import TrainingPlan
 
 
 class Generated(SphinxDirective):
@@ -39,11 +39,13 @@ class Commands(Generated):
 
 
 class PlanSchema(Generated):
-    """Every key of a plan: its type, default, and what the record that it belongs to says of it."""
+    """Every key of a plan of `evaluation` or of `training`: its type, default, and what its record says of it."""
+
+    required_arguments = 1
 
     def markdown(self) -> Iterator[str]:
-        schema = Plan.model_json_schema()
-        records = {"Plan": schema} | schema["$defs"]
+        schema = {"evaluation": Plan, "training": TrainingPlan}[self.arguments[0]].model_json_schema()
+        records = {schema["title"]: schema} | schema["$defs"]
         for name, record in records.items():
             yield from (f"## {TITLES[name]}", "")
             yield from (" ".join(paragraph.split()) + "\n" for paragraph in record["description"].split("\n\n"))
@@ -87,8 +89,11 @@ TITLES = {
     "Certify": "`certify`",
     "Data": "`data`",
     "Method": "An entry of `methods`",
-    "Model": "An entry of `models`",
+    "Model": "A model",
+    "Optimizer": "`optimizer`",
     "Question": "An entry of `questions`",
+    "TrainingPlan": "The plan",
+    "TrainingQuestion": "An entry of `questions`",
 }
 
 
@@ -119,6 +124,8 @@ def _written(value: Any) -> str:
     """A default as YAML has it."""
     if value in (None, "", []):
         return ""
+    if isinstance(value, dict):
+        return f"`{value['name']}`"
     if isinstance(value, list) and isinstance(value[0], dict):
         return ", ".join(f"`{record['name']}`" for record in value)
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"

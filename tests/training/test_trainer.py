@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -60,6 +61,13 @@ def test_a_training_writes_weights_a_log_and_a_run_of_both_networks(plan, tmp_pa
     assert [row["epoch"] for row in log] == [1, 2, 3]
     assert all(row["held_out_radius_l2"] > 0 and row["share_gained"] >= 0 and not row["alarm"] for row in log)
     assert log[-1]["held_out_accuracy"] > 0.5
+    page = (
+        (Path(__file__).parents[2] / "docs" / "reference" / "directory.md")
+        .read_text()
+        .partition("## What plica train")[2]
+    )
+    for column in log[0]:
+        assert f"`{column.replace('l2', 'METRIC').replace('share_0', 'share_I')}`" in page
     assert {(task.model, task.metric) for task in run.tasks} == {
         (model, metric) for model in ("trained", "undefended") for metric in ("l1", "l2", "linf")
     }

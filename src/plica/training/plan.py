@@ -25,7 +25,11 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainingQuestion(Strict):
-    """One question of the inner problem; `cap` goes with min-radius, `radius` and `loss` with max-loss."""
+    """What is asked about every image: min-radius, or max-loss within the radius.
+
+    cap: of min-radius, in units of the metric: images whose boundary is farther away are trained at this distance.
+    loss: of max-loss. through: a perturbation other than x + delta.
+    """
 
     ask: Literal["min-radius", "max-loss"]
     metric: str
@@ -63,7 +67,11 @@ class TrainingQuestion(Strict):
 
 
 class Optimizer(Strict):
-    """sgd with momentum (Nesterov) or adamw. The rate falls from `lr` to 0 along half a cosine."""
+    """sgd with momentum (Nesterov) or adamw; the name alone will do.
+
+    lr: the learning rate of the first step, 0.05 for sgd and 0.001 for adamw if left out; it falls to 0 along half a
+    cosine.
+    """
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: Positive | None = None
@@ -83,19 +91,23 @@ class Optimizer(Strict):
 class TrainingPlan(Strict):
     """The whole training.
 
-    Attributes:
-        model: the network, from its weights or from random ones.
-        data: of which held_out images, drawn with the seed, are not trained on: the checkpoint is selected on them.
-        test: images of the last evaluation; the held-out ones if not given.
-        questions: of the inner problem; none for ordinary training. pick: of several (plica.training.Union).
-        gradients: per image of the inner problem. outer, weight: as of Hard.loss.
-        warmup: share of the steps over which radii and caps grow from 0.
-        ema: decay of an average of the weights, which is then what is selected and kept; 0 for none.
-        augment: crops after padding by an eighth, and flips; of images (c, h, w).
-        undefended: whether the same network is also trained without questions, for the last evaluation.
-        save_every: steps from checkpoint to checkpoint; one at the end of each epoch besides.
-        report_n, report_gradients: images and gradients of the last evaluation.
-        device, threads: change the speed; bits are the same for the same of both.
+    model: the network, trained from `weights` if given, else from random ones. data: the training images; `held_out` of
+    them, drawn with the seed, are not trained on, and the best epoch is selected on them. test: images of the
+    evaluation at the end; the held-out ones if left out.
+
+    questions: what is asked about every image of a batch; an empty list for ordinary training. pick: which of several
+    questions an image is trained on: random, estimate, max or msd (plica.training.Union). gradients: of the network,
+    per image and question. outer: the loss at the points found: plain, trades or mart. weight: of the second term of
+    trades (6 if left out) and mart (5).
+
+    warmup: share of all steps over which radii and caps grow from 0. ema: decay of a moving average of the weights,
+    which is then what is selected and kept; 0 for none. augment: random crops after padding by an eighth, and flips, of
+    images (c, h, w). bounds: least and greatest value of a pixel.
+
+    undefended: whether the same network is also trained without questions, to compare with at the end. report_n,
+    report_gradients: images, and gradients per image, of the evaluation at the end. save_every: steps from checkpoint
+    to checkpoint; there is one at the end of each epoch besides. device, threads: change the speed; the weights are the
+    same, to the bit, only where both are.
     """
 
     model: Model
