@@ -19,7 +19,7 @@ from plica.core import validation
 from plica.core.best import BestPoints
 from plica.core.bounds import Bounds
 from plica.core.confirm import LOOKS, confirm
-from plica.core.draws import MeanOfDraws, randomness_of
+from plica.core.draws import MeanOfDraws, randomness_of, seeded
 from plica.core.fitting import fitted
 from plica.core.formulations import Question
 from plica.core.goals import MISCLASSIFIED, Goal, finite
@@ -121,38 +121,30 @@ def attack(
         Unsupported: the method cannot treat the metric or the goal; the message names those that can. Or levels are
             asked of a perturbation other than x + delta.
     """
-    boxes = groups(question, bounds, x)
+    validation.arguments(x, y, question, method, methods(), gradients, seed, batch_size, targets, goal, draws)
+    boxes, half, given, model = groups(question, bounds, x), half_dtype(x), model, fitted(model)
+    y, targets = validation.usable(y), None if targets is None else validation.usable(targets)
+    x = validation.usable(x.detach())
+    if half is not None:
+        model, x = HalfModel(model, half), x.float()
+    aim = Goal(y.detach(), targets, MISCLASSIFIED if goal is None else goal)
+    for box in boxes or [Group(torch.arange(len(x), device=x.device), question, bounds)]:
+        radius, limits = _within(box, x, levels, half or x.dtype, method)
+    if boxes is not None or draws is not None:  # images are attacked one after the other, none before all are checked
+        with eval_mode(given, with_dropout=draws is not None), seeded(0, x.device):
+            output = CountedModel(model, 1).logits(x[:1], torch.zeros(1, dtype=torch.long, device=x.device))
+        validation.output(output.expand(len(x), *output.shape[1:]), aim, question, everything=False)
     if boxes is not None:
-        validation.belonging(y, x)
-        if targets is not None:
-            validation.labels("targets", targets, x)
         parts: list[tuple[Group, Result]] = []
         for box in boxes:
             rows, others = box.rows, [result for _, result in parts]
             result = attack(
-                model, x[rows], y[rows], box.question, method=method, gradients=gradients, seed=seed,
-                batch_size=batch_size, bounds=box.bounds, targets=None if targets is None else targets[rows], goal=goal,
-                levels=levels, draws=draws, on_progress=in_company(on_progress, others, len(x)),
+                given, x[rows].to(half or x.dtype), y[rows], box.question, method=method, gradients=gradients,
+                seed=seed, batch_size=batch_size, bounds=box.bounds, targets=None if targets is None else targets[rows],
+                goal=goal, levels=levels, draws=draws, on_progress=in_company(on_progress, others, len(x)),
             )  # fmt: skip
             parts.append((box, result))
         return join_results(parts, x)
-    half, given, model = half_dtype(x), model, fitted(model)
-    if half is not None:
-        model, x = HalfModel(model, half), x.float()
-    radius, limits = validation.arguments(
-        x, y, question, method, methods(), gradients, seed, batch_size, bounds, targets, goal, draws
-    )
-    if question.through is not None:
-        if limits.per_feature:
-            raise Unsupported("Perturbations other than x + delta take bounds of two numbers, not of tensors.")
-        check(question.through, x)
-        check_treats_perturbations(method)
-    if levels is not None:
-        check_levels(levels, limits, half or x.dtype, question)
-        radius = None if radius is None else radius + pixel_rounding(question.metric, limits, half or x.dtype)
-    y, targets = validation.usable(y), None if targets is None else validation.usable(targets)
-    x = validation.usable(x.detach())
-    aim = Goal(y.detach(), targets, MISCLASSIFIED if goal is None else goal)
     size = min(batch_size or default_batch_size(x), torch.iinfo(torch.int32).max)
     ask = _Ask(model, limits, half, levels, ATTACKS[method], gradients, seed, size)
     with eval_mode(given, with_dropout=draws is not None):
@@ -176,6 +168,24 @@ def attack(
         return result
     end = None if result.end is None else result.end.to(half)
     return replace(result, x_adv=result.x_adv.to(half), end=end)
+
+
+def _within(
+    box: Group, x: Float[Tensor, "b *image"], levels: int | None, dtype: torch.dtype, method: str
+) -> tuple[Float[Tensor, " r"] | None, Bounds]:
+    """The radii of the images of one box, None for MinRadius, and their bounds; checked, as are the perturbation and
+    the levels that go with them. dtype: of the images as they were given."""
+    question, x = box.question, x[box.rows]
+    radius, limits = validation.within(question, box.bounds, x)
+    if question.through is not None:
+        if limits.per_feature:
+            raise Unsupported("Perturbations other than x + delta take bounds of two numbers, not of tensors.")
+        check(question.through, x)
+        check_treats_perturbations(method)
+    if levels is not None:
+        check_levels(levels, limits, dtype, question)
+        radius = None if radius is None else radius + pixel_rounding(question.metric, limits, dtype)
+    return radius, limits
 
 
 @dataclass(frozen=True)

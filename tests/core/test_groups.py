@@ -1,5 +1,7 @@
 """Bounds and fixed pixels of each image: the same answers as one by one, and as for all where they are equal."""
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
@@ -61,3 +63,46 @@ def test_an_image_outside_its_bounds():
     high[2] = X[2] - 0.01
     with pytest.raises(ValueError, match="x lies outside its bounds in image 2"):
         plica.attack(NET, X, Y, MinRadius(Lp(2)), bounds=(LOW, high))
+
+
+@pytest.mark.parametrize("draws", [None, 4])
+@pytest.mark.parametrize(
+    ("match", "wrong"),
+    [
+        (r"targets\[3\] = y\[3\]", {"targets": torch.where(torch.arange(4) == 3, Y, (Y + 1) % 4)}),
+        (r"have shape \(4,\), one for each image, got \(9,\)", {"question": MaxLoss(Lp(2), torch.ones(9))}),
+        (r"have shape \(4,\), one for each image, got \(3,\)", {"question": MaxLoss(Lp(2), torch.ones(3))}),
+        ("must not be negative", {"question": MaxLoss(Lp(2), torch.tensor([1.0, 1, 1, -1]))}),
+        ("bounds must be finite", {"bounds": (LOW, torch.cat([HIGH[:3], HIGH[3:] + torch.inf]))}),
+        (
+            "bounds must be finite",
+            {"bounds": (torch.cat([LOW[:3], HIGH[3:]]), HIGH), "x": torch.cat([X[:3], HIGH[3:]])},
+        ),
+        (
+            "cannot tell 65536 levels",
+            {"bounds": (torch.cat([LOW[:3], X[3:]]), torch.cat([HIGH[:3], X[3:] + 1e-4])), "levels": 65536},
+        ),
+    ],
+)
+def test_the_arguments_of_all_images_are_checked_before_any_work(match, wrong, draws):
+    def never(x):
+        raise AssertionError("was run")
+
+    arguments = {"x": X, "y": Y, "question": MinRadius(Lp(2)), "bounds": (LOW, HIGH), "draws": draws, **wrong}
+    with pytest.raises(ValueError, match=match):
+        inspect.unwrap(plica.attack)(never, **arguments)
+
+
+def test_labels_of_all_images_are_compared_with_the_classes_before_the_first_attack():
+    calls = []
+
+    def counted(x):
+        calls.append(len(x))
+        return NET(x)
+
+    labels = torch.where(torch.arange(4) == 3, 7, Y)
+    for more in ({"bounds": (LOW, HIGH)}, {"draws": 4}):
+        calls.clear()
+        with pytest.raises(ValueError, match=f"it ranges from {int(labels.min())} to 7"):
+            plica.attack(counted, X, labels, MinRadius(Lp(2)), **more)
+        assert sum(calls) < 50

@@ -44,10 +44,11 @@ class Goal:
         return self.targets is None and hasattr(self.function, "alternatives")
 
     def margin(self, output: Float[Tensor, "b *output"]) -> Float[Tensor, " b"]:
-        """How far past the boundary, in units of the output: positive exactly where the goal is reached."""
+        """How far past the boundary, in units and the dtype of the output (a y in float64 makes the goal's value so):
+        positive exactly where the goal is reached."""
         if self.targets is not None:
             return margin(output, self.y, self.targets)
-        return self.function(output, self.y) if len(output) else output.new_zeros(0)
+        return self.function(output, self.y).to(output.dtype) if len(output) else output.new_zeros(0)
 
     def loss(self, name: str, output: Float[Tensor, "b *output"]) -> Float[Tensor, " b"]:
         """A loss of losses.LOSSES by name, larger the nearer to the goal; without classes there is the margin only."""
@@ -57,7 +58,7 @@ class Goal:
         """The margin of each way to reach the goal, such as each other class; of a goal without such, its margin."""
         if not self.has_alternatives:
             return self.margin(output)[:, None]
-        return self.function.alternatives(output, self.y)  # type: ignore[attr-defined]
+        return self.function.alternatives(output, self.y).to(output.dtype)  # type: ignore[attr-defined]
 
     def margin_to(self, output: Float[Tensor, "b *output"], alternative: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
         """The margin of one alternative for each image, by its column of `alternatives`."""

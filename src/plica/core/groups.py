@@ -21,11 +21,11 @@ from plica.metrics import Held
 
 @dataclass(frozen=True)
 class Group:
-    """Images of one box: their rows, the question with what belongs to them, and the bounds of an image."""
+    """Images of one box: their rows, the question with what belongs to them, and the bounds of an image, as given."""
 
     rows: Int[Tensor, " r"]
     question: Question
-    bounds: tuple[Any, Any]
+    bounds: Any
 
 
 def groups(question: Any, bounds: Any, x: Any) -> list[Group] | None:

@@ -29,15 +29,12 @@ def arguments(
     gradients: Any,
     seed: Any,
     batch_size: Any,
-    bounds: Any,
     targets: Any,
     goal: Any = None,
     draws: Any = None,
-) -> tuple[Float[Tensor, " b"] | None, Bounds]:
-    """Check all that can be checked without running the model; returns the radii in float64, None for MinRadius, and
-    the bounds."""
+) -> None:
+    """Check all but the bounds, and what belongs to them, that can be checked without running the model."""
     images(x)
-    limits = check_bounds(bounds, x)
     _goal(goal, targets, question)
     if goal is None or isinstance(goal, Misclassified):
         labels("y", y, x)
@@ -66,6 +63,13 @@ def arguments(
             f"There is no method {shown(method)}; {f'did you mean {close[0]!r}? ' if close else ''}"
             f"known are {', '.join(methods)}."
         )
+    if isinstance(question, MaxLoss):
+        radii(question, x)
+
+
+def within(question: Question, bounds: Any, x: Float[Tensor, "b *image"]) -> tuple[Float[Tensor, " b"] | None, Bounds]:
+    """The radii of checked images in float64, None for MinRadius, and the bounds, which are checked."""
+    limits = check_bounds(bounds, x)
     radius = radii(question, x) if isinstance(question, MaxLoss) else None
     return None if radius is None else torch.minimum(radius, reach(question.metric, x, limits)), limits
 
