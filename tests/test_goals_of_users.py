@@ -146,6 +146,21 @@ def test_what_does_not_belong_to_the_goal(goal, y, words):
         ASK(NET, X, y, L2, goal=goal)
 
 
+@pytest.mark.parametrize("goal", [Deviates, Pixels])
+@pytest.mark.parametrize("value", [-1, math.nan, math.inf, True, "0.1", None, torch.ones(2)])
+def test_numbers_of_goals_that_are_none(goal, value):
+    with pytest.raises(ValueError, match="number"):
+        inspect.unwrap(goal.__init__)(object.__new__(goal), value)
+
+
+@pytest.mark.parametrize("method", ["auto", "pwcf", "curved"])
+def test_y_in_float64_is_the_same_as_in_float32(method):
+    narrow, wide = (
+        plica.attack(NET, X, y, L2, method=method, goal=Deviates(0.05), gradients=20) for y in (OUT, OUT.double())
+    )
+    torch.testing.assert_close(wide.distance, narrow.distance, rtol=EXACT, atol=0)
+
+
 def test_methods_and_losses_that_know_classes_only():
     with pytest.raises(plica.Unsupported, match='knows classes and no other goal; use "auto"'):
         plica.attack(NET, X, OUT, L2, goal=Deviates(0.1), method="fmn")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import cast
 
 import torch
@@ -93,8 +94,8 @@ class Deviates:
     tolerance: float
 
     def __post_init__(self):
-        if not 0 <= self.tolerance < math.inf:
-            raise ValueError(f"Deviates(tolerance=...) must be a finite number from 0 on, got {self.tolerance!r}.")
+        if not _is_number(self.tolerance) or not 0 <= self.tolerance < math.inf:
+            raise ValueError(f"Deviates(tolerance=...) must be a finite number from 0 on, got {shown(self.tolerance)}.")
 
     def __call__(self, output: Float[Tensor, "b *output"], y: Shaped[Tensor, "b *output"]) -> Float[Tensor, " b"]:
         return flat(output - y).abs().amax(1) - self.tolerance
@@ -143,8 +144,8 @@ class Pixels:
     share: float
 
     def __post_init__(self):
-        if not 0 < self.share <= 1:
-            raise ValueError(f"Pixels(share=...) must lie in (0, 1], got {self.share!r}.")
+        if not _is_number(self.share) or not 0 < self.share <= 1:
+            raise ValueError(f"Pixels(share=...) must be a number in (0, 1], got {shown(self.share)}.")
 
     def __call__(self, output: Float[Tensor, "b *output"], y: Shaped[Tensor, "b *pixels"]) -> Float[Tensor, " b"]:
         margins = self.margins(output, y)
@@ -171,6 +172,10 @@ class Pixels:
             raise ValueError(f"Pixels needs y of whole numbers, the class of each pixel, got {y.dtype}.")
         check_labels("y", y, output)
         return None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _same_shape(goal: str, output: Tensor, y: Tensor) -> None:
