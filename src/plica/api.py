@@ -128,8 +128,9 @@ def attack(
     if half is not None:
         model, x = HalfModel(model, half), x.float()
     aim = Goal(y.detach(), targets, MISCLASSIFIED if goal is None else goal)
-    for box in boxes or [Group(torch.arange(len(x), device=x.device), question, bounds)]:
-        radius, limits = _within(box, x, levels, half or x.dtype, method)
+    one_box = [Group(torch.arange(len(x), device=x.device), question, bounds)]
+    checked = [_within(box, x, levels, half or x.dtype, method) for box in boxes or one_box]
+    radius, limits = checked[0]
     if boxes is not None or draws is not None:  # images are attacked one after the other, none before all are checked
         with eval_mode(given, with_dropout=draws is not None), seeded(0, x.device):
             output = CountedModel(model, 1).logits(x[:1], torch.zeros(1, dtype=torch.long, device=x.device))
