@@ -47,7 +47,7 @@ def compare(
         compared = _compared(loaded, by)
     if not compared:
         raise WrongInputError(
-            "There is nothing to compare: one model and one method; give another run, or --by method."
+            "There is nothing to compare: no question has answers of two models or, with --by method, of two methods."
         )
     console = Console(width=None if sys.stdout.isatty() else 110, markup=False, emoji=False)
     for group, ranks, pairs in compared:

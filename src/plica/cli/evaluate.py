@@ -44,10 +44,11 @@ WeightsOption = Annotated[list[str] | None, typer.Option(help="one for each mode
 DataOption = Annotated[str | None, typer.Option(help="as for plica radius")]
 MetricOption = Annotated[list[str] | None, typer.Option(help="l1, l2, linf, ...; repeatable")]
 RadiusOption = Annotated[
-    list[str] | None, typer.Option(help="max-loss within it; one for each metric, or several for one; else min-radius")
+    list[str] | None, typer.Option(help="asks max-loss, not min-radius; one for each metric, or several for one metric")
 ]
 MethodOption = Annotated[
-    list[str] | None, typer.Option(help="auto, pwcf, autoattack, autoattack+plica, autoattack-rand; repeatable")
+    list[str] | None,
+    typer.Option(help="auto, pwcf, autoattack, autoattack+plica, autoattack-rand, or any of plica radius; repeatable"),
 ]
 
 EPILOG = """plica evaluate plan.yaml --out runs/all
@@ -70,20 +71,22 @@ def evaluate(
     data: DataOption = None,
     metric: MetricOption = None,
     radius: RadiusOption = None,
-    loss: Annotated[str | None, typer.Option(help="margin, ce or dlr")] = None,
+    loss: Annotated[str | None, typer.Option(help="what max-loss raises: margin, ce (cross-entropy) or dlr")] = None,
     goal: Annotated[str | None, typer.Option(help=f"what counts as a success: {WRITTEN}")] = None,
     levels: LevelsOption = None,
     method: MethodOption = None,
     sample: SampleOption = None,
     indices: IndicesOption = None,
-    gradients: Annotated[int | None, typer.Option(min=1, help="budget per image")] = None,
+    gradients: Annotated[int | None, typer.Option(min=1, help="budget of gradient evaluations per image")] = None,
     draws: DrawsOption = None,
-    individual: Annotated[bool, typer.Option("--individual", help="every method on every image")] = False,
-    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    individual: Annotated[
+        bool, typer.Option("--individual", help="every method attacks every image, broken or not")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="answers depend on it and on the image alone")] = None,
     bounds: BoundsOrPlansOption = None,
     device: DeviceOrPlansOption = None,
     trust: TrustOption = False,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="searches side by side")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="searches that run side by side")] = None,
     skip_doctor: Annotated[
         bool, typer.Option("--skip-doctor", help="no quick checks of the models before the work of a new run")
     ] = False,

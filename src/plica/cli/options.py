@@ -30,14 +30,14 @@ DataOption = Annotated[Path, typer.Option(help=data_forms.help_text())]
 MetricOption = Annotated[str, typer.Option(help=f"{metric_names()} of your own")]
 GoalOption = Annotated[
     str | None,
-    typer.Option(help=f"what counts as a success, if not another class: {goals.WRITTEN}; y of the data is then its y"),
+    typer.Option(help=f"what counts as a success, if not another class: {goals.WRITTEN}; it is given y of the data"),
 ]
 LevelsOption = Annotated[
     int | None,
-    typer.Option(min=2, help="the answers lie on the grid of so many levels between the bounds: 256 for 8 bits"),
+    typer.Option(min=2, help="every pixel found is one of so many even levels between the bounds: 256 for 8 bits"),
 ]
 TargetOption = Annotated[
-    int | None, typer.Option(min=0, help="the only class that counts as a success; its own images are left out")
+    int | None, typer.Option(min=0, help="the only class that counts as a success; images of that class are left out")
 ]
 TargetsOption = Annotated[
     Path | None, typer.Option(help="the same for each image: a .npy file of one class for every row of the data")
@@ -45,7 +45,7 @@ TargetsOption = Annotated[
 ThroughOption = Annotated[
     str | None,
     typer.Option(
-        help=f"a perturbation other than x + delta: {perturbation_names()}; --metric theta is its own distance"
+        help=f"a perturbation other than x + delta: {perturbation_names()}; --metric theta measures its parameters"
     ),
 ]
 MethodOption = Annotated[
@@ -61,14 +61,18 @@ DrawsOption = Annotated[
         min=1, max=MOST, help="for a model that answers at random: attack the mean over so many draws, say 16"
     ),
 ]
-CountOption = Annotated[int | None, typer.Option("--n", help="so many images, the first if --sample says nothing else")]
+CountOption = Annotated[
+    int | None, typer.Option("--n", help="number of images; the first ones, unless --sample is given")
+]
 OutOption = Annotated[Path, typer.Option(help="directory for the results; must be new or empty")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace a former run in --out")]
 ReplaceOption = Annotated[bool, typer.Option("--overwrite", help="replace files that are there")]
 SeedOption = Annotated[int, typer.Option(help="answers depend on it and on the image alone")]
 
 # of commands that ask a model
-WeightsOption = Annotated[Path | None, typer.Option(help="a state dict, .safetensors or .pt (no pickled objects)")]
+WeightsOption = Annotated[
+    Path | None, typer.Option(help="a state dict or a checkpoint with one, .safetensors or .pt (no pickled objects)")
+]
 TrustOption = Annotated[bool, typer.Option("--trust", help="read models that are programs: TorchScript, torch.export")]
 DEVICE = typer.Option(help="cpu, cuda, cuda:1, mps")
 DeviceOption = Annotated[str, DEVICE]
@@ -79,7 +83,7 @@ BoundsOrPlansOption = Annotated[str | None, BOUNDS]
 SampleOption = Annotated[
     str | None, typer.Option(help="which N images: first (default), random, or balanced over the classes, by --seed")
 ]
-IndicesOption = Annotated[str | None, typer.Option(help="these rows of the data: 3,7,20-29, or a text file of such")]
+IndicesOption = Annotated[str | None, typer.Option(help="these rows of the data: 3,7,20-29, or a text file of them")]
 
 # of commands that read runs
 RunsArgument = Annotated[list[Path], typer.Argument(help="directories of runs on the same images", metavar="RUN...")]

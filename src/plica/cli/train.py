@@ -23,7 +23,9 @@ EPILOG = """plica train robust.yaml --out runs/robust
 
 
 def train(
-    plan: Annotated[Path, typer.Argument(metavar="PLAN.yaml", help="docs/howto/train.md shows one")],
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN.yaml", help="model, data, questions, epochs; docs/howto/train.md shows one")
+    ],
     out: Annotated[Path, typer.Option(help="directory of the training; one that is unfinished goes on where it ended")],
     device: Annotated[str | None, typer.Option(help="instead of the plan's")] = None,
 ) -> None:
