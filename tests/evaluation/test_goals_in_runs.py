@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from plica import runs
+from plica import evaluate, runs
+from plica.analysis.contenders import groups
 from plica.cli.app import main
 from plica.goals import parse_goal
 from plica.trust.audit.reference import goal_of
@@ -53,6 +54,20 @@ def plica(*words) -> int:
     with pytest.raises(SystemExit) as ended:
         raise SystemExit(main([str(word) for word in words]))
     return int(ended.value.code or 0)
+
+
+def test_answers_with_other_goals_are_not_joined(folder, tmp_path, monkeypatch, capsys):
+    """Of one run with two goals the nearest point of either is no answer, and an easier goal no more robust model."""
+    monkeypatch.chdir(folder)
+    questions = [{"ask": "min-radius", "metric": "l2", "goal": f"deviates={size}"} for size in (0.02, 0.05)]
+    plan = {"models": "net_of_goals.py:make", "data": "regression.npz", "questions": questions, "gradients": 10}
+    run = evaluate(plan, tmp_path / "run")
+    found = groups([run])
+    assert [group.metric for group in found] == ["l2 (deviates=0.02)", "l2 (deviates=0.05)"]
+    assert [len(group.contenders) for group in found] == [1, 1]
+    assert (found[0].contenders[0].radius < found[1].contenders[0].radius).all()
+    assert plica("compare", tmp_path / "run") == 2
+    assert "nothing to compare" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

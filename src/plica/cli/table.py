@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from plica.perturbations import join_distance
-from plica.runs.task import with_levels
+from plica.runs.task import with_conditions
 
 WIDTH = 120  # without a terminal
 
@@ -67,7 +67,8 @@ def widest_sentence(question: dict[str, Any]) -> str:
 
 
 def _distance(question: dict[str, Any]) -> str:
-    return with_levels(join_distance(question["metric"], question.get("through")), question.get("levels"))
+    distance = join_distance(question["metric"], question.get("through"))
+    return with_conditions(distance, question.get("goal"), question.get("levels"))
 
 
 def _wrong(question: dict[str, Any]) -> str:

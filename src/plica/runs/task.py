@@ -19,9 +19,10 @@ def question_text(*words: str | None, levels: int | None) -> str:
     return " ".join(word for word in (*words, None if levels is None else f"{levels} levels") if word)
 
 
-def with_levels(distance: str, levels: int | None) -> str:
-    """A distance as tables name it: "l2 (256 levels)" where the points lie on a grid."""
-    return distance if levels is None else f"{distance} ({levels} levels)"
+def with_conditions(distance: str, goal: str | None, levels: int | None) -> str:
+    """A distance as tables name it: "l2 (any-label, 256 levels)" where there is a goal and the points lie on a grid."""
+    conditions = ", ".join(word for word in (goal, f"{levels} levels" if levels else None) if word)
+    return f"{distance} ({conditions})" if conditions else distance
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class Task:
 
     @property
     def asked_distance(self) -> str:
-        """The same with the grid, where answers lie on one, as those are other distances: "l2 (256 levels)"."""
-        return with_levels(self.distance, self.levels)
+        """The same with the goal and the grid, whose distances are other ones: "l2 (any-label, 256 levels)"."""
+        return with_conditions(self.distance, self.goal, self.levels)
 
     @staticmethod
     def of_record(record: Mapping[str, Any]) -> Task:
