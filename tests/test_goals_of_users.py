@@ -153,6 +153,17 @@ def test_numbers_of_goals_that_are_none(goal, value):
         inspect.unwrap(goal.__init__)(object.__new__(goal), value)
 
 
+def test_a_goal_that_is_nan_at_an_image_ends_it_alone():
+    def goal(output, y):
+        value = output[:, 0] - y[:, 0] - 0.01
+        return torch.where(output[:, 0] == OUT[0, 0], torch.nan, value)
+
+    result = plica.attack(NET, X, OUT, L2, goal=goal, gradients=20)
+    assert result.status[0] is plica.Status.NOT_FINITE
+    assert result.success.tolist() == [False] + 7 * [True]
+    assert result.gradients[0] == 0
+
+
 @pytest.mark.parametrize("method", ["auto", "pwcf", "curved"])
 def test_y_in_float64_is_the_same_as_in_float32(method):
     narrow, wide = (

@@ -269,7 +269,7 @@ class _Call:
         logits = self.model.first_logits(x, self.goal.has_classes)
         validation.output(logits, self.goal, self.question, everything=self.model.mean is None)
         result = self._unattacked(logits)
-        rows = (finite(logits) & ~result.success).nonzero()[:, 0]
+        rows = (finite(logits) & ~result.margin.isnan() & ~result.success).nonzero()[:, 0]
         if len(rows):
             result = self._solve(method, rows, logits[rows], result)
         if self.model.mean is not None:
@@ -403,12 +403,13 @@ class _Call:
 
     def _progress(self, model: CountedModel, best: BestPoints) -> Callable[[int], None]:
         """A function of the number of attacked images that are done, which calls on_progress."""
-        unattacked = len(self.x) - len(best.x)
+        unattacked, runs = len(self.x) - len(best.x), 1 if model.mean is None else model.mean.draws
 
         def report(done: int) -> None:
             if self.on_progress is not None:
                 d = best.distance[best.distance.isfinite()]
                 radius = float(d.median()) if len(d) else float("nan")
-                self.on_progress(Progress(unattacked + done, len(self.x), int(model.gradients.sum()), radius))
+                spent = runs * int(model.gradients.sum())
+                self.on_progress(Progress(unattacked + done, len(self.x), spent, radius))
 
         return report

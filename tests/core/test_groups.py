@@ -58,6 +58,27 @@ def test_progress_is_that_of_all_images():
     assert [p.done for p in seen] == sorted(p.done for p in seen)
 
 
+@pytest.mark.parametrize("more", [{"bounds": (LOW, HIGH)}, {"levels": 11}, {"draws": 3}])
+def test_progress_ends_with_the_gradients_and_the_median_distance_of_the_answers(more):
+    def noisy(x):
+        return NET(x + 0.01 * torch.randn_like(x))
+
+    seen, model = [], noisy if "draws" in more else NET
+    result = plica.attack(model, X, Y, MinRadius(Lp(2)), gradients=20, on_progress=seen.append, **more)
+    found = result.distance[result.success]
+    assert len(found) > 1
+    # points are settled, and changed by a level, after the last report
+    assert float(found.median()) == pytest.approx(seen[-1].radius, rel=0.1)
+    assert 0.7 * int(result.gradients.sum()) <= seen[-1].gradients <= int(result.gradients.sum())
+
+
+@pytest.mark.parametrize("levels", [None, 11])
+def test_a_mask_for_each_image_inside_another_distance_is_one_sentence(levels):
+    for metric in (0.5 * Held(Lp(2), PIXELS), Held(Lp(2), PIXELS) + Lp(1), Held(Lp(2), PIXELS[:3])):
+        with pytest.raises(ValueError, match="does not expand to that of an image"):
+            plica.attack(NET, X, Y, MinRadius(metric), levels=levels)
+
+
 def test_an_image_outside_its_bounds():
     high = HIGH.clone()
     high[2] = X[2] - 0.01

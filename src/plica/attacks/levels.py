@@ -69,7 +69,9 @@ def on_levels(attack: Attack, task: AttackInput, grid: LevelGrid) -> tuple[Attac
     form = lp_form(task.question.metric)
     few = task.x[0].numel() <= SETTINGS.dimensions
     model = task.model.with_grid(grid)
-    best = BestPoints(task.question.metric, task.x, task.goal, task.radius, model=model)
+    # where no other points are looked at, those that progress is told of
+    best = task.best if few else BestPoints(task.question.metric, task.x, task.goal, task.radius)
+    best.model = model
     on_grid = replace(task, model=model, best=best)
     searched = _searched(task.radius, form, grid)
     batches = torch.arange(len(task.x), device=task.x.device).split(max(1, task.batch_size))

@@ -94,12 +94,19 @@ def join_results(parts: list[tuple[Group, Result]], x: Float[Tensor, "b *image"]
 
 
 def in_company(on_progress: Callable[[Any], None] | None, others: list[Result], total: int) -> Any:
-    """on_progress for one group, where the other groups have these answers so far."""
+    """on_progress for one group, where the other groups have these answers so far. In the median distance each image
+    of the group counts with the group's median."""
     if on_progress is None:
         return None
     done, gradients = sum(len(o) for o in others), sum(int(o.gradients.sum()) for o in others)
 
+    attacked = [other.distance[other.distance > 0].cpu() for other in others]
+    found = [distance[distance.isfinite()] for distance in attacked]
+
     def report(progress: Any) -> None:
-        on_progress(replace(progress, done=done + progress.done, total=total, gradients=gradients + progress.gradients))
+        own = torch.full((progress.done,), progress.radius, dtype=torch.float64)
+        radius = float(torch.cat([*found, own[~own.isnan()]]).nanmedian())
+        spent = gradients + progress.gradients
+        on_progress(replace(progress, done=done + progress.done, total=total, gradients=spent, radius=radius))
 
     return report

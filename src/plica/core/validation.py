@@ -70,6 +70,7 @@ def arguments(
 def within(question: Question, bounds: Any, x: Float[Tensor, "b *image"]) -> tuple[Float[Tensor, " b"] | None, Bounds]:
     """The radii of checked images in float64, None for MinRadius, and the bounds, which are checked."""
     limits = check_bounds(bounds, x)
+    fixed_pixels(question.metric, x)
     radius = radii(question, x) if isinstance(question, MaxLoss) else None
     return None if radius is None else torch.minimum(radius, reach(question.metric, x, limits)), limits
 

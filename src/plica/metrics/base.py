@@ -103,9 +103,18 @@ def plain_p(metric: Metric) -> float | None:
 
 
 def fixed_pixels(metric: Metric, x: Float[Tensor, "b *image"]) -> Bool[Tensor, "*image"] | None:
-    """True for the pixels of an image that must not change under the metric; None if all may."""
+    """True for the pixels of an image that must not change under the metric; None if all may. Raises ValueError where
+    they have another shape."""
     fixed = metric.fixed_pixels() if isinstance(metric, BaseMetric) else None
-    return None if fixed is None else fixed.to(x.device).expand(x.shape[1:])
+    if fixed is None:
+        return None
+    try:
+        return fixed.to(x.device).expand(x.shape[1:])
+    except RuntimeError:
+        raise ValueError(
+            f"The pixels that must not change have shape {tuple(fixed.shape)}, which does not expand to that of an "
+            f"image, {tuple(x.shape[1:])}; a mask for each image goes with Held(metric, pixels) as the whole distance."
+        ) from None
 
 
 def own_gradient(metric: Metric) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:

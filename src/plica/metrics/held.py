@@ -21,7 +21,8 @@ class Held(Combinable):
 
     Args:
         metric: any distance.
-        pixels: True for fixed pixels, of the shape of an image or one that expands to it.
+        pixels: True for fixed pixels, of the shape of an image or one that expands to it. With a leading axis b those
+            of each image, where it is the whole distance of a question of `plica.attack`.
     """
 
     metric: Any  # a Metric, which is checked below
