@@ -56,8 +56,10 @@ def operator_norm(node: Node, shapes: list[tuple[int, ...]]) -> float:
 
 
 def _largest(m: Tensor) -> float:
-    """The largest singular value, by the smaller Gram matrix."""
+    """The largest singular value, by the smaller Gram matrix; inf where an entry is not finite."""
     gram = m @ m.T if m.shape[0] <= m.shape[1] else m.T @ m
+    if not bool(gram.isfinite().all()):
+        return math.inf
     return math.sqrt(max(0.0, float(torch.linalg.eigvalsh(gram)[-1])))
 
 
@@ -79,5 +81,7 @@ def _convolution(op: Convolution, image: tuple[int, ...]) -> float:
         for n, p, step, k in zip(image[1:], op.padding, op.stride, (rows, columns), strict=True)
     ]
     waves = torch.fft.rfft2(phases, s=size).flatten(2).movedim(2, 0)  # (frequencies, out, in)
+    if not bool(waves.isfinite().all()):
+        return math.inf
     groups = waves.view(len(waves), op.groups, out // op.groups, -1)
     return float(torch.linalg.matrix_norm(groups, 2).max())

@@ -29,11 +29,14 @@ ATTEMPTS = 24
 @torch.no_grad()
 def crown_margin(
     graph: Graph, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
-    radius: Float[Tensor, " b"], go_on: Callable[[], bool] = lambda: True, rigorous: bool = False,
+    radius: Float[Tensor, " b"], go_on: Callable[[], bool] = lambda: True, rigorous: bool = False, crown: bool = True,
 ) -> tuple[Float[Tensor, " b"], UInt8[Tensor, "b k"]]:  # fmt: skip
-    """A lower bound of the least of m functions <a, logits> within the radius of each image, and the lines' slopes."""
+    """A lower bound of the least of m functions <a, logits> within the radius of each image, and the lines' slopes.
+
+    crown: False for intervals alone inside the network.
+    """
     inputs = region.around(x, radius, torch.float64 if rigorous else torch.float32)
-    bounds = node_bounds(graph, inputs, rigorous=rigorous, go_on=go_on)
+    bounds = node_bounds(graph, inputs, crown=crown, rigorous=rigorous, go_on=go_on)
     slack = Slack(gamma(graph, inputs.x.dtype), bounds.magnitude) if rigorous else None
     rows = torch.arange(len(x), device=x.device).repeat_interleave(a.shape[1])
     balls = {k: ball for k, _ in graph.activations() if (ball := bounds.ball(graph.nodes[k].parents[0])) is not None}
@@ -47,36 +50,55 @@ def crown_radii(
     networks: Networks, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
     guess: Float[Tensor, " b"], upper: Float[Tensor, " b"], go_on: Callable[[], bool],
 ) -> list[tuple[float, Evidence | None]]:  # fmt: skip
-    """The largest radius of each image that one pass proves in float64, found by regula falsi in float32; its proof.
+    """The largest radius of each image that one pass proves in float64, and its proof. Where the time is too short for
+    one, a radius is proved with intervals alone inside the network, whose passes take next to no time.
 
     Args:
         guess: a radius to begin with, positive; a fair one saves passes.
         upper: never tried beyond.
     """
+    radius, slopes = _searched(networks, region, x, a, guess, upper, go_on)
+    none = (radius == 0).nonzero()[:, 0]
+    if len(none):
+        radius[none], own = _searched(
+            networks, region, x[none], a[none], guess[none], upper[none], lambda: True, crown=False
+        )
+        slopes = slopes if slopes.shape[1] == own.shape[1] else own.new_zeros(len(x), own.shape[1])
+        slopes[none] = own
+    return [
+        (radius, Evidence(own, tuple(Leaf(rival, (), (), own) for rival in range(a.shape[1]))) if radius > 0 else None)
+        for radius, own in zip(radius.tolist(), slopes.cpu(), strict=True)
+    ]
+
+
+def _searched(
+    networks: Networks, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
+    guess: Float[Tensor, " b"], upper: Float[Tensor, " b"], go_on: Callable[[], bool], crown: bool = True,
+) -> tuple[Float[Tensor, " b"], UInt8[Tensor, "b k"]]:  # fmt: skip
+    """Radii by regula falsi in float32, as far as float64 proves them, and the slopes."""
     low, high = torch.zeros_like(guess), upper.clone()
-    at_low = crown_margin(networks.search, region, x, a, low)[0].double()
+    # the margin itself: a ball of radius 0 is smaller than the roundings of a search in float32
+    at_low = (a @ networks.exact.forward(x.double())[-1][:, :, None])[:, :, 0].amin(1)
     at_high = torch.full_like(at_low, torch.nan)
     tried = torch.minimum(guess, upper)
     for _ in range(GUESSES):
         rows = (high - low > PRECISION * low).nonzero()[:, 0]  # the others are left as they are
         if not len(rows) or not go_on():
             break
-        value = crown_margin(networks.search, region, x[rows], a[rows], tried[rows], go_on)[0].double()
+        value = crown_margin(networks.search, region, x[rows], a[rows], tried[rows], go_on, crown=crown)[0].double()
         good, bad = rows[value > 0], rows[~(value > 0)]
         low[good], at_low[good] = tried[good], value[value > 0]
         high[bad], at_high[bad] = tried[bad], value[~(value > 0)]
         between = low + (high - low) * (at_low / (at_low - at_high)).clamp(0.1, 0.9).nan_to_num(0.5)
+        if not crown:  # bounds from intervals alone fall steeply, and any radius is better than none
+            between = torch.where(low == 0, torch.minimum(between, high / 4), between)
         tried = torch.where(at_high.isnan(), torch.minimum(2 * low, high), between)
-    confirmed, slopes = _confirmed(networks.exact, region, x, a, low)
-    return [
-        (radius, Evidence(own, tuple(Leaf(rival, (), (), own) for rival in range(a.shape[1]))) if radius > 0 else None)
-        for radius, own in zip(confirmed.tolist(), slopes.cpu(), strict=True)
-    ]
+    return _confirmed(networks.exact, region, x, a, low, crown)
 
 
 def _confirmed(
     graph: Graph, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
-    radius: Float[Tensor, " b"],
+    radius: Float[Tensor, " b"], crown: bool,
 ) -> tuple[Float[Tensor, " b"], UInt8[Tensor, "b k"]]:  # fmt: skip
     """The radii as far as float64 proves them, and the slopes; a little smaller where float32 promised too much, else
     0."""
@@ -86,7 +108,7 @@ def _confirmed(
         if not len(rows):
             break
         tried = factor * radius[rows]
-        value, own = crown_margin(graph, region, x[rows], a[rows], tried, rigorous=True)
+        value, own = crown_margin(graph, region, x[rows], a[rows], tried, rigorous=True, crown=crown)
         slopes = slopes if slopes.shape[1] == own.shape[1] else own.new_zeros(len(x), own.shape[1])
         confirmed[rows], slopes[rows] = torch.where(value > 0, tried, 0), own
     return confirmed, slopes
