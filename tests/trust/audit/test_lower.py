@@ -135,6 +135,10 @@ def inner_slopes_are_missing(rows):
     rows[:] = [row for row in rows if row["rival"] != -1]
 
 
+def empty_neuron(rows):
+    rows[split_rows(rows)[0]]["neuron"][-1] = None
+
+
 def nothing(rows):
     rows.clear()
 
@@ -154,6 +158,7 @@ def nothing(rows):
         (other_slopes, "not a positive one"),
         (one_class_is_missing, "do not exclude every other class"),
         (inner_slopes_are_missing, "the slopes of the inner bounds are missing"),
+        (empty_neuron, "a leaf has an empty field"),
         (nothing, "no proof is stored"),
     ],
 )  # fmt: skip

@@ -38,6 +38,8 @@ def check(steps: tuple[Step, ...], ball: Ball, y: int, target: int | None, leave
     """
     if not leaves or not ball.radius > 0:
         raise RefusedError("there are no leaves" if ball.radius > 0 else "the radius is not positive")
+    if any(None in leaf[name] for leaf in leaves for name in ("activation", "neuron", "sign")):
+        raise RefusedError("a leaf has an empty field")
     shapes = [s.op.parameters(steps[s.parents[0]].shape) for s in steps if hasattr(s.op, "parameters")]  # type: ignore[union-attr]
     if leaves[0]["rival"] != -1:
         raise RefusedError("the slopes of the inner bounds are missing")
