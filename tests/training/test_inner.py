@@ -66,6 +66,15 @@ def test_a_cap_pulls_points_back_and_leaves_the_radius():
     assert (hard.radius_of(case.model) <= cap).all()
 
 
+def test_a_cap_is_in_the_units_of_the_metric_for_p_below_1_too():
+    case = linear(b=5)
+    free = Inner(plica.MinRadius(plica.Lp(0.5)))(case.model, case.x, case.y)
+    cap = float(free.radius.median())
+    hard = Inner(plica.MinRadius(plica.Lp(0.5)), cap=cap)(case.model, case.x, case.y)
+    assert (hard.distance <= cap * (1 + 1e-4)).all()
+    torch.testing.assert_close(hard.radius, free.radius)
+
+
 # The envelope theorem
 
 
@@ -402,7 +411,7 @@ def test_noise_comes_from_the_seed_and_the_call_and_goes_on_from_a_saved_state()
     fresh = Inner(question)
     fresh.load_state_dict(state)
     assert torch.equal(fresh(net, x, y).x_adv, second)
-    with pytest.raises(ValueError, match="lacks calls, scale, seed"):
+    with pytest.raises(ValueError, match="must be the state_dict"):
         fresh.load_state_dict({})
 
 
@@ -411,6 +420,13 @@ def test_the_scale_warms_up_radii_and_caps():
     inner = Inner(plica.MaxLoss(L2, 0.4))
     inner.scale = 0.25
     assert (inner(net, x, y).distance <= 0.1 * (1 + 1e-4)).all()
+    # the first of min(1.0, step / 1000): no cap stays none
+    warming, full = (Inner(plica.MinRadius(L2)) for _ in range(2))
+    warming.scale = 0.0
+    torch.testing.assert_close(warming(net, x, y).x_adv, full(net, x, y).x_adv)
+    warming.scale = -1.0
+    with pytest.raises(ValueError, match="scale must be a number from 0"):
+        warming(net, x, y)
 
 
 def test_rows_that_are_not_finite_stay_and_are_seen():
@@ -422,7 +438,7 @@ def test_rows_that_are_not_finite_stay_and_are_seen():
     for question in (plica.MinRadius(L2), plica.MaxLoss(L2, 0.3)):
         net.eval()
         hard = Inner(question)(broken, x, y)
-        assert hard.radius.isnan().tolist() == [False, False, isinstance(question, plica.MaxLoss)] + [False] * 3
+        assert hard.radius.isnan().tolist() == [False, False, True] + [False] * 3
         assert hard.x_adv.isfinite().all()
         assert torch.equal(hard.x_adv[2], x[2])
 
@@ -462,6 +478,8 @@ BAD = [
     (lambda net, x, y: Union([plica.MinRadius(L2)]), ValueError, "at least two"),
     (lambda net, x, y: Union([plica.MinRadius(L2)] * 2, "best"), ValueError, "pick must be one of"),
     (lambda net, x, y: Union([plica.MinRadius(L2)] * 2, "max"), ValueError, "give caps"),
+    (lambda net, x, y: Inner(plica.MaxLoss(L2, math.inf))(net, x, y), ValueError, "must be finite"),
+    (lambda net, x, y: Inner(plica.MinRadius(L2))(net, x, y).loss(net, "trades", -1), ValueError, "weight must be"),
     (lambda net, x, y: Union([plica.MinRadius(L2), plica.MaxLoss(L2, 1.0)], "max"), ValueError, "one kind"),
     (lambda net, x, y: Inner(plica.MinRadius(L2))(net, 255 * x, y), ValueError, "x must lie in bounds"),
     (lambda net, x, y: Inner(plica.MinRadius(L2))(net, x, y[:2]), ValueError, "y must have shape"),

@@ -55,11 +55,14 @@ class Asked:
         if not isinstance(self.question.metric, ThetaDistance):
             check_metric(self.question.metric, x, bounds)
 
-    def radius(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
-        """Of each image: of the ball, or the cap, inf without one."""
+    def radius(self, x: Float[Tensor, "b *image"], scale: float) -> Float[Tensor, " b"]:
+        """Of each image, times `scale`: of the ball, or the cap, inf without one."""
         if isinstance(self.question, MaxLoss):
-            return validation.radii(self.question, x).to(x)
-        return x.new_full((len(x),), math.inf if self.cap is None else self.cap)
+            radius = validation.radii(self.question, x).to(x)
+            if not bool(radius.isfinite().all()):
+                raise ValueError("MaxLoss(radius=...) must be finite in training, got inf; give a ball's radius.")
+            return scale * radius
+        return x.new_full((len(x),), math.inf if self.cap is None else scale * self.cap)
 
     def solve(self, batch: Batch, first: First | None = None) -> Answer:
         """first: the margin's gradient at the images, where it is known."""

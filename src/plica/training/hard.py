@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -58,6 +59,8 @@ class Hard:
         """
         if outer not in OUTER:
             raise ValueError(f"outer must be one of {', '.join(OUTER)}, got {shown(outer)}.")
+        if weight is not None and not 0 <= weight < math.inf:
+            raise ValueError(f"weight must be a number from 0, got {shown(weight)}.")
         kind = OUTER[outer]
         if not kind.weight:
             adv = clean = _logits(model, self.x_adv)

@@ -9,8 +9,10 @@ Liang et al. 2023). MinRadius asks Eq. (4) and trains at the boundary, the bi-le
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -62,6 +64,8 @@ class Asker(ABC):
         """
         validation.images(x)
         validation.labels("y", y, x)
+        if not isinstance(self.scale, Real) or not 0 <= self.scale < math.inf:
+            raise ValueError(f"scale must be a number from 0, as min(1.0, step / 1000), got {shown(self.scale)}.")
         limits = check_bounds(self.bounds, x)
         if limits.per_feature:
             raise Unsupported("Training takes bounds of two numbers, not of tensors; scale the features of x.")
@@ -100,14 +104,16 @@ class Asker(ABC):
         Raises:
             ValueError: it is none.
         """
-        missing = [name for name in self.state_dict() if name not in state]
-        if missing:
-            raise ValueError(f"state must be the state_dict() of an Inner or a Union; it lacks {', '.join(missing)}.")
-        self.calls, self.scale, self.seed = int(state["calls"]), float(state["scale"]), int(state["seed"])
+        try:
+            self.calls, self.scale, self.seed = int(state["calls"]), float(state["scale"]), int(state["seed"])
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(
+                f"state must be the state_dict() of an Inner or a Union, as {self.state_dict()}, got {shown(state)}."
+            ) from None
 
     def _batch(self, asked: Asked, network: Network, x: Tensor, y: Tensor, bounds: tuple[float, float]) -> Batch:
         return Batch(
-            network, x, y, asked.question, self.scale * asked.radius(x), self.gradients, bounds,
+            network, x, y, asked.question, asked.radius(x, self.scale), self.gradients, bounds,
             generator=self._generator(rank()), shared=self._generator(-1),
         )  # fmt: skip
 
@@ -178,10 +184,10 @@ class Union(Asker):
     ):
         if not isinstance(questions, Sequence) or len(questions) < 2:
             raise ValueError(f"questions must be a list of at least two, got {shown(questions)}; for one use Inner.")
-        if pick not in union.PICKS:
+        if not isinstance(pick, str) or pick not in union.PICKS:
             raise ValueError(f"pick must be one of {', '.join(union.PICKS)}, got {shown(pick)}.")
-        if caps is not None and len(caps) != len(questions):
-            raise ValueError(f"caps must have {len(questions)} entries, one for each question, got {len(caps)}.")
+        if caps is not None and (not isinstance(caps, Sequence) or len(caps) != len(questions)):
+            raise ValueError(f"caps must be a list of {len(questions)}, one for each question, got {shown(caps)}.")
         each = [None] * len(questions) if caps is None else caps
         super().__init__([Asked(q, cap) for q, cap in zip(questions, each, strict=True)], gradients, seed, bounds)
         union.check(self.asked, pick)

@@ -109,7 +109,7 @@ def min_radius(batch: Batch, first: First) -> Answer:
     answer = Answer(
         x_adv=batch.x.clone(),
         distance=zero.clone(),
-        radius=torch.where(sought | ~correct, 0, torch.nan).to(zero),
+        radius=torch.where(sought | (first.margin >= 0), 0, torch.nan).to(zero),
         multiplier=zero.clone(),
         correct=correct,
         gradients=torch.where(sought, batch.gradients, 1),
@@ -137,8 +137,8 @@ def convex_metric(metric: Metric) -> Metric:
 
 
 def _by_prox(batch: Batch, first: First) -> Point:
-    metric = batch.question.metric
-    settings = prox_settings(convex_metric(metric), batch.x, batch.bounds)
+    metric, convex = batch.question.metric, convex_metric(batch.question.metric)
+    settings = prox_settings(convex, batch.x, batch.bounds)
     x, (solver, last) = batch.x.flatten(1), FEW.solvers(settings.race, batch.gradients)
     low, high = settings.box(x)
     state = solver.start(low, high, torch.zeros_like(x))
@@ -149,12 +149,12 @@ def _by_prox(batch: Batch, first: First) -> Point:
             margin, _, grad = batch.network.gradient(z.view_as(batch.x), batch.margin)
         now = last if step == batch.gradients - 1 else solver
         now.step(state, margin, torch.zeros_like(margin), settings.pull(grad.flatten(1)))
-    settings.point(x, state.u * (batch.radius / state.size).clamp(max=1)[:, None], z)
-    image = z.view_as(batch.x)
-    distance = metric(batch.x, image)
-    # of l_p with p < 1: along a ray it grows in proportion to l_1
-    unit = 1.0 if convex_metric(metric) is metric else distance / convex_metric(metric)(batch.x, image)
-    return Point(image, distance, state.estimate * unit, state.lam * unit)
+    unit, image = 1.0, z.view_as(batch.x)
+    if convex is not metric:  # l_p with p < 1: along a ray it grows in proportion to l_1
+        settings.point(x, state.u, z)
+        unit = metric(batch.x, image) / convex(batch.x, image)
+    settings.point(x, state.u * (batch.radius / (state.size * unit)).clamp(max=1)[:, None], z)
+    return Point(image, metric(batch.x, image), state.estimate * unit, state.lam * unit)
 
 
 def _by_curvature(batch: Batch, first: First) -> Point:
