@@ -76,3 +76,26 @@ def test_what_has_no_lower_bounds_is_refused_before_the_attack():
         plica.bracket(Counted(), x, y, plica.MinRadius(plica.Lp(3)))
     with pytest.raises(TypeError, match="MinRadius"):
         plica.bracket(Counted(), x, y, plica.MaxLoss(plica.Lp(2), 0.1))
+
+
+def test_what_the_certificate_does_not_treat_is_refused():
+    net, x = network("relu"), images()
+    y = net(x).argmax(1)
+    question = plica.MinRadius(plica.Lp(2))
+    with pytest.raises(plica.Unsupported, match="misclassification"):
+        plica.bracket(net, x, y, question, goal=lambda output, y: output.gather(1, y[:, None])[:, 0])
+    with pytest.raises(plica.Unsupported, match="draws"):
+        plica.bracket(net, x, y, question, draws=4)
+    held = plica.Held(plica.Lp(2), x > 0.5)
+    with pytest.raises(plica.Unsupported, match="leading axis"):
+        plica.bracket(net, x, y, plica.MinRadius(held))
+
+
+def test_with_levels_no_start_off_the_grid_is_an_answer():
+    net, x = network("relu"), (images() * 7).round() / 7
+    y = net(x).argmax(1)
+    question = plica.MinRadius(plica.Lp("inf"))
+    both = plica.bracket(net, x, y, question, levels=8, gradients=20, nodes=20)
+    torch.testing.assert_close(both.result.x_adv, (both.result.x_adv * 7).round() / 7)
+    assert torch.equal(both.upper, both.attacked)
+    assert (both.lower <= both.upper).all()

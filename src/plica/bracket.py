@@ -81,7 +81,8 @@ def bracket(
         question: a MinRadius under a metric that has lower bounds.
         gradients, seed: of the attack; where the search is stuck, STARTS times BUDGET gradients at most come on top.
         seconds, nodes: of the certificate, for each image.
-        attacking: further arguments of `plica.attack`.
+        attacking: further arguments of `plica.attack`; lower bounds know neither a goal other than misclassification
+            nor draws. With levels the lower bound is that of any numbers.
 
     Raises:
         ValueError, TypeError: as `plica.attack` and `plica.certify`; a question that is no MinRadius.
@@ -91,7 +92,7 @@ def bracket(
         raise TypeError(
             f"plica.bracket answers plica.MinRadius(...), got {type(question).__name__}; use plica.certify."
         )
-    check_certifiable(model, x, question)
+    check_certifiable(model, x, question, bounds, attacking.get("goal"), attacking.get("draws"))
     settings: dict[str, Any] = dict(seed=seed, bounds=bounds, targets=targets) | attacking
     attacked = attack(model, x, y, question, gradients=gradients, **settings)
     quietly: dict[str, Any] = settings | {"on_progress": None}
@@ -146,7 +147,8 @@ class _Starts:
 
     def __call__(self, image: int, point: Float[Tensor, "1 *image"]) -> float:
         """The least distance known of the image, after an attack whose image is the point."""
-        if self.made[image] < STARTS:
+        # with levels a start is on none, and would be the answer where it is misclassified itself
+        if self.made[image] < STARTS and self.attacking.get("levels") is None:
             self.made[image] += 1
             row = slice(image, image + 1)
             low, high = (torch.as_tensor(end).to(self.x) for end in self.bounds)

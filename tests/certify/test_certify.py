@@ -190,6 +190,40 @@ def test_targets_are_proved_where_any_class_is_not():
     assert (to_one[0] <= attacked.distance).all()
 
 
+@pytest.mark.parametrize(("name", "p"), [("strides", 2), ("max pool", 2), ("strides", 1), ("sigmoid", "inf")])
+def test_a_first_radius_is_proved_whatever_the_time(name, p):
+    net, x, y = labelled(name, b=4)
+    question = plica.MinRadius(plica.Lp(p))
+    found = plica.certify(net, x, y, question, seconds=1e-9)
+    assert (found.radius > 0).all()
+    assert (found.radius <= plica.certify(net, x, y, question, nodes=1).radius).all()
+
+
+def test_the_whole_box_is_asked_for_by_an_infinite_radius():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(FLAT, 2))
+    nn.init.zeros_(net[1].weight)
+    net[1].bias = nn.Parameter(torch.tensor([1.0, 0.0]))
+    found = plica.certify(net, images(2), torch.zeros(2).long(), plica.MaxLoss(plica.Lp(2), math.inf))
+    assert found.proved.all()
+    found = plica.certify(*labelled(b=1), plica.MaxLoss(plica.Lp(2), math.inf), nodes=1)
+    assert found.status != [CertificateStatus.ATTACKED]  # nothing is known of an attack
+
+
+def test_under_inference_mode_the_answer_is_the_same():
+    net, x, y = labelled(b=1)
+    question = plica.MinRadius(plica.Lp(2))
+    expected = plica.certify(net, x, y, question, nodes=2)
+    with torch.inference_mode():
+        found = plica.certify(net, x.clone(), y.clone(), question, nodes=2)
+    assert torch.equal(found.radius, expected.radius)
+
+
+def test_noise_that_is_added_is_refused_however_small():
+    net, x, y = labelled(b=1)
+    with pytest.raises(plica.Unsupported, match="random numbers"):
+        plica.certify(lambda z: net(z + 1e-6 * torch.rand(z.shape[1:])), x, y, plica.MinRadius(plica.Lp(2)), nodes=1)
+
+
 def test_time_is_kept():
     torch.manual_seed(0)
     net = dense(nn.ReLU(), FLAT, 60, 60, 60, 60, 3)
@@ -205,7 +239,10 @@ def test_time_is_kept():
         (dict(question=plica.MinRadius("theta", through=plica.Flow())), plica.Unsupported, "through"),
         (dict(seconds=0), ValueError, "seconds must be positive"),
         (dict(nodes=0), ValueError, "nodes must be at least 1"),
-        (dict(upper=torch.tensor([1.0, -1, 1, 1])), ValueError, "upper must have shape"),
+        (dict(upper=torch.tensor([1.0, -1, 1, 1])), ValueError, "upper must hold radii >= 0"),
+        (dict(y=torch.zeros(4).long(), targets=torch.tensor([1, 0, 1, 1])), ValueError, "targets must differ from y"),
+        (dict(bounds=(0 * images(), 1 + 0 * images())), plica.Unsupported, "leading axis"),
+        (dict(question=plica.MinRadius(plica.Held(plica.Lp(2), images() > 0.5))), plica.Unsupported, "leading axis"),
         (dict(y=torch.full((4,), 7)), ValueError, "y must hold classes"),
         (dict(x=images() + 1), ValueError, "bounds"),
     ],

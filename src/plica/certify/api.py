@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -20,13 +22,17 @@ from plica.core import validation
 from plica.core.bounds import check_bounds
 from plica.core.formulations import MaxLoss, MinRadius, Question
 from plica.core.goals import Goal
+from plica.core.groups import groups
 from plica.core.losses import Targets
 from plica.core.model import eval_mode
+from plica.goals import Misclassified
 from plica.metrics import Unsupported, lp_form
+from plica.utils.messages import shown
 
 CHUNK = 64  # images whose first bounds are computed together
 
 
+@torch.inference_mode(False)
 def certify(
     model: Callable[[Tensor], Tensor],
     x: Float[Tensor, "b *image"],
@@ -66,9 +72,10 @@ def certify(
     call = _checked(model, x, y, question, upper, seconds, nodes, bounds, targets)
     call = replace(call, probe=probe or call.probe)
     with eval_mode(model):
-        networks = Networks.of(capture(model, call.x), call.p)
-    logits = torch.cat([networks.exact.forward(part)[-1] for part in call.x.double().split(CHUNK)])
+        graph = capture(model, call.x)
+    logits = torch.cat([graph.forward(part)[-1] for part in call.x.double().split(CHUNK)])
     validation.output(logits, call.goal, question)
+    networks = Networks.of(graph, call.p)
     answers = [answer for start in range(0, len(x), CHUNK) for answer in call.answers(networks, start)]
     radius = torch.tensor([answer.radius for answer, _ in answers], dtype=torch.float64)
     proved = radius > 0
@@ -85,13 +92,31 @@ def certify(
     )
 
 
-def check_certifiable(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"], question: Question) -> None:
-    """Raises Unsupported where the question's metric or an operation of the model has no lower bounds."""
+@torch.inference_mode(False)
+def check_certifiable(
+    model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"], question: Question, bounds: Any = (0.0, 1.0),
+    goal: object = None, draws: object = None,
+) -> None:  # fmt: skip
+    """Raises Unsupported where the question, what counts as an answer to it, or an operation of the model has no lower
+    bounds."""
+    if goal is not None and not isinstance(goal, Misclassified):
+        raise Unsupported("Lower bounds are of misclassification; leave goal=... out, or ask the attack alone.")
+    if draws is not None:
+        raise Unsupported("Lower bounds need a model that answers the same at every call; leave draws=... out.")
+    _check_question(question, bounds, x)
+    with eval_mode(model):
+        capture(model, x.detach())
+
+
+def _check_question(question: Question, bounds: Any, x: Float[Tensor, "b *image"]) -> None:
     if question.through is not None:
         raise Unsupported("Lower bounds are known for x' = x + delta only; leave through=... out.")
     check_metric(question.metric)
-    with eval_mode(model):
-        capture(model, x.detach())
+    if groups(question, bounds, x) is not None:
+        raise Unsupported(
+            "Lower bounds take one box for all images, but bounds or held pixels have a leading axis for the images; "
+            "ask about images of equal ones in calls of their own."
+        )
 
 
 def _checked(
@@ -99,29 +124,34 @@ def _checked(
     nodes: int | None, bounds: tuple[float | Tensor, float | Tensor], targets: Targets,
 ) -> _Call:  # fmt: skip
     validation.images(x)
-    limits = check_bounds(bounds, x)
-    for name, labels in (("y", y), ("targets", targets)):
-        if labels is not None:
-            validation.labels(name, labels, x)
     if not isinstance(question, MinRadius | MaxLoss):
         raise TypeError(f"question must be plica.MinRadius(...) or plica.MaxLoss(...), got {type(question).__name__}.")
-    if question.through is not None:
-        raise Unsupported("Lower bounds are known for x' = x + delta only; leave through=... out.")
-    check_metric(question.metric)
+    _check_question(question, bounds, x)
+    limits = check_bounds(bounds, x)
+    validation.labels("y", y, x)
+    if targets is not None:
+        validation.aimed(targets, y, x)
+    if not isinstance(seconds, Real) or isinstance(seconds, bool):
+        raise TypeError(f"seconds must be a number, got {shown(seconds)}.")
     if not seconds > 0:
         raise ValueError(f"seconds must be positive, got {seconds}.")
     if nodes is not None:
         validation.whole("nodes", nodes, least=1)
-    upper = torch.full((len(x),), torch.inf) if upper is None else torch.as_tensor(upper)
-    if upper.shape != (len(x),) or bool(upper.isnan().any()) or bool((upper < 0).any()):
-        raise ValueError(
-            f"upper must have shape ({len(x)},), one radius >= 0 for each image, got {tuple(upper.shape)}."
-        )
+    upper = torch.full((len(x),), torch.inf) if upper is None else _upper(upper, x)
     radius = validation.radii(question, x) if isinstance(question, MaxLoss) else None
     low, high = limits.low.to(x.device), limits.high.to(x.device)
     region = Region(question.metric, low, high)
     goal = Goal(validation.usable(y), None if targets is None else validation.usable(targets))
     return _Call(model, validation.usable(x.detach()), goal, region, radius, upper.double().cpu(), seconds, nodes)
+
+
+def _upper(upper: Any, x: Tensor) -> Tensor:
+    upper = torch.as_tensor(upper)
+    if upper.shape != (len(x),):
+        raise ValueError(f"upper must have shape ({len(x)},), one radius for each image, got {tuple(upper.shape)}.")
+    if not bool((upper >= 0).all()):
+        raise ValueError(f"upper must hold radii >= 0, inf where none is known, got {shown(upper.tolist())}.")
+    return upper
 
 
 @dataclass(frozen=True)
@@ -184,7 +214,7 @@ class _Call:
             probe = lambda point: self.probe(image, point)  # noqa: E731
             return refine(networks, self.region, x, a, first, upper, span, effort, probe)
         radius = float(self.radius[image])
-        if upper <= radius:
+        if upper < math.inf and upper <= radius:
             return Answer(0.0, CertificateStatus.ATTACKED, 0)
         proof = prove(networks, self.region, x, a, min(radius, span), effort)
         if proof.evidence is not None:
@@ -195,7 +225,7 @@ class _Call:
     def _first_order(self, networks: Networks, x: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
         """Logits in float64, and the radius at which the margin would be 0 if it were linear, without the box."""
         with torch.enable_grad():
-            z = x.double().requires_grad_(True)
+            z = x.double().detach().requires_grad_(True)
             logits = networks.exact.forward(z)[-1]
             margin = goal.margin(logits)
             (grad,) = torch.autograd.grad(margin.sum(), z)

@@ -91,6 +91,8 @@ def _apply(builder: Builder, node: fx.Node, args: Any, kwargs: dict[str, Any]) -
     map_aggregate((args, kwargs), lambda a: flat.append(a))
     target: Any = node.target
     if not any(isinstance(a, Value) for a in flat):
+        if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
+            _refuse(node, "it draws random numbers")
         return map_aggregate(target(*args, **kwargs), _double)
     if target is operator.getitem:
         return args[0][args[1]] if isinstance(args[0], tuple | list) else _refuse(node, "it is no tensor")

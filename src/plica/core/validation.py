@@ -41,12 +41,7 @@ def arguments(
     else:
         belonging(y, x)
     if targets is not None:
-        labels("targets", targets, x)
-        if bool((targets == y).any()):
-            row = int((targets == y).nonzero()[0])
-            raise ValueError(
-                f"targets must differ from y, but targets[{row}] = y[{row}] = {int(y[row])}; give another class."
-            )
+        aimed(targets, y, x)
     if not isinstance(question, MinRadius | MaxLoss):
         raise TypeError(f"question must be plica.MinRadius(...) or plica.MaxLoss(...), got {type(question).__name__}.")
     whole("gradients", gradients, least=1)
@@ -73,6 +68,16 @@ def within(question: Question, bounds: Any, x: Float[Tensor, "b *image"]) -> tup
     fixed_pixels(question.metric, x)
     radius = radii(question, x) if isinstance(question, MaxLoss) else None
     return None if radius is None else torch.minimum(radius, reach(question.metric, x, limits)), limits
+
+
+def aimed(targets: Any, y: Tensor, x: Tensor) -> None:
+    """Raises TypeError or ValueError where `targets` are no classes other than the labels y."""
+    labels("targets", targets, x)
+    if bool((targets == y).any()):
+        row = int((targets == y).nonzero()[0])
+        raise ValueError(
+            f"targets must differ from y, but targets[{row}] = y[{row}] = {int(y[row])}; give another class."
+        )
 
 
 def whole(name: str, value: Any, least: int) -> None:

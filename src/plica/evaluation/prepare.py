@@ -186,9 +186,8 @@ def _try(worker: Worker, inputs: tuple[Callable[..., Any], torch.Tensor, torch.T
 
     if job.certify is not None:
         try:
-            if job.task.goal is not None:
-                raise Unsupported("Lower bounds are of misclassification; leave certify, or the goal, out.")
-            check_certifiable(model, x, job.question(worker.bounds, x.shape[1:]))
+            question = job.question(worker.bounds, x.shape[1:])
+            check_certifiable(model, x, question, worker.bounds.pair, job.task.goal, job.task.draws)
         except (Unsupported, ValueError) as error:
             raise PlanError(f"{job.task.model}, {job.task.question}: {one_line(error)}.") from error
     error = fault(slice(None))

@@ -179,6 +179,7 @@ class Worker:
             result, certificate = certified(
                 model, x, y, question, result, upper=upper, seconds=job.certify.seconds, nodes=job.certify.nodes,
                 bounds=self.bounds.pair, method=job.method, seed=job.seed, batch_size=self.fitting_size,
+                levels=job.task.levels,
             )  # fmt: skip
         except Exception as error:  # the attack's answers are kept
             notes = [*notes, f"{job.task.name}, chunk {work.chunk}: no lower bounds ({one_line(error, named=True)})"]
