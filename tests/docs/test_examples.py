@@ -1,10 +1,13 @@
 """Every example of the how-to pages and of the first steps runs as printed; every notebook runs from top to bottom."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import examples
 from examples import blocks, run_page
@@ -27,17 +30,23 @@ def prepared(tmp_path_factory):
 
 
 @pytest.fixture
-def own_modules():
-    """What the examples import from their folder is forgotten after them."""
-    before = set(sys.modules)
-    yield
+def as_before():
+    """What the examples set for their whole process is set back, and what they import from their folder forgotten."""
+    before, environment = set(sys.modules), {**os.environ}
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]), np.errstate():
+        yield
+    torch.set_default_dtype(dtype)
+    torch.set_num_threads(threads)
+    os.environ.clear()
+    os.environ.update(environment)
     for name in set(sys.modules) - before:
         if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == Path.cwd():
             del sys.modules[name]
 
 
 @pytest.mark.parametrize("page", HOWTO, ids=lambda page: page.stem)
-def test_a_how_to_runs_as_printed(page, prepared, tmp_path, monkeypatch, own_modules):
+def test_a_how_to_runs_as_printed(page, prepared, tmp_path, monkeypatch, as_before):
     """In this process, as each start of another takes seconds."""
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
