@@ -10,6 +10,7 @@ from torch import nn
 import plica
 from plica.core.bounds import check_bounds
 from plica.core.goals import Goal
+from plica.core.levels import level_grid
 from plica.core.model import CountedModel, in_float64
 from plica.core.units import judge_at_x, unit_question
 
@@ -284,3 +285,32 @@ def test_a_point_refused_at_the_features_is_enlarged_once_by_a_thousandth(short)
         assert result.distance.isinf().all()
     looks = {0.0: 2, 4e-4: 4, 2e-3: 6}[short]  # in either precision: the point, enlarged, and the image
     assert runs.tolist() == [looks] * 6
+
+
+@pytest.mark.parametrize("pair", [(-0.1, 1.1), (-0.3, 1.2), (-0.37, 1.91)])
+@pytest.mark.parametrize("levels", [None, 37])
+def test_points_at_bounds_that_float32_rounds_are_inside(pair, levels):
+    """Two numbers are what tensors of them are."""
+
+    class Sums(torch.nn.Module):
+        def forward(self, x):
+            sums = x @ torch.tensor([1.0, 0.1, 0.1])  # of which the first pixel is moved to its bound
+            return torch.stack([sums, torch.full_like(sums, pair[1] + 0.12)], 1)
+
+    x = torch.full((1, 3), 0.5)
+    result = plica.attack(Sums(), x, torch.tensor([1]), plica.MinRadius(plica.Lp(1)), bounds=pair, levels=levels)
+    assert result.success.all()
+    assert float(result.x_adv[0, 0]) == float(torch.tensor(pair[1]))
+    assert ((result.x_adv >= torch.tensor(pair[0])) & (result.x_adv <= torch.tensor(pair[1]))).all()
+    edge = (x + 10).clamp(*pair)
+    plica.attack(Sums(), edge, torch.tensor([0]), plica.MinRadius(plica.Lp(1)), bounds=pair, gradients=2)
+
+
+def test_levels_end_at_the_bounds_of_each_feature():
+    generator = torch.Generator().manual_seed(0)
+    low, high = -torch.rand(200, generator=generator), 1 + torch.rand(200, generator=generator)
+    x = torch.zeros(1, 200)
+    grid = level_grid(x, check_bounds((low, high), x), 37, plica.Lp(2))
+    first = torch.zeros(1, dtype=torch.long)
+    assert torch.equal(grid(low[None], first)[0], low)
+    assert torch.equal(grid(high[None], first)[0], high)

@@ -143,6 +143,8 @@ def check_bounds(bounds: Any, x: Float[Tensor, "b *image"]) -> Bounds:
         raise ValueError(f"bounds must be (low, high) with low < high, got {shown(bounds)}.")
     if any(torch.finfo(x.dtype).max < abs(bound) < math.inf for bound in (low, high)):
         raise ValueError(f"bounds must be numbers that {x.dtype} can hold, got {shown(bounds)}.")
+    # as tensors of bounds, and pixels clamped to them, are: 1.1 is a little more in float32
+    low, high = (float(torch.tensor(bound, dtype=x.dtype)) for bound in (low, high))
     lowest, highest = float(x.detach().min()), float(x.detach().max())  # nan if any pixel is nan
     if not (low <= lowest and highest <= high):
         beyond = max(low - lowest, highest - high)

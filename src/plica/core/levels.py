@@ -129,11 +129,15 @@ class LevelGrid:
         return LevelGrid(x, self.bounds, self.levels, self.fixed, self.dtype, level)
 
     def _nearest(self, z: Tensor) -> Tensor:
-        low, span = self.bounds.low.to(z.device).double(), self.bounds.span.to(z.device).double()
-        share = (z.double() - low) / torch.where(span > 0, span, 1)
+        low, high = self._ends(z.device)
+        share = (z.double() - low) / torch.where(high > low, high - low, 1)
         return (share * (self.levels - 1)).round().clamp(0, self.levels - 1)
 
     def _pixels(self, level: Tensor) -> Tensor:
-        low, span = self.bounds.low.to(level.device).double(), self.bounds.span.to(level.device).double()
-        pixels = low + span * level / (self.levels - 1)
+        low, high = self._ends(level.device)
+        pixels = torch.minimum(low + (high - low) * level / (self.levels - 1), high)  # which rounding may exceed
         return pixels.to(self.dtype or self.x.dtype).to(self.x.dtype)
+
+    def _ends(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The bounds in float64: their difference in the dtype of x would miss the upper one."""
+        return self.bounds.low.to(device).double(), self.bounds.high.to(device).double()
