@@ -56,6 +56,12 @@ def test_the_worst_point_of_a_linear_model_is_found(p):
     assert (gained >= 0.95 * most).all()
 
 
+def test_a_cap_that_float32_does_not_have_is_none():
+    case = linear()
+    free, capped = (Inner(plica.MinRadius(plica.Lp(2)), cap=cap)(case.model, case.x, case.y) for cap in (None, 1e308))
+    assert torch.equal(capped.x_adv, free.x_adv)
+
+
 def test_a_cap_pulls_points_back_and_leaves_the_radius():
     case = linear(b=5)
     free = Inner(plica.MinRadius(plica.Lp(2)))(case.model, case.x, case.y)

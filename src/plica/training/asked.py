@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -62,7 +63,7 @@ class Asked:
             if not bool(radius.isfinite().all()):
                 raise ValueError("MaxLoss(radius=...) must be finite in training, got inf; give a ball's radius.")
             return scale * radius
-        return x.new_full((len(x),), math.inf if self.cap is None else scale * self.cap)
+        return x.new_full((len(x),), math.inf if self.cap is None else min(scale * self.cap, torch.finfo(x.dtype).max))
 
     def solve(self, batch: Batch, first: First | None = None) -> Answer:
         """first: the margin's gradient at the images, where it is known."""
