@@ -8,12 +8,16 @@ import importlib
 import os
 import sys
 
+import hypothesis
 import pytest
 import torch
 
 import typechecking
 
 torch.set_num_threads(1)
+# The same examples in every run: a change is judged by what it changes. tests/fuzz draws others, by its seed.
+hypothesis.settings.register_profile("fixed", derandomize=True)
+hypothesis.settings.load_profile("fixed")
 
 
 def pytest_addoption(parser):
