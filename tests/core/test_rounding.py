@@ -123,6 +123,13 @@ def test_one_logit_that_vanishes_does_not_tell_how_large_its_roundings_are():
     assert model.forwards.tolist() == [1]
 
 
+def test_two_logits_that_vanish_are_as_uncertain_as_at_the_image():
+    model = CountedModel(lambda x: torch.cat([x.sum(1, keepdim=True), -x.sum(1, keepdim=True)], 1), 2)
+    model.first_logits(torch.tensor([[0.5, 0.5], [0.25, 0.0]]))
+    least = model.least_margin(torch.tensor([[1e-8, -1e-8], [4.0, 0.0]]), torch.tensor([0, 1]))
+    assert torch.equal(least, UNITS * SINGLE * torch.tensor([1.0, 4.0]))
+
+
 def test_a_model_that_takes_no_random_pixels_is_judged_all_the_same():
     def model(x):
         if not bool((x == 0.5).all()):

@@ -31,8 +31,9 @@ class CountedModel:
     Attributes:
         few_digits: (b,) images at which differences of logits have few digits, as `first_logits` found.
         noise: what was measured of the model where there are such images.
-        single: (b,) where an output is a single number, its size at each image, or half of that at images of
-            random pixels if this is more: at the boundary it is 0, and does not tell how large its roundings are.
+        at_image: (b,) where an output is one or two numbers, their size at each image, of one number half of that at
+            images of random pixels if this is more: at the boundary they may be 0, and do not tell how large their
+            roundings are.
 
     Args:
         model: (r, *image) -> (r, ...).
@@ -58,7 +59,7 @@ class CountedModel:
         self.arithmetic = arithmetic or Arithmetic()
         self.mean = model if isinstance(model, MeanOfDraws) else None
         self.noise, self.few_digits = Noise(), torch.zeros(images, dtype=torch.bool)
-        self.single = torch.zeros(images)
+        self.at_image = torch.zeros(images)
         self.max_rows = max(MIN_ROWS, max_rows // MULTIPLE * MULTIPLE)
         if self.mean is not None:  # a row of which is a batch of draws
             self.max_rows = max(1, max_rows // self.mean.draws)
@@ -109,9 +110,11 @@ class CountedModel:
         classes: whether the output is logits of classes, of which only differences matter.
         """
         logits = self.logits(x, torch.arange(len(x), device=x.device))
-        if flat(logits).shape[1] == 1 and self.mean is None:  # whose noise is that of its draws
-            size = flat(logits)[:, 0].abs().nan_to_num(0, 0, 0)
-            self.single = size.clamp(min=usual_size(self.model, x, self.bounds) / 2)
+        numbers = flat(logits).shape[1]
+        if numbers <= 2 and self.mean is None:  # whose noise is that of its draws
+            self.at_image = flat(logits).abs().amax(1).nan_to_num(0, 0, 0)
+            if numbers == 1:
+                self.at_image.clamp_(min=usual_size(self.model, x, self.bounds) / 2)
         few = has_offset(logits) & classes | self.half
         if bool(few.any()) and self.mean is None:
             self.noise = measure_noise(self.model, x, self.bounds)
@@ -128,13 +131,13 @@ class CountedModel:
 
         counted = CountedModel(self.model, len(rows), self.max_rows, self.arithmetic, fixed, self.bounds, grid and some)
         counted.noise, counted.few_digits = self.noise, self.few(rows)
-        counted.single = self.single.to(rows.device)[rows]
+        counted.at_image = self.at_image.to(rows.device)[rows]
         return counted
 
     def with_model(self, model: Model, grid: Grid | None) -> CountedModel:
         """The same of another form of the model, with nothing charged yet."""
         counted = CountedModel(model, len(self.forwards), self.max_rows, self.arithmetic, grid=grid)
-        counted.noise, counted.few_digits, counted.single = self.noise, self.few_digits, self.single
+        counted.noise, counted.few_digits, counted.at_image = self.noise, self.few_digits, self.at_image
         return counted
 
     def with_grid(self, grid: Grid) -> CountedModel:
@@ -153,10 +156,10 @@ class CountedModel:
     def least_margin(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
         """How large a margin must be before it counts (core/rounding.py), from the output at points of `image`."""
         least = least_margin(logits, self.arithmetic.eps, self.few(image), self.noise)
-        if flat(logits).shape[1] > 1:
+        if flat(logits).shape[1] > 2:
             return least
-        single = flat(self.single.to(logits)[image])  # in place of what it is at the points
-        return torch.maximum(least, least_margin(single, self.arithmetic.eps, self.few(image), self.noise))
+        at_image = flat(self.at_image.to(logits)[image])  # in place of what they are at the points
+        return torch.maximum(least, least_margin(at_image, self.arithmetic.eps, self.few(image), self.noise))
 
     def charge_forwards(self, image: Int[Tensor, " r"], runs: int = 1) -> None:
         """Add so many forward runs to the count of each of these images."""
