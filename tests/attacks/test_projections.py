@@ -191,6 +191,15 @@ def test_float32_pixels_projected_safely_inside_are_inside_in_float64(p, z, x, r
     assert (distance(found.double() - x.double(), p) <= radius.double()).all()
 
 
+def test_a_point_far_beyond_a_small_l1_ball_is_projected_into_it():
+    """The multiplier is near the largest entry, 765, whose last bit is 5e-4 of this ball."""
+    z, x = torch.tensor([[-1.0, -1, -1, -1, 3, 3]]) * 255, torch.zeros(1, 6)
+    found = project(z, x, torch.tensor([0.255]), 1, (0.0, 255.0))
+    length = float(found.double().sum())
+    assert length <= 0.255
+    assert length == pytest.approx(0.255, rel=1e-3)
+
+
 @every_p
 @few
 @given(grad=points, z=images, reach=radii, v=points)

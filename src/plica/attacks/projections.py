@@ -103,7 +103,9 @@ def _onto_l1(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
     free = (size > t) & (size - t < room)
     walls = _sum(torch.where((size > t) & ~free, room, 0))
     exact = (_sum(torch.where(free, size, 0)) + walls - reach) / free.sum(1, keepdim=True).clamp(min=1)
-    return moved(torch.where((t > 0) & free.any(1, keepdim=True), _confirmed(exact, t), t))
+    found = moved(torch.where((t > 0) & free.any(1, keepdim=True), _confirmed(exact, t), t))
+    # t has the roundings of the largest entry, which outweigh a ball that is small beside it
+    return found * (reach / _sum(found).clamp(min=torch.finfo(found.dtype).tiny)).clamp(max=1)
 
 
 def _bisect(inside: Callable[[Tensor], Tensor], inside_value: Tensor, target: Tensor) -> Tensor:
