@@ -33,12 +33,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FILES = [
     "api.py",
-    "core/best.py",
-    "core/bounds.py",
-    "core/confirm.py",
+    "core/judging/best.py",
+    "core/domain/bounds.py",
+    "core/domain/read_bounds.py",
+    "core/judging/confirm.py",
     "core/goals.py",
-    "core/judge.py",
-    "core/units.py",
+    "core/judging/judge.py",
+    "core/domain/units.py",
     "evaluation/worker.py",
     "runs/points.py",
     "runs/write.py",

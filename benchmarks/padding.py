@@ -1,4 +1,4 @@
-"""Whether a row of a model's logits and gradients has the same bits in every batch: what core/batching.py rests on.
+"""Whether the bits of a row of logits and gradients are the same in every batch, which core/model/batching.py needs.
 
     python benchmarks/padding.py [--threads 1 2] [--pixels 32 64] [--rows 96]
 
@@ -13,7 +13,7 @@ import torch
 import torchvision
 from torch import nn
 
-from plica.core.batching import MIN_ROWS, Arithmetic, observe
+from plica.core.model.batching import MIN_ROWS, Arithmetic, observe
 
 TORCHVISION = ("resnet18", "resnet50", "densenet121", "mobilenet_v3_small", "efficientnet_b0", "regnet_y_400mf",
                "shufflenet_v2_x0_5", "vgg11", "convnext_tiny", "swin_t")  # fmt: skip

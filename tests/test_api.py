@@ -13,7 +13,7 @@ from counting import Counted
 from linear import linear
 from plica import Held, Lp, MaxLoss, MinRadius, Status, Unsupported, api
 from plica.core import validation
-from plica.core.bounds import read_bounds
+from plica.core.domain.read_bounds import read_bounds
 from plica.metrics import WeightedLp
 
 ASK = inspect.unwrap(plica.attack)  # wrong types are the point here: past the type checker of the tests

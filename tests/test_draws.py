@@ -10,7 +10,8 @@ from torch import nn
 
 import plica
 from plica import Lp, MaxLoss, MinRadius
-from plica.core.draws import JUDGED, randomness_of, seed_of, seeded
+from plica.core.model.draws import JUDGED
+from plica.core.model.randomness import randomness_of, seed_of, seeded
 from plica.goals import Deviates
 from plica.metrics import Held
 from plica.utils.wilson import wilson

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import plica
-from plica.core.fitting import ModelError
+from plica.core.model.fitting import ModelError
 
 W = torch.randn(48, 4, generator=torch.Generator().manual_seed(0))
 X = torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(1))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from plica.core.rounding import has_offset
+from plica.core.model.rounding import has_offset
 from plica.solver.bfgs_sqp.state import Best
 
 

@@ -16,24 +16,27 @@ from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.levels import on_levels
 from plica.attacks.registry import ATTACKS, check_treats_perturbations
 from plica.core import validation
-from plica.core.best import BestPoints
-from plica.core.bounds import Bounds
-from plica.core.confirm import LOOKS, confirm
-from plica.core.draws import MeanOfDraws, randomness_of, seeded
-from plica.core.fitting import fitted
+from plica.core.domain.bounds import Bounds
+from plica.core.domain.groups import Group, each, groups, in_company, join_results
+from plica.core.domain.half import SLACK, HalfGrid, HalfModel, UnitGrid, half_dtype
+from plica.core.domain.levels import LevelGrid, check_levels, level_grid, pixel_rounding
+from plica.core.domain.units import UNITS, UnitModel, judge_at_x, unit_question
 from plica.core.formulations import Question
 from plica.core.goals import MISCLASSIFIED, Goal, finite
-from plica.core.groups import Group, each, groups, in_company, join_results
-from plica.core.half import SLACK, HalfGrid, HalfModel, UnitGrid, half_dtype
-from plica.core.judge import Judge, Judgement, confirms, majority
-from plica.core.levels import LevelGrid, check_levels, level_grid, pixel_rounding
+from plica.core.judging.best import BestPoints
+from plica.core.judging.confirm import LOOKS, confirm
+from plica.core.judging.judge import Judge, Judgement, confirms, majority
+from plica.core.judging.majority import beyond, settle
 from plica.core.losses import Targets
-from plica.core.majority import beyond, settle
 from plica.core.metric_checks import check_metric
-from plica.core.model import CountedModel, SecondRun, eval_mode
+from plica.core.model.counted import CountedModel
+from plica.core.model.draws import MeanOfDraws
+from plica.core.model.eval_mode import eval_mode
+from plica.core.model.fitting import fitted
+from plica.core.model.randomness import randomness_of, seeded
+from plica.core.model.second_run import SecondRun
 from plica.core.result import Result
 from plica.core.status import Status
-from plica.core.units import UNITS, UnitModel, judge_at_x, unit_question
 from plica.goals import GoalFunction
 from plica.metrics import Unsupported, fixed_pixels
 from plica.perturbations.base import ThetaDistance, check
@@ -351,7 +354,7 @@ class _Call:
         return result if output.end is None else replace(result, end=self.x.index_copy(0, rows, output.end))
 
     def _judge(self, task: AttackInput, spent: Int[Tensor, " i"]) -> tuple[Tensor, Tensor | None, Judgement]:
-        """The best points, their theta and the judgement (core/confirm.py). spent: forward runs before the attack."""
+        """Best points, their theta and the judgement (judging/confirm.py). spent: forward runs before the attack."""
         runs = self.gradients // 5
         left = runs - spent - task.model.forwards.to(task.x.device)
         if runs > LOOKS:  # methods that spend more runs than asked of them are looked at twice all the same

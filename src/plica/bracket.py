@@ -16,7 +16,7 @@ from plica.certify import Certificate, certify, check_certifiable
 from plica.core.formulations import MinRadius, Question
 from plica.core.goals import Goal
 from plica.core.losses import Targets
-from plica.core.model import eval_mode
+from plica.core.model.eval_mode import eval_mode
 from plica.core.result import Result
 
 CLOSED = 1e-3  # a gap that counts as none

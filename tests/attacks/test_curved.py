@@ -10,7 +10,7 @@ from plica import Lp, MaxLoss, MinRadius, Perceptual, Similarity, Status
 from plica.attacks.curved import CurvedSchedule
 from plica.attacks.metric_oracle import MetricOracle
 from plica.attacks.registry import ATTACKS
-from plica.core.model import CountedModel
+from plica.core.model.counted import CountedModel
 
 
 def blurred(x, x_adv):

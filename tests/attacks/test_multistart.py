@@ -8,9 +8,9 @@ from linear import linear
 from plica import Lp, MinRadius
 from plica.attacks.base import AttackInput
 from plica.attacks.multistart import Candidates, Multistart
-from plica.core.best import BestPoints
 from plica.core.goals import Goal
-from plica.core.model import CountedModel
+from plica.core.judging.best import BestPoints
+from plica.core.model.counted import CountedModel
 
 
 @dataclass

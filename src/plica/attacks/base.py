@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from plica.core.best import BestPoints
 from plica.core.formulations import Question
 from plica.core.goals import Goal
+from plica.core.judging.best import BestPoints
 from plica.core.losses import Targets
-from plica.core.model import CountedModel
+from plica.core.model.counted import CountedModel
 from plica.core.status import Status
 
 

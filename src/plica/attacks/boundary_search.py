@@ -10,7 +10,7 @@ from plica.attacks.base import AttackInput
 from plica.perturbations.base import interpolate
 
 FEW = 100
-RESERVED = 4  # forward runs that the logits at the image and the judge need (core/confirm.py)
+RESERVED = 4  # forward runs that the logits at the image and the judge need (core/judging/confirm.py)
 
 
 def affordable(gradients: int) -> int:

@@ -1,4 +1,4 @@
-"""Answers on a grid of levels (core/levels.py): an attack's point is taken to the grid, and searched there.
+"""Answers on a grid of levels (core/domain/levels.py): an attack's point is taken to the grid, and searched there.
 
 In many dimensions the attack runs between the levels, where its steps are far smaller than one. Then its point z is
 rounded with the gradient g of the margin at a grid point u in hand:
@@ -22,9 +22,9 @@ from torch import Tensor
 
 from plica.attacks.base import Attack, AttackInput, AttackOutput
 from plica.attacks.boundary_search import affordable
-from plica.core.best import BestPoints
-from plica.core.gradient import NoGradientError
-from plica.core.levels import LevelGrid
+from plica.core.domain.levels import LevelGrid
+from plica.core.judging.best import BestPoints
+from plica.core.model.gradient import NoGradientError
 from plica.core.status import Status
 from plica.metrics import LpForm, lp_form, values
 from plica.solver.rows import dot

@@ -1,7 +1,7 @@
 """The metric as a search calls it: values and gradients of rows, counted for each image; features of the images are
 computed once.
 
-Calls are padded like those of the model (core/model.py), so that results do not depend on batch composition.
+Calls are padded like those of the model (core/model/counted.py), so that results do not depend on batch composition.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from plica.core.model import CountedModel
+from plica.core.model.counted import CountedModel
 from plica.metrics import Embedding, Metric, gradient, own_gradient, properties
 from plica.metrics.lp import norm
 

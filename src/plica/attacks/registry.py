@@ -14,7 +14,7 @@ from plica.attacks.prox_settings import has_prox
 from plica.attacks.pwcf.search import pwcf
 from plica.attacks.radius.concave import concave, is_concave
 from plica.attacks.radius.search import radius as convex
-from plica.core.gradient import NoGradientError
+from plica.core.model.gradient import NoGradientError
 from plica.core.status import Status
 from plica.metrics import Unsupported, plain_p
 from plica.utils.registry import Registry

@@ -19,12 +19,12 @@ from plica.certify.prove import Effort, Networks, Region, prove
 from plica.certify.radius import Answer, crown_radii, refine
 from plica.certify.sets import check_metric
 from plica.core import validation
-from plica.core.bounds import check_bounds
+from plica.core.domain.bounds import check_bounds
+from plica.core.domain.groups import groups
 from plica.core.formulations import MaxLoss, MinRadius, Question
 from plica.core.goals import Goal
-from plica.core.groups import groups
 from plica.core.losses import Targets
-from plica.core.model import eval_mode
+from plica.core.model.eval_mode import eval_mode
 from plica.goals import Misclassified
 from plica.metrics import Unsupported, lp_form
 from plica.utils.messages import shown

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from plica.certify.graph import Graph
 from plica.certify.operations import build
-from plica.core.fitting import unfitted
+from plica.core.model.fitting import unfitted
 from plica.metrics import Unsupported
 from plica.utils.messages import one_line
 

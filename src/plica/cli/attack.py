@@ -7,7 +7,7 @@ import typer
 import plica
 from plica.cli.options import asks_one_model
 from plica.cli.question import WRITES, answer, read_distance
-from plica.core.bounds import Bounds
+from plica.core.domain.bounds import Bounds
 from plica.core.formulations import parse_radius
 
 EPILOG = f"""{WRITES}

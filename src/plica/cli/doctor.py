@@ -10,7 +10,8 @@ from rich.console import Console
 
 from plica.cli.errors import Status, wrong_input
 from plica.cli.options import DeviceOption, WeightsOption
-from plica.core.bounds import Bounds, read_bounds
+from plica.core.domain.bounds import Bounds
+from plica.core.domain.read_bounds import read_bounds
 from plica.data import open_data
 from plica.data.sample import select
 from plica.models import load_model, prepare_inputs

@@ -12,7 +12,7 @@ import typer
 
 import plica
 from plica import goals
-from plica.core.draws import MOST
+from plica.core.model.draws import MOST
 from plica.data import registry as data_forms
 from plica.metrics import metric_names
 from plica.models import registry as model_forms

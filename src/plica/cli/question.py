@@ -14,7 +14,8 @@ from torch import Tensor
 import plica
 from plica.cli.errors import WrongInputError, wrong_input
 from plica.cli.progress import AttackProgress
-from plica.core.bounds import Bounds, read_bounds
+from plica.core.domain.bounds import Bounds
+from plica.core.domain.read_bounds import read_bounds
 from plica.core.formulations import Question
 from plica.data import load_data, open_data
 from plica.data.indices import parse_indices

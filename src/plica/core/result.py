@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from plica.core.draws import JUDGED
+from plica.core.model.draws import JUDGED
 from plica.core.status import Status
 from plica.utils.notebook import ShownInNotebooks
 from plica.utils.optional import require

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plica.core.bounds import Bounds, check_bounds
-from plica.core.draws import MOST
+from plica.core.domain.bounds import Bounds, check_bounds
 from plica.core.formulations import MaxLoss, MinRadius, Question
 from plica.core.goals import Goal, finite
+from plica.core.model.draws import MOST
 from plica.goals import Misclassified, check_labels, class_logits
 from plica.metrics import Metric, Unsupported, distance, fixed_pixels, lp_form
 from plica.utils.messages import one_line, shown

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from plica.core.fitting import fitted
+from plica.core.model.fitting import fitted
 from plica.perturbations.base import ParametricPerturbation, transform
 
 SUMS = 4  # of the outputs for an image, with different weights

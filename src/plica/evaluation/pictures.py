@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from plica.core.bounds import Bounds
+from plica.core.domain.bounds import Bounds
 from plica.evaluation.tasks import folder_name
 from plica.runs import Run, Task
 from plica.trust.audit.audit import SIZES, context_of

@@ -15,11 +15,11 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from plica.api import methods
-from plica.core.bounds import read_bounds
-from plica.core.draws import MOST
+from plica.core.domain.levels import MOST_LEVELS
+from plica.core.domain.read_bounds import read_bounds
 from plica.core.formulations import parse_radius
-from plica.core.levels import MOST_LEVELS
 from plica.core.losses import LOSSES
+from plica.core.model.draws import MOST
 from plica.data.indices import parse_indices
 from plica.evaluation.method_sets import SETS
 from plica.goals import parse_goal

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
-from plica.core.bounds import Bounds
+from plica.core.domain.bounds import Bounds
 from plica.data import Source
 from plica.evaluation.plan import Model
 from plica.evaluation.tasks import Chain

@@ -15,7 +15,7 @@ import torch
 
 from plica.api import attack
 from plica.certify import check_certifiable
-from plica.core.bounds import read_bounds
+from plica.core.domain.read_bounds import read_bounds
 from plica.data import Source, open_data
 from plica.data.sample import select
 from plica.evaluation.fingerprint import distance_answers, hash_model, model_answers, same

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from plica import runs
-from plica.core.bounds import read_bounds
+from plica.core.domain.read_bounds import read_bounds
 from plica.data import Source
 from plica.evaluation import executors as engines
 from plica.evaluation.model_cache import ModelCache

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from plica.core.bounds import Bounds
+from plica.core.domain.bounds import Bounds
 from plica.core.formulations import MaxLoss, MinRadius, Question
 from plica.evaluation.method_sets import RAND, RAND_DRAWS, members
 from plica.evaluation.plan import Certify, Model, Plan, PlanError

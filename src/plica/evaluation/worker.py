@@ -16,7 +16,8 @@ from plica.attacks.external.common import Peer
 from plica.attacks.registry import ATTACKS
 from plica.bracket import CLOSED, certified, gap
 from plica.certify import Certificate
-from plica.core.bounds import Bounds, read_bounds
+from plica.core.domain.bounds import Bounds
+from plica.core.domain.read_bounds import read_bounds
 from plica.core.result import Result
 from plica.core.status import Status
 from plica.evaluation.model_cache import ModelCache

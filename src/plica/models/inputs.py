@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from plica.core.fitting import fitted
+from plica.core.model.fitting import fitted
 from plica.models.load import Model
 from plica.utils.limits import out_of_memory
 from plica.utils.messages import one_line

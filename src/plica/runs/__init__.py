@@ -12,7 +12,7 @@
 The directory of `plica radius` and `plica attack` is read as a run with one task.
 """
 
-from plica.core.bounds import Bounds
+from plica.core.domain.bounds import Bounds
 from plica.runs.read import Run, load
 from plica.runs.task import Task
 

@@ -18,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from plica.core.bounds import Bounds, checked_bounds
+from plica.core.domain.bounds import Bounds
+from plica.core.domain.read_bounds import checked_bounds
 from plica.core.status import Status
 from plica.runs.schema import BOX, CERTIFIED, CONSTANT, IMAGES, LEAVES, MEASURED, MOVED, NOTES, arrow_schema, names
 from plica.utils.messages import few, one_line, plain, shown

@@ -12,7 +12,8 @@ import pyarrow as pa
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from plica.core.bounds import Bounds, read_bounds
+from plica.core.domain.bounds import Bounds
+from plica.core.domain.read_bounds import read_bounds
 from plica.core.formulations import parse_radius
 from plica.perturbations import join_distance
 from plica.runs import schema

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int64, Shaped
 from safetensors.torch import save
 from torch import Tensor
 
-from plica.core.bounds import Bounds
+from plica.core.domain.bounds import Bounds
 from plica.core.result import Result
 from plica.runs.encode import pack, sample_table
 from plica.runs.points import point_tensors

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64, Shaped
 from safetensors.torch import save
 from torch import Tensor
 
-from plica.core.bounds import Bounds
+from plica.core.domain.bounds import Bounds
 from plica.runs.check import read_images, read_samples
 from plica.runs.encode import pack
 from plica.runs.points import point_tensors

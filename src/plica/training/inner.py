@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, distributed
 
 from plica.core import validation
-from plica.core.bounds import check_bounds
-from plica.core.half import half_dtype
+from plica.core.domain.bounds import check_bounds
+from plica.core.domain.half import half_dtype
 from plica.goals import check_labels
 from plica.metrics import Unsupported
 from plica.training import union

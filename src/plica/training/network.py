@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from plica.core.gradient import gradient_errors, input_gradient
-from plica.core.model import eval_mode
+from plica.core.model.eval_mode import eval_mode
+from plica.core.model.gradient import gradient_errors, input_gradient
 from plica.goals import class_logits
 
 Value = Callable[[Tensor], Tensor]  # logits (r, classes) -> (r,)

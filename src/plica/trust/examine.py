@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from plica.core.draws import randomness_of
+from plica.core.model.randomness import randomness_of
 from plica.trust.findings import Verdict
 from plica.trust.output_checks import train_mode_layers
 from plica.trust.probe import FixedDraw, OneLogit, Probe, Unit, logits_of

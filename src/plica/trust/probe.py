@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from plica.core.draws import seeded
+from plica.core.model.randomness import seeded
 
 CALL = 32  # rows of one call
 

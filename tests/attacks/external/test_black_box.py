@@ -9,7 +9,7 @@ import plica
 from linear import linear
 from plica import Status
 from plica.attacks.external.common import MissingPackageError
-from plica.core.gradient import NoGradientError
+from plica.core.model.gradient import NoGradientError
 
 L2 = plica.Lp(2)
 FOOLBOX, AUTOATTACK = map(pytest.mark.needs, ("foolbox", "pyautoattack"))

@@ -13,9 +13,9 @@ from linear import linear
 from plica.attacks.base import AttackInput
 from plica.attacks.external import PEERS, advlib
 from plica.attacks.external.common import MissingPackageError, Watched
-from plica.core.best import BestPoints
 from plica.core.goals import Goal
-from plica.core.model import CountedModel
+from plica.core.judging.best import BestPoints
+from plica.core.model.counted import CountedModel
 
 INF = math.inf
 

@@ -14,10 +14,10 @@ from plica import Lp, MaxLoss, MinRadius
 from plica.attacks.base import AttackInput
 from plica.attacks.prox_settings import prox_settings
 from plica.attacks.radius.ascent import ascend
-from plica.core.best import BestPoints
 from plica.core.goals import Goal
+from plica.core.judging.best import BestPoints
 from plica.core.losses import margin
-from plica.core.model import CountedModel
+from plica.core.model.counted import CountedModel
 
 DATA = shared_data.SHARED
 STEPS = 8

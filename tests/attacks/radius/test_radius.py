@@ -11,9 +11,9 @@ from plica import Lp, MaxLoss, MinRadius, Unsupported
 from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.radius import few
 from plica.attacks.radius.search import radius
-from plica.core.best import BestPoints
 from plica.core.goals import Goal
-from plica.core.model import CountedModel
+from plica.core.judging.best import BestPoints
+from plica.core.model.counted import CountedModel
 from plica.core.status import Status
 from plica.metrics import WeightedLp
 

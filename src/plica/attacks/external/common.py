@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.projections import safely_inside
 from plica.core.goals import finite
-from plica.core.gradient import gradient_errors, input_gradient
+from plica.core.model.gradient import gradient_errors, input_gradient
 from plica.core.status import Status
 from plica.goals import class_logits
 from plica.metrics import Unsupported, differentiable_value, plain_p

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.radius.search import radius
-from plica.core.best import BestPoints
 from plica.core.formulations import MinRadius
+from plica.core.judging.best import BestPoints
 from plica.core.status import Status
 from plica.metrics import Lp, Metric, WeightedLp, lp_form
 

@@ -21,7 +21,7 @@ from plica.attacks.multistart import Candidates, Multistart
 from plica.attacks.prox_settings import ProxSettings, prox_settings
 from plica.attacks.radius.ascent import ascend
 from plica.attacks.radius.few import FLAT, FewSearch, exact_steps, suits
-from plica.core.best import BestPoints
+from plica.core.judging.best import BestPoints
 from plica.core.status import Status
 from plica.solver.linearized.proximal_sqp import BLOCK
 from plica.solver.linearized.state import ProximalState

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plica.core.fitting import unfitted
+from plica.core.model.fitting import unfitted
 from plica.runs import Run, Task
 from plica.trust.audit.balls import Ball
 from plica.trust.audit.certificates import RefusedError, check

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from plica.core.bounds import Bounds
-from plica.core.model import Model
-from plica.core.rounding import is_half
+from plica.core.domain.bounds import Bounds
+from plica.core.model.counted import Model
+from plica.core.model.rounding import is_half
 from plica.solver.rows import pick
 
 SLACK = 1e-6  # of the span of the bounds, by which a change of units may move a pixel

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped
 from safetensors.torch import save
@@ -22,8 +19,7 @@ from torch import Tensor
 
 from plica.metrics import Held, Metric, Unsupported, lp_form, parse_metric
 from plica.perturbations import ParametricPerturbation, parse_distance
-from plica.utils.limits import check_memory, check_npz
-from plica.utils.messages import few, one_line, shown
+from plica.utils.messages import shown
 
 NAMES = ("low", "high", "mask")
 
@@ -167,7 +163,7 @@ def _check_tensors(pair: Sequence[Any], x: Float[Tensor, "b *image"]) -> Bounds:
     except (RuntimeError, TypeError, ValueError):
         seen = ", ".join(str(tuple(b.shape)) if isinstance(b, Tensor) else repr(b) for b in pair)
         raise ValueError(f"bounds must be two tensors (low, high) of an image's shape {shape}, got {seen}.") from None
-    if not _in_order(low, high):
+    if not in_order(low, high):
         raise ValueError("bounds must be finite, with low <= high for every feature and low < high for at least one.")
     inside = (x >= low) & (x <= high)
     if not bool(inside.all()):
@@ -179,67 +175,5 @@ def _check_tensors(pair: Sequence[Any], x: Float[Tensor, "b *image"]) -> Bounds:
     return Bounds(low, high)
 
 
-def _in_order(low: Tensor, high: Tensor) -> bool:
+def in_order(low: Tensor, high: Tensor) -> bool:
     return bool((low <= high).all()) and bool((low < high).any()) and bool((high - low).isfinite().all())
-
-
-def read_bounds(source: str | Path | Sequence[float]) -> Bounds:
-    """Bounds from two numbers, their text, or a file; float64.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: they cannot be read, or are no bounds.
-    """
-    if isinstance(source, str | Path) and not str(source).endswith(".npz"):
-        source = _numbers(str(source))
-    if not isinstance(source, str | Path):
-        low, high = (torch.tensor(float(bound), dtype=torch.float64) for bound in source)
-        return checked_bounds(Bounds(low, high), f"{tuple(source)}")
-    file = Path(source)
-    if not file.is_file():
-        raise FileNotFoundError(f"There is no file of bounds {file}; give two numbers, or an .npz with low and high.")
-    arrays = _arrays(file)
-    unknown = [name for name in arrays if name not in NAMES]
-    if unknown or not arrays:
-        raise ValueError(f"{file} has the arrays {few(arrays)}; name them low, high and mask.")
-    for name, array in arrays.items():
-        kinds = "b" if name == "mask" else "fiu"
-        if array.dtype.kind not in kinds:
-            raise ValueError(f"{name} in {file} is {array.dtype}; save {'booleans' if name == 'mask' else 'numbers'}.")
-    low, high = (torch.as_tensor(arrays.get(name, float(k))).double() for k, name in enumerate(("low", "high")))
-    mask = torch.as_tensor(arrays["mask"]) if "mask" in arrays else None
-    return checked_bounds(Bounds(low, high, mask), str(file))
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        low, high = (float(word) for word in text.strip("()[] ").split(","))
-    except ValueError:
-        raise ValueError(
-            f"{shown(text)} is not a valid pair of bounds; write two numbers, 0,1, or name an .npz file."
-        ) from None
-    return [low, high]
-
-
-def _arrays(file: Path) -> dict[str, np.ndarray]:
-    try:
-        check_npz(file)
-        with np.load(file, allow_pickle=False) as archive:
-            check_memory(sum(info.file_size for info in archive.zip.infolist()) // 4, file)
-            return {name: archive[name] for name in archive.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} cannot be read as bounds ({one_line(error)}).") from error
-
-
-def checked_bounds(bounds: Bounds, source: str) -> Bounds:
-    low, high, mask = bounds.low, bounds.high, bounds.mask
-    try:
-        in_order = _in_order(low, high)
-    except RuntimeError:
-        shapes = f"{tuple(low.shape)}, {tuple(high.shape)}"
-        raise ValueError(f"The bounds {source} have different shapes, {shapes}.") from None
-    if not in_order:
-        raise ValueError(f"The bounds {source} must be finite, low <= high everywhere and low < high somewhere.")
-    if mask is not None and not bool(mask.any()):
-        raise ValueError(f"The mask in {source} lets nothing move; true means that a feature may.")
-    return bounds

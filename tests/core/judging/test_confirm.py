@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from plica.core.confirm import LOOKS, confirm
 from plica.core.goals import Goal
-from plica.core.judge import Judge
-from plica.core.model import CountedModel, SecondRun
+from plica.core.judging.confirm import LOOKS, confirm
+from plica.core.judging.judge import Judge
+from plica.core.model.counted import CountedModel
+from plica.core.model.second_run import SecondRun
 from plica.metrics import Lp
 
 X = torch.tensor([[0.5, 0.5], [0.5, 0.25]])

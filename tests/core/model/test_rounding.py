@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from plica.core.batching import Arithmetic, observe
-from plica.core.model import CountedModel
-from plica.core.rounding import OFFSET, UNITS, Noise, has_offset, least_margin, measure_noise
+from plica.core.model.batching import Arithmetic, observe
+from plica.core.model.counted import CountedModel
+from plica.core.model.rounding import OFFSET, UNITS, Noise, has_offset, least_margin, measure_noise
 
 BF16, SINGLE = torch.finfo(torch.bfloat16).eps, torch.finfo(torch.float32).eps
 LOGITS = torch.tensor([[1.0, -5, 2], [0.25, 0.5, -0.125]])

@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
-from plica.core.best import BestPoints
 from plica.core.goals import Goal
+from plica.core.judging.best import BestPoints
 from plica.metrics import Lp
 
 X = torch.zeros(3, 2)

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from plica.core.batching import MIN_ROWS
+from plica.core.model.batching import MIN_ROWS
 from plica.goals import flat
 
 UNITS = 64  # of rounding of the largest logit that a margin must exceed

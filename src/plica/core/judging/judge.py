@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from plica.core.draws import MeanOfDraws
 from plica.core.goals import Goal, finite
-from plica.core.model import CountedModel
+from plica.core.model.counted import CountedModel
+from plica.core.model.draws import MeanOfDraws
 from plica.metrics import Metric, distance
 from plica.perturbations.base import ThetaDistance
 from plica.solver.rows import WHOLE

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from plica.core.batching import SMALLEST_ROWS, TIMED, Arithmetic, BatchSizeTuner, observe
-from plica.core.model import CountedModel
+from plica.core.model.batching import SMALLEST_ROWS, TIMED, Arithmetic, BatchSizeTuner, observe
+from plica.core.model.counted import CountedModel
 
 ROWS = 32
 
@@ -121,7 +121,7 @@ def test_a_size_that_is_never_called_is_proposed_again():
 def test_detecting_the_padding_does_not_import_a_compiler():
     """torch._dynamo takes a second to import."""
     code = (
-        "import sys, torch; from plica.core.batching import Arithmetic, observe\n"
+        "import sys, torch; from plica.core.model.batching import Arithmetic, observe\n"
         "was = 'torch._dynamo' in sys.modules\n"
         "observe(torch.nn.SiLU(), torch.rand(16, 3), Arithmetic())\n"
         "sys.exit('torch._dynamo' in sys.modules and not was)"

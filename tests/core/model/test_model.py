@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from plica.core.batching import MIN_ROWS, MULTIPLE, Arithmetic
-from plica.core.model import CountedModel, SecondRun
+from plica.core.model.batching import MIN_ROWS, MULTIPLE, Arithmetic
+from plica.core.model.counted import CountedModel
+from plica.core.model.second_run import SecondRun
 
 IMAGE = (3, 4)
 

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from plica.core.goals import Goal
-from plica.core.judge import Judge
-from plica.core.model import CountedModel, SecondRun, in_float64
+from plica.core.judging.judge import Judge
+from plica.core.model.counted import CountedModel
+from plica.core.model.second_run import SecondRun, in_float64
 from plica.metrics import Lp
 
 X = torch.tensor([[0.5, 0.5]])

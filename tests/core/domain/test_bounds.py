@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 import plica
-from plica.core.bounds import check_bounds
+from plica.core.domain.bounds import check_bounds
+from plica.core.domain.levels import level_grid
+from plica.core.domain.units import judge_at_x, unit_question
 from plica.core.goals import Goal
-from plica.core.levels import level_grid
-from plica.core.model import CountedModel, in_float64
-from plica.core.units import judge_at_x, unit_question
+from plica.core.model.counted import CountedModel
+from plica.core.model.second_run import in_float64
 
 N = 12
 SPAN = torch.logspace(-1, 2, N)  # from a tenth to a hundred

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import plica
-from plica.core.fitting import fitted
-from plica.core.gradient import NoGradientError
+from plica.core.model.fitting import fitted
+from plica.core.model.gradient import NoGradientError
 
 torch.manual_seed(0)
 NET = nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.Tanh(), nn.Linear(16, 4)).requires_grad_(False)

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from time import thread_time
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
-from plica.core.batching import MAX_CPU_ROWS, MIN_ROWS, MULTIPLE, Arithmetic, BatchSizeTuner, observe, round_up
-from plica.core.draws import MeanOfDraws
-from plica.core.gradient import gradient_errors, input_gradient
-from plica.core.rounding import Noise, has_offset, is_half, least_margin, measure_noise, usual_size
+from plica.core.model.batching import MAX_CPU_ROWS, MIN_ROWS, MULTIPLE, Arithmetic, BatchSizeTuner, observe, round_up
+from plica.core.model.draws import MeanOfDraws
+from plica.core.model.gradient import gradient_errors, input_gradient
+from plica.core.model.rounding import Noise, has_offset, is_half, least_margin, measure_noise, usual_size
 from plica.goals import flat
-from plica.utils.limits import out_of_memory
 
 Model = Callable[[Tensor], Tensor]
 Grid = Callable[[Tensor, Tensor], Tensor]
-DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 class CountedModel:
@@ -154,7 +151,7 @@ class CountedModel:
         return z + (points - z.detach()) if z.requires_grad else points
 
     def least_margin(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
-        """How large a margin must be before it counts (core/rounding.py), from the output at points of `image`."""
+        """How large a margin must be before it counts (model/rounding.py), from the output at points of `image`."""
         least = least_margin(logits, self.arithmetic.eps, self.few(image), self.noise)
         if flat(logits).shape[1] > 2:
             return least
@@ -205,63 +202,3 @@ class CountedModel:
         self.gradients.index_add_(0, image.cpu(), torch.ones_like(image, device="cpu"))
         values, logits, grads = results[0] if len(results) == 1 else map(torch.cat, zip(*results, strict=True))
         return values, logits, grads if self.fixed is None else grads.masked_fill(self.fixed, 0)
-
-
-@contextmanager
-def eval_mode(model: Model, with_dropout: bool = False) -> Iterator[None]:
-    """Eval mode for a module and its submodules, each of whose modes is restored afterwards; nothing for functions.
-
-    with_dropout: of a module in eval mode the layers of dropout that are in train mode, which is on purpose, stay so.
-    """
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    modes = [module.training for module in modules]
-    kept = with_dropout and isinstance(model, nn.Module) and not model.training
-    for module in modules:
-        module.training = kept and module.training and isinstance(module, DROPOUT)
-    try:
-        yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
-
-
-class SecondRun:
-    """A model run another way, as a function of points in float64: in float64, or with each image alone where there is
-    no copy in float64 or the model computes in half precision, whose copy in float64 would be another model.
-
-    Which of them the model takes is seen at the first points. None is returned where it takes neither. A model that
-    answers at random is not copied: its draws are judged (judge.majority).
-    """
-
-    def __init__(self, model: CountedModel, dtype: torch.dtype):
-        copied = None if model.half or model.mean is not None else in_float64(model.model)
-
-        def alone(z: Float[Tensor, "b *image"]) -> Tensor:
-            return torch.cat([model.model(row).double() for row in z.to(dtype).split(1)])
-
-        self.ways: list[Model] = [alone] if copied is None else [copied, alone]
-        self.works = False
-
-    @torch.no_grad()
-    def __call__(self, z: Float[Tensor, "b *image"]) -> Float[Tensor, "b *output"] | None:
-        while self.ways:
-            try:
-                out = self.ways[0](z)
-                if self.works or out.dtype == torch.float64:
-                    self.works = True
-                    return out
-            except Exception as error:  # whatever a user's model raises
-                if self.works or out_of_memory(error):
-                    raise
-            del self.ways[0]
-        return None
-
-
-def in_float64(model: Model) -> nn.Module | None:
-    """A copy of the model in float64, or None for a function, or a module that cannot be copied."""
-    if not isinstance(model, nn.Module):
-        return None
-    try:
-        return copy.deepcopy(model).double()
-    except Exception:  # whatever a user's module raises: without float64 the margin must exceed the rounding alone
-        return None

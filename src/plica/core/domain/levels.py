@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from plica.core.bounds import Bounds
+from plica.core.domain.bounds import Bounds
 from plica.core.formulations import Question
 from plica.metrics import Metric, Unsupported, fixed_pixels, plain_p
 from plica.solver.rows import pick

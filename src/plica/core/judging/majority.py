@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plica.core.judge import Judge, Judgement, majority
+from plica.core.judging.judge import Judge, Judgement, majority
 from plica.perturbations.base import ParametricPerturbation, interpolate
 
 WANTED = 0.6  # share of the draws that choose: 1.4 standard deviations of the difference of two shares of 100 above 0.5

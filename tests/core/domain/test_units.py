@@ -8,8 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from plica import Lp, WeightedLp
-from plica.core.bounds import Bounds, check_bounds
-from plica.core.units import unit_metric
+from plica.core.domain.bounds import Bounds, check_bounds
+from plica.core.domain.units import unit_metric
 
 N = 5
 few = settings(max_examples=40, deadline=None)

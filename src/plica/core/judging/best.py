@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.core.goals import Goal
-from plica.core.model import CountedModel
+from plica.core.model.counted import CountedModel
 from plica.metrics.base import Metric, values
 from plica.perturbations.base import ParametricPerturbation, ThetaDistance
 from plica.solver.rows import pick, write

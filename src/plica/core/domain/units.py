@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from plica.core.bounds import Bounds
+from plica.core.domain.bounds import Bounds
 from plica.core.formulations import MaxLoss, Question
 from plica.core.goals import Goal
-from plica.core.judge import Judge
-from plica.core.model import CountedModel, Model, SecondRun
+from plica.core.judging.judge import Judge
+from plica.core.model.counted import CountedModel, Model
+from plica.core.model.second_run import SecondRun
 from plica.core.result import Result
 from plica.metrics import BaseMetric, Metric, WeightedLp, differentiable_value, lp_form
 from plica.solver.rows import put, take

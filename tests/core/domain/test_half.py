@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from plica.core.bounds import Bounds
-from plica.core.half import SLACK, HalfGrid, HalfModel, UnitGrid, half_dtype
+from plica.core.domain.bounds import Bounds
+from plica.core.domain.half import SLACK, HalfGrid, HalfModel, UnitGrid, half_dtype
 
 HALVES = [torch.bfloat16, torch.float16]
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from plica.core.judge import Judge, Judgement, confirms
+from plica.core.judging.judge import Judge, Judgement, confirms
 from plica.perturbations.base import ParametricPerturbation, interpolate
 from plica.solver.rows import put, take
 

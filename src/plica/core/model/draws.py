@@ -1,0 +1,91 @@
+"""Models that answer at random: the mean over a few draws is attacked, and the judge counts fresh ones.
+
+    mean(z) = log (1 / n) sum_k softmax(f(z, w_k)),   w_1 ... w_n drawn from (seed, image), the same at every point z
+
+With fixed draws (a sample average approximation) the mean is an ordinary differentiable function, which every search
+treats as it treats any model. That the points then suit these draws better than others is what fresh draws are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from plica.core.model.randomness import Randomness, seed_of, seeded
+
+JUDGED = 100  # fresh draws that the judge takes
+MOST = 10_000  # draws that may be asked for
+CALL = 64  # rows of a call, at most
+
+
+class MeanOfDraws(nn.Module):
+    """A model that answers at random as one that does not, for one image: the mean of its answers over fixed draws.
+
+    Every point is run by itself, so that its draws do not depend on what else is asked.
+
+    Args:
+        model: the model.
+        draws: of the mean.
+        randomness: how the model draws.
+        seed: with the image, of all draws.
+        x: the image, (1, *image).
+        classes: whether the output is logits of classes, whose probabilities are averaged; else the output itself is.
+
+    Attributes:
+        runs: of the model by `fresh` and `others`, beside those of the mean.
+    """
+
+    def __init__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        draws: int,
+        randomness: Randomness,
+        seed: int,
+        x: Float[Tensor, "1 *image"],
+        classes: bool,
+    ):
+        super().__init__()
+        self.model, self.draws, self.randomness, self.classes = model, draws, randomness, classes
+        self.seed, self.x = seed, x
+        self.own, self.runs, self.looks = seed_of(seed, x[0], "search"), 0, 0
+
+    def of(self, model: Callable[[Tensor], Tensor]) -> MeanOfDraws:
+        """The same of another form of the model. Its first fresh draws are the last of this one, so that a point is not
+        lost by being looked at in both forms; runs count from 0."""
+        other = MeanOfDraws(model, self.draws, self.randomness, self.seed, self.x, self.classes)
+        other.looks = max(0, self.looks - 1)
+        return other
+
+    def forward(self, z: Float[Tensor, "r *image"]) -> Float[Tensor, "r *output"]:
+        return torch.cat([self._mean(self._outputs(point, self.draws, self.own)) for point in z.split(1)])
+
+    @torch.no_grad()
+    def others(self, z: Float[Tensor, "1 *image"]) -> Float[Tensor, "draws *output"]:
+        """The outputs for draws that no search has seen, and that are the same at every point."""
+        self.runs += JUDGED
+        return self._outputs(z, JUDGED, seed_of(self.seed, self.x[0], "others"))
+
+    @torch.no_grad()
+    def fresh(self, z: Float[Tensor, "1 *image"]) -> Float[Tensor, "draws *output"]:
+        """The outputs for draws that were used nowhere before."""
+        self.runs, self.looks = self.runs + JUDGED, self.looks + 1
+        return self._outputs(z, JUDGED, seed_of(self.seed, self.x[0], f"judge {self.looks}"))
+
+    def _outputs(self, z: Float[Tensor, "1 *image"], draws: int, seed: int) -> Float[Tensor, "draws *output"]:
+        with seeded(seed, z.device):
+            rows = CALL if self.randomness.by_row else 1
+            sizes = [min(rows, draws - start) for start in range(0, draws, rows)]
+            return torch.cat([self.model(z.repeat(size, *[1] * (z.ndim - 1))) for size in sizes]).to(z.dtype)
+
+    def _mean(self, outputs: Float[Tensor, "draws *output"]) -> Float[Tensor, "1 *output"]:
+        if not self.classes:
+            return outputs.mean(0, keepdim=True)
+        if outputs[0].numel() > 1:
+            return outputs.log_softmax(1).logsumexp(0, keepdim=True) - np.log(len(outputs))
+        one, zero = (logsigmoid(sign * outputs).logsumexp(0, keepdim=True) for sign in (1, -1))
+        return one - zero
