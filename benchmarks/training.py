@@ -1,25 +1,34 @@
 """Networks trained in many ways at equal gradients, and their radii: clean accuracy, mean radius and accuracy by norm.
 
-    python benchmarks/training.py --data ../shared/data --epochs 2 --images 2000 --test 200 --into build/training.md
+    python benchmarks/training.py --data ../shared/data --into build/training --sets table --seeds 3
 
-Each row trains the same small network on `--images` of CIFAR-10 with the same number of gradients an image in all; its
-radii are those of `plica.attack` at `--gradients`. Means over `--seeds` seeds, and behind them the largest difference
-from the mean.
+Each way trains the same small network on `--images` of CIFAR-10 with the same number of gradients an image in all; its
+radii are those of `plica.attack` at `--gradients`. Weights and one JSON line for every network are kept in `--into`, so
+that a run that was ended goes on where it was, and several at once share the work. `--show` prints the tables of what
+is there: means over the seeds, and behind them the largest difference from the mean; `--figure` draws the frontiers.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import plica
+from plica.attacks import pgd
 from plica.training import Inner, Union
 from plica.training.augment import augmented
 from plica.training.inner import Asker
@@ -27,118 +36,213 @@ from plica.training.inner import Asker
 NORMS = {"linf": plica.Lp("inf"), "l2": plica.Lp(2), "l1": plica.Lp(1)}
 RADII = {"linf": 4 / 255, "l2": 0.4, "l1": 6.0}
 BATCH = 64
+SHORT = 0.25  # radii that steps which are too short sum to
 
 
-def balls(kind: type) -> list:
-    return [kind(NORMS[name], RADII[name], loss="ce") for name in NORMS]
+@dataclass(frozen=True)
+class Way:
+    """How a network is trained.
+
+    Attributes:
+        title: of its row.
+        inner: the inner problem for a network; None for training on the images themselves.
+        outer: the loss at the points found.
+        length: what the steps of a MaxLoss sum to, in radii.
+    """
+
+    title: str
+    inner: Callable[[nn.Module], Asker] | None
+    outer: str = "plain"
+    length: float = pgd.SETTINGS.total_length
 
 
-def perceptual(net: nn.Module) -> Asker:
-    question = plica.MaxLoss(plica.Perceptual.of(net, ["1", "3"]), 0.2, loss="ce")
-    return Inner(question)
+def ball(norm: str, factor: float = 1.0) -> plica.MaxLoss:
+    return plica.MaxLoss(NORMS[norm], factor * RADII[norm], loss="ce")
 
 
-# name: the inner problem of a network, or None; and the outer loss
-WAYS: dict[str, tuple[Callable[[nn.Module], Asker | None], str]] = {
-    "standard": (lambda net: None, "plain"),
-    **{
-        f"PGD {name}": (lambda net, name=name: Inner(plica.MaxLoss(NORMS[name], RADII[name], loss="ce")), "plain")
-        for name in NORMS
-    },
-    "PGD l2, wrong images as they are": (
-        lambda net: Inner(plica.MaxLoss(NORMS["l2"], RADII["l2"], loss="ce"), skip_misclassified=True),
-        "plain",
-    ),
-    "one norm a batch": (lambda net: Union(balls(plica.MaxLoss)), "plain"),
-    "MSD": (lambda net: Union(balls(plica.MaxLoss), "msd"), "plain"),
-    "PAT, bounded by itself": (perceptual, "plain"),
-    "radius l2": (lambda net: Inner(plica.MinRadius(NORMS["l2"]), cap=2 * RADII["l2"]), "plain"),
-    "radius, union": (
-        lambda net: Union(
-            [plica.MinRadius(d) for d in NORMS.values()], "estimate", caps=[2 * r for r in RADII.values()]
-        ),
-        "plain",
-    ),
-    "TRADES l2": (lambda net: Inner(plica.MaxLoss(NORMS["l2"], RADII["l2"], loss="ce")), "trades"),
+def balls(factor: float = 1.0) -> list[plica.MaxLoss]:
+    return [ball(norm, factor) for norm in NORMS]
+
+
+def descent(norm: str, factor: float = 1.0, **settings: int) -> Callable[[nn.Module], Asker]:
+    return lambda net: Inner(ball(norm, factor), **settings)
+
+
+def perceptual(radius: float) -> Callable[[nn.Module], Asker]:
+    return lambda net: Inner(plica.MaxLoss(plica.Perceptual.of(net, ["1", "3"]), radius, loss="ce"))
+
+
+def boundary_union(factor: float, gradients: int = 4) -> Callable[[nn.Module], Asker]:
+    caps = [factor * radius for radius in RADII.values()]
+    return lambda net: Union([plica.MinRadius(metric) for metric in NORMS.values()], "estimate", gradients, caps=caps)
+
+
+TABLE = {
+    "standard": Way("standard", None),
+    **{f"pgd-{norm}": Way(f"PGD {norm}", descent(norm)) for norm in NORMS},
+    "pgd-l2-skip": Way("PGD l2, misclassified images as they are", descent("l2", skip_misclassified=True)),
+    "one-norm": Way("one norm a batch", lambda net: Union(balls())),
+    "msd": Way("MSD", lambda net: Union(balls(), "msd")),
+    "pat-0.2": Way("PAT by itself, 0.2", perceptual(0.2)),
+    "radius-l2": Way("radius l2", lambda net: Inner(plica.MinRadius(NORMS["l2"]), cap=2 * RADII["l2"])),
+    "radius-union": Way("radius, union", boundary_union(2)),
+    "trades-l2": Way("TRADES l2", descent("l2"), "trades"),
 }
+# around the settings of the table: radii of balls, and caps, in units of RADII
+FRONTIER = {
+    **{f"pgd-l2-x{factor:g}": Way(f"PGD l2, radius x {factor:g}", descent("l2", factor)) for factor in (0.5, 2)},
+    **{
+        f"one-norm-x{factor:g}": Way(f"one norm a batch, radii x {factor:g}", lambda net, f=factor: Union(balls(f)))
+        for factor in (0.5, 2)
+    },
+    **{f"radius-union-x{factor}": Way(f"radius, union, caps x {factor}", boundary_union(factor)) for factor in (1, 4)},
+}
+FRONTIERS = {  # the ways of a line, from small radii to large ones
+    "PGD l2": ("pgd-l2-x0.5", "pgd-l2", "pgd-l2-x2"),
+    "PGD linf": ("pgd-linf-x0.5", "pgd-linf", "pgd-linf-x2"),
+    "PGD l1": ("pgd-l1-x0.5", "pgd-l1", "pgd-l1-x2"),
+    "one norm a batch": ("one-norm-x0.5", "one-norm", "one-norm-x2"),
+    "radius, union": ("radius-union-x1", "radius-union", "radius-union-x4"),
+}
+STEPS = {
+    **{f"pgd-linf-k{k}": Way(f"PGD linf, {k} gradients", descent("linf", gradients=k)) for k in (1, 2, 10)},
+    "pgd-linf-short": Way("PGD linf, 4 gradients, steps too short", descent("linf"), length=SHORT),
+    **{f"radius-union-k{k}": Way(f"radius, union, {k} gradients", boundary_union(2, k)) for k in (1, 2, 10)},
+}
+MORE = {
+    **{
+        f"pgd-{norm}-x{factor:g}": Way(f"PGD {norm}, radius x {factor:g}", descent(norm, factor))
+        for factor in (0.5, 2)
+        for norm in ("linf", "l1")
+    },
+    **{f"pat-{radius:g}": Way(f"PAT by itself, {radius:g}", perceptual(radius)) for radius in (0.1, 0.4)},
+}
+SETS = {"table": TABLE, "frontier": FRONTIER, "steps": STEPS, "more": MORE}
+WAYS = {name: way for ways in SETS.values() for name, way in ways.items()}
 
 
-def network(seed: int) -> nn.Module:
+def build_net() -> nn.Sequential:
     """Four layers, 0.1 ms a gradient."""
-    torch.manual_seed(seed)
     return nn.Sequential(
         nn.Conv2d(3, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(), nn.Flatten(),
         nn.Linear(2048, 64), nn.ReLU(), nn.Linear(64, 10),
     )  # fmt: skip
 
 
-def train(way: str, x: Tensor, y: Tensor, epochs: float, seed: int) -> tuple[nn.Module, float]:
-    """The network after as many gradients an image as `epochs` of four inner ones and one outer take; the seconds."""
-    net, (make, outer) = network(seed), WAYS[way]
-    inner = make(net)
-    generator, start = torch.Generator().manual_seed(seed), time.process_time()
+def train(way: Way, x: Tensor, y: Tensor, each: float, seed: int) -> nn.Module:
+    """The network after `each` gradients an image in all, inner and outer ones."""
+    torch.manual_seed(seed)
+    net = build_net()
+    inner = None if way.inner is None else way.inner(net)
+    generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.SGD(net.parameters(), 0.05, 0.9, weight_decay=5e-4, nesterov=True)
-    budget, spent, step = 5 * epochs * len(x), 0, 0
+    budget, spent = each * len(x), 0
     while spent < budget:
         rows = torch.randint(len(x), (BATCH,), generator=generator)
         z, labels, done = augmented(x[rows], generator), y[rows], spent / budget
-        optimizer.param_groups[0]["lr"] = 0.05 * (1 + np.cos(np.pi * done)) / 2
+        optimizer.param_groups[0]["lr"] = 0.05 * (1 + math.cos(math.pi * done)) / 2
         if inner is None:
             loss, spent = cross_entropy(net(z), labels), spent + BATCH
         else:
             inner.scale = min(1.0, (done + 1e-3) / 0.1)
-            hard = inner(net, z, labels)
-            loss, spent = hard.loss(net, outer), spent + BATCH * (1 + (outer != "plain")) + int(hard.gradients.sum())
+            with patch.object(pgd, "SETTINGS", pgd.PGDSettings(way.length)):
+                hard = inner(net, z, labels)
+            loss = hard.loss(net, way.outer)
+            spent += BATCH * (1 + (way.outer != "plain")) + int(hard.gradients.sum())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        step += 1
-    return net.eval(), time.process_time() - start
+    return net.eval()
 
 
-def measure(net: nn.Module, x: Tensor, y: Tensor, gradients: int) -> dict[str, float]:
-    """Clean accuracy; for each norm, and all together, the accuracy at half of the radius and at it; mean radii."""
-    numbers: dict[str, float] = {"clean": float((net(x).argmax(1) == y).double().mean())}
-    standing = [torch.ones(len(x), dtype=torch.bool)] * 2
-    for name, metric in NORMS.items():
-        distance = plica.attack(net, x, y, plica.MinRadius(metric), gradients=gradients).distance
-        held = [distance > share * RADII[name] for share in (0.5, 1.0)]
-        standing = [a & b for a, b in zip(standing, held, strict=True)]
-        for size, robust in zip(("half", "whole"), held, strict=True):
-            numbers[f"{name} {size}"] = float(robust.double().mean())
-        numbers[f"{name} mean"] = float(distance.clamp(max=10 * RADII[name]).mean())
-    numbers |= {"all half": float(standing[0].double().mean()), "all whole": float(standing[1].double().mean())}
-    return numbers
+def measure(net: nn.Module, x: Tensor, y: Tensor, gradients: int) -> dict[str, list[float]]:
+    """The radii of each image, for each norm; 0 where it is misclassified, 10 of RADII where no point was found."""
+    return {
+        name: plica.attack(net, x, y, plica.MinRadius(metric), gradients=gradients)
+        .distance.clamp(max=10 * RADII[name])
+        .tolist()
+        for name, metric in NORMS.items()
+    }
 
 
 Labelled = tuple[Tensor, Tensor]
 
 
-def table(ways: list[str], images: Labelled, test: Labelled, epochs: float, seeds: int, gradients: int) -> str:
+def work(names: Sequence[str], seeds: int, images: Labelled, test: Labelled, each: float, gradients: int, into: Path):
+    """Trains and measures what is not there yet, of the first seed of all ways first."""
+    into.mkdir(parents=True, exist_ok=True)
+    for seed in range(seeds):
+        for name in names:
+            weights, line = into / f"{name}-{seed}.safetensors", into / f"{name}-{seed}.json"
+            try:
+                with FileLock(into / f"{name}-{seed}.lock", timeout=0):
+                    if not weights.exists():
+                        start = time.process_time()
+                        net = train(WAYS[name], *images, each, seed)
+                        seconds = time.process_time() - start
+                        unfinished = into / f"{name}-{seed}.part"
+                        save_file(net.state_dict(), unfinished, {"seconds": str(seconds)})
+                        unfinished.rename(weights)
+                    if not line.exists():
+                        (net := build_net()).load_state_dict(load_file(weights))
+                        with safe_open(weights, "pt") as file:
+                            seconds = float(file.metadata()["seconds"])
+                        radii = measure(net.eval(), *test, gradients)
+                        found = {"way": name, "seed": seed, "seconds": seconds, "radii": radii}
+                        line.write_text(json.dumps(found) + "\n")
+                        print(f"{name} {seed}: {seconds:.0f} s", flush=True)
+            except Timeout:
+                continue  # another process is at it
+
+
+def numbers(found: dict) -> dict[str, float]:
+    """Clean accuracy; for each norm, and all together, the accuracy at half of the radius and at it; mean radii."""
+    radii = {name: np.array(found["radii"][name]) for name in NORMS}
+    shown = {"clean": float((radii["l2"] > 0).mean()), "seconds": found["seconds"]}
+    standing = {0.5: True, 1.0: True}
+    for name, of_images in radii.items():
+        shown[f"{name} mean"] = float(of_images.mean())
+        for share in standing:
+            held = of_images > share * RADII[name]
+            standing[share] = standing[share] & held
+            shown[f"{name} {share}"] = float(held.mean())
+    return shown | {f"all {share}": float(np.mean(held)) for share, held in standing.items()}
+
+
+def results(into: Path) -> dict[str, list[dict[str, float]]]:
+    """For each way the numbers of its networks, one for each seed that is there."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for name in WAYS:
+        lines = sorted(into.glob(f"{name}-[0-9].json"))
+        if lines:
+            found[name] = [numbers(json.loads(line.read_text())) for line in lines]
+    return found
+
+
+def table(found: dict[str, list[dict[str, float]]], names: Sequence[str]) -> str:
     """A row for each way."""
     lines = [
         "| way | clean % | linf 2, 4/255 % | l2 .2, .4 % | l1 3, 6 % | all three % | mean linf x 255, l2, l1 | CPU s |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for way in ways:
-        nets = [train(way, *images, epochs, seed) for seed in range(seeds)]
-        each = [measure(net, *test, gradients) for net, _ in nets]
+    for name in (name for name in names if name in found):
+        each = found[name]
 
         def shown(key: str, factor: float = 100, digits: int = 1, each: list = each) -> str:
-            values = factor * np.array([numbers[key] for numbers in each])
+            values = factor * np.array([seed[key] for seed in each])
             spread = f" ± {abs(values - values.mean()).max():.{digits}f}" if len(values) > 1 else ""
             return f"{values.mean():.{digits}f}{spread}"
 
-        cells = [shown("clean"), *(f"{shown(f'{name} half')}, {shown(f'{name} whole')}" for name in (*NORMS, "all"))]
+        cells = [shown("clean"), *(f"{shown(f'{norm} 0.5')}, {shown(f'{norm} 1.0')}" for norm in (*NORMS, "all"))]
         cells += [f"{shown('linf mean', 255, 2)}, {shown('l2 mean', 1, 3)}, {shown('l1 mean', 1, 2)}"]
-        lines.append(f"| {way} | {' | '.join(cells)} | {np.mean([seconds for _, seconds in nets]):.0f} |")
-        print(lines[-1], flush=True)
+        seconds = np.mean([seed["seconds"] for seed in each])
+        lines.append(f"| {WAYS[name].title} | {' | '.join(cells)} | {seconds:.0f} |")
     return "\n".join(lines) + "\n"
 
 
 def cost(x: Tensor, y: Tensor) -> str:
     """Time of an inner step over that of the network's own gradient, on one batch, median of five."""
-    net = network(0).eval()
+    net = build_net().eval()
 
     def seconds(run: Callable[[], object]) -> float:
         times = []
@@ -166,28 +270,33 @@ def cost(x: Tensor, y: Tensor) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with cifar10/cifar10_*.npz")
-    parser.add_argument("--epochs", type=float, default=2.0)
-    parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--test", type=int, default=200)
-    parser.add_argument("--gradients", type=int, default=30)
+    parser.add_argument("--into", type=Path, default=Path("build/training"), help="folder of weights and results")
+    parser.add_argument("--sets", nargs="*", choices=SETS, default=["table"], help="which ways")
+    parser.add_argument("--ways", nargs="*", choices=WAYS, help="these alone")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--ways", nargs="*", default=list(WAYS), help="some of the rows")
-    parser.add_argument("--into", type=Path, help="a file for the table")
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--each", type=float, default=40, help="gradients an image of training, in all")
+    parser.add_argument("--test", type=int, default=1000)
+    parser.add_argument("--gradients", type=int, default=30, help="of a radius")
+    parser.add_argument("--show", action="store_true", help="only the tables of what is there")
     parser.add_argument("--cost", action="store_true", help="only the time of an inner step over that of a gradient")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    x, y = _images(arguments.data / "cifar10" / "cifar10_train_20000.npz", arguments.images)
+    names = arguments.ways or [name for chosen in arguments.sets for name in SETS[chosen]]
+    if arguments.show:
+        print(table(results(arguments.into), names))
+        return
+    images = _images(arguments.data / "cifar10" / "cifar10_train_20000.npz", arguments.images)
     if arguments.cost:
-        print(cost(x[:128], network(0).eval()(x[:128]).argmax(1)))
+        x = images[0][:128]
+        print(cost(x, build_net().eval()(x).argmax(1)))
         return
     test = _images(arguments.data / "cifar10" / "cifar10_test_5000.npz", arguments.test)
-    text = table(arguments.ways, (x, y), test, arguments.epochs, arguments.seeds, arguments.gradients)
-    if arguments.into:
-        arguments.into.parent.mkdir(parents=True, exist_ok=True)
-        arguments.into.write_text(text)
+    work(names, arguments.seeds, images, test, arguments.each, arguments.gradients, arguments.into)
+    print(table(results(arguments.into), names))
 
 
-def _images(file: Path, n: int) -> tuple[Tensor, Tensor]:
+def _images(file: Path, n: int) -> Labelled:
     with np.load(file) as data:
         rows = np.random.default_rng(0).permutation(len(data["y"]))[:n]
         return torch.tensor(data["x"][rows]).float() / 255, torch.tensor(data["y"][rows])
