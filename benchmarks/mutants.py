@@ -3,10 +3,12 @@
     python benchmarks/mutants.py --sample 200 --seed 0 --into build/mutants.json
 
 Of every place in FILES where a number, comparison, operator, function, truth value or statement can be changed, a
-seeded sample is taken. First the fast tests of TESTS run once and note which lines of FILES each executes. Then each
-change is made in a copy of the package, and the tests that execute its line run, the quickest first, until one fails or
-SECONDS are over. A change that no test notices is a survivor; EQUIVALENT names those that cannot be noticed, with the
-reason.
+seeded sample is taken. First the fast tests of TESTS run once and note which lines of FILES each executes (kept in
+build/, for each file of tests until it or FILES change). Then each change is made in a copy of the package, and the
+tests that execute its line run, those of the file of the same name first, then the quickest, until one fails or SECONDS
+are over. A change that no test notices is a survivor; mutants.txt names those that cannot be noticed, with the reason.
+Outcomes are written as they come: a run that was broken off goes on, and changes that were noticed are not tried again
+while their file stands as it is.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import hashlib
 import json
+import math
 import os
 import pickle
 import random
@@ -22,39 +26,63 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FILES = [
     "api.py",
-    "core/judging/best.py",
+    "attacks/levels.py",
+    "certify/certificate.py",
+    "certify/prove.py",
+    "certify/radius.py",
     "core/domain/bounds.py",
+    "core/domain/levels.py",
     "core/domain/read_bounds.py",
-    "core/judging/confirm.py",
-    "core/goals.py",
-    "core/judging/judge.py",
     "core/domain/units.py",
+    "core/goals.py",
+    "core/judging/best.py",
+    "core/judging/confirm.py",
+    "core/judging/judge.py",
+    "core/judging/majority.py",
+    "core/model/draws.py",
+    "core/model/rounding.py",
+    "core/model/second_run.py",
     "evaluation/worker.py",
     "runs/points.py",
     "runs/write.py",
     "trust/audit/audit.py",
+    "trust/audit/certificates.py",
     "trust/audit/quantization.py",
     "trust/audit/reference.py",
     "trust/audit/remeasure.py",
     "utils/files.py",
 ]
-TESTS = ["tests/test_api.py", "tests/core", "tests/evaluation", "tests/runs", "tests/trust/audit", "tests/utils"]
+TESTS = [
+    "tests/test_api.py",
+    "tests/test_draws.py",
+    "tests/test_goals_of_users.py",
+    "tests/test_precision.py",
+    "tests/attacks/test_levels.py",
+    "tests/certify",
+    "tests/core",
+    "tests/evaluation",
+    "tests/runs",
+    "tests/trust/audit",
+    "tests/utils",
+]
 SECONDS = 60.0  # of tests for one change, in seconds of the processor that they took on the code as it is
 PATIENCE = 20.0  # times as long, and two minutes, before a change counts as noticed by hanging
 
-# "file: line as it stands: change" of what no test can notice, and why.
-EQUIVALENT: dict[str, str] = {}
+# Lines of "file: line as it stands: change", each group of them under the reason why no test can notice.
+EQUIVALENT = Path(__file__).with_suffix(".txt")
 
 COMPARISONS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -72,17 +100,37 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change: `code` is the whole file with it, `line` the number of its line in the file as it is."""
+    """One change: of the node at `path` from the root of the file's `tree` to `new`; `line` is its line's number."""
 
     file: str
     line: int
     before: str
     change: str
-    code: str
+    tree: ast.Module
+    path: tuple
+    new: ast.AST
 
     @property
     def key(self) -> str:
-        return f"{self.file}: {self.before}: {self.change}"
+        return f"{self.file}: {self.before}: {' '.join(self.change.split())}"
+
+    @cached_property
+    def code(self) -> str:
+        """The whole file with it."""
+        changed = copy.deepcopy(self.tree)
+        parent: object = changed
+        for name, i in self.path[:-1]:
+            parent = getattr(parent, name) if i is None else getattr(parent, name)[i]
+        name, i = self.path[-1]
+        if i is None:
+            setattr(parent, name, self.new)
+        else:
+            getattr(parent, name)[i] = self.new
+        return ast.unparse(ast.fix_missing_locations(changed))
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.code.encode()).hexdigest()
 
 
 def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
@@ -152,18 +200,8 @@ def mutants(file: str, source: str) -> list[Mutant]:
     tree, lines, made = ast.parse(source), source.splitlines(), []
     for path, node in places(tree):
         for words, new in changes(node):
-            changed = copy.deepcopy(tree)
-            parent: object = changed
-            for name, i in path[:-1]:
-                parent = getattr(parent, name) if i is None else getattr(parent, name)[i]
-            name, i = path[-1]
-            if i is None:
-                setattr(parent, name, new)
-            else:
-                getattr(parent, name)[i] = new
-            code = ast.unparse(ast.fix_missing_locations(changed))
             line = node.lineno  # type: ignore[attr-defined] - every node that can be changed has one
-            made.append(Mutant(file, line, lines[line - 1].strip(), words, code))
+            made.append(Mutant(file, line, lines[line - 1].strip(), words, tree, path, new))
     return made
 
 
@@ -180,9 +218,12 @@ class Recorder:
         from _pytest.runner import runtestprotocol
 
         start = sum(os.times()[:4])  # of the processor, of this process and those it started
-        sys.settrace(tracer(self.files, self.lines, item.nodeid))
+        trace = tracer(self.files, self.lines, item.nodeid)
+        threading.settrace(trace)
+        sys.settrace(trace)
         reports = runtestprotocol(item, nextitem=nextitem, log=True)
         sys.settrace(None)
+        threading.settrace(None)  # type: ignore[arg-type] - as its documentation says
         self.seconds[item.nodeid] = sum(os.times()[:4]) - start
         self.failed += [item.nodeid for report in reports if report.failed]
         return True
@@ -244,28 +285,53 @@ def run_tests(tests: list[str], plugins: list, stop: bool) -> int:
     return int(pytest.main([*options, *tests], plugins=plugins))
 
 
-def baseline(workspace: Path, tests: list[str]) -> Recorder:
-    """The tests on the code as it is, all of which must pass."""
+def digest(*files: Path) -> str:
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
-    def work() -> Recorder:
-        recorder = Recorder(workspace / "src" / "plica")
-        run_tests(tests, [recorder], stop=False)
-        return recorder
 
-    hung, recorder = in_child(work, workspace / "src", workspace / "log", 7200)
-    if hung or not isinstance(recorder, Recorder) or recorder.failed:
-        failed = recorder.failed if isinstance(recorder, Recorder) else (workspace / "log").read_text()[-2000:]
-        sys.exit(f"The tests must pass before changes are made; failed: {failed}")
-    return recorder
+def test_files(tests: list[str]) -> list[Path]:
+    return sorted(
+        file for name in tests for file in ([Path(name)] if name.endswith(".py") else Path(name).rglob("test_*.py"))
+    )
+
+
+def baseline(workspace: Path, tests: list[str], kept: Path, end: float) -> Recorder:
+    """The tests on the code as it is, all of which must pass; what each file of tests executes is kept in a folder."""
+    package = workspace / "src" / "plica"
+    sources = [package / file for file in FILES]
+    together = Recorder(package)
+    for file in test_files(tests):
+        record = kept / f"{digest(file, *sources)}.pickle"
+        if not record.is_file():
+            if time.monotonic() > end:
+                sys.exit("Out of time before the first change; the next run goes on.")
+
+            def work(file: Path = file) -> Recorder:
+                recorder = Recorder(package)
+                run_tests([str(file)], [recorder], stop=False)
+                return recorder
+
+            hung, recorder = in_child(work, workspace / "src", workspace / "log", 7200)
+            if hung or not isinstance(recorder, Recorder) or recorder.failed:
+                failed = recorder.failed if isinstance(recorder, Recorder) else (workspace / "log").read_text()[-2000:]
+                sys.exit(f"The tests must pass before changes are made; failed: {failed}")
+            kept.mkdir(parents=True, exist_ok=True)
+            record.write_bytes(pickle.dumps((recorder.lines, recorder.seconds)))
+        lines, seconds = pickle.loads(record.read_bytes())
+        together.seconds |= seconds
+        for place, names in lines.items():
+            together.lines[place] |= names
+    return together
 
 
 def chosen_tests(mutant: Mutant, recorder: Recorder) -> list[str]:
-    """Those that execute the line, or for a line that runs at import any of the file's; quickest first, for SECONDS."""
+    """Those that execute the line, or for a line that runs at import any of the file's; see above for their order."""
     tests = recorder.lines.get((mutant.file, mutant.line)) or set().union(
         *(tests for (file, _), tests in recorder.lines.items() if file == mutant.file)
     )
+    own = f"test_{Path(mutant.file).stem}"
     chosen, spent = [], 0.0
-    for test in sorted(tests, key=lambda test: (recorder.seconds[test], test)):
+    for test in sorted(tests, key=lambda test: (own not in test, recorder.seconds[test], test)):
         spent += recorder.seconds[test]
         if chosen and spent > SECONDS:
             break
@@ -287,6 +353,34 @@ def try_one(mutant: Mutant, recorder: Recorder, workspace: Path) -> str:
     return "hung" if hung else "survived" if status == 0 else "killed"
 
 
+class Outcomes:
+    """Of each change that was tried, in a file that grows; forgotten where its file changed since, and a survivor where
+    tests changed."""
+
+    def __init__(self, file: Path | None, tests: str):
+        self.file, self.tests, self.rows = file, tests, {}
+        if file is not None and file.is_file():
+            self.rows = {(row["key"], row["line"]): row for row in json.loads(file.read_text())}
+
+    def of(self, mutant: Mutant) -> str | None:
+        row = self.rows.get((mutant.key, mutant.line))
+        if row is None or row["code"] != mutant.digest or (row["outcome"] == "survived" and row["tests"] != self.tests):
+            return None
+        return row["outcome"]
+
+    def add(self, mutant: Mutant, outcome: str) -> None:
+        row = dict(key=mutant.key, line=mutant.line, outcome=outcome, code=mutant.digest, tests=self.tests)
+        self.rows[mutant.key, mutant.line] = row
+        if self.file is not None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.file.write_text(json.dumps(list(self.rows.values()), indent=1))
+
+
+def equivalent() -> set[str]:
+    """The lines of mutants.txt that name a change."""
+    return {line.strip() for line in EQUIVALENT.read_text().splitlines() if line.startswith("    ")}
+
+
 def copy_of_package(parent: Path, name: str) -> Path:
     workspace = parent / name
     shutil.copytree(ROOT / "src", workspace / "src", ignore=shutil.ignore_patterns("__pycache__"))
@@ -300,9 +394,10 @@ def main() -> None:
     parse.add_argument("--files", nargs="*", default=FILES, help="of src/plica")
     parse.add_argument("--tests", nargs="*", default=TESTS, help="that must notice")
     parse.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parse.add_argument("--into", type=Path, help="a JSON file for the outcome of each change")
-    parse.add_argument("--baseline", type=Path, help="keep the lines that tests execute here, and read them next time")
+    parse.add_argument("--minutes", type=float, default=math.inf, help="no further change is tried after so many")
+    parse.add_argument("--into", type=Path, help="a JSON file of outcomes, continued if it is there")
     args = parse.parse_args()
+    end = time.monotonic() + 60 * args.minutes
     os.chdir(ROOT)
     os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     sys.dont_write_bytecode = True
@@ -317,33 +412,33 @@ def main() -> None:
     picked = random.Random(args.seed).sample(every, min(args.sample or len(every), len(every)))
     with tempfile.TemporaryDirectory() as folder:
         workspaces = [copy_of_package(Path(folder), f"{job}") for job in range(args.jobs)]
-        if args.baseline and args.baseline.is_file():
-            recorder = pickle.loads(args.baseline.read_bytes())
-        else:
-            recorder = baseline(workspaces[0], args.tests)
-            if args.baseline:
-                args.baseline.write_bytes(pickle.dumps(recorder))
+        recorder = baseline(workspaces[0], args.tests, ROOT / "build" / "mutants-lines", end)
+        tests = digest(*test_files(args.tests))
+        outcomes, free, cannot = Outcomes(args.into, tests), list(workspaces), equivalent()
         print(f"{len(every)} changes in {len(args.files)} files; {len(picked)} are tried", flush=True)
-        free = list(workspaces)
 
         def attempt(mutant: Mutant) -> str:
-            workspace = free.pop()
-            outcome = "equivalent" if mutant.key in EQUIVALENT else try_one(mutant, recorder, workspace)
-            free.append(workspace)
+            if mutant.key in cannot:
+                return "equivalent"
+            outcome = outcomes.of(mutant)
+            if outcome is None and time.monotonic() > end:
+                return "not tried"
+            if outcome is None:
+                workspace = free.pop()
+                outcome = try_one(mutant, recorder, workspace)
+                free.append(workspace)
+                outcomes.add(mutant, outcome)
             if outcome == "survived":
-                print(f"{outcome}  {mutant.file}:{mutant.line}  {mutant.before}\n          {mutant.change}", flush=True)
+                print(f"{outcome}  line {mutant.line} of {mutant.key}", flush=True)
             return outcome
 
         with ThreadPoolExecutor(args.jobs) as pool:
-            outcomes = list(pool.map(attempt, picked))
-    count = {name: outcomes.count(name) for name in ("killed", "hung", "equivalent", "survived")}
-    noticed, mattering = count["killed"] + count["hung"], len(picked) - count["equivalent"]
+            found = list(pool.map(attempt, picked))
+    count = {name: found.count(name) for name in ("killed", "hung", "equivalent", "survived", "not tried")}
+    noticed = count["killed"] + count["hung"]
+    mattering = noticed + count["survived"]
     print(", ".join(f"{number} {name}" for name, number in count.items()))
     print(f"{noticed} of {mattering} that are not equivalent are noticed: {noticed / max(1, mattering):.1%}")
-    if args.into:
-        rows = [asdict(m) | {"outcome": outcome} for m, outcome in zip(picked, outcomes, strict=True)]
-        args.into.parent.mkdir(parents=True, exist_ok=True)
-        args.into.write_text(json.dumps([{k: v for k, v in row.items() if k != "code"} for row in rows], indent=1))
 
 
 if __name__ == "__main__":

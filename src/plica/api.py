@@ -124,7 +124,7 @@ def attack(
         Unsupported: the method cannot treat the metric or the goal; the message names those that can. Or levels are
             asked of a perturbation other than x + delta.
     """
-    validation.arguments(x, y, question, method, methods(), gradients, seed, batch_size, targets, goal, draws)
+    validation.arguments(model, x, y, question, method, methods(), gradients, seed, batch_size, targets, goal, draws)
     boxes, half, given, model = groups(question, bounds, x), half_dtype(x), model, fitted(model)
     y, targets = validation.usable(y), None if targets is None else validation.usable(targets)
     x = validation.usable(x.detach())

@@ -58,13 +58,19 @@ def curved(task: AttackInput) -> AttackOutput:
     every = torch.arange(len(task.x), device=task.x.device)
     stationarity = task.x.new_full((len(task.x),), torch.nan)
     metric_gradients = torch.zeros(len(task.x), dtype=torch.long)
+    not_finite = torch.zeros_like(every, dtype=torch.bool)
     for images in every.split(max(1, task.batch_size // 2)):
         search = CurvedSearch(task, images)
         search.run_all()
+        if search.not_finite is not None:
+            not_finite[images] = search.not_finite & task.best.distance[images].isinf()
         stationarity[images], metric_gradients[images.cpu()] = search.residual, search.measure.gradients
         task.progress(int(images[-1]) + 1)
-    done = (task.best.distance.isfinite() & torch.tensor(task.radius is not None)).tolist()
-    return AttackOutput(stationarity, [Status.SUCCEEDED if d else Status.BUDGET for d in done], metric_gradients)
+    done = task.best.distance.isfinite() & torch.tensor(task.radius is not None)
+    status = [Status.BUDGET] * len(every)
+    for images, why in (not_finite, Status.NOT_FINITE), (done, Status.SUCCEEDED):
+        status = [why if holds else other for holds, other in zip(images.tolist(), status, strict=True)]
+    return AttackOutput(stationarity, status, metric_gradients)
 
 
 @dataclass

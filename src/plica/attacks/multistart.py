@@ -18,7 +18,11 @@ from torch import Tensor
 
 from plica.attacks.base import AttackInput
 from plica.core.goals import Goal
+from plica.goals import flat
 from plica.solver.rows import take
+
+LARGE = 1e12  # an output beyond it, or below its reciprocal, is scaled
+MOST_DOUBLINGS = 120  # that float32 can hold
 
 
 @dataclass
@@ -61,7 +65,10 @@ class Evaluation:
 
 class Multistart(ABC, Generic[C]):
     """The search on some images of a task. `best` and `residual` (i,) are the least size at which each image was
-    misclassified, and the residual of that row.
+    misclassified, and the residual of that row. `not_finite` (i,) are images where the first gradient is not finite.
+
+    `scale` (i,) is what margins and their gradients are multiplied by: 1, or the power of two that brings an output of
+    about 1e20 or 1e-20, whose squares float32 cannot hold, near 1.
 
     same_point: relative distance to the best below which a row has come back to the same point.
     """
@@ -74,6 +81,11 @@ class Multistart(ABC, Generic[C]):
         self.spent = 0  # gradients per image
         self.best = self.x.new_full((len(images),), torch.inf)
         self.residual = self.x.new_full((len(images),), torch.nan)
+        self.not_finite: Bool[Tensor, " i"] | None = None
+        size = flat(task.logits[images]).abs().amax(1).double()
+        usual = (size > 1 / LARGE) & (size < LARGE) | (size == 0)
+        exponent = torch.where(usual, 0, -size.log2()).round().clamp(-MOST_DOUBLINGS, MOST_DOUBLINGS)
+        self.scale = torch.exp2(exponent).to(self.x)
 
     @property
     def targets(self) -> Int[Tensor, "i alternatives"]:
@@ -125,14 +137,18 @@ class Multistart(ABC, Generic[C]):
         size_is_distance: whether the state's `size` is the metric's value; otherwise the metric is asked.
         """
         image, goal, size = self.images[rows.index], self.goal[rows.index], rows.state.size
+        scale = self.scale[rows.index]
         value, logits, grad = self.task.model.gradient(
-            z, image, lambda logits, part: self.value(rows, goal, logits, part)
+            z, image, lambda logits, part: self.value(rows, goal, logits, part) * scale[part]
         )
+        if self.not_finite is None:
+            self.not_finite = torch.zeros_like(self.images, dtype=torch.bool)
+            self.not_finite[rows.index[~grad.flatten(1).isfinite().all(1)]] = True
         noise = self.task.model.least_margin(logits, image)
         wrong = goal.margin(logits) > noise
         good = (wrong & (size <= limit[image])).nonzero()[:, 0]
         self.task.best.offer(z[good], image[good], logits[good], size[good] if size_is_distance else None)
-        return Evaluation(value, noise, grad.flatten(1), torch.where(wrong, size, torch.inf))
+        return Evaluation(value, noise * scale, grad.flatten(1), torch.where(wrong, size, torch.inf))
 
     def value(self, rows: C, goal: Goal, logits: Float[Tensor, "p classes"], part: slice) -> Float[Tensor, " p"]:
         """What the rows of a part climb: the margin of the alternative that each aims at. goal: of all rows."""

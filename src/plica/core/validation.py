@@ -13,7 +13,7 @@ from plica.core.domain.bounds import Bounds, check_bounds
 from plica.core.formulations import MaxLoss, MinRadius, Question
 from plica.core.goals import Goal, finite
 from plica.core.model.draws import MOST
-from plica.goals import Misclassified, check_labels, class_logits
+from plica.goals import Misclassified, check_labels, class_logits, flat
 from plica.metrics import Metric, Unsupported, distance, fixed_pixels, lp_form
 from plica.utils.messages import one_line, shown
 
@@ -21,6 +21,7 @@ LARGEST = 1e37  # finite in float32, with room for sums and multiples
 
 
 def arguments(
+    model: Any,
     x: Any,
     y: Any,
     question: Any,
@@ -34,6 +35,9 @@ def arguments(
     draws: Any = None,
 ) -> None:
     """Check all but the bounds, and what belongs to them, that can be checked without running the model."""
+    if not callable(model) or isinstance(model, type):
+        what = f"the class {model.__name__}" if isinstance(model, type) else shown(model)
+        raise TypeError(f"model must be a torch module or a function (b, *image) -> (b, classes), got {what}.")
     images(x)
     _goal(goal, targets, question)
     if goal is None or isinstance(goal, Misclassified):
@@ -208,9 +212,10 @@ def output(output: Float[Tensor, "b *output"], goal: Goal, question: Question, e
     if goal.has_classes:
         _classes(class_logits(output), goal, question)
     if everything and not bool(finite(output).any()):
-        raise ValueError(
-            "The model's output is nan or inf for every image; check its weights and the normalisation of x."
-        )
+        masked = bool((flat(output).isneginf() | flat(output).isfinite()).all(1).any())
+        advice = "return a large negative number, such as -1e4, in place of the -inf of a class that is left out"
+        advice = advice if masked else "check its weights and the normalisation of x"
+        raise ValueError(f"The model's output is nan or inf for every image; {advice}.")
 
 
 def _classes(logits: Float[Tensor, "b classes"], goal: Goal, question: Question) -> None:

@@ -212,6 +212,10 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 def _frozen(model: object) -> Iterator[None]:
     """No gradients for parameters meanwhile: attacks that call backward() would leave them there."""
     parameters = [w for w in model.parameters() if w.requires_grad] if isinstance(model, nn.Module) else []
+    if any(w.is_inference() for w in parameters):  # which cannot be changed, and have no gradients
+        with torch.no_grad():
+            yield
+        return
     for w in parameters:
         w.requires_grad_(False)
     try:

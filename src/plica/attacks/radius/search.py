@@ -103,7 +103,7 @@ def radius(task: AttackInput) -> AttackOutput:
     stationarity = task.x.new_full((len(task.x),), torch.nan)
     every = torch.arange(len(task.x), device=task.x.device)
     settled = torch.zeros_like(every, dtype=torch.bool)
-    zero_gradient = torch.zeros_like(settled)
+    zero_gradient, not_finite = torch.zeros_like(settled), torch.zeros_like(settled)
     unbounded, enough = task, torch.zeros_like(task.best.distance)
     inside = enough
     if task.radius is not None:
@@ -125,11 +125,13 @@ def radius(task: AttackInput) -> AttackOutput:
                 search.residual[left], search.rounds_at_best[left] = flat.residual, 0
         stationarity[images], settled[images] = search.residual, search.settled
         zero_gradient[images] = search.zero_gradient
+        if search.not_finite is not None:
+            not_finite[images] = search.not_finite & unbounded.best.distance[images].isinf()
         if unbounded is not task:
             task.best.adopt(unbounded.best, images[unbounded.best.distance[images] <= inside[images]])
         task.progress(int(images[-1]) + 1)
     status = [Status.BUDGET] * len(every)
-    reasons = (settled, Status.SETTLED), (zero_gradient, Status.ZERO_GRADIENT)
+    reasons = (settled, Status.SETTLED), (zero_gradient, Status.ZERO_GRADIENT), (not_finite, Status.NOT_FINITE)
     for images, why in (*reasons, (unbounded.best.distance <= inside, Status.SUCCEEDED)):
         status = [why if holds else other for holds, other in zip(images.tolist(), status, strict=True)]
     return AttackOutput(stationarity, status)

@@ -142,6 +142,12 @@ def check_bounds(bounds: Any, x: Float[Tensor, "b *image"]) -> Bounds:
     # as tensors of bounds, and pixels clamped to them, are: 1.1 is a little more in float32
     low, high = (float(torch.tensor(bound, dtype=x.dtype)) for bound in (low, high))
     lowest, highest = float(x.detach().min()), float(x.detach().max())  # nan if any pixel is nan
+    if math.isnan(lowest):
+        rows = x.isnan().flatten(1).any(1)
+        raise ValueError(
+            f"x must be numbers, but image {int(rows.nonzero()[0])} has nan pixels ({int(rows.sum())} such images); "
+            "leave it out."
+        )
     if not (low <= lowest and highest <= high):
         beyond = max(low - lowest, highest - high)
         if 0 < beyond <= 1e-3 * (high - low):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import thread_time
 
 import torch
@@ -169,7 +169,7 @@ class CountedModel:
             seen = f"{out.dtype} of shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(
                 f"The model must return floating-point logits of shape (b, classes), or with a goal of shape (b, ...), "
-                f"here b = {len(x)}, got {seen}; wrap it in a function that does."
+                f"here b = {len(x)}, got {seen}; wrap it in a function that does{_wrapper(out)}."
             )
         return out.to(x.dtype)  # differences of logits are exact in the wider type
 
@@ -202,3 +202,10 @@ class CountedModel:
         self.gradients.index_add_(0, image.cpu(), torch.ones_like(image, device="cpu"))
         values, logits, grads = results[0] if len(results) == 1 else map(torch.cat, zip(*results, strict=True))
         return values, logits, grads if self.fixed is None else grads.masked_fill(self.fixed, 0)
+
+
+def _wrapper(out: object) -> str:
+    """An example of a function that takes logits out of what a model returns, where it returns several things."""
+    entries = dict(out) if isinstance(out, Mapping) else dict(enumerate(out)) if isinstance(out, tuple | list) else {}
+    name = next((name for name, entry in entries.items() if isinstance(entry, Tensor)), None)
+    return "" if name is None else f", such as lambda x: model(x)[{name!r}]"

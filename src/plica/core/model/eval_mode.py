@@ -19,12 +19,12 @@ def eval_mode(model: Model, with_dropout: bool = False) -> Iterator[None]:
     with_dropout: of a module in eval mode the layers of dropout that are in train mode, which is on purpose, stay so.
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    modes = [module.training for module in modules]
+    modes = [getattr(module, "training", False) for module in modules]
     kept = with_dropout and isinstance(model, nn.Module) and not model.training
-    for module in modules:
-        module.training = kept and module.training and isinstance(module, DROPOUT)
+    for module in (module for module, mode in zip(modules, modes, strict=True) if mode):
+        module.training = kept and isinstance(module, DROPOUT)
     try:
         yield
     finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
+        for module in (module for module, mode in zip(modules, modes, strict=True) if mode):
+            module.training = True

@@ -48,7 +48,7 @@ class FittedModule(nn.Module):
     def __init__(self, net: nn.Module, fit: _Fit):
         super().__init__()
         self.net, self.fit = net, fit
-        self.training = net.training
+        self.training = getattr(net, "training", False)  # frozen TorchScript has none
 
     def forward(self, x: Tensor) -> Any:
         return self.fit(self.net, x)

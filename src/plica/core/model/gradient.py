@@ -9,6 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from plica.core.model.fitting import ModelError
+from plica.utils.limits import out_of_memory
+from plica.utils.messages import one_line
+
 # What torch says where a forward pass leaves autograd, and what it means; parts of its messages.
 LEAVES = {
     "call numpy() on tensor that requires grad": "it converts x to numpy",
@@ -47,13 +51,26 @@ def gradient_errors() -> Iterator[None]:
         raise
 
 
+@contextmanager
+def backward_errors() -> Iterator[None]:
+    """What the model's own backward passes raise becomes a ModelError, as what its forward pass raises is."""
+    try:
+        yield
+    except Exception as error:
+        text = str(error).lower()
+        if out_of_memory(error) or any(part in text for part in LEAVES):
+            raise
+        raise ModelError(f"The backward pass of the model raised {one_line(error, named=True)}.") from error
+
+
 def input_gradient(value: Float[Tensor, ""], x: Float[Tensor, "b *image"]) -> Float[Tensor, "b *image"]:
     """The gradient of `value` with respect to x.
 
     Raises:
         NoGradientError: the value does not depend on x as far as autograd can tell.
     """
-    grad = torch.autograd.grad(value, x, allow_unused=True)[0] if value.requires_grad else None
+    with backward_errors():
+        grad = torch.autograd.grad(value, x, allow_unused=True)[0] if value.requires_grad else None
     if grad is None:
         raise NoGradientError
     return grad
