@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+import plica
 from hatch_build import index_readme
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +40,10 @@ def test_captions_go_and_stay_with_their_pictures():
     text = "Before.\n\n![a, b](docs/p.png)\n\n*What is\nseen (`make`).*\n\nAfter *this*.\n"
     assert index_readme(text, None, "1") == "Before.\n\nAfter *this*.\n"
     assert index_readme(text, "https://h/p", "1") == text.replace("docs/", "https://h/p/raw/v1/docs/")
+
+
+def test_the_package_knows_its_version():
+    assert plica.__version__ == metadata.version("plica")
 
 
 def run(*command, cwd, status=0):

@@ -95,6 +95,10 @@ def __getattr__(name: str) -> Any:
         from plica.evaluation import evaluate
 
         return evaluate
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("plica")
     if name in LAZY:
         return importlib.import_module(LAZY[name])
     raise AttributeError(f"module 'plica' has no attribute {name!r}")

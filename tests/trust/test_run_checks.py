@@ -89,11 +89,13 @@ def test_searches_that_stopped_at_the_limit(tmp_path, gradients, weight, kind):
     assert (f"after {gradients} gradients" if gradients < 50 else "upper bounds") in finding.sentence
 
 
-def test_the_budgets_of_methods_in_a_row_count_together(tmp_path):
-    """The images that the first method left standing are asked of the second."""
+def test_the_budgets_of_methods_are_not_added_up(tmp_path):
+    """Twice 30 gradients are two searches that have hardly begun."""
     first = samples(task("apgd-ce"), half(), "BUDGET", gradients=30)
     second = samples(task("fab-t"), np.full(N, math.inf), "BUDGET", gradients=30, ids=np.arange(0, N, 2))
-    assert found(trust.conclude(run(tmp_path, first, second))) == {("limit", Severity.NOTE)}
+    (finding,) = trust.conclude(run(tmp_path, first, second)).findings
+    assert (finding.check, finding.weight) == ("limit", Severity.RESERVATION)
+    assert "after 30 gradients of a method at most" in finding.sentence
 
 
 def test_one_class_swallows_all(tmp_path):

@@ -3,14 +3,16 @@
 import sys
 
 import numpy as np
+from jaxtyping import Float64
 from rich.console import Console
 from rich.table import Table
 
 from plica.analysis import compare
-from plica.analysis.contenders import Contender, Group, groups
+from plica.analysis.contenders import Group, groups
 from plica.cli.errors import wrong_input
 from plica.cli.options import RunsArgument
 from plica.cli.runs import load_runs, print_verdicts
+from plica.report.curves import gap_sentences
 from plica.report.formatting import distance
 from plica.report.methods import methods, wrong_sentence
 from plica.report.verdict import headlines
@@ -72,15 +74,23 @@ def _curves(console: Console, group: Group) -> None:
     top = float(np.quantile(finite, 0.98)) if len(finite) else 0.0
     if not top:
         return
-    wide = max(len(c.name) for c in group.contenders)
+    sides = [
+        (name, side[c.asked])
+        for c in group.contenders
+        for name, side in ((c.name, c.radius), (f"{c.name}, certified", c.lower))
+        if side is not None
+    ]
+    wide = max(len(name) for name, _ in sides)
     console.print(f"\nAccuracy by {group.metric} distance, 0 to {distance(top)}", style="bold", markup=False)
-    for c in group.contenders:
-        console.print(f"{c.name:<{wide}} |{curve(c, top, _blocks(console))}|", markup=False)
+    for name, radius in sides:
+        console.print(f"{name:<{wide}} |{curve(radius, top, _blocks(console))}|", markup=False)
+    for sentence in gap_sentences(group):
+        console.print(sentence, markup=False)
 
 
-def curve(c: Contender, top: float, blocks: str = BLOCKS, columns: int = COLUMNS) -> str:
+def curve(radius: Float64[np.ndarray, " b"], top: float, blocks: str = BLOCKS, columns: int = COLUMNS) -> str:
     """Accuracy from distance 0 to `top`, a character per step, full height at 100 %."""
-    share = compare.accuracy(c.radius[c.asked], np.linspace(0, top, columns))
+    share = compare.accuracy(radius, np.linspace(0, top, columns))
     return "".join(blocks[round(float(s) * (len(blocks) - 1))] for s in share)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 from markupsafe import Markup
 
 from plica.analysis import compare, gaps
@@ -73,15 +74,18 @@ def _curve(number: int, group: Group, balls: Sequence[Group]) -> dict[str, Any]:
         "legend": legend,
         "rows": rows,
         "names": [name for name, _ in sides],
-        "gaps": [_gaps(c, group.metric) for c in group.contenders if c.lower is not None],
+        "gaps": gap_sentences(group),
         "budgets": bool(balls),
     }
 
 
-def _gaps(c: Contender, metric: str) -> str:
-    """How many radii are known, and where they are known least."""
-    assert c.lower is not None
-    lower, upper = c.lower[c.asked], c.radius[c.asked]
+def gap_sentences(group: Group) -> list[str]:
+    """For each contender that has lower bounds how many of its radii are known, and where they are known least."""
+    return [_gaps(c, c.lower, group.metric) for c in group.contenders if c.lower is not None]
+
+
+def _gaps(c: Contender, lower: Float64[np.ndarray, " b"], metric: str) -> str:
+    lower, upper = lower[c.asked], c.radius[c.asked]
     count = int(gaps.closed(lower, upper).sum())
     known = f"{c.name}: {count} of {len(lower)} {metric} radii are exact to a thousandth"
     widest = [f"{g.id} ({distance(g.lower)} to {distance(g.upper)})" for g in gaps.widest(c.ids[c.asked], lower, upper)]

@@ -40,7 +40,7 @@ class QuestionAnswers:
         wrong: the unperturbed image is misclassified.
         prediction: the class of the nearest point.
         limited: the budget ended the last method, and the image is not broken (min-radius: not wrong).
-        gradients: spent by all methods together.
+        gradients: the most that one method spent.
         failed: the model or the distance was not finite, or a method raised an error.
         black_box: the least distance over methods that use outputs alone.
         white_box: the least distance over methods that use gradients.
@@ -148,7 +148,7 @@ def _limits(questions: list[QuestionAnswers]) -> Iterator[Finding]:
             "limit",
             Severity.RESERVATION,
             f"{answers.name}: for {share:.0%} of the images the budget ended the search, after {spent:.0f} "
-            "gradients; raise gradients.",
+            "gradients of a method at most; raise gradients.",
             share,
         )
     if shares:
@@ -275,7 +275,7 @@ def _answers(tasks: list[Task], tables: list[pa.Table]) -> QuestionAnswers:
         nearer = d < least[rows]
         label[rows] = table["label"].to_numpy()
         prediction[rows[nearer]] = table["prediction"].to_numpy()[nearer]
-        gradients[rows] += table["gradients"].to_numpy()
+        gradients[rows] = np.maximum(gradients[rows], table["gradients"].to_numpy())
         wrong[rows] |= ok & (d == 0)
         failed[rows] |= np.isin(status, ("NOT_FINITE", "FAILED"))
         limited[rows] = status == "BUDGET"  # of the last method that attacked the image
