@@ -78,7 +78,7 @@ TESTS = [
     "tests/trust/audit",
     "tests/utils",
 ]
-SECONDS = 60.0  # of tests for one change, in seconds of the processor that they took on the code as it is
+SECONDS = 30.0  # of tests for one change, in seconds of the processor that they took on the code as it is
 PATIENCE = 20.0  # times as long, and two minutes, before a change counts as noticed by hanging
 
 # Lines of "file: line as it stands: change", each group of them under the reason why no test can notice.

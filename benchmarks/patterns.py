@@ -178,7 +178,7 @@ def budgets(network, group):
 
 def alone(network, group):
     """What each method leaves, and how many images it alone broke."""
-    shared = np.all([c.asked for c in group.contenders], axis=0)
+    shared = np.all([c.attacked for c in group.contenders], axis=0)
     broke = {c.name.replace("apgd-", "apgd "): c.broken[shared] for c in group.contenders}
     once = sum(b.astype(int) for b in broke.values()) == 1
     cells = [f"{1 - broke[name].mean():.1%}, {(broke[name] & once).sum()}" for name in PAIRS]

@@ -94,7 +94,7 @@ def metrics(run: Run) -> dict[str, float]:
     out: dict[str, float] = {}
     for group in groups([run], "model"):
         for c in group.contenders:
-            radius = c.radius[c.asked]
+            radius = c.radius[c.attacked]
             out[_name(f"{c.name}.accuracy")] = float((radius > 0).mean())
             if group.budget is not None:
                 out[_name(f"{c.name}.accuracy_{group.metric}_{group.budget:.3g}")] = 1 - float(

@@ -156,6 +156,6 @@ def test_a_method_that_was_spared_images_is_compared_on_those_it_was_asked(tmp_p
     assert models.contenders[0].radius.tolist() == [0.4, 0.5, 0, math.inf]
     assert models.contenders[0].by == ["a", "b", "a", ""]
     (methods,) = contenders.groups([runs.load(tmp_path / "run")], by="method")
-    assert methods.contenders[1].asked.tolist() == [True, True, False, False]
+    assert methods.contenders[1].attacked.tolist() == [True, True, False, False]
     assert compare.pair(*methods.contenders).images == 2
     assert [place.value.value for place in compare.ranking(methods)] == [0.5, 0.5]

@@ -138,7 +138,9 @@ def test_wrong_input_is_one_sentence_and_nothing_is_written(folder, capsys, chan
     [
         (["--weights", "none.pt"], "no weights file none.pt"),
         (["--gradients", "many"], "--gradients"),
-        (["--gradients", "0"], "--gradients"),
+        (["--gradients", "0"], "greater than or equal to 1, got '0'"),
+        (["--levels", "1"], "greater than or equal to 2, got '1'"),
+        (["--goal", "mine.py:edges"], "names a file, and a module is needed: write mine:edges"),
         (["--n", "7"], "between 1 and 6"),
         (["--device", "gpu7"], "gpu7"),
         (["--device", "meta"], "The device 'meta' cannot be used here"),

@@ -73,7 +73,7 @@ def test_who_broke_what_when_all_were_asked_for_all(tmp_path):
 def test_methods_that_saw_only_what_was_standing(tmp_path):
     run = make(tmp_path, (INSIDE, IDS, [0.0, 0.2, inf, inf]), (other(INSIDE, "b"), [4, 8], [inf, 0.1]))
     (question,) = summarise(run)["questions"]
-    assert [row["asked"] for row in question["methods"]] == [4, 2]
+    assert [row["attacked"] for row in question["methods"]] == [4, 2]
     assert [row["alone"] for row in question["methods"]] == [None, None]  # the others had no chance
     assert values(row["robust_accuracy"] for row in question["methods"]) == [0.5, None]
     assert values(row["standing"] for row in question["methods"]) == [0.5, 0.25]
@@ -89,8 +89,8 @@ def test_what_was_broken_and_missed_is_one_number_in_every_table(tmp_path, capsy
     (table,) = methods(groups([run], "method"))
     assert (question["wrong"], table["wrong"]) == (2, 2)
     for row, shown in zip(question["methods"], table["rows"], strict=True):
-        assert [row[name] for name in ("asked", "broken", "missed")] == [
-            shown[name] for name in ("asked", "broken", "missed")
+        assert [row[name] for name in ("attacked", "broken", "missed")] == [
+            shown[name] for name in ("attacked", "broken", "missed")
         ]
         assert (row["alone"], shown["alone"]) == (None, "\u2013")
     assert [row["broken"] for row in question["methods"]] == [1, 1]

@@ -123,7 +123,7 @@ def pair(a: Contender, b: Contender, seed: int = 0) -> Pair:
         ValueError: they have no image in common.
         ModuleNotFoundError: scipy is not installed.
     """
-    shared = a.asked & b.asked
+    shared = a.attacked & b.attacked
     if not shared.any():
         raise ValueError(f"{a.name} and {b.name} have no image in common.")
     a, b = a.take(shared), b.take(shared)
@@ -152,7 +152,7 @@ def ranking(group: Group, seed: int = 0) -> list[Rank]:
     """The most robust model, or the strongest method, first; over the images that all have answers for."""
     score = median if group.budget is None else _robust
     better = 1 if group.by == "model" else -1  # a method is better if its radii are smaller
-    shared = np.all([c.asked for c in group.contenders], axis=0)
+    shared = np.all([c.attacked for c in group.contenders], axis=0)
     radii = [c.radius[shared] for c in group.contenders]
     if not shared.any():
         return []

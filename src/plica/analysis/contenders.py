@@ -28,7 +28,7 @@ class Contender:
             none was found; for max-loss points within the radius.
         prediction: the class of that point.
         source: index in `sources` of the task that found the point, -1 where none did.
-        asked: whether there is an answer for the image; a method may be spared the images that others have broken.
+        attacked: whether there is an answer for the image; a method may be spared the images that others have broken.
         sources: the tasks that were joined.
         lower: no misclassified input lies nearer: the largest bound that was proved, 0 where none was. None where the
             tasks have no lower bounds.
@@ -40,7 +40,7 @@ class Contender:
     radius: Float64[np.ndarray, " b"]
     prediction: Int64[np.ndarray, " b"]
     source: Int64[np.ndarray, " b"]
-    asked: Bool[np.ndarray, " b"]
+    attacked: Bool[np.ndarray, " b"]
     sources: list[tuple[Run, Task]]
     lower: Float64[np.ndarray, " b"] | None = None
 
@@ -52,7 +52,7 @@ class Contender:
     @property
     def robust(self) -> Bool[np.ndarray, " b"]:
         """Where the image was attacked, is classified correctly, and no misclassified point was found."""
-        return self.asked & np.isinf(self.radius)
+        return self.attacked & np.isinf(self.radius)
 
     @property
     def model(self) -> str:
@@ -66,7 +66,7 @@ class Contender:
 
     def take(self, rows: Bool[np.ndarray, " b"] | Int64[np.ndarray, " k"]) -> Contender:
         """The same for some of the images."""
-        columns = ("ids", "label", "radius", "prediction", "source", "asked")
+        columns = ("ids", "label", "radius", "prediction", "source", "attacked")
         lower = None if self.lower is None else self.lower[rows]
         return replace(self, lower=lower, **{name: getattr(self, name)[rows] for name in columns})
 
@@ -143,7 +143,7 @@ def _method(task: Task, others: list[Task], several: bool) -> str:
 def _join(name: str, sources: list[tuple[Run, Task]], ids: Int64[np.ndarray, " b"]) -> Contender:
     """The nearest point of each image over all of these tasks."""
     radius = np.full((len(sources), len(ids)), np.inf)
-    label, asked = np.full(len(ids), -1), np.zeros(len(ids), bool)
+    label, attacked = np.full(len(ids), -1), np.zeros(len(ids), bool)
     predictions = np.full((len(sources), len(ids)), -1)
     for k, (run, task) in enumerate(sources):
         names = ["id", "label", "distance", "success", "prediction"]
@@ -152,11 +152,11 @@ def _join(name: str, sources: list[tuple[Run, Task]], ids: Int64[np.ndarray, " b
         }
         rows = np.searchsorted(ids, columns["id"])
         radius[k, rows] = np.where(columns["success"], columns["distance"], np.inf)
-        predictions[k, rows], label[rows], asked[rows] = columns["prediction"], columns["label"], True
+        predictions[k, rows], label[rows], attacked[rows] = columns["prediction"], columns["label"], True
     first, rows = radius.argmin(0), np.arange(len(ids))
     least = radius[first, rows]
     source = np.where(np.isfinite(least), first, -1)
-    return Contender(name, ids, label, least, predictions[first, rows], source, asked, sources, _lower(sources, ids))
+    return Contender(name, ids, label, least, predictions[first, rows], source, attacked, sources, _lower(sources, ids))
 
 
 def _lower(sources: list[tuple[Run, Task]], ids: Int64[np.ndarray, " b"]) -> Float64[np.ndarray, " b"] | None:

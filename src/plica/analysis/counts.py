@@ -18,7 +18,7 @@ class Counts:
     """Numbers of images for one method.
 
     Attributes:
-        asked: that it attacked, wrong ones included.
+        attacked: that it attacked, wrong ones included.
         broken: that it broke.
         alone: that it broke and no other method did; None where the methods did not attack the same images.
         missed: that it missed.
@@ -26,7 +26,7 @@ class Counts:
         attacked_all: whether it attacked all images that are not wrong.
     """
 
-    asked: int
+    attacked: int
     broken: int
     alone: int | None
     missed: int
@@ -49,26 +49,26 @@ def robust(radius: Float64[np.ndarray, "methods b"]) -> Bool[np.ndarray, " b"]:
     return np.isinf(radius.min(0))
 
 
-def counts(radius: Float64[np.ndarray, "methods b"], asked: Bool[np.ndarray, "methods b"]) -> list[Counts]:
+def counts(radius: Float64[np.ndarray, "methods b"], attacked: Bool[np.ndarray, "methods b"]) -> list[Counts]:
     """The counts of each method of one question.
 
     Args:
         radius: distance of the point that each method found; 0 for wrong images, inf where it found none.
-        asked: whether it attacked the image; where not, its radius is inf.
+        attacked: whether it attacked the image; where not, its radius is inf.
     """
     right = ~wrong(radius)
     breaks = np.isfinite(radius) & right
     times = breaks.sum(0)
-    comparable = bool((asked == asked.any(0))[:, right].all())
+    comparable = bool((attacked == attacked.any(0))[:, right].all())
     least = radius.min(0, initial=np.inf)
     return [
         Counts(
-            asked=int(attacked.sum()),
+            attacked=int(mine.sum()),
             broken=int(broke.sum()),
             alone=int((broke & (times == 1)).sum()) if comparable else None,
-            missed=int((attacked & ~broke & (times > 0)).sum()),
+            missed=int((mine & ~broke & (times > 0)).sum()),
             nearest=int((broke & (distance == least)).sum()),
-            attacked_all=bool(attacked[right].all()),
+            attacked_all=bool(mine[right].all()),
         )
-        for distance, attacked, broke in zip(radius, asked, breaks, strict=True)
+        for distance, mine, broke in zip(radius, attacked, breaks, strict=True)
     ]

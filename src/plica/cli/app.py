@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -38,7 +39,7 @@ from plica.core.model.fitting import ModelError
 from plica.evaluation.worker import out_of_memory
 from plica.runs.check import BrokenRunError
 from plica.utils.files import check_unicode
-from plica.utils.messages import CUT, one_line, plain
+from plica.utils.messages import CUT, one_line, plain, shown
 
 COMMANDS = (
     radius,
@@ -116,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _say(str(error))
             return Status.WRONG_INPUT
         except typer.TyperException as error:
-            _say(f"{error.format_message().rstrip('.')}; see plica --help.")
+            _say(f"{error.format_message().rstrip('.')}{_given(error, words)}; see plica --help.")
             return Status.WRONG_INPUT
         except ModelError as error:
             _say(str(error))
@@ -133,6 +134,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say("interrupted, nothing was written.")
         return Status.OTHER
     return status
+
+
+def _given(error: typer.TyperException, words: list[str]) -> str:
+    """What was written for the option that an error is about; "" where the message says it, or there is none."""
+    options = getattr(getattr(error, "param", None), "opts", [])
+    pairs = [*pairwise(words), *(word.partition("=")[::2] for word in words if "=" in word)]
+    value = next((value for option, value in reversed(pairs) if option in options), None)
+    return "" if value is None or repr(value) in error.format_message() else f", got {shown(value)}"
 
 
 def _say(text: str) -> None:

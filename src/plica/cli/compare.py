@@ -72,7 +72,7 @@ def _compared(runs: list[Run], by: str) -> list[tuple[Group, list[Rank], list[Pa
 
 def _print(console: Console, group: Group, ranks: Sequence[Rank], pairs: Sequence[Pair]) -> None:
     ball = group.budget is not None
-    shared = int(np.all([c.asked for c in group.contenders], axis=0).sum())
+    shared = int(np.all([c.attacked for c in group.contenders], axis=0).sum())
     console.print(f"\n{title(group)}, {shared} images", style="bold", markup=False)
     table = Table("rank", group.by, "accuracy under attack" if ball else "median radius", box=None, pad_edge=False)
     for rank in ranks:

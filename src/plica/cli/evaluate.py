@@ -17,6 +17,7 @@ from plica.cli.options import (
     IndicesOption,
     LevelsOption,
     SampleOption,
+    TargetOption,
     TrustOption,
 )
 from plica.cli.progress import EvaluationProgress
@@ -74,6 +75,7 @@ def evaluate(
     loss: Annotated[str | None, typer.Option(help="what max-loss raises: margin, ce (cross-entropy) or dlr")] = None,
     goal: Annotated[str | None, typer.Option(help=f"what counts as a success: {WRITTEN}")] = None,
     levels: LevelsOption = None,
+    target: TargetOption = None,
     method: MethodOption = None,
     sample: SampleOption = None,
     indices: IndicesOption = None,
@@ -102,7 +104,7 @@ def evaluate(
         model=model, weights=weights, data=data, metric=metric, radius=radius, loss=loss, goal=goal, method=method
     )
     flags |= dict(sample=sample, gradients=gradients, individual=individual or None, seed=seed)
-    flags |= dict(bounds=bounds, trust=trust or None, levels=levels)
+    flags |= dict(bounds=bounds, trust=trust or None, levels=levels, target=target)
     changes: dict[str, Any] = {"device": device} if device else {}
     changes |= {"batch_size": batch_size} if batch_size else {}
     changes |= {"draws": draws} if draws else {}
@@ -153,7 +155,7 @@ def _from_flags(plan: Path | None, flags: dict[str, Any]) -> Path | Plan:
     Raises:
         PlanError: both, or neither.
     """
-    options = {name: value for name, value in flags.items() if value}
+    options = {name: value for name, value in flags.items() if value or (name == "target" and value is not None)}
     if plan is not None:
         if options:
             raise PlanError(
@@ -178,7 +180,7 @@ def _from_flags(plan: Path | None, flags: dict[str, Any]) -> Path | Plan:
 
 def _questions(options: dict[str, Any]) -> list[dict[str, Any]]:
     metrics, radii = options["metric"], options.get("radius")
-    goal = {key: options[key] for key in ("goal", "levels") if key in options}
+    goal = {key: options[key] for key in ("goal", "levels", "target") if key in options}
     if radii is None:
         if "loss" in options:
             raise PlanError("--loss is of max-loss, which needs a radius; give --radius, or leave --loss out.")

@@ -56,7 +56,7 @@ def _methods(console: Console, methods_table: dict) -> None:
     ball = methods_table["budget"] is not None
     console.print(f"\n{methods_table['title']}", style="bold", markup=False)
     console.print(wrong_sentence(methods_table), markup=False)
-    columns = ["asked", "broke", "it alone", "missed", "robust"]
+    columns = ["attacked", "broke", "it alone", "missed", "robust"]
     columns += [] if ball else ["nearest", "5 %", "25 %", "median", "75 %", "95 %"]
     table = Table("method", box=None, pad_edge=False)
     for column in columns:
@@ -64,7 +64,7 @@ def _methods(console: Console, methods_table: dict) -> None:
     for row in methods_table["rows"]:
         radii = [] if ball else [str(row["nearest"]), *row["quantiles"]]
         table.add_row(
-            row["name"], *(str(row[name]) for name in ("asked", "broken", "alone", "missed", "robust")), *radii
+            row["name"], *(str(row[name]) for name in ("attacked", "broken", "alone", "missed", "robust")), *radii
         )
     console.print(table)
 
@@ -75,7 +75,7 @@ def _curves(console: Console, group: Group) -> None:
     if not top:
         return
     sides = [
-        (name, side[c.asked])
+        (name, side[c.attacked])
         for c in group.contenders
         for name, side in ((c.name, c.radius), (f"{c.name}, certified", c.lower))
         if side is not None

@@ -68,7 +68,7 @@ def widest_sentence(question: dict[str, Any]) -> str:
 
 def _distance(question: dict[str, Any]) -> str:
     distance = join_distance(question["metric"], question.get("through"))
-    return with_conditions(distance, question.get("goal"), question.get("levels"))
+    return with_conditions(distance, *(question.get(name) for name in ("goal", "levels", "target", "draws")))
 
 
 def _wrong(question: dict[str, Any]) -> str:
@@ -79,8 +79,8 @@ def _wrong(question: dict[str, Any]) -> str:
 
 
 def count_answers(summary: dict[str, Any]) -> int:
-    """Images asked, of all methods together."""
-    return sum(row["asked"] for question in summary["questions"] for row in question["methods"])
+    """Images attacked, of all methods together."""
+    return sum(row["attacked"] for question in summary["questions"] for row in question["methods"])
 
 
 def _percent(share: dict[str, Any] | None) -> str:
@@ -96,29 +96,31 @@ def _radius(value: float | None) -> str:
 
 def _numbers(row: dict[str, Any]) -> tuple[str, ...]:
     """The counts of a line; "-" where the methods did not attack the same images, "" where the line has none."""
-    values = (row.get(key, "") for key in ("asked", "broken", "alone", "missed"))
+    values = (row.get(key, "") for key in ("attacked", "broken", "alone", "missed"))
     return tuple("-" if value is None else str(value) for value in values)
 
 
 def _max_loss(questions: list[dict[str, Any]]) -> Table:
-    table = _table("model", "within", "method", right=("asked", "broke", "it alone", "missed", "robust accuracy, 95 %"))
+    table = _table(
+        "model", "within", "method", right=("attacked", "broke", "it alone", "missed", "robust accuracy, 95 %")
+    )
     for question in questions:
         subject = [question["model"], question["question"].removeprefix("max-loss ")]
         table.add_row(
-            *map(Text, (*subject, "none", *_numbers({"asked": question["images"]}), _percent(question["accuracy"])))
+            *map(Text, (*subject, "none", *_numbers({"attacked": question["images"]}), _percent(question["accuracy"])))
         )
         for row in question["methods"]:
             # of a method that attacked only what those before it did not break, the accuracy after all of these
             share = row["robust_accuracy"] if row["robust_accuracy"] else row["standing"]
             table.add_row("", "", *map(Text, (row["method"], *_numbers(row), _percent(share))))
         union = question["union"]
-        table.add_row("", "", *map(Text, ("all", *_numbers({"asked": question["images"]} | union))),
+        table.add_row("", "", *map(Text, ("all", *_numbers({"attacked": question["images"]} | union))),
                       Text(_percent(union["robust_accuracy"]), style="bold"), end_section=True)  # fmt: skip
     return table
 
 
 def _min_radius(questions: list[dict[str, Any]]) -> Table:
-    right = ("asked", "broke", "it alone", "missed", "nearest", "radius: quarter", "median", "three quarters")
+    right = ("attacked", "broke", "it alone", "missed", "nearest", "radius: quarter", "median", "three quarters")
     table = _table("model", "metric", "method", right=right)
     for question in questions:
         subject = (question["model"], _distance(question))
@@ -126,7 +128,7 @@ def _min_radius(questions: list[dict[str, Any]]) -> Table:
             numbers = (*_numbers(row), str(row["best"]))
             table.add_row(*map(Text, (*(subject if k == 0 else ("", "")), row["method"], *numbers, *_quartiles(row))))
         union = question["union"]
-        numbers = (*_numbers({"asked": question["images"]} | union), "", *_quartiles(union))
+        numbers = (*_numbers({"attacked": question["images"]} | union), "", *_quartiles(union))
         table.add_row("", "", "all", *(Text(text, style="bold") for text in numbers), end_section=True)
     return table
 

@@ -97,10 +97,22 @@ def _csv(summary: dict[str, Any]) -> str:
         "goal",
         "draws",
         "levels",
+        "target",
         "images",
         "wrong",
     )
-    method_keys = ("method", "asked", "broken", "alone", "missed", "found", "best", "gradients", "forwards", "seconds")
+    method_keys = (
+        "method",
+        "attacked",
+        "broken",
+        "alone",
+        "missed",
+        "found",
+        "best",
+        "gradients",
+        "forwards",
+        "seconds",
+    )
     shares = ("accuracy", "robust_accuracy", "standing")
     writer = csv.writer(memory, lineterminator="\n")
     writer.writerow(

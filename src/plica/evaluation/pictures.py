@@ -93,7 +93,7 @@ class _Judge:
         models, metrics, images = self.loaded
         context = context_of(models, metrics, task, self.run.bounds.pair, self.run.bounds.mask, SIZES)
         x, y = images(ids)
-        targets = images.targets(ids)
+        targets = images.targets(task, ids)
         if targets is not None:
             y, context = targets, replace(context, goal=lambda output, target: -margins(output, target))
         context = context.with_float64(points)

@@ -157,6 +157,7 @@ class Question(Strict):
     through: a perturbation other than x + delta; the metric may then be "theta", the perturbation's own distance.
     goal: what counts as a success; misclassification if left out.
     levels: the answers lie on the grid of so many levels between the bounds.
+    target: the only class that counts as a success; images of that class are left out.
     certify: lower bounds, where they differ from the plan's.
     """
 
@@ -165,6 +166,7 @@ class Question(Strict):
     through: str | None = None
     goal: str | None = None
     levels: Annotated[Number, Field(ge=2, le=MOST_LEVELS)] | None = None
+    target: Annotated[Number, Field(ge=0)] | None = None
     radius: Annotated[list[float], BeforeValidator(_several)] = []
     loss: str = "margin"
     methods: Annotated[list[Method], BeforeValidator(_several)] = []
@@ -213,6 +215,8 @@ class Question(Strict):
             raise ValueError("theta is the distance of a perturbation; name one, such as through: flow")
         if self.levels is not None and self.through is not None:
             raise ValueError("levels go with x + delta; leave out levels, or through")
+        if self.target is not None and (self.goal is not None or self.certify is not None):
+            raise ValueError("a target goes with neither a goal nor certify; leave out one of them")
         return self
 
     @model_validator(mode="after")

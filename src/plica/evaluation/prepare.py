@@ -171,6 +171,10 @@ def _try(worker: Worker, inputs: tuple[Callable[..., Any], torch.Tensor, torch.T
         PlanError: the method, the model or the distance refuses all of them; one sentence.
     """
     model, x, y = inputs
+    if (targets := job.targets(y)) is not None:
+        x, y = x[targets != y], y[targets != y]
+        if not len(x):
+            raise PlanError(f"The first images all have the label {job.task.target}; give another target.")
 
     def fault(rows: slice) -> Exception | None:
         try:
@@ -178,7 +182,7 @@ def _try(worker: Worker, inputs: tuple[Callable[..., Any], torch.Tensor, torch.T
             attack(
                 model, x[rows], y[rows], question, method=job.method, gradients=1, seed=job.seed,
                 bounds=worker.bounds.pair, goal=job.goal(), draws=job.task.draws,
-                levels=job.task.levels,
+                levels=job.task.levels, targets=job.targets(y[rows]),
             )  # fmt: skip
         except Exception as error:  # whatever a model or a public attack raises
             return error

@@ -63,15 +63,15 @@ def _question(run: runs.Run, tasks: list[runs.Task]) -> dict[str, Any]:
     tables = [run.rows(task, COLUMNS) for task in tasks]
     first = tasks[0]
     ids = np.unique(np.concatenate([table["id"].to_numpy() for table in tables]))
-    radius, asked = np.full((len(tasks), len(ids)), np.inf), np.zeros((len(tasks), len(ids)), dtype=bool)
+    radius, attacked = np.full((len(tasks), len(ids)), np.inf), np.zeros((len(tasks), len(ids)), dtype=bool)
     for k, table in enumerate(tables):
         rows = np.searchsorted(ids, table["id"].to_numpy())
         radius[k, rows] = np.where(table["success"].to_numpy(), table["distance"].to_numpy(), np.inf)
-        asked[k, rows] = True
+        attacked[k, rows] = True
     number_wrong, answered = int(wrong(radius).sum()), {n for table in tables for n in _answered(table)}
-    numbers = counts(radius, asked)
+    numbers = counts(radius, attacked)
     additions, union = (_max_loss if first.kind == "max-loss" else _min_radius)(radius, numbers)
-    keys = ("model", "question", "kind", "metric", "through", "radius", "loss", "goal", "draws", "levels")
+    keys = ("model", "question", "kind", "metric", "through", "radius", "loss", "goal", "draws", "levels", "target")
     return (
         {key: getattr(first, key) for key in keys}
         | {
@@ -80,7 +80,13 @@ def _question(run: runs.Run, tasks: list[runs.Task]) -> dict[str, Any]:
             "wrong": number_wrong,
             "accuracy": share(len(ids) - number_wrong, len(ids)),
             "methods": [
-                {"method": task.method, "asked": n.asked, "broken": n.broken, "alone": n.alone, "missed": n.missed}
+                {
+                    "method": task.method,
+                    "attacked": n.attacked,
+                    "broken": n.broken,
+                    "alone": n.alone,
+                    "missed": n.missed,
+                }
                 | addition
                 | _spent(table)
                 for task, table, n, addition in zip(tasks, tables, numbers, additions, strict=True)

@@ -7,6 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
+from torch import Tensor
+
 from plica.core.domain.bounds import Bounds
 from plica.core.formulations import MaxLoss, MinRadius, Question
 from plica.evaluation.method_sets import RAND, RAND_DRAWS, members
@@ -34,6 +37,10 @@ class Job:
     gradients: int
     seed: int
     certify: Certify | None = None
+
+    def targets(self, y: Tensor) -> Tensor | None:
+        """The target of each image with these labels; None for any other class."""
+        return None if self.task.target is None else torch.full_like(y, int(self.task.target))
 
     def goal(self) -> GoalFunction | None:
         """What plica.attack takes as the goal; None for misclassification."""
@@ -82,7 +89,8 @@ def _jobs(plan: Plan, model: Model, plan_question: PlanQuestion, metric: str, ra
     loss = plan_question.loss if plan_question.ask == "max-loss" else None
     radius_text = None if radius is None else _short(radius, plan_question.radius)
     words = (plan_question.ask, distance, radius_text, None if loss == "margin" else loss, plan_question.goal)
-    question = question_text(*words, levels=plan_question.levels)
+    target = None if plan_question.target is None else str(plan_question.target)
+    question = question_text(*words, levels=plan_question.levels, target=target)
     methods = plan_question.methods or plan.methods
     draws = plan.draws or (RAND_DRAWS if any(method.name == RAND for method in methods) else None)
     settings = [
@@ -95,7 +103,7 @@ def _jobs(plan: Plan, model: Model, plan_question: PlanQuestion, metric: str, ra
         file = folder_name(f"{model.name}--{question}--{label}")
         task = Task(
             file, model.name, question, plan_question.ask, metric, radius, loss, label, plan_question.through,
-            plan_question.goal, draws, plan_question.levels,
+            plan_question.goal, draws, plan_question.levels, target,
         )  # fmt: skip
         jobs.append(Job(task, model, name, gradients, seed))
     return (*jobs[:-1], replace(jobs[-1], certify=plan_question.certify or plan.certify))

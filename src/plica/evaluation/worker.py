@@ -200,6 +200,7 @@ class Worker:
             goal=job.goal(),
             draws=job.task.draws,
             levels=job.task.levels,
+            targets=job.targets(y),
             on_progress=on_progress,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import re
+from pathlib import Path
 from typing import Any, cast
 
 from plica.metrics.base import Metric
@@ -54,6 +55,11 @@ def import_object(text: str, kind: str, cure: str) -> Any:
     module, _, name = text.partition(":")
     if not module or not name or module.startswith("."):
         raise ValueError(f"The {kind} {text!r} is not of the form module:name; {cure}.")
+    if module.endswith(".py"):
+        raise ValueError(
+            f"The {kind} {shown(text)} names a file, and a module is needed: write {Path(module).stem}:{name}, and run "
+            "the command where the file lies, or put its folder on PYTHONPATH."
+        )
     try:
         return getattr(importlib.import_module(module), name)
     except Exception as error:  # whatever a module raises while it is imported

@@ -22,7 +22,7 @@ def of(radii: Radii) -> Float64[np.ndarray, " b"]:
     if isinstance(radii, Result):
         return np.where(radii.success.cpu().numpy(), radii.distance.cpu().numpy(), np.inf)
     if isinstance(radii, Contender):
-        return radii.radius[radii.asked]
+        return radii.radius[radii.attacked]
     return np.asarray(radii.cpu() if isinstance(radii, Tensor) else radii, dtype=np.float64)
 
 

@@ -45,9 +45,9 @@ def _curve(number: int, group: Group, balls: Sequence[Group]) -> dict[str, Any]:
     for ball in balls:
         chart.rule(budget(ball), f"{budget(ball):.3g}")
     for series, c in enumerate(group.contenders):
-        radius = c.radius[c.asked]
+        radius = c.radius[c.attacked]
         if c.lower is not None:
-            lower = c.lower[c.asked]
+            lower = c.lower[c.attacked]
             ends = np.concatenate([radius, lower, [0.0, top]])
             xs = thin(np.unique(ends[ends <= top]))
             low, high = (compare.accuracy(side, xs).tolist() for side in (lower, radius))
@@ -56,13 +56,13 @@ def _curve(number: int, group: Group, balls: Sequence[Group]) -> dict[str, Any]:
         chart.steps(xs.tolist(), compare.accuracy(radius, xs).tolist(), series, c.name)
     for ball in balls:
         for c in ball.contenders:
-            accuracy = float(c.robust[c.asked].mean())
+            accuracy = float(c.robust[c.attacked].mean())
             series = names.index(c.name) if c.name in names else len(names)
             if budget(ball) <= top:
                 label = f"{c.name}: {percent(accuracy)} robust within {budget(ball):.3g}"
                 chart.dot(budget(ball), accuracy, series, label)
-    sides = [(c.name, c.radius[c.asked]) for c in group.contenders]
-    sides += [(f"{c.name}, certified", c.lower[c.asked]) for c in group.contenders if c.lower is not None]
+    sides = [(c.name, c.radius[c.attacked]) for c in group.contenders]
+    sides += [(f"{c.name}, certified", c.lower[c.attacked]) for c in group.contenders if c.lower is not None]
     rows = [
         [distance(r), *[percent(float(compare.accuracy(side, np.array([r]))[0])) for _, side in sides]]
         for r in np.linspace(0, top, 9)
@@ -85,10 +85,12 @@ def gap_sentences(group: Group) -> list[str]:
 
 
 def _gaps(c: Contender, lower: Float64[np.ndarray, " b"], metric: str) -> str:
-    lower, upper = lower[c.asked], c.radius[c.asked]
+    lower, upper = lower[c.attacked], c.radius[c.attacked]
     count = int(gaps.closed(lower, upper).sum())
     known = f"{c.name}: {count} of {len(lower)} {metric} radii are exact to a thousandth"
-    widest = [f"{g.id} ({distance(g.lower)} to {distance(g.upper)})" for g in gaps.widest(c.ids[c.asked], lower, upper)]
+    widest = [
+        f"{g.id} ({distance(g.lower)} to {distance(g.upper)})" for g in gaps.widest(c.ids[c.attacked], lower, upper)
+    ]
     return f"{known}; widest gaps: image {', '.join(widest)}." if widest else f"{known}."
 
 
@@ -96,8 +98,8 @@ def _description(group: Group) -> str:
     """The chart in words, for screen readers."""
     parts = []
     for c in group.contenders:
-        median = float(np.quantile(c.radius[c.asked], 0.5, method="inverted_cdf"))
-        accuracy = percent(1 - float((c.radius == 0)[c.asked].mean()))
+        median = float(np.quantile(c.radius[c.attacked], 0.5, method="inverted_cdf"))
+        accuracy = percent(1 - float((c.radius == 0)[c.attacked].mean()))
         parts.append(f"{c.name}: {accuracy} at 0, half at {distance(median)}")
     return "; ".join(parts) + "."
 

@@ -29,18 +29,18 @@ def methods(by_method: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 def _table(group: Group, model: str) -> dict[str, Any]:
-    radius, asked = np.stack([c.radius for c in group.contenders]), np.stack([c.asked for c in group.contenders])
+    radius, attacked = np.stack([c.radius for c in group.contenders]), np.stack([c.attacked for c in group.contenders])
     finite = [c.radius[np.isfinite(c.radius)] for c in group.contenders]
     top = float(np.quantile(np.concatenate(finite), 0.95)) if any(map(len, finite)) else 1.0
     rows = []
-    for series, (c, count) in enumerate(zip(group.contenders, counts(radius, asked), strict=True)):
-        quantiles = np.quantile(c.radius[c.asked], QUANTILES, method="inverted_cdf").tolist()
+    for series, (c, count) in enumerate(zip(group.contenders, counts(radius, attacked), strict=True)):
+        quantiles = np.quantile(c.radius[c.attacked], QUANTILES, method="inverted_cdf").tolist()
         texts = [distance(q) for q in quantiles]
         label = f"from the 5 % to the 95 % quantile: {texts[0]} to {texts[4]}, median {texts[2]}"
         rows.append(
             {
                 "name": c.sources[0][1].method if c.name == model else c.name.removeprefix(f"{model}, "),
-                "asked": count.asked,
+                "attacked": count.attacked,
                 "broken": count.broken,
                 "alone": DASH if count.alone is None else count.alone,
                 "missed": count.missed,

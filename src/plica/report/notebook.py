@@ -56,7 +56,7 @@ def run_html(run: Run) -> str:
     tables: dict[str, list[tuple[str, str]]] = {}
     for group in models:
         for c in group.contenders:
-            radius = c.radius[c.asked]
+            radius = c.radius[c.attacked]
             accuracy_text = percent(float((radius > 0).mean()))
             rows = tables.setdefault(c.name, [("images", str(len(radius))), ("accuracy", accuracy_text)])
             if group.budget is None:
@@ -65,7 +65,7 @@ def run_html(run: Run) -> str:
             else:
                 rows.append((f"robust {group}", percent(float(np.isinf(radius).mean()))))
     minimal = [group for group in models if group.budget is None]
-    charts = [_chart(f"{g.metric} distance", {c.name: c.radius[c.asked] for c in g.contenders}) for g in minimal]
+    charts = [_chart(f"{g.metric} distance", {c.name: c.radius[c.attacked] for c in g.contenders}) for g in minimal]
     if tables:
         tables["verdict"] = [("these numbers are", str(believed(run)))]
     return _page(list(tables.items()), charts)

@@ -82,7 +82,7 @@ def _radii(models: Sequence[Group], by_method: Sequence[Group]) -> list[tuple[st
         if len(compared) == 2 or len(by_name) == 1:
             a = compared[0]
             for b in compared[1:]:
-                shared = a.asked & b.asked
+                shared = a.attacked & b.attacked
                 axes = plot.radius_difference(
                     a.radius[shared], b.radius[shared], names=(a.name, b.name), unit=f"{group.metric} radius"
                 )

@@ -32,8 +32,8 @@ def headlines(models: Sequence[Group]) -> list[dict[str, Any]]:
         for rank in compare.ranking(group):
             contender = next(c for c in group.contenders if c.name == rank.name)
             entry = out.setdefault(rank.name, {"name": rank.name, "facts": []})
-            accuracy = 1 - float((contender.radius == 0)[contender.asked].mean())
-            entry |= {"accuracy": percent(accuracy), "images": int(contender.asked.sum())}
+            accuracy = 1 - float((contender.radius == 0)[contender.attacked].mean())
+            entry |= {"accuracy": percent(accuracy), "images": int(contender.attacked.sum())}
             entry["facts"].append(_fact(group, rank))
             answers.setdefault(rank.name, []).append((group, contender))
     return [entry | {"sentence": _sentence(answers[name])} for name, entry in out.items()]
@@ -50,7 +50,7 @@ def _fact(group: Group, rank: compare.Rank) -> dict[str, str]:
 def _sentence(answers: list[tuple[Group, Contender]]) -> str:
     """Such as: half of all images have a misclassified neighbour within ...; 19 of 100 are robust within ..."""
     medians = [
-        (group, float(np.quantile(c.radius[c.asked], 0.5, method="inverted_cdf")))
+        (group, float(np.quantile(c.radius[c.attacked], 0.5, method="inverted_cdf")))
         for group, c in answers
         if group.budget is None
     ]
@@ -59,7 +59,7 @@ def _sentence(answers: list[tuple[Group, Contender]]) -> str:
     for group, c in answers:
         if group.budget is not None:
             out.append(
-                f"{int(c.robust.sum())} of {int(c.asked.sum())} are robust within {group.metric} distance "
+                f"{int(c.robust.sum())} of {int(c.attacked.sum())} are robust within {group.metric} distance "
                 f"{budget(group):.3g}."
             )
     return " ".join(out)

@@ -52,6 +52,7 @@ class TaskRecord(_Record):
     goal: str | None = None
     draws: Annotated[int, Field(ge=1)] | None = None
     levels: Annotated[int, Field(ge=2)] | None = None
+    target: str | None = None
 
 
 class _Verdict(_Record):
@@ -111,6 +112,8 @@ class _Arguments(_Record):
     goal: str | None = None
     draws: Annotated[int, Field(ge=1)] | None = None
     levels: Annotated[int, Field(ge=2)] | None = None
+    target: int | str | None = None
+    targets: str | None = None
     bounds: list[FiniteFloat] | str | None = None
     weights: str | None = None
 

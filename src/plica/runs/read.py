@@ -210,12 +210,13 @@ def _load_single(directory: Path) -> Run:
     summary = read_object(directory / schema.SUMMARY, Summary)
     arguments = summary.get("arguments", {})
     metric, method, model = (str(arguments.get(key, "?")) for key in ("metric", "method", "model"))
-    through, goal, draws, levels = (arguments.get(name) for name in LATER)
+    through, goal, draws, levels, target = (arguments.get(name) for name in LATER)
+    target = Path(arguments["targets"]).name if arguments.get("targets") else None if target is None else str(target)
     kind, radius, loss = "min-radius", None, None
     if arguments.get("radius") is not None:
         kind, radius, loss = "max-loss", parse_radius(str(arguments["radius"])), str(arguments.get("loss", "margin"))
     words = (kind, join_distance(metric, through), None if radius is None else f"{radius:.3g}", goal)
-    question = question_text(*words, levels=levels)
+    question = question_text(*words, levels=levels, target=target)
     task = Task(
         f"{model}--{question}--{method}",
         model,
@@ -229,6 +230,7 @@ def _load_single(directory: Path) -> Run:
         goal,
         draws,
         levels,
+        target,
     )
     table, images = directory / schema.SAMPLES, directory / schema.INPUTS
     data = {"n": count_rows(table), "classes": summary.get("classes")}

@@ -99,6 +99,7 @@ CONSTANT = (
     Column("goal", "string", "what counts as a success (plica.goals); null for misclassification"),
     Column("draws", "int64", "of the mean that was attacked, for models that answer at random; null without"),
     Column("levels", "int64", "the points lie on the grid of so many levels between the bounds; null for any numbers"),
+    Column("target", "string", "the only class that counts as a success, or the file of one for each; null for any"),
 )  # the same in all rows of a task
 TASK = Column("task", "string", "the task's name, and that of its folder in parts/")
 IMAGES = (

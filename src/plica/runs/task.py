@@ -11,18 +11,25 @@ import pyarrow as pa
 from plica.perturbations import join_distance, split_distance
 from plica.runs.schema import CONSTANT, TASK, arrow_schema, names
 
-LATER = ("through", "goal", "draws", "levels")  # constant columns that runs of older versions lack
+LATER = ("through", "goal", "draws", "levels", "target")  # constant columns that runs of older versions lack
 
 
-def question_text(*words: str | None, levels: int | None) -> str:
+def question_text(*words: str | None, levels: int | None, target: str | None) -> str:
     """The question of a task in one text: "min-radius l2 256 levels"."""
-    return " ".join(word for word in (*words, None if levels is None else f"{levels} levels") if word)
+    return " ".join(word for word in (*words, *_conditions(levels, target)) if word)
 
 
-def with_conditions(distance: str, goal: str | None, levels: int | None) -> str:
+def with_conditions(
+    distance: str, goal: str | None, levels: int | None, target: str | None = None, draws: int | None = None
+) -> str:
     """A distance as tables name it: "l2 (any-label, 256 levels)" where there is a goal and the points lie on a grid."""
-    conditions = ", ".join(word for word in (goal, f"{levels} levels" if levels else None) if word)
+    words = (goal, *_conditions(levels, target), f"{draws} draws" if draws else None)
+    conditions = ", ".join(word for word in words if word)
     return f"{distance} ({conditions})" if conditions else distance
+
+
+def _conditions(levels: int | None, target: str | None) -> tuple[str | None, str | None]:
+    return f"{levels} levels" if levels else None, f"target {target}" if target else None
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,8 @@ class Task:
         goal: what counts as a success (plica.goals); None for misclassification.
         draws: of the mean that is attacked, for a model that answers at random; None without.
         levels: of the grid that the points lie on; None for any numbers.
+        target: the only class that counts as a success, or the file that has one for each image; None for any other
+            class than the label.
     """
 
     name: str
@@ -56,6 +65,7 @@ class Task:
     goal: str | None = None
     draws: int | None = None
     levels: int | None = None
+    target: str | None = None
 
     @property
     def distance(self) -> str:
@@ -64,8 +74,9 @@ class Task:
 
     @property
     def asked_distance(self) -> str:
-        """The same with the goal and the grid, whose distances are other ones: "l2 (any-label, 256 levels)"."""
-        return with_conditions(self.distance, self.goal, self.levels)
+        """The same with the goal, the grid, the target and the draws, whose distances are other ones: "l2 (any-label,
+        256 levels)"."""
+        return with_conditions(self.distance, self.goal, self.levels, self.target, self.draws)
 
     @staticmethod
     def of_record(record: Mapping[str, Any]) -> Task:

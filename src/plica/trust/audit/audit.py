@@ -196,7 +196,7 @@ def _chunk(
         if not len(ids):
             return
     x, y = images(ids)
-    x, targets = x.to(x_adv.dtype), images.targets(ids)
+    x, targets = x.to(x_adv.dtype), images.targets(audited.task, ids)
     is_label = y.ndim == 1 and not y.is_floating_point()
     if not is_label and audited.task.goal is None:
         raise ValueError(f"The y of {audited.task.name} are not labels, and it names no goal; restore the run.")

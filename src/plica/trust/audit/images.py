@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from plica.runs import Run
+from plica.runs import Run, Task
 from plica.runs.check import read_images
 
 
@@ -32,11 +32,17 @@ class Images:
     def __len__(self) -> int:
         return len(self.chunk_of) if self.data is None else len(self.data[0])
 
-    def targets(self, ids: Int64[Tensor, " b"]) -> Int64[Tensor, " b"] | None:
-        """The only class that counts as a success for these images; None where any other class than y does."""
+    def targets(self, task: Task, ids: Int64[Tensor, " b"]) -> Int64[Tensor, " b"] | None:
+        """The only class that counts as a success for these images; None where any other class than y does.
+
+        Raises:
+            ValueError: the task has targets, and the run does not say which.
+        """
         tensors = read_images(self.run.images[0]) if self.run.images else {}
         if "targets" not in tensors:
-            return None
+            if task.target is not None and not task.target.isdecimal():
+                raise ValueError(f"The targets of {task.name} are not in {self.run.directory}; make the run again.")
+            return None if task.target is None else torch.full_like(ids, int(task.target))
         row = {one: k for k, one in enumerate(tensors["id"].tolist())}
         return tensors["targets"][[row[i] for i in ids.tolist()]]
 

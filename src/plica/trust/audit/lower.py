@@ -61,7 +61,7 @@ def recheck(
         if row is None:
             continue
         x, _ = images(torch.tensor([number]))
-        target = images.targets(torch.tensor([number]))
+        target = images.targets(task, torch.tensor([number]))
         try:
             if row["success"] and row["lower"] > row["distance"]:
                 raise RefusedError(

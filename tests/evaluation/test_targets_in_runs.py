@@ -1,0 +1,110 @@
+"""A target in plans and on the command line: the class that counts, and answers kept apart from those without."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from plica import runs
+from plica.analysis.contenders import groups
+from plica.cli.app import main
+from plica.evaluation.plan import PlanError, read_plan
+
+NET = """
+import torch
+from torch import nn
+
+
+def make():
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 4)).eval()
+"""
+
+
+def plica(*words) -> int:
+    return int(main([str(word) for word in words]) or 0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model, eight images with its classes, and runs with and without a target and draws."""
+    place = tmp_path_factory.mktemp("targets")
+    (place / "net_of_targets.py").write_text(NET)
+    parts: dict = {}
+    exec(compile(NET, "net", "exec"), parts)
+    x = torch.rand(8, 3, 2, 2, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        y = parts["make"]()(x).argmax(1)
+    y[0] = 1  # whatever the model says: an image of the target is left out
+    np.savez(place / "data.npz", x=x.numpy(), y=y.numpy())
+    np.save(place / "targets.npy", (y.numpy() + 1) % 4)
+    about = ["--model", place / "net_of_targets.py:make", "--data", place / "data.npz", "--gradients", 20]
+    l2 = [*about, "--metric", "l2"]
+    for name, more in {"free": [], "draws": ["--draws", 2]}.items():
+        assert plica("radius", *l2, *more, "--out", place / name) == 0
+    assert plica("radius", *l2, "--target", 1, "--out", place / "single") == 0
+    assert plica("radius", *l2, "--targets", place / "targets.npy", "--out", place / "each") == 0
+    assert plica("evaluate", *l2, "--target", 1, "--method", "auto", "--method", "pwcf", "--out", place / "plan") == 0
+    return place
+
+
+def test_a_plan_aims_at_the_class_as_the_command_does(folder):
+    single, plan = runs.load(folder / "single"), runs.load(folder / "plan")
+    assert plan.tasks[0].target == single.tasks[0].target == "1"
+    y = torch.as_tensor(np.load(folder / "data.npz")["y"])
+    first, _ = (plan.rows(task, ["id", "distance", "prediction", "success"]) for task in plan.tasks)
+    assert sorted(first["id"].to_pylist()) == (y != 1).nonzero()[:, 0].tolist()
+    order = np.argsort(first["id"].to_numpy())
+    other = single.rows(single.tasks[0], ["id", "distance"])
+    np.testing.assert_array_equal(first["distance"].to_numpy()[order], other["distance"].to_numpy())
+    assert set(first["prediction"].to_numpy()[first["success"].to_numpy()]) == {1}
+
+
+def test_the_audit_measures_the_target(folder):
+    assert plica("audit", folder / "plan", "--trust") == 0
+    assert all(not task["differences"] for task in json.loads((folder / "plan" / "audit.json").read_text())["tasks"])
+
+
+def test_an_answer_to_another_target_is_no_success(folder, tmp_path):
+    """The manifest and rows say another class than the one that was reached."""
+    shutil.copytree(folder / "plan", tmp_path / "run")
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    for task in manifest["tasks"]:
+        task["target"] = "2"
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
+    assert plica("audit", tmp_path / "run", "--trust") == 1
+
+
+def test_answers_to_other_questions_are_not_joined(folder):
+    found = groups([runs.load(folder / name) for name in ("free", "single", "each", "draws", "plan")])
+    assert {group.metric for group in found} == {
+        "l2", "l2 (target 1)", "l2 (target targets.npy)", "l2 (2 draws)",
+    }  # fmt: skip
+
+
+def test_show_names_the_target(folder, capsys):
+    assert plica("show", folder / "plan") == 0
+    assert "target 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", [{"goal": "deviates=0.1"}, {"certify": {"nodes": 1}}])
+def test_a_target_goes_with_neither_a_goal_nor_certify(more):
+    question = {"ask": "min-radius", "metric": "l2", "target": 1} | more
+    with pytest.raises(PlanError, match="a target goes with neither a goal nor certify"):
+        read_plan({"models": "net.py:make", "data": "d.npz", "questions": question})
+
+
+def test_a_target_that_is_no_class_is_one_sentence(folder, capsys):
+    about = ["--model", folder / "net_of_targets.py:make", "--data", folder / "data.npz", "--metric", "l2"]
+    assert plica("evaluate", *about, "--target", 9, "--out", folder / "nine") == 2
+    assert "targets must hold classes from 0 to 3" in capsys.readouterr().err
+
+
+def test_the_only_class_of_all_images_is_one_sentence(folder, tmp_path, capsys):
+    data = np.load(folder / "data.npz")
+    np.savez(tmp_path / "ones.npz", x=data["x"], y=0 * data["y"] + 1)
+    about = ["--model", folder / "net_of_targets.py:make", "--data", tmp_path / "ones.npz", "--metric", "l2"]
+    assert plica("evaluate", *about, "--target", 1, "--out", tmp_path / "run") == 2
+    assert "all have the label 1; give another target" in capsys.readouterr().err
