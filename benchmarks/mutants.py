@@ -38,7 +38,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FILES = [
-    "api.py",
+    "api/batch.py",
+    "api/entry.py",
+    "api/judged.py",
     "attacks/levels.py",
     "certify/certificate.py",
     "certify/prove.py",

@@ -11,7 +11,8 @@ from torch import nn
 import plica
 from counting import Counted
 from linear import linear
-from plica import Held, Lp, MaxLoss, MinRadius, Status, Unsupported, api
+from plica import Held, Lp, MaxLoss, MinRadius, Status, Unsupported
+from plica.api import entry
 from plica.core import validation
 from plica.core.domain.read_bounds import read_bounds
 from plica.metrics import WeightedLp
@@ -151,9 +152,9 @@ def test_no_point_of_the_box_is_out_of_reach():
 def test_a_point_that_the_judge_rejects_is_no_success_in_the_status():
     case = linear()
     result = plica.attack(case.model, case.x, case.y, MaxLoss(Lp(2), 3.0), gradients=20)
-    assert set(api._judged(result)) == {Status.SUCCEEDED}
+    assert set(entry._confirmed(result)) == {Status.SUCCEEDED}
     refused = replace(result, success=result.success & False)
-    assert set(api._judged(refused)) == {Status.REJECTED}
+    assert set(entry._confirmed(refused)) == {Status.REJECTED}
 
 
 @pytest.mark.parametrize("radius", [1 + 1j, torch.tensor([1 + 1j, 1, 1]), True, "0.5", None])

@@ -101,7 +101,7 @@ def _searched(radius: Float[Tensor, " b"] | None, form: LpForm | None, grid: Lev
         return None
     step = grid.step.double()
     if form is not None and form.p == math.inf and form.weights is None and bool((grid.level >= 0).all()):
-        radius = ((radius - grid.rounding) / step + ROUNDING).floor() * step  # api.py has added it
+        radius = ((radius - grid.rounding) / step + ROUNDING).floor() * step  # api/entry.py has added it
     return radius * (1 + INSIDE)
 
 

@@ -1,0 +1,75 @@
+"""Images side by side, in coordinates in which the bounds are two numbers: x itself, or units of the bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plica.api.judged import JudgedAttack
+from plica.api.progress import Progress
+from plica.attacks.base import AttackInput, AttackOutput
+from plica.core.domain.bounds import Bounds
+from plica.core.domain.half import SLACK, HalfGrid, UnitGrid
+from plica.core.domain.levels import level_grid
+from plica.core.domain.units import UNITS, UnitModel, judge_at_x, unit_question
+from plica.core.formulations import Question
+from plica.core.goals import Goal
+from plica.core.model.counted import CountedModel
+from plica.core.model.draws import MeanOfDraws
+from plica.core.result import Result
+
+FLOATS = 2**28  # of memory that a batch of searches may take, about 1 GiB in float32
+VECTORS = 64  # of image size that one row of a search keeps
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is the same for all images of a call of `attack`: the model, and how it is attacked."""
+
+    model: Callable[[Tensor], Tensor]
+    limits: Bounds
+    half: torch.dtype | None
+    levels: int | None
+    method: Callable[[AttackInput], AttackOutput]
+    gradients: int
+    seed: int
+    batch_size: int
+
+    def __call__(
+        self,
+        x: Float[Tensor, "b *image"],
+        goal: Goal,
+        question: Question,
+        radius: Float[Tensor, " b"] | None,
+        on_progress: Callable[[Progress], None] | None,
+        mean: MeanOfDraws | None = None,
+    ) -> Result:
+        """The answers for images side by side; those of the mean for one image."""
+        limits, half, levels = self.limits, self.half, self.levels
+        grid, spend = None if half is None else HalfGrid(x, half), (self.gradients, self.seed, self.batch_size)
+        if not limits.per_feature:
+            counted = CountedModel(mean or self.model, len(x), self.batch_size, bounds=limits.numbers, grid=grid)
+            grid_of_levels = None if levels is None else level_grid(x, limits, levels, question.metric, half)
+            call = JudgedAttack(counted, x, goal, question, radius, limits.numbers, *spend, on_progress, grid_of_levels)
+            return call.answer(self.method)
+        unit_grid, unit_model = None if grid is None else UnitGrid(grid, limits), UnitModel(self.model, limits)
+        unit_mean = None if mean is None else mean.of(unit_model)
+        counted = CountedModel(unit_mean or unit_model, len(x), self.batch_size, grid=unit_grid)
+        unit, radii = unit_question(question, radius, limits, outside=levels is not None)
+        u = limits.to_units(x)
+        grid_of_levels = None if levels is None else level_grid(u, UNITS, levels, unit.metric)
+        call = JudgedAttack(counted, u, goal, unit, radii, (0.0, 1.0), *spend, on_progress, grid_of_levels)
+        result = call.answer(self.method)
+        at_x = None if grid is None else replace(grid, slack=SLACK * float(limits.span.max()))
+        at_x = at_x if levels is None else level_grid(x, limits, levels, unit.metric, half)
+        last = self.model if unit_mean is None else unit_mean.of(self.model)
+        return judge_at_x(result, counted.with_model(last, at_x), x, goal, question.metric, radius, limits)
+
+
+def default_batch_size(x: Float[Tensor, "b *image"]) -> int:
+    """Searches that are solved side by side where `batch_size` is not given, by the memory they take: 16 to 256."""
+    return max(16, min(256, FLOATS // (VECTORS * max(1, x[0].numel()))))

@@ -1,0 +1,177 @@
+"""plica.attack: answers one question about a model, for each of some labelled images, by one method; the judge measures
+the answers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from plica.api.batch import Batch, default_batch_size
+from plica.api.progress import Progress
+from plica.attacks.registry import ATTACKS, check_treats_perturbations
+from plica.core import validation
+from plica.core.domain.bounds import Bounds
+from plica.core.domain.groups import Group, each, groups, in_company, join_results
+from plica.core.domain.half import HalfModel, half_dtype
+from plica.core.domain.levels import check_levels, pixel_rounding
+from plica.core.formulations import Question
+from plica.core.goals import MISCLASSIFIED, Goal
+from plica.core.losses import Targets
+from plica.core.model.counted import CountedModel
+from plica.core.model.draws import MeanOfDraws
+from plica.core.model.eval_mode import eval_mode
+from plica.core.model.fitting import fitted
+from plica.core.model.randomness import randomness_of, seeded
+from plica.core.result import Result
+from plica.core.status import Status
+from plica.goals import GoalFunction
+from plica.metrics import Unsupported
+from plica.perturbations.base import check
+
+NOT_REPEATABLE = (
+    "The model draws random numbers that no seed of torch, numpy or random reaches, so that its answer cannot be "
+    "repeated; draw from torch's global generator."
+)
+
+
+def methods() -> tuple[str, ...]:
+    """The names that `method` takes."""
+    return tuple(ATTACKS)
+
+
+@torch.inference_mode(False)
+def attack(
+    model: Callable[[Tensor], Tensor],
+    x: Float[Tensor, "b *image"],
+    y: Shaped[Tensor, "b *label"],
+    question: Question,
+    *,
+    method: str = "auto",
+    gradients: int = 100,
+    seed: int = 0,
+    batch_size: int | None = None,
+    bounds: tuple[float | Tensor, float | Tensor] = (0.0, 1.0),
+    targets: Targets = None,
+    goal: GoalFunction | None = None,
+    levels: int | None = None,
+    draws: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Result:
+    """Answer `question` about `model` for every image, and judge the answers.
+
+    An image that is misclassified from the start costs one forward run, has distance 0 and x_adv = x. Images at which
+    the model is not finite end with a status that says so, and the others still arrive.
+
+    Args:
+        model: any callable (b, *image) -> (b, classes) that gives logits, or one logit for two classes, (b, 1) or (b,);
+            with a goal, (b, ...). A module is run in eval mode, and its mode is restored.
+        x: images, inside the bounds.
+        y: labels, class numbers from 0; with a goal, whatever tensor (b, ...) belongs to the images.
+        question: a MinRadius or a MaxLoss.
+        method: a name out of `plica.methods()`; "auto" takes the best that the distance allows.
+        gradients: budget of gradient evaluations per image; at most a fifth as many forward runs come on top, and up to
+            three more with bounds for each feature, whose points are measured at x again.
+        seed: the answer for an image depends on it and on the image alone, not on the other images or the batch size.
+        batch_size: searches that are solved side by side; chosen by the memory they take if not given.
+        bounds: two numbers, or two tensors of an image's shape, one bound for each feature. A feature whose bounds are
+            equal stays as it is, and so does one that a WeightedLp weighs inf or a Held metric holds. With a leading
+            axis b each image has its own, as have the pixels of a Held; images with equal ones are attacked together.
+        targets: (b,) the only class that counts as a success, or None for any wrong class.
+        goal: goal(output, y) -> (b,), positive where the model misbehaves and differentiable almost everywhere: one of
+            plica.goals or any function. None: misclassification.
+        levels: the answer lies on the grid of so many levels, evenly spaced between the bounds, each feature's own, and
+            is searched and judged there: 256 for images of 8 bits, 11 for whole numbers between 0 and 10. A pixel that
+            moves, and every one of an x off the grid, goes to a level; one that is fixed stays. What is misclassified
+            from the start has x_adv = x in any case. A radius in l_inf holds up to the rounding of pixels: 8/255
+            includes what is 8 levels away. None: any numbers.
+        draws: of a model that answers at random, the mean over so many draws is attacked: of the probabilities of
+            classes, or with another goal of the output. A gradient of the budget is then one of the mean, and the
+            result counts the runs it takes, `draws` each. The judge takes 100 fresh draws, and counts a point where
+            most of them reach the goal (`Result.share`); some 1500 forward runs per image come on top. Draws are made
+            from the seed and the image. Of a module in eval mode, layers of dropout that are in train mode stay so. A
+            model that does not draw is attacked as without. docs/howto/random.md.
+        on_progress: called now and then with a Progress.
+
+    Raises:
+        ValueError: an argument is wrong; said before any work, in one sentence that says what to do.
+        TypeError: the same for an argument of the wrong type.
+        Unsupported: the method cannot treat the metric or the goal; the message names those that can. Or levels are
+            asked of a perturbation other than x + delta.
+    """
+    validation.arguments(model, x, y, question, method, methods(), gradients, seed, batch_size, targets, goal, draws)
+    boxes, half, given, model = groups(question, bounds, x), half_dtype(x), model, fitted(model)
+    y, targets = validation.usable(y), None if targets is None else validation.usable(targets)
+    x = validation.usable(x.detach())
+    if half is not None:
+        model, x = HalfModel(model, half), x.float()
+    aim = Goal(y.detach(), targets, MISCLASSIFIED if goal is None else goal)
+    one_box = [Group(torch.arange(len(x), device=x.device), question, bounds)]
+    checked = [_within(box, x, levels, half or x.dtype, method) for box in boxes or one_box]
+    radius, limits = checked[0]
+    if boxes is not None or draws is not None:  # images are attacked one after the other, none before all are checked
+        with eval_mode(given, with_dropout=draws is not None), seeded(0, x.device):
+            output = CountedModel(model, 1).logits(x[:1], torch.zeros(1, dtype=torch.long, device=x.device))
+        validation.output(output.expand(len(x), *output.shape[1:]), aim, question, everything=False)
+    if boxes is not None:
+        parts: list[tuple[Group, Result]] = []
+        for box in boxes:
+            rows, others = box.rows, [result for _, result in parts]
+            result = attack(
+                given, x[rows].to(half or x.dtype), y[rows], box.question, method=method, gradients=gradients,
+                seed=seed, batch_size=batch_size, bounds=box.bounds, targets=None if targets is None else targets[rows],
+                goal=goal, levels=levels, draws=draws, on_progress=in_company(on_progress, others, len(x)),
+            )  # fmt: skip
+            parts.append((box, result))
+        return join_results(parts, x)
+    size = min(batch_size or default_batch_size(x), torch.iinfo(torch.int32).max)
+    ask = Batch(model, limits, half, levels, ATTACKS[method], gradients, seed, size)
+    with eval_mode(given, with_dropout=draws is not None):
+        randomness = None if draws is None else randomness_of(model, x)
+        if draws is None or randomness is None:
+            result = ask(x, aim, question, radius, on_progress)
+            if draws is not None:  # every draw is the same
+                result = replace(result, share=(result.margin > 0).double())
+        else:
+            if not randomness.repeatable:
+                warnings.warn(NOT_REPEATABLE, stacklevel=2)
+            answers: list[tuple[Group, Result]] = []
+            for one in each(question, bounds, x):
+                rows, radii = one.rows, None if radius is None else radius[one.rows]
+                mean = MeanOfDraws(model, draws, randomness, seed, x[rows], aim.has_classes)
+                company = in_company(on_progress, [answer for _, answer in answers], len(x))
+                answers.append((one, ask(x[rows], aim[rows], one.question, radii, company, mean)))
+            result = join_results(answers, x)
+    result = replace(result, status=_confirmed(result))
+    if half is None:
+        return result
+    end = None if result.end is None else result.end.to(half)
+    return replace(result, x_adv=result.x_adv.to(half), end=end)
+
+
+def _within(
+    box: Group, x: Float[Tensor, "b *image"], levels: int | None, dtype: torch.dtype, method: str
+) -> tuple[Float[Tensor, " r"] | None, Bounds]:
+    """The radii of the images of one box, None for MinRadius, and their bounds; checked, as are the perturbation and
+    the levels that go with them. dtype: of the images as they were given."""
+    question, x = box.question, x[box.rows]
+    radius, limits = validation.within(question, box.bounds, x)
+    if question.through is not None:
+        if limits.per_feature:
+            raise Unsupported("Perturbations other than x + delta take bounds of two numbers, not of tensors.")
+        check(question.through, x)
+        check_treats_perturbations(method)
+    if levels is not None:
+        check_levels(levels, limits, dtype, question)
+        radius = None if radius is None else radius + pixel_rounding(question.metric, limits, dtype)
+    return radius, limits
+
+
+def _confirmed(result: Result) -> list[Status]:
+    """An attack's word that it succeeded stands where the judge confirms it."""
+    pairs = zip(result.status, result.success.tolist(), strict=True)
+    return [Status.REJECTED if status is Status.SUCCEEDED and not ok else status for status, ok in pairs]

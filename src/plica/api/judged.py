@@ -1,0 +1,201 @@
+"""An attack on images under the same two bounds for all pixels, and what the judge measures of its points."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from plica.api.progress import Progress
+from plica.attacks.base import AttackInput, AttackOutput
+from plica.attacks.levels import on_levels
+from plica.core import validation
+from plica.core.domain.levels import LevelGrid
+from plica.core.formulations import Question
+from plica.core.goals import Goal, finite
+from plica.core.judging.best import BestPoints
+from plica.core.judging.confirm import LOOKS, confirm
+from plica.core.judging.judge import Judge, Judgement, confirms, majority
+from plica.core.judging.majority import beyond, settle
+from plica.core.metric_checks import check_metric
+from plica.core.model.counted import CountedModel
+from plica.core.model.second_run import SecondRun
+from plica.core.result import Result
+from plica.core.status import Status
+from plica.metrics import fixed_pixels
+from plica.perturbations.base import ThetaDistance
+
+
+@dataclass(frozen=True)
+class JudgedAttack:
+    """One call of `attack`: its checked arguments, the same bounds for all pixels."""
+
+    model: CountedModel
+    x: Float[Tensor, "b *image"]
+    goal: Goal
+    question: Question
+    radius: Float[Tensor, " b"] | None
+    bounds: tuple[float, float]
+    gradients: int
+    seed: int
+    batch_size: int
+    on_progress: Callable[[Progress], None] | None
+    levels: LevelGrid | None = None
+
+    def answer(self, method: Callable[[AttackInput], AttackOutput]) -> Result:
+        """Attack the images that the model gets right, and measure the answers."""
+        start = time.perf_counter()
+        x, metric = self.x, self.question.metric
+        if not isinstance(metric, ThetaDistance):
+            check_metric(metric, x, self.bounds)
+        logits = self.model.first_logits(x, self.goal.has_classes)
+        validation.output(logits, self.goal, self.question, everything=self.model.mean is None)
+        result = self._unattacked(logits)
+        rows = (finite(logits) & ~result.margin.isnan() & ~result.success).nonzero()[:, 0]
+        if len(rows):
+            result = self._solve(method, rows, logits[rows], result)
+        if self.model.mean is not None:
+            draws, runs = self.model.mean.draws, self.model.mean.runs
+            result = replace(result, gradients=draws * result.gradients, forwards=draws * result.forwards + runs)
+        spent = (3 * result.gradients + result.forwards).double()
+        result.seconds.copy_(spent / spent.sum() * (time.perf_counter() - start))
+        return result
+
+    def _unattacked(self, logits: Float[Tensor, "b *output"]) -> Result:
+        """The result from the model's logits at x alone: images that are misclassified from the start have succeeded,
+        the others are not finite, or still to be attacked."""
+        x, margin, device = self.x, self.goal.margin(logits), self.x.device
+        prediction, share = self.goal.prediction(logits), None
+        if self.model.mean is None:
+            success = self._reached(logits, margin)
+        else:
+            margin, prediction, share = majority(self.goal, self.model.mean.fresh(x))
+            success = margin > 0
+        return Result(
+            x_adv=x.clone(),
+            success=success,
+            distance=torch.where(success, 0.0, torch.inf).double(),
+            violation=torch.where(success, 0, (-margin).clamp(min=0)).double(),
+            stationarity=torch.full_like(margin, torch.nan).double(),
+            gradients=self.model.gradients.to(device),
+            forwards=self.model.forwards.to(device),
+            margin=margin.double(),
+            prediction=prediction,
+            seconds=torch.zeros_like(margin).double(),
+            metric_gradients=torch.zeros_like(self.model.gradients.to(device)),
+            status=[Status.MISCLASSIFIED if s else Status.NOT_FINITE for s in success.tolist()],
+            theta=None if self.question.through is None else self.question.through.start(x),
+            share=share,
+        )
+
+    @torch.no_grad()
+    def _reached(self, logits: Float[Tensor, "b *output"], margin: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
+        """Whether each image reaches the goal as it is; small margins of few digits are looked at once more."""
+        model, every = self.model, torch.arange(len(self.x), device=self.x.device)
+        success = finite(logits) & (margin > model.least_margin(logits, every))
+        doubtful = (finite(logits) & ~success & (margin > 0) & model.few(every)).nonzero()[:, 0]
+        output = SecondRun(model, self.x.dtype)(self.x[doubtful].double()) if len(doubtful) else None
+        if output is not None:
+            model.charge_forwards(doubtful)
+            again = self.goal[doubtful].margin(output)
+            success[doubtful] = confirms(again, margin[doubtful].double(), model.few(doubtful))
+        return success
+
+    def _solve(
+        self,
+        method: Callable[[AttackInput], AttackOutput],
+        rows: Int[Tensor, " i"],
+        logits: Float[Tensor, "i *output"],
+        result: Result,
+    ) -> Result:
+        """Attack the images `rows` and write what the judge measures into `result`."""
+        task = self._task(rows, logits)
+        if self.levels is None:
+            output = method(task)
+        else:
+            task, output = on_levels(method, task, self.levels.rows(rows))
+        x_adv, theta, judgement = self._judge(task, result.forwards[rows])
+        result.x_adv[rows] = torch.where(judgement.sure.view(-1, *[1] * (task.x.ndim - 1)), x_adv, task.x)
+        if result.theta is not None and theta is not None:
+            result.theta[rows] = torch.where(judgement.sure[:, None], theta, result.theta[rows])
+        names = ("margin", "distance", "violation", "prediction", *["share"] * (result.share is not None))
+        for name in names:  # of the image where its point was refused
+            column = getattr(result, name)
+            column[rows] = torch.where(judgement.sure, getattr(judgement, name), column[rows])
+        result.success[rows] = judgement.sure
+        result.stationarity[rows] = output.stationarity.double()
+        result.gradients[rows] += task.model.gradients.to(rows.device)
+        result.forwards[rows] += task.model.forwards.to(rows.device)
+        if output.metric_gradients is not None and result.metric_gradients is not None:
+            result.metric_gradients[rows] = output.metric_gradients.to(rows.device)
+        for row, status in zip(rows.tolist(), output.status, strict=True):
+            result.status[row] = status
+        return result if output.end is None else replace(result, end=self.x.index_copy(0, rows, output.end))
+
+    def _judge(self, task: AttackInput, spent: Int[Tensor, " i"]) -> tuple[Tensor, Tensor | None, Judgement]:
+        """Best points, their theta and the judgement (judging/confirm.py). spent: forward runs before the attack."""
+        runs = self.gradients // 5
+        left = runs - spent - task.model.forwards.to(task.x.device)
+        if runs > LOOKS:  # methods that spend more runs than asked of them are looked at twice all the same
+            left = left.clamp(min=LOOKS)
+        images = torch.arange(len(task.x), device=task.x.device)
+        second = SecondRun(task.model, task.x.dtype) if bool((left >= LOOKS).any()) else None
+        judge = Judge(
+            model=task.model,
+            second=second,
+            metric=self.question.metric,
+            x=task.x,
+            goal=task.goal,
+            radius=task.radius,
+            bounds=self.bounds,
+            image=images,
+            mean=task.model.mean,
+        )
+        best = task.best
+        end = best.x_adv if best.theta is None else best.theta
+        if judge.mean is not None:
+            if best.theta is None and bool(best.distance == 0):
+                end = beyond(judge)
+            return settle(judge, self.question.through, end)
+        margins = task.goal.margin(task.logits), best.margin
+        return confirm(judge, self.question.through, end, margins, left)
+
+    def _task(self, rows: Int[Tensor, " i"], logits: Float[Tensor, "i *output"]) -> AttackInput:
+        """What the attack on the images `rows` is given."""
+        x, goal, question = self.x[rows], self.goal[rows], self.question
+        radius = None if self.radius is None else self.radius[rows]
+        fixed = fixed_pixels(question.metric, x) if question.through is None else None
+        model = self.model.of(rows, fixed)
+        best = BestPoints(question.metric, x, goal, radius, question.through, model)
+        return AttackInput(
+            model=model,
+            best=best,
+            x=x,
+            goal=goal,
+            logits=logits,
+            question=question,
+            radius=radius,
+            gradients=self.gradients,
+            seed=self.seed,
+            bounds=self.bounds,
+            batch_size=self.batch_size,
+            progress=self._progress(model, best),
+            fixed=fixed,
+        )
+
+    def _progress(self, model: CountedModel, best: BestPoints) -> Callable[[int], None]:
+        """A function of the number of attacked images that are done, which calls on_progress."""
+        unattacked, runs = len(self.x) - len(best.x), 1 if model.mean is None else model.mean.draws
+
+        def report(done: int) -> None:
+            if self.on_progress is not None:
+                d = best.distance[best.distance.isfinite()]
+                radius = float(d.median()) if len(d) else float("nan")
+                spent = runs * int(model.gradients.sum())
+                self.on_progress(Progress(unattacked + done, len(self.x), spent, radius))
+
+        return report
