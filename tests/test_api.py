@@ -38,7 +38,7 @@ def spoilt(value):
     return x
 
 
-@pytest.mark.parametrize("value", [1.01, -0.01, math.nan, math.inf])
+@pytest.mark.parametrize("value", [1.01, -0.01, math.inf])
 def test_pixels_outside_the_bounds(value):
     refused(ValueError, r"x must lie in bounds \[0, 1\]", x=spoilt(value))
 
