@@ -135,6 +135,40 @@ def test_other_norms_are_refused():
         project(z, x, radius, 1.5)
 
 
+def test_the_l1_projection_of_many_pixels_lies_on_the_ball_at_the_multiplier_that_bisection_finds():
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(20, 3000, generator=g, dtype=torch.float64).round(decimals=1)
+    z = x + torch.randn(x.shape, generator=g, dtype=torch.float64) ** 3
+    radius = torch.logspace(-3, 3, 20, dtype=torch.float64)  # hundreds of pixels at their walls, up to all of them
+    delta = z - x
+    room = torch.where(delta > 0, 1 - x, x)
+
+    def moved(t):
+        return torch.minimum((delta.abs() - t[:, None]).clamp(min=0), room)
+
+    low, high = torch.zeros_like(radius), delta.abs().amax(1)
+    for _ in range(200):
+        middle = (low + high) / 2
+        fits = moved(middle).sum(1) <= radius
+        low, high = torch.where(fits, low, middle), torch.where(fits, middle, high)
+    expected = torch.where((moved(0 * high).sum(1) <= radius)[:, None], moved(0 * high), moved(high))
+    torch.testing.assert_close((project(z, x, radius, 1) - x).abs(), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("length", [0.5, 5.0, 40.0, 150.0, 1000.0])
+def test_a_long_l1_step_fills_pixels_in_the_order_of_the_gradient(length):
+    """However many they are: fewer than are sorted at first, and all."""
+    g = torch.Generator().manual_seed(0)
+    grad, z = torch.randn(3, 500, generator=g).double(), torch.rand(3, 500, generator=g).double()
+    step = steepest(grad, z, torch.tensor([length, 0.1, length], dtype=torch.float64), 1, (0.0, 1.0))
+    for row, left in enumerate((length, 0.1, length)):
+        for pixel in grad[row].abs().argsort(descending=True).tolist():
+            wall = 1 - z[row, pixel] if grad[row, pixel] > 0 else z[row, pixel]
+            share = min(left, float(wall))
+            assert float(step[row, pixel]) == pytest.approx(math.copysign(share, grad[row, pixel]), abs=1e-12)
+            left -= share
+
+
 N = 6
 few = settings(max_examples=25, deadline=None)
 every_p = pytest.mark.parametrize("p", P)

@@ -30,6 +30,7 @@ class PGDSettings:
 
 
 SETTINGS = PGDSettings()
+FIRST = 32  # pixels of an l1 step that are sorted at first
 
 
 def pgd(task: AttackInput) -> AttackOutput:
@@ -87,10 +88,20 @@ def steepest(
     if p == 2:
         size = total(grad**2).sqrt()[:, None]
         return length[:, None] * grad / size.clamp(min=torch.finfo(grad.dtype).tiny)
-    low, high = bounds
-    room = torch.where(grad > 0, high - z, z - low) * (grad != 0)
-    order = grad.abs().argsort(dim=1, descending=True, stable=True)
+    (low, high), up = bounds, grad.sign()
+    # to the wall that the gradient points to; none without a gradient
+    room = (up * torch.finfo(grad.dtype).max).clamp_(low - z, high - z).abs_()
+    return _fill(grad.abs().mul_(room.sign()), room, length, FIRST).mul_(up)
+
+
+def _fill(size: Tensor, room: Tensor, length: Tensor, k: int) -> Tensor:
+    """All of the room of the pixels of largest size, as far as `length` reaches; the k largest will do, as a rule."""
+    order = size.topk(min(k, size.shape[1]), dim=1).indices
     ordered = room.gather(1, order)
-    before = ordered.cumsum(1) - ordered
-    share = torch.minimum((length[:, None] - before).clamp(min=0), ordered)
-    return grad.sign() * torch.zeros_like(room).scatter(1, order, share)
+    after = ordered.cumsum(1)
+    share = torch.minimum((length[:, None] - (after - ordered)).clamp(min=0), ordered)
+    filled = torch.zeros_like(room).scatter_(1, order, share)
+    left = after[:, -1] < length
+    if k < size.shape[1] and bool(left.any()):
+        filled[left] = _fill(size[left], room[left], length[left], 8 * k)
+    return filled

@@ -1,14 +1,13 @@
 """Euclidean projections onto the intersection of an l_p ball around an image with the box, exact, for p = 1, 2, inf.
 
 min ||z' - z||_2  s.t.  ||z' - x||_p <= radius, low <= z' <= high ("Optimizers Matter", Appendix A). First the ball and
-then the box, as is often done, is exact for l_inf alone. Here the multiplier of the ball is bisected, and found in
-closed form once it is known which pixels meet a wall. Used by attacks/pgd.py.
+then the box, as is often done, is exact for l_inf alone. Here the multiplier of the ball is found in
+a few steps, each from the pixels that meet a wall at the one before. Used by attacks/pgd.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,13 +22,13 @@ class ProjectionSettings:
     """How exact projections are.
 
     Attributes:
-        bisections: past the last bit of float32; in float64 the closed form finds the rest.
-        confirmed: relative distance to the bisection within which the closed form is taken.
+        steps: towards the multiplier of the ball, at most; a few are enough, as a rule.
+        settled: roundings of its length by which a point may be off the ball.
         slack: share of a radius that is left free: roundings of many pixels add up, at random.
     """
 
-    bisections: int = 40
-    confirmed: float = 1e-5
+    steps: int = 40
+    settled: float = 4.0
     slack: float = 1e-6
 
 
@@ -48,23 +47,21 @@ def project(
 
     x lies in the bounds. Rows are independent. Raises Unsupported for p other than 1, 2, inf.
     """
-    low, high = bounds
-    delta, reach = (z - x).flatten(1), radius.to(x)[:, None]
-    # how far each pixel may move in the direction in which it wants to
-    room = torch.where(delta > 0, high - x.flatten(1), x.flatten(1) - low)
-    size = delta.abs()
-    if p == math.inf:
-        moved = torch.minimum(torch.minimum(size, room), reach)
-    elif p == 2:
-        moved = _onto_l2(size, room, reach)
-    elif p == 1:
-        moved = _onto_l1(size, room, reach)
-    else:
+    if p not in (1, 2, math.inf):
         raise Unsupported(
             f"Projections are exact for l1, l2 and linf; l{p:g} has none here. "
             f'Use method="auto", which needs no projection.'
         )
-    return (x + (delta.sign() * moved).view_as(x)).clamp(low, high)
+    (low, high), flat, reach = bounds, x.flatten(1), radius.to(x)[:, None]
+    delta, least, most = z.flatten(1) - flat, low - flat, high - flat
+    if p == math.inf:
+        moved = delta.clamp_(least, most).clamp_(-reach, reach)
+    else:
+        # how far each pixel may move in the direction in which it wants to
+        room = (delta * torch.finfo(delta.dtype).max).clamp_(least, most).abs_()
+        size = delta.abs()
+        moved = (_onto_l2 if p == 2 else _onto_l1)(size, room, reach).mul_(delta.sign_())
+    return moved.add_(flat).clamp_(low, high).view_as(x)
 
 
 def safely_inside(
@@ -82,10 +79,12 @@ def _onto_l2(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
     """
     tiny = torch.finfo(size.dtype).tiny
     s = (reach / _sum(size**2).sqrt().clamp(min=tiny)).clamp(max=1)
-    for _ in range(SETTINGS.bisections):
-        free = s * size < room
-        left = reach**2 - _sum(torch.where(free, 0, room) ** 2)
-        larger = (left.clamp(min=0) / _sum(torch.where(free, size, 0) ** 2).clamp(min=tiny)).sqrt().clamp(max=1)
+    free, work = torch.empty_like(size), torch.empty_like(size)
+    for _ in range(SETTINGS.steps):
+        torch.lt(torch.mul(s, size, out=work), room, out=free)  # 1 where a pixel is free, 0 at a wall
+        free_square = _sum(torch.mul(free, size, out=work).square_())
+        left = reach**2 - _sum(free.neg_().add_(1).mul_(room).square_())
+        larger = (left.clamp(min=0) / free_square.clamp(min=tiny)).sqrt().clamp(max=1)
         if bool((larger <= s).all()):
             break
         s = torch.maximum(s, larger)
@@ -93,35 +92,28 @@ def _onto_l2(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
 
 
 def _onto_l1(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
-    """min(max(size - t, 0), room) with the least t >= 0, the multiplier, whose l_1 norm is at most reach."""
+    """min(max(size - t, 0), room) with the least t >= 0, the multiplier, whose l_1 norm is at most reach.
 
-    def moved(t: Tensor) -> Tensor:
-        return torch.minimum((size - t).clamp(min=0), room)
-
-    top = size.amax(1, keepdim=True)
-    t = _bisect(lambda t: _sum(moved(t)) <= reach, top, torch.zeros_like(top))
-    free = (size > t) & (size - t < room)
-    walls = _sum(torch.where((size > t) & ~free, room, 0))
-    exact = (_sum(torch.where(free, size, 0)) + walls - reach) / free.sum(1, keepdim=True).clamp(min=1)
-    found = moved(torch.where((t > 0) & free.any(1, keepdim=True), _confirmed(exact, t), t))
+    Newton's method for t, of which the norm is a piecewise linear function, inside a bracket: where it leaves that, the
+    middle of the bracket.
+    """
+    eps, t = torch.finfo(size.dtype).eps, torch.zeros_like(reach)
+    low, high, settled = t, size.amax(1, keepdim=True), torch.zeros_like(reach, dtype=torch.bool)
+    moved, free = torch.empty_like(size), torch.empty_like(size)
+    for _ in range(SETTINGS.steps):
+        torch.sub(size, t, out=moved).clamp_(min=0)
+        count = _sum(torch.lt(moved, room, out=free).mul_(torch.sign(moved)))  # of pixels that move and are at no wall
+        excess = _sum(torch.minimum(moved, room, out=moved)) - reach
+        off = torch.where(t > 0, excess.abs(), excess)  # at t = 0 the point itself is inside
+        settled |= off <= SETTINGS.settled * eps * (reach + count * t)
+        if bool(settled.all()):
+            break
+        low, high = torch.where(excess > 0, t, low), torch.where(excess > 0, high, t)
+        newton = t + excess / count.clamp(min=1)
+        step = torch.where((newton > low) & (newton < high), newton, (low + high) / 2)
+        t = torch.where(settled, t, step)
     # t has the roundings of the largest entry, which outweigh a ball that is small beside it
-    return found * (reach / _sum(found).clamp(min=torch.finfo(found.dtype).tiny)).clamp(max=1)
-
-
-def _bisect(inside: Callable[[Tensor], Tensor], inside_value: Tensor, target: Tensor) -> Tensor:
-    """The last value that is inside on the way from `inside_value`, which is, to `target`.  (b, 1)"""
-    inside_value = torch.where(inside(target), target, inside_value)
-    for _ in range(SETTINGS.bisections):
-        middle = (inside_value + target) / 2
-        fine = inside(middle)
-        inside_value, target = torch.where(fine, middle, inside_value), torch.where(fine, target, middle)
-    return inside_value
-
-
-def _confirmed(exact: Tensor, bisected: Tensor) -> Tensor:
-    """The closed form where it confirms the bisection; elsewhere a pixel lay on the edge of a wall, and the bisection
-    stands."""
-    return torch.where((exact - bisected).abs() <= SETTINGS.confirmed * bisected.abs(), exact, bisected)
+    return moved * (reach / _sum(moved).clamp(min=torch.finfo(moved.dtype).tiny)).clamp(max=1)
 
 
 def _sum(t: Tensor) -> Tensor:

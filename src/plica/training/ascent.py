@@ -23,7 +23,7 @@ from plica.attacks.prox_settings import has_prox, prox_settings
 from plica.attacks.radius.ascent import into_ball, steepest_step
 from plica.core.losses import margin
 from plica.metrics import Metric, Unsupported, plain_p
-from plica.training.problem import Answer, Batch
+from plica.training.problem import Answer, Batch, finite_rows
 
 PENALISED = {a.name: a for a in PERCEPTUAL if isinstance(a, LPA) and a.name in ("lpa", "fast-lpa")}
 METHODS = ("auto", "pgd", *PENALISED)
@@ -68,7 +68,7 @@ def max_loss(batch: Batch, method: str, starts: int = 1, skip_misclassified: boo
         best, every = losses.argmax(0), torch.arange(len(rows), device=rows.device)
         image = torch.stack([end for end, _ in ends])[best, every]
         distance = torch.stack([far for _, far in ends])[best, every]
-    fine = image.isfinite().flatten(1).all(1)
+    fine = finite_rows(image)
     answer.x_adv[rows[fine]], answer.distance[rows[fine]] = image[fine], distance[fine]
     answer.radius[rows[~fine]] = torch.nan
     answer.gradients[rows] = each * starts

@@ -143,5 +143,12 @@ class Theta:
         return self.origin + NOISE_THETA * self.through.unit * noise
 
 
+def finite_rows(t: Float[Tensor, "r *point"]) -> Bool[Tensor, " r"]:
+    """Whether all numbers of a row are finite. Their sum says so at a tenth of the cost, but where it overflows."""
+    flat = t.flatten(1)
+    finite = flat.sum(1).isfinite()
+    return finite if bool(finite.all()) else flat.isfinite().all(1)
+
+
 Unknowns = Pixels | Theta
 Climb = Callable[[Tensor], Tensor]

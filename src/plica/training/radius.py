@@ -22,7 +22,7 @@ from plica.metrics import Lp, Metric, WeightedLp, lp_form
 from plica.solver.linearized.curved_sqp import CurvedSQP
 from plica.solver.linearized.descent import Averaged, QuasiNewton
 from plica.solver.linearized.proximal_sqp import ProximalSQP
-from plica.training.problem import Answer, Batch
+from plica.training.problem import Answer, Batch, finite_rows
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def first_gradient(batch: Batch) -> First:
 def min_radius(batch: Batch, first: First) -> Answer:
     """The points at the boundary, pulled back to `batch.radius` where they lie beyond it; misclassified images stay."""
     correct = first.margin < 0
-    sought = correct & first.grad.flatten(1).isfinite().all(1)
+    sought = correct & finite_rows(first.grad)
     rows = sought.nonzero()[:, 0]
     zero = torch.zeros_like(first.margin)
     answer = Answer(
@@ -120,7 +120,7 @@ def min_radius(batch: Batch, first: First) -> Answer:
     normed = batch.question.through is None and has_prox(batch.question.metric)
     point = (_by_prox if normed else _by_curvature)(part, first.rows(rows))
     image = part.unknowns.image(point.z)
-    fine = image.isfinite().flatten(1).all(1) & point.radius.isfinite() & point.multiplier.isfinite()
+    fine = finite_rows(image) & point.radius.isfinite() & point.multiplier.isfinite()
     answer.radius[rows] = torch.where(fine, point.radius, torch.nan)
     kept, fine = rows[fine], fine.nonzero()[:, 0]
     answer.x_adv[kept], answer.distance[kept] = image[fine], point.distance[fine]
