@@ -42,6 +42,7 @@ PEERS = {
 LEFT_OUT = ["alma", "pdpgd", "sdf", "fmn-adv", "ddn-adv"]  # adv-lib comes by hand: seldom there to compare with
 LEFT_OUT += ["apgd-dlr"]  # apgd-margin but for its loss
 LEFT_OUT += ["hopskipjump"]  # decisions along random directions: rounding of another processor leads elsewhere
+LEFT_OUT += ["fab", "cw", "ead", "lbfgs", "brendel-bethge"]  # of the papers' time, to compare with; none is a default
 REFUSED = "Unsupported"  # the type of the error, not its words
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 

@@ -21,8 +21,8 @@ from plica.evaluation.method_sets import AUTOATTACK, AUTOATTACK_L1, AUTOATTACK_R
 from plica.metrics import Lp, Unsupported
 
 NORMS = {"Linf": Lp("inf"), "L2": Lp(2), "L1": Lp(1)}
-# plica's method for a name of AutoAttack's that it does not have: the margin is the DLR loss before it is rescaled, and
-# FAB is run towards one class after the other
+# plica's method for a name of AutoAttack's: the margin is the DLR loss before it is rescaled, and FAB is run towards
+# one class after the other
 SYNONYMS = {"apgd-dlr": "apgd-margin", "fab": "fab-t"}
 OTHER_BUDGETS = {"auto": 300, "apgd-margin": 101}  # gradients per image, where AutoAttack has none; else 100
 VERSIONS = {

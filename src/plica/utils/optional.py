@@ -34,6 +34,7 @@ EXTRAS = {
 COMMANDS = {
     "adv_lib": "pip install --no-deps adv-lib, and pip install tqdm torchvision setuptools (visdom, on which it "
     "depends, is not needed and does not build)",
+    "numba": "pip install numba (foolbox compiles this attack with it)",
     "robustbench": "pip install robustbench (or --no-deps robustbench geotorch torchdiffeq gdown beautifulsoup4)",
 }
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 import plica
 from counting import Counted
@@ -26,7 +27,10 @@ RADII = [
     *[pytest.param("fmn", p, 0.005, marks=FOOLBOX) for p in (1, INF)],
     pytest.param("ddn", 2, 0.02, marks=FOOLBOX),
     *[pytest.param("deepfool", p, 0.06, marks=FOOLBOX) for p in (2, INF)],  # overshoots by 2 % and 1e-4
-    *[pytest.param("fab-t", p, 0.01, marks=AUTOATTACK) for p in (1, 2, INF)],
+    pytest.param("cw", 2, 0.1, marks=FOOLBOX),
+    pytest.param("ead", 1, 0.6, marks=FOOLBOX),
+    pytest.param("lbfgs", 2, 0.1, marks=pytest.mark.needs("scipy")),
+    *[pytest.param(name, p, 0.01, marks=AUTOATTACK) for name in ("fab", "fab-t") for p in (1, 2, INF)],
     pytest.param("alma", 2, 0.3, marks=ADV_LIB),
     pytest.param("sdf", 2, 0.01, marks=ADV_LIB),
     *[pytest.param("fmn-adv", p, 0.01, marks=ADV_LIB) for p in (1, INF)],
@@ -56,6 +60,23 @@ def test_fmn_for_l2(method):
     found = result.success
     assert found[case.y == 1].all()
     assert (result.distance[found] <= 1.005 * case.radius(2)[found]).all()
+
+
+@FOOLBOX
+@pytest.mark.needs("numba")
+@pytest.mark.slow
+@pytest.mark.parametrize("p", [2, INF])
+def test_brendel_bethge(p):
+    """Its optimiser is compiled first, which takes a minute. On linear models it stands on the boundary, never past."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(192, 32), nn.Tanh(), nn.Linear(32, 4)).eval()
+        x = torch.rand(3, 3, 8, 8)
+    y, question = net(x).argmax(1), plica.MinRadius(plica.Lp(p))
+    best, result = (plica.attack(net, x, y, question, method=name) for name in ("auto", "brendel-bethge"))
+    assert result.success.all()
+    assert (result.distance <= 1.1 * best.distance).all()
+    assert result.gradients.max() <= 100
 
 
 @ADV_LIB
@@ -95,6 +116,7 @@ def test_square_runs_forward_only(p):
 
 METHODS = [
     *[pytest.param(name, marks=FOOLBOX) for name in ("fmn", "ddn", "deepfool")],
+    pytest.param("lbfgs", marks=pytest.mark.needs("scipy")),
     *[pytest.param(name, marks=AUTOATTACK) for name in ("apgd-ce", "apgd-margin", "apgd-t", "fab-t")],
     *[pytest.param(name, marks=ADV_LIB) for name in ("alma", "pdpgd", "sdf", "fmn-adv", "ddn-adv")],
 ]

@@ -10,5 +10,6 @@ from plica.attacks.external.advlib import ADV_LIB
 from plica.attacks.external.autoattack import AUTOATTACK
 from plica.attacks.external.common import Peer
 from plica.attacks.external.foolbox import FOOLBOX
+from plica.attacks.external.szegedy import SZEGEDY
 
-PEERS: dict[str, Peer] = {peer.name: peer for peer in (*FOOLBOX, *AUTOATTACK, *ADV_LIB)}
+PEERS: dict[str, Peer] = {peer.name: peer for peer in (*FOOLBOX, *SZEGEDY, *AUTOATTACK, *ADV_LIB)}

@@ -115,6 +115,14 @@ def apgd_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     attack.perturb(watched.u, watched.y)
 
 
+def fab(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """FAB towards whichever class is nearest at each iteration, which costs a gradient for each class."""
+    _module("fab_pt").FABAttack_PT(
+        watched, norm=NAMES[norm], n_iter=max(1, gradients // watched.classes),
+        eps=0.0 if watched.radius is None else _radius(watched), seed=seed, device=watched.u.device,
+    ).perturb(watched.u, watched.y)  # fmt: skip
+
+
 def fab_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     """FAB towards one class after the other, a gradient per iteration. Without a radius no class ends the search."""
     classes = _classes(watched, gradients)
@@ -180,6 +188,7 @@ AUTOATTACK = (
     Peer("apgd-dlr", "pyautoattack", apgd_dlr, targeted=False, ball=True),
     Peer("apgd-margin", "pyautoattack", apgd_margin, targeted=False, ball=True),
     Peer("apgd-t", "pyautoattack", apgd_t, targeted=False, ball=True),
+    Peer("fab", "pyautoattack", fab, targeted=False),
     Peer("fab-t", "pyautoattack", fab_t, targeted=False),
     Peer("square", "pyautoattack", square, targeted=False, black_box=True),
 )

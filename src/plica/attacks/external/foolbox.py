@@ -1,6 +1,8 @@
-"""FMN (Pintor et al. 2021), DDN (Rony et al. 2019) and DeepFool (Moosavi-Dezfooli et al. 2016) from foolbox (MIT).
+"""FMN (Pintor et al. 2021), DDN (Rony et al. 2019), DeepFool (Moosavi-Dezfooli et al. 2016), the penalty methods C&W
+(Carlini, Wagner 2017) and EAD (Chen et al. 2018), and Brendel-Bethge (2019), from foolbox (MIT).
 
-FMN and DDN take one gradient per step. DeepFool takes one per class it considers, ten at most, and at most 50 steps.
+FMN, DDN, C&W, EAD and Brendel-Bethge take one gradient per step. DeepFool takes one per class it considers, ten at
+most, and at most 50 steps.
 `fmn-projected` is the one method here that is not run as its authors ship it.
 """
 
@@ -95,6 +97,64 @@ def deepfool(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     _run(kind(steps=max(1, min(50, gradients // cost))), watched)
 
 
+@dataclass(frozen=True)
+class PenaltySettings:
+    """How C&W and EAD share a budget; their authors' nine rounds of 10,000 steps are out of reach.
+
+    Attributes:
+        rounds: of the binary search for the weight of the penalty, at most.
+        steps: that a round is given, at least.
+        first_weight: of the first round. Weights grow tenfold until a point is found.
+        stepsize: of C&W in the space of tanh, of EAD in pixels at its first step.
+    """
+
+    rounds: int = 9
+    steps: int = 20
+    first_weight: float = 1e-1
+    stepsize: float = 1e-2
+
+
+PENALTY = PenaltySettings()
+BRENDEL_STEPS = 50  # of Brendel-Bethge between two halvings of its trust region, its authors' 1000 steps by their 20
+
+
+def _rounds(gradients: int) -> dict:
+    rounds = max(1, min(PENALTY.rounds, gradients // PENALTY.steps))
+    return dict(
+        binary_search_steps=rounds, steps=max(1, gradients // rounds), initial_const=PENALTY.first_weight,
+        abort_early=False,
+    )  # fmt: skip
+
+
+def cw(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """The l2 distance and a weight times the margin, by Adam, the box by tanh; the weight by binary search."""
+    _run(_foolbox().attacks.L2CarliniWagnerAttack(stepsize=PENALTY.stepsize, **_rounds(gradients)), watched)
+
+
+def ead(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """C&W with the elastic net, mostly l1, for the distance, by FISTA. A step takes a forward run more."""
+    attack = _foolbox().attacks.EADAttack(
+        initial_stepsize=PENALTY.stepsize, decision_rule="L1", **_rounds(gradients)
+    )  # fmt: skip
+    _run(attack, watched)
+
+
+def brendel_bethge(watched: Watched, norm: float, gradients: int, seed: int) -> None:
+    """Along the boundary from a far misclassified point: within a trust region, the nearest point on the plane that the
+    gradient of the margin tells. Each image by itself: the package scales the region by the size of the batch. Its l1
+    form is left out: it did not come back from a linear model."""
+    attacks = _foolbox().attacks
+    kind = {2: attacks.L2BrendelBethgeAttack, math.inf: attacks.LinfinityBrendelBethgeAttack}[norm]
+    for one in watched.each():
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            start = _start(one, one)
+        if start is not None:
+            model = _foolbox().PyTorchModel(one, bounds=(0, 1), device=one.u.device)
+            attack = kind(steps=gradients, lr_num_decay=max(1, gradients // BRENDEL_STEPS))
+            attack.run(model, one.u, _aim(one), starting_points=start)
+
+
 class _SpentError(Exception):
     """No forward run is left."""
 
@@ -135,7 +195,7 @@ def hopskipjump(watched: Watched, norm: float, gradients: int, seed: int) -> Non
         boundary_search(one.task, one.images, SETTINGS.boundary_forwards)
 
 
-def _start(model: _Limited, one: Watched) -> Tensor | None:
+def _start(model: nn.Module, one: Watched) -> Tensor | None:
     """A point of the box that counts, of noise or one colour."""
     plain = [torch.full_like(one.u, shade) for shade in (0.0, 1.0, 0.5)]
     for u in (*(torch.rand_like(one.u) for _ in range(SETTINGS.draws)), 1 - one.u, *plain):
@@ -150,5 +210,8 @@ FOOLBOX = (
     Peer("fmn-projected", "foolbox", fmn_projected, norms=(2.0,)),
     Peer("ddn", "foolbox", ddn, norms=(2.0,)),
     Peer("hopskipjump", "foolbox", hopskipjump, any_metric=True, black_box=True),
+    Peer("cw", "foolbox", cw, norms=(2.0,)),
+    Peer("ead", "foolbox", ead, norms=(1.0,)),
+    Peer("brendel-bethge", "numba", brendel_bethge, norms=(2.0, math.inf)),
     Peer("deepfool", "foolbox", deepfool, norms=(2.0, math.inf), targeted=False),
 )
