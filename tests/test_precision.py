@@ -228,3 +228,18 @@ def test_the_default_dtype_does_not_change_answers(method, question):
         torch.set_default_dtype(torch.float32)
     assert torch.equal(usual.x_adv, other.x_adv)
     assert torch.equal(usual.distance, other.distance)
+
+
+def test_a_perturbation_shorter_than_the_pixel_step_is_found_in_a_ball_that_has_the_step():
+    """Of 0.75 the next pixels of bfloat16 are 1/256 away: a search that stops at six tenths of it was rounded back."""
+    w = torch.ones(12, 2)
+    w[:, 1] = 0
+
+    def net(x):
+        return (x.flatten(1) - 0.75) @ w.to(x) + torch.tensor([0.0, 12 * 0.6 / 256]).to(x)
+
+    x, y = torch.full((2, 3, 2, 2), 0.75, dtype=torch.bfloat16), torch.tensor([1, 1])
+    result = plica.attack(net, x, y, MaxLoss(Lp("inf"), 1 / 255), gradients=20)
+    assert result.success.all()
+    assert ((result.x_adv - x).abs() <= 1 / 256).all()
+    assert not plica.attack(net, x, y, MaxLoss(Lp("inf"), 1 / 257), gradients=20).success.any()

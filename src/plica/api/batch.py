@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,7 @@ from plica.core.goals import Goal
 from plica.core.model.counted import CountedModel
 from plica.core.model.draws import MeanOfDraws
 from plica.core.result import Result
+from plica.metrics import plain_p
 
 FLOATS = 2**28  # of memory that a batch of searches may take, about 1 GiB in float32
 VECTORS = 64  # of image size that one row of a search keeps
@@ -52,6 +54,8 @@ class Batch:
         limits, half, levels = self.limits, self.half, self.levels
         grid, spend = None if half is None else HalfGrid(x, half), (self.gradients, self.seed, self.batch_size)
         if not limits.per_feature:
+            if grid is not None and question.through is None and plain_p(question.metric) == math.inf:
+                grid = replace(grid, radius=radius, bounds=limits.numbers)
             counted = CountedModel(mean or self.model, len(x), self.batch_size, bounds=limits.numbers, grid=grid)
             grid_of_levels = None if levels is None else level_grid(x, limits, levels, question.metric, half)
             call = JudgedAttack(counted, x, goal, question, radius, limits.numbers, *spend, on_progress, grid_of_levels)

@@ -47,3 +47,32 @@ def test_points_in_units_of_bounds_are_pixels_too():
     moved = expected - 1e-7
     assert torch.equal(HalfGrid(x, dtype, SLACK)(moved, torch.tensor([0])), expected)
     assert not torch.equal(HalfGrid(x, dtype)(moved, torch.tensor([0])), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_inside_a_ball_points_are_rounded_to_the_nearest_pixels_that_it_has(dtype):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, 3, 4, 4, generator=generator).to(dtype).float()
+    radius = torch.tensor([0.004, 0.02]).double()
+    image = torch.tensor([0, 1, 1])
+    z = x[image] + (2 * torch.rand(3, 3, 4, 4, generator=generator) - 1) * radius[image].float().view(-1, 1, 1, 1)
+    z = z.clamp(0, 1)
+    points = HalfGrid(x, dtype, radius=radius)(z, image)
+    assert torch.equal(points.to(dtype).float(), points)
+    assert ((points - x[image]).abs().double().flatten(1).amax(1) <= radius[image]).all()
+    assert ((points >= 0) & (points <= 1)).all()
+    nearest = z.to(dtype).float()
+    inside = ((nearest - x[image]).abs() <= radius[image].view(-1, 1, 1, 1) * (1 - 1e-5)) & (nearest <= 1)
+    assert torch.equal(points[inside], nearest[inside])
+    assert not torch.equal(points, HalfGrid(x, dtype)(z, image))
+    far = x[image] + 0.1  # outside of the ball as without one
+    assert torch.equal(HalfGrid(x, dtype, radius=radius)(far, image), HalfGrid(x, dtype)(far, image))
+
+
+def test_inside_a_ball_points_stay_inside_the_bounds():
+    """0.9005 is no number of bfloat16: the next ones are 0.8984 and 0.9023, which is the nearer one."""
+    x, radius = torch.tensor([[0.875]]), torch.tensor([0.1]).double()
+    grid = HalfGrid(x, torch.bfloat16, radius=radius, bounds=(0.0, 0.9005))
+    assert float(grid(torch.tensor([[0.9005]]), torch.tensor([0]))) == 0.8984375
+    wide = HalfGrid(x, torch.bfloat16, radius=radius)
+    assert float(wide(torch.tensor([[0.9005]]), torch.tensor([0]))) == 0.90234375

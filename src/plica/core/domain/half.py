@@ -18,6 +18,7 @@ from plica.core.model.rounding import is_half
 from plica.solver.rows import pick
 
 SLACK = 1e-6  # of the span of the bounds, by which a change of units may move a pixel
+INSIDE = 1 - 1e-6  # share of a radius that is used: a distance in float32 stays inside in float64
 
 
 def half_dtype(x: object) -> torch.dtype | None:
@@ -41,20 +42,31 @@ class HalfModel:
 @dataclass(frozen=True)
 class HalfGrid:
     """Rounds points to pixels of `dtype`, towards the image x that each belongs to: no l_p distance grows by that, and
-    no bound is crossed.
+    no bound is crossed. Inside a ball under l_inf they go to the nearest pixels that the ball and the bounds have: near
+    the pixel step the way back to the image would take most of a perturbation with it.
 
     Attributes:
         slack: a point that lies so little short of such a pixel, as seen from x, is that pixel.
+        radius: (b,) of the ball of each image under l_inf; None without one.
+        bounds: of the pixels, where there is a radius.
     """
 
     x: Float[Tensor, "b *image"]
     dtype: torch.dtype
     slack: float = 0.0
+    radius: Float[Tensor, " b"] | None = None
+    bounds: tuple[float, float] = (0.0, 1.0)
 
     @torch.no_grad()
     def __call__(self, z: Float[Tensor, "r *image"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *image"]:
         x, nearest = pick(self.x, image), z.to(self.dtype)
-        beyond = (nearest.to(z) - x).abs() > (z - x).abs() + self.slack
+        allowed, moved = (z - x).abs() + self.slack, (nearest.to(z) - x).abs()
+        beyond = moved > allowed
+        if self.radius is not None:
+            radius = (self.radius.to(x.device)[image] * INSIDE).to(z).view(-1, *[1] * (z.ndim - 1))
+            low, high = self.bounds
+            pixels = nearest.to(z)  # compared in bfloat16, bounds would be rounded
+            beyond &= (moved > radius) | (pixels < low) | (pixels > high)
         return torch.where(beyond, torch.nextafter(nearest, x.to(self.dtype)), nearest).to(z)
 
 
