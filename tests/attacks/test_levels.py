@@ -10,6 +10,8 @@ from torch import nn
 
 import plica
 from plica import Held, Lp, MaxLoss, MinRadius, Status
+from plica.core.domain.bounds import Bounds
+from plica.core.domain.levels import LevelGrid
 from plica.goals import Deviates
 
 NORMS = (1.0, 2.0, math.inf)
@@ -283,3 +285,24 @@ def test_other_perturbations_are_refused():
     x, y = torch.full((2, 3, 8, 8), 0.5), torch.zeros(2, dtype=torch.long)
     with pytest.raises(plica.Unsupported, match="x \\+ delta"):
         plica.attack(lambda z: z, x, y, MinRadius("theta", through=plica.Flow()), levels=256)
+
+
+def test_a_float64_copy_of_float32_images_lies_on_the_grid():
+    """k / 255 in float32 is up to 3e-8 from that in float64: pixels that do not move keep their bits."""
+    x = (torch.arange(64).view(1, 1, 8, 8) / 255).double()
+    assert not torch.equal(x, torch.arange(64).view(1, 1, 8, 8).double() / 255)
+    grid = LevelGrid.of(x, Bounds(torch.tensor(0.0), torch.tensor(1.0)), 256)
+    assert torch.equal(grid(x + 1e-9, torch.tensor([0])), x)
+    moved = grid(x + 1 / 255, torch.tensor([0]))
+    torch.testing.assert_close(moved, (torch.arange(64).view(1, 1, 8, 8) + 1).double() / 255, rtol=0, atol=1e-15)
+
+
+def test_fine_levels_far_from_zero_are_told_apart_in_float64():
+    """Between 1000 and 1001 a rounding of float32 is several of 65536 levels; a quarter of a level is forgiven."""
+    bounds = Bounds(torch.tensor(1000.0).double(), torch.tensor(1001.0).double())
+    step = 1 / 65535
+    x = torch.tensor([[1000 + 10.4 * step, 1000 + 20.2 * step]], dtype=torch.float64)
+    grid = LevelGrid.of(x, bounds, 65536)
+    assert grid.level.tolist() == [[-1, -1]]
+    near = LevelGrid.of(x - torch.tensor([[0.2, 0.0]]).double() * step, bounds, 65536)
+    assert near.level.tolist() == [[10, 20]]

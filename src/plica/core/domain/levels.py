@@ -21,7 +21,7 @@ from plica.solver.rows import pick
 from plica.utils.messages import shown
 
 MOST_LEVELS = 2**16
-SAME = 2.0  # units of rounding of the largest bound, within which a pixel of x is on the grid: normalisations round
+SAME = 2.0  # roundings of the largest bound (of float32 at least) within which a pixel of x is on the grid
 
 
 def check_levels(levels: Any, bounds: Bounds, dtype: torch.dtype, question: Question) -> None:
@@ -99,7 +99,9 @@ class LevelGrid:
         grid = cls(x, bounds, levels, fixed, dtype, torch.full_like(x, -1))
         level = grid._nearest(x)
         largest = torch.maximum(bounds.low.abs(), bounds.high.abs()).to(x)
-        same = (grid._pixels(level) - x).abs() <= SAME * torch.finfo(dtype or x.dtype).eps * largest
+        own, single = (SAME * torch.finfo(kind).eps * largest for kind in (dtype or x.dtype, torch.float32))
+        # images in float64 are mostly copies of those in float32, with their rounding
+        same = (grid._pixels(level) - x).abs() <= torch.maximum(own, torch.minimum(single, grid.step / 4))
         known = same if fixed is None else same | fixed
         on_grid = known.flatten(1).all(1).view(-1, *[1] * (x.ndim - 1))
         grid.level.copy_(torch.where(on_grid, level.to(x), -1))
