@@ -56,3 +56,25 @@ def test_missing_data_is_named(radii, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["radii.py", "--data", str(tmp_path)])
     with pytest.raises(SystemExit, match=r"load\.py is missing; give the folder"):
         radii.main()
+
+
+def test_the_measurement_on_a_device_runs_on_a_cpu(tmp_path):
+    """In its small form; a GPU is lent for minutes, in which it has to work at once."""
+    path = Path(__file__).parents[1] / "benchmarks" / "device.py"
+    spec = importlib.util.spec_from_file_location("device", path)
+    device = importlib.util.module_from_spec(spec)
+    sys.modules["device"] = device
+    try:
+        spec.loader.exec_module(device)
+        device.main(["--small", "--device", "cpu", "--json", str(tmp_path / "device.json")])
+    finally:
+        del sys.modules["device"]
+    parts = json.loads((tmp_path / "device.json").read_text())
+    assert "failed" not in parts
+    assert "left out" not in parts
+    assert [row["norm"] for row in parts["answers"]] == ["l2", "linf", "l1"]
+    assert all(row["unsound in float64"] == 0 and row["repeated to the bit"] for row in parts["answers"])
+    assert all(row["alone to the bit"] == row["asked alone"] for row in parts["answers"])
+    assert all(row["overhead"] > 0 for row in parts["speed"])
+    assert {"host", "calls"} <= set(parts["profile"][0])
+    assert any(row["method"] == "plica, min-radius l2" for row in parts["public"])

@@ -58,6 +58,13 @@ class Misclassified:
         others = others + (others >= y[:, None])
         return logits.gather(1, others) - logits.gather(1, y[:, None])
 
+    def alternative(
+        self, output: Float[Tensor, "b *output"], y: Int[Tensor, " b"], which: Int[Tensor, " b"]
+    ) -> Float[Tensor, " b"]:
+        """One of the alternatives for each image, by its column."""
+        logits = class_logits(output)
+        return (logits.gather(1, (which + (which >= y))[:, None]) - logits.gather(1, y[:, None]))[:, 0]
+
     def check(self, output: Float[Tensor, "b *output"], y: Tensor) -> None:
         """Raises ValueError unless there are at least two classes, and one for every label."""
         if output.ndim > 2:

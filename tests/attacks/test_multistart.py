@@ -29,7 +29,7 @@ class Random(Multistart[Candidates]):
         index = torch.arange(len(self.images)).repeat(m)
         z = torch.rand(len(index), self.x.shape[1], generator=torch.Generator().manual_seed(m))
         size = (z - self.x[index]).norm(dim=1)
-        return Candidates(index, self.targets[index, 0], State(z, size, size.clone()))
+        return Candidates(index, self.targets[index, 0], State(z, size, size.clone()), len(self.images))
 
     def answered(self, index):
         images = self.images[index]

@@ -56,13 +56,15 @@ class Batch:
         if not limits.per_feature:
             if grid is not None and question.through is None and plain_p(question.metric) == math.inf:
                 grid = replace(grid, radius=radius, bounds=limits.numbers)
-            counted = CountedModel(mean or self.model, len(x), self.batch_size, bounds=limits.numbers, grid=grid)
+            counted = CountedModel(
+                mean or self.model, len(x), self.batch_size, bounds=limits.numbers, grid=grid, device=x.device
+            )
             grid_of_levels = None if levels is None else level_grid(x, limits, levels, question.metric, half)
             call = JudgedAttack(counted, x, goal, question, radius, limits.numbers, *spend, on_progress, grid_of_levels)
             return call.answer(self.method)
         unit_grid, unit_model = None if grid is None else UnitGrid(grid, limits), UnitModel(self.model, limits)
         unit_mean = None if mean is None else mean.of(unit_model)
-        counted = CountedModel(unit_mean or unit_model, len(x), self.batch_size, grid=unit_grid)
+        counted = CountedModel(unit_mean or unit_model, len(x), self.batch_size, grid=unit_grid, device=x.device)
         unit, radii = unit_question(question, radius, limits, outside=levels is not None)
         u = limits.to_units(x)
         grid_of_levels = None if levels is None else level_grid(u, UNITS, levels, unit.metric)

@@ -115,7 +115,8 @@ def attack(
     radius, limits = checked[0]
     if boxes is not None or draws is not None:  # images are attacked one after the other, none before all are checked
         with eval_mode(given, with_dropout=draws is not None), seeded(0, x.device):
-            output = CountedModel(model, 1).logits(x[:1], torch.zeros(1, dtype=torch.long, device=x.device))
+            first = torch.zeros(1, dtype=torch.long, device=x.device)
+            output = CountedModel(model, 1, device=x.device).logits(x[:1], first)
         validation.output(output.expand(len(x), *output.shape[1:]), aim, question, everything=False)
     if boxes is not None:
         parts: list[tuple[Group, Result]] = []

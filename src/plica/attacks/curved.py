@@ -15,7 +15,7 @@ from torch import Tensor
 
 from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.metric_oracle import MetricOracle
-from plica.attacks.multistart import Candidates, Evaluation, Multistart
+from plica.attacks.multistart import Candidates, Evaluation, Multistart, taken
 from plica.core.status import Status
 from plica.solver.linearized.curved_sqp import CurvedSQP
 from plica.solver.linearized.descent import Averaged, QuasiNewton
@@ -57,14 +57,14 @@ def curved(task: AttackInput) -> AttackOutput:
     """The nearest misclassified point, for any metric; keeps the distance whole, by steps on the metric alone."""
     every = torch.arange(len(task.x), device=task.x.device)
     stationarity = task.x.new_full((len(task.x),), torch.nan)
-    metric_gradients = torch.zeros(len(task.x), dtype=torch.long)
+    metric_gradients = torch.zeros_like(every)
     not_finite = torch.zeros_like(every, dtype=torch.bool)
     for images in every.split(max(1, task.batch_size // 2)):
         search = CurvedSearch(task, images)
         search.run_all()
         if search.not_finite is not None:
             not_finite[images] = search.not_finite & task.best.distance[images].isinf()
-        stationarity[images], metric_gradients[images.cpu()] = search.residual, search.measure.gradients
+        stationarity[images], metric_gradients[images] = search.residual, search.measure.gradients
         task.progress(int(images[-1]) + 1)
     done = task.best.distance.isfinite() & torch.tensor(task.radius is not None)
     status = [Status.BUDGET] * len(every)
@@ -107,7 +107,8 @@ class CurvedSearch(Multistart[CurvedRows]):
         factor = SCHEDULE.smooth
         limit = torch.where(self.quadratic, factor**2, factor) * pools[1].state.size
         smooth = pools[0].state.size > limit
-        return [(s, take(pool, some)) for s, pool, some in zip(solvers, pools, (~smooth, smooth), strict=True)]
+        groups = [some.nonzero()[:, 0] for some in (~smooth, smooth)]
+        return [(s, taken(pool, some, len(some))) for s, pool, some in zip(solvers, pools, groups, strict=True)]
 
     def _schedule(self, pool: CurvedRows) -> Iterator[CurvedRows]:
         """The first class by logit, two more with what it learnt of the metric, then the row of least estimate."""
@@ -117,7 +118,7 @@ class CurvedSearch(Multistart[CurvedRows]):
         if len(others):
             rows = torch.arange(len(pool), device=pool.index.device).repeat(len(others))
             memory = take(pool.state.memory, rows)
-            more = self._start(self.solver, pool.index[rows], others.flatten(), memory)
+            more = self._start(self.solver, pool.index[rows], others.flatten(), memory, len(pool))
             for _ in range(SCHEDULE.other_steps):
                 yield more
             pool = join(pool, more)
@@ -136,7 +137,8 @@ class CurvedSearch(Multistart[CurvedRows]):
             yield new
         better = yield from self._least_only(join(best, new), SCHEDULE.outside_steps)
         unanswered = torch.isin(best.index, better.index)
-        return self.keep(join(take(best, unanswered), better), 1)
+        left = unanswered.nonzero()[:, 0]
+        return self.keep(join(taken(best, left, len(left)), better), 1)
 
     def _least_only(self, pool: CurvedRows, steps: int) -> Generator[CurvedRows, None, CurvedRows]:
         """Step the row of least estimate of every image, chosen anew before each step; returns these rows."""
@@ -151,9 +153,13 @@ class CurvedSearch(Multistart[CurvedRows]):
         length = SCHEDULE.far[number % len(SCHEDULE.far)] * dot(delta, delta).sqrt()
         return (rows.x + length[:, None] * self.task.direction(number)).clamp(*self.task.bounds)
 
-    def _start(self, solver: CurvedSQP, index: Tensor, target: Tensor, memory=None) -> CurvedRows:
-        """Rows at the images themselves, with what other rows of the same images know of the metric."""
-        return CurvedRows(index, target, solver.start(self.x[index], self.quadratic[index], memory))
+    def _start(
+        self, solver: CurvedSQP, index: Tensor, target: Tensor, memory=None, images: int | None = None
+    ) -> CurvedRows:
+        """Rows at the images themselves, with what other rows of the same images know of the metric; one for each
+        image, or rows for so many."""
+        state = solver.start(self.x[index], self.quadratic[index], memory)
+        return CurvedRows(index, target, state, len(index) if images is None else images)
 
     def answered(self, index: Int[Tensor, " i"] | slice) -> Bool[Tensor, " i"]:
         """For MaxLoss the images with a point inside the radius; for MinRadius none."""

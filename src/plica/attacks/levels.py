@@ -156,12 +156,11 @@ class _Looks:
 
     def left(self) -> Int[Tensor, " r"]:
         """Gradients that each row may still spend."""
-        return (self.task.gradients - self.task.model.gradients[self.image.cpu()]).to(self.image.device)
+        return self.task.gradients - self.task.model.gradients[self.image]
 
     def forwards_left(self) -> Int[Tensor, " r"]:
         """Forward runs that each row may still spend, beside those that the judge needs."""
-        left = affordable(self.task.gradients) - self.task.model.forwards[self.image.cpu()]
-        return left.to(self.image.device)
+        return affordable(self.task.gradients) - self.task.model.forwards[self.image]
 
     def look(
         self, u: Float[Tensor, "r n"], rows: Int[Tensor, " r"], with_gradient: Bool[Tensor, " r"]

@@ -25,7 +25,7 @@ class MetricOracle:
 
     def __init__(self, metric: Metric, x: Float[Tensor, "i *image"], model: CountedModel):
         self.metric, self.x, self.model = metric, x, model
-        self.gradients = torch.zeros(len(x), dtype=torch.long)
+        self.gradients = torch.zeros(len(x), dtype=torch.long, device=x.device)
         self.phi = None
         if isinstance(metric, Embedding) and own_gradient(metric) is None:
             with torch.no_grad():
@@ -34,7 +34,7 @@ class MetricOracle:
 
     def __call__(self, z: Float[Tensor, "r n"], index: Int[Tensor, " r"]) -> tuple[Tensor, Tensor]:
         """d (r,) and its gradient (r, n) at z, for the images x[index]."""
-        self.gradients.index_add_(0, index.cpu(), torch.ones_like(index, device="cpu"))
+        self.gradients.index_add_(0, index, torch.ones_like(index))
         parts = []
         for part in self.model.parts(len(z), z.device):
             rows = self.model.fill(index[part])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -34,22 +34,24 @@ class Candidates:
         target: the alternative of the goal that is aimed at, by its column (Goal.alternatives).
         state: of the solver, which knows the row's point, its `size` (the distance to the image), the `estimate` of
             the distance at which the boundary is met, and the `residual` of the optimality conditions.
+        images: number of images that there are rows for; the first so many rows belong to one image each.
     """
 
     index: Int[Tensor, " r"]
     target: Int[Tensor, " r"]
     state: Any
+    images: int
 
     def __len__(self) -> int:
         return len(self.index)
 
-    @property
-    def images(self) -> int:
-        """The number of images that there are rows for; the first so many rows belong to one image each."""
-        return len(self) // max(1, int((self.index == self.index[:1]).sum()))
-
 
 C = TypeVar("C", bound=Candidates)
+
+
+def taken(rows: C, some: Int[Tensor, " s"], images: int) -> C:
+    """Some of the rows, in the same order of images, of which there are so many among them."""
+    return replace(take(rows, some), images=images)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Multistart(ABC, Generic[C]):
     misclassified, and the residual of that row. `not_finite` (i,) are images where the first gradient is not finite.
 
     `scale` (i,) is what margins and their gradients are multiplied by: 1, or the power of two that brings an output of
-    about 1e20 or 1e-20, whose squares float32 cannot hold, near 1.
+    about 1e20 or 1e-20, whose squares float32 cannot hold, near 1; None where it is 1 for all images.
 
     same_point: relative distance to the best below which a row has come back to the same point.
     """
@@ -79,13 +81,15 @@ class Multistart(ABC, Generic[C]):
         self.task, self.images = task, images
         self.x, self.goal = task.x[images].flatten(1), task.goal[images]
         self.spent = 0  # gradients per image
+        self._looked_up: Tensor | None = None
+        self._known: tuple[Tensor, Goal, Tensor | None] = images, self.goal, None
         self.best = self.x.new_full((len(images),), torch.inf)
         self.residual = self.x.new_full((len(images),), torch.nan)
         self.not_finite: Bool[Tensor, " i"] | None = None
         size = flat(task.logits[images]).abs().amax(1).double()
         usual = (size > 1 / LARGE) & (size < LARGE) | (size == 0)
         exponent = torch.where(usual, 0, -size.log2()).round().clamp(-MOST_DOUBLINGS, MOST_DOUBLINGS)
-        self.scale = torch.exp2(exponent).to(self.x)
+        self.scale = None if bool(usual.all()) else torch.exp2(exponent).to(self.x)
 
     @property
     def targets(self) -> Int[Tensor, "i alternatives"]:
@@ -109,24 +113,25 @@ class Multistart(ABC, Generic[C]):
                 return
             m = min(len(rows) // images, left)
             if m * images < len(rows):
-                rows = take(rows, torch.arange(m * images, device=rows.index.device))
+                rows = taken(rows, torch.arange(m * images, device=rows.index.device), images)
             self.spent += m
             self.step(rows)
 
-    def least(self, pool: C, kept: int) -> Int[Tensor, " k"]:
-        """The `kept` rows of least estimate of every image that is not answered."""
+    def least(self, pool: C, kept: int) -> tuple[Int[Tensor, " k"], int]:
+        """The `kept` rows of least estimate of every image that is not answered, and the number of these images; the
+        one wait for the device of a stage."""
         images = pool.images
         if not images:
-            return pool.index
+            return pool.index, 0
         order = pool.state.estimate.view(-1, images).argsort(dim=0, stable=True)[:kept]
         rows = order * images + torch.arange(images, device=order.device)
-        return rows[:, ~self.answered(pool.index[:images])].flatten()
+        left = (~self.answered(pool.index[:images])).nonzero()[:, 0]
+        return (rows if len(left) == images else rows[:, left]).flatten(), len(left)
 
     def keep(self, pool: C, kept: int) -> C:
-        """The rows of `least`, the least first; the pool itself where they are all of it in the same order."""
-        rows = self.least(pool, kept)
-        same = len(rows) == len(pool) and bool((rows[1:] > rows[:-1]).all())
-        return pool if same else take(pool, rows)
+        """The rows of `least`, the least first; the pool itself where they are all of it, one for each image."""
+        rows, images = self.least(pool, kept)
+        return pool if len(rows) == len(pool) == images else taken(pool, rows, images)
 
     def evaluate(
         self, rows: C, z: Float[Tensor, "p *image"], limit: Float[Tensor, " b"], size_is_distance: bool
@@ -136,19 +141,20 @@ class Multistart(ABC, Generic[C]):
 
         size_is_distance: whether the state's `size` is the metric's value; otherwise the metric is asked.
         """
-        image, goal, size = self.images[rows.index], self.goal[rows.index], rows.state.size
-        scale = self.scale[rows.index]
+        (image, goal, scale), size = self._of(rows), rows.state.size
         value, logits, grad = self.task.model.gradient(
-            z, image, lambda logits, part: self.value(rows, goal, logits, part) * scale[part]
+            z, image, lambda logits, part: self._scaled(self.value(rows, goal, logits, part), scale, part)
         )
         if self.not_finite is None:
-            self.not_finite = torch.zeros_like(self.images, dtype=torch.bool)
-            self.not_finite[rows.index[~grad.flatten(1).isfinite().all(1)]] = True
+            bad = ~grad.flatten(1).isfinite().all(1)
+            self.not_finite = torch.zeros_like(self.images).index_add(0, rows.index, bad.to(self.images)) > 0
         noise = self.task.model.least_margin(logits, image)
-        wrong = goal.margin(logits) > noise
-        good = (wrong & (size <= limit[image])).nonzero()[:, 0]
-        self.task.best.offer(z[good], image[good], logits[good], size[good] if size_is_distance else None)
-        return Evaluation(value, noise * scale, grad.flatten(1), torch.where(wrong, size, torch.inf))
+        margin = goal.margin(logits)
+        wrong = margin > noise
+        near, d = wrong & (size <= limit[image]), size if size_is_distance else None
+        self.task.best.keep(z, image, margin, near, d, once=len(rows) == rows.images)
+        noise = noise if scale is None else noise * scale
+        return Evaluation(value, noise, grad.flatten(1), torch.where(wrong, size, torch.inf))
 
     def value(self, rows: C, goal: Goal, logits: Float[Tensor, "p classes"], part: slice) -> Float[Tensor, " p"]:
         """What the rows of a part climb: the margin of the alternative that each aims at. goal: of all rows."""
@@ -157,11 +163,25 @@ class Multistart(ABC, Generic[C]):
     def record(self, rows: C, size: Float[Tensor, " r"], residual: Float[Tensor, " r"]) -> None:
         """Update `best` and `residual` from the rows just evaluated; size: inf where a row is not misclassified."""
         images = rows.images
-        index = rows.index[:images]
-        least, row = size.view(-1, images).min(0)
-        own = residual.view(-1, images).gather(0, row[None])[0]
-        better, same = least < self.best[index], least >= self.best[index] * (1 - self.same_point)
+        index, least, own = rows.index[:images], size, residual
+        if len(rows) > images:
+            least, row = size.view(-1, images).min(0)
+            own = residual.view(-1, images).gather(0, row[None])[0]
+        best, known = self.best[index], self.residual[index]
+        better, same = least < best, least >= best * (1 - self.same_point)
         # an overshoot phase leaves the best point in long steps; what was known of the same point before it holds
-        own = torch.where(same, torch.fmin(own, self.residual[index]), own)
-        self.residual[index] = torch.where(better, own, self.residual[index])
-        self.best[index] = torch.where(better, least, self.best[index])
+        own = torch.where(same, torch.fmin(own, known), own)
+        self.residual[index] = torch.where(better, own, known)
+        self.best[index] = torch.where(better, least, best)
+
+    def _of(self, rows: C) -> tuple[Int[Tensor, " r"], Goal, Float[Tensor, " r"] | None]:
+        """Each row's image among those of the task, its goal and its scale; looked up once for all steps of rows."""
+        if self._looked_up is not rows.index:
+            self._looked_up, index = rows.index, rows.index
+            scale = None if self.scale is None else self.scale[index]
+            self._known = self.images[index], self.goal[index], scale
+        return self._known
+
+    @staticmethod
+    def _scaled(value: Tensor, scale: Tensor | None, part: slice) -> Tensor:
+        return value if scale is None else value * scale[part]

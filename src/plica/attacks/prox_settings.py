@@ -38,7 +38,7 @@ class ProxSettings:
     def scaled(self, delta: Float[Tensor, "r n"]) -> Float[Tensor, "r n"]:
         return delta if self.scale is None else torch.where(self.scale.isinf(), 0, delta * self.scale)
 
-    def point(self, x: Float[Tensor, "r n"], u: Float[Tensor, "r n"], out: Float[Tensor, "r n"]) -> None:
+    def point(self, x: Float[Tensor, "r n"], u: Float[Tensor, "*m r n"], out: Float[Tensor, "*m r n"]) -> None:
         """Write the images at u into out."""
         torch.add(x, u if self.scale is None else u / self.scale, out=out).clamp_(*self.bounds)
 

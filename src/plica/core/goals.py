@@ -62,6 +62,8 @@ class Goal:
 
     def margin_to(self, output: Float[Tensor, "b *output"], alternative: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
         """The margin of one alternative for each image, by its column of `alternatives`."""
+        if self.targets is None and isinstance(self.function, Misclassified):
+            return self.function.alternative(output, self.y, alternative)
         return self.alternatives(output).gather(1, alternative[:, None])[:, 0]
 
     def prediction(self, output: Float[Tensor, "b *output"]) -> Int[Tensor, " b"]:

@@ -56,7 +56,7 @@ class Watched(nn.Module):
     def forward(self, u: Float[Tensor, "r *image"]) -> Float[Tensor, "r classes"]:
         image = self._images(u.detach())
         z = self.task.model.on_grid(self._pixels(u.to(self.task.x.dtype)), image)
-        self.task.model.forwards.index_add_(0, image.cpu(), torch.ones(len(u), dtype=torch.long))
+        self.task.model.charge_forwards(image)
         with _default_dtype(self.default_dtype):
             logits = self.task.model.model(z.clone()).to(z.dtype)  # models may write to what they are given
         self._offer(u.detach(), z.detach(), image, logits.detach())
@@ -73,7 +73,7 @@ class Watched(nn.Module):
     @property
     def spent(self) -> int:
         """Forward runs, of the image that has had most."""
-        return int(self.task.model.forwards[self.images.cpu()].max())
+        return int(self.task.model.forwards[self.images].max())
 
     @property
     def reached(self) -> Float[Tensor, " i"]:
@@ -87,14 +87,13 @@ class Watched(nn.Module):
             input_gradient(self.task.model.model(z.clone()).sum(), z)
 
     def _count_gradients(self, logits: Tensor, image: Tensor) -> None:
-        alone = torch.ones(len(image), dtype=torch.bool)  # rows whose run counts as a forward one so far
+        alone = torch.ones_like(image, dtype=torch.bool)  # rows whose run counts as a forward one so far
 
         def came_back(grad: Tensor) -> None:
-            rows = (grad.detach() != 0).flatten(1).any(1).cpu()
-            one = rows.long()
-            self.task.model.gradients.index_add_(0, image.cpu(), one)
-            self.task.model.forwards.index_add_(0, image.cpu(), -(rows & alone).long())
-            alone[rows] = False
+            rows = (grad.detach() != 0).flatten(1).any(1)
+            self.task.model.gradients.index_add_(0, image, rows.long())
+            self.task.model.forwards.index_add_(0, image, -(rows & alone).long())
+            alone.logical_and_(~rows)
 
         logits.register_hook(came_back)
 

@@ -154,7 +154,7 @@ def _grid_rows(task: AttackInput, images: Int[Tensor, " i"], rows: int) -> tuple
     """
     through, x, goal = task.question.through, task.x[images], task.goal[images]
     assert through is not None
-    left = task.gradients - int(task.model.gradients[images.cpu()].max())
+    left = task.gradients - int(task.model.gradients[images].max())
     nodes = through.grid(max(1, left // 2)).to(x)  # type: ignore[attr-defined]
     kept = max(0, min(SETTINGS.most_rows, (left - len(nodes)) // SETTINGS.gradients_per_row) - rows)
     if kept == 0:

@@ -142,7 +142,7 @@ def _search(
         target_rows, parametrization, start, unit = _pixel_rows(task, nearest_rows, step, len(images), rows)
     if isinstance(task.question, MaxLoss) and task.question.loss == "dlr":
         unit = unit * spread(task.logits[target_rows.image], task.targets is not None)
-    left = task.gradients - int(task.model.gradients[images.cpu()].max())
+    left = task.gradients - int(task.model.gradients[images].max())
     if left < len(start) // len(images):
         return AttackOutput(
             torch.full_like(nearest_rows.margin[: len(images)], torch.nan),

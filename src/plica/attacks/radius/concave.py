@@ -48,7 +48,9 @@ class Both(BestPoints):
         super().__init__(first.metric, first.x, first.goal, first.radius, model=first.model)
         self.second = second
 
-    def offer(self, z: Tensor, image: Tensor, logits: Tensor, d: Tensor | None = None, theta=None) -> None:
+    def keep(
+        self, z: Tensor, image: Tensor, margin: Tensor, sure: Tensor, d: Tensor | None = None, theta=None, once=False
+    ) -> None:
         """As of BestPoints; d: distances in the first metric."""
-        super().offer(z, image, logits, d, theta)
-        self.second.offer(z, image, logits)
+        super().keep(z, image, margin, sure, d, theta, once)
+        self.second.keep(z, image, margin, sure, once=once)

@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from plica.attacks.base import AttackInput
-from plica.attacks.multistart import Candidates, Multistart
+from plica.attacks.multistart import Candidates, Multistart, taken
 from plica.attacks.prox_settings import ProxSettings
 from plica.core.goals import Goal
 from plica.solver.linearized.bundle import BundleSQP, BundleState
 from plica.solver.linearized.prox import LpProx
-from plica.solver.rows import join, take
+from plica.solver.rows import join
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ class FewSearch(Multistart[FewRows]):
                 rows = join(rows, self._open(rows.index[: rows.images]))
             yield rows
             self._end(rows)
-            live = ~self.answered(rows.index)
-            if not bool(live.all()):
-                rows = take(rows, live.nonzero()[:, 0])
+            live, each = (~self.answered(rows.index)).nonzero()[:, 0], len(rows) // rows.images
+            if len(live) < len(rows):
+                rows = taken(rows, live, len(live) // each)
 
     @property
     def _side_by_side(self) -> int:
@@ -167,7 +167,9 @@ class FewSearch(Multistart[FewRows]):
         """One more search of each of these images."""
         low, high = (side.double() for side in self.settings.box(self.x[index]))
         none = torch.zeros_like(index)
-        rows = FewRows(index, none.clone(), self.solver.start(low, high), none.clone(), none > 0, none.clone())
+        rows = FewRows(
+            index, none.clone(), self.solver.start(low, high), len(index), none.clone(), none > 0, none.clone()
+        )
         self._place(rows, none == 0)
         return rows
 

@@ -17,15 +17,15 @@ from torch import Tensor
 
 from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.boundary_search import affordable, boundary_search
-from plica.attacks.multistart import Candidates, Multistart
+from plica.attacks.multistart import Candidates, Multistart, taken
 from plica.attacks.prox_settings import ProxSettings, prox_settings
 from plica.attacks.radius.ascent import ascend
 from plica.attacks.radius.few import FLAT, FewSearch, exact_steps, suits
 from plica.core.judging.best import BestPoints
 from plica.core.status import Status
-from plica.solver.linearized.proximal_sqp import BLOCK
+from plica.solver.accelerator import block_rows
 from plica.solver.linearized.state import ProximalState
-from plica.solver.rows import join, put, take
+from plica.solver.rows import join, put
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def radius(task: AttackInput) -> AttackOutput:
             if bool((left := search.left).any()):
                 flat = FewSearch(unbounded, images[left], settings, enough, FLAT)
                 flat.starts.fill_(flat.first)  # none at the image
-                flat.spent = int(task.model.gradients[images[left].cpu()].max())
+                flat.spent = int(task.model.gradients[images[left]].max())
                 flat.run(flat.schedule())
                 search.residual[left], search.rounds_at_best[left] = flat.residual, 0
         stationarity[images], settled[images] = search.residual, search.settled
@@ -196,8 +196,8 @@ class RadiusSearch(Multistart[RadiusRows]):
 
     def _stage(self, pool: RadiusRows, stage: Stage) -> Iterator[RadiusRows]:
         """The stage on rows of the pool, which are written back to it."""
-        index = self.least(pool, stage.kept)
-        rows = take(pool, index)
+        index, images = self.least(pool, stage.kept)
+        rows = taken(pool, index, images)
         weight = None if stage.overshoot is None else self.settings.overshoot[stage.overshoot]
         if weight is not None:
             rows.state.aim.fill_(weight)
@@ -266,7 +266,7 @@ class RadiusSearch(Multistart[RadiusRows]):
         u = torch.minimum(torch.maximum(u, low), high)
         index = torch.arange(images, device=x.device).repeat(m)
         state = self.solver.start(low, high, u, None if eta is None else eta.repeat(m))
-        return RadiusRows(index, target, state, self.best.new_full((len(x),), torch.inf))
+        return RadiusRows(index, target, state, images, self.best.new_full((len(x),), torch.inf))
 
     def _ascend(self, target: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """Starts at the end of a direct ascent, from the image in the first round, then from random points of the
@@ -312,11 +312,11 @@ class RadiusSearch(Multistart[RadiusRows]):
             self.points = self.x.new_zeros(padded, self.x.shape[1])
         index = rows.index[:images]
         x = self.x if images == len(self.x) else self.x[index]
-        for start in range(0, length, images):
-            for at in range(0, images, BLOCK):
-                part = slice(at, min(at + BLOCK, images))
-                rows_there = slice(start + part.start, start + part.stop)
-                self.settings.point(x[part], rows.state.u[rows_there], self.points[rows_there])
+        block = block_rows(x.device, *x.shape)
+        u, points = (t[:length].view(-1, images, x.shape[1]) for t in (rows.state.u, self.points))
+        for at in range(0, images, block):
+            part = slice(at, at + block)
+            self.settings.point(x[part], u[:, part], points[:, part])
         return self.points[:padded].view(-1, *self.task.x.shape[1:])
 
     def _search_boundary(self) -> None:

@@ -11,6 +11,7 @@ from plica.core.goals import Goal
 from plica.core.model.counted import CountedModel
 from plica.metrics.base import Metric, values
 from plica.perturbations.base import ParametricPerturbation, ThetaDistance
+from plica.solver.accelerator import rows_to_copy
 from plica.solver.rows import pick, write
 
 
@@ -36,11 +37,16 @@ class BestPoints:
         model: CountedModel | None = None,
     ):
         self.metric, self.x, self.goal, self.radius = metric, x, goal, radius
-        self.model = model or CountedModel(lambda z: z, len(x))
-        self.x_adv = x.clone()
-        self.theta = None if through is None else through.start(x)
-        self.distance = x.new_full((len(x),), torch.inf)
-        self.margin = x.new_full((len(x),), -torch.inf)
+        self.model = model or CountedModel(lambda z: z, len(x), device=x.device)
+        # one row more than there are images, for what no image keeps: where rows are masked they are written there
+        self._points = torch.cat([x, x.new_zeros(1, *x.shape[1:])])
+        self._numbers = x.new_full((2, len(x) + 1), torch.inf)
+        self._numbers[1] = -torch.inf
+        self.x_adv = self._points[:-1]
+        start = None if through is None else through.start(x)
+        self._theta = None if start is None else torch.cat([start, start.new_zeros(1, *start.shape[1:])])
+        self.theta = None if self._theta is None else self._theta[:-1]
+        self.distance, self.margin = self._numbers[0, :-1], self._numbers[1, :-1]
 
     @torch.no_grad()
     def offer(
@@ -61,42 +67,71 @@ class BestPoints:
             theta: what z was made of, with a perturbation.
         """
         margin = self.goal[image].margin(logits)
-        rows = self._better(margin, logits, image).nonzero()[:, 0]
-        if not len(rows):
+        sure = margin > self.model.least_margin(logits, image)
+        self.keep(z, image, margin, sure, d, theta)
+
+    @torch.no_grad()
+    def keep(
+        self,
+        z: Float[Tensor, "p *image"],
+        image: Int[Tensor, " r"],
+        margin: Float[Tensor, " r"],
+        sure: Bool[Tensor, " r"],
+        d: Float[Tensor, " r"] | None = None,
+        theta: Float[Tensor, "r k"] | None = None,
+        once: bool = False,
+    ) -> None:
+        """As `offer`, of points whose margins are known.
+
+        Args:
+            z: points, and what else may follow the r first.
+            image, margin, d, theta: of the points.
+            sure: which of them are offered, all of a margin that is more than rounding.
+            once: no image occurs twice.
+        """
+        sure = self._surer(sure, margin, image)
+        some = rows_to_copy(sure)
+        if not len(some):
             return
-        if len(rows) < len(z):
-            z, image, margin = pick(z, rows), image[rows], margin[rows]
-            d, theta = None if d is None else d[rows], None if theta is None else pick(theta, rows)
+        if len(some) < len(sure):
+            image, margin, sure = image[some], margin[some], sure[some]
+            d, theta = None if d is None else d[some], None if theta is None else pick(theta, some)
+        z = z if len(some) == len(z) else pick(z, some)
         if self.model.grid is not None:
             z, d = self.model.on_grid(z, image), None
         if d is None:
             point = theta if theta is not None and isinstance(self.metric, ThetaDistance) else z
             d = values(self.metric, pick(self.x, image), point)
-        good = d < self.distance[image] if self.radius is None else d <= self.radius[image]
-        images, rows = self._nearest(torch.where(good, d, torch.inf), good, image)
-        write(self.x_adv, images, pick(z, rows))
-        self.distance[images], self.margin[images] = d[rows], margin[rows]
-        if self.theta is not None and theta is not None:
-            write(self.theta, images, pick(theta, rows))
+        good = sure & (d < self.distance[image] if self.radius is None else d <= self.radius[image])
+        if not once:
+            good = self._first(torch.where(good, d, torch.inf), good, image)
+        some = rows_to_copy(good)
+        if len(some) < len(good):
+            z, image, margin, d, good = pick(z, some), image[some], margin[some], d[some], good[some]
+            theta = None if theta is None else pick(theta, some)
+        target = torch.where(good, image, len(self.x))
+        write(self._points, target, z)
+        self._numbers.index_copy_(1, target, torch.stack([d, margin]))
+        if self._theta is not None and theta is not None:
+            write(self._theta, target, theta)
 
-    def _nearest(
-        self, d: Float[Tensor, " r"], good: Bool[Tensor, " r"], image: Int[Tensor, " r"]
-    ) -> tuple[Int[Tensor, " i"], Int[Tensor, " i"]]:
-        """The images with a good row, and of each the good row of least d, the first of several."""
+    def _first(self, d: Float[Tensor, " r"], good: Bool[Tensor, " r"], image: Int[Tensor, " r"]) -> Bool[Tensor, " r"]:
+        """Of each image the good row of least d, the first of several."""
         none = len(d)
         nearest = torch.full_like(self.distance, torch.inf).scatter_reduce(0, image, d, "amin")
-        row = torch.arange(none, device=d.device).masked_fill(~good | (d > nearest[image]), none)
+        every = torch.arange(none, device=d.device)
+        row = every.masked_fill(~good | (d > nearest[image]), none)
         first = image.new_full((len(self.x),), none).scatter_reduce(0, image, row, "amin")
-        images = (first < none).nonzero()[:, 0]
-        return images, first[images]
+        return first[image] == every
 
     def promising(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Int[Tensor, " p"]:
         """The rows that `offer` would keep if they were near enough: those that reach the goal by more than rounding
         and, with radii, by a larger margin than the point kept."""
-        return self._better(self.goal[image].margin(logits), logits, image).nonzero()[:, 0]
+        margin = self.goal[image].margin(logits)
+        return self._surer(margin > self.model.least_margin(logits, image), margin, image).nonzero()[:, 0]
 
-    def _better(self, margin: Tensor, logits: Tensor, image: Tensor) -> Bool[Tensor, " r"]:
-        sure = margin > self.model.least_margin(logits, image)
+    def _surer(self, sure: Tensor, margin: Tensor, image: Tensor) -> Bool[Tensor, " r"]:
+        """With radii, those of a larger margin than the point kept."""
         return sure if self.radius is None else sure & (margin > self.margin[image])
 
     def adopt(self, other: BestPoints, images: Int[Tensor, " i"]) -> None:

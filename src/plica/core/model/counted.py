@@ -40,6 +40,7 @@ class CountedModel:
         fixed: pixels that must not move: the gradient is 0 there, so that no search moves them.
         bounds: of the pixels.
         grid: (z, image) -> the points that the model is run at in place of z, where pixels have few values.
+        device: of the images, where counts are kept, so that counting is no wait for the device.
     """
 
     def __init__(
@@ -51,18 +52,20 @@ class CountedModel:
         fixed: Bool[Tensor, "*image"] | None = None,
         bounds: tuple[float, float] = (0.0, 1.0),
         grid: Grid | None = None,
+        device: torch.device | str = "cpu",
     ):
         self.model, self.fixed, self.bounds, self.grid = model, fixed, bounds, grid
         self.arithmetic = arithmetic or Arithmetic()
         self.mean = model if isinstance(model, MeanOfDraws) else None
-        self.noise, self.few_digits = Noise(), torch.zeros(images, dtype=torch.bool)
-        self.at_image = torch.zeros(images)
+        self.noise, self.few_digits = Noise(), torch.zeros(images, dtype=torch.bool, device=device)
+        self.has_few = False  # whether there is such an image; known to the host
+        self.at_image = torch.zeros(images, device=device)
         self.max_rows = max(MIN_ROWS, max_rows // MULTIPLE * MULTIPLE)
         if self.mean is not None:  # a row of which is a batch of draws
             self.max_rows = max(1, max_rows // self.mean.draws)
         self.tuner = BatchSizeTuner()
-        self.gradients = torch.zeros(images, dtype=torch.long)
-        self.forwards = torch.zeros(images, dtype=torch.long)
+        self.gradients = torch.zeros(images, dtype=torch.long, device=device)
+        self.forwards = torch.zeros(images, dtype=torch.long, device=device)
 
     @property
     def half(self) -> bool:
@@ -98,7 +101,7 @@ class CountedModel:
 
     def few(self, image: Int[Tensor, " r"]) -> Bool[Tensor, " r"]:
         """`few_digits` of these images."""
-        return self.few_digits.to(image.device)[image]
+        return self.few_digits[image]
 
     @torch.no_grad()
     def first_logits(self, x: Float[Tensor, "b *image"], classes: bool = True) -> Float[Tensor, "b *output"]:
@@ -116,6 +119,7 @@ class CountedModel:
         if bool(few.any()) and self.mean is None:
             self.noise = measure_noise(self.model, x, self.bounds)
             self.few_digits = few & (self.noise.offset | self.half)
+            self.has_few = bool(self.few_digits.any())
         return logits
 
     def of(self, rows: Int[Tensor, " i"], fixed: Bool[Tensor, "*image"] | None = None) -> CountedModel:
@@ -126,15 +130,20 @@ class CountedModel:
             assert grid is not None
             return grid(z, rows[image])
 
-        counted = CountedModel(self.model, len(rows), self.max_rows, self.arithmetic, fixed, self.bounds, grid and some)
-        counted.noise, counted.few_digits = self.noise, self.few(rows)
-        counted.at_image = self.at_image.to(rows.device)[rows]
+        counted = CountedModel(
+            self.model, len(rows), self.max_rows, self.arithmetic, fixed, self.bounds, grid and some, rows.device
+        )
+        counted.noise, counted.few_digits, counted.has_few = self.noise, self.few(rows), self.has_few
+        counted.at_image = self.at_image[rows]
         return counted
 
     def with_model(self, model: Model, grid: Grid | None) -> CountedModel:
         """The same of another form of the model, with nothing charged yet."""
-        counted = CountedModel(model, len(self.forwards), self.max_rows, self.arithmetic, grid=grid)
-        counted.noise, counted.few_digits, counted.at_image = self.noise, self.few_digits, self.at_image
+        counted = CountedModel(
+            model, len(self.forwards), self.max_rows, self.arithmetic, grid=grid, device=self.forwards.device
+        )
+        counted.noise, counted.few_digits, counted.has_few = self.noise, self.few_digits, self.has_few
+        counted.at_image = self.at_image
         return counted
 
     def with_grid(self, grid: Grid) -> CountedModel:
@@ -152,15 +161,16 @@ class CountedModel:
 
     def least_margin(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
         """How large a margin must be before it counts (model/rounding.py), from the output at points of `image`."""
-        least = least_margin(logits, self.arithmetic.eps, self.few(image), self.noise)
+        few = self.few(image) if self.has_few else None
+        least = least_margin(logits, self.arithmetic.eps, few, self.noise)
         if flat(logits).shape[1] > 2:
             return least
         at_image = flat(self.at_image.to(logits)[image])  # in place of what they are at the points
-        return torch.maximum(least, least_margin(at_image, self.arithmetic.eps, self.few(image), self.noise))
+        return torch.maximum(least, least_margin(at_image, self.arithmetic.eps, few, self.noise))
 
     def charge_forwards(self, image: Int[Tensor, " r"], runs: int = 1) -> None:
         """Add so many forward runs to the count of each of these images."""
-        self.forwards.index_add_(0, image.cpu(), torch.full_like(image, runs, device="cpu"))
+        _charge(self.forwards, image, runs)
 
     def _run(self, x: Float[Tensor, "p *image"]) -> Float[Tensor, "p *output"]:
         out = self.model(x) if self.arithmetic.eps else observe(self.model, x, self.arithmetic)
@@ -185,11 +195,22 @@ class CountedModel:
         Raises:
             NoGradientError: the model leaves autograd.
         """
-        self.charge_forwards(image)  # until the gradient has come back
         if self.grid is not None:
             x = self.on_grid(x[: len(image)], image)
+        try:
+            values, logits, grads = self._gradient(x, len(image), value)
+        except BaseException:
+            self.charge_forwards(image)
+            raise
+        _charge(self.gradients, image, 1)
+        return values, logits, grads if self.fixed is None else grads.masked_fill(self.fixed, 0)
+
+    def _gradient(
+        self, x: Float[Tensor, "p *image"], length: int, value: Callable[[Tensor, slice], Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`gradient` of the first `length` rows, part by part, with nothing charged and no pixel fixed."""
         results: list[tuple[Tensor, Tensor, Tensor]] = []
-        for rows in self.parts(len(image), x.device):
+        for rows in self.parts(length, x.device):
             size, start = rows.stop - rows.start, thread_time()
             with torch.enable_grad(), gradient_errors():
                 z = self.fill(x.detach()[rows.start : rows.start + self.padded(size)]).requires_grad_(True)
@@ -198,10 +219,14 @@ class CountedModel:
                 grad = input_gradient(values.sum(), z)
             self.tuner.record(len(z), thread_time() - start)
             results.append((values.detach(), logits.detach(), grad[:size]))
-        self.charge_forwards(image, -1)
-        self.gradients.index_add_(0, image.cpu(), torch.ones_like(image, device="cpu"))
-        values, logits, grads = results[0] if len(results) == 1 else map(torch.cat, zip(*results, strict=True))
-        return values, logits, grads if self.fixed is None else grads.masked_fill(self.fixed, 0)
+        if len(results) == 1:
+            return results[0]
+        values, logits, grads = map(torch.cat, zip(*results, strict=True))
+        return values, logits, grads
+
+
+def _charge(counts: Int[Tensor, " b"], image: Int[Tensor, " r"], runs: int) -> None:
+    counts.index_add_(0, image, counts.new_full((1,), runs).expand(len(image)))
 
 
 def _wrapper(out: object) -> str:

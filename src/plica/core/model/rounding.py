@@ -47,21 +47,22 @@ class Noise:
 
 
 def least_margin(
-    logits: Float[Tensor, "r *output"], eps: float, few_digits: Bool[Tensor, " r"], noise: Noise
+    logits: Float[Tensor, "r *output"], eps: float, few_digits: Bool[Tensor, " r"] | None, noise: Noise
 ) -> Float[Tensor, " r"]:
     """How large a margin must be before it counts.
 
     Args:
         logits: of the points in question.
         eps: unit of rounding of the model, where it is coarser than that of the logits.
-        few_digits: rows where the change is measured.
+        few_digits: rows where the change is measured; None where there are none.
         noise: what was measured.
     """
-    size, spread = _size_and_spread(logits)
     eps = max(eps, torch.finfo(logits.dtype).eps)
-    least = UNITS * min(eps, SINGLE) * size
-    if not bool(few_digits.any()):
-        return least
+    unit = UNITS * min(eps, SINGLE)
+    if few_digits is None:
+        return unit * torch.linalg.vector_norm(flat(logits), torch.inf, dim=1)
+    size, spread = _size_and_spread(logits)
+    least = unit * size
     if not is_half(eps):
         least = torch.where(few_digits, UNITS * eps * spread, least)
     return torch.where(few_digits, torch.maximum(least, MEASURED * noise.change * size), least)

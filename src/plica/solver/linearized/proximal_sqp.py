@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from plica.solver.accelerator import Scratch, block_rows
 from plica.solver.linearized.prox import Prox, clip
 from plica.solver.linearized.state import ProximalState
 from plica.solver.linearized.subproblem import TINY, solve
 from plica.solver.rows import part_of, put, take
 
-BLOCK = 32  # rows worked on at a time: their vectors stay in the cache, which is worth a factor of five on a CPU
 PAD = 16  # numbers of a block are a multiple of this: kernels treat the last of a tensor otherwise than the rest
 FEW = 4  # rows; fewer are padded to PAD whatever their length, as a single one is summed in another order
 
@@ -64,14 +64,15 @@ class ProximalSQP:
         """Rows that start at u inside the box; eta (r,) where the first trust region is known."""
         zero = u.new_zeros(len(u))
         filled = torch.cat([u, u[:1].expand(-len(u) % PAD, u.shape[1])])
-        size = torch.cat([self.prox.norm(part, torch.empty_like(part)) for part in filled.split(BLOCK)])[: len(u)]
+        block = block_rows(u.device, *filled.shape)
+        size = torch.cat([self.prox.norm(part, torch.empty_like(part)) for part in filled.split(block)])[: len(u)]
         return ProximalState(
             low=low, high=high, u=u, plane=torch.zeros_like(u),
             velocity=u.new_zeros(u.shape if self.inertia else (len(u), 0)), size=size,
             eta=zero + torch.nan if eta is None else eta.clone(), lam=zero.clone(), slope=zero.clone(),
             level=zero.clone(), first=zero.clone(), merit=zero.clone(), predicted=zero.clone(),
             recent=u.new_full((len(u), 2), torch.inf), estimate=zero + torch.inf, residual=zero.clone(),
-            aim=zero + 1, reached=zero.clone(), steps=zero.clone(),
+            aim=zero + 1, reached=zero > 0, steps=zero.clone(), stepped=False, scratch=Scratch(),
         )  # fmt: skip
 
     def step(
@@ -89,14 +90,16 @@ class ProximalSQP:
             noise: the least margin that counts.
             grad: the gradient of m at rows.u.
         """
-        first_step = bool(rows.steps[0] == 0)
+        first_step = not rows.stepped
         if first_step:
             self._open(rows, margin, grad)
-        shortfall = (-margin).clamp(min=0)
+        missed = margin.clamp(max=0)  # less than 0 where the boundary is not reached
         if not first_step:
-            self._resize(rows, rows.size + 1.5 * rows.lam * shortfall)
-        aim = self.near * torch.minimum(margin.abs(), rows.first) + self.far * rows.first
-        kappa = self.floor * rows.first + 2 * noise + rows.aim * aim
+            self._resize(rows, rows.size - 1.5 * rows.lam * missed)
+        aim = self.far * rows.first
+        if self.near:
+            aim = self.near * torch.minimum(margin.abs(), rows.first) + aim
+        kappa = torch.add(self.floor * rows.first, noise, alpha=2) + rows.aim * aim
         rise = kappa - margin
         weight = (self.patience / (rows.steps + 1)).clamp(1 - self.average_most, 1 - self.average)
         if first_step:
@@ -104,27 +107,29 @@ class ProximalSQP:
         trials = self.trials_first if first_step else self.trials
         size, rows.size = rows.size, rows.size.clone()  # ||u|| before the move; the blocks write the new one
         z_size = torch.empty_like(size)
-        work = rows.u.new_empty(4, BLOCK, rows.u.shape[1])
-        for start in range(0, len(rise), BLOCK):
-            part = slice(start, start + BLOCK)
+        size_of_block = block_rows(rise.device, *rows.u.shape)
+        for start in range(0, len(rise), size_of_block):
+            part = slice(start, start + size_of_block)
             block = part_of(rows, part)
-            own = torch.arange(len(block.u), device=rise.device)
-            if len(own) % PAD and (len(own) < FEW or rows.u.shape[1] % PAD or self.prox.remembers_norm):
+            length, n = block.u.shape
+            if length % PAD and (length < FEW or n % PAD or self.prox.remembers_norm):
+                own = torch.arange(length, device=rise.device)
                 # copies of its first row fill the block, so that its own are rounded as in a block of any other size
                 filled = torch.cat([own, own.new_zeros(-len(own) % PAD)])
                 copy = take(block, filled)
                 inputs = grad[part][filled], weight[part][filled], rise[part][filled]
-                z_size[part] = self._move(copy, *inputs, trials, work)[: len(own)]
+                z_size[part] = self._move(copy, *inputs, trials)[:length]
                 put(block, own, take(copy, own))
             else:
-                z_size[part] = self._move(block, grad[part], weight[part], rise[part], trials, work)
-        rows.merit = size + 1.5 * rows.lam * shortfall  # the penalty at the old u, with the new multiplier
+                z_size[part] = self._move(block, grad[part], weight[part], rise[part], trials)
+        rows.merit = size - 1.5 * rows.lam * missed  # the penalty at the old u, with the new multiplier
         rows.predicted = z_size  # the penalty at z, where the linear model has no shortfall
         self._estimate(rows, size, margin, first_step)
-        rows.reached = torch.maximum(rows.reached, (margin > noise).to(margin))
-        decays = (rows.reached > 0) | (rows.steps < self.raise_after)
+        rows.reached |= margin > noise
+        decays = rows.reached | (rows.steps < self.raise_after)
         rows.aim *= torch.where(decays, self.decay_aim, self.raise_aim).float()  # whatever the default dtype
         rows.steps += 1
+        rows.stepped = True
 
     def _open(self, rows: ProximalState, margin: Tensor, grad: Tensor) -> None:
         """Scales from the first linear model: the multiplier and length of the shortest step that reaches the
@@ -148,19 +153,17 @@ class ProximalSQP:
         eta = rows.eta * factor * torch.where(rows.steps >= self.decay_after, self.decay, 1.0).float()
         rows.eta = torch.maximum(eta, self.least * self.prox.natural(rows.u.shape[1]) * rows.size)
 
-    def _move(
-        self, block: ProximalState, grad: Tensor, weight: Tensor, rise: Tensor, trials: int, work: Tensor
-    ) -> Tensor:
+    def _move(self, block: ProximalState, grad: Tensor, weight: Tensor, rise: Tensor, trials: int) -> Tensor:
         """Average the gradient into the plane with this weight, find z with plane . (z - u) = rise, and move u there,
         or past it with inertia. Returns ||z||."""
-        work = work[:, : len(rise)]
+        work = block.scratch(4, block.u)
         torch.lerp(block.plane, grad, weight[:, None], out=block.plane)
         along = torch.mul(block.u, block.plane, out=work[0]).sum(1)
         z, spare = solve(self.prox, block, rise + along, along, trials, work), work[1]
         size = self.prox.norm(z, spare)
-        length = torch.linalg.vector_norm(block.u, dim=1)
+        length = block.size if self.prox.kind == "l2" else torch.linalg.vector_norm(block.u, dim=1)
         torch.sub(z, block.u, out=spare)
-        block.residual.copy_(torch.linalg.vector_norm(spare, dim=1) / length.clamp(min=TINY))
+        torch.div(torch.linalg.vector_norm(spare, dim=1), length.clamp(min=TINY), out=block.residual)
         if self.inertia:
             block.velocity.mul_(self.inertia).add_(spare)
             torch.add(block.u, block.velocity, out=block.u)

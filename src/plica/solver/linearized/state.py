@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from plica.solver.accelerator import Scratch
 from plica.solver.lbfgs import DampedLBFGS
 
 
@@ -19,7 +20,8 @@ class ProximalState:
     estimate: least norm at which the linear model of one of the last three steps meets the boundary.
     residual: |z - u| / |u|, the relative length of the next step: 0 exactly where u solves its own subproblem, which is
     where it meets the KKT conditions of min ||u|| s.t. m >= kappa in the box, with plane for the gradient of m.
-    aim: weight of near and far in kappa. reached: 1 once a point had m > 0.
+    aim: weight of near and far in kappa. reached: once a point had m > 0. stepped: whether the rows have been stepped
+    before, all of them or none. scratch: memory of the steps, shared by all records that come from one.
     """
 
     low: Float[Tensor, "r n"]
@@ -39,8 +41,10 @@ class ProximalState:
     estimate: Float[Tensor, " r"]
     residual: Float[Tensor, " r"]
     aim: Float[Tensor, " r"]
-    reached: Float[Tensor, " r"]
+    reached: Bool[Tensor, " r"]
     steps: Float[Tensor, " r"]
+    stepped: bool
+    scratch: Scratch
 
 
 @dataclass

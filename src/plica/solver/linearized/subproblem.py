@@ -51,7 +51,7 @@ def _l2(block: ProximalState, goal: Tensor, along: Tensor, trials: int, work: Te
             shortened = block.eta / length
             keep = (1 - shortened).clamp_(min=1e-6)
             slope = keep * plane_square + shortened * (plane_v / length).square_()
-            c = torch.minimum(torch.maximum(c + (wanted - keep * plane_v) / slope, 0.25 * c), 4 * c + TINY)
+            c = torch.addcdiv(c, wanted - keep * plane_v, slope).clamp_(0.25 * c, 4 * c + TINY)
         plane_v = along + c * plane_square
         length = (u_square + c * (along + plane_v)).clamp_(min=TINY).sqrt_()
         keep = (1 - block.eta / length).clamp_(min=0)
@@ -59,8 +59,8 @@ def _l2(block: ProximalState, goal: Tensor, along: Tensor, trials: int, work: Te
         z.addcmul_(block.plane, (keep * c)[:, None])
         clip(z, block.low, block.high)
         share = torch.mul(z, block.plane, out=spare).sum(1) / (keep * plane_v)
-        block.level.copy_(share.nan_to_num_(1.0).clamp_(0.2, 2.0))
-    block.lam.copy_(c / block.eta)
+        torch.clamp(share.nan_to_num_(1.0), 0.2, 2.0, out=block.level)
+    torch.div(c, block.eta, out=block.lam)
     return z
 
 
@@ -75,8 +75,7 @@ def _linf(block: ProximalState, goal: Tensor, trials: int, work: Tensor) -> Tens
     for _ in range(trials):
         torch.addcmul(block.u, block.plane, c[:, None], out=w)
         torch.clamp(w, block.low, block.high, out=cut)
-        torch.minimum(cut, theta[:, None], out=z)
-        torch.maximum(z, -theta[:, None], out=z)
+        torch.clamp(cut, -theta[:, None], theta[:, None], out=z)
         cut.sub_(z).sign_()
         short = goal - torch.mul(z, block.plane, out=spare).sum(1)
         count = torch.linalg.vector_norm(cut, dim=1).square_().clamp_(min=1e-3)
@@ -85,10 +84,10 @@ def _linf(block: ProximalState, goal: Tensor, trials: int, work: Tensor) -> Tens
         torch.eq(w, z, out=spare)
         free = torch.linalg.vector_norm(spare.mul_(block.plane), dim=1).square_()
         det = (free * count + pull.square()).clamp_(min=TINY)
-        c = torch.minimum(torch.maximum(c + (count * short + pull * over) / det, 0.25 * c), 4 * c + TINY)
-        theta = torch.minimum(torch.maximum(theta + (pull * short - free * over) / det, 0.5 * theta), 2 * theta)
+        c = torch.addcdiv(c, count * short + pull * over, det).clamp_(0.25 * c, 4 * c + TINY)
+        theta = torch.addcdiv(theta, pull * short - free * over, det).clamp_(0.5 * theta, 2 * theta)
     block.level.copy_(theta)
-    block.lam.copy_(c / block.eta)
+    torch.div(c, block.eta, out=block.lam)
     return z
 
 
