@@ -25,6 +25,7 @@ from plica.core.result import Result
 from plica.metrics import plain_p
 
 FLOATS = 2**28  # of memory that a batch of searches may take, about 1 GiB in float32
+SHARE = 0.25  # of a GPU's free memory, likewise; the network takes the rest
 VECTORS = 64  # of image size that one row of a search keeps
 
 
@@ -76,6 +77,19 @@ class Batch:
         return judge_at_x(result, counted.with_model(last, at_x), x, goal, question.metric, radius, limits)
 
 
-def default_batch_size(x: Float[Tensor, "b *image"]) -> int:
-    """Searches that are solved side by side where `batch_size` is not given, by the memory they take: 16 to 256."""
-    return max(16, min(256, FLOATS // (VECTORS * max(1, x[0].numel()))))
+def default_batch_size(x: Float[Tensor, "b *image"], device: torch.device | None = None) -> int:
+    """Searches that are solved side by side where `batch_size` is not given, by the memory they take: 16 to 256, on a
+    GPU a power of two up to 1024.
+
+    device: where they are solved; that of x if None.
+    """
+    device, row = device or x.device, VECTORS * max(1, x[0].numel())
+    if device.type != "cuda":
+        return max(16, min(256, FLOATS // row))
+    return rows_on_gpu(torch.cuda.mem_get_info(device)[0], row)
+
+
+def rows_on_gpu(free: int, row: int) -> int:
+    """Rows of so many float32 numbers that take SHARE of the free bytes, as a power of two: a batch of another size may
+    round otherwise there, so it should not follow every megabyte."""
+    return min(1024, 1 << max(4, int(SHARE * free / (4 * row)).bit_length() - 1))

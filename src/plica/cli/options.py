@@ -76,7 +76,9 @@ WeightsOption = Annotated[
 TrustOption = Annotated[bool, typer.Option("--trust", help="read models that are programs: TorchScript, torch.export")]
 DEVICE = typer.Option(help="cpu, cuda, cuda:1, mps")
 DeviceOption = Annotated[str, DEVICE]
-DeviceOrPlansOption = Annotated[str | None, DEVICE]
+DeviceOrPlansOption = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, mps; cuda:0,cuda:1 or all: one process for each GPU")
+]
 BOUNDS = typer.Option(help="of the inputs: two numbers, or an .npz with low, high and mask (what may move) per feature")
 BoundsOption = Annotated[str, BOUNDS]
 BoundsOrPlansOption = Annotated[str | None, BOUNDS]

@@ -37,7 +37,7 @@ gradients: 100 # budget per image where a method says nothing else
 # draws: 16                        # for models that answer at random: the mean over so many draws is attacked
 individual: false # for max-loss: true asks every method about every image, false each about those still standing
 seed: 0
-device: cpu # cuda, cuda:1, mps
+device: cpu # cuda, cuda:1, mps; cuda:0,cuda:1 or all: one process for each GPU
 bounds: [0, 1] # of pixels; or an .npz with low, high and mask (what may move), for features of different ranges
 # certify: {seconds: 10}         # lower bounds as well, so long for each image; linf, l2 and l1
 chunk: 128 # images that are attacked, and kept, together

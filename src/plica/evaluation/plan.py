@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
+import torch
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -29,6 +30,7 @@ from plica.perturbations import parse_through
 from plica.utils.files import read_small
 from plica.utils.messages import one_line, sentence, shown
 
+ALL = "all"  # GPUs of this machine, as a device
 NAME = re.compile(r"[\w.+@-]+")
 
 
@@ -281,7 +283,26 @@ class Plan(Strict):
         del identity["data"]["path"]
         if isinstance(self.bounds, str):
             identity["bounds"] = read_bounds(self.bounds).digest()
-        return identity | {"device": self.device.partition(":")[0]}
+        return identity | {"device": "cuda" if self.device == ALL else re.split("[:,]", self.device)[0]}
+
+    @property
+    def devices(self) -> list[str]:
+        """The devices that `device` names: one, several with commas between, or all GPUs.
+
+        Raises:
+            PlanError: they are of several kinds, or there is no GPU.
+        """
+        if self.device == ALL:
+            count = torch.cuda.device_count()
+            if not count:
+                raise PlanError("device: all names all GPUs, and this machine has none; write cpu.")
+            return [f"cuda:{number}" for number in range(count)]
+        names = [name.strip() for name in self.device.split(",")]
+        if len({name.partition(":")[0] for name in names}) > 1:
+            raise PlanError(
+                f"The devices of a run must be of one kind, as answers differ in the last bits, got {self.device!r}."
+            )
+        return names
 
 
 def read_plan(plan: str | Path | Mapping[str, Any] | Plan, **changes: Any) -> Plan:

@@ -84,19 +84,21 @@ def evaluate(
     plan = read_plan(plan) if n is None else read_plan(plan, **{"data.n": n})
     parse_shard(shard)  # an invalid one is reported before any work
     drive = engines.find(engine, workers, gpus)
+    if engine == "ray" and len(plan.devices) > 1:
+        raise PlanError(f"With the engine ray give device: cuda and --gpus, not several devices ({plan.device}).")
     directory = Path(tempfile.mkdtemp(prefix="plica-") if out is None else out)
     _former(directory)  # before it is written to
     with locked(directory):
         former = _former(directory)
         if former and plan.threads is None:
             plan = plan.model_copy(update={"threads": former["versions"].get("threads")})  # for the last bits
-        models = ModelCache()
-        manifest, source, ids, plan_chains = prepare(plan, "cpu" if engine == "ray" else plan.device, shard, models)
+        models, device = ModelCache(), "cpu" if engine == "ray" else plan.devices[0]
+        manifest, source, ids, plan_chains = prepare(plan, device, shard, models)
         if former:
             check_same(directory, former, manifest)
         chunks = shard_chunks(shard, len(ids), plan.chunk)
         if on_preflight is not None and not former:
-            load = partial(models.load, device="cpu" if engine == "ray" else plan.device)
+            load = partial(models.load, device=device)
             for found in preflight(plan_chains, source, ids, read_bounds(plan.bounds), load):
                 on_preflight(found)
         on_start(plan_chains, len(chunks))
@@ -130,7 +132,7 @@ def _examine(directory: Path, plan: Plan, manifest: dict[str, Any], models: Mode
     done = read_object(directory / CHECKS, Checks)
     for model in plan.models:
         if model.name not in done:
-            loaded, images = models.load(model, plan.device), max(4, min(32, budget // 2500))
+            loaded, images = models.load(model, plan.devices[0]), max(4, min(32, budget // 2500))
             with suppress(ValueError):  # the verdict names models that were not examined
                 check_model(run, model.name, loaded, images, run.bounds.pair)
 

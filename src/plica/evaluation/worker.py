@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
@@ -28,7 +27,7 @@ from plica.perturbations import parse_through
 from plica.runs.encode import leaf_table, sample_table
 from plica.runs.points import moved
 from plica.runs.schema import CERTIFIED, arrow_schema
-from plica.utils.limits import out_of_memory
+from plica.utils.limits import free_memory, out_of_memory
 from plica.utils.messages import one_line
 
 FEW = 3  # images that may all fail without the method or the model being at fault
@@ -90,7 +89,7 @@ class Resources:
     @property
     def worker_arguments(self) -> tuple[str, Bounds, int | None, int]:
         """device, bounds, batch_size and threads of a Worker."""
-        return self.plan.device, read_bounds(self.plan.bounds), self.plan.batch_size, self.threads
+        return self.plan.devices[0], read_bounds(self.plan.bounds), self.plan.batch_size, self.threads
 
 
 class Worker:
@@ -147,9 +146,9 @@ class Worker:
             return _part(work, result, notes)
         except Exception as error:
             cause = error
-        _free()  # outside of the handler, whose traceback refers to the tensors that filled the memory
+        free_memory()
         if out_of_memory(cause):
-            size = min(size or default_batch_size(work.x), len(work.ids)) // 2
+            size = min(size or default_batch_size(work.x, torch.device(self.device)), len(work.ids)) // 2
             if size:
                 self.fitting_size = size
                 note = f"{work.job.task.name}, chunk {work.chunk}: out of memory, batch size {size} from here"
@@ -272,9 +271,3 @@ def _nowhere_finite(model, work: Work) -> bool:
         return not bool(model(x).isfinite().reshape(len(x), -1).all(1).any())
     except Exception:  # whatever the model raises is reported image by image
         return False
-
-
-def _free() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import zipfile
@@ -31,6 +32,14 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "allocate memory" in str(error):
         return True
     return error.__cause__ is not None and out_of_memory(error.__cause__)
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more; to be called outside of the handler of the error, whose traceback
+    refers to the tensors that filled the memory."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def check_memory(numbers: int, file: object) -> None:

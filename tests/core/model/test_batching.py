@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from plica.api.batch import VECTORS, rows_on_gpu
 from plica.core.model.batching import SMALLEST_ROWS, TIMED, Arithmetic, BatchSizeTuner, observe
 from plica.core.model.counted import CountedModel
 
@@ -127,3 +128,42 @@ def test_detecting_the_padding_does_not_import_a_compiler():
         "sys.exit('torch._dynamo' in sys.modules and not was)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class Hungry(nn.Module):
+    """Takes no more rows than there is memory for."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.net, self.most, self.sizes = net(nn.ReLU(), 32), most, []
+
+    def forward(self, x):
+        self.sizes.append(len(x))
+        if len(x) > self.most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return self.net(x)
+
+
+def test_calls_are_halved_where_memory_ends():
+    def ask(most, rows=100):
+        x = torch.rand(rows, 20, generator=torch.Generator().manual_seed(0))
+        model, image = Hungry(most), torch.arange(rows)
+        counted = CountedModel(model, rows, 128, arithmetic=Arithmetic(8, 1e-7))
+        out = counted.logits(x, image), *counted.gradient(x, image, lambda logits, _: logits[:, 0])
+        assert counted.gradients.tolist() == counted.forwards.tolist() == [1] * rows  # of tries that failed nothing
+        return out, counted, model
+
+    plenty, scarce = ask(1000), ask(30)
+    for one, other in zip(plenty[0], scarce[0], strict=True):
+        assert torch.equal(one, other)
+    assert scarce[1].max_rows == 24
+    assert max(scarce[2].sizes[4:]) <= 30  # remembered
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        ask(8)
+
+
+def test_rows_side_by_side_on_a_gpu():
+    small, large = VECTORS * 3 * 32 * 32, VECTORS * 3 * 224 * 224
+    assert [rows_on_gpu(free, small) for free in (0, 2**28, 2**33, 2**36)] == [16, 64, 1024, 1024]
+    assert rows_on_gpu(70 * 2**30, large) == 256
+    assert rows_on_gpu(70 * 2**30 + 2**29, large) == 256  # whatever the last megabytes are

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from time import thread_time
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -16,9 +18,11 @@ from plica.core.model.draws import MeanOfDraws
 from plica.core.model.gradient import gradient_errors, input_gradient
 from plica.core.model.rounding import Noise, has_offset, is_half, least_margin, measure_noise, usual_size
 from plica.goals import flat
+from plica.utils.limits import free_memory, out_of_memory
 
 Model = Callable[[Tensor], Tensor]
 Grid = Callable[[Tensor, Tensor], Tensor]
+R = TypeVar("R")
 
 
 class CountedModel:
@@ -96,8 +100,12 @@ class CountedModel:
         """What the model returns at x; image: index of the image that each row is charged to."""
         self.charge_forwards(image)
         x = self.on_grid(x, image)
-        parts = self.parts(len(x), x.device)
-        return torch.cat([self._run(self.fill(x[p]).clone())[: p.stop - p.start].detach() for p in parts])
+
+        def run() -> Tensor:
+            parts = self.parts(len(x), x.device)
+            return torch.cat([self._run(self.fill(x[p]).clone())[: p.stop - p.start].detach() for p in parts])
+
+        return self._where_it_fits(run, len(x))
 
     def few(self, image: Int[Tensor, " r"]) -> Bool[Tensor, " r"]:
         """`few_digits` of these images."""
@@ -198,12 +206,24 @@ class CountedModel:
         if self.grid is not None:
             x = self.on_grid(x[: len(image)], image)
         try:
-            values, logits, grads = self._gradient(x, len(image), value)
+            values, logits, grads = self._where_it_fits(partial(self._gradient, x, len(image), value), len(image))
         except BaseException:
             self.charge_forwards(image)
             raise
         _charge(self.gradients, image, 1)
         return values, logits, grads if self.fixed is None else grads.masked_fill(self.fixed, 0)
+
+    def _where_it_fits(self, run: Callable[[], R], rows: int) -> R:
+        """run(), of so many rows; where memory ends once more with calls of half as many, down to MIN_ROWS."""
+        while True:
+            try:
+                return run()
+            except Exception as error:
+                size = min(rows, self.max_rows) // 2
+                if self.mean is not None or size < MIN_ROWS or not out_of_memory(error):
+                    raise
+            free_memory()
+            self.max_rows = size // MULTIPLE * MULTIPLE
 
     def _gradient(
         self, x: Float[Tensor, "p *image"], length: int, value: Callable[[Tensor, slice], Tensor]
