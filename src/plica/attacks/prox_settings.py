@@ -26,6 +26,7 @@ class ProxSettings:
         overshoot: the weights of the aim (1 at the start) with which the race goes far beyond the boundary, in its
             first and second overshoot phase; None for no such phase.
         scale: units of u per unit of a pixel; None for 1.
+        sparse: whether few pixels move, so that the race starts once more from others.
     """
 
     race: ProximalSQP
@@ -34,6 +35,7 @@ class ProxSettings:
     bounds: tuple[float, float]
     overshoot: tuple[float | None, float | None] = (4.0, 16.0)
     scale: Float[Tensor, " n"] | None = None
+    sparse: bool = False
 
     def scaled(self, delta: Float[Tensor, "r n"]) -> Float[Tensor, "r n"]:
         return delta if self.scale is None else torch.where(self.scale.isinf(), 0, delta * self.scale)
@@ -85,8 +87,9 @@ def _settings(p: float, bounds: tuple[float, float]) -> ProxSettings:
         return ProxSettings(race, race, 1.0, bounds, (None, 16.0))
     if p <= 1:
         race = ProximalSQP(prox, eta=0.15, grow=1.3, shrink=0.6, decay=0.95, decay_aim=0.7, far=0.2)
-        race = replace(race, average=0.6, average_most=0.6)
-        return ProxSettings(race, race, 0.06, bounds, (None, 8.0))
+        sparse = p == 1
+        race = replace(race, average=0.5 if sparse else 0.6, average_most=0.5 if sparse else 0.6)
+        return ProxSettings(race, race, 0.06, bounds, (None, 8.0), sparse=sparse)
     race = ProximalSQP(prox)
     return ProxSettings(race, race, 0.5, bounds)
 

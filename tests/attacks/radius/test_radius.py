@@ -274,3 +274,22 @@ def test_an_image_without_a_point_starts_at_points_of_the_box():
     x = torch.full((2, 120), 0.42)
     task, _ = attack(model, x, torch.zeros(2, dtype=torch.long), MinRadius(Lp(2)), 200)
     assert task.best.distance.isfinite().all()
+
+
+def test_l1_starts_once_more_where_other_pixels_move():
+    """The race of five classes is 27 gradients; the next is taken at most 1.5 lengths of the best perturbation away, at
+    pixels that it leaves alone."""
+    model, x, y = curved()
+    points = []
+
+    def watched(z):
+        points.extend([z.detach().clone()] if z.requires_grad else [])
+        return model(z)
+
+    before, _ = attack(model, x, y, MinRadius(Lp(1)), gradients=27)
+    attack(watched, x, y, MinRadius(Lp(1)), gradients=28)
+    start, best = (points[-1][: len(x)] - x).flatten(1), (before.best.x_adv - x).flatten(1)
+    assert bool((start != 0).any(1).all())
+    assert not bool(((start != 0) & (best != 0)).any())
+    length = torch.linalg.vector_norm(start, dim=1) / torch.linalg.vector_norm(best, dim=1)
+    assert bool((length <= 1.5 * (1 + 1e-5)).all())

@@ -53,11 +53,25 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """One more start of the class that is nearest so far, where other pixels move (`_beside`), takes `steps` steps.
+
+    search_boundary: as of Stage.
+    """
+
+    steps: int
+    search_boundary: bool = False
+
+
+@dataclass(frozen=True)
 class RadiusSchedule:
     """Which rows are stepped, in which order; what was tried is in docs/design/radius.md.
 
     Attributes:
         race: the first 50 gradients.
+        sparse_race: in place of `race` where few pixels move (ProxSettings.sparse).
+        beside: length of the start of Elsewhere, in lengths of the best perturbation.
+        sparse_far: in place of `far` where few pixels move.
         targets: of the starts far outside in a round: the best class (0), or the second best (1).
         far: their lengths, in turn, in lengths of the best perturbation.
         ascent_steps: gradients of direct ascent for one more start.
@@ -70,7 +84,7 @@ class RadiusSchedule:
         inside: share of the radius that MaxLoss may use: a distance in float32 stays inside the radius in float64.
     """
 
-    race: tuple[Entry | Stage, ...] = (
+    race: tuple[Entry | Stage | Elsewhere, ...] = (
         Entry(0, 1, steps=2),
         Entry(1, 5),
         Stage(1, steps=4),
@@ -80,6 +94,9 @@ class RadiusSchedule:
         Stage(3, steps=2),
         Stage(1, steps=14, overshoot=1, search_boundary=True),
     )
+    sparse_race: tuple[Entry | Stage | Elsewhere, ...] = (*race[:6], Elsewhere(steps=20, search_boundary=True))
+    beside: float = 1.5
+    sparse_far: tuple[float, ...] = (8.0, 16.0)
     targets: tuple[int, ...] = (0, 0, 1)
     far: tuple[float, ...] = (2.0, 8.0, 4.0, 16.0)
     ascent_steps: int = 8
@@ -171,10 +188,14 @@ class RadiusSearch(Multistart[RadiusRows]):
     def schedule(self) -> Iterator[RadiusRows]:
         """The race, then one round after another."""
         pool = None
-        for stage in SCHEDULE.race:
+        for stage in SCHEDULE.sparse_race if self.settings.sparse else SCHEDULE.race:
             if isinstance(stage, Entry):
                 pool = yield from self._enter(pool, stage)
-            elif pool is not None:
+            elif pool is None:
+                continue
+            elif isinstance(stage, Elsewhere):
+                yield from self._elsewhere(pool, stage)
+            else:
                 yield from self._stage(pool, stage)
         # with a target the boundary has corners, where two classes meet it: planes are averaged there, steps zigzag;
         # of a goal without alternatives nothing else is known
@@ -206,6 +227,31 @@ class RadiusSearch(Multistart[RadiusRows]):
         if stage.search_boundary:
             self._search_boundary()
 
+    def _elsewhere(self, pool: RadiusRows, stage: Elsewhere) -> Iterator[RadiusRows]:
+        """The stage on rows of its own."""
+        rows = self.keep(self._start(*self._beside(self.keep(pool, len(pool))), self._reach()), 1)
+        yield from self._steps(rows, stage.steps)
+        if stage.search_boundary:
+            self._search_boundary()
+
+    def _beside(self, rows: RadiusRows) -> tuple[Tensor, Tensor]:
+        """For each image the class of its row that came nearest, and a start along that row's plane, without the
+        pixels that the best perturbation moves."""
+        images = rows.images
+        row = rows.best.view(-1, images).argmin(0) * images + torch.arange(images, device=self.x.device)
+        index, plane = rows.index[row], rows.state.plane[row]
+        best = self.settings.scaled(self.task.best.x_adv[self.images[index]].flatten(1) - self.x[index])
+        length = SCHEDULE.beside * torch.linalg.vector_norm(best, dim=1) / torch.linalg.vector_norm(plane, dim=1)
+        target, u = self.order[:, 0].clone(), torch.zeros_like(self.x)
+        target[index] = rows.target[row]
+        u[index] = torch.where(best == 0, plane * length.nan_to_num(0, 0, 0)[:, None], 0)
+        return target, u
+
+    def _reach(self) -> Tensor:
+        """Trust regions in proportion to the present radius; nan, for the solver's own, without one."""
+        reach = torch.where(self.best.isfinite(), self.best, torch.nan)
+        return self.settings.explore_eta * self.settings.race.prox.natural(self.x.shape[1]) * reach
+
     def _round(self, number: int) -> Iterator[RadiusRows]:
         """50 gradients: starts far outside and one at the end of a direct ascent, of which fewer and fewer go on."""
         classes = self.class_distance.argsort(dim=1, stable=True)
@@ -214,10 +260,7 @@ class RadiusSearch(Multistart[RadiusRows]):
         starts = [self._outside(number * len(targets) + i) for i in range(len(targets))]
         climbed, target = self._ascend(classes[:, 0], number)
         before = self.best.clone()
-        # trust regions in proportion to the present radius; nan, for the solver's own, without one
-        reach = torch.where(self.best.isfinite(), self.best, torch.nan)
-        eta = self.settings.explore_eta * self.settings.race.prox.natural(self.x.shape[1]) * reach
-        rows = self._start(torch.cat([*targets, target]), torch.cat([*starts, climbed]), eta)
+        rows = self._start(torch.cat([*targets, target]), torch.cat([*starts, climbed]), self._reach())
         for stage in SCHEDULE.round:
             rows = self.keep(rows, stage.kept)
             yield from self._steps(rows, stage.steps)
@@ -291,7 +334,8 @@ class RadiusSearch(Multistart[RadiusRows]):
         low, high = self.settings.box(self.x)
         generator = torch.Generator().manual_seed((self.task.seed * 1_000_003 + number) % 2**63)
         point = torch.lerp(low, high, torch.rand(self.x.shape[1], generator=generator, dtype=torch.float32).to(self.x))
-        factor = SCHEDULE.far[number % len(SCHEDULE.far)]
+        lengths = SCHEDULE.sparse_far if self.settings.sparse else SCHEDULE.far
+        factor = lengths[number % len(lengths)]
         best = self.settings.scaled(self.task.best.x_adv[self.images].flatten(1) - self.x)
         far = factor * torch.linalg.vector_norm(best, dim=1, keepdim=True) * self._direction(number)
         return torch.where(self.best.isfinite()[:, None], far, point)
