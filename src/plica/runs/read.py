@@ -19,6 +19,7 @@ from plica.perturbations import join_distance
 from plica.runs import schema
 from plica.runs.check import (
     Audit,
+    BrokenRunError,
     Checks,
     Manifest,
     Summary,
@@ -172,6 +173,8 @@ def load(directory: str | Path) -> Run:
             return _load_evaluation(directory)
         if (directory / schema.SAMPLES).is_file():
             return _load_single(directory)
+    except BrokenRunError:  # which names the file, and says what to do
+        raise
     except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise ValueError(f"The run {directory} is broken ({one_line(error)}); run it again.") from error
     raise FileNotFoundError(

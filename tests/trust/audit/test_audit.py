@@ -76,6 +76,19 @@ def test_what_was_tampered_with_is_named(tmp_path, tamper, kind):
     assert task.confirmed == (12 if kind == "margin in float64" else 11)
 
 
+def test_one_moved_pixel_of_an_answer_without_a_point_is_named(tmp_path):
+    directory = defects.saved_run(tmp_path)
+
+    def one_pixel(point):
+        image = defects.images()[0][5].clone()
+        image[0, 0, 0] = 1 - image[0, 0, 0]
+        return image
+
+    move(directory, 5, one_pixel)
+    rewrite(directory, 5, success=False)
+    assert "moved" in audited(directory).differences
+
+
 def in_double():
     """The sound model in float64; a copy, as its weights are shared."""
     return deepcopy(defects.Sound()).double()
@@ -104,12 +117,12 @@ def test_a_pixel_a_rounding_outside_is_named(tmp_path, wall, outward):
 
 
 @pytest.mark.parametrize("metric", ["l2", "l1.5"])
-def test_a_distance_that_is_off_in_its_sixth_digit_is_named(tmp_path, metric):
+def test_a_distance_that_is_off_in_its_seventh_digit_is_named(tmp_path, metric):
     directory = defects.saved_run(tmp_path, metric)
     d = cell(directory, 5, "distance")
     rewrite(directory, 5, distance=d * (1 + 3e-8))  # honest sums in another order
     assert audited(directory).agrees
-    for factor in (1 + 1e-6, 1 - 1e-6):
+    for factor in (1 + 1.5e-7, 1 - 1.5e-7):
         rewrite(directory, 5, distance=d * factor)
         assert set(audited(directory).differences) == {"distance"}
 
