@@ -63,7 +63,7 @@ class Misclassified:
     ) -> Float[Tensor, " b"]:
         """One of the alternatives for each image, by its column."""
         logits = class_logits(output)
-        return (logits.gather(1, (which + (which >= y))[:, None]) - logits.gather(1, y[:, None]))[:, 0]
+        return (logits.gather(1, (which + (which >= y))[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
 
     def check(self, output: Float[Tensor, "b *output"], y: Tensor) -> None:
         """Raises ValueError unless there are at least two classes, and one for every label."""

@@ -55,9 +55,10 @@ class Scratch:
         return self.memory[:need].view(vectors, *like.shape)
 
 
-def rows_to_copy(mask: Bool[Tensor, " r"]) -> Int[Tensor, " c"]:
-    """Rows among which are all where `mask` is true: no others on a CPU; all rows on an accelerator, for the caller to
+def rows_to_copy(mask: Bool[Tensor, " r"]) -> Int[Tensor, " c"] | None:
+    """On a CPU the rows where `mask` is true, None for all of them; on an accelerator always None, for the caller to
     mask."""
     if is_accelerator(mask.device):
-        return torch.arange(len(mask), device=mask.device)
-    return mask.nonzero()[:, 0]
+        return None
+    rows = mask.nonzero()[:, 0]
+    return rows if len(rows) < len(mask) else None

@@ -91,12 +91,13 @@ class BestPoints:
         """
         sure = self._surer(sure, margin, image)
         some = rows_to_copy(sure)
-        if not len(some):
+        z = z[: len(sure)]
+        if not len(sure if some is None else some):
             return
-        if len(some) < len(sure):
+        if some is not None:
+            z = pick(z, some)
             image, margin, sure = image[some], margin[some], sure[some]
             d, theta = None if d is None else d[some], None if theta is None else pick(theta, some)
-        z = z if len(some) == len(z) else pick(z, some)
         if self.model.grid is not None:
             z, d = self.model.on_grid(z, image), None
         if d is None:
@@ -106,7 +107,7 @@ class BestPoints:
         if not once:
             good = self._first(torch.where(good, d, torch.inf), good, image)
         some = rows_to_copy(good)
-        if len(some) < len(good):
+        if some is not None:
             z, image, margin, d, good = pick(z, some), image[some], margin[some], d[some], good[some]
             theta = None if theta is None else pick(theta, some)
         target = torch.where(good, image, len(self.x))
