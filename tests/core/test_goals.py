@@ -41,3 +41,12 @@ def test_alternatives_of_a_label_are_the_other_classes():
 def test_a_target_is_the_only_alternative():
     assert torch.equal(Goal(Y, TARGETS).alternatives(LOGITS)[:, 0], margin(LOGITS, Y, TARGETS))
     assert Goal(Y, TARGETS).alternatives(LOGITS).shape == (B, 1)
+
+
+def test_no_image_is_not_asked_of_a_function_that_takes_none():
+    def one_number_of_all(output, y):
+        return (output - output.amin()).flatten(1).amax(1)  # amin of nothing is an error
+
+    goal = Goal(torch.zeros(0), None, one_number_of_all)
+    assert goal.margin(torch.zeros(0, 3)).shape == (0,)
+    assert goal.margin(torch.zeros(0, 3).double()).dtype == torch.float64
