@@ -33,24 +33,31 @@ class FewSteps:
         eta: factor of the first trust region: there is no time to grow it.
         last: |m| at the image times this is how far beyond the boundary the last of four steps aims, so that it ends
             past it; fewer steps aim farther and more less, by the power 2.5 of their number.
-        sparse: what is set for p <= 1, where planes are averaged less and the aim falls faster.
-        last_sparse: the same as `last` there; last_linf: for l_inf.
+        last_linf: the same for l_inf; last_sparse: for p <= 1, where the margin at the last point evaluated is added,
+            for up to five steps whole: where planes are poor that is far from the boundary, and the aim is farther.
+        sparse: what else is set for p <= 1, where planes are averaged less and the aim falls faster.
+        trials_first: of the first subproblem of l_inf; more find nothing nearer.
     """
 
     eta: float = 3.0
     last: float = 0.05
     last_linf: float = 0.1
-    last_sparse: float = 0.35
+    last_sparse: float = 0.3
     sparse: Mapping[str, float] = field(
-        default_factory=lambda: dict(average=0.3, average_most=0.3, near=0.0, decay_aim=0.5)
+        default_factory=lambda: dict(average=0.4, average_most=0.4, near=0.0, decay_aim=0.5, trials_first=5)
     )
+    trials_first: int = 3
 
     def solvers(self, race: ProximalSQP, gradients: int) -> tuple[ProximalSQP, ProximalSQP]:
         """For all steps but the last, and for the last."""
-        p = getattr(race.prox, "p", 2.0)
-        last = (self.last_sparse if p <= 1 else self.last_linf if p == math.inf else self.last) * (4 / gradients) ** 2.5
-        change = self.sparse if p <= 1 else dict(eta=self.eta * race.eta)
-        race = replace(race, **change, floor=min(race.floor, last))
+        p, fewer = getattr(race.prox, "p", 2.0), (4 / gradients) ** 2.5
+        last = fewer * (self.last_sparse if p <= 1 else self.last_linf if p == math.inf else self.last)
+        if p <= 1:
+            race = replace(race, **self.sparse, floor=min(race.floor, last))
+            return race, replace(race, floor=last, near=min(1.0, 2 * fewer), far=0.0)
+        race = replace(race, eta=self.eta * race.eta, floor=min(race.floor, last))
+        if p == math.inf:
+            race = replace(race, trials_first=self.trials_first)
         return race, replace(race, floor=last)
 
 
@@ -148,6 +155,8 @@ def _by_prox(batch: Batch, first: First) -> Point:
             settings.point(x, state.u, z)
             margin, _, grad = batch.network.gradient(z.view_as(batch.x), batch.margin)
         now = last if step == batch.gradients - 1 else solver
+        if now is last and last.far == 0:
+            state.aim.fill_(1.0)  # so that the margin counts whole
         now.step(state, margin, torch.zeros_like(margin), settings.pull(grad.flatten(1)))
     unit, image = 1.0, z.view_as(batch.x)
     if convex is not metric:  # l_p with p < 1: along a ray it grows in proportion to l_1
