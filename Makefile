@@ -6,10 +6,11 @@ DATA ?= ../shared/data
 # Threads that wait give their core away: on a machine with other work, spinning made two threads five times dearer than one.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help setup demo test test-all test-floors test-newest test-extras mutants bench lint types format docs clean
+.PHONY: help setup demo demo-train test test-all test-floors test-newest test-extras mutants bench lint types format docs clean
 
 help:
 	@echo "make demo      robustness radii of twenty CIFAR-10 images: a table and a picture, in a few minutes after the setup"
+	@echo "make demo-train   trains the demonstration's small networks anew, in five minutes on two cores; DATA=folder of images"
 	@echo "make test      the tests (minutes); make test-all also runs the slow ones"
 	@echo "make test-floors and test-newest: the tests with the oldest and newest packages allowed; make test-extras: with every extra"
 	@echo "make mutants   small changes to the code that judges: does a test fail for each? (half an hour)"
@@ -28,6 +29,10 @@ $(READY): pyproject.toml requirements/constraints.txt
 
 demo: $(READY)
 	$(BIN)/python -m plica.demo
+
+demo-train: $(READY)
+	$(BIN)/python benchmarks/training.py --data $(DATA) --ways standard radius-union --each 20 --into build/demo-train
+	$(BIN)/python benchmarks/demo_weights.py build/demo-train
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -65,7 +66,7 @@ def balls(factor: float = 1.0) -> list[plica.MaxLoss]:
     return [ball(norm, factor) for norm in NORMS]
 
 
-def descent(norm: str, factor: float = 1.0, **settings: int) -> Callable[[nn.Module], Asker]:
+def descent(norm: str, factor: float = 1.0, **settings: Any) -> Callable[[nn.Module], Asker]:
     return lambda net: Inner(ball(norm, factor), **settings)
 
 
@@ -200,12 +201,12 @@ def numbers(found: dict) -> dict[str, float]:
     """Clean accuracy; for each norm, and all together, the accuracy at half of the radius and at it; mean radii."""
     radii = {name: np.array(found["radii"][name]) for name in NORMS}
     shown = {"clean": float((radii["l2"] > 0).mean()), "seconds": found["seconds"]}
-    standing = {0.5: True, 1.0: True}
+    standing = {share: np.ones(len(radii["l2"]), dtype=bool) for share in (0.5, 1.0)}
     for name, of_images in radii.items():
         shown[f"{name} mean"] = float(of_images.mean())
         for share in standing:
             held = of_images > share * RADII[name]
-            standing[share] = standing[share] & held
+            standing[share] &= held
             shown[f"{name} {share}"] = float(held.mean())
     return shown | {f"all {share}": float(np.mean(held)) for share, held in standing.items()}
 

