@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from plica.core.goals import Goal
+from plica.core.goals import Goal, finite
 from plica.core.losses import LOSSES, margin
 
 B, CLASSES = 12, 5
@@ -50,3 +50,10 @@ def test_no_image_is_not_asked_of_a_function_that_takes_none():
     goal = Goal(torch.zeros(0), None, one_number_of_all)
     assert goal.margin(torch.zeros(0, 3)).shape == (0,)
     assert goal.margin(torch.zeros(0, 3).double()).dtype == torch.float64
+
+
+def test_an_output_is_finite_where_every_number_is():
+    nan, inf = float("nan"), float("inf")
+    output = torch.tensor([[1.0, 2.0], [1.0, nan], [inf, 0.0], [-inf, 0.0], [nan, nan]])
+    assert finite(output).tolist() == [True, False, False, False, False]
+    assert finite(output[:, None, :]).tolist() == [True, False, False, False, False]

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from plica.utils import files
 from plica.utils.files import copy_whole, hash_file, hash_json, locked, write_json, write_whole
 
 
@@ -88,3 +89,13 @@ def test_hashes_are_sha256(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert hash_file(tmp_path / "a").startswith("ba7816bf8f01cfea")  # FIPS 180-2, appendix B.1
     assert hash_json({"b": 1, "a": [None]}) == hash_json({"a": [None], "b": 1}) != hash_json({"a": [0], "b": 1})
+
+
+def test_a_text_is_read_up_to_the_longest(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LONGEST", 10)
+    file = tmp_path / "text"
+    file.write_text("0123456789")
+    assert files.read_small(file) == "0123456789"
+    file.write_text("0123456789a")
+    with pytest.raises(OSError, match="longer than"):
+        files.read_small(file)

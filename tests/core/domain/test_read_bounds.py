@@ -1,5 +1,7 @@
 """Bounds from text and files: what is read, and one sentence for what is none."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -72,3 +74,16 @@ def test_a_file_that_is_not_there_and_one_that_is_none(tmp_path):
     (tmp_path / "text.npz").write_text("low")
     with pytest.raises(ValueError, match="cannot be read as bounds"):
         read_bounds(tmp_path / "text.npz")
+
+
+class Runs:
+    """Pickled, it is a call."""
+
+    def __reduce__(self):
+        return (exec, ("import sys; sys.modules['plica_bounds_ran'] = sys",))
+
+
+def test_pickled_objects_are_refused_and_do_not_run(tmp_path):
+    with pytest.raises(ValueError, match="cannot be read as bounds"):
+        read_bounds(written(tmp_path, low=np.array([Runs()], dtype=object)))
+    assert "plica_bounds_ran" not in sys.modules
