@@ -16,10 +16,11 @@ from torch import Tensor
 
 from plica.certify.affine import Affine
 from plica.certify.balls import Ball, offset
-from plica.certify.graph import Graph
+from plica.certify.graph import Graph, Node
 from plica.certify.relax import Activation, ReLU
 from plica.certify.rounding import Slack
 from plica.certify.sets import InputSet
+from plica.certify.windows import Coefficients, Window, own, plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,48 +45,71 @@ class Pass:
 
     def lower(
         self,
-        a: Float[Tensor, "r *node"],
+        a: Float[Tensor, "r *node"] | Window,
         at: int,
         rows: Int[Tensor, " r"] | None = None,
         keep: dict[int, Tensor] | None = None,
     ) -> Float[Tensor, " r"]:
         """A lower bound of <a, value of node `at`>; rows: the problem of each row, its own number where None.
 
-        keep: filled with the coefficients of every activation's output, and of the input (0).
+        keep: filled with the coefficients of every activation's output, and of the input (0); for dense `a` only.
         """
         graph, bound, moved = self.graph, 0.0, 0.0
-        pulled: dict[int, Tensor] = {at: a}
+        pulled: dict[int, Coefficients] = {at: a}
         for k in range(at, 0, -1):
             if k not in pulled:
                 continue
-            a, node = pulled.pop(k), graph.nodes[k]
+            node = graph.nodes[k]
+            a = _suited(pulled.pop(k), node)
             if self.multipliers is not None and k in self.multipliers:
                 a = a + self.multipliers[k]
             if self.slack is not None:
                 moved = moved + self.slack.of(k, a, rows)
             if isinstance(node.op, Activation):
                 if keep is not None:
-                    keep[k] = a
-                lines = self.lines[k] if rows is None else self.lines[k].take(rows)
-                before, constant = node.op.backward(a, lines)
-                parts = (before,)
-                if self.balls is not None and k in self.balls and isinstance(node.op, ReLU):
-                    ball = self.balls[k] if rows is None else self.balls[k].take(rows)
-                    curved, size = offset(a, before, node.op.slope, ball)
-                    constant = torch.maximum(constant, curved)
-                    moved = moved + size.detach()
+                    keep[k] = plain(a)
+                before, constant, size = self._activated(k, node.op, a, rows)
+                parts, moved = (before,), moved + size
+            elif isinstance(a, Window):
+                parts, constant = a.through(node.op, graph.nodes[node.parents[0]].shape)
             else:
                 assert isinstance(node.op, Affine)
                 constant = node.op.constant(a)
                 parts = node.op.transpose(a, tuple(graph.nodes[parent].shape for parent in node.parents))
             bound = bound + constant
             for parent, part in zip(node.parents, parts, strict=True):
-                pulled[parent] = pulled[parent] + part if parent in pulled else part
+                pulled[parent] = _sum(pulled[parent], part, graph.nodes[parent]) if parent in pulled else part
         first = pulled.get(0)
         if first is None:  # the node does not depend on the input
-            first = a.new_zeros(len(a), *graph.nodes[0].shape)
+            first = plain(a).new_zeros(len(plain(a)), *graph.nodes[0].shape)
         if keep is not None:
-            keep[0] = first
+            keep[0] = plain(first)
         value, size = self.inputs.minimum(first, rows)
         value = value + bound
         return value if self.slack is None else value - self.slack.total(moved + size)
+
+    def _activated(
+        self, k: int, op: Activation, a: Coefficients, rows: Int[Tensor, " r"] | None
+    ) -> tuple[Coefficients, Tensor, Tensor | float]:
+        """Coefficients of what activation k takes, a constant, and the sum of the absolute values of its terms beyond
+        those of the lines."""
+        lines = type(self.lines[k])(*(own(part, a, rows) for part in self.lines[k]))
+        before, constant = op.backward(plain(a), lines)
+        size = 0.0
+        if self.balls is not None and k in self.balls and isinstance(op, ReLU):
+            ball = Ball(*(own(part, a, rows) for part in self.balls[k]))
+            curved, size = offset(plain(a), before, op.slope, ball)
+            constant, size = torch.maximum(constant, curved), size.detach()
+        return a._replace(a=before) if isinstance(a, Window) else before, constant, size
+
+
+def _suited(a: Coefficients, node: Node) -> Coefficients:
+    """As a window only as long as that saves work."""
+    return a.dense(node.shape) if isinstance(a, Window) and not a.fits(node) else a
+
+
+def _sum(a: Coefficients, b: Coefficients, node: Node) -> Coefficients:
+    if isinstance(a, Window) and isinstance(b, Window) and a.aligned(b):
+        return a.add(b)
+    a, b = (part.dense(node.shape) if isinstance(part, Window) else part for part in (a, b))
+    return a + b

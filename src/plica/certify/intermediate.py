@@ -19,6 +19,7 @@ from plica.certify.graph import Graph
 from plica.certify.relax import Activation
 from plica.certify.rounding import Slack, gamma
 from plica.certify.sets import InputSet
+from plica.certify.windows import unit
 
 FLOATS = 2**22  # of the largest coefficient tensor in one pass
 
@@ -140,14 +141,12 @@ def _tighten(run: Pass, bounds: Bounds, k: int, go_on: Callable[[], bool]) -> No
     problem, entry = open_entries.nonzero(as_tuple=True)
     widest = max(torch.Size(node.shape).numel() for node in run.graph.nodes[: k + 1])
     for part in torch.arange(len(entry), device=low.device).split(max(1, FLOATS // widest)):
-        if not go_on():
+        if not len(part) or not go_on():
             break
         p, e = problem[part], entry[part]
-        a = low.new_zeros(len(part), low.shape[1])
-        a[torch.arange(len(part), device=low.device), e] = 1
-        a = a.view(len(part), *run.graph.nodes[k].shape)
-        low[p, e] = torch.maximum(low[p, e], run.lower(a, k, p))
-        high[p, e] = torch.minimum(high[p, e], -run.lower(-a, k, p))
+        up, down = (unit(e, run.graph.nodes[k].shape, low, sign) for sign in (1, -1))
+        low[p, e] = torch.maximum(low[p, e], run.lower(up, k, p))
+        high[p, e] = torch.minimum(high[p, e], -run.lower(down, k, p))
     # roundings of a search in float32 can cross two bounds that are nearly equal
     low, high = torch.minimum(low, high), torch.maximum(low, high)
     bounds.low[k], bounds.high[k] = (part.view_as(bounds.low[k]) for part in (low, high))

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from plica.certify.graph import Graph
+from plica.certify.windows import Coefficients, own, plain
 
 SAFETY = 4.0  # the estimate is itself computed with roundings, and constants of the network are rounded once or twice
 MORE = 200  # terms beyond those of one row of one operation: roundings of lines, of coefficients that are added up
@@ -45,10 +46,9 @@ class Slack:
     gamma: float
     magnitude: Mapping[int, Tensor]
 
-    def of(self, k: int, a: Float[Tensor, "r *node"], rows: Int[Tensor, " r"] | None) -> Float[Tensor, " r"]:
+    def of(self, k: int, a: Coefficients, rows: Int[Tensor, " r"] | None) -> Float[Tensor, " r"]:
         """<|a|, v_k>"""
-        v = self.magnitude[k]
-        return (a.detach().abs() * (v if rows is None else v[rows])).flatten(1).sum(1)
+        return (plain(a).detach().abs() * own(self.magnitude[k], a, rows)).flatten(1).sum(1)
 
     def total(self, size: Tensor) -> Tensor:
         """What has to be taken off a bound whose terms have so large a sum."""

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from plica.certify.windows import Coefficients, own, plain
 from plica.metrics import Metric, Unsupported, fixed_pixels, lp_form
 
 STEPS = 4  # of the fixed point for the multiplier of l_2
@@ -44,20 +45,20 @@ class InputSet:
         return replace(self, **{f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "p"})
 
     def minimum(
-        self, a: Float[Tensor, "r *image"], rows: Int[Tensor, " r"] | None
+        self, a: Coefficients, rows: Int[Tensor, " r"] | None
     ) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
         """A lower bound of <a, x'> over the set of problem rows[i] (of problem i where None), and the sum of the
         absolute values of its terms."""
-        own = self if rows is None else self.take(rows)
-        x, low, high, w = (part.flatten(1) for part in (own.x, own.low, own.high, own.weights))
-        a = a.flatten(1)
+        x, low, high = (own(part, a, rows).flatten(1) for part in (self.x, self.low, self.high))
+        w, radius = own(self.weights, a, rows, 1.0).flatten(1), own(self.radius, a, rows)
+        a = plain(a).flatten(1)
         if self.p == math.inf:
             point = torch.where(a > 0, low, high)
             return (a * point).sum(1), (a.abs() * torch.maximum(low.abs(), high.abs())).sum(1).detach()
         below, above = (low - x) * w, (high - x) * w
         scaled = a / w
         bound = _minimum_l2 if self.p == 2 else _minimum_l1
-        value, size = bound(scaled, below, above, own.radius)
+        value, size = bound(scaled, below, above, radius)
         reach = torch.maximum(-below, above)
         size = size + (a.abs() * x.abs()).sum(1) + (scaled.abs() * reach).sum(1)
         return (a * x).sum(1) + value, size.detach()
