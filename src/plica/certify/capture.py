@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, fx, nn
 
 from plica.certify.graph import Graph
-from plica.certify.operations import build
+from plica.certify.traced import build
 from plica.core.model.fitting import unfitted
 from plica.metrics import Unsupported
 from plica.utils.messages import one_line
@@ -84,6 +84,7 @@ def _paths(model: Any) -> Iterator[None]:
 def _compare(graph: Graph, model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"]) -> None:
     """Raises Unsupported where the captured network gives other logits than the model."""
     ours, theirs = graph.forward(x.double())[-1], model(x)
+    theirs = theirs[:, None] if theirs.ndim == 1 else theirs  # one logit
     if ours.shape != theirs.shape or not bool(
         ((ours - theirs).abs() <= AGREES * (1e-3 + theirs.abs().amax())).all() | ~theirs.isfinite().all()
     ):

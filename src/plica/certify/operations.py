@@ -1,117 +1,19 @@
-"""Torch's own operations as nodes: one entry of BUILDERS for each that has bounds.
-
-Everything acts on one image here, the leading axis of length 1. An operation that would touch that axis is refused, so
-that each node is a function of one row, and may be computed for any number of rows.
-"""
+"""Torch's own operations as nodes: one entry of BUILDERS for each that has bounds."""
 
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, fx
-from torch.fx.node import map_aggregate, map_arg
+from torch import Tensor
 from torch.nn import functional
 
-from plica.certify.affine import Affine, Convolution, Matrix, Nonnegative, Reshape, Scale, Sum
-from plica.certify.graph import Node
+from plica.certify.affine import Convolution, Matrix, Nonnegative, Reshape, Scale, Sum
+from plica.certify.builder import Builder, Refused, Value
 from plica.certify.maxpool import MaxPool
-from plica.certify.relax import Activation, ReLU, Sigmoidal
-from plica.metrics import Unsupported
-
-
-class Refused(Exception):  # noqa: N818 - caught in this module
-    """This use of an operation has no bounds; the message says why."""
-
-
-class Value(int):
-    """The index of a node that depends on the input, as distinct from a constant of the network."""
-
-
-class Builder:
-    """The nodes built so far, and the value of each at the example."""
-
-    def __init__(self, x: Float[Tensor, "1 *image"]):
-        self.nodes = [Node(None, (), tuple(x.shape[1:]))]
-        self.values = [x]
-
-    def add(self, op: Affine | Activation, *parents: Value) -> Value:
-        value = op.forward(*(self.values[parent] for parent in parents))
-        if value.ndim < 2 or len(value) != 1:
-            raise Refused("it does not keep images apart")
-        if isinstance(op, Nonnegative) and bool(
-            (op.linear(*(torch.ones_like(self.values[parent]) for parent in parents)) < 0).any()
-        ):
-            raise Refused("it has negative coefficients")
-        self.nodes.append(Node(op, tuple(int(parent) for parent in parents), tuple(value.shape[1:])))
-        self.values.append(value)
-        return Value(len(self.nodes) - 1)
-
-    def ndim(self, value: Value) -> int:
-        return self.values[value].ndim
-
-    def shape(self, value: Value) -> tuple[int, ...]:
-        return tuple(self.values[value].shape)
-
-
-def build(traced: fx.GraphModule, x: Float[Tensor, "1 *image"]) -> tuple[Node, ...]:
-    """The nodes of a traced graph with one input.
-
-    Raises:
-        Unsupported: an operation has no bounds; the message names the module.
-    """
-    traced.graph.eliminate_dead_code()
-    builder, known = Builder(x), dict[fx.Node, Any]()
-    for node in traced.graph.nodes:
-        if node.op == "placeholder":
-            known[node] = Value(0)
-        elif node.op == "get_attr":
-            known[node] = _double(getattr(traced, str(node.target)).detach())
-        elif node.op == "output":
-            (output,) = node.args
-            return _up_to(builder, known.get(output) if isinstance(output, fx.Node) else None)
-        else:
-            args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
-            known[node] = _apply(builder, node, args, dict(kwargs))
-    raise Unsupported("The model has no output.")
-
-
-def _up_to(builder: Builder, output: Any) -> tuple[Node, ...]:
-    if not isinstance(output, Value) or len(builder.shape(output)) != 2:
-        raise Unsupported("Lower bounds need a model that returns logits (b, classes), which depend on the image.")
-    return tuple(builder.nodes[: output + 1])
-
-
-def _apply(builder: Builder, node: fx.Node, args: Any, kwargs: dict[str, Any]) -> Any:
-    flat: list[Any] = []
-    map_aggregate((args, kwargs), lambda a: flat.append(a))
-    target: Any = node.target
-    if not any(isinstance(a, Value) for a in flat):
-        if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
-            _refuse(node, "it draws random numbers")
-        return map_aggregate(target(*args, **kwargs), _double)
-    if target is operator.getitem:
-        return args[0][args[1]] if isinstance(args[0], tuple | list) else _refuse(node, "it is no tensor")
-    name = target.overloadpacket.__name__ if hasattr(target, "overloadpacket") else str(target)
-    if name not in BUILDERS:
-        _refuse(node, f"{name} has no lower bounds")
-    try:
-        return BUILDERS[name](builder, *args, **kwargs)
-    except Refused as reason:
-        _refuse(node, f"{name}: {reason}")
-
-
-def _double(constant: Any) -> Any:
-    return constant.double() if isinstance(constant, Tensor) and constant.is_floating_point() else constant
-
-
-def _refuse(node: fx.Node, reason: str) -> Any:
-    path = node.meta.get("path") or "the model itself"
-    raise Unsupported(f"Lower bounds do not go through {path}: {reason}. Known are {', '.join(sorted(BUILDERS))}.")
+from plica.certify.relax import ReLU, Sigmoidal
 
 
 def _constant(value: Any) -> Any:

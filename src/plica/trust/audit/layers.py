@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -115,6 +115,10 @@ def _next(steps: list[Step], values: list[Tensor], target: Any, args: Any, kwarg
 
     def add(op: Affine | Activation, parents: list[_Place]) -> _Place:
         value = op.value(*(values[parent] for parent in parents))
+        if value.ndim == 1 and isinstance(op, Affine):  # a single logit
+            f, size = op.function, op.absolute
+            op = replace(op, function=lambda *z: f(*z)[:, None], absolute=lambda *z: size(*z)[:, None])
+            value = value[:, None]
         steps.append(Step(op, tuple(int(parent) for parent in parents), tuple(value.shape[1:])))
         values.append(value)
         return _Place(len(steps) - 1)

@@ -1,0 +1,72 @@
+"""A traced network as nodes: each of torch's operations by its entry of BUILDERS, or refused by its module."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, fx
+from torch.fx.node import map_aggregate, map_arg
+
+from plica.certify.builder import Builder, Refused, Value
+from plica.certify.graph import Node
+from plica.certify.operations import BUILDERS
+from plica.metrics import Unsupported
+
+
+def build(traced: fx.GraphModule, x: Float[Tensor, "1 *image"]) -> tuple[Node, ...]:
+    """The nodes of a traced graph with one input.
+
+    Raises:
+        Unsupported: an operation has no bounds; the message names the module.
+    """
+    traced.graph.eliminate_dead_code()
+    builder, known = Builder(x), dict[fx.Node, Any]()
+    for node in traced.graph.nodes:
+        if node.op == "placeholder":
+            known[node] = Value(0)
+        elif node.op == "get_attr":
+            known[node] = _double(getattr(traced, str(node.target)).detach())
+        elif node.op == "output":
+            (output,) = node.args
+            return _up_to(builder, known.get(output) if isinstance(output, fx.Node) else None)
+        else:
+            args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
+            known[node] = _apply(builder, node, args, dict(kwargs))
+    raise Unsupported("The model has no output.")
+
+
+def _up_to(builder: Builder, output: Any) -> tuple[Node, ...]:
+    if not isinstance(output, Value) or len(builder.shape(output)) != 2:
+        raise Unsupported("Lower bounds need a model that returns logits (b, classes), which depend on the image.")
+    return tuple(builder.nodes[: output + 1])
+
+
+def _apply(builder: Builder, node: fx.Node, args: Any, kwargs: dict[str, Any]) -> Any:
+    flat: list[Any] = []
+    map_aggregate((args, kwargs), lambda a: flat.append(a))
+    target: Any = node.target
+    if not any(isinstance(a, Value) for a in flat):
+        if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
+            _refuse(node, "it draws random numbers")
+        return map_aggregate(target(*args, **kwargs), _double)
+    if target is operator.getitem:
+        return args[0][args[1]] if isinstance(args[0], tuple | list) else _refuse(node, "it is no tensor")
+    name = target.overloadpacket.__name__ if hasattr(target, "overloadpacket") else str(target)
+    if name not in BUILDERS:
+        _refuse(node, f"{name} has no lower bounds")
+    try:
+        return BUILDERS[name](builder, *args, **kwargs)
+    except Refused as reason:
+        _refuse(node, f"{name}: {reason}")
+
+
+def _double(constant: Any) -> Any:
+    return constant.double() if isinstance(constant, Tensor) and constant.is_floating_point() else constant
+
+
+def _refuse(node: fx.Node, reason: str) -> Any:
+    path = node.meta.get("path") or "the model itself"
+    raise Unsupported(f"Lower bounds do not go through {path}: {reason}. Known are {', '.join(sorted(BUILDERS))}.")
