@@ -86,9 +86,37 @@ def test_what_the_certificate_does_not_treat_is_refused():
         plica.bracket(net, x, y, question, goal=lambda output, y: output.gather(1, y[:, None])[:, 0])
     with pytest.raises(plica.Unsupported, match="draws"):
         plica.bracket(net, x, y, question, draws=4)
-    held = plica.Held(plica.Lp(2), x > 0.5)
-    with pytest.raises(plica.Unsupported, match="leading axis"):
-        plica.bracket(net, x, y, plica.MinRadius(held))
+
+
+def test_boxes_and_held_pixels_of_each_image_are_bracketed():
+    net, x = network("relu"), images()
+    y, held = net(x).argmax(1), images(seed=3) > 0.7
+    low, high = (x - 0.3).clamp(min=0), (x + 0.4).clamp(max=1)
+    question = plica.MinRadius(plica.Held(plica.Lp(2), held))
+    both = plica.bracket(net, x, y, question, gradients=20, nodes=10, bounds=(low, high))
+    assert (both.lower <= both.upper).all()
+    assert (both.lower > 0).all()
+    found = both.result.x_adv
+    assert torch.equal(found[held], x[held])
+    assert ((low <= found) & (found <= high)).all()
+
+
+@pytest.mark.parametrize("shape", [(-1, 1), (-1,)], ids=["b, 1", "b"])
+def test_one_logit_is_bracketed_as_two_classes(shape):
+    class One(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network("relu")
+
+        def forward(self, x):
+            logits = self.net(x)
+            return (logits[:, 1] - logits[:, 0]).view(*shape)
+
+    net, x = One(), images()
+    y = (net(x).view(-1) > 0).long()
+    both = plica.bracket(net, x, y, plica.MinRadius(plica.Lp("inf")), gradients=20, nodes=5)
+    assert (both.lower > 0).all()
+    assert (both.lower <= both.upper).all()
 
 
 def test_with_levels_no_start_off_the_grid_is_an_answer():

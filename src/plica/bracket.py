@@ -15,12 +15,13 @@ from plica.api import attack
 from plica.certify import Certificate, certify, check_certifiable
 from plica.core.formulations import MinRadius, Question
 from plica.core.goals import Goal
+from plica.core.domain.groups import Group, groups
 from plica.core.losses import Targets
 from plica.core.model.eval_mode import eval_mode
 from plica.core.result import Result
 
 CLOSED = 1e-3  # a gap that counts as none
-STARTS = 6  # of the attack, at most, at open parts of an image's search
+STARTS = 8  # of the attack, at most, at open parts of an image's search
 BUDGET = 20  # gradients of each
 LOOKS = 32  # forward runs before each
 
@@ -92,7 +93,7 @@ def bracket(
         raise TypeError(
             f"plica.bracket answers plica.MinRadius(...), got {type(question).__name__}; use plica.certify."
         )
-    check_certifiable(model, x, question, bounds, attacking.get("goal"), attacking.get("draws"))
+    check_certifiable(model, x, question, attacking.get("goal"), attacking.get("draws"))
     settings: dict[str, Any] = dict(seed=seed, bounds=bounds, targets=targets) | attacking
     attacked = attack(model, x, y, question, gradients=gradients, **settings)
     quietly: dict[str, Any] = settings | {"on_progress": None}
@@ -141,8 +142,11 @@ class _Starts:
     attacking: dict[str, Any]
     result: Result
     made: Counter[int] = field(default_factory=Counter)
+    boxes: dict[int, Group] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for group in groups(self.question, self.bounds, self.x) or ():
+            self.boxes |= dict.fromkeys(group.rows.tolist(), group)
         self.result = replace(self.result, forwards=self.result.forwards.clone())
 
     def __call__(self, image: int, point: Float[Tensor, "1 *image"]) -> float:
@@ -151,10 +155,12 @@ class _Starts:
         if self.made[image] < STARTS and self.attacking.get("levels") is None:
             self.made[image] += 1
             row = slice(image, image + 1)
-            low, high = (torch.as_tensor(end).to(self.x) for end in self.bounds)
+            box = self.boxes.get(image)
+            question, bounds = (self.question, self.bounds) if box is None else (box.question, box.bounds)
+            low, high = (torch.as_tensor(end).to(self.x) for end in bounds)
             start = self._best(image, torch.minimum(torch.maximum(point.to(self.x), low), high))
             found = attack(
-                self.model, start, self.y[row], self.question, gradients=BUDGET, bounds=self.bounds,
+                self.model, start, self.y[row], question, gradients=BUDGET, bounds=bounds,
                 targets=None if self.targets is None else self.targets[row], **self.attacking,
             )  # fmt: skip
             self._keep(image, found)
@@ -179,7 +185,8 @@ class _Starts:
         for name, column in spent.items():
             column[image] += getattr(found, name)[0]
         self.result = replace(self.result, **spent)
-        metric: Any = self.question.metric
+        box = self.boxes.get(image)
+        metric: Any = (self.question if box is None else box.question).metric
         distance = float(metric(self.x[image : image + 1].double(), found.x_adv.double())[0])
         if not bool(found.success[0]) or not distance < float(self.result.distance[image]):
             return

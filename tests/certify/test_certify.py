@@ -14,6 +14,11 @@ from plica.certify import CertificateStatus
 from shared_data import SHARED
 
 
+class Squeezed(nn.Module):
+    def forward(self, x):
+        return 1 - (1 - x.squeeze(1))
+
+
 def labelled(name="relu", b=4):
     net, x = network(name), images(b)
     return net, x, net(x).argmax(1)
@@ -153,6 +158,23 @@ def test_held_pixels_and_bounds_of_features_do_not_move():
     assert (by_bounds <= plica.attack(net, *one, bounds=(low, high)).distance).all()
 
 
+@pytest.mark.parametrize("question", [plica.MinRadius(plica.Lp(2)), plica.MaxLoss(plica.Lp(2), torch.rand(4) / 50)])
+def test_boxes_of_each_image(question):
+    """Each image has the answer that it has alone."""
+    net, x, y = labelled()
+    low, high = (x - 0.1).clamp(min=0), (x + 0.2).clamp(max=1)
+    low[2], high[2] = low[0].clamp(max=x[2]), high[0].clamp(min=x[2])
+    found = plica.certify(net, x, y, question, nodes=4, bounds=(low, high), targets=(y + 1) % 3)
+    for i in range(4):
+        one = question
+        if isinstance(question, plica.MaxLoss):
+            one = plica.MaxLoss(question.metric, float(question.radius[i]))
+        part = slice(i, i + 1)
+        alone = plica.certify(net, x[part], y[part], one, nodes=4, bounds=(low[i], high[i]), targets=(y[part] + 1) % 3)
+        torch.testing.assert_close(alone.radius[0], found.radius[i], rtol=1e-3, atol=0)
+        assert alone.proved[0] == found.proved[i]
+
+
 def test_other_bounds_than_0_and_1():
     net, x, y = labelled(b=2)
     shifted = nn.Sequential(Shift(), net)
@@ -167,7 +189,8 @@ class Shift(nn.Module):
         return (x + 3) / 10
 
 
-def test_one_logit_is_two_classes():
+@pytest.mark.parametrize("last", [nn.Identity(), nn.Flatten(0), Squeezed()], ids=["b, 1", "b", "squeezed"])
+def test_one_logit_is_two_classes(last):
     net, x = dense(nn.ReLU(), FLAT, 8, 1).eval().requires_grad_(False), images(3)
     with torch.no_grad():
         net[-1].bias -= net(x).median()
@@ -176,7 +199,8 @@ def test_one_logit_is_two_classes():
         two[1].weight.copy_(torch.tensor([[0.0], [1.0]]))
         two[1].bias.zero_()
     y = two(x).argmax(1)
-    found = [plica.certify(m, x, y, plica.MinRadius(plica.Lp(2)), nodes=3).radius for m in (net, two)]
+    one = nn.Sequential(net, last)
+    found = [plica.certify(m, x, y, plica.MinRadius(plica.Lp(2)), nodes=3).radius for m in (one, two)]
     torch.testing.assert_close(*found, rtol=1e-3, atol=0)
 
 
@@ -241,8 +265,7 @@ def test_time_is_kept():
         (dict(nodes=0), ValueError, "nodes must be at least 1"),
         (dict(upper=torch.tensor([1.0, -1, 1, 1])), ValueError, "upper must hold radii >= 0"),
         (dict(y=torch.zeros(4).long(), targets=torch.tensor([1, 0, 1, 1])), ValueError, "targets must differ from y"),
-        (dict(bounds=(0 * images(), 1 + 0 * images())), plica.Unsupported, "leading axis"),
-        (dict(question=plica.MinRadius(plica.Held(plica.Lp(2), images() > 0.5))), plica.Unsupported, "leading axis"),
+        (dict(bounds=(0 * images(), 0.5 + 0 * images())), ValueError, "outside its bounds"),
         (dict(y=torch.full((4,), 7)), ValueError, "y must hold classes"),
         (dict(x=images() + 1), ValueError, "bounds"),
     ],

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from plica.certify.capture import capture
 from plica.certify.certificate import Certificate, CertificateStatus, Evidence
-from plica.certify.prove import Effort, Networks, Region, prove
+from plica.certify.prove import Effort, Networks, Prover, Region
 from plica.certify.radius import Answer, crown_radii, refine
 from plica.certify.sets import check_metric
 from plica.core import validation
 from plica.core.domain.bounds import check_bounds
-from plica.core.domain.groups import groups
+from plica.core.domain.groups import Group, groups
 from plica.core.formulations import MaxLoss, MinRadius, Question
 from plica.core.goals import Goal
 from plica.core.losses import Targets
@@ -52,7 +52,8 @@ def certify(
     What is proved holds for the network in real arithmetic: bounds are computed in float64, every rounding allowed for.
 
     Args:
-        model: any callable (b, *image) -> (b, classes) that gives logits, made of operations that have bounds.
+        model: any callable (b, *image) -> (b, classes) that gives logits, or one logit for two classes, (b, 1) or (b,),
+            made of operations that have bounds.
         x: images, inside the bounds.
         y: labels, class numbers from 0.
         question: a MinRadius or a MaxLoss under l_inf, l_2 or l_1, with weights or held pixels or without.
@@ -69,17 +70,21 @@ def certify(
         ValueError, TypeError: an argument is wrong; said before any work.
         Unsupported: the metric or an operation of the model has no bounds; the message names the module.
     """
-    call = _checked(model, x, y, question, upper, seconds, nodes, bounds, targets)
-    call = replace(call, probe=probe or call.probe)
+    whole, regions = _checked(model, x, y, question, upper, seconds, nodes, bounds, targets, probe)
     with eval_mode(model):
-        graph = capture(model, call.x)
-    logits = torch.cat([graph.forward(part)[-1] for part in call.x.double().split(CHUNK)])
-    validation.output(logits, call.goal, question)
-    networks = Networks.of(graph, call.p)
-    answers = [answer for start in range(0, len(x), CHUNK) for answer in call.answers(networks, start)]
+        graph = capture(model, whole.x)
+    logits = torch.cat([graph.forward(part)[-1] for part in whole.x.double().split(CHUNK)])
+    validation.output(logits, whole.goal, question)
+    networks = Networks.of(graph, whole.p)
+    found: dict[int, tuple[Answer, float]] = {}
+    for rows, region in regions:
+        call = whole.part(rows, region)
+        own = (answer for start in range(0, len(rows), CHUNK) for answer in call.answers(networks, start))
+        found |= dict(zip(rows.tolist(), own, strict=True))
+    answers = [found[row] for row in range(len(x))]
     radius = torch.tensor([answer.radius for answer, _ in answers], dtype=torch.float64)
     proved = radius > 0
-    if call.radius is not None:
+    if whole.radius is not None:
         proved = torch.tensor([answer.status == CertificateStatus.PROVED for answer, _ in answers])
     return Certificate(
         radius=radius.to(x.device),
@@ -94,8 +99,8 @@ def certify(
 
 @torch.inference_mode(False)
 def check_certifiable(
-    model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"], question: Question, bounds: Any = (0.0, 1.0),
-    goal: object = None, draws: object = None,
+    model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"], question: Question, goal: object = None,
+    draws: object = None,
 ) -> None:  # fmt: skip
     """Raises Unsupported where the question, what counts as an answer to it, or an operation of the model has no lower
     bounds."""
@@ -103,31 +108,29 @@ def check_certifiable(
         raise Unsupported("Lower bounds are of misclassification; leave goal=... out, or ask the attack alone.")
     if draws is not None:
         raise Unsupported("Lower bounds need a model that answers the same at every call; leave draws=... out.")
-    _check_question(question, bounds, x)
+    _check_question(question)
     with eval_mode(model):
         capture(model, x.detach())
 
 
-def _check_question(question: Question, bounds: Any, x: Float[Tensor, "b *image"]) -> None:
+def _check_question(question: Question) -> None:
     if question.through is not None:
         raise Unsupported("Lower bounds are known for x' = x + delta only; leave through=... out.")
     check_metric(question.metric)
-    if groups(question, bounds, x) is not None:
-        raise Unsupported(
-            "Lower bounds take one box for all images, but bounds or held pixels have a leading axis for the images; "
-            "ask about images of equal ones in calls of their own."
-        )
 
 
 def _checked(
     model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, question: Question, upper: Tensor | None, seconds: float,
     nodes: int | None, bounds: tuple[float | Tensor, float | Tensor], targets: Targets,
-) -> _Call:  # fmt: skip
+    probe: Callable[[int, Tensor], float] | None,
+) -> tuple[_Call, list[tuple[Tensor, Region]]]:  # fmt: skip
+    """The call, and the numbers of the images of each region; one region unless boxes differ from image to image."""
     validation.images(x)
     if not isinstance(question, MinRadius | MaxLoss):
         raise TypeError(f"question must be plica.MinRadius(...) or plica.MaxLoss(...), got {type(question).__name__}.")
-    _check_question(question, bounds, x)
-    limits = check_bounds(bounds, x)
+    _check_question(question)
+    everything = Group(torch.arange(len(x), device=x.device), question, bounds)
+    regions = [(group.rows, _region(group, x)) for group in groups(question, bounds, x) or [everything]]
     validation.labels("y", y, x)
     if targets is not None:
         validation.aimed(targets, y, x)
@@ -139,10 +142,16 @@ def _checked(
         validation.whole("nodes", nodes, least=1)
     upper = torch.full((len(x),), torch.inf) if upper is None else _upper(upper, x)
     radius = validation.radii(question, x) if isinstance(question, MaxLoss) else None
-    low, high = limits.low.to(x.device), limits.high.to(x.device)
-    region = Region(question.metric, low, high)
     goal = Goal(validation.usable(y), None if targets is None else validation.usable(targets))
-    return _Call(model, validation.usable(x.detach()), goal, region, radius, upper.double().cpu(), seconds, nodes)
+    call = _Call(
+        model, validation.usable(x.detach()), goal, regions[0][1], radius, upper.double().cpu(), seconds, nodes, probe
+    )
+    return call, regions
+
+
+def _region(group: Group, x: Float[Tensor, "b *image"]) -> Region:
+    limits = check_bounds(group.bounds, x[group.rows])
+    return Region(group.question.metric, limits.low.to(x.device), limits.high.to(x.device))
 
 
 def _upper(upper: Any, x: Tensor) -> Tensor:
@@ -166,7 +175,16 @@ class _Call:
     upper: Float[Tensor, " b"]
     seconds: float
     nodes: int | None
-    probe: Callable[[int, Tensor], float] = lambda image, point: math.inf
+    probe: Callable[[int, Tensor], float] | None
+
+    def part(self, rows: Int[Tensor, " r"], region: Region) -> _Call:
+        """For some of the images, by their numbers."""
+        probe = self.probe
+        return replace(
+            self, x=self.x[rows], goal=self.goal[rows], region=region, upper=self.upper[rows.cpu()],
+            radius=None if self.radius is None else self.radius[rows],
+            probe=probe and (lambda image, point: probe(int(rows[image]), point)),
+        )  # fmt: skip
 
     @property
     def p(self) -> float:
@@ -190,7 +208,7 @@ class _Call:
             upper = torch.minimum(self.upper[part].to(x.device), self.region.span(x))
             radii = crown_radii(
                 networks, self.region, x[searched], a[searched], guess[searched], upper[searched],
-                Effort(deadline, self.nodes).left,
+                Effort(deadline, self.nodes),
             )  # fmt: skip
             first = dict(zip(searched.tolist(), radii, strict=True))
         shared = (time.perf_counter() - began) / max(1, len(searched))
@@ -211,16 +229,18 @@ class _Call:
     ) -> Answer:
         upper, span = float(self.upper[image]), float(self.region.span(x))
         if self.radius is None:
-            probe = lambda point: self.probe(image, point)  # noqa: E731
+            probe = lambda point: math.inf if self.probe is None else self.probe(image, point)  # noqa: E731
             return refine(networks, self.region, x, a, first, upper, span, effort, probe)
         radius = float(self.radius[image])
         if upper < math.inf and upper <= radius:
             return Answer(0.0, CertificateStatus.ATTACKED, 0)
-        proof = prove(networks, self.region, x, a, min(radius, span), effort)
-        if proof.evidence is not None:
-            return Answer(radius, CertificateStatus.PROVED, proof.nodes, proof.evidence)
-        stuck = effort.go_on(proof.nodes)
-        return Answer(0.0, CertificateStatus.STUCK if stuck else CertificateStatus.EFFORT, proof.nodes)
+        prover = Prover(networks, self.region, x, a)
+        found = prover.attempt(min(radius, span), effort)
+        evidence = prover.confirm(min(radius, span), prover.leaves(), effort) if found else None
+        if evidence is not None:
+            return Answer(radius, CertificateStatus.PROVED, prover.nodes, evidence)
+        status = CertificateStatus.STUCK if prover.is_stuck else CertificateStatus.EFFORT
+        return Answer(0.0, status, prover.nodes)
 
     def _first_order(self, networks: Networks, x: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
         """Logits in float64, and the radius at which the margin would be 0 if it were linear, without the box."""

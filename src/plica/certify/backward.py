@@ -31,7 +31,7 @@ class Pass:
         lines: of each activation, one row for each problem.
         inputs: one set for each problem.
         multipliers: added to the coefficients at a node that an activation takes: -sign * beta for each row, where the
-            sign of a neuron is settled (1: z >= 0, -1: z <= 0).
+            sign of a neuron is settled (1: z >= 0, -1: z <= 0); for dense coefficients only.
         slack: by how much rounding may have moved the bound; None where nobody asks.
         balls: where an activation's input lies, for ReLUs over l_2 balls.
     """
@@ -62,7 +62,7 @@ class Pass:
             node = graph.nodes[k]
             a = _suited(pulled.pop(k), node)
             if self.multipliers is not None and k in self.multipliers:
-                a = a + self.multipliers[k]
+                a = plain(a) + self.multipliers[k]
             if self.slack is not None:
                 moved = moved + self.slack.of(k, a, rows)
             if isinstance(node.op, Activation):

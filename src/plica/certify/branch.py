@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -63,20 +63,19 @@ class Part:
 
 
 class Search:
-    """Proves functions of the logits positive over one input set; what proves them is left in `leaves`, the number of a
-    function for the rival.
+    """Proves functions of the logits positive over one input set, in the precision of the search; the parts that make
+    up the set are left in `leaves`.
 
     Args:
-        root: one row for each function, in the search's precision.
-        exact: the same in float64 with slack, by which a part is proved; called at the first part that needs it.
-        go_on: called with the number of parts bounded so far; False ends the search.
+        root: one row for each function.
+        go_on: called with the number of parts bounded so far; False ends a run.
     """
 
-    def __init__(self, root: Rows, exact: Callable[[], Rows], go_on: Callable[[int], bool], settings: Branching):
-        self.root, self.exact, self.go_on, self.settings = root, exact, go_on, settings
+    def __init__(self, root: Rows, go_on: Callable[[int], bool], settings: Branching):
+        self.root, self.go_on, self.settings = root, go_on, settings
         self.nodes = 0
-        self.leaves: list[Leaf] = []
-        self.stuck: Part | None = None  # a part that is not proved and cannot be divided
+        self.leaves: list[Part] = []
+        self.stuck = False  # whether a part is not proved and cannot be divided
         self.start = root.start()
         self.queue: list[tuple[float, int, Part]] = []
         self.order = itertools.count()
@@ -85,29 +84,64 @@ class Search:
         self.divided = {graph.nodes[k].parents[0]: k for k, op in graph.activations() if op.splits}
 
     def run(self) -> bool:
-        """Whether every function was proved positive on the whole set."""
-        start = packed(self.start, len(self.root.a))
-        everything = [Part(row, -torch.inf, (), (), slopes, ()) for row, slopes in enumerate(start)]
-        if not self._bound(everything, self.settings.root):
-            return False
-        while self.queue and self.go_on(self.nodes):
+        """Whether every function was proved positive on the whole set. Goes on where an earlier run ended."""
+        if not self.nodes:
+            self.nodes = len(self.root.a)
+            self._bound(self.whole(), self.settings.root)
+        while self.queue and not self.stuck and self.go_on(self.nodes):
             batch = [heapq.heappop(self.queue)[2] for _ in range(min(self.settings.batch, len(self.queue)))]
-            if not self._bound(self._divide(batch), self.settings.ascent):
-                return False
+            halves = self._divide(batch)
+            self.nodes += len(halves)
+            self._bound(halves, self.settings.ascent)
         return not self.queue
+
+    def whole(self) -> list[Part]:
+        """The whole set for each function, with the lines to begin with."""
+        return [
+            Part(row, -torch.inf, (), (), slopes, ())
+            for row, slopes in enumerate(packed(self.start, len(self.root.a)).cpu())
+        ]
+
+    def move(self, root: Rows) -> None:
+        """To another input set, which is divided as the last one was; its parts are bounded with the same lines."""
+        parts = [*self.leaves, *(part for _, _, part in self.queue)]
+        self.root, self.start = root, root.start()
+        self.leaves, self.queue, self.stuck = [], [], False
+        parts = self._without_settled(parts)
+        ascent = self.settings.ascent if len(parts) <= self.settings.batch else Ascent(steps=0)
+        for start in range(0, len(parts), self.settings.batch):
+            self._bound(parts[start : start + self.settings.batch], ascent)
+
+    def _without_settled(self, parts: list[Part]) -> list[Part]:
+        """Without splits of neurons whose sign is the same on all of the set; halves of the other sign are empty."""
+        settled = dict[int, list[int]]()
+        for k in {k for part in parts for k, _, _ in part.splits}:
+            low, high = (side[k][0].flatten() for side in (self.root.bounds.low, self.root.bounds.high))
+            settled[k] = ((low >= 0).int() - (high <= 0).int()).tolist()
+        kept = []
+        for part in parts:
+            signs = [settled[k][entry] for k, entry, _ in part.splits]
+            if any(known * sign < 0 for known, (_, _, sign) in zip(signs, part.splits, strict=True)):
+                continue
+            splits, multipliers = (
+                tuple(value for value, known in zip(values, signs, strict=True) if not known)
+                for values in (part.splits, part.multipliers)
+            )
+            kept.append(replace(part, splits=splits, multipliers=multipliers))
+        return kept
 
     @torch.no_grad()
     def worst(self) -> Float[Tensor, "1 *image"] | None:
         """Where in the open part of the least bound this bound is attained; None where no part is open."""
-        if not self.queue and self.stuck is None:
+        if not self.queue:
             return None
-        parts, keep = [self.stuck or self.queue[0][2]], dict[int, Tensor]()
+        parts, keep = [self.queue[0][2]], dict[int, Tensor]()
         rows = self._rows(self.root, parts)
         rows.lower(self._parameters(parts), self._multipliers(parts), keep)
         return rows.inputs.minimiser(keep[0], None)
 
-    def _bound(self, parts: list[Part], ascent: Ascent) -> bool:
-        """Bound the parts; those that are not proved are queued. False where one is not and cannot be divided."""
+    def _bound(self, parts: list[Part], ascent: Ascent) -> None:
+        """Bound the parts; those that are not proved are queued, or stuck where they cannot be divided."""
         rows = self._rows(self.root, parts)
         value, parameters, multipliers = optimise(rows, self._parameters(parts), self._multipliers(parts), ascent)
         slopes, betas = packed(parameters, len(parts)).cpu(), {k: beta.flatten(1) for k, beta in multipliers.items()}
@@ -115,38 +149,53 @@ class Search:
             replace(part, slopes=slopes[row], multipliers=tuple(float(betas[k][row, e]) for k, e, _ in part.splits))
             for row, part in enumerate(parts)
         ]
-        self.nodes += len(parts)
         proved = value > 0  # false for nan
-        if bool(proved.any()):
-            chosen = proved.nonzero()[:, 0]
-            proved[chosen] = self._exactly([parts[row] for row in chosen.tolist()])
-            self.leaves += [
-                self._leaf(part) for part, is_proved in zip(parts, proved.tolist(), strict=True) if is_proved
-            ]
+        self.leaves += [part for part, is_proved in zip(parts, proved.tolist(), strict=True) if is_proved]
         left = (~proved).nonzero()[:, 0]
         if not len(left):
-            return True
+            return
         candidates = self._candidates(_take_rows(rows, left), _take(parameters, left), _take(multipliers, left))
         whole = []
         for place, row in enumerate(left.tolist()):
             part = replace(parts[row], bound=float(value[row]), candidates=candidates[place])
             if part.candidates:
-                heapq.heappush(self.queue, (part.bound, next(self.order), part))
+                self._queue(part)
             else:
                 whole.append(part)
-        if whole and ascent is self.settings.last:
-            self.stuck = whole[0]
-            return False
-        return not whole or self._bound(whole, self.settings.last)
+        if whole and ascent is not self.settings.last:
+            self._bound(whole, self.settings.last)
+        for part in whole if ascent is self.settings.last else ():
+            self._queue(part)
 
-    def _exactly(self, parts: list[Part]) -> Bool[Tensor, " r"]:
-        """Whether parts are proved in float64, with slopes and multipliers as they are stored."""
-        rows = self._rows(self.exact(), parts)
-        multipliers = {k: beta.double() for k, beta in self._multipliers(parts).items()}
-        with torch.no_grad():
-            return rows.lower(self._parameters(parts, torch.float64), multipliers) > 0
+    @torch.no_grad()
+    def proved(self, exact: Rows, leaves: Sequence[Part]) -> list[bool]:
+        """Of each leaf, whether it is proved by `exact`, the functions in float64 with slack, with slopes and
+        multipliers as they are stored."""
+        found: list[bool] = []
+        for start in range(0, len(leaves), self.settings.batch):
+            parts = list(leaves[start : start + self.settings.batch])
+            multipliers = {k: beta.double() for k, beta in self._multipliers(parts).items()}
+            value = self._rows(exact, parts).lower(self._parameters(parts, torch.float64), multipliers)
+            found += (value > 0).tolist()
+        return found
 
-    def _leaf(self, part: Part) -> Leaf:
+    def reopen(self, leaves: Sequence[Part]) -> None:
+        """To be divided further, since float64 does not prove them."""
+        again = set(map(id, leaves))
+        self.leaves = [part for part in self.leaves if id(part) not in again]
+        for start in range(0, len(leaves), self.settings.batch):
+            parts = list(leaves[start : start + self.settings.batch])
+            rows = self._rows(self.root, parts)
+            candidates = self._candidates(rows, self._parameters(parts), self._multipliers(parts))
+            for part, own in zip(parts, candidates, strict=True):
+                self._queue(replace(part, bound=0.0, candidates=own))
+
+    def _queue(self, part: Part) -> None:
+        heapq.heappush(self.queue, (part.bound, next(self.order), part))
+        self.stuck |= not part.candidates
+
+    def leaf(self, part: Part) -> Leaf:
+        """As it is stored, with the number of the function for the rival."""
         splits = tuple(Split(self.number[self.divided[k]], entry, sign) for k, entry, sign in part.splits)
         return Leaf(part.function, splits, part.multipliers, part.slopes)
 

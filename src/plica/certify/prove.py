@@ -6,13 +6,12 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from plica.certify.branch import Branching, Search
+from plica.certify.branch import Branching, Part, Search
 from plica.certify.certificate import Evidence
 from plica.certify.graph import Graph
 from plica.certify.intermediate import node_bounds
@@ -21,6 +20,9 @@ from plica.certify.rounding import Slack, gamma
 from plica.certify.sets import InputSet, input_set
 from plica.certify.slopes import Rows, packed
 from plica.metrics import Metric
+
+CONFIRMING = 3.0  # times as long as in float32 take bounds inside the network in float64, about
+LEAVES = 0.1  # of the time of a search takes a check of its leaves in float64, at most
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,17 @@ class Effort:
     deadline: float
     nodes: int | None = None
 
-    def left(self) -> bool:
-        """Whether there is time left."""
-        return self.nodes is not None or time.perf_counter() < self.deadline
+    def left(self, reserve: float = 0.0) -> bool:
+        """Whether there is time left, more than `reserve` seconds."""
+        return self.nodes is not None or time.perf_counter() + reserve < self.deadline
 
     def go_on(self, nodes: int) -> bool:
         return self.left() and (self.nodes is None or nodes < self.nodes)
+
+    def part(self, share: float, nodes: int, now: float, reserve: float) -> Effort:
+        """A share of what is left, after so many nodes, at that time and less `reserve` seconds."""
+        limit = None if self.nodes is None else nodes + max(1, int(share * (self.nodes - nodes)))
+        return Effort(now + share * (self.deadline - reserve - now), limit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,50 +80,94 @@ class Region:
         return self.around(x, torch.full((len(x),), torch.inf, device=x.device), torch.float64).span()
 
 
-@dataclass(frozen=True)
-class Proof:
-    """What proves it, None where nothing does; how many parts of the set were bounded; and where the worst of what is
-    left open is attained."""
+class Prover:
+    """Proofs for one image, at one radius after another: each goes on from the parts that the last one made.
 
-    evidence: Evidence | None
-    nodes: int
-    worst: Float[Tensor, "1 *image"] | None = None
-
-
-def prove(
-    networks: Networks,
-    region: Region,
-    x: Float[Tensor, "1 *image"],
-    a: Float[Tensor, "m classes"],
-    radius: float,
-    effort: Effort,
-    settings: Branching | None = None,
-) -> Proof:
-    """Whether every function <a, logits> is proved positive within `radius` of x, in float64 with slack.
-
-    Leaves have the number of their function for the rival.
+    Attributes:
+        nodes: parts of the set that were bounded.
     """
-    at = torch.tensor([radius], dtype=torch.float64, device=x.device)
 
-    @cache
-    def exact() -> tuple[Rows, Tensor]:
-        return _rows(networks.exact, region.around(x, at, torch.float64), a, effort.left, True)
+    def __init__(
+        self, networks: Networks, region: Region, x: Float[Tensor, "1 *image"], a: Float[Tensor, "m classes"],
+        settings: Branching | None = None,
+    ):  # fmt: skip
+        self.networks, self.region, self.x, self.a = networks, region, x, a
+        self.settings = settings or Branching()
+        self.search: Search | None = None
+        self.cost = 0.0  # of bounds inside the network, seconds
+        self.spent = 0.0  # on attempts, seconds
 
-    root, _ = _rows(networks.search, region.around(x, at, torch.float32), a, effort.left, False)
-    search = Search(root, lambda: exact()[0], effort.go_on, settings or Branching())
-    if not search.run():
-        return Proof(None, search.nodes, search.worst())
-    return Proof(Evidence(exact()[1], tuple(search.leaves)), search.nodes)
+    @property
+    def nodes(self) -> int:
+        return 0 if self.search is None else self.search.nodes
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a part is left that cannot be divided."""
+        return self.search is not None and self.search.stuck
 
-def _rows(
-    graph: Graph, inputs: InputSet, a: Float[Tensor, "m classes"], go_on: Callable[[], bool], rigorous: bool
-) -> tuple[Rows, UInt8[Tensor, " k"]]:
-    """The functions over one set, one row for each; and the slopes behind the bounds."""
-    bounds = node_bounds(graph, inputs, rigorous=rigorous, go_on=go_on)
-    first = torch.zeros(len(a), dtype=torch.long, device=a.device)
-    magnitude = {k: v[first] for k, v in bounds.magnitude.items()}
-    slack = Slack(gamma(graph, inputs.x.dtype), magnitude) if rigorous else None
-    activated = graph.activated()
-    rows = Rows(graph, a.to(inputs.x), inputs.take(first), bounds.take(first, activated), {}, slack)
-    return rows, packed(bounds.start, 1)[0].cpu()
+    @property
+    def reserve(self) -> float:
+        """Seconds that a confirmation may take."""
+        return CONFIRMING * self.cost + LEAVES * self.spent
+
+    def attempt(self, radius: float, effort: Effort, share: float = 1.0) -> bool:
+        """Whether every function <a, logits> is found positive within `radius` of x, in float32.
+
+        Args:
+            share: of what is left of the effort, that may be used.
+        """
+        began = time.perf_counter()
+        root, _ = self._rows(self.networks.search, radius, effort.left, False)
+        now = time.perf_counter()
+        self.cost = now - began
+        effort = effort.part(share, self.nodes, now, self.reserve)
+        if self.search is None:
+            self.search = Search(root, effort.go_on, self.settings)
+        else:
+            self.search.go_on = effort.go_on
+            self.search.move(root)
+        found = self.search.run()
+        self.spent += time.perf_counter() - began
+        return found
+
+    def leaves(self) -> list[Part]:
+        """The parts that the last attempt found positive."""
+        assert self.search is not None
+        return list(self.search.leaves)
+
+    def confirm(self, radius: float, leaves: list[Part], effort: Effort | None = None) -> Evidence | None:
+        """The proof in float64 with slack; with an effort, leaves of the last attempt that fail are divided further."""
+        assert self.search is not None
+        exact, slopes = self._rows(self.networks.exact, radius, lambda: True, True)
+        while True:
+            failed = [
+                part for part, is_proved in zip(leaves, self.search.proved(exact, leaves), strict=True) if not is_proved
+            ]
+            if not failed:
+                return Evidence(slopes, tuple(map(self.search.leaf, leaves)))
+            if effort is None:
+                return None
+            self.search.reopen(failed)
+            self.search.go_on = effort.go_on
+            if not self.search.run():
+                return None
+            leaves = self.search.leaves
+
+    def worst(self) -> Float[Tensor, "1 *image"] | None:
+        """Where the least bound of what the last attempt left open is attained."""
+        return None if self.search is None else self.search.worst()
+
+    def _rows(
+        self, graph: Graph, radius: float, go_on: Callable[[], bool], rigorous: bool
+    ) -> tuple[Rows, UInt8[Tensor, " k"]]:
+        """The functions over one set, one row for each; and the slopes behind the bounds."""
+        at = torch.tensor([radius], dtype=torch.float64, device=self.x.device)
+        inputs = self.region.around(self.x, at, torch.float64 if rigorous else torch.float32)
+        bounds = node_bounds(graph, inputs, rigorous=rigorous, go_on=go_on)
+        first = torch.zeros(len(self.a), dtype=torch.long, device=self.a.device)
+        magnitude = {k: v[first] for k, v in bounds.magnitude.items()}
+        slack = Slack(gamma(graph, inputs.x.dtype), magnitude) if rigorous else None
+        own = bounds.take(first, graph.activated())
+        rows = Rows(graph, self.a.to(inputs.x), inputs.take(first), own, {}, slack)
+        return rows, packed(bounds.start, 1)[0].cpu()

@@ -13,10 +13,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from plica.certify.backward import Pass
+from plica.certify.branch import Part
 from plica.certify.certificate import CertificateStatus, Evidence, Leaf
 from plica.certify.graph import Graph
 from plica.certify.intermediate import node_bounds
-from plica.certify.prove import Effort, Networks, Region, prove
+from plica.certify.prove import CONFIRMING, Effort, Networks, Prover, Region
 from plica.certify.rounding import Slack, gamma
 from plica.certify.slopes import packed
 
@@ -24,6 +25,8 @@ CLOSED = 1e-3  # of the upper bound: a lower one that comes so near is as good a
 GUESSES = 9
 PRECISION = 0.01  # of a radius, to which the first bounds are found
 ATTEMPTS = 24
+SHARE = 0.35  # of the time or the nodes that are left
+FIRST_STEP = 0.25  # of the way from the radius that is proved to the attack's
 
 
 @torch.no_grad()
@@ -48,7 +51,7 @@ def crown_margin(
 
 def crown_radii(
     networks: Networks, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
-    guess: Float[Tensor, " b"], upper: Float[Tensor, " b"], go_on: Callable[[], bool],
+    guess: Float[Tensor, " b"], upper: Float[Tensor, " b"], effort: Effort,
 ) -> list[tuple[float, Evidence | None]]:  # fmt: skip
     """The largest radius of each image that one pass proves in float64, and its proof. Where the time is too short for
     one, a radius is proved with intervals alone inside the network, whose passes take next to no time.
@@ -57,11 +60,11 @@ def crown_radii(
         guess: a radius to begin with, positive; a fair one saves passes.
         upper: never tried beyond.
     """
-    radius, slopes = _searched(networks, region, x, a, guess, upper, go_on)
+    radius, slopes = _searched(networks, region, x, a, guess, upper, effort)
     none = (radius == 0).nonzero()[:, 0]
     if len(none):
         radius[none], own = _searched(
-            networks, region, x[none], a[none], guess[none], upper[none], lambda: True, crown=False
+            networks, region, x[none], a[none], guess[none], upper[none], Effort(math.inf), crown=False
         )
         slopes = slopes if slopes.shape[1] == own.shape[1] else own.new_zeros(len(x), own.shape[1])
         slopes[none] = own
@@ -73,19 +76,23 @@ def crown_radii(
 
 def _searched(
     networks: Networks, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
-    guess: Float[Tensor, " b"], upper: Float[Tensor, " b"], go_on: Callable[[], bool], crown: bool = True,
+    guess: Float[Tensor, " b"], upper: Float[Tensor, " b"], effort: Effort, crown: bool = True,
 ) -> tuple[Float[Tensor, " b"], UInt8[Tensor, "b k"]]:  # fmt: skip
     """Radii by regula falsi in float32, as far as float64 proves them, and the slopes."""
     low, high = torch.zeros_like(guess), upper.clone()
     # the margin itself: a ball of radius 0 is smaller than the roundings of a search in float32
     at_low = (a @ networks.exact.forward(x.double())[-1][:, :, None])[:, :, 0].amin(1)
     at_high = torch.full_like(at_low, torch.nan)
-    tried = torch.minimum(guess, upper)
+    tried, cost = torch.minimum(guess, upper), 0.0
     for _ in range(GUESSES):
         rows = (high - low > PRECISION * low).nonzero()[:, 0]  # the others are left as they are
-        if not len(rows) or not go_on():
+        if not len(rows) or not effort.left((1 + CONFIRMING) * cost):
             break
-        value = crown_margin(networks.search, region, x[rows], a[rows], tried[rows], go_on, crown=crown)[0].double()
+        began = time.perf_counter()
+        value = crown_margin(networks.search, region, x[rows], a[rows], tried[rows], effort.left, crown=crown)[
+            0
+        ].double()
+        cost = max(cost, time.perf_counter() - began)
         good, bad = rows[value > 0], rows[~(value > 0)]
         low[good], at_low[good] = tried[good], value[value > 0]
         high[bad], at_high[bad] = tried[bad], value[~(value > 0)]
@@ -133,7 +140,8 @@ def refine(
 ) -> Answer:  # fmt: skip
     """A larger radius than the one that is proved, by branching, until the effort is spent or the bracket is closed.
 
-    Each attempt may take half of what is left, so that one that is too far does not use up all.
+    Each attempt may take a SHARE of what is left, so that one that is too far does not use up all, and goes on from the
+    parts of the last one. Radii are found in float32; the largest of them that float64 confirms is the answer.
 
     Args:
         first: a radius that is proved already, or 0, and the proof.
@@ -141,31 +149,39 @@ def refine(
         span: at which the ball holds the whole box: once it is proved, no input of the box is misclassified.
         probe: asked for a radius at the worst point of what an attempt leaves open.
     """
-    (proved, evidence), unproved, spent, step = first, min(upper, span), 0, 0.5
+    prover = Prover(networks, region, x, a)
+    (reached, _), unproved, step, found = first, min(upper, span), FIRST_STEP, list[tuple[float, list[Part]]]()
     for _ in range(ATTEMPTS):
-        if proved >= span:
-            return Answer(math.inf, CertificateStatus.PROVED, spent, evidence)
-        if proved >= upper * (1 - CLOSED):
-            return Answer(proved, CertificateStatus.CLOSED, spent, evidence)
-        if not effort.left() or (effort.nodes is not None and spent >= effort.nodes):
-            break
         farthest = min(upper * (1 - CLOSED / 2), span)
-        aim = min(proved + step * (unproved - proved), farthest)
-        if aim >= farthest * (1 - 3 * CLOSED):
-            aim = farthest
-        if aim <= proved * (1 + CLOSED / 4):
+        spent = effort.nodes is not None and prover.nodes >= effort.nodes
+        if reached >= min(upper * (1 - CLOSED), span) or spent or not effort.left(prover.reserve):
             break
-        now = time.perf_counter()
-        share = Effort(
-            now + 0.5 * (effort.deadline - now), None if effort.nodes is None else max(1, (effort.nodes - spent) // 2)
-        )
-        proof = prove(networks, region, x, a, aim, share)
-        spent += proof.nodes
-        if proof.evidence is not None:
-            proved, evidence, step = aim, proof.evidence, 0.8  # what was proved with ease may be exceeded by much
+        aim = min(reached + step * (unproved - reached), farthest)
+        if farthest < unproved and aim >= farthest * (1 - 3 * CLOSED):  # not tried yet, and near
+            aim = farthest
+        if aim <= reached * (1 + CLOSED / 4):
+            break
+        if prover.attempt(aim, effort, SHARE):
+            reached, step = aim, min(0.8, 2 * step)  # what was proved may be exceeded by more
+            found.append((aim, prover.leaves()))
         else:
-            unproved, step = aim, 0.5
-            if proof.worst is not None:
-                upper = min(upper, probe(proof.worst))
+            unproved, step = aim, max(FIRST_STEP, step / 2)
+            worst = prover.worst()
+            if worst is not None:
+                upper = min(upper, probe(worst))
                 unproved = min(unproved, upper)
-    return Answer(proved, CertificateStatus.EFFORT, spent, evidence)
+    proved, evidence = _largest(prover, found, first[0]) or first
+    if proved >= span:
+        return Answer(math.inf, CertificateStatus.PROVED, prover.nodes, evidence)
+    closed = proved >= upper * (1 - CLOSED)
+    return Answer(proved, CertificateStatus.CLOSED if closed else CertificateStatus.EFFORT, prover.nodes, evidence)
+
+
+def _largest(prover: Prover, found: list[tuple[float, list[Part]]], least: float) -> tuple[float, Evidence] | None:
+    """The largest radius found beyond `least` that float64 proves, a little less where float32 promised too much."""
+    for radius, leaves in reversed(found):
+        for tried in (radius, (1 - CLOSED / 4) * radius, 0.99 * radius):
+            evidence = prover.confirm(tried, leaves) if tried > least else None
+            if evidence is not None:
+                return tried, evidence
+    return None

@@ -79,7 +79,7 @@ class Window(NamedTuple):
         if op.offset is not None:
             constant = (self.a * self._entries(op.offset, rows)).flatten(1).sum(1)
         if isinstance(op, Scale):
-            factor = op.factor if isinstance(op.factor, float) else self._entries(op.factor, rows)
+            factor = self._entries(op.factor, rows) if isinstance(op.factor, Tensor) else op.factor
             return (self._replace(a=self.a * factor),), constant
         if isinstance(op, Sum):
             return (self, self._replace(a=op.sign * self.a)), constant

@@ -1,0 +1,74 @@
+"""The search of one image over several radii: what it makes up, and that moving loses nothing."""
+
+import math
+
+import pytest
+import torch
+
+import plica
+from certify.zoo import images, network
+from plica.certify.api import margins
+from plica.certify.capture import capture
+from plica.certify.prove import Effort, Networks, Prover, Region
+from plica.core.goals import Goal
+
+
+def prover(p="inf", name="relu"):
+    net, x = network(name), images(1)
+    graph = capture(net, x)
+    logits = graph.forward(x.double())[-1]
+    region = Region(plica.Lp(p), torch.tensor(0.0), torch.tensor(1.0))
+    return Prover(Networks.of(graph, float(p)), region, x, margins(Goal(logits.argmax(1)), logits)[0])
+
+
+def volume(parts, function):
+    """Of the parts of one function, where each split halves; 1 where they make up the set."""
+    return sum(0.5 ** len(part.splits) for part in parts if part.function == function)
+
+
+@pytest.mark.parametrize(("p", "radii"), [("inf", (0.8, 0.3, 0.4, 0.25)), (2, (4.0, 2.5, 1.0))])
+def test_moved_parts_make_up_the_set_and_are_proved(p, radii):
+    one, effort = prover(p), Effort(math.inf, 60)
+    for radius in radii:
+        is_found = one.attempt(radius, effort)
+        assert p == 2 or any(part.splits for part in one.leaves())
+        parts = one.leaves() + [part for _, _, part in one.search.queue]
+        assert [volume(parts, k) for k in range(2)] == [1, 1]
+        for part in parts:
+            neurons = [(k, entry) for k, entry, _ in part.splits]
+            assert len(set(neurons)) == len(neurons)
+        if is_found:
+            assert one.confirm(radius, one.leaves()) is not None
+    assert is_found
+    assert one.confirm(2 * radii[0], one.leaves()) is None
+
+
+def test_splits_that_a_smaller_ball_settles_are_taken_out():
+    one = prover()
+    one.attempt(0.4, Effort(math.inf, 100))
+    assert any(part.splits for part in [*one.leaves(), *(part for _, _, part in one.search.queue)])
+    assert one.attempt(1e-4, Effort(math.inf, 100))
+    assert [part.splits for part in one.leaves()] == [(), ()]
+    assert one.confirm(1e-4, one.leaves()) is not None
+
+
+def test_leaves_that_float64_does_not_prove_are_divided_further():
+    one, effort = prover(), Effort(math.inf, 200)
+    assert one.attempt(0.3, effort)
+    spent, leaves = one.nodes, one.leaves()
+    assert len(leaves) > 2
+    one.search.reopen(leaves[:1])
+    assert len(one.search.leaves) == len(leaves) - 1
+    assert one.search.run()
+    assert one.nodes > spent
+    assert one.confirm(0.3, one.leaves()) is not None
+
+
+def test_time_is_set_aside_for_the_proof():
+    one = prover()
+    assert one.reserve == 0
+    one.cost, one.spent = 2.0, 10.0
+    assert one.reserve == 7.0
+    effort = Effort(deadline=100.0).part(0.5, 0, now=60.0, reserve=one.reserve)
+    assert effort.deadline == 60 + 0.5 * 33
+    assert Effort(math.inf, 100).part(0.5, 40, 0.0, 0.0).nodes == 70
