@@ -242,3 +242,15 @@ def test_a_network_with_other_operations_is_not_taken_apart():
     ):
         with pytest.raises(UnknownStepError):
             trace(function, images(1))
+
+
+@pytest.mark.parametrize("last", [nn.Flatten(0), nn.Flatten(1)], ids=["b", "b, 1"])
+def test_one_logit_is_a_row_of_one(last):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1), last).requires_grad_(False).double()
+    x = torch.rand(1, 2, 2, dtype=torch.float64)
+    steps = trace(net, x)
+    assert steps[-1].shape == (1,)
+    values = [x]
+    for step in steps[1:]:
+        values.append(step.op.value(*(values[parent] for parent in step.parents)))
+    torch.testing.assert_close(values[-1], net(x).view(1, 1))
