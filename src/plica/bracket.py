@@ -13,9 +13,9 @@ from torch import Tensor
 
 from plica.api import attack
 from plica.certify import Certificate, certify, check_certifiable
+from plica.core.domain.groups import Group, groups
 from plica.core.formulations import MinRadius, Question
 from plica.core.goals import Goal
-from plica.core.domain.groups import Group, groups
 from plica.core.losses import Targets
 from plica.core.model.eval_mode import eval_mode
 from plica.core.result import Result
