@@ -125,7 +125,8 @@ class BFGSSQP:
             self._end(live, at.done, Stop.ANSWERED)
         # a step that rounds to nothing is none, though the search may have taken it for one
         short = ((live.search.outcome == SearchOutcome.ACCEPTED) & (live.search.tries > SHORT)).nonzero()[:, 0]
-        live.search.outcome[short[(x[short] == live.x[short]).all(1)]] = int(SearchOutcome.FAILED)
+        nowhere = (x[short] == live.x[short]).all(1)
+        live.search.outcome[short] = live.search.outcome[short].masked_fill(nowhere, int(SearchOutcome.FAILED))
         outcome = torch.where(live.stop == RUNNING, live.search.outcome, int(SearchOutcome.TRYING))
         for which, then in (
             (SearchOutcome.ACCEPTED, self._accept),
@@ -141,7 +142,7 @@ class BFGSSQP:
     @staticmethod
     def _end(live: State, which: Bool[Tensor, " r"], why: Stop) -> None:
         """Stop those of the running rows."""
-        live.stop[which & (live.stop == RUNNING)] = STOPS.index(why)
+        live.stop.masked_fill_(which & (live.stop == RUNNING), STOPS.index(why))
 
     def _accept(self, live: State, rows: Tensor, x: Tensor, at: Evaluation) -> None:
         """Learn from the step to x and choose the next direction."""
@@ -226,15 +227,15 @@ class BFGSSQP:
         feasible = violation <= self.tol
         flat = live.stationarity[rows] <= torch.where(feasible, self.tol, self.tol / live.mu[rows].clamp(max=1))
         has_feasible = live.best.violation[rows] <= self.tol
+        stop = live.stop[rows]
         for which, why in (
             (flat & feasible, Stop.STATIONARY),
             (has_feasible & (live.best.f[rows] < -self.abyss), Stop.UNBOUNDED),
             (has_feasible & (live.since[rows] >= (self.patience or torch.inf)), Stop.STALLED),
             (live.steps[rows] >= self.max_steps, Stop.MAX_STEPS),
         ):
-            live.stop[rows[which]] = torch.where(
-                live.stop[rows[which]] == RUNNING, STOPS.index(why), live.stop[rows[which]]
-            )
+            stop = stop.masked_fill(which & (stop == RUNNING), STOPS.index(why))
+        live.stop[rows] = stop
         stuck = (flat & ~feasible).nonzero()[:, 0]
         if len(stuck):
             self._contradicted(live, rows[stuck], take(at, stuck))
