@@ -1,0 +1,87 @@
+"""The audit's own code against plica's: margins of goals, norms, and the record of a task."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from plica import goals
+from plica.metrics import Lp
+from plica.runs import Task
+from plica.trust.audit.audit import Audited
+from plica.trust.audit.reference import goal_of, margins, norm_of, norms
+
+GENERATOR = torch.Generator().manual_seed(0)
+B = 6
+
+
+def drawn(*shape):
+    return torch.randn(B, *shape, generator=GENERATOR, dtype=torch.float64)
+
+
+TAGS = (drawn(5) > 0).long()
+PIXELS = torch.randint(0, 3, (B, 4, 5), generator=GENERATOR)
+CASES = {
+    "deviates=0.3": (drawn(2, 3), drawn(2, 3)),
+    "any-label": (drawn(5), TAGS),
+    "pixels=0.3": (drawn(3, 4, 5), PIXELS),
+    "pixels=0.05": (drawn(3, 4, 5), PIXELS),
+    "pixels=1.0": (drawn(3, 4, 5), PIXELS),
+    "pixels=0.4": (drawn(4, 5), (PIXELS > 0).long()),
+}
+
+
+@pytest.mark.parametrize("text", CASES)
+def test_goals_are_those_of_plica(text):
+    output, y = CASES[text]
+    own = goal_of(text)
+    assert own is not None
+    np.testing.assert_allclose(own(output.numpy(), y.numpy()), goals.parse_goal(text)(output, y).numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(4,), (1,), ()])
+def test_margins_of_classes_are_those_of_plica(shape):
+    output = drawn(*shape)
+    y = torch.arange(B) % (shape[0] if shape and shape[0] > 1 else 2)
+    expected = goals.Misclassified()(output, y)
+    np.testing.assert_allclose(margins(output.numpy(), y.numpy()), expected.numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("p", [0.5, 1.0, 1.5, 2.0, math.inf])
+@pytest.mark.parametrize("size", [1.0, 1e-200])
+def test_norms_are_those_of_plica(p, size):
+    x, x_adv = drawn(2, 3), drawn(2, 3)
+    x_adv[0] = x[0]
+    own = norms(p, size * x, size * x_adv)
+    np.testing.assert_allclose(own, size * Lp(p)(x, x_adv).numpy(), rtol=1e-9)
+    assert own[0] == 0
+
+
+def test_names_of_norms():
+    assert [norm_of(text) for text in ("l2", "l1.5", "linf", "l0", "lpips", "xl2", "l2x")] == [
+        2, 1.5, math.inf, 0, None, None, None,
+    ]  # fmt: skip
+
+
+def test_the_record_counts_what_was_repaired():
+    """Prices are of all points with 8-bit neighbours that count, those that survive rounding among them."""
+    task = Task("t", "m", "min-radius l2", "min-radius", "l2", None, None, "auto")
+    audited = Audited(task, perturbed=5, survive=2, prices=[1.0, 1.0, 1.25, math.nan, 1.5])
+    record = audited.record()
+    assert (record["survive"], record["repaired"], record["price"]) == (2, 2, 1.125)
+    assert "certified" not in record
+    assert Audited(task).record()["repaired"] == 0
+    assert Audited(task, certified=3, proved=2).record()["proved"] == 2
+
+
+def test_the_record_shows_the_first_of_many_differences():
+    audited = Audited(Task("t", "m", "q", "min-radius", "l2", None, None, "auto"))
+    assert audited.agrees
+    for number in range(30):
+        audited.differ("class", f"image {number}")
+    told = audited.record()["differences"]["class"]
+    assert told["count"] == 30
+    assert told["first"][0] == "image 0"
+    assert len(told["first"]) < 30
+    assert not audited.agrees
