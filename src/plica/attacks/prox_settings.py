@@ -37,6 +37,13 @@ class ProxSettings:
     scale: Float[Tensor, " n"] | None = None
     sparse: bool = False
 
+    @property
+    def aimed(self) -> ProxSettings:
+        """For a search of one given class, which may be far: where its first steps fall short the aim grows slowly.
+        Trebled at each, it passed the near part of the boundary (docs/design/radius.md)."""
+        race, explore = replace(self.race, raise_aim=1.2, raise_after=4), replace(self.explore, raise_aim=1.2)
+        return replace(self, race=race, explore=explore)
+
     def scaled(self, delta: Float[Tensor, "r n"]) -> Float[Tensor, "r n"]:
         return delta if self.scale is None else torch.where(self.scale.isinf(), 0, delta * self.scale)
 

@@ -174,6 +174,7 @@ class RadiusSearch(Multistart[RadiusRows]):
         self, task: AttackInput, images: Int[Tensor, " i"], settings: ProxSettings, enough: Float[Tensor, " b"]
     ):
         super().__init__(task, images)
+        settings = settings if task.targets is None else settings.aimed
         self.settings, self.enough, self.solver = settings, enough, settings.race
         self.zero_gradient = torch.zeros_like(images, dtype=torch.bool)
         self.forwards = 0  # spent so far on searches of the boundary
