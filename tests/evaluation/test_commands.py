@@ -12,7 +12,7 @@ from evaluation.compare import assert_same
 from plica import runs
 from plica.cli import main, progress
 from plica.evaluation import run as evaluation
-from plica.evaluation.plan import read_plan
+from plica.evaluation.parse_plan import read_plan
 from plica.evaluation.run import Event
 from plica.evaluation.tasks import chains
 from plica.models import load_model

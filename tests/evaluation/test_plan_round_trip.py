@@ -4,7 +4,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plica.evaluation.plan import read_plan
+from plica.evaluation.parse_plan import read_plan
 
 QUESTIONS = st.one_of(
     st.fixed_dictionaries(

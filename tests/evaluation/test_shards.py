@@ -2,8 +2,8 @@
 
 import pytest
 
-from plica.evaluation.plan import PlanError
 from plica.evaluation.shards import parse_shard, shard_chunks
+from plica.evaluation.strict import PlanError
 
 
 @pytest.mark.parametrize("shards", range(1, 8))

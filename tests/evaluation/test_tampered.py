@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from plica import runs
 from plica.cli import main
-from plica.runs.check import BrokenRunError, read_object, read_samples
+from plica.runs.check.common import BrokenRunError
+from plica.runs.check.json_files import read_object
+from plica.runs.check.tables import read_samples
 from plica.trust.run_checks import conclude
 
 PART = "parts/make--min-radius-l2--radius/00001.parquet"

@@ -10,7 +10,8 @@ import torch
 from plica import runs
 from plica.analysis.contenders import groups
 from plica.cli.app import main
-from plica.evaluation.plan import PlanError, read_plan
+from plica.evaluation.parse_plan import read_plan
+from plica.evaluation.strict import PlanError
 
 NET = """
 import torch

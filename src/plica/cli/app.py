@@ -37,7 +37,7 @@ from plica.cli.errors import Status, WrongInputError, wrong_input
 from plica.cli.signals import ended_by_signals
 from plica.core.model.fitting import ModelError
 from plica.evaluation.worker import out_of_memory
-from plica.runs.check import BrokenRunError
+from plica.runs.check.common import BrokenRunError
 from plica.utils.files import check_unicode
 from plica.utils.messages import CUT, one_line, plain, shown
 

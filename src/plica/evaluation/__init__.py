@@ -1,7 +1,9 @@
 """Whole evaluations: a plan in, a run directory out. `evaluate` carries one out, `merge` joins shards, `export` writes
 tables."""
 
-from plica.evaluation.plan import Plan, PlanError, read_plan
+from plica.evaluation.parse_plan import read_plan
+from plica.evaluation.plan import Plan
 from plica.evaluation.run import evaluate
+from plica.evaluation.strict import PlanError
 
 __all__ = ["Plan", "PlanError", "evaluate", "read_plan"]

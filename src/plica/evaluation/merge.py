@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from plica import runs
-from plica.evaluation.plan import PlanError
 from plica.evaluation.prepare import differs, is_resumable
 from plica.evaluation.shards import parse_shard
+from plica.evaluation.strict import PlanError
 from plica.evaluation.summary import complete, write_summary
 from plica.runs.schema import BOUNDS, CHECKS, MANIFEST
 from plica.utils.files import LOCK, copy_whole, locked, write_json, writing

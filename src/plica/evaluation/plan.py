@@ -1,19 +1,14 @@
-"""What an evaluation does: models, data, questions, methods; written as YAML, a dict, or these records.
-
-An invalid plan raises one sentence that names the key, its value, and the most similar valid one.
-"""
+"""What an evaluation does: models, data, questions, methods; written as YAML, a dict, or these records."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal
 
 import torch
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from plica.api import methods
 from plica.core.domain.levels import MOST_LEVELS
@@ -23,49 +18,15 @@ from plica.core.losses import LOSSES
 from plica.core.model.draws import MOST
 from plica.data.indices import parse_indices
 from plica.evaluation.method_sets import SETS
+from plica.evaluation.strict import Number, PlanError, Strict, nearest, not_boolean, several
 from plica.goals import parse_goal
 from plica.metrics import parse_metric
 from plica.models.adapt import NAMED, split_normalisation
 from plica.perturbations import parse_through
-from plica.utils.files import read_small
-from plica.utils.messages import one_line, sentence, shown
+from plica.utils.messages import shown
 
 ALL = "all"  # GPUs of this machine, as a device
 NAME = re.compile(r"[\w.+@-]+")
-
-
-class PlanError(ValueError):
-    """An invalid plan; the message is one sentence."""
-
-
-def _number(value: Any) -> Any:
-    """Not true and false, which Python takes for 1 and 0."""
-    if isinstance(value, bool):
-        raise ValueError(f"a number is needed, got {value}")
-    return value
-
-
-Number = Annotated[int, BeforeValidator(_number)]
-
-
-def _several(value: Any) -> Any:
-    """A single value stands for a list of one."""
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-class Strict(BaseModel):
-    """A record that rejects unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            for key in value:
-                if key not in cls.model_fields:
-                    raise ValueError(f"there is no key {shown(key)}{nearest(str(key), cls.model_fields)}")
-        return value
 
 
 class Model(Strict):
@@ -149,7 +110,7 @@ class Method(Strict):
 class Certify(Strict):
     """Lower bounds: seconds for each image, or the number of parts of the ball to bound, which is repeatable."""
 
-    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)] = 10.0
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(not_boolean)] = 10.0
     nodes: Annotated[Number, Field(ge=1)] | None = None
 
 
@@ -164,14 +125,14 @@ class Question(Strict):
     """
 
     ask: Literal["min-radius", "max-loss"]
-    metric: Annotated[list[str], BeforeValidator(_several), Field(min_length=1)]
+    metric: Annotated[list[str], BeforeValidator(several), Field(min_length=1)]
     through: str | None = None
     goal: str | None = None
     levels: Annotated[Number, Field(ge=2, le=MOST_LEVELS)] | None = None
     target: Annotated[Number, Field(ge=0)] | None = None
-    radius: Annotated[list[float], BeforeValidator(_several)] = []
+    radius: Annotated[list[float], BeforeValidator(several)] = []
     loss: str = "margin"
-    methods: Annotated[list[Method], BeforeValidator(_several)] = []
+    methods: Annotated[list[Method], BeforeValidator(several)] = []
     certify: Certify | None = None
 
     @field_validator("radius", mode="before")
@@ -179,7 +140,7 @@ class Question(Strict):
     def _ratios(cls, radii: Any) -> Any:
         return [
             parse_radius(str(radius) if isinstance(radius, str | int | float) else shown(radius))
-            for radius in _several(radii)
+            for radius in several(radii)
         ]
 
     @field_validator("loss")
@@ -241,10 +202,10 @@ class Plan(Strict):
     distances, for every question. batch_size, threads: change the speed, not the answers.
     """
 
-    models: Annotated[list[Model], BeforeValidator(_several), Field(min_length=1)]
+    models: Annotated[list[Model], BeforeValidator(several), Field(min_length=1)]
     data: Data
-    questions: Annotated[list[Question], BeforeValidator(_several), Field(min_length=1)]
-    methods: Annotated[list[Method], BeforeValidator(_several), Field(min_length=1)] = [Method(name="auto")]
+    questions: Annotated[list[Question], BeforeValidator(several), Field(min_length=1)]
+    methods: Annotated[list[Method], BeforeValidator(several), Field(min_length=1)] = [Method(name="auto")]
     gradients: Annotated[Number, Field(ge=1)] = 100
     draws: Annotated[Number, Field(ge=1, le=MOST)] | None = None
     individual: bool = False
@@ -305,83 +266,9 @@ class Plan(Strict):
         return names
 
 
-def read_plan(plan: str | Path | Mapping[str, Any] | Plan, **changes: Any) -> Plan:
-    """A plan from a YAML file, a dict or a Plan; `changes` overwrite keys, such as "data.n" in a nested record.
-
-    Raises:
-        PlanError: it is not a valid plan.
-    """
-    return read_as(Plan, plan, changes)
-
-
-R = TypeVar("R", bound=Strict)
-
-
-def read_as(kind: type[R], plan: str | Path | Mapping[str, Any] | R, changes: Mapping[str, Any]) -> R:
-    """`read_plan` of any kind of plan."""
-    where = "The plan"
-    if isinstance(plan, str | Path):
-        where, plan = f"The plan {plan}", _read_yaml(Path(plan))
-    keys: Any = plan.model_dump(exclude_unset=True) if isinstance(plan, Strict) else dict(plan)
-    for key, value in changes.items():
-        keys = _changed(keys, key.split("."), value)
-    try:
-        return kind.model_validate(keys)
-    except ValidationError as error:
-        raise PlanError(sentence(ValueError(f"{where}: {_fault(error)}"))) from None
-
-
 def default_name(spec: str) -> str:
     """The last part of a model's specification, with the name of its normalisation but without the numbers of one."""
     model, _, stated = split_normalisation(spec)
     suffix = spec[len(model) :] if stated else ""
     last = re.split(r"[:/\\]", model)[-1] + (suffix if suffix.removeprefix("@") in NAMED else "")
     return re.sub(r"[^\w.+@-]", "-", last)
-
-
-def nearest(word: str, known: Any) -> str:
-    """The end of a message about an unknown word: the most similar known one, or all of them."""
-    names = [str(name) for name in known]
-    similar = get_close_matches(word[:80], names, 1, cutoff=0.5)  # it takes quadratic time
-    return f"; did you mean {similar[0]!r}?" if similar else f"; known are {', '.join(names)}"
-
-
-def _changed(record: Any, keys: list[str], value: Any) -> Any:
-    if len(keys) == 1:
-        return {**record, keys[0]: value}
-    inner = record.get(keys[0], {})
-    inner = {"path": str(inner)} if isinstance(inner, str | Path) else inner  # the short form of data
-    return {**record, keys[0]: _changed(inner, keys[1:], value)}
-
-
-def _read_yaml(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(read_small(file))
-    except FileNotFoundError:
-        raise PlanError(f"There is no plan {file}; `plica plan` writes one to start from.") from None
-    except RecursionError:
-        raise PlanError(f"The plan {file} is nested too deep; `plica plan` writes one to start from.") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or one_line(error)
-        raise PlanError(f"The plan {file} cannot be read as YAML{line} ({reason}); `plica plan` writes one.") from None
-    if not isinstance(content, dict):
-        raise PlanError(f"The plan {file} holds no keys; `plica plan` writes one to start from.")
-    return cast(dict[str, Any], content)
-
-
-def _fault(error: ValidationError) -> str:
-    """The first fault: the key, what is wrong, the value."""
-    fault: Any = error.errors(include_url=False)[0]
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
-    at = f"{where}: " if where else ""
-    if fault["type"] == "missing":
-        return f"{where} is missing"
-    if fault["type"] == "value_error":
-        return at + str(fault["ctx"]["error"]).rstrip(".")
-    if fault["type"] == "literal_error":
-        known = re.findall(r"'([^']*)'", fault["ctx"]["expected"])
-        return f"{at}there is no {shown(fault['input'])}{nearest(shown(fault['input']), known)}"
-    message = fault["msg"][0].lower() + fault["msg"][1:]
-    return f"{at}{message}, got {shown(fault['input'])}"

@@ -20,7 +20,8 @@ from plica.data import Source, open_data
 from plica.data.sample import select
 from plica.evaluation.fingerprint import distance_answers, hash_model, model_answers, same
 from plica.evaluation.model_cache import ModelCache
-from plica.evaluation.plan import Plan, PlanError
+from plica.evaluation.plan import Plan
+from plica.evaluation.strict import PlanError
 from plica.evaluation.tasks import Chain, Job, chains
 from plica.evaluation.worker import Worker
 from plica.metrics import Unsupported

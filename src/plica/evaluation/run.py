@@ -20,14 +20,16 @@ from plica.core.domain.read_bounds import read_bounds
 from plica.data import Source
 from plica.evaluation import executors as engines
 from plica.evaluation.model_cache import ModelCache
-from plica.evaluation.plan import Plan, PlanError, read_plan
+from plica.evaluation.parse_plan import read_plan
+from plica.evaluation.plan import Plan
 from plica.evaluation.preflight import Preflight, preflight
 from plica.evaluation.prepare import check_same, is_resumable, prepare
 from plica.evaluation.shards import parse_shard, shard_chunks
+from plica.evaluation.strict import PlanError
 from plica.evaluation.summary import write_summary
 from plica.evaluation.tasks import Chain, Job
 from plica.evaluation.worker import Part, Resources, Steps, Work, no_part
-from plica.runs.check import Audit, Checks, Manifest, Summary, read_object
+from plica.runs.check.json_files import Audit, Checks, Manifest, Summary, read_object
 from plica.runs.encode import unpack
 from plica.runs.schema import AUDIT, CHECKS, MANIFEST, SUMMARY
 from plica.runs.write import Store, write_bounds

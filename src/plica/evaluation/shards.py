@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from plica.evaluation.plan import PlanError
+from plica.evaluation.strict import PlanError
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:

@@ -13,8 +13,9 @@ from torch import Tensor
 from plica.core.domain.bounds import Bounds
 from plica.core.formulations import MaxLoss, MinRadius, Question
 from plica.evaluation.method_sets import RAND, RAND_DRAWS, members
-from plica.evaluation.plan import Certify, Model, Plan, PlanError
+from plica.evaluation.plan import Certify, Model, Plan
 from plica.evaluation.plan import Question as PlanQuestion
+from plica.evaluation.strict import PlanError
 from plica.goals import GoalFunction, parse_goal
 from plica.perturbations import join_distance, parse_distance
 from plica.runs import Task

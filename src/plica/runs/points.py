@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from plica.runs.check import read_samples
+from plica.runs.check.tables import read_samples
 from plica.runs.encode import unpack
 
 Tensors = dict[str, Tensor]

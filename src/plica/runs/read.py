@@ -17,25 +17,10 @@ from plica.core.domain.read_bounds import read_bounds
 from plica.core.formulations import parse_radius
 from plica.perturbations import join_distance
 from plica.runs import schema
-from plica.runs.check import (
-    Audit,
-    BrokenRunError,
-    Checks,
-    Manifest,
-    Summary,
-    TaskRecord,
-    check_record,
-    count_rows,
-    read_box,
-    read_constants,
-    read_image_notes,
-    read_images,
-    read_leaves,
-    read_notes,
-    read_object,
-    read_points,
-    read_samples,
-)
+from plica.runs.check.common import BrokenRunError
+from plica.runs.check.json_files import Audit, Checks, Manifest, Summary, TaskRecord, check_record, read_object
+from plica.runs.check.tables import count_rows, read_constants, read_leaves, read_notes, read_samples
+from plica.runs.check.tensors import read_box, read_image_notes, read_images, read_points
 from plica.runs.encode import unpack
 from plica.runs.points import unmoved_ids, with_unmoved
 from plica.runs.schema import MEASURED, arrow_schema

@@ -15,7 +15,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from plica.core.domain.bounds import Bounds
-from plica.runs.check import read_images, read_samples
+from plica.runs.check.tables import read_samples
+from plica.runs.check.tensors import read_images
 from plica.runs.encode import pack
 from plica.runs.points import point_tensors
 from plica.runs.schema import BOUNDS, NOTES, inputs_file, leaves_file, part_file

@@ -11,7 +11,9 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from plica.core.formulations import MaxLoss, MinRadius, parse_radius
 from plica.core.formulations import Question as Asked
-from plica.evaluation.plan import Data, Model, Number, Question, Strict, nearest, read_as
+from plica.evaluation.parse_plan import read_as
+from plica.evaluation.plan import Data, Model, Question
+from plica.evaluation.strict import Number, Strict, nearest
 from plica.perturbations import parse_distance
 from plica.training.inner import Asker, Inner, Union
 from plica.training.losses import OUTER

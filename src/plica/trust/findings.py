@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Any
 
-from plica.runs.check import BrokenRunError
+from plica.runs.check.common import BrokenRunError
 from plica.utils.messages import shown
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from plica.models import prepare_inputs
 from plica.runs import Run, Task
-from plica.runs.check import Audit, Checks, read_object
+from plica.runs.check.json_files import Audit, Checks, read_object
 from plica.runs.schema import AUDIT, CHECKS, SUMMARY
 from plica.trust.examine import Model, examine
 from plica.trust.findings import Finding, Severity, Verdict

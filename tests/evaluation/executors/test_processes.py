@@ -7,7 +7,8 @@ import torch
 
 import plica
 from evaluation.compare import assert_same
-from plica.evaluation.plan import PlanError, read_plan
+from plica.evaluation.parse_plan import read_plan
+from plica.evaluation.strict import PlanError
 
 
 def test_devices_of_a_plan(plan, monkeypatch):

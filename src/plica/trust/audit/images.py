@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from plica.runs import Run, Task
-from plica.runs.check import read_images
+from plica.runs.check.tensors import read_images
 
 
 class Images:

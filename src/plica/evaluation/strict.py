@@ -1,0 +1,52 @@
+"""A record of a plan: it rejects unknown keys, and says which known one is the most similar."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+
+from plica.utils.messages import shown
+
+
+class PlanError(ValueError):
+    """An invalid plan; the message is one sentence."""
+
+
+def not_boolean(value: Any) -> Any:
+    """Not true and false, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError(f"a number is needed, got {value}")
+    return value
+
+
+Number = Annotated[int, BeforeValidator(not_boolean)]
+
+
+def several(value: Any) -> Any:
+    """A single value stands for a list of one."""
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def nearest(word: str, known: Any) -> str:
+    """The end of a message about an unknown word: the most similar known one, or all of them."""
+    names = [str(name) for name in known]
+    similar = get_close_matches(word[:80], names, 1, cutoff=0.5)  # it takes quadratic time
+    return f"; did you mean {similar[0]!r}?" if similar else f"; known are {', '.join(names)}"
+
+
+class Strict(BaseModel):
+    """A record that rejects unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            for key in value:
+                if key not in cls.model_fields:
+                    raise ValueError(f"there is no key {shown(key)}{nearest(str(key), cls.model_fields)}")
+        return value
