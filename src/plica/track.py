@@ -69,6 +69,11 @@ def log_training(directory: str | Path) -> None:
 
 @contextmanager
 def _active(mlflow: Any, name: str) -> Iterator[None]:
+    """The MLflow run that is active, or a new one that ends with the block.
+
+    Raises:
+        ValueError: MLflow cannot write to its store.
+    """
     if mlflow.active_run() is not None:
         yield
         return

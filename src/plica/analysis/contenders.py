@@ -118,6 +118,10 @@ def groups(runs: Sequence[Run], by: str = "auto") -> list[Group]:
 
 
 def _group(key: tuple[str, float | None], members: list[tuple[Run, Task]], by: str, several: bool) -> Group:
+    """The tasks `members` of one question as a group, a contender for each model or method of each run.
+
+    several: whether the runs have several models; the name of a method then says whose it is.
+    """
     joined: dict[tuple[str, str], list[tuple[Run, Task]]] = {}
     for run, task in members:
         name = task.model if by == "model" else _method(task, [other for _, other in members], several)

@@ -104,7 +104,7 @@ def attack(
             asked of a perturbation other than x + delta.
     """
     validation.arguments(model, x, y, question, method, methods(), gradients, seed, batch_size, targets, goal, draws)
-    boxes, half, given, model = groups(question, bounds, x), half_dtype(x), model, fitted(model)
+    boxes, half, original, model = groups(question, bounds, x), half_dtype(x), model, fitted(model)
     y, targets = validation.usable(y), None if targets is None else validation.usable(targets)
     x = validation.usable(x.detach())
     if half is not None:
@@ -114,7 +114,7 @@ def attack(
     checked = [_within(box, x, levels, half or x.dtype, method) for box in boxes or one_box]
     radius, limits = checked[0]
     if boxes is not None or draws is not None:  # images are attacked one after the other, none before all are checked
-        with eval_mode(given, with_dropout=draws is not None), seeded(0, x.device):
+        with eval_mode(original, with_dropout=draws is not None), seeded(0, x.device):
             first = torch.zeros(1, dtype=torch.long, device=x.device)
             output = CountedModel(model, 1, device=x.device).logits(x[:1], first)
         validation.output(output.expand(len(x), *output.shape[1:]), aim, question, everything=False)
@@ -123,7 +123,7 @@ def attack(
         for box in boxes:
             rows, others = box.rows, [result for _, result in parts]
             result = attack(
-                given, x[rows].to(half or x.dtype), y[rows], box.question, method=method, gradients=gradients,
+                original, x[rows].to(half or x.dtype), y[rows], box.question, method=method, gradients=gradients,
                 seed=seed, batch_size=batch_size, bounds=box.bounds, targets=None if targets is None else targets[rows],
                 goal=goal, levels=levels, draws=draws, on_progress=in_company(on_progress, others, len(x)),
             )  # fmt: skip
@@ -131,7 +131,7 @@ def attack(
         return join_results(parts, x)
     size = min(batch_size or default_batch_size(x), torch.iinfo(torch.int32).max)
     ask = Batch(model, limits, half, levels, ATTACKS[method], gradients, seed, size)
-    with eval_mode(given, with_dropout=draws is not None):
+    with eval_mode(original, with_dropout=draws is not None):
         randomness = None if draws is None else randomness_of(model, x)
         if draws is None or randomness is None:
             result = ask(x, aim, question, radius, on_progress)

@@ -73,6 +73,7 @@ class AttackProgress(_Display):
             print(self._line(self.last, left=False), file=sys.stderr)
 
     def __call__(self, progress: plica.Progress) -> None:
+        """Shows how far the attack has come: a bar on a terminal, elsewhere a line now and then."""
         self.began = True
         self.last = progress
         if self.on_terminal:

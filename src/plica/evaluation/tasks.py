@@ -85,6 +85,8 @@ def chains(plan: Plan) -> list[Chain]:
 
 
 def _jobs(plan: Plan, model: Model, plan_question: PlanQuestion, metric: str, radius: float | None) -> tuple[Job, ...]:
+    """A job for each method that attacks the model under one distance and radius (None for min-radius); the last one
+    computes lower bounds too, where the plan asks for them."""
     distance = join_distance(metric, plan_question.through)
     _check_distance(metric, plan_question.through)
     loss = plan_question.loss if plan_question.ask == "max-loss" else None

@@ -27,9 +27,9 @@ def luv(x: Float[Tensor, "b 3 *p"]) -> Float[Tensor, "b 3 *p"]:
     linear = torch.where(x > 0.04045, power((x.clamp(min=0.04045) + 0.055) / 1.055, 2.4), x / 12.92)
     X, Y, Z = _mixed(XYZ, linear)
     L = torch.where(Y > DARK, 1.16 * power(Y.clamp(min=DARK), 1 / 3) - 0.16, SLOPE / 100 * Y)
-    whole = (X + 15 * Y + 3 * Z).clamp(min=LEAST)
+    denominator = (X + 15 * Y + 3 * Z).clamp(min=LEAST)
     u, v = _white()
-    return torch.stack([L, 13 * L * (4 * X / whole - u), 13 * L * (9 * Y / whole - v)], 1)
+    return torch.stack([L, 13 * L * (4 * X / denominator - u), 13 * L * (9 * Y / denominator - v)], 1)
 
 
 def rgb(c: Float[Tensor, "b 3 *p"]) -> Float[Tensor, "b 3 *p"]:

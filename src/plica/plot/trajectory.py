@@ -38,6 +38,11 @@ class Recorded:
         self.start = time.monotonic()
 
     def __call__(self, x: Tensor) -> Any:
+        """fun(x); its objective, its largest violation and the time are recorded.
+
+        Raises:
+            OutOfTime: `seconds` have passed.
+        """
         out = self.fun(x)
         f, *rest = out if isinstance(out, tuple) else (out,)
         c, h = (*rest, None, None)[:2]

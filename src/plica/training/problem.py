@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -151,4 +150,3 @@ def finite_rows(t: Float[Tensor, "r *point"]) -> Bool[Tensor, " r"]:
 
 
 Unknowns = Pixels | Theta
-Climb = Callable[[Tensor], Tensor]

@@ -24,7 +24,8 @@ class ModelError(RuntimeError):
 
 
 def fitted(model: Model) -> Model:
-    """The model, run in batches of the one size that it takes, should it refuse others; a module stays one."""
+    """The model made to run any number of images: where it refuses a batch it gets the one size that it takes. A module
+    stays a module."""
     fit = _Fit()
     if isinstance(model, FittedModule) or getattr(model, "fitted", False):
         return model
