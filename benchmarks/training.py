@@ -5,7 +5,7 @@
 Each way trains the same small network on `--images` of CIFAR-10 with the same number of gradients an image in all; its
 radii are those of `plica.attack` at `--gradients`. Weights and one JSON line for every network are kept in `--into`, so
 that a run that was ended goes on where it was, and several at once share the work. `--show` prints the tables of what
-is there: means over the seeds, and behind them the largest difference from the mean; `--figure` draws the frontiers.
+is there: means over the seeds, and behind them the largest difference from the mean.
 """
 
 from __future__ import annotations
@@ -98,13 +98,6 @@ FRONTIER = {
         for factor in (0.5, 2)
     },
     **{f"radius-union-x{factor}": Way(f"radius, union, caps x {factor}", boundary_union(factor)) for factor in (1, 4)},
-}
-FRONTIERS = {  # the ways of a line, from small radii to large ones
-    "PGD l2": ("pgd-l2-x0.5", "pgd-l2", "pgd-l2-x2"),
-    "PGD linf": ("pgd-linf-x0.5", "pgd-linf", "pgd-linf-x2"),
-    "PGD l1": ("pgd-l1-x0.5", "pgd-l1", "pgd-l1-x2"),
-    "one norm a batch": ("one-norm-x0.5", "one-norm", "one-norm-x2"),
-    "radius, union": ("radius-union-x1", "radius-union", "radius-union-x4"),
 }
 STEPS = {
     **{f"pgd-linf-k{k}": Way(f"PGD linf, {k} gradients", descent("linf", gradients=k)) for k in (1, 2, 10)},
