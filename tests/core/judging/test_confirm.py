@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from plica.core.goals import Goal
-from plica.core.judging.confirm import LOOKS, confirm
+from plica.core.judging.confirm import LOOKS, TRIES, confirm
 from plica.core.judging.judge import Judge
 from plica.core.model.counted import CountedModel
 from plica.core.model.second_run import SecondRun
@@ -70,3 +70,11 @@ def test_a_point_beyond_help_is_refused():
     _, judgement, spent = confirmed(0.2, runs=20)
     assert not judgement.sure.any()
     assert (spent <= 20).all()
+
+
+@pytest.mark.parametrize("tries", range(TRIES + 1))
+def test_every_run_that_may_be_spent_on_a_doubtful_point_is(tries):
+    """One second run of the search's own point, then two runs for each enlarged one."""
+    _, judgement, spent = confirmed(0.2, runs=2 * tries + 3)
+    assert not judgement.sure.any()
+    assert (spent == 2 * tries + 3).all()
