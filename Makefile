@@ -6,7 +6,7 @@ DATA ?= ../shared/data
 # Threads that wait give their core away: on a machine with other work, spinning made two threads five times dearer than one.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help setup demo demo-train test test-all test-floors test-newest test-extras mutants bench lint types format docs clean
+.PHONY: help setup demo demo-train test test-all test-floors test-newest test-extras mutants bench papers papers-all lint types format docs clean
 
 help:
 	@echo "make demo      robustness radii of twenty CIFAR-10 images: a table and a picture, in a few minutes after the setup"
@@ -16,6 +16,7 @@ help:
 	@echo "make mutants   small changes to the code that judges: does a test fail for each? (half an hour)"
 	@echo "make docs      the documentation site, into build/site"
 	@echo "make bench     the tables of README.md and docs/benchmarks.md; for the latter DATA=folder of networks and images"
+	@echo "make papers    the papers' tables and figures, on ten to two hundred images: half an hour; make papers-all: the rest, ten hours"
 	@echo "make lint      style; make types: the type checker; make format: rewrite in style"
 
 setup: $(READY)
@@ -70,6 +71,37 @@ mutants: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/table.py
 	$(BIN)/python benchmarks/radii.py --data $(DATA) --into docs/benchmarks.md --figure docs/radii
+
+# Half an hour of one core: resnet_2b of DATA, ten to two hundred images.
+PAPERS = $(BIN)/python benchmarks/papers
+papers: $(READY)
+	$(PAPERS)/table1.py --data $(DATA) --nets resnet_2b --n 60 --attacks APGD-ce APGD-margin PWCF-ce PWCF-margin auto
+	$(PAPERS)/table2.py --data $(DATA) --nets resnet_2b --n 200
+	$(PAPERS)/table3.py --data $(DATA) --n 40
+	$(PAPERS)/figure1.py --data $(DATA) --seconds 1.5
+	$(PAPERS)/figure6.py --data $(DATA) --n 30 --evaluations 250 --gradients 50
+	$(PAPERS)/figure8.py --data $(DATA) --n 16
+	$(PAPERS)/section2.py --data $(DATA) --n 25
+	$(PAPERS)/appendix_a.py --data $(DATA) --n 100 --steps 50
+	$(PAPERS)/appendix_b.py --data $(DATA) --n 30 --evaluations 250
+	$(PAPERS)/ablations.py --data $(DATA) --n 10 --evaluations 100
+
+# The rest, as many images as the scripts' own defaults and the networks of benchmarks/training.py: some ten hours of one core.
+TRAINED ?= build/training
+papers-all: papers
+	$(PAPERS)/table1.py --data $(DATA)
+	$(PAPERS)/table2.py --data $(DATA)
+	$(PAPERS)/table3.py --data $(DATA) --nets resnet_2b resnet18
+	$(BIN)/python benchmarks/table4.py --data $(DATA) --net resnet_2b --images 50
+	$(PAPERS)/figure1.py --data $(DATA)
+	$(PAPERS)/figure6.py --data $(DATA)
+	$(PAPERS)/figure8.py --data $(DATA)
+	$(PAPERS)/section2.py --data $(DATA)
+	$(PAPERS)/appendix_a.py --data $(DATA)
+	$(PAPERS)/appendix_b.py --data $(DATA)
+	$(PAPERS)/ablations.py --data $(DATA)
+	$(BIN)/python benchmarks/training.py --data $(DATA) --into $(TRAINED) --sets table --seeds 1
+	$(PAPERS)/training.py --data $(DATA) --trained $(TRAINED) --nets standard-0 pgd-l1-0 pgd-l2-0 pgd-linf-0 pat-0.2-0 radius-l2-0
 
 lint: $(READY)
 	$(BIN)/ruff check .
