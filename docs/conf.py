@@ -58,7 +58,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(Tensor|Module|ndarray)"),
     ("py:.*", r"plica\.(report|trust)\.\w+\.(Ascent|Pick|TaskStats)"),  # what plica's own checks and sections use
     ("py:.*", "Metric"),  # any callable (x, x_adv) -> (b,)
-    ("py:.*", r"plica\.core\.batching\.Arithmetic"),  # what CountedModel keeps for itself
+    ("py:.*", r"plica\.core\.model\.batching\.Arithmetic"),  # what CountedModel keeps for itself
     ("py:.*", r"plica\.certify\.certificate\.Evidence"),  # what a run stores of a proof
     ("py:.*", r"plica\.evaluation\.\w+\.(Chain|Event|Preflight)"),  # what the progress display of the command is told
 ]
