@@ -28,7 +28,9 @@ def test_short_forms_stand_for_long_ones():
 def test_the_example_is_a_plan(tmp_path):
     (tmp_path / "plan.yaml").write_text(EXAMPLE)
     plan = read_plan(tmp_path / "plan.yaml")
-    assert set(Plan.model_fields) - {"draws", "batch_size", "threads", "certify"} <= set(plan.model_fields_set)
+    assert set(Plan.model_fields) - {"draws", "precision", "batch_size", "threads", "certify"} <= set(
+        plan.model_fields_set
+    )
     assert [t.question for chain in chains(plan) for t in (job.task for job in chain.jobs)] == [
         "min-radius l2", "min-radius l2", "min-radius linf", "min-radius linf",
         "max-loss linf 0.00784", "max-loss linf 0.00784", "max-loss linf 0.0314", "max-loss linf 0.0314",

@@ -41,6 +41,7 @@ class Batch:
     gradients: int
     seed: int
     batch_size: int
+    precision: str | None = None
 
     def __call__(
         self,
@@ -61,7 +62,9 @@ class Batch:
                 mean or self.model, len(x), self.batch_size, bounds=limits.numbers, grid=grid, device=x.device
             )
             grid_of_levels = None if levels is None else level_grid(x, limits, levels, question.metric, half)
-            call = JudgedAttack(counted, x, goal, question, radius, limits.numbers, *spend, on_progress, grid_of_levels)
+            call = JudgedAttack(
+                counted, x, goal, question, radius, limits.numbers, *spend, on_progress, grid_of_levels, self.precision
+            )
             return call.answer(self.method)
         unit_grid, unit_model = None if grid is None else UnitGrid(grid, limits), UnitModel(self.model, limits)
         unit_mean = None if mean is None else mean.of(unit_model)
@@ -69,7 +72,9 @@ class Batch:
         unit, radii = unit_question(question, radius, limits, outside=levels is not None)
         u = limits.to_units(x)
         grid_of_levels = None if levels is None else level_grid(u, UNITS, levels, unit.metric)
-        call = JudgedAttack(counted, u, goal, unit, radii, (0.0, 1.0), *spend, on_progress, grid_of_levels)
+        call = JudgedAttack(
+            counted, u, goal, unit, radii, (0.0, 1.0), *spend, on_progress, grid_of_levels, self.precision
+        )
         result = call.answer(self.method)
         at_x = None if grid is None else replace(grid, slack=SLACK * float(limits.span.max()))
         at_x = at_x if levels is None else level_grid(x, limits, levels, unit.metric, half)

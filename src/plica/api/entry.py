@@ -26,6 +26,7 @@ from plica.core.model.counted import CountedModel
 from plica.core.model.draws import MeanOfDraws
 from plica.core.model.eval_mode import eval_mode
 from plica.core.model.fitting import fitted
+from plica.core.model.precision import check_precision, search_precision
 from plica.core.model.randomness import randomness_of, seeded
 from plica.core.result import Result
 from plica.core.status import Status
@@ -60,6 +61,7 @@ def attack(
     goal: GoalFunction | None = None,
     levels: int | None = None,
     draws: int | None = None,
+    precision: str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Result:
     """Answer `question` about `model` for every image, and judge the answers.
@@ -95,6 +97,9 @@ def attack(
             most of them reach the goal (`Result.share`); some 1500 forward runs per image come on top. Draws are made
             from the seed and the image. Of a module in eval mode, layers of dropout that are in train mode stay so. A
             model that does not draw is attacked as without. docs/howto/random.md.
+        precision: of the model in the search: "bf16" and "fp16" run it under torch.autocast, forward and backward;
+            None and "own" as it is. Successes are judged with the model as it is in any case. Up to four more forward
+            runs per image come on top. Not with levels or draws. docs/design/precision.md.
         on_progress: called now and then with a Progress.
 
     Raises:
@@ -103,6 +108,7 @@ def attack(
         Unsupported: the method cannot treat the metric or the goal; the message names those that can. Or levels are
             asked of a perturbation other than x + delta.
     """
+    check_precision(precision, levels, draws)
     validation.arguments(model, x, y, question, method, methods(), gradients, seed, batch_size, targets, goal, draws)
     boxes, half, original, model = groups(question, bounds, x), half_dtype(x), model, fitted(model)
     y, targets = validation.usable(y), None if targets is None else validation.usable(targets)
@@ -125,12 +131,13 @@ def attack(
             result = attack(
                 original, x[rows].to(half or x.dtype), y[rows], box.question, method=method, gradients=gradients,
                 seed=seed, batch_size=batch_size, bounds=box.bounds, targets=None if targets is None else targets[rows],
-                goal=goal, levels=levels, draws=draws, on_progress=in_company(on_progress, others, len(x)),
+                goal=goal, levels=levels, draws=draws, precision=precision,
+                on_progress=in_company(on_progress, others, len(x)),
             )  # fmt: skip
             parts.append((box, result))
         return join_results(parts, x)
     size = min(batch_size or default_batch_size(x), torch.iinfo(torch.int32).max)
-    ask = Batch(model, limits, half, levels, ATTACKS[method], gradients, seed, size)
+    ask = Batch(model, limits, half, levels, ATTACKS[method], gradients, seed, size, search_precision(precision))
     with eval_mode(original, with_dropout=draws is not None):
         randomness = None if draws is None else randomness_of(model, x)
         if draws is None or randomness is None:

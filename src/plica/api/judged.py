@@ -13,6 +13,7 @@ from torch import Tensor
 from plica.api.progress import Progress
 from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.levels import on_levels
+from plica.attacks.own_precision import EXTRA, in_own_precision
 from plica.core import validation
 from plica.core.domain.levels import LevelGrid
 from plica.core.formulations import Question
@@ -45,6 +46,7 @@ class JudgedAttack:
     batch_size: int
     on_progress: Callable[[Progress], None] | None
     levels: LevelGrid | None = None
+    precision: str | None = None  # of the search, where it is not the model's own
 
     def answer(self, method: Callable[[AttackInput], AttackOutput]) -> Result:
         """Attack the images that the model gets right, and measure the answers."""
@@ -114,11 +116,13 @@ class JudgedAttack:
     ) -> Result:
         """Attack the images `rows` and write what the judge measures into `result`."""
         task = self._task(rows, logits)
-        if self.levels is None:
+        if self.precision is not None:
+            output = self._under_autocast(method, task, self.precision)
+        elif self.levels is None:
             output = method(task)
         else:
             task, output = on_levels(method, task, self.levels.rows(rows))
-        x_adv, theta, judgement = self._judge(task, result.forwards[rows])
+        x_adv, theta, judgement = self._judge(task, result.forwards[rows] - (0 if self.precision is None else EXTRA))
         result.x_adv[rows] = torch.where(judgement.sure.view(-1, *[1] * (task.x.ndim - 1)), x_adv, task.x)
         if result.theta is not None and theta is not None:
             result.theta[rows] = torch.where(judgement.sure[:, None], theta, result.theta[rows])
@@ -135,6 +139,18 @@ class JudgedAttack:
         for row, status in zip(rows.tolist(), output.status, strict=True):
             result.status[row] = status
         return result if output.end is None else replace(result, end=self.x.index_copy(0, rows, output.end))
+
+    def _under_autocast(
+        self, method: Callable[[AttackInput], AttackOutput], task: AttackInput, precision: str
+    ) -> AttackOutput:
+        """Search under autocast, and offer what is found in the model's own precision."""
+        model = task.model.under_autocast(precision, task.x, task.goal.margin)
+        found = BestPoints(task.question.metric, task.x, task.goal, task.radius, task.question.through, model)
+        output = method(replace(task, model=model, best=found, progress=self._progress(model, found)))
+        task.model.gradients += model.gradients
+        task.model.forwards += model.forwards
+        in_own_precision(task, found)
+        return output
 
     def _judge(self, task: AttackInput, spent: Int[Tensor, " i"]) -> tuple[Tensor, Tensor | None, Judgement]:
         """Best points, their theta and the judgement (judging/confirm.py). spent: forward runs before the attack."""

@@ -16,6 +16,7 @@ from plica.cli.options import (
     DrawsOption,
     IndicesOption,
     LevelsOption,
+    PrecisionOption,
     SampleOption,
     TargetOption,
     TrustOption,
@@ -81,6 +82,7 @@ def evaluate(
     indices: IndicesOption = None,
     gradients: Annotated[int | None, typer.Option(min=1, help="budget of gradient evaluations per image")] = None,
     draws: DrawsOption = None,
+    precision: PrecisionOption = None,
     individual: Annotated[
         bool, typer.Option("--individual", help="every method attacks every image, broken or not")
     ] = False,
@@ -108,6 +110,7 @@ def evaluate(
     changes: dict[str, Any] = {"device": device} if device else {}
     changes |= {"batch_size": batch_size} if batch_size else {}
     changes |= {"draws": draws} if draws else {}
+    changes |= {"precision": precision} if precision else {}
     if indices is not None:  # instead of what the plan says
         changes |= {"data.indices": indices, "data.sample": "first"} | ({} if n else {"data.n": None})
     options: dict[str, Any] = dict(n=n, shard=shard, engine=engine, workers=workers, gpus=gpus)

@@ -61,6 +61,13 @@ DrawsOption = Annotated[
         min=1, max=MOST, help="for a model that answers at random: attack the mean over so many draws, say 16"
     ),
 ]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        help="of the model in the search: own, or by autocast bf16 or fp16, for which GPUs have faster units; "
+        "successes are judged with the model as it is in any case"
+    ),
+]
 CountOption = Annotated[
     int | None, typer.Option("--n", help="number of images; the first ones, unless --sample is given")
 ]
@@ -121,6 +128,7 @@ def _one_model(
     method: MethodOption = "auto",
     gradients: GradientsOption = 100,
     draws: DrawsOption = None,
+    precision: PrecisionOption = None,
     n: CountOption = None,
     sample: SampleOption = None,
     indices: IndicesOption = None,

@@ -58,7 +58,7 @@ def answer(command: str, options: dict[str, Any], question: Callable[[Bounds], Q
             problem = replace(problem, metric=bounds.metric(problem.metric, x.shape[1:]))
             model = load_model(options["model"], options["weights"], options["device"], options["trust"])
             model, x, y = prepare_inputs(model, x, y)
-            spend = {name: options[name] for name in ("method", "gradients", "seed", "draws")}
+            spend = {name: options[name] for name in ("method", "gradients", "seed", "draws", "precision")}
             aimed = None if targets is None else targets.to(y.device)
             result = plica.attack(
                 model,

@@ -12,6 +12,7 @@ from plica.analysis.contenders import Group, groups
 from plica.cli.errors import wrong_input
 from plica.cli.options import RunsArgument
 from plica.cli.runs import load_runs, print_verdicts
+from plica.core.model.precision import search_precision
 from plica.report.curves import gap_sentences
 from plica.report.formatting import distance
 from plica.report.methods import methods, wrong_sentence
@@ -44,6 +45,9 @@ def _show(runs: list[Run]) -> None:
             f"{model['name']}: accuracy {model['accuracy']} of {model['images']} images.", style="bold", markup=False
         )
         console.print(model["sentence"], markup=False)
+    for precision in dict.fromkeys(search_precision((run.manifest.get("plan") or {}).get("precision")) for run in runs):
+        if precision is not None:
+            console.print(f"Searched under autocast to {precision}, judged in the model's own precision.")
     for table in methods(groups(runs, "method")):
         _methods(console, table)
     for group in models:

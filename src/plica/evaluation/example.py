@@ -35,6 +35,7 @@ methods: # of `plica radius --help`, or sets with standard budgets: autoattack, 
 
 gradients: 100 # budget per image where a method says nothing else
 # draws: 16                        # for models that answer at random: the mean over so many draws is attacked
+# precision: bf16                 # searches run the models under autocast; successes are judged as they are
 individual: false # for max-loss: true asks every method about every image, false each about those still standing
 seed: 0
 device: cpu # cuda, cuda:1, mps; cuda:0,cuda:1 or all: one process for each GPU

@@ -16,6 +16,7 @@ from plica.core.domain.read_bounds import read_bounds
 from plica.core.formulations import parse_radius
 from plica.core.losses import LOSSES
 from plica.core.model.draws import MOST
+from plica.core.model.precision import PRECISIONS, search_precision
 from plica.data.indices import parse_indices
 from plica.evaluation.method_sets import SETS
 from plica.evaluation.strict import Number, PlanError, Strict, nearest, not_boolean, several
@@ -197,8 +198,9 @@ class Plan(Strict):
     gradients: budget per image of methods that have none of their own. individual: for max-loss, every method attacks
     every image, instead of those that the methods before it did not break. chunk: images that are attacked and stored
     together; the answers of public attacks depend on it, since their random numbers depend on the batch. draws: of
-    models that answer at random the mean over so many draws is attacked; others are not affected. bounds: two numbers,
-    or an .npz file with low, high and mask, for features of different ranges. certify: lower bounds beside the attacks'
+    models that answer at random the mean over so many draws is attacked; others are not affected. precision: of the
+    models in the searches; bf16 and fp16 by autocast, own (None) as they are. bounds: two numbers, or an .npz file
+    with low, high and mask, for features of different ranges. certify: lower bounds beside the attacks'
     distances, for every question. batch_size, threads: change the speed, not the answers.
     """
 
@@ -208,6 +210,7 @@ class Plan(Strict):
     methods: Annotated[list[Method], BeforeValidator(several), Field(min_length=1)] = [Method(name="auto")]
     gradients: Annotated[Number, Field(ge=1)] = 100
     draws: Annotated[Number, Field(ge=1, le=MOST)] | None = None
+    precision: str | None = None
     individual: bool = False
     seed: Annotated[Number, Field(ge=0)] = 0
     device: str = "cpu"
@@ -227,6 +230,13 @@ class Plan(Strict):
         if Path(bounds).is_file():
             read_bounds(bounds)  # an invalid file is reported now; a missing one, when the run starts
         return str(bounds)
+
+    @field_validator("precision")
+    @classmethod
+    def _precisions(cls, precision: str | None) -> str | None:
+        if precision is not None and precision not in PRECISIONS:
+            raise ValueError(f"there is no precision {shown(precision)}; known are {', '.join(PRECISIONS)}")
+        return search_precision(precision)
 
     @field_validator("models")
     @classmethod

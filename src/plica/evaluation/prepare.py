@@ -183,7 +183,7 @@ def _try(worker: Worker, inputs: tuple[Callable[..., Any], torch.Tensor, torch.T
             attack(
                 model, x[rows], y[rows], question, method=job.method, gradients=1, seed=job.seed,
                 bounds=worker.bounds.pair, goal=job.goal(), draws=job.task.draws,
-                levels=job.task.levels, targets=job.targets(y[rows]),
+                levels=job.task.levels, targets=job.targets(y[rows]), precision=job.precision,
             )  # fmt: skip
         except Exception as error:  # whatever a model or a public attack raises
             return error

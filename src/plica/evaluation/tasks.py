@@ -29,6 +29,7 @@ LONGEST = 200  # bytes of the name of a folder
 class Job:
     """A task with its model, the method of plica.attack, its budget of gradients per image, and its seed.
 
+    precision: of the model in the search; None for its own.
     certify: lower bounds after the attack; of the last method of a question.
     """
 
@@ -37,6 +38,7 @@ class Job:
     method: str
     gradients: int
     seed: int
+    precision: str | None = None
     certify: Certify | None = None
 
     def targets(self, y: Tensor) -> Tensor | None:
@@ -108,7 +110,7 @@ def _jobs(plan: Plan, model: Model, plan_question: PlanQuestion, metric: str, ra
             file, model.name, question, plan_question.ask, metric, radius, loss, label, plan_question.through,
             plan_question.goal, draws, plan_question.levels, target,
         )  # fmt: skip
-        jobs.append(Job(task, model, name, gradients, seed))
+        jobs.append(Job(task, model, name, gradients, seed, plan.precision))
     return (*jobs[:-1], replace(jobs[-1], certify=plan_question.certify or plan.certify))
 
 

@@ -198,6 +198,7 @@ class Worker:
             bounds=self.bounds.pair,
             goal=job.goal(),
             draws=job.task.draws,
+            precision=job.precision,
             levels=job.task.levels,
             targets=job.targets(y),
             on_progress=on_progress,

@@ -16,9 +16,19 @@ from torch import Tensor
 from plica.core.model.batching import MAX_CPU_ROWS, MIN_ROWS, MULTIPLE, Arithmetic, BatchSizeTuner, observe, round_up
 from plica.core.model.draws import MeanOfDraws
 from plica.core.model.gradient import gradient_errors, input_gradient
-from plica.core.model.rounding import Noise, has_offset, is_half, least_margin, measure_noise, usual_size
+from plica.core.model.precision import DTYPES, Autocast
+from plica.core.model.rounding import (
+    MEASURED,
+    Noise,
+    has_offset,
+    is_half,
+    least_margin,
+    measure_noise,
+    usual_size,
+)
 from plica.goals import flat
 from plica.utils.limits import free_memory, out_of_memory
+from plica.utils.messages import one_line
 
 Model = Callable[[Tensor], Tensor]
 Grid = Callable[[Tensor, Tensor], Tensor]
@@ -35,6 +45,8 @@ class CountedModel:
         at_image: (b,) where an output is one or two numbers, their size at each image, of one number half of that at
             images of random pixels if this is more: at the boundary they may be 0, and do not tell how large their
             roundings are.
+        floor: (b,) of a model under autocast, margins that count for nothing: twice that of an image which it
+            misclassifies there alone, so that this is not its own nearest point; None otherwise.
 
     Args:
         model: (r, *image) -> (r, ...).
@@ -64,6 +76,7 @@ class CountedModel:
         self.noise, self.few_digits = Noise(), torch.zeros(images, dtype=torch.bool, device=device)
         self.has_few = False  # whether there is such an image; known to the host
         self.at_image = torch.zeros(images, device=device)
+        self.floor: Tensor | None = None
         self.max_rows = max(MIN_ROWS, max_rows // MULTIPLE * MULTIPLE)
         if self.mean is not None:  # a row of which is a batch of draws
             self.max_rows = max(1, max_rows // self.mean.draws)
@@ -154,6 +167,34 @@ class CountedModel:
         counted.at_image = self.at_image
         return counted
 
+    @torch.no_grad()
+    def under_autocast(
+        self, precision: str, x: Float[Tensor, "b *image"], margin: Callable[[Tensor], Tensor]
+    ) -> CountedModel:
+        """The same under autocast to `precision`, charged with a forward run at every image.
+
+        margin: of the output at the images.
+
+        Raises:
+            ValueError: the model does not run so.
+        """
+        counted = CountedModel(
+            Autocast(self.model, DTYPES[precision]), len(self.forwards), self.max_rows, None, self.fixed, self.bounds,
+            self.grid, x.device,
+        )  # fmt: skip
+        try:
+            logits = counted.logits(x, torch.arange(len(x), device=x.device))
+            counted.noise = measure_noise(counted._run, x, self.bounds)
+        except Exception as error:  # whatever the model raises
+            if out_of_memory(error):
+                raise
+            raise ValueError(
+                f"The model does not run under autocast to {precision} ({one_line(error)}); leave out the precision."
+            ) from error
+        counted.at_image, counted.floor = self.at_image, MEASURED * margin(logits).clamp(min=0)
+        counted.few_digits, counted.has_few = torch.ones_like(self.few_digits), True
+        return counted
+
     def with_grid(self, grid: Grid) -> CountedModel:
         """The same at points of a grid; what it costs is charged to both."""
         counted = copy.copy(self)
@@ -171,6 +212,8 @@ class CountedModel:
         """How large a margin must be before it counts (model/rounding.py), from the output at points of `image`."""
         few = self.few(image) if self.has_few else None
         least = least_margin(logits, self.arithmetic.eps, few, self.noise)
+        if self.floor is not None:
+            least = torch.maximum(least, self.floor[image].to(least))
         if flat(logits).shape[1] > 2:
             return least
         at_image = flat(self.at_image.to(logits)[image])  # in place of what they are at the points

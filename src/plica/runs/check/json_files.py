@@ -52,6 +52,7 @@ class _Plan(_Record):
     bounds: list[FiniteFloat] | str | None = None
     chunk: Annotated[int, Field(ge=1)] | None = None
     models: list[dict[str, Any]] = []
+    precision: str | None = None
     identity: dict[str, Any] = {}
 
 
@@ -95,6 +96,7 @@ class _Arguments(_Record):
     levels: Annotated[int, Field(ge=2)] | None = None
     target: int | str | None = None
     targets: str | None = None
+    precision: str | None = None
     bounds: list[FiniteFloat] | str | None = None
     weights: str | None = None
 

@@ -1,0 +1,55 @@
+"""The precision that a search runs the model in: its own, or half precision by torch.autocast, which is faster on GPUs.
+
+A success is judged in the model's own precision in any case.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from plica.core.model.fitting import Model
+from plica.metrics import Unsupported
+from plica.utils.messages import shown
+
+OWN = "own"
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = (OWN, *DTYPES)
+
+
+class Autocast(nn.Module):
+    """A model under autocast of the device of x."""
+
+    def __init__(self, model: Model, dtype: torch.dtype):
+        super().__init__()
+        self.model, self.dtype = model, dtype
+        self.eval()
+
+    def forward(self, x: Float[Tensor, "b *image"]) -> Any:
+        with torch.autocast(x.device.type, self.dtype):
+            return self.model(x)
+
+
+def check_precision(precision: Any, levels: int | None, draws: int | None) -> None:
+    """Check the name, and what does not go with half precision.
+
+    Raises:
+        ValueError: there is no such precision.
+        Unsupported: levels or draws are asked for as well.
+    """
+    if precision is not None and precision not in PRECISIONS:
+        names = ", ".join(map(repr, PRECISIONS))
+        raise ValueError(
+            f"There is no precision {shown(precision)}; known are {names}, the first of which is the model's."
+        )
+    if precision in DTYPES and (levels is not None or draws is not None):
+        what = "draws" if levels is None else "levels"
+        raise Unsupported(f"Searches in {precision} know no {what}; leave out {what}, or the precision.")
+
+
+def search_precision(precision: str | None) -> str | None:
+    """The precision where it is not the model's own, else None."""
+    return None if precision == OWN else precision
