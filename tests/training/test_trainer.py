@@ -145,6 +145,8 @@ def test_a_loss_that_is_not_finite_ends_with_the_best_weights(plan, tmp_path, ca
         ({"questions": [{"ask": "min-radius", "metric": "l22x"}]}, "l22x"),
         ({"outer": "trade"}, "did you mean 'trades'"),
         ({"pick": "any"}, "there is no pick"),
+        ({"epochs": 2**63}, "epochs.*less than or equal to 100000"),
+        ({"gradients": 2**63}, "gradients.*less than or equal to 1000"),
         ({"optimizer": "adam"}, "did you mean 'adamw'"),
         ({"held_out": 96}, "leaves no image to train on"),
         ({"questions": [{"ask": "min-radius", "metric": "l2"}] * 2, "pick": "max"}, "give caps"),

@@ -99,8 +99,8 @@ class TrainingPlan(Strict):
 
     questions: what is asked about every image of a batch; an empty list for ordinary training. pick: which of several
     questions an image is trained on: random, estimate, max or msd (plica.training.Union). gradients: of the network,
-    per image and question. outer: the loss at the points found: plain, trades or mart. weight: of the second term of
-    trades (6 if left out) and mart (5).
+    per image and question, at most 1,000. epochs: at most 100,000. outer: the loss at the points found: plain, trades
+    or mart. weight: of the second term of trades (6 if left out) and mart (5).
 
     warmup: share of all steps over which radii and caps grow from 0. ema: decay of a moving average of the weights,
     which is then what is selected and kept; 0 for none. augment: random crops after padding by an eighth, and flips, of
@@ -117,10 +117,10 @@ class TrainingPlan(Strict):
     test: Data | None = None
     questions: Annotated[list[TrainingQuestion], BeforeValidator(lambda v: v if isinstance(v, list) else [v])]
     pick: str = "random"
-    gradients: Annotated[Number, Field(ge=1)] = 4
+    gradients: Annotated[Number, Field(ge=1, le=1000)] = 4
     outer: str = "plain"
     weight: Positive | None = None
-    epochs: Annotated[Number, Field(ge=1)] = 20
+    epochs: Annotated[Number, Field(ge=1, le=100_000)] = 20
     batch: Annotated[Number, Field(ge=1)] = 128
     optimizer: Optimizer = Optimizer()
     warmup: Share = 0.1
