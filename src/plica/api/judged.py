@@ -29,6 +29,7 @@ from plica.core.result import Result
 from plica.core.status import Status
 from plica.metrics import fixed_pixels
 from plica.perturbations.base import ThetaDistance
+from plica.solver.accelerator import is_accelerator
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class JudgedAttack:
         if not isinstance(metric, ThetaDistance):
             check_metric(metric, x, self.bounds)
         logits = self.model.first_logits(x, self.goal.has_classes)
+        if is_accelerator(x.device) and not self.model.half and self.model.mean is None:
+            self.model.beside(SecondRun(self.model, x.dtype), x)
         validation.output(logits, self.goal, self.question, everything=self.model.mean is None)
         result = self._unattacked(logits)
         rows = (finite(logits) & ~result.margin.isnan() & ~result.success).nonzero()[:, 0]

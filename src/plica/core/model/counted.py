@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from time import thread_time
 from typing import TypeVar
@@ -20,6 +21,7 @@ from plica.core.model.precision import DTYPES, Autocast
 from plica.core.model.rounding import (
     MEASURED,
     Noise,
+    coarseness,
     has_offset,
     is_half,
     least_margin,
@@ -142,6 +144,13 @@ class CountedModel:
             self.few_digits = few & (self.noise.offset | self.half)
             self.has_few = bool(self.few_digits.any())
         return logits
+
+    def beside(self, finer: Callable[[Tensor], Tensor | None], x: Float[Tensor, "b *image"]) -> None:
+        """Where `finer` changes more than float32 rounds, as with TF32, margins count from twice the change on."""
+        change = coarseness(self.model, finer, x, self.bounds)
+        if change > self.noise.change:
+            self.noise = replace(self.noise, change=change)
+            self.few_digits, self.has_few = torch.ones_like(self.few_digits), True
 
     def of(self, rows: Int[Tensor, " i"], fixed: Bool[Tensor, "*image"] | None = None) -> CountedModel:
         """The same for some of the images, with nothing charged yet."""

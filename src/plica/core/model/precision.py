@@ -5,6 +5,8 @@ A success is judged in the model's own precision in any case.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -53,3 +55,19 @@ def check_precision(precision: Any, levels: int | None, draws: int | None) -> No
 def search_precision(precision: str | None) -> str | None:
     """The precision where it is not the model's own, else None."""
     return None if precision == OWN else precision
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Matrix products and convolutions in all digits of float32, as far as torch's settings say; they stay as they are
+    where they were made in the newer of the two ways that torch has, which do not mix."""
+    before: list[tuple[Any, Any]] = []
+    with suppress(RuntimeError):
+        before = [(part, part.allow_tf32) for part in (torch.backends.cudnn, torch.backends.cuda.matmul)]
+    for part, _ in before:
+        part.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for part, allowed in before:
+            part.allow_tf32 = allowed

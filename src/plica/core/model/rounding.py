@@ -117,6 +117,26 @@ def measure_noise(
     return Noise(change, bool(has_offset(usual).all()))
 
 
+@torch.no_grad()
+def coarseness(
+    model: Callable[[Tensor], Tensor],
+    finer: Callable[[Tensor], Tensor | None],
+    x: Float[Tensor, "b *image"],
+    bounds: tuple[float, float],
+) -> float:
+    """The largest change of a logit or of the difference of two, over the largest logit, that `finer` makes at images
+    of random pixels, given in float64; 0 where it does not run, or makes none that 64 units of rounding do not cover.
+    They are charged to no image."""
+    images = _random_images(x, bounds).repeat(MIN_ROWS // ROWS, *[1] * (x.ndim - 1))
+    with suppress(Exception):  # whatever a user's module raises at what is no real image
+        usual, other = model(images)[:ROWS].double(), finer(images.double())
+        if other is not None:
+            moved = torch.maximum(*_size_and_spread(other[:ROWS] - usual))
+            change = float((moved / _size_and_spread(usual)[0]).nan_to_num(0, 0, 0).max())
+            return change if MEASURED * change > UNITS * torch.finfo(x.dtype).eps else 0.0
+    return 0.0
+
+
 def _batches() -> Iterator[Sequence[int]]:
     order = range(ROWS - 1, -1, -1)
     for size in (1, GROUP):

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from plica.core.model.counted import CountedModel, Model
+from plica.core.model.precision import without_tf32
 from plica.utils.limits import out_of_memory
 
 
@@ -18,13 +19,16 @@ class SecondRun:
 
     Which of them the model takes is seen at the first points. None is returned where it takes neither. A model that
     answers at random is not copied: its draws are judged (judge.majority).
+
+    An image alone is computed without TF32, so that this is another arithmetic on GPUs that have it.
     """
 
     def __init__(self, model: CountedModel, dtype: torch.dtype):
         copied = None if model.half or model.mean is not None else in_float64(model.model)
 
         def alone(z: Float[Tensor, "b *image"]) -> Tensor:
-            return torch.cat([model.model(row).double() for row in z.to(dtype).split(1)])
+            with without_tf32():
+                return torch.cat([model.model(row).double() for row in z.to(dtype).split(1)])
 
         self.ways: list[Model] = [alone] if copied is None else [copied, alone]
         self.works = False
