@@ -118,7 +118,7 @@ def test_a_distance_of_ones_own_and_the_first_images_only(folder):
         (dict(model="net.py:other"), "has no 'other'"),
         (dict(model="net.py:fails"), "failed: RuntimeError: no GPU"),
         (dict(model="net.py:flat"), "(b, classes)"),
-        (dict(metric="l0"), "l0"),
+        (dict(metric="l-1"), "l-1"),
         (dict(metric="l1e400"), "There is no metric 'l1e400'"),
         (dict(metric="l1_0"), "There is no metric 'l1_0'"),
         (dict(metric="far"), "far"),

@@ -106,7 +106,7 @@ def test_radii_that_three_digits_do_not_tell_apart():
         ({"gradients": "many"}, "gradients: input should be a valid integer"),
         ({"gradients": 0}, "gradients: input should be greater than or equal to 1, got 0"),
         ({"questions": {"ask": "min-radios", "metric": "l2"}}, "no 'min-radios'; did you mean 'min-radius'?"),
-        ({"questions": {"ask": "min-radius", "metric": "l0"}}, "questions[0].metric: There is no metric 'l0'"),
+        ({"questions": {"ask": "min-radius", "metric": "l-1"}}, "questions[0].metric: There is no metric 'l-1'"),
         ({"questions": {"ask": "min-radius", "metric": "far"}}, "questions[0].metric: There is no metric 'far'"),
         ({"questions": {"ask": "min-radius"}}, "questions[0].metric is missing"),
         ({"questions": {"ask": "min-radius", "metric": "theta"}}, "questions[0]: theta is the distance of a perturb"),

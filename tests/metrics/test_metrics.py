@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import plica
 from plica import metrics
 from plica.metrics import SMOOTHING, Lp, distance, gradient, parse_metric, power, total
 
@@ -193,7 +194,7 @@ def test_the_name_of_a_function():
     assert parse_metric("plica.metrics:total") is total
 
 
-BAD = ["", ":f", ".m:f", "l", "2", "l0", "l-1", "lnan", "l2x", "L2", "nowhere_at_all:f", "math:"]
+BAD = ["", ":f", ".m:f", "l", "2", "l0-", "l2-pixel", "l-1", "lnan", "l2x", "L2", "nowhere_at_all:f", "math:"]
 
 
 @pytest.mark.parametrize("text", [*BAD, "plica.metrics:no_such", "plica.metrics:SMOOTHING"])
@@ -203,10 +204,51 @@ def test_bad_names(text):
     assert text in str(caught.value)
 
 
-@pytest.mark.parametrize("p", [0, -1, float("nan"), "two", "-inf"])
+@pytest.mark.parametrize("p", [-1, -1e-9, float("nan"), "two", "-inf"])
 def test_bad_norms(p):
-    with pytest.raises(ValueError, match="p > 0"):
+    with pytest.raises(ValueError, match="p >= 0"):
         Lp(p)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_p_of_zero_counts_what_changed(dtype):
+    x = torch.rand(3, 2, 4, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
+    x_adv = x.clone()
+    x_adv[1, :, 0, 0] += 1e-3
+    x_adv[1, 1, 3, 2] = 0
+    x_adv[2] = torch.nextafter(x[2], torch.ones_like(x[2]))
+    assert distance(Lp(0), x, x_adv).tolist() == [0, 3, 32]
+    assert distance(Lp(0, group="pixel"), x, x_adv).tolist() == [0, 2, 16]
+    held = plica.Held(Lp(0, group="pixel"), torch.arange(4) == 3)
+    assert distance(held, x, x_adv).tolist() == [0, 2, torch.inf]
+    value, grad = Lp(0).gradient(x, x_adv)
+    assert value.tolist() == [0, 3, 32]
+    assert (grad == 0).all()
+
+
+def test_a_count_says_what_it_is():
+    for metric, text, what in ((Lp(0), "l0", "entry"), (Lp(0, group="pixel"), "l0-pixel", "pixel")):
+        assert str(metric) == text
+        assert parse_metric(text) == metric
+        assert metrics.counts(metric) == metrics.counts(plica.Held(metric, torch.tensor([True, False]))) == what
+        assert metrics.lp_form(metric) is None
+        assert metrics.properties(metric) == metrics.MetricProperties(batch_invariant=True)
+    assert eval(repr(Lp(0, group="pixel")), {"Lp": Lp}) == Lp(0, group="pixel") != Lp(0)
+    assert repr(Lp(2)) == "Lp(p=2.0)"
+    assert metrics.counts(Lp(1)) is None
+
+
+def test_a_count_has_no_weights_and_no_part_in_other_distances():
+    for p, group in ((2, "pixel"), (0, "channel"), (0, 3)):
+        with pytest.raises(ValueError, match='"pixel" with p = 0'):
+            Lp(p, group)
+    with pytest.raises(ValueError, match="channels"):
+        Lp(0, group="pixel")(torch.zeros(2, 3), torch.ones(2, 3))
+    with pytest.raises(ValueError, match="Held"):
+        plica.WeightedLp(0, torch.ones(3))
+    for combine in (lambda m: 2 * m, lambda m: Lp(2) + m, lambda m: m + Lp(2), lambda m: plica.Largest(Lp(2), m)):
+        with pytest.raises(metrics.Unsupported, match="l0 is a count"):
+            combine(Lp(0))
 
 
 def test_unsupported_is_wrong_input():

@@ -15,6 +15,7 @@ from plica.core.judging.best import BestPoints
 from plica.core.losses import Targets
 from plica.core.model.counted import CountedModel
 from plica.core.status import Status
+from plica.metrics import Metric, Unsupported, counts
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,12 @@ class AttackOutput:
 
 
 Attack = Callable[[AttackInput], AttackOutput]
+
+
+def refuse_counts(name: str, metric: Metric) -> None:
+    """Raises Unsupported for a metric that counts changed entries or pixels, which has no gradient to follow."""
+    if counts(metric) is not None:
+        raise Unsupported(f"{name} follows the gradient of the distance, and {metric} is a count: use method='auto'.")
 
 
 def treats_perturbations(attack: Attack) -> Attack:

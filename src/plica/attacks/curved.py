@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from plica.attacks.base import AttackInput, AttackOutput
+from plica.attacks.base import AttackInput, AttackOutput, refuse_counts
 from plica.attacks.metric_oracle import MetricOracle
 from plica.attacks.multistart import Candidates, Evaluation, Multistart, taken
 from plica.core.status import Status
@@ -55,6 +55,7 @@ SCHEDULE = CurvedSchedule()
 
 def curved(task: AttackInput) -> AttackOutput:
     """The nearest misclassified point, for any metric; keeps the distance whole, by steps on the metric alone."""
+    refuse_counts("curved", task.question.metric)
     every = torch.arange(len(task.x), device=task.x.device)
     stationarity = task.x.new_full((len(task.x),), torch.nan)
     metric_gradients = torch.zeros_like(every)

@@ -26,7 +26,7 @@ from plica.core.domain.levels import LevelGrid
 from plica.core.judging.best import BestPoints
 from plica.core.model.gradient import NoGradientError
 from plica.core.status import Status
-from plica.metrics import LpForm, lp_form, values
+from plica.metrics import LpForm, counts, lp_form, values
 from plica.solver.rows import dot
 
 
@@ -67,7 +67,8 @@ def on_levels(attack: Attack, task: AttackInput, grid: LevelGrid) -> tuple[Attac
     grid: of the images of the task, the same step for all pixels.
     """
     form = lp_form(task.question.metric)
-    few = task.x[0].numel() <= SETTINGS.dimensions
+    # of a count no pixel may be rounded that the attack left alone
+    few = task.x[0].numel() <= SETTINGS.dimensions or counts(task.question.metric) is not None
     model = task.model.with_grid(grid)
     # where no other points are looked at, those that progress is told of
     best = task.best if few else BestPoints(task.question.metric, task.x, task.goal, task.radius)

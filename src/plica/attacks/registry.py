@@ -14,9 +14,10 @@ from plica.attacks.prox_settings import has_prox
 from plica.attacks.pwcf.search import pwcf
 from plica.attacks.radius.concave import concave, is_concave
 from plica.attacks.radius.search import radius as convex
+from plica.attacks.radius.sparse import sparse
 from plica.core.model.gradient import NoGradientError
 from plica.core.status import Status
-from plica.metrics import Unsupported, plain_p
+from plica.metrics import Unsupported, counts, plain_p
 from plica.utils.registry import Registry
 
 # gradients whose worth of runs is enough for decisions: at 600, radii in l2 were half those of squares, at 100 larger
@@ -24,7 +25,9 @@ DECISIONS = 300
 
 
 def radius(task: AttackInput) -> AttackOutput:
-    """The nearest point for a metric with a prox; in l_p for p < 1 by way of a q between p and 1."""
+    """The nearest point for a metric with a prox, in l_p for p < 1 by way of a q between p and 1; and for a count."""
+    if counts(task.question.metric) is not None:
+        return sparse(task)
     return concave(task) if is_concave(task.question.metric) else convex(task)
 
 
@@ -37,7 +40,8 @@ def auto(task: AttackInput) -> AttackOutput:
     try:
         if task.question.through is not None:
             return pwcf(task)
-        return radius(task) if has_prox(task.question.metric) else curved(task)
+        metric = task.question.metric
+        return radius(task) if has_prox(metric) or counts(metric) is not None else curved(task)
     except NoGradientError:
         if task.question.through is not None and not hasattr(task.question.through, "grid"):
             raise

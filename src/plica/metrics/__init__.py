@@ -2,10 +2,12 @@
 
 from plica.metrics.base import (
     BaseMetric,
+    Count,
     LpForm,
     Metric,
     MetricProperties,
     Unsupported,
+    counts,
     differentiable_value,
     distance,
     fixed_pixels,
@@ -37,6 +39,7 @@ __all__ = [
     "SMOOTHING",
     "BaseMetric",
     "Combinable",
+    "Count",
     "Embedding",
     "Held",
     "Largest",
@@ -51,6 +54,7 @@ __all__ = [
     "Wasserstein",
     "Weighted",
     "WeightedLp",
+    "counts",
     "differentiable_value",
     "distance",
     "fixed_pixels",

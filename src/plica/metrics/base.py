@@ -1,15 +1,15 @@
 """A metric is any callable d(x, x_adv) -> (b,), differentiable almost everywhere; nothing else is required of it.
 
 `BaseMetric` lists, with defaults, what a metric may add for searches to use. Code outside this package uses the
-functions `properties`, `lp_form`, `plain_p` and `fixed_pixels`, which take any callable, and `distance`, `values`,
-`gradient` and `differentiable_value` for values and gradients.
+functions `properties`, `lp_form`, `plain_p`, `counts` and `fixed_pixels`, which take any callable, and `distance`,
+`values`, `gradient` and `differentiable_value` for values and gradients.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,6 +18,7 @@ from torch import Tensor
 ROWS_PER_CALL = 64  # of a metric that may contain a network, at most
 PAD = 16  # such a call has a multiple of 16 rows
 Metric = Callable[[Tensor, Tensor], Tensor]
+Count = Literal["entry", "pixel"]  # a pixel is all channels of one place
 
 
 class Unsupported(ValueError):  # noqa: N818 - the public name, as it reads in `except plica.Unsupported`
@@ -72,6 +73,10 @@ class BaseMetric:
         """The metric as a weighted l_p norm; None if it is not one."""
         return None
 
+    def counts(self) -> Count | None:
+        """What the metric counts the changed ones of; None if it is no count."""
+        return None
+
     def fixed_pixels(self) -> Bool[Tensor, "..."] | None:
         """True for pixels that must not change, in a shape that expands to an image's; None if all may."""
         return None
@@ -94,6 +99,11 @@ def properties(metric: Metric) -> MetricProperties:
 def lp_form(metric: Metric) -> LpForm | None:
     """The metric as an l_p norm, with or without weights; None for every other metric."""
     return metric.lp_form() if isinstance(metric, BaseMetric) else None
+
+
+def counts(metric: Metric) -> Count | None:
+    """What is counted, of a metric that is the number of changed entries or pixels; None for every other metric."""
+    return metric.counts() if isinstance(metric, BaseMetric) else None
 
 
 def plain_p(metric: Metric) -> float | None:

@@ -15,6 +15,8 @@ from plica.metrics.base import (
     LpForm,
     Metric,
     MetricProperties,
+    Unsupported,
+    counts,
     differentiable_value,
     lp_form,
     properties,
@@ -86,6 +88,8 @@ class Largest(Combinable):
     def __init__(self, *parts: Metric):
         if not parts or not all(callable(part) for part in parts):
             raise TypeError(f"Largest(d1, d2, ...) takes metrics, callables d(x, x_adv) -> (b,); got {parts!r}.")
+        for part in parts:
+            _refuse_counts(part)
         object.__setattr__(self, "parts", parts)
 
     def __str__(self) -> str:
@@ -130,4 +134,10 @@ def _terms(metric: Any) -> tuple[tuple[float, Metric], ...]:
         return metric.terms
     if not callable(metric):
         raise TypeError(f"A metric can be added to a metric, a callable d(x, x_adv) -> (b,); got {metric!r}.")
+    _refuse_counts(metric)
     return ((1.0, cast(Metric, metric)),)
+
+
+def _refuse_counts(metric: Any) -> None:
+    if counts(metric) is not None:
+        raise Unsupported(f"{metric} is a count without a gradient and no part of other distances; ask it alone.")

@@ -9,7 +9,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from plica.metrics.base import BaseMetric, LpForm, MetricProperties, differentiable_value, lp_form, properties
+from plica.metrics.base import (
+    BaseMetric,
+    Count,
+    LpForm,
+    MetricProperties,
+    counts,
+    differentiable_value,
+    lp_form,
+    properties,
+)
 from plica.metrics.combine import Combinable
 
 
@@ -52,6 +61,9 @@ class Held(Combinable):
             return None
         weights = torch.ones(self.pixels.shape) if form.weights is None else form.weights
         return LpForm(form.p, torch.where(self.pixels, torch.inf, weights.to(self.pixels.device)))
+
+    def counts(self) -> Count | None:
+        return counts(self.metric)
 
     def fixed_pixels(self) -> Bool[Tensor, "..."]:
         inner = self.metric.fixed_pixels() if isinstance(self.metric, BaseMetric) else None

@@ -1,4 +1,4 @@
-"""l_p norms for every p > 0, exact at every size and the same to the last bit for any number of rows."""
+"""l_p norms for every p > 0, exact at every size and the same to the last bit for any number of rows; p = 0 counts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plica.metrics.base import LpForm, MetricProperties
+from plica.metrics.base import Count, LpForm, MetricProperties
 from plica.metrics.combine import Combinable
 from plica.utils.messages import shown
 
@@ -20,40 +20,63 @@ SMOOTHING = 1e-3  # of the gradient of l_p for p < 1, in pixel units: |delta| be
 
 @dataclass(frozen=True)
 class Lp(Combinable):
-    """d(x, x') = ||x' - x||_p for a number p > 0 or "inf"; pixels in the units of `bounds`.
+    """d(x, x') = ||x' - x||_p for a number p >= 0 or "inf"; pixels in the units of `bounds`.
 
+    p = 0 is a count: of the entries in which x' differs from x, or of the pixels with group="pixel", whose channels
+    (the axis after the batch) count together. It has no weights and no sensible gradient; that given here is 0.
     Below p = 1 this is the quasi-norm (sum |delta|^p)^(1/p): its values are exact, its gradient, infinite at 0, is
     that of (sum (delta^2 + s^2)^(p/2))^(1/p) with s = 1e-3.
     """
 
     p: float
+    group: str | None = None
 
-    def __init__(self, p: float | str):
+    def __init__(self, p: float | str, group: str | None = None):
         try:
             value = float(p)
         except (TypeError, ValueError, OverflowError):
-            raise ValueError(f'Lp(p) takes a number p > 0 or "inf", got {shown(p)}.') from None
-        if not value > 0:
-            raise ValueError(f'Lp(p) needs p > 0 (a number or "inf"), got {shown(p)}.')
-        if not 1 / LARGEST <= value <= LARGEST and value != math.inf:
+            raise ValueError(f'Lp(p) takes a number p >= 0 or "inf", got {shown(p)}.') from None
+        if not value >= 0:
+            raise ValueError(f'Lp(p) needs p >= 0 (a number or "inf"), got {shown(p)}.')
+        if value and not 1 / LARGEST <= value <= LARGEST and value != math.inf:
             raise ValueError(f'Lp(p) computes with p and 1/p, to {LARGEST:g}, got {shown(p)}; "inf" is the largest p.')
-        object.__setattr__(self, "p", value)
+        if group not in (None, "pixel") or (group and value):
+            raise ValueError(f'Lp(p, group=...) is None, or "pixel" with p = 0, got {shown(group)} with p = {value:g}.')
+        object.__setattr__(self, "p", value + 0.0)  # -0.0 is 0
+        object.__setattr__(self, "group", group)
+
+    def __repr__(self) -> str:
+        return f"Lp(p={self.p})" if self.group is None else f"Lp(p={self.p}, group={self.group!r})"
 
     def __str__(self) -> str:
-        return f"l{self.p:g}"
+        return f"l{self.p:g}" if self.group is None else f"l{self.p:g}-{self.group}"
 
     def __call__(self, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
-        return norm((x_adv - x).flatten(1), self.p)
+        if self.p:
+            return norm((x_adv - x).flatten(1), self.p)
+        changed = x_adv != x
+        if self.group is not None:
+            if x.ndim < 3:
+                raise ValueError(
+                    f'Lp(0, group="pixel") counts pixels of images (b, channels, ...), got {tuple(x.shape)}; '
+                    "write Lp(0), which counts entries."
+                )
+            changed = changed.any(1)
+        return changed.flatten(1).sum(1).to(x)
 
     @property
     def properties(self) -> MetricProperties:
-        return MetricProperties(norm=self.p >= 1, prox=True, scale_free=True, batch_invariant=True)
+        norm, known = self.p >= 1, self.p > 0
+        return MetricProperties(norm=norm, prox=known, scale_free=known, batch_invariant=True)
 
-    def lp_form(self) -> LpForm:
-        return LpForm(self.p)
+    def lp_form(self) -> LpForm | None:
+        return LpForm(self.p) if self.p else None
+
+    def counts(self) -> Count | None:
+        return None if self.p else "entry" if self.group is None else "pixel"
 
     def norm(self, delta: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
-        """||delta||_p of each row, scaled by its largest entry so that no power under- or overflows."""
+        """||delta||_p of each row for p > 0, scaled by its largest entry so that no power under- or overflows."""
         if self.p in (1, 2, math.inf):
             return torch.linalg.vector_norm(delta, ord=self.p, dim=1)
         top = delta.abs().amax(1)
@@ -63,7 +86,9 @@ class Lp(Combinable):
     def gradient(
         self, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *image"]
     ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b *image"]]:
-        """||x_adv - x||_p and a subgradient with respect to x_adv; 0 at x_adv = x."""
+        """||x_adv - x||_p and a subgradient with respect to x_adv; 0 at x_adv = x, and everywhere for p = 0."""
+        if not self.p:
+            return self(x, x_adv), torch.zeros_like(x_adv)
         value, grad = self._gradient((x_adv - x).flatten(1))
         return value, grad.view_as(x_adv)
 

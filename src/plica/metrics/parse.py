@@ -1,4 +1,4 @@
-"""Metrics from text, as on the command line and in plans: l1, l1.5, linf, a name of the registry, module:function."""
+"""Metrics from text, as on the command line and in plans: l1, l1.5, linf, l0, a name of the table, module:function."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from plica.utils.messages import one_line, shown
 
 def metric_names() -> str:
     """What parse_metric takes, for messages and the command line."""
-    return f"l1, l2, l1.5, linf (l followed by any p > 0), {', '.join(METRICS)}, or module:function"
+    return f"l1, l2, l1.5, linf (l followed by any p > 0), l0, l0-pixel, {', '.join(METRICS)}, or module:function"
 
 
 def parse_metric(text: str) -> Metric:
@@ -35,6 +35,8 @@ def parse_metric(text: str) -> Metric:
                 f"write {metric_names()}."
             )
         return cast(Metric, metric)
+    if text in ("l0", "l0-pixel"):
+        return Lp(0, text.partition("-")[2] or None)
     power = re.fullmatch(r"l(inf|(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)", text, re.ASCII)
     if power is None or (power[1] != "inf" and not 0 < float(power[1]) < math.inf):
         raise ValueError(f"There is no metric {shown(text)}; write {metric_names()}.")

@@ -28,6 +28,9 @@ class WeightedLp(Combinable):
 
     def __init__(self, p: int | float | str, weights: Tensor):
         object.__setattr__(self, "p", Lp(p).p)
+        if not self.p:
+            raise ValueError("WeightedLp(p, weights) needs p > 0: a count has no weights. For fixed pixels write "
+                             "plica.Held(plica.Lp(0), pixels).")  # fmt: skip
         if not bool((weights > 0).all()) or not bool(weights.isfinite().any()):
             raise ValueError("WeightedLp(weights=...) must be positive, inf for fixed pixels, and not all inf.")
         object.__setattr__(self, "weights", weights)

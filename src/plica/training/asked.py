@@ -14,6 +14,7 @@ from torch import Tensor
 from plica.core import validation
 from plica.core.formulations import MaxLoss, MinRadius
 from plica.core.metric_checks import check_metric
+from plica.metrics import Unsupported, counts
 from plica.perturbations.base import ThetaDistance, check
 from plica.training.ascent import METHODS, chosen, max_loss
 from plica.training.problem import Answer, Batch
@@ -39,6 +40,11 @@ class Asked:
             )
         if cap is not None and not (isinstance(cap, Real) and not isinstance(cap, bool) and 0 < float(cap) < math.inf):
             raise ValueError(f"cap must be a radius above 0, or None for none, got {shown(cap)}.")
+        if counts(question.metric) is not None:
+            raise Unsupported(
+                f"Training follows the gradient of the distance, and {question.metric} is a count; ask in plica.Lp(1), "
+                "whose answers change few pixels."
+            )
         validation.whole("starts", self.starts, least=1)
         if self.method not in METHODS:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {shown(self.method)}.")

@@ -26,7 +26,9 @@ def audited(directory, model=None):
     return task
 
 
-@pytest.mark.parametrize(("metric", "radius"), [("l2", None), ("l1.5", None), ("linf", 0.0555), ("l1", 4.15)])
+@pytest.mark.parametrize(
+    ("metric", "radius"), [("l2", None), ("l1.5", None), ("linf", 0.0555), ("l1", 4.15), ("l0", None)]
+)
 def test_an_honest_run_is_confirmed(tmp_path, metric, radius):
     task = audited(defects.saved_run(tmp_path, metric, radius))
     assert task.differences == {}

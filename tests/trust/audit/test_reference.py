@@ -58,6 +58,18 @@ def test_norms_are_those_of_plica(p, size):
     assert own[0] == 0
 
 
+@pytest.mark.parametrize("group", [None, "pixel"])
+def test_counts_are_those_of_plica(group):
+    x = drawn(3, 2, 2)
+    x_adv = torch.where(drawn(3, 2, 2) > 0.5, drawn(3, 2, 2), x)
+    metric = Lp(0, group)
+    p = norm_of(str(metric))
+    assert p is not None
+    own = norms(p, x, x_adv)
+    assert own.tolist() == metric(x, x_adv).tolist()
+    assert len(set(own)) > 1
+
+
 def test_names_of_norms():
     assert [norm_of(text) for text in ("l2", "l1.5", "linf", "l0", "lpips", "xl2", "l2x")] == [
         2, 1.5, math.inf, 0, None, None, None,

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from plica.attacks.base import AttackInput, AttackOutput
+from plica.attacks.base import AttackInput, AttackOutput, refuse_counts
 from plica.attacks.projections import safely_inside
 from plica.core.goals import finite
 from plica.core.model.gradient import gradient_errors, input_gradient
@@ -170,6 +170,8 @@ class Peer:
 
     def _norm(self, task: AttackInput) -> float:
         metric = task.question.metric
+        if self.any_metric and not self.black_box:
+            refuse_counts(self.name, metric)
         p = plain_p(metric)
         if not self.any_metric and p not in self.norms:
             forms = ", ".join(NORMS[p] for p in self.norms)

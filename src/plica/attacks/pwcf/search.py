@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from plica.attacks.base import AttackInput, AttackOutput, treats_perturbations
+from plica.attacks.base import AttackInput, AttackOutput, refuse_counts, treats_perturbations
 from plica.attacks.boundary_search import affordable, boundary_search, box_search
 from plica.attacks.pwcf.parametric import theta_rows
 from plica.attacks.pwcf.parametrization import Parametrization, Plain, parametrize
@@ -36,6 +36,7 @@ SOLVER = BFGSSQP(tol=1e-5, memory=5, patience=60, progress=1e-4, insist=3, measu
 @treats_perturbations
 def pwcf(task: AttackInput) -> AttackOutput:
     """Solve MinRadius or MaxLoss by BFGS-SQP with folded constraints; any metric."""
+    refuse_counts("pwcf", task.question.metric)
     every = torch.arange(len(task.x), device=task.x.device)
     # starts are made for a few batches of rows at a time, so that memory does not grow with the number of images
     parts = [

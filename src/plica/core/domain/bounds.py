@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Shaped
 from safetensors.torch import save
 from torch import Tensor
 
-from plica.metrics import Held, Metric, Unsupported, lp_form, parse_metric
+from plica.metrics import Held, Metric, Unsupported, counts, lp_form, parse_metric
 from plica.perturbations import ParametricPerturbation, parse_distance
 from plica.utils.messages import shown
 
@@ -88,7 +88,7 @@ class Bounds:
             raise ValueError(
                 f"The mask has shape {tuple(self.mask.shape)}, but inputs have {tuple(shape)}; give it their shape."
             )
-        if lp_form(metric) is None:
+        if lp_form(metric) is None and counts(metric) is None:
             raise Unsupported(f"A mask goes with l_p distances only, got {metric}; leave the mask out.")
         return Held(metric, ~self.mask)
 

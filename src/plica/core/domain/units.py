@@ -21,7 +21,7 @@ from plica.core.judging.judge import Judge
 from plica.core.model.counted import CountedModel, Model
 from plica.core.model.second_run import SecondRun
 from plica.core.result import Result
-from plica.metrics import BaseMetric, Metric, WeightedLp, differentiable_value, lp_form
+from plica.metrics import BaseMetric, Metric, WeightedLp, counts, differentiable_value, lp_form
 from plica.solver.rows import put, take
 
 MARGIN = 4e-6  # of a radius, left free for the roundings of two changes of units
@@ -60,7 +60,9 @@ class UnitMetric(BaseMetric):
 
 
 def unit_metric(metric: Metric, bounds: Bounds) -> Metric:
-    """The same distance, of u; an l_p norm stays one that has a prox."""
+    """The same distance, of u; an l_p norm stays one that has a prox, and a count itself."""
+    if counts(metric) is not None:
+        return metric
     form, span = lp_form(metric), bounds.span
     if form is None:
         return UnitMetric(metric, bounds)
@@ -76,7 +78,8 @@ def unit_question(
     metric = unit_metric(question.metric, bounds)
     if radius is None or not isinstance(question, MaxLoss):
         return replace(question, metric=metric), None
-    radius = (1 + MARGIN if outside else 1 - MARGIN) * radius
+    if counts(metric) is None:  # which is exact
+        radius = (1 + MARGIN if outside else 1 - MARGIN) * radius
     return replace(question, metric=metric, radius=radius), radius
 
 

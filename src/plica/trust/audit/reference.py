@@ -12,6 +12,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 Model = Callable[[Tensor], Tensor]
+COUNT_OF_PIXELS = -1.0  # in place of p
 Metric = float | Callable[[Tensor, Tensor], Tensor]  # p of an l_p norm, or any distance
 
 
@@ -28,13 +29,22 @@ Goal = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of output and y, float6
 
 
 def norm_of(metric: str) -> float | None:
-    """p where the text names an l_p norm (l2, l1.5, linf), else None."""
+    """p where the text names an l_p norm (l2, l1.5, linf, l0), else None; for l0-pixel COUNT_OF_PIXELS."""
+    if metric == "l0-pixel":
+        return COUNT_OF_PIXELS
     match = re.fullmatch(r"l(inf|\d+(?:\.\d+)?)", metric)
     return float(match.group(1)) if match else None
 
 
 def norms(p: float, x: Tensor, x_adv: Tensor) -> Float64[np.ndarray, " b"]:
-    """(sum |x_adv - x|^p)^(1/p), scaled by the largest entry so that no power underflows; the largest entry for inf."""
+    """(sum |x_adv - x|^p)^(1/p), scaled by the largest entry so that no power underflows; the largest entry for inf.
+
+    For 0 the number of entries that differ, for COUNT_OF_PIXELS that of places where one of the channels does.
+    """
+    if p <= 0:
+        differs = x_adv.double().cpu().numpy() != x.double().cpu().numpy()
+        places = differs.max(axis=1) if p == COUNT_OF_PIXELS else differs
+        return np.count_nonzero(places.reshape(len(x), -1), axis=1).astype(np.float64)
     delta = np.abs(x_adv.double().cpu().numpy() - x.double().cpu().numpy()).reshape(len(x), -1)
     top = delta.max(axis=1)
     if np.isinf(p):
