@@ -49,7 +49,7 @@ def test_each_attack_alone(tmp_path):
         (dict(version="random"), "standard, plus, rand or custom, got 'random'"),
         (dict(attacks_to_run=["square"]), "version='custom'"),
         (dict(version="custom"), "version='custom'"),
-        (dict(version="custom", attacks_to_run=["cw"]), "no attack 'cw'"),
+        (dict(version="custom", attacks_to_run=["bim"]), "no attack 'bim'"),
         (dict(is_tf_model=True), "PyTorch"),
     ],
 )

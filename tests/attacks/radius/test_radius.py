@@ -169,6 +169,15 @@ def test_max_loss_is_answered_as_soon_as_a_point_is_inside():
     assert (task.model.gradients[~broken] == 200).all()
 
 
+@pytest.mark.parametrize("p", [1, 2, "inf"])
+def test_all_images_may_be_answered_before_a_stage_begins(p):
+    model, x, y = curved()
+    nearest = attack(model, x, y, MinRadius(Lp(p)), 40)[0].best.distance
+    task, found = attack(model, x, y, MaxLoss(Lp(p), nearest * 1.01), 100)
+    assert found.status == [Status.SUCCEEDED] * len(x)
+    assert (task.model.gradients < 100).all()
+
+
 def test_only_the_target_counts():
     model, x, y, rise, gap = linear()
     targets = (y + 1) % 4

@@ -230,7 +230,10 @@ class RadiusSearch(Multistart[RadiusRows]):
 
     def _elsewhere(self, pool: RadiusRows, stage: Elsewhere) -> Iterator[RadiusRows]:
         """The stage on rows of its own."""
-        rows = self.keep(self._start(*self._beside(self.keep(pool, len(pool))), self._reach()), 1)
+        pool = self.keep(pool, len(pool))
+        if not len(pool):  # all images were answered meanwhile
+            return
+        rows = self.keep(self._start(*self._beside(pool), self._reach()), 1)
         yield from self._steps(rows, stage.steps)
         if stage.search_boundary:
             self._search_boundary()

@@ -10,6 +10,7 @@ SHARED = {
     "plica.core.model.fitting": "runs models that take batches of one size alone; imported by plica.models",
     "plica.core.model.draws": "the number of draws of a judgement; imported by plica.core.result",
     "plica.core.model.randomness": "sets random numbers; imported by plica.trust.probe",
+    "plica.solver.accelerator": "whether a device is a CPU; imported by plica.core.model.fitting",
     "plica.core.domain.bounds": "where features may move",
     "plica.core.domain.read_bounds": "reads where they may, as plica.runs does",
     "plica.goals": "a user's function; reference.py has the goals of plica.goals again",
