@@ -153,7 +153,8 @@ class Answers:
     ) -> dict:
         """What `plica.attack` answers, under the key and what else it depends on."""
         x, y = images
-        whole = f"{chosen.name} {key} {method} n={len(x)} gradients={gradients} seed={given.seed}"
+        asked = f"{type(question).__name__} {key}"
+        whole = f"{chosen.name} {asked} {method} n={len(x)} gradients={gradients} seed={given.seed}"
         how = dict(method=method, gradients=gradients, seed=given.seed)
         return self(whole, lambda: answer(plica.attack(chosen.net, x, y, question, **how)))
 
