@@ -10,8 +10,17 @@ from plica import runs
 from plica.cli import main
 from plica.evaluation import PlanError, evaluate
 from plica.evaluation.merge import merge
+from plica.trust.run_checks import conclude
 
 MODEL = "from certify.zoo import network\ndef make():\n    return network('relu')\n"
+PLANE = """import torch
+
+def make():
+    net = torch.nn.Linear(6, 2)
+    net.weight.data = torch.stack([torch.zeros(6), torch.ones(6)])
+    net.bias.data = torch.tensor([3.0, 0.0])
+    return net
+"""
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +85,20 @@ def test_a_failure_of_the_search_leaves_the_attacks_answers(plan, tmp_path, monk
     assert run.samples["lower"].to_pylist() == [0, 0, 0]
     assert any(run.samples["success"].to_pylist())
     assert "no lower bounds (ArithmeticError: no luck)" in run.notes[0]
+
+
+def test_more_gradients_are_not_advised_where_all_is_proved(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    (tmp_path / "plane.py").write_text(PLANE)
+    x = np.random.default_rng(0).random((3, 6), dtype=np.float32)
+    np.savez(tmp_path / "data.npz", x=x, y=(x.sum(1) > 3).astype(int))
+    plan = dict(models=f"{tmp_path / 'plane.py'}:make", data=str(tmp_path / "data.npz"), gradients=10, methods="auto")
+    plan["questions"] = [dict(ask="min-radius", metric="linf"), dict(ask="max-loss", metric="linf", radius=1e-4)]
+    limits = []
+    for name, more in ("alone", {}), ("proved", dict(certify=dict(nodes=8))):
+        run = evaluate(plan | more, tmp_path / name)
+        limits.append(sum(finding.check == "limit" for finding in conclude(run).findings))
+    assert limits == [2, 0]
 
 
 def test_the_command_bracket_and_what_is_made_of_its_runs(plan, tmp_path, capsys, monkeypatch):

@@ -15,7 +15,7 @@ from plica.core.judging.best import BestPoints
 from plica.core.losses import Targets
 from plica.core.model.counted import CountedModel
 from plica.core.status import Status
-from plica.metrics import Metric, Unsupported, counts
+from plica.metrics import Unsupported, counts
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,14 @@ class AttackOutput:
 Attack = Callable[[AttackInput], AttackOutput]
 
 
-def refuse_counts(name: str, metric: Metric) -> None:
+def refuse_counts(name: str, question: Question) -> None:
     """Raises Unsupported for a metric that counts changed entries or pixels, which has no gradient to follow."""
-    if counts(metric) is not None:
-        raise Unsupported(f"{name} follows the gradient of the distance, and {metric} is a count: use method='auto'.")
+    metric = question.metric
+    if counts(metric) is None:
+        return
+    if question.through is not None:
+        raise Unsupported(f"{metric} is a count, which is searched for x + delta only: leave out through=.")
+    raise Unsupported(f"{name} follows the gradient of the distance, and {metric} is a count: use method='auto'.")
 
 
 def treats_perturbations(attack: Attack) -> Attack:

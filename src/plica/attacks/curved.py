@@ -55,7 +55,7 @@ SCHEDULE = CurvedSchedule()
 
 def curved(task: AttackInput) -> AttackOutput:
     """The nearest misclassified point, for any metric; keeps the distance whole, by steps on the metric alone."""
-    refuse_counts("curved", task.question.metric)
+    refuse_counts("curved", task.question)
     every = torch.arange(len(task.x), device=task.x.device)
     stationarity = task.x.new_full((len(task.x),), torch.nan)
     metric_gradients = torch.zeros_like(every)

@@ -222,7 +222,7 @@ def _each_batch(task: AttackInput, name: str, search: Callable[[AttackInput, Ten
     if task.radius is None:
         raise Unsupported(f'{name} maximises a loss inside a given radius; for MinRadius use method="auto".')
     end, metric = task.x.clone(), task.question.metric
-    refuse_counts(name, metric)
+    refuse_counts(name, task.question)
     exponent = getattr(metric, "exponent", 1)
     for images in torch.arange(len(task.x), device=task.x.device).split(max(1, task.batch_size)):
         radius = (task.radius[images] ** (1 / exponent)).to(task.x.dtype)

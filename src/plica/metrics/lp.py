@@ -23,7 +23,7 @@ class Lp(Combinable):
     """d(x, x') = ||x' - x||_p for a number p >= 0 or "inf"; pixels in the units of `bounds`.
 
     p = 0 is a count: of the entries in which x' differs from x, or of the pixels with group="pixel", whose channels
-    (the axis after the batch) count together. It has no weights and no sensible gradient; that given here is 0.
+    (the axis after the batch) count together. It has no weights and no gradient: the result does not require one.
     Below p = 1 this is the quasi-norm (sum |delta|^p)^(1/p): its values are exact, its gradient, infinite at 0, is
     that of (sum (delta^2 + s^2)^(p/2))^(1/p) with s = 1e-3.
     """

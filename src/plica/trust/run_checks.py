@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float64, Int64
 
+from plica.analysis.gaps import closed
 from plica.models import prepare_inputs
 from plica.runs import Run, Task
 from plica.runs.check.json_files import Audit, Checks, read_object
@@ -39,7 +40,8 @@ class QuestionAnswers:
         distance: the least over all methods, inf where none found a point.
         wrong: the unperturbed image is misclassified.
         prediction: the class of the nearest point.
-        limited: the budget ended the last method, and the image is not broken (min-radius: not wrong).
+        limited: the budget ended the last method, and the image is not broken (min-radius: not wrong, nor its radius
+            proved exact).
         gradients: the most that one method spent.
         failed: the model or the distance was not finite, or a method raised an error.
         black_box: the least distance over methods that use outputs alone.
@@ -258,10 +260,10 @@ def _questions(run: Run) -> Iterator[QuestionAnswers]:
         tasks = [task for task in run.tasks if (task.model, task.question) == key]
         tables = [run.rows(task, COLUMNS) for task in tasks]
         if any(len(table) for table in tables):
-            yield _answers(tasks, tables)
+            yield _answers(tasks, tables, [run.lower(task) for task in tasks])
 
 
-def _answers(tasks: list[Task], tables: list[pa.Table]) -> QuestionAnswers:
+def _answers(tasks: list[Task], tables: list[pa.Table], lowers: list[pa.Table | None]) -> QuestionAnswers:
     ids = np.unique(np.concatenate([table["id"].to_numpy() for table in tables]))
     size = len(ids)
     least, black_box, white_box = (np.full(size, np.inf) for _ in range(3))
@@ -282,7 +284,12 @@ def _answers(tasks: list[Task], tables: list[pa.Table]) -> QuestionAnswers:
         least[rows] = np.minimum(least[rows], d)
         nearest = black_box if any(word in task.method for word in BLACK_BOX) else white_box
         nearest[rows] = np.minimum(nearest[rows], d)
-    limited &= np.isinf(least) if tasks[0].kind == "max-loss" else ~wrong
+    lower = np.zeros(size)
+    for bounds in filter(None, lowers):
+        rows = np.searchsorted(ids, bounds["id"].to_numpy())
+        lower[rows] = np.fmax(lower[rows], bounds["lower"].to_numpy().astype(float))
+    # of a ball, lower is its radius where it is proved, else 0
+    limited &= np.isinf(least) & (lower == 0) if tasks[0].kind == "max-loss" else ~(wrong | closed(lower, least))
     return QuestionAnswers(
         model=tasks[0].model,
         question=tasks[0].question,

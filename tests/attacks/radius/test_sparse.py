@@ -137,6 +137,13 @@ def test_methods_that_follow_the_distance_refuse_a_count(method):
         plica.attack(net, x, y, MinRadius(Lp(0)), method=method, gradients=10)
 
 
+def test_a_count_goes_with_no_other_perturbation():
+    x, model = torch.rand(2, 1, 4, 4), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+    y = model(x).argmax(1)
+    with pytest.raises(plica.Unsupported, match=r"x \+ delta only: leave out through="):
+        plica.attack(model, x, y, plica.MinRadius(plica.Lp(0), through=plica.Flow()), gradients=5)
+
+
 def test_training_and_certificates_refuse_a_count():
     net, x, y = small()
     with pytest.raises(plica.Unsupported, match="l0 is a count"):

@@ -171,7 +171,7 @@ class Peer:
     def _norm(self, task: AttackInput) -> float:
         metric = task.question.metric
         if self.any_metric and not self.black_box:
-            refuse_counts(self.name, metric)
+            refuse_counts(self.name, task.question)
         p = plain_p(metric)
         if not self.any_metric and p not in self.norms:
             forms = ", ".join(NORMS[p] for p in self.norms)

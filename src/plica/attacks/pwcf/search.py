@@ -36,7 +36,7 @@ SOLVER = BFGSSQP(tol=1e-5, memory=5, patience=60, progress=1e-4, insist=3, measu
 @treats_perturbations
 def pwcf(task: AttackInput) -> AttackOutput:
     """Solve MinRadius or MaxLoss by BFGS-SQP with folded constraints; any metric."""
-    refuse_counts("pwcf", task.question.metric)
+    refuse_counts("pwcf", task.question)
     every = torch.arange(len(task.x), device=task.x.device)
     # starts are made for a few batches of rows at a time, so that memory does not grow with the number of images
     parts = [

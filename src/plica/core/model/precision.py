@@ -35,7 +35,7 @@ class Autocast(nn.Module):
             return self.model(x)
 
 
-def check_precision(precision: Any, levels: int | None, draws: int | None) -> None:
+def check_precision(precision: Any, levels: Any, draws: Any) -> None:
     """Check the name, and what does not go with half precision.
 
     Raises:
