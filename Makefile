@@ -55,11 +55,12 @@ test-floors test-newest:
 	build/$@/bin/uv pip install --quiet --python build/$@/bin/python --resolution $(RESOLUTION) -e ".[all,dev]"
 	build/$@/bin/python -m pytest --numprocesses auto -W default::DeprecationWarning
 
-# Every extra, and the packages that come by hand, at the versions of requirements/: no test is skipped for want of a package.
+# Every extra, the packages that come by hand, and those that other people's training loops are written with, at the versions of
+# requirements/: no test is skipped for want of a package.
 test-extras:
 	rm -rf build/$@
 	$(PYTHON) -m venv build/$@
-	build/$@/bin/python -m pip install --quiet -c requirements/constraints.txt -e ".[all,dev]"
+	build/$@/bin/python -m pip install --quiet -c requirements/constraints.txt -e ".[all,dev]" accelerate pytorch-lightning
 	build/$@/bin/python -m pip install --quiet --no-deps -r requirements/by-hand.txt
 	build/$@/bin/python -m pytest --numprocesses auto --extras -m "not slow or extra"
 

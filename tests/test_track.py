@@ -85,3 +85,23 @@ def test_epochs_of_a_training_are_logged_by_step(tmp_path, monkeypatch):
     assert mlflow.logged == {"loss": 2.0, "held_out_radius_l2": 0.5, "alarm": 0.0}
     with pytest.raises(FileNotFoundError, match="directory of plica train"):
         log_training(tmp_path / "nowhere")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_epochs_of_a_training_in_mlflow(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is of the extra 'track'")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # no server is needed for a test
+    mlflow.set_tracking_uri((tmp_path / "tracked").as_uri())
+    rows = [
+        {"epoch": n, "step": 5 * n, "loss": 3.0 - n, "share_gained": 0.9, "radius_50": float("nan"), "alarm": n == 2}
+        for n in (1, 2)
+    ]
+    (tmp_path / "robust").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "robust" / "log.parquet")
+    log_training(tmp_path / "robust")
+    client = mlflow.MlflowClient()
+    (logged,) = client.search_runs(["0"])
+    assert logged.info.run_name == "robust"
+    assert logged.data.metrics == {"loss": 1.0, "share_gained": 0.9, "alarm": 1.0}
+    history = client.get_metric_history(logged.info.run_id, "loss")
+    assert [(m.step, m.value) for m in history] == [(5, 2.0), (10, 1.0)]
