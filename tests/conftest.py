@@ -9,11 +9,14 @@ import os
 import sys
 
 import hypothesis
+import jaxtyping
 import pytest
 import torch
 
 import typechecking
 
+# Before the conftest.py of a folder imports plica: too early for the pytest option of the oldest jaxtyping allowed.
+jaxtyping.install_import_hook("plica", "typechecking.check")
 torch.set_num_threads(1)
 # The same examples in every run: a change is judged by what it changes. tests/fuzz draws others, by its seed.
 hypothesis.settings.register_profile("fixed", derandomize=True)
