@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
-from tests.linear import linear
 from torch import nn
 
 import plica
+from linear import linear
 from plica import Held, Lp, MaxLoss, MinRadius, Status
 from plica.core.domain.bounds import Bounds
 from plica.core.domain.levels import LevelGrid
