@@ -7,6 +7,7 @@ With --extras it fails instead, so that `make test-extras` leaves none out.
 import importlib
 import os
 import sys
+import warnings
 
 import hypothesis
 import jaxtyping
@@ -30,8 +31,14 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     if config.getoption("extras"):
-        pytest.importorskip = lambda name, **_: importlib.import_module(name)
+        pytest.importorskip = imported
     typechecking.every_call = config.getoption("every_call")
+
+
+def imported(name, **_):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as pytest.importorskip does
+        return importlib.import_module(name)
 
 
 def pytest_runtest_logstart():
