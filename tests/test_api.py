@@ -558,3 +558,12 @@ def test_a_bundled_distance_without_gradient_does_not_ask_for_other_code():
 
     Bundled.__module__ = "plica.metrics.bundled"
     refused(ValueError, "leave such images out, or use another distance", question=MinRadius(Bundled()))
+
+
+@pytest.mark.parametrize(("gradients", "spent"), [(1, "1 gradient"), (2, "2 gradients")])
+def test_a_budget_that_is_over_before_the_first_point_is_said_before_any_work(gradients, spent):
+    case = linear()
+    with pytest.warns(UserWarning, match=f"A budget of {spent} is over before most searches come to a point; give 20"):
+        plica.attack(case.model, case.x, case.y, MinRadius(Lp(2)), gradients=gradients)
+    least = plica.attack(case.model, case.x, case.y, MinRadius(Lp(2)), gradients=3)  # a warning would be an error
+    assert least.success.all()

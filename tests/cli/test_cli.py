@@ -279,3 +279,16 @@ def test_the_name_of_a_file_is_not_obeyed_by_the_terminal(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     assert main(["plan", "new\x1b[31m.yaml"]) == 0
     assert "new?[31m.yaml" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("default:The model answers at random")
+def test_a_model_that_answers_at_random_is_said_before_the_work(folder, capsys):
+    (folder / "noisy.py").write_text(
+        "import torch\nfrom net import make\n\ndef noisy():\n    net = make()\n"
+        "    return lambda x: net(x + 0.01 * torch.randn_like(x))\n"
+    )
+    assert call("--gradients", "5", model="noisy.py:noisy") == 0
+    assert "warning: The model answers at random, and one lucky draw counts" in capsys.readouterr().err
+    assert call("--gradients", "5", "--draws", "2", model="noisy.py:noisy", out="drawn") == 0
+    assert call("--gradients", "5", out="plain") == 0
+    assert "at random" not in capsys.readouterr().err

@@ -204,7 +204,7 @@ def test_bad_names(text):
     assert text in str(caught.value)
 
 
-@pytest.mark.parametrize("p", [-1, -1e-9, float("nan"), "two", "-inf"])
+@pytest.mark.parametrize("p", [-1, -1e-9, float("nan"), "two", "-inf", False, True])
 def test_bad_norms(p):
     with pytest.raises(ValueError, match="p >= 0"):
         Lp(p)

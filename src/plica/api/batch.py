@@ -22,7 +22,7 @@ from plica.core.goals import Goal
 from plica.core.model.counted import CountedModel
 from plica.core.model.draws import MeanOfDraws
 from plica.core.result import Result
-from plica.metrics import plain_p
+from plica.metrics import fixed_pixels, plain_p
 
 FLOATS = 2**28  # of memory that a batch of searches may take, about 1 GiB in float32
 SHARE = 0.25  # of a GPU's free memory, likewise; the network takes the rest
@@ -55,6 +55,9 @@ class Batch:
         """The answers for images side by side; those of the mean for one image."""
         limits, half, levels = self.limits, self.half, self.levels
         grid, spend = None if half is None else HalfGrid(x, half), (self.gradients, self.seed, self.batch_size)
+        if question.through is None and limits.leave_none(fixed_pixels(question.metric, x)):
+            counted = CountedModel(mean or self.model, len(x), self.batch_size, grid=grid, device=x.device)
+            return JudgedAttack(counted, x, goal, question, radius, (0.0, 1.0), *spend, on_progress).answer(None)
         if not limits.per_feature:
             if grid is not None and question.through is None and plain_p(question.metric) == math.inf:
                 grid = replace(grid, radius=radius, bounds=limits.numbers)

@@ -136,6 +136,7 @@ def attack(
             )  # fmt: skip
             parts.append((box, result))
         return join_results(parts, x)
+    validation.budget(gradients)
     size = min(batch_size or default_batch_size(x), torch.iinfo(torch.int32).max)
     ask = Batch(model, limits, half, levels, ATTACKS[method], gradients, seed, size, search_precision(precision))
     with eval_mode(original, with_dropout=draws is not None):
@@ -175,7 +176,8 @@ def _within(
         check_treats_perturbations(method)
     if levels is not None:
         check_levels(levels, limits, dtype, question)
-        radius = None if radius is None else radius + pixel_rounding(question.metric, limits, dtype)
+        rounding = pixel_rounding(question.metric, limits, dtype)
+        radius = None if radius is None else torch.where(radius > 0, radius + rounding, radius)
     return radius, limits
 
 

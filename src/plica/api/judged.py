@@ -27,7 +27,7 @@ from plica.core.model.counted import CountedModel
 from plica.core.model.second_run import SecondRun
 from plica.core.result import Result
 from plica.core.status import Status
-from plica.metrics import fixed_pixels
+from plica.metrics import counts, fixed_pixels, lp_form
 from plica.perturbations.base import ThetaDistance
 from plica.solver.accelerator import is_accelerator
 
@@ -49,19 +49,23 @@ class JudgedAttack:
     levels: LevelGrid | None = None
     precision: str | None = None  # of the search, where it is not the model's own
 
-    def answer(self, method: Callable[[AttackInput], AttackOutput]) -> Result:
-        """Attack the images that the model gets right, and measure the answers."""
+    def answer(self, method: Callable[[AttackInput], AttackOutput] | None) -> Result:
+        """Attack the images that the model gets right, and measure the answers. Without a method nothing may move."""
         start = time.perf_counter()
         x, metric = self.x, self.question.metric
-        if not isinstance(metric, ThetaDistance):
+        if not isinstance(metric, ThetaDistance) and method is not None:
             check_metric(metric, x, self.bounds)
         logits = self.model.first_logits(x, self.goal.has_classes)
         if is_accelerator(x.device) and not self.model.half and self.model.mean is None:
             self.model.beside(SecondRun(self.model, x.dtype), x)
         validation.output(logits, self.goal, self.question, everything=self.model.mean is None)
         result = self._unattacked(logits)
-        rows = (finite(logits) & ~result.margin.isnan() & ~result.success).nonzero()[:, 0]
-        if len(rows):
+        attacked = finite(logits) & ~result.margin.isnan() & ~result.success
+        fixed = attacked & self._fixed if method is not None else attacked
+        for row in fixed.nonzero()[:, 0].tolist():
+            result.status[row] = Status.FIXED
+        rows = (attacked & ~fixed).nonzero()[:, 0]
+        if method is not None and len(rows):
             result = self._solve(method, rows, logits[rows], result)
         if self.model.mean is not None:
             draws, runs = self.model.mean.draws, self.model.mean.runs
@@ -69,6 +73,16 @@ class JudgedAttack:
         spent = (3 * result.gradients + result.forwards).double()
         result.seconds.copy_(spent / spent.sum() * (time.perf_counter() - start))
         return result
+
+    @property
+    def _fixed(self) -> Bool[Tensor, " b"]:
+        """Images that are alone in the ball of their radius, 0 under an l_p norm or less than 1 under a count."""
+        metric, none = self.question.metric, torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
+        if self.radius is None or self.question.through is not None:
+            return none
+        if counts(metric) is not None:
+            return self.radius < 1
+        return self.radius == 0 if lp_form(metric) is not None else none
 
     def _unattacked(self, logits: Float[Tensor, "b *output"]) -> Result:
         """The result from the model's logits at x alone: images that are misclassified from the start have succeeded,

@@ -45,6 +45,11 @@ def auto(task: AttackInput) -> AttackOutput:
     except NoGradientError:
         if task.question.through is not None and not hasattr(task.question.through, "grid"):
             raise
+        if counts(task.question.metric) is not None:
+            raise Unsupported(
+                f"{task.question.metric} is searched along gradients, and the model has none with respect to x; use a "
+                "straight-through estimator in it, or ask for l1, l2 or linf, which forward runs alone can answer."
+            ) from None
     try:
         output = _black_box(task)(task)
     except MissingPackageError as error:

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from plica.certify.graph import Graph
 from plica.certify.traced import build
+from plica.core.domain.half import half_dtype
 from plica.core.model.fitting import unfitted
 from plica.metrics import Unsupported
 from plica.utils.messages import one_line
@@ -31,10 +32,22 @@ def capture(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"]) -> 
         Unsupported: an operation has no bounds, or the model cannot be captured or does not treat images one by one.
     """
     model = unfitted(model)
+    _check_precision(model, x)
     traced = _trace(model, x[:1])
     graph = Graph(build(traced, x[:1].double()))
     _compare(graph, model, x[:16])
     return graph
+
+
+def _check_precision(model: Any, x: Tensor) -> None:
+    """Raises Unsupported where the images or the weights are in half precision."""
+    tensors = [x, *model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else [x]
+    half = next((dtype for t in tensors if (dtype := half_dtype(t)) is not None), None)
+    if half is not None:
+        raise Unsupported(
+            f"Lower bounds are of a network in real arithmetic, from which one in {half} differs by its rounding; "
+            "write model.float() and x.float() for those of the same weights."
+        )
 
 
 def _trace(model: Callable[[Tensor], Tensor], x: Float[Tensor, "1 *image"]) -> fx.GraphModule:

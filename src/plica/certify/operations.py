@@ -28,7 +28,7 @@ def _same(builder: Builder, z: Value, **_: Any) -> Value:
 
 def _cast(builder: Builder, z: Value, *_: Any, dtype: torch.dtype | None = None, **__: Any) -> Value:
     if dtype not in (None, torch.float32, torch.float64):
-        raise Refused(f"rounds to {dtype}")
+        raise Refused(f"rounds to {dtype}; leave autocast and casts to half precision out")
     return z
 
 

@@ -2,7 +2,9 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from plica.cli.progress import AttackProgress
 from plica.core.domain.bounds import Bounds
 from plica.core.domain.read_bounds import read_bounds
 from plica.core.formulations import Question
+from plica.core.model.eval_mode import eval_mode
+from plica.core.model.randomness import randomness_of
 from plica.data import load_data, open_data
 from plica.data.indices import parse_indices
 from plica.data.sample import select
@@ -58,6 +62,8 @@ def answer(command: str, options: dict[str, Any], question: Callable[[Bounds], Q
             problem = replace(problem, metric=bounds.metric(problem.metric, x.shape[1:]))
             model = load_model(options["model"], options["weights"], options["device"], options["trust"])
             model, x, y = prepare_inputs(model, x, y)
+            if options["draws"] is None:
+                _warn_of_randomness(model, x)
             spend = {name: options[name] for name in ("method", "gradients", "seed", "draws", "precision")}
             aimed = None if targets is None else targets.to(y.device)
             result = plica.attack(
@@ -89,6 +95,18 @@ def answer(command: str, options: dict[str, Any], question: Callable[[Bounds], Q
         low, high = float(shares.min()), float(shares.max())
         print(
             f"mean over {options['draws']} draws; at the points found {low:.0%} to {high:.0%} of fresh draws misbehave"
+        )
+
+
+def _warn_of_randomness(model: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    """Warn where the model answers an image differently from call to call; what it raises is left to the search."""
+    random = None
+    with suppress(Exception), eval_mode(model):
+        random = randomness_of(model, x)
+    if random is not None:
+        warnings.warn(
+            "The model answers at random, and one lucky draw counts as a success; give --draws 16 to attack the mean.",
+            stacklevel=2,
         )
 
 

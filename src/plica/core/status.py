@@ -11,6 +11,7 @@ class Status(Enum):
     SUCCEEDED = "A point within the radius was found; more was not asked for."
     REJECTED = "Points within the radius were found, and the judge accepts none: rounding decides their class."
     SETTLED = "Start after start ended at the same point: no nearer one is to be expected."
+    FIXED = "Nothing may move: bounds, fixed pixels or a radius of 0 leave no point but the image itself."
     ZERO_GRADIENT = "The gradient is zero at the image, so that no direction is known there; other points were tried."
     STALLED = "No further progress in many steps; the best point was kept."
     LINE_SEARCH = "No step improved the last point, often a kink; the best point was kept."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from difflib import get_close_matches
 from typing import Any
 
@@ -17,6 +18,7 @@ from plica.goals import Misclassified, check_labels, class_logits, flat
 from plica.metrics import Metric, Unsupported, distance, fixed_pixels, lp_form
 from plica.utils.messages import one_line, shown
 
+LEAST = 3  # gradients with which every method may come to a point: one at the image, the others past the boundary
 LARGEST = 1e37  # finite in float32, with room for sums and multiples
 
 
@@ -90,6 +92,15 @@ def whole(name: str, value: Any, least: int) -> None:
         raise TypeError(f"{name} must be a whole number, got {shown(value)}.")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}.")
+
+
+def budget(gradients: int) -> None:
+    """Warns of a budget that ends most searches before they come to a point."""
+    if gradients < LEAST:
+        spent = "1 gradient" if gradients == 1 else f"{gradients} gradients"
+        warnings.warn(
+            f"A budget of {spent} is over before most searches come to a point; give 20 or more.", stacklevel=3
+        )
 
 
 def images(x: Any) -> None:

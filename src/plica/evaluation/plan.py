@@ -269,6 +269,8 @@ class Plan(Strict):
                 raise PlanError("device: all names all GPUs, and this machine has none; write cpu.")
             return [f"cuda:{number}" for number in range(count)]
         names = [name.strip() for name in self.device.split(",")]
+        if not all(names):
+            raise PlanError(f"{shown(self.device)} is not a valid list of devices; write one, or cuda:0,cuda:1.")
         if len({name.partition(":")[0] for name in names}) > 1:
             raise PlanError(
                 f"The devices of a run must be of one kind, as answers differ in the last bits, got {self.device!r}."

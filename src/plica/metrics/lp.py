@@ -33,7 +33,7 @@ class Lp(Combinable):
 
     def __init__(self, p: float | str, group: str | None = None):
         try:
-            value = float(p)
+            value = math.nan if isinstance(p, bool) else float(p)
         except (TypeError, ValueError, OverflowError):
             raise ValueError(f'Lp(p) takes a number p >= 0 or "inf", got {shown(p)}.') from None
         if not value >= 0:

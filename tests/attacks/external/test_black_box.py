@@ -121,3 +121,13 @@ def test_auto_without_the_package_is_one_sentence(monkeypatch):
     case = linear(classes=4)
     with pytest.raises(MissingPackageError, match=r'no gradient .*"hopskipjump" needs .*plica\[peers\]'):
         plica.attack(lambda x: case.model(x.detach()), case.x, case.y, plica.MinRadius(L2))
+
+
+@FOOLBOX
+def test_counts_are_not_asked_by_forward_runs():
+    """Every entry of a point that decisions lead to is changed."""
+    case = linear(classes=4)
+    with pytest.raises(plica.Unsupported, match=r"changes every entry.*use method='auto'"):
+        plica.attack(case.model, case.x, case.y, plica.MinRadius(plica.Lp(0)), method="hopskipjump")
+    with pytest.raises(plica.Unsupported, match="l0 is searched along gradients, and the model has none"):
+        plica.attack(lambda x: case.model(x.detach()), case.x, case.y, plica.MinRadius(plica.Lp(0)))

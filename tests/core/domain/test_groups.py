@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import plica
-from plica import Held, Lp, MaxLoss, MinRadius
+from plica import Held, Lp, MaxLoss, MinRadius, Status
 
 torch.manual_seed(0)
 NET = nn.Sequential(nn.Flatten(), nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
@@ -96,10 +96,6 @@ def test_an_image_outside_its_bounds():
         ("must not be negative", {"question": MaxLoss(Lp(2), torch.tensor([1.0, 1, 1, -1]))}),
         ("bounds must be finite", {"bounds": (LOW, torch.cat([HIGH[:3], HIGH[3:] + torch.inf]))}),
         (
-            "bounds must be finite",
-            {"bounds": (torch.cat([LOW[:3], HIGH[3:]]), HIGH), "x": torch.cat([X[:3], HIGH[3:]])},
-        ),
-        (
             "cannot tell 65536 levels",
             {"bounds": (torch.cat([LOW[:3], X[3:]]), torch.cat([HIGH[:3], X[3:] + 1e-4])), "levels": 65536},
         ),
@@ -127,3 +123,48 @@ def test_labels_of_all_images_are_compared_with_the_classes_before_the_first_att
         with pytest.raises(ValueError, match=f"it ranges from {int(labels.min())} to 7"):
             plica.attack(counted, X, labels, MinRadius(Lp(2)), **more)
         assert sum(calls) < 50
+
+
+HALF = torch.zeros(3, 2, 2, dtype=torch.bool)
+HALF[0] = True
+
+
+@pytest.mark.parametrize("draws", [None, 3])
+@pytest.mark.parametrize(
+    "metric", [Lp(0), Lp(0.5), Lp(1), Lp(2), Lp("inf"), lambda x, z: (z - x).flatten(1).norm(dim=1)]
+)
+def test_an_image_that_nothing_lets_move_has_no_radius_and_the_status_says_so(metric, draws):
+    """Held pixels and bounds together fix image 1, its own pixels image 2, and its bounds image 3, which is wrong."""
+
+    def model(x):
+        return NET(x) if draws is None else NET(x) + 1e-3 * torch.randn(len(x), 4)
+
+    pixels, low, high = HALF.expand_as(X).clone(), torch.zeros_like(X), torch.ones_like(X)
+    low[1, 1:], high[1, 1:], pixels[2], low[3], high[3] = X[1, 1:], X[1, 1:], True, X[3], X[3]
+    y = torch.where(torch.arange(4) == 3, (Y + 1) % 4, Y)
+    for question in (MinRadius(Held(metric, pixels)), MaxLoss(Held(metric, pixels), 3.0)):
+        result = plica.attack(model, X, y, question, bounds=(low, high), gradients=20, draws=draws)
+        assert result.status[1:] == [Status.FIXED, Status.FIXED, Status.MISCLASSIFIED]
+        assert result.status[0] not in (Status.FIXED, Status.MISCLASSIFIED)
+        assert result.distance[1:].tolist() == [torch.inf, torch.inf, 0]
+        assert torch.equal(result.x_adv[1:], X[1:])
+        assert (result.gradients[1:] == 0).all()
+
+
+@pytest.mark.parametrize("levels", [None, 256])
+@pytest.mark.parametrize(("metric", "radius"), [(Lp(0), 0.5), (Lp(1), 0), (Lp("inf"), 0), (Lp(0.5), 0)])
+def test_a_ball_that_holds_the_image_alone_is_not_searched(metric, radius, levels):
+    y = torch.where(torch.arange(4) == 3, (Y + 1) % 4, Y)
+    result = plica.attack(NET, X, y, MaxLoss(metric, radius), gradients=20, levels=levels)
+    assert result.status == [Status.FIXED] * 3 + [Status.MISCLASSIFIED]
+    assert result.success.tolist() == [False] * 3 + [True]
+    assert int(result.gradients.sum()) == 0
+    blind = MaxLoss(lambda x, z: (z - x)[:, 0].flatten(1).norm(dim=1), 0.0)  # does not see most pixels
+    assert Status.FIXED not in plica.attack(NET, X, y, blind, gradients=20).status
+
+
+def test_both_sides_of_an_image_that_nothing_lets_move_are_infinite():
+    low, high = torch.zeros(3, 2, 2), torch.ones(3, 2, 2)
+    low[1:], high[1:] = X[0, 1:], X[0, 1:]
+    both = plica.bracket(NET, X[:1], Y[:1], MinRadius(Held(Lp(2), HALF)), bounds=(low, high), gradients=20, nodes=4)
+    assert (float(both.lower), float(both.upper), float(both.gap)) == (torch.inf, torch.inf, 0)

@@ -20,6 +20,9 @@ def test_devices_of_a_plan(plan, monkeypatch):
         assert asked.identity()["device"] == ("cpu" if text == "cpu" else "cuda")
     with pytest.raises(PlanError, match="must be of one kind"):
         _ = read_plan(plan | {"device": "cpu,cuda:0"}).devices
+    for text in ("cpu,,cpu", "cpu,", ","):
+        with pytest.raises(PlanError, match="not a valid list of devices"):
+            _ = read_plan(plan | {"device": text}).devices
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(PlanError, match="this machine has none"):
         plica.evaluate(plan | {"device": "all"}, "run")

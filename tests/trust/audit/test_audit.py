@@ -226,6 +226,23 @@ def test_what_survives_in_8_bits_is_counted_by_its_class(tmp_path, metric, p, ra
     assert (record["survive"], record["within"], record["perturbed"]) == (task.survive, task.within, task.perturbed)
 
 
+@pytest.mark.parametrize(("metric", "radius"), [("l0", None), ("l0-pixel", 3.0)])
+def test_pixels_that_did_not_move_are_no_change_in_8_bits(tmp_path, metric, radius):
+    """Of images off the grid, of which rounding moves every pixel."""
+    x, y = (t[:8] for t in defects.images())
+    x = 0.9 * x + 0.0507
+    count = plica.Lp(0, group="pixel" if "pixel" in metric else None)
+    question = plica.MinRadius(count) if radius is None else plica.MaxLoss(count, radius)
+    result = plica.attack(defects.Sound().eval(), x, y, question, gradients=20)
+    words = dict(model="defects:Sound", method="auto", metric=metric, radius=radius and str(radius))
+    save_run(tmp_path / "run", x, y, result, words, 1.0)
+    task = audited(tmp_path / "run")
+    assert task.perturbed == task.confirmed > 3
+    assert task.survive > 3
+    assert task.within == task.survive  # walls are on the grid: what survives has changed as many
+    assert sum(price == 1 for price in task.prices) >= task.survive
+
+
 def test_where_pixels_are_held_nothing_is_rounded(tmp_path):
     """Rounding would move what must not move."""
     directory = defects.saved_run(tmp_path)

@@ -22,7 +22,7 @@ from plica.core.goals import finite
 from plica.core.model.gradient import gradient_errors, input_gradient
 from plica.core.status import Status
 from plica.goals import class_logits
-from plica.metrics import Unsupported, differentiable_value, plain_p
+from plica.metrics import Unsupported, counts, differentiable_value, plain_p
 from plica.solver.rows import pick
 from plica.utils import optional
 
@@ -170,7 +170,12 @@ class Peer:
 
     def _norm(self, task: AttackInput) -> float:
         metric = task.question.metric
-        if self.any_metric and not self.black_box:
+        if self.any_metric and self.black_box and counts(metric) is not None:
+            raise Unsupported(
+                f"{self.name} changes every entry, and {metric} counts the changed ones: use method='auto', which "
+                "needs a gradient."
+            )
+        if self.any_metric:
             refuse_counts(self.name, task.question)
         p = plain_p(metric)
         if not self.any_metric and p not in self.norms:

@@ -63,6 +63,11 @@ class Bounds:
         """high - low."""
         return self.high - self.low
 
+    def leave_none(self, fixed: Bool[Tensor, "..."] | None) -> bool:
+        """Whether no feature may move, where those that are True in `fixed` stay too."""
+        stays = self.span <= 0
+        return bool((stays if fixed is None else stays.to(fixed.device) | fixed).all())
+
     def clamp(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b *image"]:
         """x moved into the bounds, feature by feature."""
         return torch.minimum(torch.maximum(x, self.low), self.high)
@@ -122,7 +127,7 @@ def check_bounds(bounds: Any, x: Float[Tensor, "b *image"]) -> Bounds:
 
     Raises:
         TypeError: they are neither.
-        ValueError: they have another shape, low is above high somewhere or nowhere below it, or x lies outside.
+        ValueError: they have another shape, low is above high somewhere, or x lies outside.
     """
     if isinstance(bounds, tuple | list) and any(isinstance(bound, Tensor) and bound.ndim for bound in bounds):
         return _check_tensors(bounds, x)
@@ -170,7 +175,7 @@ def _check_tensors(pair: Sequence[Any], x: Float[Tensor, "b *image"]) -> Bounds:
         seen = ", ".join(str(tuple(b.shape)) if isinstance(b, Tensor) else repr(b) for b in pair)
         raise ValueError(f"bounds must be two tensors (low, high) of an image's shape {shape}, got {seen}.") from None
     if not in_order(low, high):
-        raise ValueError("bounds must be finite, with low <= high for every feature and low < high for at least one.")
+        raise ValueError("bounds must be finite, with low <= high for every feature.")
     inside = (x >= low) & (x <= high)
     if not bool(inside.all()):
         outside = (~inside).flatten(1).any(0).nonzero()[:, 0].tolist()
@@ -182,4 +187,4 @@ def _check_tensors(pair: Sequence[Any], x: Float[Tensor, "b *image"]) -> Bounds:
 
 
 def in_order(low: Tensor, high: Tensor) -> bool:
-    return bool((low <= high).all()) and bool((low < high).any()) and bool((high - low).isfinite().all())
+    return bool((low <= high).all()) and bool((high - low).isfinite().all())

@@ -67,7 +67,7 @@ def _arrays(file: Path) -> dict[str, np.ndarray]:
 def checked_bounds(bounds: Bounds, source: str) -> Bounds:
     low, high, mask = bounds.low, bounds.high, bounds.mask
     try:
-        ordered = in_order(low, high)
+        ordered = in_order(low, high) and bool((low < high).any())
     except RuntimeError:
         shapes = f"{tuple(low.shape)}, {tuple(high.shape)}"
         raise ValueError(f"The bounds {source} have different shapes, {shapes}.") from None

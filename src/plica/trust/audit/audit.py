@@ -229,10 +229,14 @@ def _in_8_bits(audited: Audited, answers: Answers, context: MeasureContext) -> N
     if context.through is not None:  # a rounded image is no longer T(x, theta): only its class counts
         audited.survive += int((context.margins(round8(answers.x_adv, (low, high)), answers.y) > 0).sum())
         return
+    x, x_adv = answers.x, answers.x_adv
+    if context.counts:  # in the files: rounding a pixel that did not move is no change
+        file = round8(x, (low, high))
+        x, x_adv = file, torch.where(x_adv == x, file, x_adv)
     rounded = eight_bits(
         lambda points, rows: context.margins(points, answers.y[rows]) > 0,
-        lambda points, rows: context.distances(answers.x[rows], points, None)[0],
-        answers.x, answers.x_adv, context.radius, (low, high),
+        lambda points, rows: context.distances(x[rows], points, None)[0],
+        x, x_adv, context.radius, (low, high),
     )  # fmt: skip
     audited.survive += int(rounded.survives.sum())
     audited.within += int(rounded.within.sum())

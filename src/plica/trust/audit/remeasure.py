@@ -56,6 +56,11 @@ class MeasureContext:
     at_random: bool = False
     levels: int | None = None
 
+    @property
+    def counts(self) -> bool:
+        """Whether the metric is a number of changed entries or pixels."""
+        return not callable(self.metric) and self.metric <= 0
+
     def with_float64(self, x: Float[Tensor, "b *image"]) -> MeasureContext:
         """The same with `fine`, which is tried on the first image of x; of a model in half precision it would be
         another model."""
