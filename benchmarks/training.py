@@ -38,6 +38,7 @@ from plica.training.inner import Asker
 NORMS = {"linf": plica.Lp("inf"), "l2": plica.Lp(2), "l1": plica.Lp(1)}
 RADII = {"linf": 4 / 255, "l2": 0.4, "l1": 6.0}
 BATCH = 64
+PERCEPTUAL = (0.025, 0.05, 0.1)  # the middle one lets points be about as far away in l2 as RADII does
 SHORT = 0.25  # radii that steps which are too short sum to
 
 
@@ -50,12 +51,14 @@ class Way:
         inner: the inner problem for a network; None for training on the images themselves.
         outer: the loss at the points found.
         length: what the steps of a MaxLoss sum to, in radii.
+        warmup: share of the training in which radii and caps grow from 0.
     """
 
     title: str
     inner: Callable[[nn.Module], Asker] | None
     outer: str = "plain"
     length: float = pgd.SETTINGS.total_length
+    warmup: float = 0.1
 
 
 def ball(norm: str, factor: float = 1.0) -> plica.MaxLoss:
@@ -85,14 +88,19 @@ TABLE = {
     "pgd-l2-skip": Way("PGD l2, misclassified images as they are", descent("l2", skip_misclassified=True)),
     "one-norm": Way("one norm a batch", lambda net: Union(balls())),
     "msd": Way("MSD", lambda net: Union(balls(), "msd")),
-    "pat-0.2": Way("PAT by itself, 0.2", perceptual(0.2)),
+    **{f"pat-{radius:g}": Way(f"PAT by itself, {radius:g}", perceptual(radius)) for radius in PERCEPTUAL},
     "radius-l2": Way("radius l2", lambda net: Inner(plica.MinRadius(NORMS["l2"]), cap=2 * RADII["l2"])),
     "radius-union": Way("radius, union", boundary_union(2)),
     "trades-l2": Way("TRADES l2", descent("l2"), "trades"),
 }
-# around the settings of the table: radii of balls, and caps, in units of RADII
+# around the settings of the table: radii of balls, and caps, in units of RADII; at twice the radius PGD under l2 alone
+# stays at one class for every image unless the radius grows slowly
 FRONTIER = {
-    **{f"pgd-l2-x{factor:g}": Way(f"PGD l2, radius x {factor:g}", descent("l2", factor)) for factor in (0.5, 2)},
+    **{
+        f"pgd-{norm}-x{factor:g}": Way(f"PGD {norm}, radius x {factor:g}", descent(norm, factor))
+        for norm, factor in (("l2", 0.5), ("l2", 2), ("linf", 0.5), ("l1", 0.5))
+    },
+    "pgd-l2-x2-slow": Way("PGD l2, radius x 2 after half of the training", descent("l2", 2), warmup=0.5),
     **{
         f"one-norm-x{factor:g}": Way(f"one norm a batch, radii x {factor:g}", lambda net, f=factor: Union(balls(f)))
         for factor in (0.5, 2)
@@ -106,11 +114,10 @@ STEPS = {
 }
 MORE = {
     **{
-        f"pgd-{norm}-x{factor:g}": Way(f"PGD {norm}, radius x {factor:g}", descent(norm, factor))
-        for factor in (0.5, 2)
+        f"pgd-{norm}-x2": Way(f"PGD {norm}, radius x 2 after half of the training", descent(norm, 2), warmup=0.5)
         for norm in ("linf", "l1")
     },
-    **{f"pat-{radius:g}": Way(f"PAT by itself, {radius:g}", perceptual(radius)) for radius in (0.1, 0.4)},
+    "pat-0.2": Way("PAT by itself, 0.2", perceptual(0.2)),
 }
 SETS = {"table": TABLE, "frontier": FRONTIER, "steps": STEPS, "more": MORE}
 WAYS = {name: way for ways in SETS.values() for name, way in ways.items()}
@@ -139,7 +146,7 @@ def train(way: Way, x: Tensor, y: Tensor, each: float, seed: int) -> nn.Module:
         if inner is None:
             loss, spent = cross_entropy(net(z), labels), spent + BATCH
         else:
-            inner.scale = min(1.0, (done + 1e-3) / 0.1)
+            inner.scale = min(1.0, (done + 1e-3) / way.warmup)
             with patch.object(pgd, "SETTINGS", pgd.PGDSettings(way.length)):
                 hard = inner(net, z, labels)
             loss = hard.loss(net, way.outer)

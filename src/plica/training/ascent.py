@@ -45,7 +45,11 @@ def max_loss(batch: Batch, method: str, starts: int = 1, skip_misclassified: boo
 
     skip_misclassified: images that are misclassified stay as they are.
     """
-    logits = batch.network.logits(batch.x)
+    first = None
+    if method == "pgd" and not skip_misclassified:
+        _, logits, first = batch.network.gradient(batch.x, batch.loss)  # of the first step, which starts at the images
+    else:
+        logits = batch.network.logits(batch.x)
     correct = margin(logits, batch.y) < 0
     rows = correct.nonzero()[:, 0] if skip_misclassified else torch.arange(len(batch), device=batch.x.device)
     zero = torch.zeros_like(batch.radius)
@@ -59,9 +63,9 @@ def max_loss(batch: Batch, method: str, starts: int = 1, skip_misclassified: boo
     )
     if not len(rows):
         return answer
-    part, each = batch.rows(rows), batch.gradients // starts
-    ascend = _pgd if method == "pgd" else _lpa
-    ends = [ascend(part, method, each, number) for number in range(starts)]
+    part = batch.rows(rows) if skip_misclassified else batch
+    each = batch.gradients // starts
+    ends = [_pgd(part, each, n, first) if method == "pgd" else _lpa(part, method, each) for n in range(starts)]
     image, distance = ends[0]
     if starts > 1:
         losses = torch.stack([part.loss(batch.network.logits(end)) for end, _ in ends])
@@ -100,18 +104,19 @@ def norm_step(batch: Batch, length: Float[Tensor, " b"]) -> Step:
     return scaled
 
 
-def _pgd(batch: Batch, method: str, gradients: int, number: int) -> tuple[Tensor, Tensor]:
-    """From the image itself; a later start from a point of the ball that a step in a random direction leads to."""
+def _pgd(batch: Batch, gradients: int, number: int, first: Tensor | None) -> tuple[Tensor, Tensor]:
+    """From the image itself, where `first` is the gradient if it is known; a later start, of number 1 and more, from a
+    point of the ball that a step in a random direction leads to."""
     z = batch.x
     if number:
-        z = norm_step(batch, batch.radius)(z, batch.noise(z))
+        z, first = norm_step(batch, batch.radius)(z, batch.noise(z)), None
     step = norm_step(batch, pgd.SETTINGS.total_length / gradients * batch.radius)
     for _ in range(gradients):
-        z = step(z, batch.network.gradient(z, batch.loss)[2])
+        z, first = step(z, batch.network.gradient(z, batch.loss)[2] if first is None else first), None
     return z, batch.question.metric(batch.x, z)
 
 
-def _lpa(batch: Batch, method: str, gradients: int, number: int) -> tuple[Tensor, Tensor]:
+def _lpa(batch: Batch, method: str, gradients: int) -> tuple[Tensor, Tensor]:
     unknowns = batch.unknowns
     exponent = getattr(unknowns.metric, "exponent", 1)
     ball = Ball(unknowns.metric, unknowns.origin, batch.radius ** (1 / exponent), unknowns.bounds)
