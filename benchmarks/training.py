@@ -5,7 +5,9 @@
 Each way trains the same small network on `--images` of CIFAR-10 with the same number of gradients an image in all; its
 radii are those of `plica.attack` at `--gradients`. Weights and one JSON line for every network are kept in `--into`, so
 that a run that was ended goes on where it was, and several at once share the work. `--show` prints the tables of what
-is there: means over the seeds, and behind them the largest difference from the mean.
+is there: means over the seeds, and behind them the largest difference from the mean. `--beside NAME` adds what each way
+has more than that one, `--frontier` how far radius training under the union lies beyond the others' frontiers, both
+with 95 % intervals by bootstrap of the test images in pairs, which hold the networks fixed; `--figure` draws these.
 """
 
 from __future__ import annotations
@@ -24,13 +26,17 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import plica
+from plica import plot
 from plica.attacks import pgd
+from plica.plot.style import line
 from plica.training import Inner, Union
 from plica.training.augment import augmented
 from plica.training.inner import Asker
@@ -242,6 +248,117 @@ def table(found: dict[str, list[dict[str, float]]], names: Sequence[str]) -> str
     return "\n".join(lines) + "\n"
 
 
+class Paired:
+    """Clean accuracy and mean radii of ways on the same test images, and on resamples of them.
+
+    Radii of an image are means over the seeds that all of the ways have.
+    """
+
+    def __init__(self, into: Path, names: Sequence[str], draws: int = 2000):
+        there = {name: {file.stem.rpartition("-")[2] for file in into.glob(f"{name}-[0-9].json")} for name in names}
+        self.names = [name for name in names if there[name]]
+        self.seeds = sorted(set.intersection(*(there[name] for name in self.names)))
+        lines = [
+            [json.loads((into / f"{n}-{seed}.json").read_text())["radii"] for seed in self.seeds] for n in self.names
+        ]
+        measured = {norm: np.array([[radii[norm] for radii in each] for each in lines]) for norm in NORMS}
+        values = {"clean": 100 * (measured["l2"] > 0).mean(1), **{norm: measured[norm].mean(1) for norm in NORMS}}
+        values["linf"] *= 255
+        n = values["clean"].shape[1]
+        shares = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=draws) / n
+        # one row for the images as they are, then one for each resample: (1 + draws, ways)
+        self.means = {key: np.vstack([one.mean(1), shares @ one.T]) for key, one in values.items()}
+
+    def of(self, name: str) -> dict[str, np.ndarray]:
+        return {key: means[:, self.names.index(name)] for key, means in self.means.items()}
+
+
+def interval(values: np.ndarray, digits: int) -> str:
+    """The first of the values, and the 95 % interval of the others."""
+    low, high = np.quantile(values[1:], (0.025, 0.975))
+    return f"{values[0]:+.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def beside(into: Path, names: Sequence[str], other: str) -> str:
+    """What each way has more than `other`."""
+    paired = Paired(into, [other, *(name for name in names if name != other)])
+    lines = [f"| less {WAYS[other].title} | clean % | linf x 255 | l2 | l1 |", "|---|---|---|---|---|"]
+    for name in paired.names[1:]:
+        more = {key: means - paired.of(other)[key] for key, means in paired.of(name).items()}
+        cells = [interval(more[key], digits) for key, digits in (("clean", 1), ("linf", 2), ("l2", 3), ("l1", 2))]
+        lines.append(f"| {WAYS[name].title} | {' | '.join(cells)} |")
+    return "\n".join(lines) + f"\n\nSeeds: {', '.join(paired.seeds)}\n"
+
+
+FAMILIES = {
+    "PGD linf": ("pgd-linf-x0.5", "pgd-linf", "pgd-linf-x2"),
+    "PGD l2": ("pgd-l2-x0.5", "pgd-l2", "pgd-l2-x2-slow"),
+    "PGD l1": ("pgd-l1-x0.5", "pgd-l1", "pgd-l1-x2"),
+    "one norm a batch": ("one-norm-x0.5", "one-norm", "one-norm-x2"),
+    "radius, union": ("radius-union-x1", "radius-union", "radius-union-x4"),
+}
+OWN = "radius, union"
+
+
+def frontier(into: Path) -> str:
+    """How much larger the mean radii of radius training are than what a family reaches at the same clean accuracy.
+
+    A family's frontier joins its networks and the standard one by straight lines, which are reached by taking one of
+    two networks at random for each image; points below the lines do not count.
+    """
+    paired = Paired(into, ["standard", *(name for family in FAMILIES.values() for name in family)])
+    lines = ["| network | family | linf x 255 | l2 | l1 |", "|---|---|---|---|---|"]
+    for own in (name for name in FAMILIES[OWN] if name in paired.names):
+        for title, family in FAMILIES.items():
+            points = [paired.of(name) for name in ("standard", *family) if name in paired.names]
+            if title == OWN or len(points) == 1:
+                continue
+            cells = []
+            for norm, digits in (("linf", 2), ("l2", 3), ("l1", 2)):
+                at = paired.of(own)
+                reached = [
+                    hull([p["clean"][i] for p in points], [p[norm][i] for p in points], at["clean"][i])
+                    for i in range(len(at["clean"]))
+                ]
+                cells.append(interval(at[norm] - np.array(reached), digits))
+            lines.append(f"| {WAYS[own].title} | {title} | {' | '.join(cells)} |")
+    return "\n".join(lines) + f"\n\nSeeds: {', '.join(paired.seeds)}\n"
+
+
+def hull(clean: Sequence[float], radius: Sequence[float], at: float) -> float:
+    """The largest mean radius at clean accuracy `at` or more on any line between two of the points."""
+    best = max((r for c, r in zip(clean, radius, strict=True) if c >= at), default=0.0)
+    for c, r in zip(clean, radius, strict=True):
+        for d, s in zip(clean, radius, strict=True):
+            if c < at < d:
+                best = max(best, r + (s - r) * (at - c) / (d - c))
+    return best
+
+
+def draw(into: Path, file: Path) -> None:
+    """Clean accuracy against mean radius under each norm, a line for each family."""
+    paired = Paired(into, ["standard", *(name for family in FAMILIES.values() for name in family)])
+    with plot.paper():
+        figure = Figure(figsize=(plot.PAGE, 2.6))
+        FigureCanvasAgg(figure)
+        for axes, (norm, label) in zip(
+            figure.subplots(1, 3, sharey=True),
+            (("linf", "$l_\\infty$ x 255"), ("l2", "$l_2$"), ("l1", "$l_1$")),
+            strict=True,
+        ):
+            for series, (title, family) in enumerate(FAMILIES.items()):
+                points = [paired.of(name) for name in family if name in paired.names]
+                if points:
+                    radii, clean = [p[norm][0] for p in points], [p["clean"][0] for p in points]
+                    axes.plot(radii, clean, marker="o", markersize=3, label=title, **line(series))
+            standard = paired.of("standard")
+            axes.plot(standard[norm][0], standard["clean"][0], "k*", markersize=6, label="standard")
+            axes.set_xlabel(f"mean radius, {label}")
+        figure.axes[0].set_ylabel("clean accuracy, %")
+        figure.axes[0].legend()
+        figure.savefig(file, dpi=160)
+
+
 def cost(x: Tensor) -> str:
     """Time of an inner step over that of the network's own gradient, on one batch, least of ten in turns."""
     net = build_net().eval()
@@ -280,12 +397,21 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=1000)
     parser.add_argument("--gradients", type=int, default=30, help="of a radius")
     parser.add_argument("--show", action="store_true", help="only the tables of what is there")
+    parser.add_argument("--beside", choices=WAYS, help="with --show, differences from this way")
+    parser.add_argument("--frontier", action="store_true", help="with --show, distances from frontiers")
+    parser.add_argument("--figure", type=Path, help="with --show, where to draw the frontiers")
     parser.add_argument("--cost", action="store_true", help="only the time of an inner step over that of a gradient")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     names = arguments.ways or [name for chosen in arguments.sets for name in SETS[chosen]]
     if arguments.show:
         print(table(results(arguments.into), names))
+        if arguments.beside:
+            print(beside(arguments.into, names, arguments.beside))
+        if arguments.frontier:
+            print(frontier(arguments.into))
+        if arguments.figure:
+            draw(arguments.into, arguments.figure)
         return
     images = _images(arguments.data / "cifar10" / "cifar10_train_20000.npz", arguments.images)
     if arguments.cost:

@@ -23,7 +23,7 @@ from plica.attacks.prox_settings import has_prox, prox_settings
 from plica.attacks.radius.ascent import into_ball, steepest_step
 from plica.core.losses import margin
 from plica.metrics import Metric, Unsupported, plain_p
-from plica.training.problem import Answer, Batch, finite_rows
+from plica.training.problem import Answer, Batch, finite_rows, put_fine
 
 PENALISED = {a.name: a for a in PERCEPTUAL if isinstance(a, LPA) and a.name in ("lpa", "fast-lpa")}
 METHODS = ("auto", "pgd", *PENALISED)
@@ -52,17 +52,8 @@ def max_loss(batch: Batch, method: str, starts: int = 1, skip_misclassified: boo
         logits = batch.network.logits(batch.x)
     correct = margin(logits, batch.y) < 0
     rows = correct.nonzero()[:, 0] if skip_misclassified else torch.arange(len(batch), device=batch.x.device)
-    zero = torch.zeros_like(batch.radius)
-    answer = Answer(
-        x_adv=batch.x.clone(),
-        distance=zero.clone(),
-        radius=batch.radius.clone(),
-        multiplier=torch.full_like(zero, torch.nan),
-        correct=correct,
-        gradients=torch.zeros_like(batch.y),
-    )
     if not len(rows):
-        return answer
+        return _answer(batch, correct, rows, batch.x[rows], batch.radius[rows], 0)
     part = batch.rows(rows) if skip_misclassified else batch
     each = batch.gradients // starts
     ends = [_pgd(part, each, n, first) if method == "pgd" else _lpa(part, method, each) for n in range(starts)]
@@ -72,11 +63,20 @@ def max_loss(batch: Batch, method: str, starts: int = 1, skip_misclassified: boo
         best, every = losses.argmax(0), torch.arange(len(rows), device=rows.device)
         image = torch.stack([end for end, _ in ends])[best, every]
         distance = torch.stack([far for _, far in ends])[best, every]
-    fine = finite_rows(image)
-    answer.x_adv[rows[fine]], answer.distance[rows[fine]] = image[fine], distance[fine]
-    answer.radius[rows[~fine]] = torch.nan
-    answer.gradients[rows] = each * starts
-    return answer
+    return _answer(batch, correct, rows, image, distance, each * starts)
+
+
+def _answer(batch: Batch, correct: Tensor, rows: Tensor, image: Tensor, distance: Tensor, gradients: int) -> Answer:
+    """With the end points of some rows; the others stay at their images."""
+    zero, fine = torch.zeros_like(batch.radius), finite_rows(image)
+    return Answer(
+        x_adv=put_fine(batch.x, rows, image, fine),
+        distance=put_fine(zero, rows, distance, fine),
+        radius=batch.radius.index_fill(0, rows[~fine], torch.nan),
+        multiplier=torch.full_like(zero, torch.nan),
+        correct=correct,
+        gradients=torch.zeros_like(batch.y).index_fill(0, rows, gradients),
+    )
 
 
 def norm_step(batch: Batch, length: Float[Tensor, " b"]) -> Step:

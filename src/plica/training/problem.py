@@ -149,4 +149,16 @@ def finite_rows(t: Float[Tensor, "r *point"]) -> Bool[Tensor, " r"]:
     return finite if bool(finite.all()) else flat.isfinite().all(1)
 
 
+def put_fine(
+    whole: Float[Tensor, "b *point"],
+    rows: Int[Tensor, " r"],
+    values: Float[Tensor, "r *point"],
+    fine: Bool[Tensor, " r"],
+) -> Float[Tensor, "b *point"]:
+    """whole with these values in its rows, rising, where they are fine; whole itself is left as it is."""
+    if not bool(fine.all()):
+        rows, values = rows[fine], values[fine]
+    return values if len(rows) == len(whole) else whole.index_put((rows,), values)
+
+
 Unknowns = Pixels | Theta

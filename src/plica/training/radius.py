@@ -22,7 +22,7 @@ from plica.metrics import Lp, Metric, WeightedLp, lp_form
 from plica.solver.linearized.curved_sqp import CurvedSQP
 from plica.solver.linearized.descent import Averaged, QuasiNewton
 from plica.solver.linearized.proximal_sqp import ProximalSQP
-from plica.training.problem import Answer, Batch, finite_rows
+from plica.training.problem import Answer, Batch, finite_rows, put_fine
 
 
 @dataclass(frozen=True)
@@ -114,25 +114,29 @@ def min_radius(batch: Batch, first: First) -> Answer:
     rows = sought.nonzero()[:, 0]
     zero = torch.zeros_like(first.margin)
     answer = Answer(
-        x_adv=batch.x.clone(),
-        distance=zero.clone(),
+        x_adv=batch.x,
+        distance=zero,
         radius=torch.where(sought | (first.margin >= 0), 0, torch.nan).to(zero),
-        multiplier=zero.clone(),
+        multiplier=zero,
         correct=correct,
         gradients=torch.where(sought, batch.gradients, 1),
     )
     if not len(rows):
-        return answer
-    part = batch.rows(rows)
+        return replace(answer, x_adv=batch.x.clone())  # for the caller to write to
+    part = batch
+    if len(rows) < len(batch):
+        part, first = batch.rows(rows), first.rows(rows)
     normed = batch.question.through is None and has_prox(batch.question.metric)
-    point = (_by_prox if normed else _by_curvature)(part, first.rows(rows))
+    point = (_by_prox if normed else _by_curvature)(part, first)
     image = part.unknowns.image(point.z)
     fine = finite_rows(image) & point.radius.isfinite() & point.multiplier.isfinite()
-    answer.radius[rows] = torch.where(fine, point.radius, torch.nan)
-    kept, fine = rows[fine], fine.nonzero()[:, 0]
-    answer.x_adv[kept], answer.distance[kept] = image[fine], point.distance[fine]
-    answer.multiplier[kept] = point.multiplier[fine]
-    return answer
+    return replace(
+        answer,
+        x_adv=put_fine(batch.x, rows, image, fine),
+        distance=put_fine(zero, rows, point.distance, fine),
+        radius=answer.radius.index_put((rows,), torch.where(fine, point.radius, torch.nan)),
+        multiplier=put_fine(zero, rows, point.multiplier, fine),
+    )
 
 
 def convex_metric(metric: Metric) -> Metric:

@@ -63,7 +63,7 @@ class ProximalSQP:
     def start(self, low: Tensor, high: Tensor, u: Tensor, eta: Float[Tensor, " r"] | None = None) -> ProximalState:
         """Rows that start at u inside the box; eta (r,) where the first trust region is known."""
         zero = u.new_zeros(len(u))
-        filled = torch.cat([u, u[:1].expand(-len(u) % PAD, u.shape[1])])
+        filled = _filled(u)
         block = block_rows(u.device, *filled.shape)
         size = torch.cat([self.prox.norm(part, torch.empty_like(part)) for part in filled.split(block)])[: len(u)]
         return ProximalState(
@@ -136,8 +136,7 @@ class ProximalSQP:
         boundary."""
         n = grad.shape[1]
         rows.first = margin.abs().clamp(min=TINY)
-        filled = torch.cat([grad, grad[:1].expand(-len(grad) % PAD, n)])
-        dual, square = self.prox.dual(filled)[: len(grad)].clamp(min=TINY), grad.square().sum(1).clamp(min=TINY)
+        dual, square = self.prox.dual(_filled(grad))[: len(grad)].clamp(min=TINY), grad.square().sum(1).clamp(min=TINY)
         length = rows.first / dual
         rows.eta = torch.where(rows.eta.isnan(), self.eta * self.prox.natural(n) * length, rows.eta)
         rows.lam = 1 / dual + rows.first / (rows.eta * square)
@@ -184,3 +183,9 @@ class ProximalSQP:
         rows.estimate = torch.minimum(now, rows.recent.amin(1))
         # from the start itself the linear model reaches too far to be remembered
         rows.recent = torch.stack([torch.full_like(now, torch.inf) if first_step else now, rows.recent[:, 0]], 1)
+
+
+def _filled(rows: Float[Tensor, "r n"]) -> Float[Tensor, "m n"]:
+    """With copies of the first row up to a multiple of PAD."""
+    more = -len(rows) % PAD
+    return torch.cat([rows, rows[:1].expand(more, -1)]) if more else rows
