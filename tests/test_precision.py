@@ -243,3 +243,26 @@ def test_a_perturbation_shorter_than_the_pixel_step_is_found_in_a_ball_that_has_
     assert result.success.all()
     assert ((result.x_adv - x).abs() <= 1 / 256).all()
     assert not plica.attack(net, x, y, MaxLoss(Lp("inf"), 1 / 257), gradients=20).success.any()
+
+
+def few_features(seed: int, features: int, classes: int) -> tuple[nn.Module, Tensor, Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        hidden = nn.Linear(features, 30), nn.ReLU(), nn.Linear(30, 30), nn.ReLU()
+        net, x = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(30, classes)), 0.2 + 0.6 * torch.rand(10, features)
+    return net.requires_grad_(False), x, net(x).argmax(1)
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float16", "autocast"])
+@pytest.mark.parametrize(("seed", "features", "classes", "most"), [(1, 5, 3, 1.2), (2, 64, 10, 1.5)])
+def test_few_features_in_half_precision(name, seed, features, classes, most):
+    """Exact steps took margins in few digits at their word: up to four of ten points were not found, radii up to four
+    times as large; and the way of pixels towards the image took part of every perturbation back."""
+    net, x, y = few_features(seed, features, classes)
+    fine, half = (
+        plica.attack(*asked, y, MinRadius(Lp(2)), gradients=20).distance for asked in ((net, x), model(name, net, x))
+    )
+    ratio = (half / fine)[fine.isfinite() & (fine > 0) & (half > 0)]
+    assert len(ratio) >= 5
+    assert (ratio < most).all()
+    assert ratio.median() < 1.1

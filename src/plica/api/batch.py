@@ -58,9 +58,10 @@ class Batch:
         if question.through is None and limits.leave_none(fixed_pixels(question.metric, x)):
             counted = CountedModel(mean or self.model, len(x), self.batch_size, grid=grid, device=x.device)
             return JudgedAttack(counted, x, goal, question, radius, (0.0, 1.0), *spend, on_progress).answer(None)
+        if grid is not None and question.through is None and (radius is None or plain_p(question.metric) == math.inf):
+            anywhere = torch.full((len(x),), math.inf, dtype=torch.float64, device=x.device)
+            grid = replace(grid, radius=anywhere if radius is None else radius, bounds=limits.pair)
         if not limits.per_feature:
-            if grid is not None and question.through is None and plain_p(question.metric) == math.inf:
-                grid = replace(grid, radius=radius, bounds=limits.numbers)
             counted = CountedModel(
                 mean or self.model, len(x), self.batch_size, bounds=limits.numbers, grid=grid, device=x.device
             )

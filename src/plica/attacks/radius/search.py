@@ -128,7 +128,7 @@ def radius(task: AttackInput) -> AttackOutput:
         unbounded, inside = replace(task, best=best, radius=None), task.radius.to(enough) * SCHEDULE.inside
         enough = inside if task.enough is None else task.enough.to(enough) * SCHEDULE.inside
     for images in every.split(max(1, task.batch_size)):
-        if suits(settings, task.x[0].numel()):
+        if suits(settings, task.x[0].numel()) and not task.model.half:  # whose planes are of margins in few digits
             search = FewSearch(unbounded, images, settings, enough)
             search.run(search.schedule())
         else:

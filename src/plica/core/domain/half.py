@@ -42,20 +42,20 @@ class HalfModel:
 @dataclass(frozen=True)
 class HalfGrid:
     """Rounds points to pixels of `dtype`, towards the image x that each belongs to: no l_p distance grows by that, and
-    no bound is crossed. Inside a ball under l_inf they go to the nearest pixels that the ball and the bounds have: near
-    the pixel step the way back to the image would take most of a perturbation with it.
+    no bound is crossed. Inside a ball under l_inf, and for MinRadius, they go to the nearest pixels that the ball and
+    the bounds have: near the pixel step the way back to the image would take most of a perturbation with it.
 
     Attributes:
         slack: a point that lies so little short of such a pixel, as seen from x, is that pixel.
-        radius: (b,) of the ball of each image under l_inf; None without one.
-        bounds: of the pixels, where there is a radius.
+        radius: (b,) of the ball of each image under l_inf, inf for MinRadius; None elsewhere.
+        bounds: of the pixels, or of each feature, where there is a radius.
     """
 
     x: Float[Tensor, "b *image"]
     dtype: torch.dtype
     slack: float = 0.0
     radius: Float[Tensor, " b"] | None = None
-    bounds: tuple[float, float] = (0.0, 1.0)
+    bounds: tuple[float | Tensor, float | Tensor] = (0.0, 1.0)
 
     @torch.no_grad()
     def __call__(self, z: Float[Tensor, "r *image"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *image"]:
