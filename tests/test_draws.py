@@ -1,4 +1,4 @@
-"""Models that answer at random: the mean over draws is attacked, fresh draws are judged, answers are repeatable."""
+"""Models with random outputs: the mean over draws is attacked, fresh draws are judged, answers are repeatable."""
 
 import inspect
 import random

@@ -42,9 +42,10 @@ class AutoAttack:
         seed: of all attacks; 0 if not given, so that an evaluation can be repeated.
         verbose: log the robust accuracy after each attack.
         attacks_to_run: names of AutoAttack's or of plica.methods(), with version="custom" alone; `attacks` is the same.
-        version: standard is plica's "auto", then AutoAttack's four with their budgets on the images left standing, so
-            that it breaks what AutoAttack breaks; plus adds "pwcf" and APGD on the margin; rand is of models that
-            answer at random: APGD on the mean of 20 draws, an image broken where most of 100 fresh ones are; or custom.
+        version: standard is plica's "auto", then AutoAttack's four attacks with their budgets on images that are not
+            broken yet, so that it breaks every image that AutoAttack breaks; plus adds "pwcf" and APGD on the margin;
+            rand is for models with random outputs: APGD on the mean of 20 draws, and an image is broken if most of 100
+            fresh draws are misclassified; custom runs `attacks_to_run`.
         device: where the model is and images are moved to.
         log_path: a file that the log is also appended to.
         attacks: pyautoattack's name of attacks_to_run.

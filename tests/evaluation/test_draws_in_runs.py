@@ -1,4 +1,4 @@
-"""Models that answer at random, in runs: --draws and draws:, columns, the audit by draws of its own, the verdict."""
+"""Models with random outputs, in runs: --draws and draws:, columns, the audit by draws of its own, the verdict."""
 
 import json
 

@@ -91,7 +91,7 @@ def attack(
             moves, and every one of an x off the grid, goes to a level; one that is fixed stays. What is misclassified
             from the start has x_adv = x in any case. A radius in l_inf holds up to the rounding of pixels: 8/255
             includes what is 8 levels away. None: any numbers.
-        draws: of a model that answers at random, the mean over so many draws is attacked: of the probabilities of
+        draws: of a model with random outputs, the mean over so many draws is attacked: of the probabilities of
             classes, or with another goal of the output. A gradient of the budget is then one of the mean, and the
             result counts the runs it takes, `draws` each. The judge takes 100 fresh draws, and counts a point where
             most of them reach the goal (`Result.share`); some 1500 forward runs per image come on top. Draws are made

@@ -57,9 +57,7 @@ MethodOption = Annotated[
 GradientsOption = Annotated[int, typer.Option(min=1, help="budget of gradient evaluations per image")]
 DrawsOption = Annotated[
     int | None,
-    typer.Option(
-        min=1, max=MOST, help="for a model that answers at random: attack the mean over so many draws, say 16"
-    ),
+    typer.Option(min=1, max=MOST, help="for a model with random outputs: attack the mean over so many draws, say 16"),
 ]
 PrecisionOption = Annotated[
     str | None,

@@ -34,7 +34,7 @@ methods: # of `plica radius --help`, or sets with standard budgets: autoattack, 
     gradients: 200 # budget per image
 
 gradients: 100 # budget per image where a method says nothing else
-# draws: 16                        # for models that answer at random: the mean over so many draws is attacked
+# draws: 16                        # for models with random outputs: the mean over so many draws is attacked
 # precision: bf16                 # searches run the models under autocast; successes are judged as they are
 individual: false # for max-loss: true asks every method about every image, false each about those still standing
 seed: 0

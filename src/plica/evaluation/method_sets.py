@@ -5,7 +5,7 @@ each, FAB towards 9 classes with 100 iterations, Square with 5000 queries. For l
 radius in three phases, each of which costs a gradient more; on the cross-entropy it starts five times, and 5 classes
 are aimed at. The budgets are what these cost in gradients per image.
 
-Its version for models that answer at random, "rand", is APGD on the cross-entropy and on the DLR loss, whose gradient
+Its version for models with random outputs, "rand", is APGD on the cross-entropy and on the DLR loss, whose gradient
 is averaged over 20 draws. Here it is the gradient of the mean over `draws` (docs/design/random.md).
 """
 

@@ -198,7 +198,7 @@ class Plan(Strict):
     gradients: budget per image of methods that have none of their own. individual: for max-loss, every method attacks
     every image, instead of those that the methods before it did not break. chunk: images that are attacked and stored
     together; the answers of public attacks depend on it, since their random numbers depend on the batch. draws: of
-    models that answer at random the mean over so many draws is attacked; others are not affected. precision: of the
+    models with random outputs the mean over so many draws is attacked; others are not affected. precision: of the
     models in the searches; bf16 and fp16 by autocast, own (None) as they are. bounds: two numbers, or an .npz file
     with low, high and mask, for features of different ranges. certify: lower bounds beside the attacks'
     distances, for every question. batch_size, threads: change the speed, not the answers.

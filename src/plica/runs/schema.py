@@ -97,7 +97,7 @@ CONSTANT = (
     Column("method", "string", "the method, with its budget or seed where a question has it several times"),
     Column("through", "string", "the perturbation that makes x_adv of the image; null for x + delta"),
     Column("goal", "string", "what counts as a success (plica.goals); null for misclassification"),
-    Column("draws", "int64", "of the mean that was attacked, for models that answer at random; null without"),
+    Column("draws", "int64", "of the mean that was attacked, for models with random outputs; null without"),
     Column("levels", "int64", "the points lie on the grid of so many levels between the bounds; null for any numbers"),
     Column("target", "string", "the only class that counts as a success, or the file of one for each; null for any"),
 )  # the same in all rows of a task

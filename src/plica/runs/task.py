@@ -47,7 +47,7 @@ class Task:
         method: its name, with its budget or seed where the question has it several times.
         through: the perturbation x_adv = T(x, theta); None for x + delta.
         goal: what counts as a success (plica.goals); None for misclassification.
-        draws: of the mean that is attacked, for a model that answers at random; None without.
+        draws: of the mean that is attacked, for a model with random outputs; None without.
         levels: of the grid that the points lie on; None for any numbers.
         target: the only class that counts as a success, or the file that has one for each image; None for any other
             class than the label.

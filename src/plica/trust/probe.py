@@ -49,7 +49,7 @@ class OneLogit(nn.Module):
 
 
 class FixedDraw(nn.Module):
-    """A model that answers at random with the same random numbers at each call, so that derivatives exist."""
+    """A model with random outputs with the same random numbers at each call, so that derivatives exist."""
 
     def __init__(self, model: Callable[[Tensor], Tensor]):
         super().__init__()

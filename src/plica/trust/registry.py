@@ -26,7 +26,7 @@ class Subject:
         probe: the model in eval mode on these images, for checks that take a few forward runs.
         few: the probe of the first images, for checks that take gradients or many runs.
         surrogates: other models of the same task.
-        given: as `probe`; but where the model answers at random, `probe` and `few` have its draws fixed.
+        given: as `probe`; but where the model has random outputs, `probe` and `few` have its draws fixed.
     """
 
     pixels: Float[Tensor, "b *image"]

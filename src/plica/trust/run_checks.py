@@ -127,9 +127,10 @@ def _with_draws(finding: Finding, drawn: list[int | None]) -> Finding:
     if finding.check != "random outputs" or None in drawn:
         return finding
     sentence = (
-        f"The model answers at random: the mean over {min(filter(None, drawn))} draws was attacked, and successes "
+        f"The outputs of the model are random: the mean over {min(filter(None, drawn))} draws was attacked, "
+        "and a point counts as misclassified if most of 100 fresh draws are."
     )
-    return Finding(finding.check, Severity.NOTE, sentence + "are those of most of 100 fresh draws.", finding.share)
+    return Finding(finding.check, Severity.NOTE, sentence, finding.share)
 
 
 def _about(model: str, finding: Finding) -> Finding:

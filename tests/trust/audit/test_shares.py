@@ -1,4 +1,4 @@
-"""The audit of a model that answers at random: how far its own draws may be from the share that is stored."""
+"""The audit of a model with random outputs: how far its own draws may be from the share that is stored."""
 
 import math
 

@@ -3,7 +3,7 @@
 Settings are those of its standard version, iterations excepted: as many as the budget pays for, shared by the target
 classes and, for l1, by the restarts (evaluation/method_sets.py has the budgets that give the standard ones). APGD and
 Square search a ball and answer MaxLoss alone; FAB-T answers MinRadius as well. `apgd-dlr` is of the version for models
-that answer at random. `apgd-margin` is the papers' APGD-M: Auto-PGD on the margin, which the package does not offer by
+with random outputs. `apgd-margin` is the papers' APGD-M: Auto-PGD on the margin, which the package does not offer by
 itself.
 """
 

@@ -27,9 +27,9 @@ class Judgement:
     """What the judge measured at each point; `sure` points count.
 
     margin: of the goal, in units of the output. distance: inf where not sure. violation: the largest amount by which a
-    constraint is missed (bounds, margin, radius); 0 where sure. prediction: the class of largest logit, -1 where the
-    goal knows none. share: of the judge's draws that reach the goal, nan for a model that does not answer at random. A
-    second look at some of the points is written over the first (rows.put).
+    constraint is missed (bounds, margin, radius); 0 where sure. prediction: the class with the largest logit, -1 if the
+    goal has no classes. share: of the judge's draws that reach the goal, nan for models without random outputs. When
+    some points are judged again, the new values replace the old ones (rows.put).
     """
 
     sure: Bool[Tensor, " b"]
@@ -52,7 +52,7 @@ class Judge:
         radius: of each image, in the metric's units; None for MinRadius.
         bounds: of all pixels.
         image: index of the image, among those `model` counts, that each point is charged to.
-        mean: of a model that answers at random, of which fresh draws are judged; the image is then the only one.
+        mean: of a model with random outputs, of which fresh draws are judged; the image is then the only one.
     """
 
     model: CountedModel

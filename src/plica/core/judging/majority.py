@@ -1,4 +1,4 @@
-"""The judgement on the best point of a model that answers at random: a point for which most draws misbehave.
+"""The judgement on the best point of a model with random outputs: a point for which most draws misbehave.
 
 A search ends where the mean over its own draws does, which is near the place where half of all draws misbehave, not
 beyond it. Draws that it has not seen (the same at every point) say how far the perturbation must be lengthened, or may

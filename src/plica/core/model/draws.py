@@ -1,4 +1,4 @@
-"""Models that answer at random: the mean over a few draws is attacked, and the judge counts fresh ones.
+"""Models with random outputs: the mean over a few draws is attacked, and the judge counts fresh ones.
 
     mean(z) = log (1 / n) sum_k softmax(f(z, w_k)),   w_1 ... w_n drawn from (seed, image), the same at every point z
 
@@ -24,7 +24,7 @@ CALL = 64  # rows of a call, at most
 
 
 class MeanOfDraws(nn.Module):
-    """A model that answers at random as one that does not, for one image: the mean of its answers over fixed draws.
+    """A model with random outputs as one that does not, for one image: the mean of its answers over fixed draws.
 
     Every point is run by itself, so that its draws do not depend on what else is asked.
 

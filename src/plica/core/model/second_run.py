@@ -14,13 +14,13 @@ from plica.utils.limits import out_of_memory
 
 
 class SecondRun:
-    """A model run another way, as a function of points in float64: in float64, or with each image alone where there is
-    no copy in float64 or the model computes in half precision, whose copy in float64 would be another model.
+    """A second, independent run of a model: in float64, or else with each image alone.
 
-    Which of them the model takes is seen at the first points. None is returned where it takes neither. A model that
-    answers at random is not copied: its draws are judged (judge.majority).
+    Images are run alone if the model cannot run in float64, or if it computes in half precision (its float64 copy would
+    be a different model). The first points show what the model can do; if it can do neither, None is returned. Models
+    with random outputs have no second run: their draws are judged instead (judge.majority).
 
-    An image alone is computed without TF32, so that this is another arithmetic on GPUs that have it.
+    Images that are run alone are computed without TF32, so that on GPUs that have it the arithmetic differs.
     """
 
     def __init__(self, model: CountedModel, dtype: torch.dtype):

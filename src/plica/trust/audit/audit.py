@@ -214,7 +214,7 @@ def _chunk(
 
 def _in_8_bits(audited: Audited, answers: Answers, context: MeasureContext) -> None:
     """Round the points of confirmed, perturbed answers to 8 bits; only for images with one pair of bounds, and models
-    that do not answer at random."""
+    without random outputs."""
     low, high = context.bounds
     if (
         answers.x.ndim != 4

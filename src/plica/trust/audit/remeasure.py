@@ -18,7 +18,7 @@ UNITS = 1000  # of rounding of the largest logit; margins of two correct runs di
 HALF_UNITS = 4  # the same in half precision, where sums are taken in float32
 LEVEL_UNITS = 4  # of rounding of the largest bound; a pixel on a level differs from it by less
 THETA_TOLERANCE = 1e-5  # of the pixels' range; two correct computations of T(x, theta) in float32 differ by less
-DRAWS = 200  # of a model that answers at random
+DRAWS = 200  # of a model with random outputs
 JUDGED = 100  # of those the stored share was counted on
 SIGMAS = 4.0  # standard deviations that two shares may differ by
 Differences = dict[str, list[str]]  # by kind, a sentence for each
@@ -39,7 +39,7 @@ class MeasureContext:
         through: T of x_adv = T(x, theta); None for x + delta.
         by_theta: the metric is d(x, theta).
         goal: the margin of an output, positive where the answer's goal is reached.
-        at_random: the model answers at random, and was attacked so: shares of its draws are compared.
+        at_random: the model has random outputs, and was attacked with draws: shares of its draws are compared.
         levels: of the grid that the points lie on; None for any numbers.
     """
 
