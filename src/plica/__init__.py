@@ -1,4 +1,4 @@
-"""plica: how far is the nearest input that a PyTorch classifier gets wrong, under any distance."""
+"""plica: the distance to the nearest input that a PyTorch classifier gets wrong, for any distance."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -1,11 +1,12 @@
-"""What counts as misbehaviour of a model: a function goal(output, y) -> (b,), positive where the model misbehaves.
+"""Goals, which define when a model misbehaves: functions goal(output, y) -> (b,), positive where it does.
 
-A user's own is any such function, differentiable almost everywhere. Its value should be in the units of the output (a
-difference of logits, an error of the regression), as a point counts where it exceeds what rounding may change.
+A goal of your own is any such function that is differentiable almost everywhere. Its value should be in the units of
+the output (a difference of logits, an error of the regression): a point counts if the value is larger than the effect
+of rounding on the output.
 
-A goal may also have a method `alternatives(output, y) -> (b, k)`, the values of the k ways to reach it, of which the
-largest is the goal: searches aim at one way at a time, as each has fewer kinks than their maximum; and a method
-`check(output, y)` that raises ValueError where the two do not belong together.
+A goal may also have a method `alternatives(output, y) -> (b, k)`, the values of k ways to reach it, of which the
+largest is the goal. Searches then aim at one of them at a time, because each has fewer kinks than their maximum. A
+method `check(output, y)` may raise ValueError if the two do not fit together.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Models or methods paired image by image: differences of radii, where accuracy curves cross, and a ranking.
 
-Accuracy at radius r is the share of images whose nearest misclassified point is further than r. A single r ranks
-models only where their curves do not cross ("Implications of Solution Patterns", section 4.1). All uncertainty is over
-the choice of images: bootstrap, 95 %.
+Accuracy at radius r is the share of images whose nearest misclassified point is farther away than r. A single r ranks
+models correctly only if their curves do not cross ("Implications of Solution Patterns", section 4.1). All intervals are
+95 % bootstrap intervals over the choice of images.
 """
 
 from __future__ import annotations

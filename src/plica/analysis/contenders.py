@@ -1,6 +1,6 @@
 """What is compared in one or several runs, image by image: models (nearest point by any method) or methods.
 
-Radii are upper bounds, as every attack's are: a larger one may be a harder image or a weaker attack.
+Radii found by attacks are upper bounds: a larger one may mean a more robust image or a weaker attack.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How many images each method broke: one definition for summaries, tables, `plica show` and reports.
 
-An image is *wrong* when the model misclassifies it without a perturbation, at distance 0; no method breaks it. A method
-*breaks* an image that is not wrong by a misclassified point, for max-loss within the radius. It *misses* an image that
-it attacked and did not break, and another method did.
+An image is *wrong* if the model misclassifies it without a perturbation, at distance 0. A method *breaks* an image that
+is not wrong by finding a misclassified point (for max-loss, within the radius). It *misses* an image that it attacked
+without success although another method broke it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Radii from both sides: how far the lower bound of an image and the distance that was found are apart."""
+"""The gap between the proved lower bound of an image's radius and the distance that an attack found."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Patterns of perturbations: how sparse, how even, how smooth, and how much two methods agree.
 
 Every measure takes delta = x_adv - x (b, *image), returns one float64 per image, does not change when delta is scaled,
-and is nan where delta is 0. The first is the papers': ||delta||_1 / ||delta||_2, from 1 (one entry) to
-sqrt(n) (all alike), "Implications of Solution Patterns" section 3.
+and is nan where delta is 0. The first is the papers' measure ||delta||_1 / ||delta||_2, from 1 (one nonzero entry) to
+sqrt(n) (all entries of equal size), "Implications of Solution Patterns" section 3.
 """
 
 from __future__ import annotations

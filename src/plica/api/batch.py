@@ -1,4 +1,4 @@
-"""Images side by side, in coordinates in which the bounds are two numbers: x itself, or units of the bounds."""
+"""A batch of images in coordinates in which the bounds are two numbers: x itself, or units of the bounds."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""plica.attack: answers one question about a model, for each of some labelled images, by one method; the judge measures
-the answers."""
+"""plica.attack: answers one question about a model for a batch of labelled images by one method; the judge checks the
+points found."""
 
 from __future__ import annotations
 

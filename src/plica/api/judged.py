@@ -1,4 +1,4 @@
-"""An attack on images under the same two bounds for all pixels, and what the judge measures of its points."""
+"""An attack on images with the same two bounds for all pixels, and the judge's measurements of its points."""
 
 from __future__ import annotations
 

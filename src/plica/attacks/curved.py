@@ -1,7 +1,8 @@
-"""MinRadius for distances of which only the gradient is known (solver/linearized): which classes, starts and stages.
+"""MinRadius for distances of which only the gradient is known (solver/linearized): the schedule of classes and starts.
 
-Up to 50 gradients the first classes by logit, of which the best goes on; then rounds from starts far outside. MaxLoss
-is answered by the same search: an image is broken at radius r exactly when its radius is at most r.
+The first 50 gradients go to the classes with the largest logits, of which the best one is continued; then follow rounds
+from starts far beyond the boundary. MaxLoss is answered by the same search: an image is broken at radius r exactly if
+its radius is at most r.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Perturbations with a few unknowns, tried on an even grid (Engstrom et al. 2019): forward runs and no gradient."""
+"""Perturbations with a few unknowns, tried on an even grid (Engstrom et al. 2019), with forward runs only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Points that a search under autocast found, brought to the boundary of the model in its own precision."""
+"""Moves points that a search under autocast found to the boundary of the model in its own precision."""
 
 from __future__ import annotations
 

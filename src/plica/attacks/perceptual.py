@@ -1,11 +1,11 @@
 """PPGD, LPA and Fast-LPA: attacks inside a ball of a distance between features (Laidlaw, Singla, Feizi, ICLR 2021).
 
     PPGD      steps argmax g.delta s.t. ||J delta|| <= eta, that is delta ~ (J'J)^-1 g, J the Jacobian of the features
-    LPA       ascent of loss - lam max(0, d - radius); lam is tenfold after each round that ends outside; projected
-    Fast-LPA  the same with lam growing from 1 to 10 during one round; not projected, so its end may lie outside
+    LPA       ascent of loss - lam max(0, d - radius); lam grows tenfold after each round that ends outside; projected
+    Fast-LPA  the same with lam growing from 1 to 10 during one round; not projected, so it may end outside
 
-For MaxLoss. Written from the paper. What they spend on the distance comes on top of the model's gradients; none leaves
-an image that it has broken. Where the distance is a square (LPIPS) they see its root.
+For MaxLoss; written from the paper. Gradients of the distance are not part of the budget. Each attack uses its whole
+budget even if an image is broken early. If the distance is a square (LPIPS), they use its root.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Euclidean projections onto the intersection of an l_p ball around an image with the box, exact, for p = 1, 2, inf.
 
-min ||z' - z||_2  s.t.  ||z' - x||_p <= radius, low <= z' <= high ("Optimizers Matter", Appendix A). First the ball and
-then the box, as is often done, is exact for l_inf alone. Here the multiplier of the ball is found in
-a few steps, each from the pixels that meet a wall at the one before. Used by attacks/pgd.py.
+min ||z' - z||_2  s.t.  ||z' - x||_p <= radius, low <= z' <= high ("Optimizers Matter", Appendix A). The common practice
+of projecting onto the ball and then onto the box is exact for l_inf only. Here the multiplier of the ball is found in
+a few steps; each step fixes the pixels that reached a bound at the step before. Used by attacks/pgd.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which classes to aim at: those whose boundary is nearest by the linear model, in the distance that is asked for."""
+"""Chooses target classes: those whose boundary is nearest by the linear model, in the distance of the question."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lower bounds of robustness radii: no misclassified input lies nearer. CROWN, optimised lines, branch and bound."""
+"""Lower bounds of robustness radii, within which nothing is misclassified: CROWN, optimised lines, branch and bound."""
 
 from plica.certify.api import certify, check_certifiable
 from plica.certify.certificate import Certificate, CertificateStatus

@@ -1,6 +1,6 @@
-"""Affine operations z -> L z + b of a row, with what bounds need of them: L, |L|, and the transpose of L.
+"""Affine operations z -> L z + b of a row, with the maps that bounds need: L, |L|, and the transpose of L.
 
-Rows are independent: every operation acts on the axes behind the first, whatever the number of rows. A captured graph
+Rows are independent: every operation acts on the axes after the first, for any number of rows. A captured graph
 (graph.py) consists of these and of the activations in relax.py.
 """
 

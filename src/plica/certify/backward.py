@@ -1,7 +1,7 @@
 """CROWN's backward pass (Zhang et al. 2018, theorem 3.2): linear functions of a node, bounded below over input sets.
 
-From <a, z_k> the coefficients are pulled back node by node to the input; activations give way to their lines. Terms of
-split neurons with multipliers >= 0 are added on the way (beta-CROWN, Wang et al. 2021, theorem 3.1).
+The coefficients of <a, z_k> are propagated back node by node to the input; activations are replaced by their lines.
+Terms of split neurons with multipliers >= 0 are added at their nodes (beta-CROWN, Wang et al. 2021, theorem 3.1).
 """
 
 from __future__ import annotations

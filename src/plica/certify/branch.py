@@ -1,8 +1,8 @@
 """Branch and bound over the signs of ReLUs (Bunel et al. 2020), each part bounded with optimised lines and multipliers.
 
-A function that is not proved positive on the whole set is looked at in parts, in each of which the sign of one more
-neuron is settled; the parts with the least bounds are divided first. A part counts as proved when its bound is positive
-in float64, roundings allowed for.
+If a function is not proved positive on the whole set, the set is divided into parts; each division fixes the sign of
+one more neuron. The parts with the smallest bounds are divided first. A part counts as proved if its bound is positive
+in float64 with the largest possible rounding error subtracted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Nodes of a network, built one after the other, with the value of each at an example.
+"""Builds the nodes of a network one after the other, with the value of each at an example.
 
-Everything acts on one image here, the leading axis of length 1. An operation that would touch that axis is refused, so
-that each node is a function of one row, and may be computed for any number of rows.
+The example is one image: the leading axis has length 1. An operation that mixes entries of that axis is refused. Each
+node is therefore a function of one row, and may be computed for any number of rows.
 """
 
 from __future__ import annotations

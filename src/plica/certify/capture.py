@@ -1,7 +1,7 @@
 """A model as a graph, captured by torch.fx at the level of torch's own operations.
 
-One image at a time, so that shapes are numbers and every Python branch is decided; a branch on pixels is an error. What
-has no bounds is refused by the path of its module.
+It is traced with one image, so that shapes are numbers and every Python branch is decided; a branch that depends on
+pixel values is an error. Operations without bounds are refused with the path of their module.
 """
 
 from __future__ import annotations

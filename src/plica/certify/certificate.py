@@ -1,4 +1,4 @@
-"""What plica.certify answers: a lower bound of the robustness radius of each image."""
+"""The result of plica.certify: a lower bound of the robustness radius of each image."""
 
 from __future__ import annotations
 

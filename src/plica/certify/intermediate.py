@@ -1,5 +1,5 @@
-"""Bounds of every node over the input sets: intervals (IBP, Gowal et al. 2018), tightened by CROWN where an activation
-takes the value and its sign, or its curve, is not settled."""
+"""Bounds of every node over the input sets: intervals (IBP, Gowal et al. 2018), tightened by CROWN at the inputs of
+activations that are not linear over their intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far the values of a node can lie from those at the image, in l_2, where the inputs do by the radius of a ball.
+"""Bounds, in l_2, how far the values of a node can lie from those at the image, for inputs in a ball around it.
 
 An operation stretches l_2 distances by at most its operator norm: that of a matrix is its largest singular value, that
 of a convolution at most the largest one over the frequencies of a periodic grid that holds the image and its border.

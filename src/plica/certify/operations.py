@@ -1,4 +1,4 @@
-"""Torch's own operations as nodes: one entry of BUILDERS for each that has bounds."""
+"""Torch's own operations as nodes: BUILDERS has one entry for each operation that has bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rounding: by how much a bound computed in float64 may differ from the real number that it stands for.
+"""Rounding: by how much a bound computed in float64 may differ from its value in real arithmetic.
 
 Every step adds at most n terms, in any order; its error is at most gamma_n = n u / (1 - n u) times the sum of their
 absolute values (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). For a backward pass that sum is

@@ -1,7 +1,7 @@
-"""Where an input may lie: {x': ||w (x' - x)||_p <= r} for p = inf, 2 or 1, intersected with the box low <= x' <= high.
+"""Input sets: {x': ||w (x' - x)||_p <= r} for p = inf, 2 or 1, intersected with the box low <= x' <= high.
 
-The least value of a linear function there is a closed form for p = inf. For p = 2 and 1 it is bounded by the Lagrangian
-of the ball over the box, of which every multiplier gives a lower bound:
+The minimum of a linear function over the set has a closed form for p = inf. For p = 2 and 1 it is bounded by the
+Lagrangian of the ball over the box; every multiplier gives a lower bound:
 
     min_{u in box} <a, u> + m (||u||_2^2 - r^2) / 2,      min_{u in box} <a, u> + m (||u||_1 - r),     u = w (x' - x).
 """

@@ -1,7 +1,7 @@
-"""Bounds of linear functions of the logits, their lines optimised (alpha-CROWN, Xu et al. 2021), with multipliers where
-the signs of neurons are settled (beta-CROWN, Wang et al. 2021).
+"""Bounds of linear functions of the logits with optimised lines (alpha-CROWN, Xu et al. 2021) and with multipliers for
+neurons whose signs are fixed (beta-CROWN, Wang et al. 2021).
 
-Every row has lines of its own, and the best bound that it has had counts; all are valid, so no step can harm.
+Every row has its own lines, and its best bound so far counts; all lines are valid, so no step can make it worse.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Coefficients of a neuron behind convolutions: all 0 but for a window of the image, its receptive field.
+"""Coefficients of a neuron after convolutions: they are 0 outside a window of the image, its receptive field.
 
-Bounds of a layer's neurons need one row of coefficients for each of them. Kept as windows, these are smaller than
-images by as much as the receptive field is.
+Bounds of a layer need one row of coefficients for each of its neurons. A window is smaller than the image, so storing
+windows saves memory and time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`plica audit`: measure every answer of a run anew; exit status 1 when something differs."""
+"""`plica audit`: check every stored result of a run again; exit status 1 if something differs."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`plica bracket`: between which two numbers each image's robustness radius lies, by an attack and a certificate."""
+"""`plica bracket`: a lower and an upper bound of each image's robustness radius, by a certificate and an attack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`plica doctor`: would numbers about this model mislead? Exit status 1 when they are not to be believed."""
+"""`plica doctor`: checks for problems that make results on a model misleading; exit status 1 for a fatal one."""
 
 from contextlib import suppress
 from pathlib import Path

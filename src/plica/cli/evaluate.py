@@ -1,4 +1,4 @@
-"""`plica evaluate`: a whole evaluation, of a plan or of flags that spell one."""
+"""`plica evaluate`: a whole evaluation, described by a plan or by options."""
 
 from __future__ import annotations
 

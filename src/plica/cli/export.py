@@ -1,4 +1,4 @@
-"""`plica export`: a run as tables, or its points as pictures."""
+"""`plica export`: a run as tables, or its points as image files."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""One question to one model, as `plica radius` and `plica attack` put it: read, attack, write, print."""
+"""What `plica radius` and `plica attack` do: read the inputs, attack one model, write and print the results."""
 
 import math
 import time

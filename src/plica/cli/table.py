@@ -1,4 +1,4 @@
-"""The table that an evaluation ends with: a line per model, question and method, then one for all methods together."""
+"""The table at the end of an evaluation: a line per model, question and method, then one for all methods together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The goal of each image of an attack: a function of plica.goals with what belongs to the images, y or targets."""
+"""The goal for the images of an attack: a goal function of plica.goals together with their y or targets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the judge measured: one entry per image."""
+"""The result of plica.attack as the judge measured it, one entry per image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images and labels in two arrays, whichever file they come from."""
+"""Images and labels in two arrays, from any kind of file."""
 
 import hashlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Arrays as pixels and labels, refused with one sentence where they cannot be."""
+"""Checks that arrays are valid pixels and labels; an invalid one is refused with one sentence."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which images: rows of the data by number, written as text or kept in a file."""
+"""Row numbers of the images to use, written as text or read from a file."""
 
 from __future__ import annotations
 

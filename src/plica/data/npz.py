@@ -1,5 +1,5 @@
-"""An .npz file with the arrays x (n, *image) and y (n,). It unfolds from the start, so that the first images of a large
-file are there at once; .npy and .safetensors are read in parts, wherever they lie."""
+"""An .npz file with the arrays x (n, *image) and y (n,). It is decompressed from the start, so only the first images
+of a large file are read quickly; .npy and .safetensors are read in parts at any position."""
 
 import zipfile
 import zlib

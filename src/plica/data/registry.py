@@ -1,5 +1,5 @@
-"""Every form in which labelled images may be given: one line each in FORMS. The first that matches opens it; those that
-were added match before plica's own. A new one: docs/extend.md."""
+"""Every form in which labelled images may be given: one line each in FORMS. The first form that matches is used; forms
+that were added come before plica's own. A new one: docs/extend.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images of a data set are taken."""
+"""Chooses images of a data set: the first ones, a sample, or given rows."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""A folder in which the Hugging Face's `datasets` saved a data set, or several parts of one."""
+"""A folder in which `datasets` of Hugging Face saved a data set, or several parts of one."""
 
 from pathlib import Path
 

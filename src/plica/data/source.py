@@ -1,4 +1,4 @@
-"""What each form of labelled images becomes: a source, read in parts, so that the images need not fit into memory."""
+"""Labelled images of any form as a source that is read in parts, so that the images need not fit into memory."""
 
 from typing import Protocol, runtime_checkable
 

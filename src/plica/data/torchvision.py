@@ -1,4 +1,4 @@
-"""torchvision:NAME:FOLDER, the test part of a data set that lies in the folder as torchvision puts it; no download."""
+"""torchvision:NAME:FOLDER, the test part of a data set in torchvision's layout in a folder; nothing is downloaded."""
 
 from __future__ import annotations
 

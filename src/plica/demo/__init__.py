@@ -1,4 +1,4 @@
-"""A real network and real images that travel inside two wheels, `pip install "plica[demo]"`: nothing is downloaded::
+"""A trained network and CIFAR-10 images from two wheels, `pip install "plica[demo]"`; nothing is downloaded::
 
     from plica.demo import CLASSES, images, resnet18
 

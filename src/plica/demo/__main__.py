@@ -1,6 +1,6 @@
 """`make demo`: how far twenty CIFAR-10 images are from being misclassified by a ResNet-18, under three norms.
 
-Then the same of two small networks: one trained as usual, one trained to be robust.
+Then the same for two small networks: one trained as usual, one trained to be robust.
 """
 
 import sys

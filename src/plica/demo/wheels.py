@@ -1,4 +1,4 @@
-"""Where an installed package keeps its files."""
+"""The folder of an installed package."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Whole evaluations: a plan in, a run directory out. `evaluate` carries one out, `merge` joins shards, `export` writes
+"""Whole evaluations, from a plan to a run directory. `evaluate` carries one out, `merge` joins shards, `export` writes
 tables."""
 
 from plica.evaluation.parse_plan import read_plan

@@ -1,7 +1,7 @@
-"""What a model and a distance are recognised by when a run is resumed or shards are joined.
+"""Fingerprints by which models and distances are recognised when a run is resumed or shards are joined.
 
-Weights and code are hashed. What a hash does not see, such as an attribute of a module, a variable that a function uses
-or a file that it reads, shows in the outputs: a few sums of them, on fixed inputs, are stored and compared.
+Weights and code are hashed. A hash does not cover everything, for example an attribute of a module, a variable that a
+function uses or a file that it reads; therefore a few sums of the outputs on fixed inputs are stored and compared too.
 """
 
 from __future__ import annotations

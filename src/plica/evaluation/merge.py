@@ -1,4 +1,4 @@
-"""Joins the shards of one plan to one run. Nothing is computed; files are hard-linked where the file system allows."""
+"""Joins the shards of a plan into one run. Nothing is computed; files are hard-linked if the file system allows it."""
 
 from __future__ import annotations
 

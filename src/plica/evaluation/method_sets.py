@@ -2,8 +2,8 @@
 
 AutoAttack (Croce, Hein 2020), standard version: APGD on the cross-entropy and towards 9 classes with 100 iterations
 each, FAB towards 9 classes with 100 iterations, Square with 5000 queries. For l1 (Croce, Hein 2021) APGD shrinks the
-radius in three phases, each of which costs a gradient more; on the cross-entropy it starts five times, and 5 classes
-are aimed at. The budgets are what these cost in gradients per image.
+radius in three phases, each of which costs one more gradient; on the cross-entropy it starts five times, and it has
+5 target classes. The budgets are the costs of these in gradients per image.
 
 Its version for models with random outputs, "rand", is APGD on the cross-entropy and on the DLR loss, whose gradient
 is averaged over 20 draws. Here it is the gradient of the mean over `draws` (docs/design/random.md).

@@ -1,4 +1,4 @@
-"""The models of an evaluation, each loaded once: for the checks before the work, the work, and those after it."""
+"""The models of an evaluation, each loaded once for the checks before it, the attacks, and the checks after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a plan. An invalid one raises one sentence that names the key, its value, and the most similar valid one."""
+"""Reads a plan. The error for an invalid one names the key, its value, and the most similar valid one."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The points of a run as PNG files of 8 bits, and whether they still count there.
+"""The points of a run as 8-bit PNG files, and whether they are still misclassified there.
 
-A point of a run with 256 levels is in its file to the bit: reading it back gives what was judged. Any other is rounded,
-which undoes many, so the rounded image is measured again by the code of the audit (trust/audit).
+In a run with 256 levels, a file contains exactly the point that was judged. Other points are rounded, after which many
+are classified correctly again, so the rounded image is measured again by the code of the audit (trust/audit).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an evaluation does: models, data, questions, methods; written as YAML, a dict, or these records."""
+"""The plan of an evaluation: models, data, questions, methods; written as YAML, a dict, or these records."""
 
 from __future__ import annotations
 

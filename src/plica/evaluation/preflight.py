@@ -1,5 +1,5 @@
-"""Before the work: the checks of `plica doctor` that take a few forward runs, since a forgotten normalisation or
-randomness is better known before a long evaluation than after it. They change no answer, and the work goes on."""
+"""The quick checks of `plica doctor` before an evaluation, so that a forgotten normalisation or random outputs are
+reported before a long evaluation, not after it. They cost a few forward runs and never stop the evaluation."""
 
 from __future__ import annotations
 

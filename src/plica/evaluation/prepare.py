@@ -1,6 +1,6 @@
-"""Before the work: tries the models, data and methods of a plan, and makes the manifest by which a run is recognised.
+"""Tries the models, data and methods of a plan before the evaluation, and makes the manifest that identifies a run.
 
-Whatever is wrong is reported in one sentence."""
+An error in the plan is reported in one sentence."""
 
 from __future__ import annotations
 

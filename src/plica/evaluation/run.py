@@ -1,4 +1,4 @@
-"""Runs a plan chunk after chunk; each part is stored as soon as it is done, and what is stored is not done again."""
+"""Runs a plan chunk by chunk; each finished part is stored at once, and stored parts are not computed again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which chunks of a plan a shard does."""
+"""The chunks of a plan that belong to a shard."""
 
 from __future__ import annotations
 

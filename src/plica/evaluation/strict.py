@@ -1,4 +1,4 @@
-"""A record of a plan: it rejects unknown keys, and says which known one is the most similar."""
+"""Base class of a plan's records, which reject unknown keys and name the most similar known one."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The numbers of a run: accuracies with intervals, what each method broke, radii, and the most robust images.
 
-analysis/counts.py says when an image is wrong, broken, missed or robust. For min-radius the radius of an image
-is the least that any method found, and the share of images with a larger one than r is the accuracy at radius r.
+analysis/counts.py defines when an image is wrong, broken, missed or robust. For min-radius the radius of an image
+is the smallest that any method found, and the accuracy at radius r is the share of images with a larger radius.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Distances between images: l_p norms, plain and weighted, distances between features, and any callable of a user's."""
+"""Distances between images: l_p norms, plain and weighted, distances between features, and any callable of the user."""
 
 from plica.metrics.base import (
     BaseMetric,

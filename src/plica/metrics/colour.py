@@ -1,8 +1,8 @@
-"""CIEDE2000: how different two colours look, summed over an image.
+"""CIEDE2000: the perceived difference of colours, summed over an image.
 
 G. Sharma, W. Wu, E. N. Dalal, "The CIEDE2000 color-difference formula: implementation notes, supplementary test data,
-and mathematical observations", Color Research and Application 30, 2005. As a distance between images its root sum of
-squares over pixels, as Zhao, Liu, Larson (CVPR 2020) have it.
+and mathematical observations", Color Research and Application 30, 2005. The distance between two images is the root of
+the sum of squares over pixels, as in Zhao, Liu, Larson (CVPR 2020).
 """
 
 from __future__ import annotations

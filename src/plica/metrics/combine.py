@@ -1,4 +1,4 @@
-"""Metrics made of others: weighted sums, as in 0.5 * Lp(2) + LPIPS(), and the largest of several."""
+"""Combinations of metrics: weighted sums, as in 0.5 * Lp(2) + LPIPS(), and the largest of several."""
 
 from __future__ import annotations
 

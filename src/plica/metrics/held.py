@@ -1,4 +1,4 @@
-"""Any metric with pixels that must not move."""
+"""Any metric with pixels that must not change."""
 
 from __future__ import annotations
 

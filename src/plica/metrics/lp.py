@@ -1,4 +1,4 @@
-"""l_p norms for every p > 0, exact at every size and the same to the last bit for any number of rows; p = 0 counts."""
+"""l_p norms for p > 0, accurate for numbers of any size, with the same bits for any number of rows; p = 0 counts."""
 
 from __future__ import annotations
 

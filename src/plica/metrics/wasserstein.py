@@ -1,4 +1,4 @@
-"""The Wasserstein distance between images as distributions of light, by the Sinkhorn divergence of geomloss."""
+"""The Wasserstein distance between images as distributions of brightness, by the Sinkhorn divergence of geomloss."""
 
 from __future__ import annotations
 

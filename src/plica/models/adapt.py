@@ -1,4 +1,4 @@
-"""Between pixels and logits: a normalisation before the network, and its logits taken out of what holds them."""
+"""Adapts a network to pixels and logits: a normalisation before it, and its logits extracted from records after it."""
 
 from __future__ import annotations
 

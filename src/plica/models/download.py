@@ -1,4 +1,4 @@
-"""Models by name: what packages of models have in common. Weights come from their own cache, or the network."""
+"""Models by name from packages of models. Weights come from the package's own cache, or are downloaded."""
 
 from __future__ import annotations
 

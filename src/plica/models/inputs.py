@@ -1,4 +1,4 @@
-"""Inputs made ready for a model, and a first call that shows whether it takes them."""
+"""Converts inputs for a model, and tries whether the model accepts them."""
 
 import torch
 from jaxtyping import Float, Shaped

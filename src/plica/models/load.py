@@ -1,4 +1,4 @@
-"""A model from what a command line can say, with weights that are read without running any code."""
+"""A model from its specification on the command line, with weights that are read without running any code."""
 
 import warnings
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""net.onnx, converted to torch. An ONNX file is data, numbers and a list of operations, and runs no code."""
+"""net.onnx, converted to torch. An ONNX file contains numbers and a list of operations; loading it runs no code."""
 
 from __future__ import annotations
 

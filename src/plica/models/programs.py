@@ -1,6 +1,6 @@
-"""Networks that are programs, read only with trust: net.pt2 (torch.export), and TorchScript in net.ts or net.pt.
+"""Networks that are programs, loaded only if trusted: net.pt2 (torch.export), and TorchScript in net.ts or net.pt.
 
-TorchScript may open files, and what torch.export saves is evaluated as Python expressions when it is read.
+TorchScript may open files, and a file of torch.export contains Python expressions that are evaluated on loading.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every form in which a model may be given: one line each in FORMS, by the prefix or the suffix of what is written. A
+"""Every form in which a model may be given: one line each in FORMS, by the prefix or suffix of its specification. A
 new one: docs/extend.md."""
 
 from __future__ import annotations

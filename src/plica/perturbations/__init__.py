@@ -1,4 +1,4 @@
-"""Perturbations x' = T(x, theta): flows, rotations and shifts, colour maps, hues, or a function of one's own."""
+"""Perturbations x' = T(x, theta): flows, rotations and shifts, colour maps, hues, or a function of the user."""
 
 from plica.perturbations.base import (
     ParametricPerturbation,

@@ -1,10 +1,10 @@
-"""A map of colours: equal colours stay equal, wherever in the image they are (ReColorAdv, Laidlaw, Feizi 2019).
+"""A colour map: equal colours stay equal, wherever in the image they are (ReColorAdv, Laidlaw, Feizi 2019).
 
     x'(pixel) = c + g(c),  c = x(pixel);   d^2 = mean |g|^2 + smooth^2 mean |dg/dc|^2
 
 g is given on a grid over the cube of colours and interpolated linearly between its nodes; the means are over the grid.
-Colours are red, green and blue, or L*, u*, v* over 100, as ReColorAdv has them. The second term makes similar colours
-change alike. (ReColorAdv bounds g and adds the norms of its differences to the loss; here both are one distance.)
+Colours are red, green and blue, or L*, u*, v* over 100 as in ReColorAdv. The second term makes similar colours change
+in a similar way. (ReColorAdv bounds g and adds the norms of its differences to the loss; here both are one distance.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Figures from results, radii and perturbations, drawn on the axes given or on new ones, which are returned::
+"""Figures of results, radii and perturbations, drawn on given axes or on new ones; the axes are returned::
 
     axes = plica.plot.accuracy_curve({"ours": result, "theirs": other}, budgets=[0.5])
 

@@ -1,4 +1,4 @@
-"""Figures of perturbations: pictures, magnitudes, and histograms of measures over images."""
+"""Figures of perturbations: images, magnitudes, and histograms of measures over images."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One picture of results: images, perturbed images, and the perturbations, magnified.
+"""One figure of results: images, perturbed images, and the magnified perturbations.
 
-Columns are images, those of the smallest radius first. Perturbations are drawn on a diverging map where zero is white;
-of the colours of a pixel the one that changed most is shown. At the right, a histogram of all magnitudes.
+Each column is an image, the smallest radius first. Perturbations are drawn on a diverging colour map where zero is
+white; for each pixel the channel that changed most is shown. At the right, a histogram of all magnitudes.
 """
 
 from collections.abc import Mapping, Sequence

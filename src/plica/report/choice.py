@@ -1,5 +1,5 @@
-"""Which images a report shows: as many as fit, the most fragile first, then evenly over the ranks of the radii, so that
-any number of them represents all.
+"""Chooses the images that a report shows: as many as fit, the most fragile first, then evenly over the ranks of the
+radii, so that any number of them represents all.
 """
 
 from __future__ import annotations

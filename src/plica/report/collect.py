@@ -1,5 +1,5 @@
-"""The data of a report: the answers of the runs, and, from one pass over the points of each task, measures of their
-patterns and the tensors of the images to be shown."""
+"""The data of a report: the results of the runs and, from one pass over the points of each task, measures of their
+patterns and the tensors of the images that the report shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the answers cost."""
+"""The cost of the results: gradients, forward runs and time."""
 
 import numpy as np
 from markupsafe import Markup

@@ -1,4 +1,4 @@
-"""Per question and model, for each method: quantiles of its radii, what it broke, and what it alone broke."""
+"""For each question, model and method: quantiles of the radii, the images it broke, and those that it alone broke."""
 
 from __future__ import annotations
 

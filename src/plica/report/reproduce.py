@@ -1,4 +1,4 @@
-"""What is needed to repeat the runs: plans, hashes, versions, data."""
+"""The information needed to repeat the runs: plans, hashes, versions, data."""
 
 from __future__ import annotations
 

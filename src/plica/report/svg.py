@@ -1,6 +1,6 @@
-"""Charts as inline SVG: text stays text, colours come from the page's style sheet, so that dark mode and print follow.
+"""Charts as inline SVG: text stays text, and colours come from the page's style sheet, for dark mode and print.
 
-A chart is 420 units wide and is drawn about as wide as a phone is, so that its type is readable there too.
+A chart is 420 units wide, about the width of a phone, so that its text is readable there too.
 """
 
 from __future__ import annotations

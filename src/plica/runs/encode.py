@@ -1,4 +1,4 @@
-"""A result as it is stored: the table of its samples, and images as uint8 where that is exact."""
+"""Converts a result for storage: a table of its samples, and images as uint8 if that is exact."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Python code that this person has run from this folder before. A run directory may come from anybody, and code that
-it names is run without `--trust` only if it stands here: in the person's own folder of state, beyond any run.
+"""A list of Python code that this user has run from this folder before. A run directory may come from anybody, so code
+that it names is run without `--trust` only if it is on this list, which is stored in the user's own state folder.
 """
 
 from __future__ import annotations

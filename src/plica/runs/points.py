@@ -1,5 +1,5 @@
-"""The points of a part. Only those that differ from their image are stored: where an attack found no point, or the
-image is misclassified unperturbed, the point is the image, which the run contains already."""
+"""The points of a part. Only points that differ from their image are stored: if no point was found, or the image is
+misclassified without a perturbation, the point is the image, which the run contains already."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The directory of `plica radius` and `plica attack`: whole or not there.
+"""The directory of `plica radius` and `plica attack`, which is complete or does not exist.
 
-Its files stand in `schema.SINGLE`. They are written into a temporary folder beside their place and moved when all of
-them are complete, summary.json last.
+`schema.SINGLE` lists its files. They are written into a temporary folder beside it and moved when all are complete,
+summary.json last.
 """
 
 import json

@@ -1,12 +1,12 @@
-"""Nonsmooth constrained optimisation for many problems at once; knows tensors only.
+"""Nonsmooth constrained optimisation for many problems at once, in terms of tensors only.
 
 One rule for what changes, in all of this package:
 
 - A record with `@dataclass(frozen=True)` never changes: neither its fields nor the numbers in its tensors. Settings are
   such records.
-- What changes from step to step is a plain `@dataclass`. The solver that holds it assigns its fields and writes into
-  its tensors; nobody else does. Tensors that are handed to a solver's `start` belong to the record from then on.
-- No tensor stands in two fields, as a row written in one would change in the other.
+- State that changes from step to step is a plain `@dataclass`. Only the solver that owns it assigns its fields and
+  writes into its tensors. Tensors that are passed to a solver's `start` belong to the record from then on.
+- No two fields share a tensor, since a row written in one would change in the other.
 """
 
 from plica.solver.bfgs_sqp.solver import BFGSSQP

@@ -1,8 +1,8 @@
-"""What is done otherwise where the host does not compute: on a GPU every operation is launched, for some microseconds,
-and asking for a value waits for all that were launched before.
+"""Differences between CPUs and accelerators. On a GPU, launching an operation takes some microseconds, and reading a
+value waits for all operations launched before.
 
-So a step works on all rows at once there, not on blocks that fit a cache; and where a few of many rows matter, all are
-worked on and the others masked, as to learn which they are would be a wait. A CPU copies the few.
+So on a GPU a step works on all rows at once, not on blocks that fit a cache. If only a few rows matter, it works on all
+and masks the others, because finding out which they are would mean waiting. A CPU copies the few rows.
 """
 
 from __future__ import annotations

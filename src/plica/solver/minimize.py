@@ -1,4 +1,4 @@
-"""The solver alone: min f(x) s.t. c(x) <= 0, h(x) = 0 for functions written in torch, with no word of images."""
+"""The solver alone: min f(x) s.t. c(x) <= 0, h(x) = 0 for any functions written in torch."""
 
 from __future__ import annotations
 

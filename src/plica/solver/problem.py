@@ -1,6 +1,6 @@
-"""A problem, as the solver sees it: many independent rows  min f(x)  s.t.  c(x) <= 0,  h(x) = 0.
+"""The problem that the solver solves: many independent rows  min f(x)  s.t.  c(x) <= 0,  h(x) = 0.
 
-The solver asks for values and gradients at one point per row (an `Evaluation`) and knows nothing else of the problem.
+The solver evaluates values and gradients at one point per row (an `Evaluation`) and uses nothing else of the problem.
 Equations are those of "Optimizers Matter in Adversarial Robustness" (Liang et al. 2023), Eq. (5).
 """
 

@@ -1,4 +1,4 @@
-"""Rows of records: a record of tensors whose leading axis is the row; take some rows out, put them back."""
+"""Records of tensors whose leading axis is the row: take some rows out, put them back."""
 
 from __future__ import annotations
 

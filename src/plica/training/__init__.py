@@ -1,4 +1,4 @@
-"""Training with the solvers of the attacks: hard inputs for any distance, in anyone's loop."""
+"""Training with the solvers of the attacks: hard inputs for any distance, in any training loop."""
 
 from plica.training.hard import Hard
 from plica.training.inner import Inner, Union

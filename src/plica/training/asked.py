@@ -1,4 +1,4 @@
-"""One question of an inner problem with its settings: what is checked when it is made, and how a batch is solved."""
+"""One question of an inner problem with its settings: its checks, and how a batch is solved."""
 
 from __future__ import annotations
 

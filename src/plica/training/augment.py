@@ -1,4 +1,4 @@
-"""Standard augmentation of images (b, c, h, w): a crop after padding by an eighth, and a flip of every second one."""
+"""Standard augmentation of images (b, c, h, w): a random crop after padding by an eighth, and a random flip."""
 
 import torch
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""All that a training goes on from, in one file that is whole or not there."""
+"""The checkpoint from which a training resumes: one file that is complete or does not exist."""
 
 from __future__ import annotations
 

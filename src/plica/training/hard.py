@@ -1,4 +1,4 @@
-"""The points of one inner problem, and what a network learns from them."""
+"""The points of one inner problem, and the losses that train a network on them."""
 
 from __future__ import annotations
 

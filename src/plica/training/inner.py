@@ -1,4 +1,4 @@
-"""The inner problem of training: Inner asks one question about every image of a batch, Union one of several.
+"""The inner problem of training: Inner uses one question for every image of a batch, Union one of several.
 
     inner = plica.training.Inner(plica.MinRadius(plica.Lp(2)), cap=0.8)
     loss = inner(model, x, y).loss(model)          # in any training loop, in place of cross_entropy(model(x), y)

@@ -1,4 +1,4 @@
-"""What the network is trained to lower at the points of the inner problem, from logits at x and at x_adv.
+"""Training losses at the points of the inner problem, from logits at x and at x_adv.
 
 plain    cross-entropy at x_adv (Madry et al. 2018)
 trades   cross-entropy at x + weight KL(p(x) || p(x_adv)) (Zhang et al. 2019)

@@ -1,4 +1,4 @@
-"""What a training does: the network, the images, the questions of the inner problem, the optimiser; written as YAML."""
+"""The plan of a training: the network, the images, the questions of the inner problem, the optimiser (YAML)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One batch of the inner problem, and what comes out of it."""
+"""One batch of the inner problem, and its solution."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Eq. (4) with a few gradients an image: min d(x, x') s.t. the margin over all wrong classes is >= 0, in the box.
 
-One row for each image that is classified rightly, aimed at whichever class is nearest, and no judge: where an attack
-spends its first gradients on a race of classes, training takes the first step that every one of them shares. The
-solvers are those of the attacks: proximal SQP where the distance has a prox, curved SQP for every other distance and
-for the unknowns theta of a perturbation.
+There is one row for each correctly classified image, which aims at the nearest class, and no judge. An attack spends
+its first gradients on several target classes; training has too few gradients for that. The solvers are those of the
+attacks: proximal SQP if the distance has a prox, curved SQP for every other distance and for the unknowns theta of a
+perturbation.
 """
 
 from __future__ import annotations

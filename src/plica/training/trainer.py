@@ -1,9 +1,9 @@
-"""The reference trainer: a plain loop that goes on from its last checkpoint bit for bit.
+"""The reference trainer: a plain loop that resumes from its last checkpoint, bit for bit.
 
-What is drawn comes from the seed and the number of the step or epoch alone, so that a checkpoint needs no state of a
-generator: the order of images, crops and flips, dropout, and the noise of the inner problem. The weights that are kept
+All random numbers depend only on the seed and the number of the step or epoch, so a checkpoint contains no state of a
+generator: the order of images, crops and flips, dropout, and the noise of the inner problem. The final weights
 are those of the epoch with the largest mean radius on training images that were held out. At the end the network is
-evaluated like any other, beside one that was trained without questions, into a directory for `plica report`.
+evaluated like any other, together with one that was trained without questions, into a directory for `plica report`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which of several questions each image is asked: ways to train against a union of perturbations."""
+"""Ways to train against a union of perturbations: how one of several questions is chosen for each image."""
 
 from __future__ import annotations
 

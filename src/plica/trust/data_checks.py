@@ -1,7 +1,7 @@
 """Do the pixels, their normalisation and the labels look right?
 
-A wrong normalisation raises no error: it makes the model weak, and its radii small. It shows where the model is right
-significantly more often with other pixels than with those it is given.
+A wrong normalisation raises no error: it makes the model weak, and its radii small. It is detected if the model is
+correct significantly more often with a different normalisation of the pixels.
 """
 
 from __future__ import annotations

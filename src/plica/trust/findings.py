@@ -1,4 +1,4 @@
-"""What a check found, how severe it is, and the verdict on the numbers that all findings make together."""
+"""Findings of checks, how severe they are, and the verdict on the numbers that they lead to."""
 
 from __future__ import annotations
 

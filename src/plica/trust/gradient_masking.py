@@ -1,8 +1,8 @@
 """Does following the gradient work, and does nothing else work better?
 
-A short gradient ascent on the lead of the wrong class in an l_inf ball, written here, is compared with: the loss where
-it started, a random search on outputs alone, ascent on the gradient averaged over noise, ascent on another model, and
-ascent towards single classes.
+A short gradient ascent on the margin in an l_inf ball, written here, is compared with the margin at its start, a random
+search on outputs alone, ascent on the gradient averaged over noise, ascent on another model, and ascent towards single
+classes.
 """
 
 from __future__ import annotations

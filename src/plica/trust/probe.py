@@ -1,6 +1,6 @@
-"""What all checks share: a few labelled images, the model's logits there, margins and their gradients.
+"""Shared by all checks: a few labelled images, the model's logits there, margins and their gradients.
 
-Written with torch alone, on purpose: what checks the attacks must not use their code. Models are called on at most
+It uses torch only, because code that checks the attacks must not share their code. Models are called on at most
 `CALL` rows at a time.
 """
 

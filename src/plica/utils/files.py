@@ -1,6 +1,7 @@
-"""Files that are whole or not there, whatever happens to the process or the disk; one writer at a time; file hashes.
+"""Atomic writing of files, locks for one writer at a time, and file hashes.
 
-A file is written under a temporary name, flushed to the disk and renamed, which replaces a former one in one step.
+A file is written under a temporary name, flushed to the disk and renamed, which replaces an older file in one step. If
+the process dies or the disk is full, the old file is still complete.
 """
 
 from __future__ import annotations

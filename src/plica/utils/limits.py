@@ -1,4 +1,4 @@
-"""Sizes that are believed only when they can be true: a header may claim terabytes, an archive may unfold to them."""
+"""Limits on sizes stated in files: a header may claim terabytes, and an archive may decompress to as many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Foreign messages, values and long lists, cut to fit into one sentence of ours."""
+"""Shortens messages of other packages, values and long lists so that they fit into one sentence."""
 
 import os
 import reprlib

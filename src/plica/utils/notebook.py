@@ -1,4 +1,4 @@
-"""How results and runs show themselves in a notebook, without an import of the report that draws them."""
+"""The display of results and runs in a notebook, without importing the report that draws it until it is needed."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar

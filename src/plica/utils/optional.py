@@ -1,4 +1,4 @@
-"""Optional packages: the one place that imports them and says how to get one that is missing."""
+"""Imports optional packages; if one is missing, the error says how to install it."""
 
 import importlib
 import importlib.util

@@ -1,6 +1,6 @@
-"""Tables of what plica can be given by name, to which installed packages add.
+"""Tables of metrics, attacks, forms of models and so on by name; installed packages can add entries.
 
-A package adds to a table by an entry point in the table's group, for instance in its pyproject.toml:
+A package adds an entry by an entry point in the table's group, for instance in its pyproject.toml:
 
     [project.entry-points."plica.metrics"]
     huber = "my_package:Huber"

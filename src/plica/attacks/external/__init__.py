@@ -1,7 +1,7 @@
-"""Public attacks, to compare with and for models without gradient: thin adapters to what public packages have.
+"""Public attacks, for comparison and for models without gradient: thin adapters to public packages.
 
 Each is a method of `plica.attack` and is judged and counted like every other. A package is imported when its method is
-asked for; `pip install "plica[peers]"` brings foolbox and pyautoattack, adv-lib comes by hand (advlib.py).
+used; `pip install "plica[peers]"` installs foolbox and pyautoattack; adv-lib is installed by hand (advlib.py).
 """
 
 from __future__ import annotations

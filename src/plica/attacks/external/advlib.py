@@ -1,9 +1,9 @@
 """ALMA (Rony et al. 2021), PDPGD (Matyasko, Chau 2021), SDF (Abdollahpoorrostam et al. 2024), and FMN and DDN again, as
 adv-lib has them (BSD-3).
 
-adv-lib depends on visdom, for plots that nobody asks for here, and visdom does not build with setuptools 82 and later
+adv-lib depends on visdom, for plots that are not used here, and visdom does not build with setuptools 82 and later
 (it needs pkg_resources). So: `pip install --no-deps adv-lib` and `pip install tqdm torchvision setuptools` (the last
-for distutils, from Python 3.12 on); where visdom is missing an empty module stands in for it meanwhile.
+for distutils, from Python 3.12 on); if visdom is missing, an empty module replaces it during the import.
 """
 
 from __future__ import annotations

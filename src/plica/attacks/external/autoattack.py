@@ -1,10 +1,10 @@
 """AutoAttack's four (Croce, Hein 2020): APGD-CE, APGD-T, FAB-T and Square, from pyautoattack (MIT).
 
-Settings are those of its standard version, iterations excepted: as many as the budget pays for, shared by the target
-classes and, for l1, by the restarts (evaluation/method_sets.py has the budgets that give the standard ones). APGD and
-Square search a ball and answer MaxLoss alone; FAB-T answers MinRadius as well. `apgd-dlr` is of the version for models
-with random outputs. `apgd-margin` is the papers' APGD-M: Auto-PGD on the margin, which the package does not offer by
-itself.
+Settings are those of its standard version except for the number of iterations, which the budget determines; target
+classes and, for l1, restarts share the budget (evaluation/method_sets.py has the budgets that give the standard
+numbers). APGD and Square search a ball, so they answer MaxLoss only; FAB-T answers MinRadius as well. `apgd-dlr`
+belongs to the version for models with random outputs. `apgd-margin` is the papers' APGD-M: Auto-PGD on the margin, a
+loss that the package does not offer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What all adapters share: the model as a public attack sees it, and what is checked before one runs.
+"""Shared by all adapters: the model as a public attack sees it, and the checks before one runs.
 
-A public attack works on pixels in [0, 1], calls the model as it likes and returns points. `Watched` counts every call
-on the account of the image it was for and offers every point to the best points, so that nothing an attack saw is lost.
+A public attack works on pixels in [0, 1], calls the model in its own way and returns points. `Watched` charges every
+call to its image and offers every evaluated point to the best points, so that no point that an attack visits is lost.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The first penalty method (Szegedy et al. 2014): min weight ||x' - x||_2^2 + cross-entropy towards a class, in the
 box, by scipy's L-BFGS-B (BSD-3), with the largest weight that still leads to the class.
 
-No public package that is kept has it any more. The class is the likeliest of the others, where none is given.
+No maintained public package contains it any more. Without a target, the class is the most likely wrong one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Perturbations x' = T(x, theta) for PWCF: unknowns theta, the distance on theta or on the image.
 
-Where a search starts: at the step towards the boundary that the linear model takes in theta, and further out; at
-random, or where the unknowns are few, at the best nodes of a grid.
+A search starts from the step in theta that reaches the boundary of the linear model, from longer steps in the same
+direction, and from random points or, if the unknowns are few, the best nodes of a grid.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ paper).
 
 Three ways to write the perturbation, each with its distance:
 
-    Plain    unknowns x'; the distance as it is, times n^(1/2 - 1/p) for l_p
+    Plain    unknowns x'; the distance unchanged, but times n^(1/2 - 1/p) for l_p
     Powered  l_p with p < 2: unknowns a, x' = x + a |a|^(2/p - 1); then ||x' - x||_p = ||a||_2^(2/p), without a kink
     Sine     l_inf: unknowns (a, t), x' = x + t sin a, t minimised as in Eq. 12, where |x' - x| <= t holds by itself
 

@@ -1,8 +1,8 @@
 """PWCF: the papers' method. Constraints are folded into few (parametrization.py) and BFGS-SQP solves it.
 
-Each image becomes a few rows, one per class aimed at: f_class - f_y has fewer kinks than the margin, and several end
-points guard against a poor local minimum. Classes (in general, alternatives of the goal) are those nearest by the
-linear model; all rows share the image's budget.
+Each image becomes a few rows, one per target class: f_class - f_y has fewer kinks than the margin, and several end
+points guard against a poor local minimum. The classes (in general, alternatives of the goal) are those with the nearest
+boundaries by the linear model; all rows share the image's budget.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The numbers of PWCF."""
+"""The settings of PWCF."""
 
 from __future__ import annotations
 

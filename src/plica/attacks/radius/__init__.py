@@ -1,1 +1,1 @@
-"""The nearest point for distances with a proximal map, kept whole (solver/linearized)."""
+"""The nearest point for distances with a proximal map, which the solver uses exactly (solver/linearized)."""

@@ -1,10 +1,10 @@
-"""Direct ascent of the margin inside a ball: a start that linear models from the image do not find.
+"""Direct ascent of the margin inside a ball, which finds starts that linear models at the image cannot find.
 
-    u <- P_ball(u + step * argmax_{||d|| = 1} grad . d),   the step falling to 0
+    u <- P_ball(u + step * argmax_{||d|| = 1} grad . d),   with a step that decreases to 0
 
-Where a network's outputs saturate, its gradient at the image says little of where the boundary is, and every search
-that steps onto a linear model goes astray; signs of the gradient still climb. It is projected gradient ascent (Madry et
-al. 2018) for any l_p norm, on the margin over all classes.
+If a network's outputs saturate, its gradient at the image says little about the location of the boundary, and steps
+to the boundary of a linear model go wrong; steps along the sign of the gradient still increase the margin. This is
+projected gradient ascent (Madry et al. 2018) for any l_p norm, on the margin over all classes.
 """
 
 from __future__ import annotations

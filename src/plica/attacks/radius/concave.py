@@ -1,10 +1,10 @@
-"""MinRadius in l_p for p < 1: a search in l_q with a q between p and 1, of which every point is measured in l_p.
+"""MinRadius in l_p for p < 1: a search in l_q with a q between p and 1 that measures every point in l_p.
 
     q = (1 + max(p, 1/2)) / 2
 
-Below p = 1 a pixel that has once moved is cheap to move further and one at rest dear to move, so that a search settles
-on the first pixels it took. In l_q it still changes them, and the few pixels it ends with are as good in l_p: radii at
-100 gradients fall by a quarter for p = 0.5 (docs/design/concave.md).
+For p < 1 it costs little to change a pixel further and much to change a new one, so a search in l_p keeps the pixels
+that it changed first. In l_q it still exchanges them, and the few pixels that remain are as good in l_p: radii at
+100 gradients decrease by a quarter for p = 0.5 (docs/design/concave.md).
 """
 
 from __future__ import annotations

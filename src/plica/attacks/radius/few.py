@@ -1,7 +1,7 @@
 """MinRadius in few dimensions, by steps that are exact on piecewise linear networks (solver/linearized/bundle.py).
 
-A search ends in a few gradients and starts anew elsewhere: at the image for the first classes, then far outside and at
-points of the box, so that a thousand gradients are some 200 starts.
+A search ends after a few gradients and restarts elsewhere: at the image for the first classes, then far beyond the
+boundary and at points of the box, so that a thousand gradients give about 200 starts.
 """
 
 from __future__ import annotations

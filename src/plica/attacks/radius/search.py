@@ -1,8 +1,8 @@
-"""MinRadius for distances with a proximal map, kept whole (solver/linearized): which classes, starts and stages.
+"""MinRadius for distances with a proximal map (solver/linearized): the schedule of classes and starts.
 
-Up to 50 gradients a race of classes, of which those stay whose linear models meet the boundary nearest; then rounds of
-50 gradients from starts far outside, until five of them came back to the same point. MaxLoss is answered by the same
-search: an image is broken at radius r exactly when its radius is at most r.
+The first 50 gradients go to several classes; those whose linear models reach the boundary nearest stay. Then follow
+rounds of 50 gradients from starts far beyond the boundary, until five of them have returned to the same point. MaxLoss
+is answered by the same search: an image is broken at radius r exactly if its radius is at most r.
 """
 
 from __future__ import annotations

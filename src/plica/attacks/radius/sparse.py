@@ -1,12 +1,12 @@
-"""As few changed entries or pixels as reach the goal, Lp(0): greedy choices by an average of gradients.
+"""Lp(0), the fewest changed entries or pixels that reach the goal: greedy choices by an average of gradients.
 
     z = argmax <g, z - x>  over the points of the box that differ from x in at most k pixels
     g <- inertia g + (1 - inertia) grad m(z)
 
-The argmax is in closed form: the k pixels of largest |g| times the way to the wall that g points to, moved to that wall
-(of a pixel with channels the sum over them). For a linear model it is the nearest point itself. k falls while the goal
-is reached and grows slowly, below the best count, while it is not. The average keeps steps from going to and fro.
-Rounds start at the image again and aim at other classes with another inertia; figures in docs/design/concave.md.
+The argmax has a closed form: move each pixel to the bound that g points to, for the k pixels with the largest product
+of |g| and the distance to that bound (summed over channels). For a linear model this is the nearest point. k decreases
+while the goal is reached, and increases slowly, below the best count, while it is not. Averaging damps oscillations.
+Each round starts at the image again, aims at other classes and uses another inertia (figures: docs/design/concave.md).
 """
 
 from __future__ import annotations

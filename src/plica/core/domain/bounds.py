@@ -1,4 +1,4 @@
-"""Where inputs may move: bounds for all features or for each, and a mask of those that may move at all.
+"""Which inputs are allowed: bounds for all features or for each, and a mask of the features that may change.
 
 Written as two numbers, "0,1", or as an .npz file with the arrays `low` and `high` (numbers, or of an input's shape) and
 `mask` (true where a feature may move), each of which may be left out. A run keeps them as bounds.safetensors.

@@ -1,7 +1,7 @@
 """Bounds and fixed pixels that differ from image to image: images with equal ones are attacked side by side.
 
-A search treats one box for all its images, so each group is a call of its own. An image's answer does not depend on its
-company, so the answers are the same as in one call.
+A search uses the same bounds for all its images, so each group needs a separate call. The result for an image does not
+depend on the other images, so results are the same as in one call.
 """
 
 from __future__ import annotations

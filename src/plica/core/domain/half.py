@@ -1,7 +1,7 @@
 """Images in half precision: searches run in float32, at points whose pixels half precision can represent.
 
-A step of a search is far smaller than the distance of two neighbouring pixel values in bfloat16, 1/256, so that its
-arithmetic needs more digits than the pixels have.
+In bfloat16 neighbouring pixel values differ by up to 1/256. The steps of a search are far smaller, so its arithmetic
+needs more digits than the pixels have.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Points on a grid of so many levels between the bounds, evenly spaced: the files of 8 bits that hold images (256), or
-whole numbers (11 between 0 and 10).
+"""Points on a grid of evenly spaced levels between the bounds: 256 for 8-bit image files, 11 for whole numbers between
+0 and 10.
 
     low + (high - low) k / (levels - 1),  k = 0, 1, ..., levels - 1,  computed in float64, then rounded to the dtype
 """

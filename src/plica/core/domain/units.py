@@ -1,9 +1,9 @@
-"""Bounds of each feature: the attack runs in units u in [0, 1] of the bounds, and its answers are measured again at x.
+"""Bounds for each feature: the attack runs in units u in [0, 1] of the bounds, and its points are judged at x.
 
     x = low + (high - low) u
 
-Model and metric are reparametrised; an l_p norm of x is a weighted one of u. Points are taken back to x and judged
-there, so that no rounding on the way counts as an answer.
+Model and metric are reparametrised; an l_p norm of x is a weighted l_p norm of u. Points are converted to x before they
+are judged, so that a point that is misclassified only because of rounding in the conversion does not count.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     factor = 1 + 2 (wanted - m2) / (m2 - m(x)),   then 8 times as much beyond 1, and so on
 
-m2 is the margin in the second run, as a rule one in float64, and m(x) that of the image: the margin rises along the ray
-by m2 - m(x) per length of the perturbation. The second run comes first, so that a point it rejects costs no other.
-Three forward runs are enough for it and for both looks at an enlarged point, so where there are fewer the second run is
-not begun: whatever it rejected would count by one look alone, or be lost.
+m2 is the margin in the second run (usually in float64) and m(x) that of the image, so along the ray the margin
+increases by m2 - m(x) per length of the perturbation. The second run comes first, so that a point that it rejects costs
+no other run. It and the two runs of an enlarged point take three forward runs. With fewer left, the second run is not
+started, since a rejected point could not be enlarged and checked in both ways.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The judge: measures every answer again, the same way for every method.
+"""The judge: checks every point again, in the same way for every method.
 
-An answer counts if it reaches the goal by a margin that rounding cannot undo (rounding.py), in two runs where there are
-two ways to run the model (model.SecondRun), lies inside the bounds and, for MaxLoss, within the radius, its distance
-taken in float64.
+A point counts if it reaches the goal by a margin that rounding cannot undo (rounding.py), in two runs if the model can
+be run in two ways (model.SecondRun), lies within the bounds and, for MaxLoss, within the radius, with the distance
+computed in float64.
 """
 
 from __future__ import annotations

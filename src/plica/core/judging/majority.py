@@ -1,8 +1,8 @@
-"""The judgement on the best point of a model with random outputs: a point for which most draws misbehave.
+"""Judges the best point for a model with random outputs, which counts if the model is wrong in most draws.
 
-A search ends where the mean over its own draws does, which is near the place where half of all draws misbehave, not
-beyond it. Draws that it has not seen (the same at every point) say how far the perturbation must be lengthened, or may
-be shortened, for a share that fresh draws confirm; the judge takes these.
+A search ends where the mean over its own draws is misclassified. There about half of all draws are misclassified, or
+fewer. A separate set of draws (the same at every point) shows by how much the perturbation must be lengthened, or may
+be shortened, so that most draws are misclassified; the judge then confirms the point with fresh draws.
 """
 
 from __future__ import annotations

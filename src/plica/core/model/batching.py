@@ -1,11 +1,11 @@
 """Pads batches so that results do not depend on batch composition, and tunes the batch size for speed.
 
-Kernels choose their order of summation by the size of the batch, and nonsmooth searches amplify the last bit. From 16
-rows on, in multiples of 8, matrix products and convolutions gave a row the same bits in every batch (measured on
-26 networks: benchmarks/padding.py). Elementwise functions such as SiLU are computed in vectors of 32 numbers, and the
-remainder one by one, which rounds otherwise: there the whole batch must be a multiple of 32 numbers.
-Padding does not help a linear layer to fewer than 16 outputs from a number of inputs that is no multiple of 4: it gives
-a row other bits at another place of the batch.
+Kernels choose their order of summation by the size of the batch, and nonsmooth searches amplify differences in the last
+bit. For batches of at least 16 rows that are multiples of 8, matrix products and convolutions gave a row the same bits
+in every batch (measured on 26 networks: benchmarks/padding.py). Elementwise functions such as SiLU are computed in
+vectors of 32 numbers and the remainder one by one, which rounds differently: for these the whole batch must contain a
+multiple of 32 numbers. Padding does not help linear layers with fewer than 16 outputs whose number of inputs is not a
+multiple of 4: the bits of a row depend on its position in the batch.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     mean(z) = log (1 / n) sum_k softmax(f(z, w_k)),   w_1 ... w_n drawn from (seed, image), the same at every point z
 
-With fixed draws (a sample average approximation) the mean is an ordinary differentiable function, which every search
-treats as it treats any model. That the points then suit these draws better than others is what fresh draws are for.
+With fixed draws (a sample average approximation) the mean is an ordinary differentiable function, which can be attacked
+like any model. The points found suit these draws better than others, so the judge uses fresh draws.
 """
 
 from __future__ import annotations

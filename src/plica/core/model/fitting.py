@@ -1,4 +1,4 @@
-"""A model made to take any number of images: some take batches of one size alone, and say so by raising."""
+"""Lets a model that accepts only one batch size, and raises for others, take any number of images."""
 
 from __future__ import annotations
 

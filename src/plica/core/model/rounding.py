@@ -1,10 +1,11 @@
-"""What a margin must exceed before it counts: what another batch, or another order of summation, may make of it.
+"""The smallest margin that counts: larger than the change that another batch or order of summation causes.
 
-A network is judged by what it answers in the precision it runs in. In float32 and float64 another batch changes the
-difference of two logits by up to 33 units of rounding of the largest (measured on 29 networks,
-docs/design/precision.md), and 64 are asked for. Half-precision networks sum in float32 and round the result: most of
-their logits are the same to the bit in every batch, so that every margin but 0 may count, and 64 units would be half of
-the largest logit. There, and where a common offset leaves few digits to differences of logits, the change is measured.
+A network is judged by its outputs in the precision it runs in. In float32 and float64 another batch changes the
+difference of two logits by up to 33 units of rounding of the largest logit (measured on 29 networks,
+docs/design/precision.md); a margin must exceed 64. In half precision 64 units would be half of the largest logit, but
+these networks sum in float32 and round the result, so most of their logits have the same bits in every batch, and
+almost every margin other than 0 can count. For them, and where a common offset leaves few digits for differences of
+logits, the change is measured.
 """
 
 from __future__ import annotations

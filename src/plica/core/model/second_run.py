@@ -1,4 +1,4 @@
-"""A second run of a model in another arithmetic, which has to confirm what the first run says of a point."""
+"""A second run of a model in another arithmetic, which has to confirm the result of the first run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the work is done: in this process, or by the actors of a Ray cluster."""
+"""Executors, which do the work of an evaluation: in this process, in one process per device, or on a Ray cluster."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""One process for each of several devices of this machine, with models of its own; this one reads the data and writes
-the run. They are started afresh (spawn), as an accelerator cannot be used in a copy of a process that has used it."""
+"""One process for each of several devices of this machine, with its own models; this process reads the data and writes
+the run. They are started by spawn, because an accelerator cannot be used in a fork of a process that has used it."""
 
 from __future__ import annotations
 

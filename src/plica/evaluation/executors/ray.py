@@ -1,6 +1,6 @@
-"""Workers on a Ray cluster, one model in each. The work of one that dies goes to another, and a new one is started.
+"""Workers on a Ray cluster, one model in each. If one dies, its work goes to another, and a new one is started.
 
-Every node must find the models under the same names. Images are sent to the workers, points are sent back.
+Every node must find the models under the same paths. Images are sent to the workers, points are sent back.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is said of a broken file of a run, whatever its form, and texts of JSON that are fit for a terminal."""
+"""Errors for broken files of a run in any format, and strings of JSON that are safe to print on a terminal."""
 
 from __future__ import annotations
 

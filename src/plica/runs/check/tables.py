@@ -1,4 +1,4 @@
-"""The parquet files of a run: samples, and what proves lower bounds."""
+"""The parquet files of a run: samples, and the proofs of lower bounds."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
     phi(t) <= phi(0) + c1 t phi'(0)   and   phi'(t) >= c2 phi'(0)
 
-The search sees a number and a slope per row and nothing of x: whoever holds it evaluates at `t` and tells what came.
+The search works with one value and one slope per row and does not know x: the caller evaluates them at `t`.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The inverse Hessian H of the penalty, updated by BFGS: dense here for few unknowns, limited memory (solver/lbfgs.py)
 for many.
 
-Both are updated with a step s and the change y of the gradient along it, and give two things for gradients G (r, k, n):
-their products G H G' (r, k, k), from which every small QP is made, and H g (r, n) for one combination g = w G. The
-products come first, so that n-vectors are read only twice per step, however many QPs are solved in between.
+Both are updated with a step s and the change y of the gradient along it. For gradients G (r, k, n) they give the
+products G H G' (r, k, k), which are the data of every small QP, and H g (r, n) for one combination g = w G. With the
+products computed first, n-vectors are read only twice per step, however many QPs are solved in between.
 
-One object holds H of all live rows; `rows` are the indices of those that a call reads or updates.
+One object contains H of all live rows; `rows` are the indices of those that a call reads or updates.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """BFGS-SQP for nonsmooth constrained problems, many at once (Curtis, Mitchell, Overton 2017; Algorithm 2 of Liang et
 al. 2023).
 
-Each tick asks the problem once, for all live rows, each at its own place in its own line search. Rows whose search
-accepted a step learn from it and start the next search; rows that are done leave, and rows that wait take their places.
+Each step of the loop evaluates the problem once for all live rows, each at its own step length of its own line search.
+Rows whose search accepted a step update their state and start the next search; finished rows are replaced by waiting
+ones.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What BFGS-SQP keeps of its rows while they are live, and of those that are done."""
+"""The state of BFGS-SQP for live rows, and the results of finished ones."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""How far a point is from being stationary for the penalty: the shortest d = H (G sigma + J lam) over nearby
+"""The distance of a point from being stationary for the penalty: the shortest d = H (G sigma + J lam) over nearby
 gradients, Eq. (29-30).
 
-Its length is taken in the norm of the Hessian, sqrt(d H^-1 d), whose square is twice the decrease that the model
-promises: in the plain norm every d is short where H is small, stationary or not, and long where H is large.
+Its length is measured in the norm of the Hessian, sqrt(d H^-1 d), whose square is twice the decrease that the quadratic
+model predicts. In the Euclidean norm d would be short wherever H is small and long wherever H is large, stationary or
+not.
 
-Away from kinks one gradient tells; near a kink gradients from several sides are needed, as in gradient sampling
+Away from kinks one gradient suffices; near a kink gradients from several sides are needed, as in gradient sampling
 (Burke et al. 2020). The samples are gradients of recent iterates within a small distance of the present one.
 """
 

@@ -1,7 +1,7 @@
 """Direction and penalty parameter for the next line search (Algorithm 1), from inner products alone.
 
-The direction is d = -H (mu df + dc lam), with lam from the dual (25). Everything that steering asks of a trial mu
-follows from the products P = [df, dc] H [df, dc]': no trial touches an n-vector.
+The direction is d = -H (mu df + dc lam), with lam from the dual (25). Everything that steering needs to know about a
+trial mu follows from the products P = [df, dc] H [df, dc]', so no trial uses an n-vector.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""SQP in which only the margin is linearised and the distance is kept whole, for many rows at once."""
+"""SQP that linearises only the margin and uses the exact distance, for many rows at once."""

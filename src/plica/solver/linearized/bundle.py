@@ -2,10 +2,10 @@
 
     z = argmin ||z||  s.t.  m_j + g_j.(z - u_j) >= kappa for planes j that hold,  low <= z <= high,  |z - u| <= reach
 
-Where pieces of m meet in a concave kink m is the least of them, and the nearest point may lie where several are kappa:
-each must stay a constraint of its own. A plane below m at the present point belongs to another side of a convex kink,
-where m is the greatest; it does not hold there. On a piecewise linear m each piece is exact, so that the steps end at a
-point that solves its own subproblem. Each row of a batch is a problem of its own (ask and tell).
+At a concave kink m is the minimum of its pieces, and the nearest point may lie where several of them equal kappa: each
+must stay a separate constraint. At a convex kink m is the maximum of its pieces; a plane below m at the current point
+belongs to another side of such a kink and is not a valid constraint. If m is piecewise linear, each plane is exact, so
+the steps end at a point that solves its own subproblem. Each row of a batch is a separate problem (ask and tell).
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Curved SQP: min d(z)  s.t.  m(z) >= 0,  low <= z <= high, for a distance d of which only the gradient is known.
 
-As in proximal SQP the distance is kept whole and only m is linearised; what a prox gave there, a few steps on the true
-distance give here (descent.py):
+As in proximal SQP only m is linearised. In place of a prox, a few gradient steps on the exact distance solve the
+subproblem (descent.py):
 
     z+ ~ argmin_z d(z)   s.t.   m_k + g_k.(z - z_k) = kappa_k,   low <= z <= high
 
-Each row of a batch is a problem of its own; the caller evaluates m (ask and tell) and lends the gradient of d, which is
-far cheaper than it is to leave the linearisation.
+Each row of a batch is a separate problem; the caller evaluates m (ask and tell) and passes a function for the gradient
+of d, which is far cheaper than a gradient of m.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""How curved SQP lowers a distance on the plane: two ways, each with few gradients of the distance alone.
+"""Two ways in which curved SQP lowers a distance on the plane, each with a few gradients of the distance.
 
     z+ ~ argmin_z d(z)   s.t.   g.(z - z_k) = rise,   low <= z <= high
 
-`Averaged` takes short steps whose direction is averaged over many gradients, and suits distances with kinks, as those
-between features of ReLU networks have. `QuasiNewton` learns the Hessian by L-BFGS and suits smooth distances that
-differ much between directions, as LPIPS of enlarged images does. Which of them suits is seen by trying (`curved.py`).
+`Averaged` takes short steps whose direction is averaged over many gradients, and suits distances with kinks, such as
+those between features of ReLU networks. `QuasiNewton` learns the Hessian by L-BFGS and suits smooth distances whose
+curvature differs much between directions, such as LPIPS of enlarged images. `curved.py` tries both.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The subproblem with several planes kept apart, solved exactly for many rows at once: no model call.
+"""The subproblem with several planes as separate constraints, solved exactly for many rows at once; no model call.
 
     min_z ||z||_p + ridge |z - u|^2 / 2 + penalty s   s.t.   planes_j . z + s >= rise_j,   low <= z <= high,   s >= 0
 

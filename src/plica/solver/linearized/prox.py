@@ -1,6 +1,7 @@
 """Proximal maps of the l_p norms, for rows: prox(w) = argmin_u ||u||_p + |u - w|_2^2 / (2 eta).
 
-They keep a distance whole inside a subproblem (proximal_sqp.py). All work is done in place, on rows that fit the cache.
+With them a subproblem can use the exact distance (proximal_sqp.py). All work is done in place, on rows that fit the
+cache.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Proximal SQP: min ||u||  s.t.  m(u) >= 0,  low <= u <= high, the norm and the box kept whole, only m linearised.
+"""Proximal SQP: min ||u||  s.t.  m(u) >= 0,  low <= u <= high, with only m linearised, and the norm and the box exact.
 
 From u_k with margin m_k and plane g_k, z solves   min_z ||z|| + |z - u_k|^2 / (2 eta)   s.t.  m_k + g_k.(z - u_k) >=
 kappa_k and the box; by duality z(lam) = clip(prox_{eta ||.||}(u_k + eta lam g_k)) with one multiplier lam >= 0 per row,
-found by a bracketed secant without a model call. Each row of a batch is a problem of its own; the caller evaluates m
+found by a bracketed secant without a model call. Each row of a batch is a separate problem; the caller evaluates m
 (ask and tell).
 """
 

@@ -2,8 +2,8 @@
 
     z(lam) = argmin_z ||z|| + |z - u - eta lam plane|^2 / (2 eta)   s.t.  low <= z <= high.
 
-No model call. The number of trials is fixed, so that no row waits for another; what is left of the error is mended at
-the next step, which starts from what this one learnt.
+It needs no model call. The number of trials is fixed, so that no row waits for another. The next step starts from the
+bracket found here and corrects the remaining error.
 """
 
 from __future__ import annotations

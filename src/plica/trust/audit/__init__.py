@@ -1,4 +1,4 @@
-"""Measures every stored answer of a run again, with none of the code of judge, losses, attacks and solver.
+"""Checks every stored result of a run again, with none of the code of judge, losses, attacks and solver.
 
 The measurements (reference.py, remeasure.py, quantization.py) use numpy and torch alone. Models, data and distances are
 read by the same code as in the run, which SHARED lists; a test checks the audit's imports against it.

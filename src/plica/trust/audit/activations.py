@@ -1,6 +1,6 @@
-"""Activations between two lines, once more: any slopes, each with the least offset that makes its line a bound.
+"""Activations between two lines, for the audit: any slopes, each with the smallest offset that makes its line a bound.
 
-Intervals [l, u] have one row (1, *z) or as many as what is multiplied; a line is moved outward by a few roundings.
+Intervals [l, u] have one row (1, *z) or one for each row of coefficients; a line is moved outward by a few roundings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measures every stored answer of a run again, in float64 and at other batch sizes, and records what differs.
+"""Checks every stored result of a run again, in float64 and at other batch sizes, and records what differs.
 
 Neither the judge nor the attacks' losses and norms are used: a mistake there would be repeated.
 """

@@ -1,8 +1,9 @@
-"""Lower bounds of linear functions of a network over a ball, once more: intervals, and lines pulled back to the image.
+"""Lower bounds of linear functions of a network over a ball, for the audit: intervals, and lines propagated back to
+the image.
 
-In float64. What roundings can do is taken off: n terms added in any order err by at most n u / (1 - n u) times the sum
-of their absolute values, which for a pull back is the sum over steps of <|a|, v>, v the sum of the absolute values of
-the terms that make the step's value.
+They are computed in float64, and the largest rounding error is subtracted: n terms added in any order have an error of
+at most n u / (1 - n u) times the sum of their absolute values. For the backward propagation that sum is the sum over
+steps of <|a|, v>, where v is the sum of the absolute values of the terms of the step's value.
 """
 
 from __future__ import annotations

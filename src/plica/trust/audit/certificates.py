@@ -1,5 +1,5 @@
-"""Stored proofs of lower bounds, checked again: for every class but the image's own the leaves make up the whole ball,
-and in each the logit of the class lies below that of the image's by a bound that is computed anew."""
+"""Checks stored proofs of lower bounds: for every class except the image's own, the leaves must cover the whole ball,
+and in each leaf a bound computed again must show that the logit of the class is below that of the image's class."""
 
 from __future__ import annotations
 

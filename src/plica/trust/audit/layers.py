@@ -1,7 +1,7 @@
-"""A network once more, for lower bounds that are checked again: what torch traces, step by step, in float64.
+"""A network as a list of steps in float64, traced by torch, for the audit of lower bounds.
 
-Affine steps are torch's own operations: their transpose is what automatic differentiation makes of them, |L| the same
-operation with the absolute values of its constants. What activations are replaced by stands in activations.py.
+Affine steps are torch's own operations: their transpose comes from automatic differentiation, |L| is the same
+operation with the absolute values of its constants. activations.py has the lines that replace activations.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The lower bounds of a task, each checked again from what the run stores as its proof."""
+"""Checks the lower bounds of a task from the proofs that the run stores."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Are points still misclassified when their pixels are rounded to 8 bits, and what does a repair cost?
+"""Are points still misclassified when their pixels are rounded to 8 bits, and how much farther must the others move?
 
-Repair: x + s (x_adv - x) rounded, with the smallest s >= 1 found that is misclassified. Its price is the distance of
-the repaired point over the stored distance.
+Repair: x + s (x_adv - x) rounded, with the smallest s >= 1 found that is misclassified. Its cost is the distance of
+the repaired point divided by the stored distance.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compares stored answers with new measurements: each check records what differs and returns the rows concerned."""
+"""Compares stored results with new measurements: each check records what differs and returns the rows concerned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""By how much a step stretches l_2 distances at most, once more: the largest singular value of its whole matrix."""
+"""The l_2 Lipschitz constant of a step, for the audit: the largest singular value of its whole matrix."""
 
 from __future__ import annotations
 
