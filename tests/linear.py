@@ -68,9 +68,9 @@ def linear(
     w, bias = torch.randn(math.prod(shape), generator=generator, dtype=torch.float64), 0.1
     away = 0.1 * torch.rand(b, math.prod(shape), generator=generator, dtype=torch.float64) - 0.05
     y = torch.arange(b) % 2
-    wanted = FARTHEST * float(w.abs().max()) * (0.1 + 0.9 * torch.rand(b, generator=generator, dtype=torch.float64))
-    s = torch.where(y == 0, -wanted, wanted)
+    target = FARTHEST * float(w.abs().max()) * (0.1 + 0.9 * torch.rand(b, generator=generator, dtype=torch.float64))
+    s = torch.where(y == 0, -target, target)
     away = away + ((s - bias - away @ w) / (w @ w))[:, None] * w
     low, high = bounds
     x = ((low + high) / 2 + (high - low) * away).to(dtype).view(b, *shape)
-    return Linear(Model(w.to(dtype), bias, classes, bounds, level).eval(), x, y, -wanted, high - low)
+    return Linear(Model(w.to(dtype), bias, classes, bounds, level).eval(), x, y, -target, high - low)

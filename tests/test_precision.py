@@ -142,7 +142,7 @@ def test_an_answer_holds_in_every_batch(name, question):
 
 
 @pytest.mark.parametrize("name", HALF)
-def test_half_precision_alone_and_in_company(name):
+def test_half_precision_alone_and_in_a_batch(name):
     net, x, y = case()
     net, x = model(name, net, x)
     found = plica.attack(net, x, y, MinRadius(Lp(2)), gradients=25)
@@ -199,7 +199,7 @@ def test_doubtful_margins_are_looked_at_once_more():
 
     x = torch.tensor([0.0, 0.125, 0.375, 1.0])[:, None]
     found = plica.attack(Noisy(), x, torch.zeros(4, dtype=torch.long), MaxLoss(Lp(2), 1e-6), gradients=20)
-    assert found.success.tolist() == [False, False, True, True]  # 0.125 is not above what company changes
+    assert found.success.tolist() == [False, False, True, True]  # 0.125 is not above what another batch changes
     assert found.forwards.tolist()[3] == 1
 
 

@@ -135,17 +135,17 @@ class AutoAttack:
     def _evaluate(self, x_orig: Tensor, y_orig: Tensor, names: Sequence[str], size: int) -> tuple[Tensor, Tensor]:
         x, y = self._to(x_orig), self._to(y_orig)
         x_adv, y_adv = x.clone(), y.clone()
-        standing = torch.arange(len(x), device=x.device)
+        robust = torch.arange(len(x), device=x.device)
         rand = self.version == "rand"
         budgets = AUTOATTACK_RAND if rand else OTHER_BUDGETS | (AUTOATTACK_L1 if self.norm == "L1" else AUTOATTACK)
         for name in names:
-            if not len(standing):
+            if not len(robust):
                 break
             method = name if rand else SYNONYMS.get(name, name)
             question = MaxLoss(NORMS[self.norm], self.epsilon)
             try:
                 result = attack(
-                    self.model, x[standing], y[standing], question, method=method, gradients=budgets.get(method, 100),
+                    self.model, x[robust], y[robust], question, method=method, gradients=budgets.get(method, 100),
                     seed=self.seed, batch_size=size, draws=RAND_DRAWS if rand else None,
                 )  # fmt: skip
             except Unsupported as error:
@@ -153,10 +153,10 @@ class AutoAttack:
                     raise
                 self._log(f"{name} is left out: {error}")  # as AutoAttack leaves out what needs more classes
                 continue
-            x_adv[standing] = result.x_adv
-            y_adv[standing] = result.prediction
-            standing = standing[~result.success]
-            self._log(f"robust accuracy after {name}: {len(standing) / len(x):.2%}")
+            x_adv[robust] = result.x_adv
+            y_adv[robust] = result.prediction
+            robust = robust[~result.success]
+            self._log(f"robust accuracy after {name}: {len(robust) / len(x):.2%}")
         return x_adv.to(x_orig.device), y_adv.to(y_orig.device)
 
     def _to(self, t: Tensor) -> Tensor:

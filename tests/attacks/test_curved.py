@@ -1,4 +1,4 @@
-"""The attack for distances without a prox: exact radii, budgets, company, what it spends, what it says."""
+"""The attack for distances without a prox: exact radii, budgets, other images, what it spends, what it says."""
 
 import pytest
 import torch
@@ -93,7 +93,7 @@ def test_more_gradients_are_never_worse(metric):
 
 
 @pytest.mark.parametrize("kind", ["norm", "features", "ssim"])
-def test_answers_do_not_depend_on_company(kind):
+def test_answers_do_not_depend_on_other_images(kind):
     """Equal to the bit alone, in another order, in other batches."""
     net, x, y = convolutional(b=7)
     metric = {"norm": blurred, "features": Perceptual.of(net, ["1", "3"]), "ssim": Similarity("ssim")}[kind]

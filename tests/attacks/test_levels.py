@@ -199,7 +199,7 @@ def test_bounds_and_masks_of_each_image_targets_and_goals():
     assert ((model(goal.x_adv) - output).abs().amax(1) > 1).all()
 
 
-def test_the_answer_of_an_image_does_not_depend_on_its_company():
+def test_the_answer_of_an_image_does_not_depend_on_other_images():
     n = 150
     model, x = small_net(n), pictures(5, n)
     y = model(x).argmax(1)

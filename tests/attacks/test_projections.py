@@ -1,4 +1,4 @@
-"""Projections onto ball and box: optimality, scipy's answer, company, and what the sequential projection misses."""
+"""Projections onto ball and box: optimality, scipy's answer, other rows, and what the sequential projection misses."""
 
 import math
 
@@ -97,7 +97,7 @@ def test_radius_zero_is_the_image(p):
 
 
 @pytest.mark.parametrize("p", P)
-def test_alone_as_in_company(p):
+def test_alone_equals_in_a_batch(p):
     z, x, radius = case(dtype=torch.float32)
     together = project(z, x, radius, p)
     alone = torch.cat([project(z[i : i + 1], x[i : i + 1], radius[i : i + 1], p) for i in range(len(x))])

@@ -82,7 +82,7 @@ def test_more_nodes_prove_more_and_the_same_nodes_the_same():
     assert torch.equal(more.nodes, again.nodes)
 
 
-def test_an_image_is_answered_alone_as_in_company():
+def test_an_image_alone_equals_in_a_batch():
     net, x, y = labelled(b=3)
     question = plica.MinRadius(plica.Lp(2))
     together = plica.certify(net, x, y, question, nodes=4)

@@ -47,9 +47,9 @@ def standard(model, metric):
 
 def settings(attack):
     """What the package's attacks are made with, the radius and the seed excepted."""
-    told = {"n_iter_orig", "n_restarts", "use_largereps", "thr_decr", "eot_iter", "n_target_classes"}
-    told |= {"n_iter", "alpha_max", "eta", "beta", "targeted", "p_init", "rescale_schedule", "loss"}
-    return {key: value for key, value in vars(attack).items() if key in told}
+    used = {"n_iter_orig", "n_restarts", "use_largereps", "thr_decr", "eot_iter", "n_target_classes"}
+    used |= {"n_iter", "alpha_max", "eta", "beta", "targeted", "p_init", "rescale_schedule", "loss"}
+    return {key: value for key, value in vars(attack).items() if key in used}
 
 
 @pytest.mark.parametrize("metric", NAMES)
@@ -65,9 +65,9 @@ def test_the_settings_are_those_of_the_standard_version(case, metric, monkeypatc
         plica.attack(model, x, y, question, method=method, gradients=gradients)
     theirs = standard(model, metric)
     theirs.apgd.loss, theirs.fab.targeted = "ce", True  # as they are set when they run
-    wanted = {"APGDAttack": theirs.apgd, "APGDAttack_targeted": theirs.apgd_targeted, "FABAttack_PT": theirs.fab}
-    wanted = {name: settings(attack) for name, attack in (wanted | {"SquareAttack": theirs.square}).items()}
-    assert made == wanted
+    expected = {"APGDAttack": theirs.apgd, "APGDAttack_targeted": theirs.apgd_targeted, "FABAttack_PT": theirs.fab}
+    expected = {name: settings(attack) for name, attack in (expected | {"SquareAttack": theirs.square}).items()}
+    assert made == expected
     assert theirs.square.n_queries <= 3 * AUTOATTACK["square"] <= theirs.square.n_queries + 1
 
 

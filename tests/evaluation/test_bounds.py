@@ -140,9 +140,9 @@ def test_the_same_on_the_command_line(folder, capsys):
     assert main(["audit", "one", "--trust"]) == 0
     capsys.readouterr()
     main(["doctor", "--model", "net.py:make", "--data", "d.npz", "--bounds", "box.npz", "--images", "4"])
-    told = capsys.readouterr().out
-    assert "checks:" in told
-    assert "The pixels range" not in told
+    printed = capsys.readouterr().out
+    assert "checks:" in printed
+    assert "The pixels range" not in printed
     np.savez("wide.npz", low=-10, high=5000)
     assert main(["radius", *line, "--bounds", "wide.npz", "--out", "wide"]) == 0
     assert (np.array(pq.read_table("wide/samples.parquet")["distance"]) <= np.array(distance) * 1.0011).all()

@@ -58,7 +58,7 @@ def test_a_model_that_is_a_program_needs_trust(folder, capsys):
 
 def test_images_by_their_rows(file, whole, capsys):
     (whole.directory.parent / "rows.txt").write_text("3, 9-11 # wrong from the start, and three others\n17\n")
-    wanted = [3, 9, 10, 11, 17]
+    expected = [3, 9, 10, 11, 17]
     for out, line in (
         ("typed", ["evaluate", file, "--indices", "9-11,3,17"]),
         ("file", ["evaluate", file, "--indices", "rows.txt"]),
@@ -66,10 +66,10 @@ def test_images_by_their_rows(file, whole, capsys):
     ):
         assert main([*line, "--out", out]) == 0
         run = runs.load(out)
-        assert [number for ids, *_ in run.inputs() for number in ids.tolist()] == wanted
-    task = run.tasks[0]  # of plica's own methods, whose answers do not depend on company
+        assert [number for ids, *_ in run.inputs() for number in ids.tolist()] == expected
+    task = run.tasks[0]  # of plica's own methods, whose answers do not depend on other images
     rows = dict(zip(*whole.rows(task.name).select(["id", "distance"]).to_pydict().values(), strict=True))
-    assert run.rows(task)["distance"].to_pylist() == [rows[number] for number in wanted]
+    assert run.rows(task)["distance"].to_pylist() == [rows[number] for number in expected]
     capsys.readouterr()
     assert "indices exclude n and sample" in refusal(
         capsys, "evaluate", file, "--indices", "1", "--n", "2", "--out", str(whole.directory.parent / "x")

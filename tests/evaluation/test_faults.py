@@ -284,8 +284,8 @@ def test_an_image_that_the_model_refuses_is_left_out_though_it_is_among_the_firs
     assert "singular matrix" in run.notes[0]
     line = "radius --model faulty.py:picky --data d.npz --metric l2 --gradients 5 --out one"
     assert main(line.split()) == 1
-    told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert told.startswith("plica: The model raised ValueError: singular matrix for ")
+    last_line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last_line.startswith("plica: The model raised ValueError: singular matrix for ")
     assert not os.path.exists("one")
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import plica
 from plica.evaluation import PlanError
-from plica.evaluation.fingerprint import model_answers, same
+from plica.evaluation.fingerprint import model_sums, same
 from plica.evaluation.merge import merge
 
 SCALED = """
@@ -118,9 +118,9 @@ def test_a_run_without_such_a_record_is_resumed(scaled):
 
 def test_rounding_is_no_change_and_random_outputs_are_not_compared():
     net, x = nn.Sequential(nn.Flatten(), nn.Linear(48, 10)), torch.rand(6, 3, 4, 4)
-    answers = model_answers(net, x)
-    assert same(answers, model_answers(lambda x: net(x) * (1 + 1e-5), x))
-    assert not same(answers, model_answers(lambda x: net(x) * 1.01, x))
-    assert not same(answers, model_answers(lambda x: net(x).flip(1), x))
-    assert model_answers(lambda x: net(x) + torch.randn(10), x) == []
+    answers = model_sums(net, x)
+    assert same(answers, model_sums(lambda x: net(x) * (1 + 1e-5), x))
+    assert not same(answers, model_sums(lambda x: net(x) * 1.01, x))
+    assert not same(answers, model_sums(lambda x: net(x).flip(1), x))
+    assert model_sums(lambda x: net(x) + torch.randn(10), x) == []
     assert same(answers, [])

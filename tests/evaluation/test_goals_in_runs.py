@@ -121,8 +121,8 @@ def test_targets_on_the_command_line(folder, tmp_path, monkeypatch, option):
     run = runs.load(tmp_path / "run")
     rows = run.samples.to_pylist()
     targets = np.load("targets.npy")
-    wanted = [1 if option[0] == "--target" else int(targets[row["id"]]) for row in rows]
-    assert [row["prediction"] for row in rows] == wanted
+    expected = [1 if option[0] == "--target" else int(targets[row["id"]]) for row in rows]
+    assert [row["prediction"] for row in rows] == expected
     assert plica("audit", tmp_path / "run", "--trust") == 0
 
 

@@ -143,10 +143,10 @@ def test_checkpoints_are_unwrapped_and_that_is_said(net, tmp_path, wrap, prefix)
     state = {name: torch.full_like(value, 2) for name, value in load_model(net).state_dict().items()}
     inner = {prefix + name: value for name, value in state.items()} | ({"mean": torch.zeros(1)} if prefix else {})
     torch.save({"epoch": 3, wrap: inner, "optimizer": {"lr": 0.1}}, tmp_path / "c.pt")
-    with pytest.warns(UserWarning, match="is a checkpoint|is taken off") as told:
+    with pytest.warns(UserWarning, match="is a checkpoint|is taken off") as caught:
         filled = load_model(net, weights=tmp_path / "c.pt").state_dict()
     assert all(torch.equal(filled[name], value) for name, value in state.items())
-    said = " ".join(str(warning.message) for warning in told)
+    said = " ".join(str(warning.message) for warning in caught)
     assert f"its {wrap!r} is taken" in said
     assert not prefix or f"the prefix {prefix!r} is taken off, and 1 tensors" in said
 

@@ -171,7 +171,7 @@ def test_max_loss_keeps_theta_within_the_radius():
 
 
 @named
-def test_answers_are_those_of_theta_and_of_no_company(through):
+def test_answers_depend_on_theta_alone_not_on_other_images(through):
     net, x, y = small()
     question = MinRadius("theta", through=through)
     found = plica.attack(net, x, y, question, gradients=60)

@@ -62,11 +62,11 @@ def test_a_run_keeps_theta_and_an_audit_finds_the_points_in_it(folder, through):
     ):
         assert not ok or d == pytest.approx(stored, rel=1e-4, abs=1e-6)
     assert main(["audit", "out", "--trust"]) == 0
-    (told,) = json.loads(Path("out/audit.json").read_text())["tasks"]
+    (task,) = json.loads(Path("out/audit.json").read_text())["tasks"]
     perturbed = torch.tensor([ok and d > 0 for ok, d in zip(rows["success"], rows["distance"], strict=True)])
     classes = load_model("moved_net.py:make")((held["x_adv"] * 255).round() / 255).argmax(1)
     survive = (classes != load_file("d.safetensors")["y"]) & perturbed
-    assert (told["perturbed"], told["survive"]) == (int(perturbed.sum()), int(survive.sum()))
+    assert (task["perturbed"], task["survive"]) == (int(perturbed.sum()), int(survive.sum()))
     assert (folder / "out" / "perturbations.png").stat().st_size > 10000
 
 

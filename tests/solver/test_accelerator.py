@@ -1,4 +1,4 @@
-"""The path of accelerators, taken on a CPU: sound, repeatable, independent of company, as good, and without waits."""
+"""The path of accelerators on a CPU: sound, repeatable, independent of other rows, as good, and without waits."""
 
 import importlib.util
 import sys

@@ -38,7 +38,7 @@ def test_the_answers_agree_with_the_problems(name):
 
 @BY_NAME
 def test_a_row_does_not_see_the_others(name):
-    """What `fun` owes the solver: values of a row are the same alone and in company, in the dtype of x."""
+    """What `fun` owes the solver: values of a row are the same alone and in a batch, in the dtype of x."""
     reference = REFERENCES[name]
     x = around(reference, 5, 0.1)
     together = torch.cat([part.reshape(5, -1) for part in parts(reference.fun(x))], 1)
@@ -89,7 +89,7 @@ SOME = ["hs71", "hs43", "hs6", "rosenbrock", "cb2", "shor", "theta", "l1_in_ball
 
 
 @pytest.mark.parametrize("name", SOME)
-def test_alone_equals_in_company(name):
+def test_alone_equals_in_a_batch(name):
     """Four starts at once and one by one.
 
     To rounding where the trajectories agree to the bit, which elementwise functions grant; to the accuracy of an

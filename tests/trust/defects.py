@@ -84,7 +84,7 @@ def shattered(x: Tensor) -> Tensor:
     return x + 1e-4 * torch.sin(5e5 * x)
 
 
-def company(x: Tensor) -> Tensor:
+def batch_dependent(x: Tensor) -> Tensor:
     """Batch statistics."""
     return x - 0.5 * (x.mean(0, keepdim=True) - 0.5)
 
@@ -113,7 +113,7 @@ def defects() -> dict[str, tuple[nn.Module, str]]:
         "saturated": (Changed(after=lambda z: torch.softmax(40 * z, 1)), "zero gradient"),
         "probabilities": (Changed(after=lambda z: torch.softmax(z, 1)), "probabilities"),
         "random": (Changed(lambda x: x + 0.05 * torch.randn_like(x)), "random outputs"),
-        "batch statistics": (Changed(company), "company"),
+        "batch statistics": (Changed(batch_dependent), "batch dependence"),
         "gradient reversed": (Changed(Backward.apply), "loss does not rise"),
         "gradient shattered": (Changed(shattered), "black box"),
         "straight-through rounding": (Changed(through), "finite differences"),

@@ -203,7 +203,7 @@ class Alone(nn.Module):
 
 
 def test_a_class_that_the_batch_decides_by_rounding_is_counted():
-    """Of the 32 images that are run alone; a change that is too large for rounding is company's, another finding."""
+    """Of the 32 images that are run alone; a larger change is a dependence on the batch, another finding."""
     finding = rounding(Alone(0.06))
     assert "bfloat16" in finding.sentence
     changed = re.search(r"(\d+) whose class changes", finding.sentence)

@@ -129,8 +129,8 @@ def test_values_that_are_not_finite_and_accuracy_at_chance(tmp_path):
 
 def test_what_checks_and_audit_found_counts(tmp_path):
     held = run(tmp_path, samples(task(), half(), "STALLED"))
-    told = {"check": "zero gradient", "weight": "RESERVATION", "sentence": "Zero on 9%.", "share": 0.09}
-    write_json(tmp_path / "checks.json", {"m": {"findings": [told], "checks": ["zero gradient"]}})
+    finding = {"check": "zero gradient", "weight": "RESERVATION", "sentence": "Zero on 9%.", "share": 0.09}
+    write_json(tmp_path / "checks.json", {"m": {"findings": [finding], "checks": ["zero gradient"]}})
     write_json(tmp_path / "audit.json", {"agrees": False, "tasks": [{"differences": {"distance": {"count": 1}}}]})
     verdict = trust.conclude(held)
     assert found(verdict) == {("zero gradient", Severity.RESERVATION), ("audit", Severity.FATAL)}

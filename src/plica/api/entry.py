@@ -16,7 +16,7 @@ from plica.api.progress import Progress
 from plica.attacks.registry import ATTACKS, check_treats_perturbations
 from plica.core import validation
 from plica.core.domain.bounds import Bounds
-from plica.core.domain.groups import Group, each, groups, in_company, join_results
+from plica.core.domain.groups import Group, each, groups, join_results, joined_progress
 from plica.core.domain.half import HalfModel, half_dtype
 from plica.core.domain.levels import check_levels, pixel_rounding
 from plica.core.formulations import Question
@@ -132,7 +132,7 @@ def attack(
                 original, x[rows].to(half or x.dtype), y[rows], box.question, method=method, gradients=gradients,
                 seed=seed, batch_size=batch_size, bounds=box.bounds, targets=None if targets is None else targets[rows],
                 goal=goal, levels=levels, draws=draws, precision=precision,
-                on_progress=in_company(on_progress, others, len(x)),
+                on_progress=joined_progress(on_progress, others, len(x)),
             )  # fmt: skip
             parts.append((box, result))
         return join_results(parts, x)
@@ -148,13 +148,13 @@ def attack(
         else:
             if not randomness.repeatable:
                 warnings.warn(NOT_REPEATABLE, stacklevel=2)
-            answers: list[tuple[Group, Result]] = []
+            results: list[tuple[Group, Result]] = []
             for one in each(question, bounds, x):
                 rows, radii = one.rows, None if radius is None else radius[one.rows]
                 mean = MeanOfDraws(model, draws, randomness, seed, x[rows], aim.has_classes)
-                company = in_company(on_progress, [answer for _, answer in answers], len(x))
-                answers.append((one, ask(x[rows], aim[rows], one.question, radii, company, mean)))
-            result = join_results(answers, x)
+                progress = joined_progress(on_progress, [result for _, result in results], len(x))
+                results.append((one, ask(x[rows], aim[rows], one.question, radii, progress, mean)))
+            result = join_results(results, x)
     result = replace(result, status=_confirmed(result))
     if half is None:
         return result

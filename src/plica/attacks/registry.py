@@ -35,7 +35,7 @@ def radius(task: AttackInput) -> AttackOutput:
 def auto(task: AttackInput) -> AttackOutput:
     """The best there is: `radius` where the metric has a prox, `curved` without, `pwcf` for other perturbations.
 
-    A model without gradient is asked by forward runs alone, which the status says.
+    A model without gradient is attacked with forward runs only, and the status says so.
     """
     try:
         if task.question.through is not None:

@@ -156,8 +156,8 @@ class Search:
             return
         candidates = self._candidates(_take_rows(rows, left), _take(parameters, left), _take(multipliers, left))
         whole = []
-        for place, row in enumerate(left.tolist()):
-            part = replace(parts[row], bound=float(value[row]), candidates=candidates[place])
+        for position, row in enumerate(left.tolist()):
+            part = replace(parts[row], bound=float(value[row]), candidates=candidates[position])
             if part.candidates:
                 self._queue(part)
             else:
@@ -242,10 +242,10 @@ class Search:
             nodes += [(k, entry) for entry in range(low[0].numel())]
         if not scores:
             return [()] * len(rows.a)
-        top, place = torch.cat(scores, 1).topk(min(self.settings.candidates, len(nodes)), dim=1)
+        top, position = torch.cat(scores, 1).topk(min(self.settings.candidates, len(nodes)), dim=1)
         return [
             tuple(nodes[i] for i, score in zip(places, values, strict=True) if score > 0)
-            for places, values in zip(place.tolist(), top.tolist(), strict=True)
+            for places, values in zip(position.tolist(), top.tolist(), strict=True)
         ]
 
     @torch.no_grad()

@@ -6,7 +6,7 @@ import typer
 
 import plica
 from plica.cli.options import asks_one_model
-from plica.cli.question import WRITES, answer, read_distance
+from plica.cli.question import WRITES, answer_question, read_distance
 from plica.core.domain.bounds import Bounds
 from plica.core.formulations import parse_radius
 
@@ -30,4 +30,4 @@ def attack(
         distance, perturbation = read_distance(options["metric"], options["through"], within)
         return plica.MaxLoss(distance, parse_radius(radius), loss, perturbation)
 
-    answer("attack", options | {"radius": radius, "loss": loss}, question)
+    answer_question("attack", options | {"radius": radius, "loss": loss}, question)

@@ -41,7 +41,7 @@ WRITES = (
 )
 
 
-def answer(command: str, options: dict[str, Any], question: Callable[[Bounds], Question]) -> None:
+def answer_question(command: str, options: dict[str, Any], question: Callable[[Bounds], Question]) -> None:
     """Carry out a command from its options by name; `question` makes the question, within bounds.
 
     Raises:

@@ -4,7 +4,7 @@ from typing import Any
 
 import plica
 from plica.cli.options import asks_one_model
-from plica.cli.question import WRITES, answer, read_distance
+from plica.cli.question import WRITES, answer_question, read_distance
 
 EPILOG = f"""{WRITES}
 
@@ -19,4 +19,4 @@ EPILOG = f"""{WRITES}
 def radius(**options: Any) -> None:
     """Find, for every image, the nearest input that the model gets wrong, and its distance: the robustness radius."""
     distance = options["metric"], options["through"]
-    answer("radius", options, lambda within: plica.MinRadius(*read_distance(*distance, within)))
+    answer_question("radius", options, lambda within: plica.MinRadius(*read_distance(*distance, within)))

@@ -16,7 +16,7 @@ class Status(Enum):
     STALLED = "No further progress in many steps; the best point was kept."
     LINE_SEARCH = "No step improved the last point, often a kink; the best point was kept."
     BUDGET = "All gradients of the budget are spent; the best point was kept."
-    BLACK_BOX = "The model has no gradient: it was asked by forward runs alone, and the best point was kept."
+    BLACK_BOX = "The model has no gradient: only forward runs were used, and the best point was kept."
     INFEASIBLE = (
         "The constraints seem to contradict each other near the image; raise gradients or ask for a larger radius."
     )

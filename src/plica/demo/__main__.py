@@ -27,21 +27,21 @@ def demo(out: Path, gradients: int = 100, n: int = 20) -> None:
     start = time.monotonic()
     model = resnet18()
     x, y = (part[:n] for part in images())
-    answers: dict[str, Result] = {}
+    results: dict[str, Result] = {}
     print(f"{n} images under {len(NORMS)} norms; a few minutes on two cores, shown as it goes", file=sys.stderr)
     for norm in NORMS:
         print(f"{norm}: {n} images, {gradients} gradients each", file=sys.stderr)
         begin = time.monotonic()
         with AttackProgress(gradients) as progress:
             question = plica.MinRadius(parse_metric(norm))
-            answers[norm] = plica.attack(model, x, y, question, gradients=gradients, on_progress=progress)
+            results[norm] = plica.attack(model, x, y, question, gradients=gradients, on_progress=progress)
         arguments = dict(command="demo", model="plica.demo:resnet18", metric=norm, method="auto")
         arguments |= dict(gradients=gradients, n=n, seed=0)
         save_run(
             out / norm,
             x,
             y,
-            answers[norm],
+            results[norm],
             arguments,
             time.monotonic() - begin,
             CLASSES,
@@ -49,21 +49,21 @@ def demo(out: Path, gradients: int = 100, n: int = 20) -> None:
             draw=draw_perturbations,
         )
     picture = out / "perturbations.png"
-    draw_perturbations(picture, x, y, answers, CLASSES)
-    print(table([CLASSES[label] for label in y.tolist()], answers))
+    draw_perturbations(picture, x, y, results, CLASSES)
+    print(table([CLASSES[label] for label in y.tolist()], results))
     print(two_networks(x, y, gradients))
     print(f"{time.monotonic() - start:.0f} s; one folder of results per norm in {out}")
     print(f"A page to look at: {Path(sys.executable).parent / 'plica'} report {out} -o report.html")
     print(f"Picture: {picture}")
 
 
-def table(names: list[str], answers: dict[str, Result]) -> str:
+def table(names: list[str], results: dict[str, Result]) -> str:
     """One line per image: its class, and per norm the radius and the class it is taken for there."""
-    lines = ["image  class       " + "".join(f"{norm:>9}  taken for " for norm in answers)]
+    lines = ["image  class       " + "".join(f"{norm:>9}  taken for " for norm in results)]
     for row, name in enumerate(names):
-        cells = [_cell(answer, row) for answer in answers.values()]
+        cells = [_cell(result, row) for result in results.values()]
         lines.append(f"{row:5d}  {name:<12}" + "".join(cells).rstrip())
-    medians = [f"{answer.distance.median().item():9.4f}{'':12}" for answer in answers.values()]
+    medians = [f"{result.distance.median().item():9.4f}{'':12}" for result in results.values()]
     return "\n".join([*lines, f"{'':5}  {'median':<12}" + "".join(medians).rstrip()])
 
 
@@ -85,10 +85,10 @@ def two_networks(x: Tensor, y: Tensor, gradients: int) -> str:
     return "\n".join(lines)
 
 
-def _cell(answer: Result, row: int) -> str:
-    if not answer.success[row]:
+def _cell(result: Result, row: int) -> str:
+    if not result.success[row]:
         return f"{'not found':>9}{'':12}"
-    return f"{answer.distance[row].item():9.4f}  {CLASSES[int(answer.prediction[row])]:<10}"
+    return f"{result.distance[row].item():9.4f}  {CLASSES[int(result.prediction[row])]:<10}"
 
 
 if __name__ == "__main__":

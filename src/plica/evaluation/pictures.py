@@ -103,7 +103,7 @@ class _Judge:
         return torch.as_tensor(good)
 
 
-def _write(run: Run, task: Task, found: set[int], place: Path, judged: _Judge) -> Pictures:
+def _write(run: Run, task: Task, found: set[int], folder: Path, judged: _Judge) -> Pictures:
     files: list[Path] = []
     exact = kept = 0
     for ids, x_adv in run.points(task):
@@ -117,9 +117,9 @@ def _write(run: Run, task: Task, found: set[int], place: Path, judged: _Judge) -
         exact += int((~rounded).sum())
         if bool(rounded.any()):
             kept += int(judged(task, ids[rounded], points[rounded]).sum())
-        place.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for number, picture in zip(ids.tolist(), pixels.numpy(), strict=True):
-            files.append(place / _file(number))
+            files.append(folder / _file(number))
             _save(picture, files[-1])
     return Pictures(task, files, exact, kept)
 

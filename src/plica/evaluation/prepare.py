@@ -18,7 +18,7 @@ from plica.certify import check_certifiable
 from plica.core.domain.read_bounds import read_bounds
 from plica.data import Source, open_data
 from plica.data.sample import select
-from plica.evaluation.fingerprint import distance_answers, hash_model, model_answers, same
+from plica.evaluation.fingerprint import distance_sums, hash_model, model_sums, same
 from plica.evaluation.model_cache import ModelCache
 from plica.evaluation.plan import Plan
 from plica.evaluation.strict import PlanError
@@ -59,8 +59,8 @@ def prepare(
             _try(worker, inputs, job)
             if job.task.distance not in answers["distances"]:
                 distance = bounds.distance(job.task.metric, job.task.through)
-                answers["distances"][job.task.distance] = distance_answers(*distance, inputs[1])
-        answers["models"][model.name] = model_answers(*inputs[:2])
+                answers["distances"][job.task.distance] = distance_sums(*distance, inputs[1])
+        answers["models"][model.name] = model_sums(*inputs[:2])
     identity = plan.identity()
     manifest = {
         "format": FORMAT,

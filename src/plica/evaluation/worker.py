@@ -139,8 +139,8 @@ class Worker:
             model, x, y = prepare_inputs(model, work.x, work.y)
             result = self._attack(model, x, y, work.job, size, on_progress)
             if Status.BLACK_BOX in result.status:
-                told = f"{work.job.task.name}, chunk {work.chunk}: asked by forward runs alone, for want of a gradient"
-                notes = [*notes, told]
+                part = f"{work.job.task.name}, chunk {work.chunk}"
+                notes = [*notes, f"{part}: attacked with forward runs only, as the model has no gradient"]
             if work.job.certify is not None:
                 return self._certified(model, x, y, work, result, notes)
             return _part(work, result, notes)

@@ -111,8 +111,8 @@ def choose(which: Tensor, a: R, b: R) -> R:
 
 
 def bmm(a: Tensor, b: Tensor) -> Tensor:
-    """torch.bmm, the same to the last bit however many rows there are: a batch of one takes another kernel, so it
-    gets company."""
+    """torch.bmm with the same bits for any number of rows. A batch of one would use another kernel, so its row is
+    computed twice."""
     if len(a) == 1:
         return torch.bmm(_twice(a), _twice(b))[:1]
     return torch.bmm(a, b)

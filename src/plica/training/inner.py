@@ -24,8 +24,8 @@ from plica.core.domain.half import half_dtype
 from plica.goals import check_labels
 from plica.metrics import Unsupported
 from plica.training import union
-from plica.training.asked import Asked
 from plica.training.hard import Hard
+from plica.training.inner_question import InnerQuestion
 from plica.training.network import Network
 from plica.training.problem import Batch
 from plica.utils.messages import shown
@@ -39,15 +39,15 @@ class Asker(ABC):
 
     Attributes:
         scale: factor of every radius and cap, 1 unless it is set, as for a warm-up.
-        calls: batches that were asked about so far; noise is drawn from (seed, calls, rank).
+        calls: batches solved so far; noise is drawn from (seed, calls, rank).
     """
 
-    def __init__(self, asked: Sequence[Asked], gradients: int, seed: int, bounds: Any):
+    def __init__(self, questions: Sequence[InnerQuestion], gradients: int, seed: int, bounds: Any):
         validation.whole("gradients", gradients, least=1)
         validation.whole("seed", seed, least=0)
-        if any(one.starts > gradients for one in asked):
+        if any(one.starts > gradients for one in questions):
             raise ValueError(f"starts must be at most gradients = {gradients}, which the starts share.")
-        self.asked, self.gradients, self.seed, self.bounds = list(asked), gradients, seed, bounds
+        self.questions, self.gradients, self.seed, self.bounds = list(questions), gradients, seed, bounds
         self.scale, self.calls = 1.0, 0
         self._checked: set[tuple[Any, ...]] = set()
         self._classes = 0
@@ -60,7 +60,7 @@ class Asker(ABC):
 
         Raises:
             ValueError, TypeError: an argument is wrong; said before any work.
-            Unsupported: the question cannot be asked so.
+            Unsupported: the question cannot be solved so.
         """
         validation.images(x)
         validation.labels("y", y, x)
@@ -75,13 +75,13 @@ class Asker(ABC):
                 x = x.float()  # steps of a search are finer than the pixels of half precision
             if (shape := (x.shape[1:], x.dtype, x.device)) not in self._checked:
                 with torch.enable_grad():
-                    for one in self.asked:
+                    for one in self.questions:
                         one.check(x, limits.numbers)
                 # as the search runs it, so that a compiled model is compiled once
                 self._classes = network.gradient(x, lambda logits: logits.sum(1))[1].shape[1]
                 self._checked.add(shape)
             check_labels("y", y, x.new_empty(()).expand(len(y), self._classes))
-            batches = [self._batch(one, network, x, y, limits.numbers) for one in self.asked]
+            batches = [self._batch(one, network, x, y, limits.numbers) for one in self.questions]
             answer, picked = self._answer(batches)
         self.calls += 1
         cap = torch.stack([batch.radius for batch in batches])[picked, torch.arange(len(x), device=x.device)]
@@ -92,7 +92,7 @@ class Asker(ABC):
 
     @abstractmethod
     def _answer(self, batches: Sequence[Batch]) -> union.Picked:
-        """The answers to the questions about the images, and which was asked about each."""
+        """The solutions for the images, and the index of the question that was chosen for each."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs beside the arguments."""
@@ -111,9 +111,11 @@ class Asker(ABC):
                 f"state must be the state_dict() of an Inner or a Union, as {self.state_dict()}, got {shown(state)}."
             ) from None
 
-    def _batch(self, asked: Asked, network: Network, x: Tensor, y: Tensor, bounds: tuple[float, float]) -> Batch:
+    def _batch(
+        self, inner: InnerQuestion, network: Network, x: Tensor, y: Tensor, bounds: tuple[float, float]
+    ) -> Batch:
         return Batch(
-            network, x, y, asked.question, asked.radius(x, self.scale), self.gradients, bounds,
+            network, x, y, inner.question, inner.radius(x, self.scale), self.gradients, bounds,
             generator=self._generator(rank()), shared=self._generator(-1),
         )  # fmt: skip
 
@@ -151,10 +153,10 @@ class Inner(Asker):
         starts: int = 1,
         skip_misclassified: bool = False,
     ):
-        super().__init__([Asked(question, cap, method, starts, skip_misclassified)], gradients, seed, bounds)
+        super().__init__([InnerQuestion(question, cap, method, starts, skip_misclassified)], gradients, seed, bounds)
 
     def _answer(self, batches: Sequence[Batch]) -> union.Picked:
-        return self.asked[0].solve(batches[0]), torch.zeros_like(batches[0].y)
+        return self.questions[0].solve(batches[0]), torch.zeros_like(batches[0].y)
 
 
 class Union(Asker):
@@ -189,12 +191,14 @@ class Union(Asker):
         if caps is not None and (not isinstance(caps, Sequence) or len(caps) != len(questions)):
             raise ValueError(f"caps must be a list of {len(questions)}, one for each question, got {shown(caps)}.")
         each = [None] * len(questions) if caps is None else caps
-        super().__init__([Asked(q, cap) for q, cap in zip(questions, each, strict=True)], gradients, seed, bounds)
-        union.check(self.asked, pick)
+        super().__init__(
+            [InnerQuestion(q, cap) for q, cap in zip(questions, each, strict=True)], gradients, seed, bounds
+        )
+        union.check(self.questions, pick)
         self.pick = pick
 
     def _answer(self, batches: Sequence[Batch]) -> union.Picked:
-        return union.PICKS[self.pick](self.asked, batches)
+        return union.PICKS[self.pick](self.questions, batches)
 
 
 def rank() -> int:

@@ -22,7 +22,7 @@ class Network:
     """A model for the time of one inner problem, inside `opened`.
 
     Gradients are those of x alone: no parameter's `.grad` is written, and none needs `requires_grad`. The model runs
-    under the autocast that holds where the inner problem is asked; what is computed of its logits does not.
+    under the autocast in which the inner problem is solved; computations on its logits do not.
     """
 
     def __init__(self, model: Any, dtype: torch.dtype, device: torch.device):

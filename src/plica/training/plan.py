@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from plica.core import formulations
 from plica.core.formulations import MaxLoss, MinRadius, parse_radius
-from plica.core.formulations import Question as Asked
 from plica.evaluation.parse_plan import read_as
 from plica.evaluation.plan import Data, Model, Question
 from plica.evaluation.strict import Number, Strict, nearest
@@ -27,7 +27,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainingQuestion(Strict):
-    """What is asked about every image: min-radius, or max-loss within the radius.
+    """The question about every image: min-radius, or max-loss within the radius.
 
     cap: of min-radius, in units of the metric: images whose boundary is farther away are trained at this distance.
     loss: of max-loss. through: a perturbation other than x + delta.
@@ -55,7 +55,7 @@ class TrainingQuestion(Strict):
             Question(ask="max-loss", metric=[self.metric], through=self.through, radius=[self.radius], loss=self.loss)
         return self
 
-    def question(self, bounds: tuple[float, float], ask: str | None = None) -> Asked:
+    def question(self, bounds: tuple[float, float], ask: str | None = None) -> formulations.Question:
         """The question itself; `ask` in place of its own."""
         metric, through = parse_distance(self.metric, self.through, bounds)
         if (ask or self.ask) == "min-radius" or self.radius is None:
@@ -97,7 +97,7 @@ class TrainingPlan(Strict):
     them, drawn with the seed, are not trained on, and the best epoch is selected on them. test: images of the
     evaluation at the end; the held-out ones if left out.
 
-    questions: what is asked about every image of a batch; an empty list for ordinary training. pick: which of several
+    questions: about every image of a batch; an empty list for ordinary training. pick: which of several
     questions an image is trained on: random, estimate, max or msd (plica.training.Union). gradients: of the network,
     per image and question, at most 1,000. epochs: at most 100,000. outer: the loss at the points found: plain, trades
     or mart. weight: of the second term of trades (6 if left out) and mart (5).
@@ -153,13 +153,13 @@ class TrainingPlan(Strict):
     def inner(self, gradients: int | None = None) -> Asker | None:
         """The inner problem, at so many gradients in place of its own; None without questions."""
         budget = gradients or self.gradients
-        asked = [question.question(self.bounds) for question in self.questions]
+        questions = [question.question(self.bounds) for question in self.questions]
         caps = [question.cap for question in self.questions]
-        if len(asked) > 1:
-            return Union(asked, self.pick, budget, self.seed, caps=caps, bounds=self.bounds)
-        if not asked:
+        if len(questions) > 1:
+            return Union(questions, self.pick, budget, self.seed, caps=caps, bounds=self.bounds)
+        if not questions:
             return None
-        return Inner(asked[0], gradients=budget, cap=caps[0], seed=self.seed, bounds=self.bounds)
+        return Inner(questions[0], gradients=budget, cap=caps[0], seed=self.seed, bounds=self.bounds)
 
     def measures(self) -> list[tuple[Inner, float]]:
         """MinRadius under each distance that is trained, or l2, and the radius from which on all count alike."""

@@ -126,7 +126,7 @@ class Trainer:
         shuffled = ids[torch.randperm(len(ids), generator=_generator(plan.seed, 0, 0))]
         self.held_ids = shuffled[: plan.held_out].sort().values
         self.device = torch.device(plan.device)
-        self.held = tuple(t.to(self.device) for t in source.read(self.held_ids))
+        self.held_out = tuple(t.to(self.device) for t in source.read(self.held_ids))
         self.x, self.y = source.read(shuffled[plan.held_out :].sort().values)
         self.batch = min(plan.batch, len(self.x))
         self.per_epoch = len(self.x) // self.batch
@@ -208,13 +208,13 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         """Measure the held-out images, log, and keep the weights if they are the best so far."""
-        x, y = self.held
+        x, y = self.held_out
         scores, row = [], self.counts.row()
         for inner, most in self.plan.measures():
             hard = inner(self.kept, x, y)
             radius = hard.radius.nan_to_num(0.0)
             radius = radius.clamp(max=most if math.isfinite(most) else FARTHEST * float(radius.median()))
-            name = str(inner.asked[0].question.metric)
+            name = str(inner.questions[0].question.metric)
             row[f"held_out_radius_{name}"] = float(radius.mean())
             row["held_out_accuracy"] = float(hard.correct.double().mean())
             scores.append(float(radius.mean()) / (most if math.isfinite(most) else 1.0))
@@ -304,13 +304,13 @@ def train(
     return evaluate(_last_plan(read, models, trainer.held_ids), directory / RUN)
 
 
-def _last_plan(plan: TrainingPlan, models: list[dict[str, Any]], held: Tensor) -> dict[str, Any]:
+def _last_plan(plan: TrainingPlan, models: list[dict[str, Any]], held_out: Tensor) -> dict[str, Any]:
     """Radii under the distances that were trained, and under the norms."""
     metrics = [q.metric for q in plan.questions if q.through is None]
     questions: list[dict[str, Any]] = [{"ask": "min-radius", "metric": list(dict.fromkeys([*metrics, *OTHERS]))}]
     moved = [q for q in plan.questions if q.through is not None]
     questions += [{"ask": "min-radius", "metric": q.metric, "through": q.through} for q in moved]
-    data = {"path": plan.data.path, "indices": held[: plan.report_n].tolist()}
+    data = {"path": plan.data.path, "indices": held_out[: plan.report_n].tolist()}
     if plan.test is not None:
         data = plan.test.model_dump(exclude_unset=True)
         if plan.test.indices is None and plan.test.n is None:

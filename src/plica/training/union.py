@@ -16,7 +16,7 @@ from plica.core.formulations import MaxLoss, MinRadius
 from plica.core.losses import margin
 from plica.metrics import Unsupported, plain_p
 from plica.training.ascent import EXACT, norm_step
-from plica.training.asked import Asked
+from plica.training.inner_question import InnerQuestion
 from plica.training.problem import Answer, Batch
 from plica.training.radius import First, convex_metric, first_gradient
 
@@ -25,39 +25,39 @@ EXPLORED = 0.2  # share of images whose question is drawn in place of the one of
 Picked = tuple[Answer, Int[Tensor, " b"]]
 
 
-def random(asked: Sequence[Asked], batches: Sequence[Batch]) -> Picked:
+def random(questions: Sequence[InnerQuestion], batches: Sequence[Batch]) -> Picked:
     """One question for the whole batch, drawn anew for each (E-AT: Croce, Hein 2022); the same on every rank."""
-    index = int(torch.randint(len(asked), (), generator=batches[0].shared))
-    answer = asked[index].solve(batches[index])
+    index = int(torch.randint(len(questions), (), generator=batches[0].shared))
+    answer = questions[index].solve(batches[index])
     return answer, torch.full_like(batches[0].y, index)
 
 
-def estimate(asked: Sequence[Asked], batches: Sequence[Batch]) -> Picked:
+def estimate(questions: Sequence[InnerQuestion], batches: Sequence[Batch]) -> Picked:
     """For each image the question whose boundary is nearest by the linear model at the image, in caps or radii; for a
     fifth of the images, drawn at random, any."""
     first, batch = first_gradient(batches[0]), batches[0]
     reach = torch.stack([_reach(part, first) / part.radius for part in batches])
     picked = reach.nan_to_num(nan=torch.inf).argmin(0)
     drawn = torch.rand(len(batch), generator=batch.generator, dtype=torch.float32) < EXPLORED
-    other = torch.randint(len(asked), (len(batch),), generator=batch.generator)
+    other = torch.randint(len(questions), (len(batch),), generator=batch.generator)
     picked = torch.where(drawn.to(picked.device), other.to(picked), picked)
     parts = []
-    for index, (question, part) in enumerate(zip(asked, batches, strict=True)):
+    for index, (question, part) in enumerate(zip(questions, batches, strict=True)):
         rows = (picked == index).nonzero()[:, 0]
         if len(rows):
             parts.append((rows, question.solve(part.rows(rows), first.rows(rows))))
     order = torch.cat([rows for rows, _ in parts]).argsort()
     names = [f.name for f in fields(Answer)]
     joined = Answer(*(torch.cat([getattr(answer, name) for _, answer in parts])[order] for name in names))
-    if isinstance(asked[0].question, MaxLoss):
+    if isinstance(questions[0].question, MaxLoss):
         joined.gradients.add_(1)  # that of the estimate; MinRadius begins with it
     return joined, picked
 
 
-def worst(asked: Sequence[Asked], batches: Sequence[Batch]) -> Picked:
+def worst(questions: Sequence[InnerQuestion], batches: Sequence[Batch]) -> Picked:
     """Every question for every image: the one of least radius in caps, or of largest cross-entropy at its point."""
-    first = first_gradient(batches[0]) if isinstance(asked[0].question, MinRadius) else None
-    answers = [question.solve(batch, first) for question, batch in zip(asked, batches, strict=True)]
+    first = first_gradient(batches[0]) if isinstance(questions[0].question, MinRadius) else None
+    answers = [question.solve(batch, first) for question, batch in zip(questions, batches, strict=True)]
     if first is not None:
         score = -torch.stack([answer.radius / batch.radius for answer, batch in zip(answers, batches, strict=True)])
     else:
@@ -69,12 +69,12 @@ def worst(asked: Sequence[Asked], batches: Sequence[Batch]) -> Picked:
     best = Answer(*(torch.stack([getattr(a, f.name) for a in answers])[picked, every] for f in fields(Answer)))
     best.gradients.copy_(torch.stack([answer.gradients for answer in answers]).sum(0))
     if first is not None:
-        best.gradients.sub_(len(asked) - 1)  # the first is shared
+        best.gradients.sub_(len(questions) - 1)  # the first is shared
     return best, picked
 
 
 @torch.no_grad()
-def msd(asked: Sequence[Asked], batches: Sequence[Batch]) -> Picked:
+def msd(questions: Sequence[InnerQuestion], batches: Sequence[Batch]) -> Picked:
     """Each step in every norm, of which the one of largest loss is taken (MSD: Maini, Wong, Kolter 2020)."""
     batch = batches[0]
     steps = [norm_step(part, pgd.SETTINGS.total_length / part.gradients * part.radius) for part in batches]
@@ -92,7 +92,7 @@ def msd(asked: Sequence[Asked], batches: Sequence[Batch]) -> Picked:
     return Answer(z, distance, radius, unknown, correct, torch.full_like(batch.y, batch.gradients)), picked
 
 
-PICKS: dict[str, Callable[[Sequence[Asked], Sequence[Batch]], Picked]] = {
+PICKS: dict[str, Callable[[Sequence[InnerQuestion], Sequence[Batch]], Picked]] = {
     "random": random,
     "estimate": estimate,
     "max": worst,
@@ -100,24 +100,24 @@ PICKS: dict[str, Callable[[Sequence[Asked], Sequence[Batch]], Picked]] = {
 }
 
 
-def check(asked: Sequence[Asked], pick: str) -> None:
+def check(questions: Sequence[InnerQuestion], pick: str) -> None:
     """Raises ValueError or Unsupported where the questions cannot be compared as `pick` does."""
     if pick == "random":
         return
-    kinds = {type(one.question) for one in asked}
+    kinds = {type(one.question) for one in questions}
     if len(kinds) > 1:
         raise ValueError(f"pick={pick!r} compares answers of one kind; ask MinRadius or MaxLoss alone.")
-    if kinds == {MinRadius} and any(one.cap is None for one in asked) and pick != "msd":
+    if kinds == {MinRadius} and any(one.cap is None for one in questions) and pick != "msd":
         raise ValueError(f"pick={pick!r} compares radii in units of their caps; give caps=[...], one each.")
-    if pick == "estimate" and not all(_has_norm(one) for one in asked):
+    if pick == "estimate" and not all(_has_norm(one) for one in questions):
         raise Unsupported("pick='estimate' reads radii off the dual norm; distances that are no norm take 'max'.")
-    exact = all(one.question.through is None and plain_p(one.question.metric) in EXACT for one in asked)
+    exact = all(one.question.through is None and plain_p(one.question.metric) in EXACT for one in questions)
     if pick == "msd" and not (kinds == {MaxLoss} and exact):
         raise Unsupported("pick='msd' takes MaxLoss in l1, l2 and linf; for other questions use 'max' or 'random'.")
 
 
-def _has_norm(asked: Asked) -> bool:
-    return asked.question.through is None and has_prox(asked.question.metric)
+def _has_norm(question: InnerQuestion) -> bool:
+    return question.question.through is None and has_prox(question.question.metric)
 
 
 def _reach(batch: Batch, first: First) -> Float[Tensor, " b"]:

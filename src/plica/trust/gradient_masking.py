@@ -44,7 +44,7 @@ class Ascent:
     end: Float[Tensor, " i"]
 
     @property
-    def standing(self) -> Ascent:
+    def unbroken(self) -> Ascent:
         """The images that were not broken."""
         rows = self.end <= 0
         return Ascent(self.x[rows], self.y[rows], self.radius, self.start[rows], self.first[rows], self.end[rows])
@@ -114,8 +114,8 @@ def rises(ascent: Ascent) -> Iterator[Finding]:
 
 def blind(probe: Probe, ascent: Ascent) -> Iterator[Finding]:
     """A random search like the Square attack, on the images that the ascent did not break."""
-    if len(ascent.standing.x):
-        broken = _search(probe, ascent.standing) > 0
+    if len(ascent.unbroken.x):
+        broken = _search(probe, ascent.unbroken) > 0
         yield from _beaten("black box", "a random search that sees outputs alone", ascent, broken)
 
 
@@ -181,7 +181,7 @@ def transferred(probe: Probe, ascent: Ascent, surrogates: Sequence[Callable[[Ten
 
 
 def _transfer(probe: Probe, ascent: Ascent, slope_of: Slope, words: str) -> Iterator[Finding]:
-    rest = ascent.standing
+    rest = ascent.unbroken
     if len(rest.x):
         leads = _ascend(slope_of, probe.model, rest.x, rest.y, rest.radius, rest.x, leads_from_gradient=False)
         if leads is not None:
@@ -204,7 +204,7 @@ def _beaten(check: str, words: str, ascent: Ascent, broken: Bool[Tensor, " s"]) 
 
 def aimed(probe: Probe, ascent: Ascent) -> Iterator[Finding]:
     """Images that are broken only by an ascent towards one class."""
-    x, y = ascent.standing.x, ascent.standing.y
+    x, y = ascent.unbroken.x, ascent.unbroken.y
     if not len(x) or probe.logits.shape[1] < 3:
         return
     others = logits_of(probe.model, x).scatter(1, y[:, None], -torch.inf)

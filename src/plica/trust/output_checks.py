@@ -58,7 +58,7 @@ def repeatable(probe: Probe) -> Iterator[Finding]:
     differs = (first[: len(alone)] - alone).abs().amax(1)
     if bool((differs > unit).any()):
         yield Finding(
-            "company",
+            "batch dependence",
             Severity.FATAL,
             f"The output for an image depends on the other images of its batch (by up to {float(differs.max()):.2g}), "
             "as with batch statistics; use stored statistics.",

@@ -63,7 +63,7 @@ CHECKS = Registry(
         "normalisation": Check(("normalisation", "accuracy"), lambda s: data_checks.normalisation(s.probe)),
         "labels": Check(("labels",), lambda s: data_checks.labels(s.probe)),
         "few classes": Check(("few classes",), lambda s: data_checks.few_classes(s.probe)),
-        "repeatable": Check(("random outputs", "company"), lambda s: output_checks.repeatable(s.given)),
+        "repeatable": Check(("random outputs", "batch dependence"), lambda s: output_checks.repeatable(s.given)),
         "rounding": Check(("rounding",), lambda s: output_checks.rounding(s.probe)),
         "not finite": Check(("not finite",), lambda s: output_checks.finite(s.probe)),
         "probabilities": Check(("probabilities",), lambda s: output_checks.probabilities(s.probe)),

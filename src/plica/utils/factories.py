@@ -17,15 +17,15 @@ def make(spec: str, what: str = "model") -> Any:
     Raises:
         FileNotFoundError, ValueError: there is no such file or name, or it failed; one sentence.
     """
-    place, colon, name = spec.rpartition(":")
-    if not (place and colon and name):
+    source, colon, name = spec.rpartition(":")
+    if not (source and colon and name):
         raise ValueError(
             f"The {what} {spec!r} is not of the form file.py:factory or package.module:factory, or any other."
         )
-    module = _file(Path(place), what) if place.endswith(".py") else _module(place, what)
+    module = _file(Path(source), what) if source.endswith(".py") else _module(source, what)
     if not hasattr(module, name):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise ValueError(f"{place} has no {name!r}; it has {few(functions) or 'no functions'}.")
+        raise ValueError(f"{source} has no {name!r}; it has {few(functions) or 'no functions'}.")
     factory = getattr(module, name)
     if isinstance(factory, nn.Module) or not callable(factory):
         return factory

@@ -96,15 +96,15 @@ def copy_whole(source: Path, file: Path) -> None:
 
 
 class CannotWriteError(OSError):
-    """A place that cannot be written to; one sentence, with what to do."""
+    """A path cannot be written to; one sentence, with what to do."""
 
 
 @contextmanager
-def writing(place: str | Path) -> Iterator[None]:
-    """What the system raises in this context is told as one sentence that names the place.
+def writing(path: str | Path) -> Iterator[None]:
+    """An error of the system in this context becomes one sentence that names the path.
 
     Raises:
-        CannotWriteError: the disk is full, the place is no folder, nobody may write there.
+        CannotWriteError: the disk is full, the path is not in a folder, or writing is not permitted.
     """
     try:
         yield
@@ -112,7 +112,7 @@ def writing(place: str | Path) -> Iterator[None]:
         if error.errno is None:  # a sentence of ours
             raise
         cure = "free some space" if is_full(error) else "give another place"
-        raise CannotWriteError(f"{place} cannot be written ({one_line(error)}); {cure}.") from error
+        raise CannotWriteError(f"{path} cannot be written ({one_line(error)}); {cure}.") from error
 
 
 def is_full(error: OSError) -> bool:

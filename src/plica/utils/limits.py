@@ -90,9 +90,9 @@ def read_array_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 def _check_array(member: Any, info: zipfile.ZipInfo, file: Path) -> None:
     shape, _, dtype = read_array_header(member)
-    claimed, held = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()
-    if claimed != held and dtype.kind != "O":
+    claimed, stored = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()
+    if claimed != stored and dtype.kind != "O":
         raise ValueError(
             f"{file} claims {shown(info.filename)} of shape {shape}, {claimed / 1e9:.3g} GB, "
-            f"and holds {held} bytes of it."
+            f"and contains {stored} bytes."
         )

@@ -61,7 +61,7 @@ def test_it_climbs_where_one_pixel_is_cheapest(p):
     assert (reached > case.margin).all()
 
 
-def test_alone_and_in_company():
+def test_alone_and_in_a_batch():
     case = linear()
     radius, every = (1.2 * case.radius(2)).float(), torch.arange(len(case.x))
     together = climb(case, 2, radius, every)[1]

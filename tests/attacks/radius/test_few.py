@@ -113,7 +113,7 @@ def test_weights_and_fixed_features(p):
 
 
 @pytest.mark.parametrize("p", NORMS)
-def test_an_image_alone_and_in_company(p):
+def test_an_image_alone_and_in_a_batch(p):
     model, x, y = network(8, 4, 4, width=16)  # of sizes for which a layer's bits do not depend on the batch
     together = plica.attack(model, x, y, MinRadius(Lp(p)), gradients=60)
     for i in range(len(x)):

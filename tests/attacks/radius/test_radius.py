@@ -1,4 +1,4 @@
-"""The radius attack: exact answers on linear models, budgets, company, masks, and what it says of metrics without a
+"""The radius attack: exact answers on linear models, budgets, other images, masks, and its message for metrics without a
 prox."""
 
 import dataclasses
@@ -142,7 +142,7 @@ def test_a_larger_budget_is_never_worse_and_none_is_exceeded(p):
 
 
 @pytest.mark.parametrize("p", [1, 1.5, 2, math.inf])
-def test_company_changes_nothing(p):
+def test_other_images_change_nothing(p):
     model, x, y = curved(20)
     together = attack(model, x, y, MinRadius(Lp(p)), 70)[0].best.x_adv
     for some in ([4], [17, 2, 9]):

@@ -97,7 +97,7 @@ def test_levels_change_no_other_entry():
 
 
 @pytest.mark.parametrize("metric", [Lp(0), BY_PIXEL])
-def test_a_larger_budget_is_never_worse_and_no_image_minds_its_company(metric):
+def test_a_larger_budget_is_never_worse_and_other_images_change_nothing(metric):
     net, x, y = small()
     last = torch.full((len(x),), torch.inf).double()
     for gradients in (5, 12, 30, 60):

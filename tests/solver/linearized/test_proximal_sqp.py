@@ -1,4 +1,4 @@
-"""Proximal SQP on linear and curved margins: exact answers, boxes, company, and the residual."""
+"""Proximal SQP on linear and curved margins: exact answers, boxes, other rows, and the residual."""
 
 import math
 

@@ -92,8 +92,8 @@ def test_the_record_shows_the_first_of_many_differences():
     assert audited.agrees
     for number in range(30):
         audited.differ("class", f"image {number}")
-    told = audited.record()["differences"]["class"]
-    assert told["count"] == 30
-    assert told["first"][0] == "image 0"
-    assert len(told["first"]) < 30
+    differences = audited.record()["differences"]["class"]
+    assert differences["count"] == 30
+    assert differences["first"][0] == "image 0"
+    assert len(differences["first"]) < 30
     assert not audited.agrees

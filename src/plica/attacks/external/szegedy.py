@@ -50,7 +50,7 @@ def lbfgs(watched: Watched, norm: float, gradients: int, seed: int) -> None:
             search = _Search(one, target, x, weight, min(SETTINGS.evaluations, left))
             with suppress(_SpentError):
                 minimize(search, x, jac=True, method="L-BFGS-B", bounds=[(0, 1)] * len(x))
-            left -= search.asked
+            left -= search.evaluations
             low, high = (max(low, weight), high) if search.met else (low, min(high, weight))
             weight = low * SETTINGS.factor if high == np.inf else (low * high) ** 0.5 or high / SETTINGS.factor
 
@@ -64,12 +64,12 @@ class _Search:
 
     def __init__(self, one: Watched, target: Tensor, x: np.ndarray, weight: float, most: int):
         self.one, self.target, self.x, self.weight, self.most = one, target, x, weight, most
-        self.asked, self.least, self.met = 0, np.inf, False
+        self.evaluations, self.least, self.met = 0, np.inf, False
 
     def __call__(self, z: np.ndarray) -> tuple[float, np.ndarray]:
-        if self.asked >= self.most:
+        if self.evaluations >= self.most:
             raise _SpentError
-        self.asked += 1
+        self.evaluations += 1
         u = torch.from_numpy(z).to(self.one.u).view_as(self.one.u).requires_grad_(True)
         with torch.enable_grad():
             logits = self.one(u)

@@ -29,7 +29,7 @@ class Group:
 
 
 def groups(question: Any, bounds: Any, x: Any) -> list[Group] | None:
-    """The groups of images, in the order of their first image; None where nothing differs from image to image.
+    """The groups of images, in the order of their first image; None if nothing differs between images.
 
     Raises:
         ValueError: x lies outside its bounds.
@@ -37,9 +37,9 @@ def groups(question: Any, bounds: Any, x: Any) -> list[Group] | None:
     if not isinstance(x, Tensor) or x.ndim < 2 or not isinstance(bounds, tuple | list) or len(bounds) != 2:
         return None
     metric = getattr(question, "metric", None)
-    held = metric.pixels if isinstance(metric, Held) and _per_image(metric.pixels, x) else None
+    fixed = metric.pixels if isinstance(metric, Held) and _per_image(metric.pixels, x) else None
     boxes = [bound if _per_image(bound, x) else None for bound in bounds]
-    if held is None and boxes == [None, None]:
+    if fixed is None and boxes == [None, None]:
         return None
     for way, box in zip((-1, 1), boxes, strict=True):
         outside = None if box is None else (way * (x.detach() - box.to(x)) > 0).flatten(1).any(1)
@@ -48,9 +48,9 @@ def groups(question: Any, bounds: Any, x: Any) -> list[Group] | None:
                 f"x lies outside its bounds in image {int(outside.nonzero()[0])} ({int(outside.sum())} such images); "
                 "clamp x or widen the bounds."
             )
-    keys = [part.to(x).expand_as(x).flatten(1) for part in (*boxes, held) if part is not None]
+    keys = [part.to(x).expand_as(x).flatten(1) for part in (*boxes, fixed) if part is not None]
     _, number = torch.unique(torch.cat(keys, 1), dim=0, return_inverse=True)
-    found = []
+    parts = []
     for first in dict.fromkeys(number.tolist()):
         rows = (number == first).nonzero()[:, 0]
         if held is not None and bool(held[rows[0]].all()):  # which a Held is refused for
@@ -58,8 +58,8 @@ def groups(question: Any, bounds: Any, x: Any) -> list[Group] | None:
             found += [Group(row, _of_rows(inner, row, None), (x[row[0]], x[row[0]])) for row in rows.split(1)]
             continue
         pair = tuple(bound if box is None else box[rows[0]] for bound, box in zip(bounds, boxes, strict=True))
-        found.append(Group(rows, _of_rows(question, rows, held), pair))
-    return found
+        parts.append(Group(rows, _of_rows(question, rows, fixed), pair))
+    return parts
 
 
 def each(question: Question, bounds: Any, x: Float[Tensor, "b *image"]) -> list[Group]:
@@ -72,16 +72,16 @@ def _per_image(part: Any, x: Tensor) -> bool:
     return isinstance(part, Tensor) and part.ndim == x.ndim and part.ndim > 0 and len(part) == len(x)
 
 
-def _of_rows(question: Question, rows: Tensor, held: Tensor | None) -> Question:
-    if held is not None:
-        question = replace(question, metric=Held(question.metric.metric, held[rows[0]]))
+def _of_rows(question: Question, rows: Tensor, fixed: Tensor | None) -> Question:
+    if fixed is not None:
+        question = replace(question, metric=Held(question.metric.metric, fixed[rows[0]]))
     if isinstance(question, MaxLoss) and isinstance(question.radius, Tensor) and question.radius.ndim:
         question = replace(question, radius=question.radius[rows])
     return question
 
 
 def join_results(parts: list[tuple[Group, Result]], x: Float[Tensor, "b *image"]) -> Result:
-    """The answers in the order of the images."""
+    """The results in the order of the images."""
     order = torch.cat([group.rows for group, _ in parts]).argsort()
     results = [result for _, result in parts]
     columns: dict[str, Any] = {}
@@ -97,9 +97,9 @@ def join_results(parts: list[tuple[Group, Result]], x: Float[Tensor, "b *image"]
     return Result(**columns)
 
 
-def in_company(on_progress: Callable[[Any], None] | None, others: list[Result], total: int) -> Any:
-    """on_progress for one group, where the other groups have these answers so far. In the median distance each image
-    of the group counts with the group's median."""
+def joined_progress(on_progress: Callable[[Any], None] | None, others: list[Result], total: int) -> Any:
+    """on_progress for one group, with the results of `others`, the groups finished before, added. In the median
+    distance every image of the group counts with the group's median so far."""
     if on_progress is None:
         return None
     done, gradients = sum(len(o) for o in others), sum(int(o.gradients.sum()) for o in others)

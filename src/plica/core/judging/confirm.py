@@ -59,8 +59,8 @@ def confirm(
             judge = replace(judge, second=None)  # the model runs one way only
     looks = torch.where(second.isnan(), 1, 2)  # at each enlarged point
     doubtful = ~(second.isnan() | confirms(second, last, judge.model.few(judge.image)))
-    wanted = last + SAFE * (second - last).abs()
-    excess = (2 * (wanted - second) / (second - first).clamp(min=1e-30)).nan_to_num(LEAST).clamp(LEAST, MOST)
+    required = last + SAFE * (second - last).abs()
+    excess = (2 * (required - second) / (second - first).clamp(min=1e-30)).nan_to_num(LEAST).clamp(LEAST, MOST)
     judgement: Judgement | None = None
     pending = torch.arange(len(last), device=last.device)
     for _ in range(1 + TRIES):

@@ -84,7 +84,7 @@ def _size_and_spread(logits: Float[Tensor, "r *output"]) -> tuple[Float[Tensor, 
 
 
 def _random_images(x: Float[Tensor, "b *image"], bounds: tuple[float, float]) -> Float[Tensor, "rows *image"]:
-    """Images like x of random pixels, the same whatever is attacked, so that no answer depends on company."""
+    """Images like x of random pixels, the same whatever is attacked, so that no answer depends on other images."""
     draw = torch.rand(ROWS, *x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     return (bounds[0] + (bounds[1] - bounds[0]) * draw).to(x)
 

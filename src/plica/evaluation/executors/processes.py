@@ -48,7 +48,7 @@ def drive(steps: Iterable[Steps], resources: Resources) -> None:
                     part = pickle.loads(future.result())
                 except BrokenProcessPool as error:
                     raise RuntimeError(
-                        f"The process of worker {name} died, for want of memory as a rule; finished parts are stored: "
+                        f"The process of worker {name} died, probably for lack of memory; finished parts are stored: "
                         "run the same command again, with a smaller batch_size."
                     ) from error
                 idle.append(name)

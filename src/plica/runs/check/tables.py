@@ -46,27 +46,27 @@ def read_leaves(file: Path) -> pa.Table:
     Raises:
         ValueError: the file is broken, or a column is missing, of another type or without a value in some row.
     """
-    wanted = arrow_schema(LEAVES)
+    schema = arrow_schema(LEAVES)
     if not file.exists():
-        return wanted.empty_table()
-    missing = [name for name in wanted.names if name not in _parquet_schema(file).names]
+        return schema.empty_table()
+    missing = [name for name in schema.names if name not in _parquet_schema(file).names]
     if missing:
         raise BrokenRunError(f"{file} has no column {missing[0]}; {ADVICE}.")
-    return _read_table(file, wanted)
+    return _read_table(file, schema)
 
 
-def _read_table(file: Path, wanted: pa.Schema) -> pa.Table:
+def _read_table(file: Path, schema: pa.Schema) -> pa.Table:
     """These columns of a table, of these types."""
     found = _parquet_schema(file)
-    for field in wanted:
+    for field in schema:
         if found.names.count(field.name) > 1 or found.field(field.name).type != field.type:
             seen = ", ".join(str(other.type) for other in found if other.name == field.name)
             raise BrokenRunError(f"The column {field.name} of {file} is {seen}, not {field.type}; {ADVICE}.")
     try:
-        table = pq.ParquetFile(file.absolute()).read(wanted.names)
+        table = pq.ParquetFile(file.absolute()).read(schema.names)
     except (OSError, pa.ArrowException) as error:
         raise BrokenRunError(f"{file} cannot be read ({one_line(error)}); {ADVICE}.") from error
-    for name in wanted.names:
+    for name in schema.names:
         if table[name].null_count:
             raise BrokenRunError(
                 f"The column {name} of {file} has no value in {table[name].null_count} rows; {ADVICE}."

@@ -44,14 +44,14 @@ def _l2(block: ProximalState, goal: Tensor, along: Tensor, trials: int, work: Te
     u_square = block.size.square()
     c = block.eta * block.lam
     for _ in range(trials):
-        wanted = goal / block.level
+        target = goal / block.level
         for _ in range(NEWTON):
             plane_v = along + c * plane_square
             length = (u_square + c * (along + plane_v)).clamp_(min=TINY).sqrt_()
             shortened = block.eta / length
             keep = (1 - shortened).clamp_(min=1e-6)
             slope = keep * plane_square + shortened * (plane_v / length).square_()
-            c = torch.addcdiv(c, wanted - keep * plane_v, slope).clamp_(0.25 * c, 4 * c + TINY)
+            c = torch.addcdiv(c, target - keep * plane_v, slope).clamp_(0.25 * c, 4 * c + TINY)
         plane_v = along + c * plane_square
         length = (u_square + c * (along + plane_v)).clamp_(min=TINY).sqrt_()
         keep = (1 - block.eta / length).clamp_(min=0)

@@ -123,5 +123,5 @@ def _pixels(output: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _at_least(values: np.ndarray, share: float) -> np.ndarray:
     """The largest number below which no more than a share 1 - `share` of the values of a row lie."""
-    wanted = next(k for k in range(1, values.shape[1] + 1) if k >= share * values.shape[1] - 1e-9)
-    return np.sort(values, axis=1)[:, -wanted]
+    count = next(k for k in range(1, values.shape[1] + 1) if k >= share * values.shape[1] - 1e-9)
+    return np.sort(values, axis=1)[:, -count]

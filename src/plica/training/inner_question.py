@@ -23,7 +23,7 @@ from plica.utils.messages import shown
 
 
 @dataclass(frozen=True)
-class Asked:
+class InnerQuestion:
     """A question, and the arguments of Inner that belong to it."""
 
     question: Any  # a Question, which is checked below

@@ -51,7 +51,7 @@ def assert_same(found, other, rows):
     assert [found.status[i] for i in rows] == other.status
 
 
-def company(net, x, y, question, method, gradients):
+def assert_other_images_change_nothing(net, x, y, question, method, gradients):
     def ask(rows, **more):
         return plica.attack(net, x[rows], y[rows], question, method=method, gradients=gradients, **more)
 
@@ -69,16 +69,16 @@ def company(net, x, y, question, method, gradients):
 
 @questions(1.2, 0.035, norms=(1, 1.5, 2, "inf"))
 def test_small_network(question):
-    company(*small(), question, "pwcf", gradients=25)
+    assert_other_images_change_nothing(*small(), question, "pwcf", gradients=25)
 
 
 @questions(0.3, 0.012)
 def test_trained_network(question):
-    company(*real(), question, "pwcf", gradients=25)
+    assert_other_images_change_nothing(*real(), question, "pwcf", gradients=25)
 
 
 def test_several_rows_of_an_image():
-    company(*small(), MinRadius(Lp(2)), "pwcf", gradients=70)
+    assert_other_images_change_nothing(*small(), MinRadius(Lp(2)), "pwcf", gradients=70)
 
 
 def test_a_radius_of_each_image_travels_with_it():
