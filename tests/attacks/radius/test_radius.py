@@ -1,5 +1,4 @@
-"""The radius attack: exact answers on linear models, budgets, other images, masks, and its message for metrics without a
-prox."""
+"""The radius attack: exact answers on linear models, budgets, other images, masks, and metrics without a prox."""
 
 import dataclasses
 import math
