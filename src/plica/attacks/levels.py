@@ -36,7 +36,7 @@ class LevelSettings:
 
     Attributes:
         dimensions: up to which the attack itself runs on the grid.
-        kept: one gradient of so many is kept for the grid,
+        kept: one of so many gradients is reserved for the grid,
         most: and no more than so many in more dimensions.
         looks: at grid points, where an image has gradients left because its attack ended early, or forward runs.
         reach: levels that a pixel of u' may be away from z.

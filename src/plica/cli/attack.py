@@ -21,7 +21,7 @@ EPILOG = f"""{WRITES}
 def attack(
     *,
     radius: Annotated[str, typer.Option(help="largest distance allowed: 0.5 or 8/255")],
-    loss: Annotated[str, typer.Option(help="what is raised: margin, ce (cross-entropy) or dlr")] = "margin",
+    loss: Annotated[str, typer.Option(help="the loss to maximise: margin, ce (cross-entropy) or dlr")] = "margin",
     **options: Any,
 ) -> None:
     """Find, for every image, an input within the radius that the model gets wrong, where there is one."""

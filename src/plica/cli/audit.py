@@ -22,17 +22,19 @@ from plica.utils.messages import one_line, plain
 
 ModelsOption = Annotated[
     list[str] | None,
-    typer.Option("--model", help="the model, or NAME=model for one of several; by default what the run names"),
+    typer.Option("--model", help="the model, or NAME=model for one of several; by default those that the run names"),
 ]
 
 
 def audit(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="a run of plica evaluate, radius or attack")],
     model: ModelsOption = None,
-    weights: Annotated[Path | None, typer.Option(help="of --model, or instead of those that the run names")] = None,
-    data: Annotated[Path | None, typer.Option(help="where the run contains no images")] = None,
-    metric: Annotated[str | None, typer.Option(help="where the run does not name its distance in full")] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="run the Python code that the run itself names")] = False,
+    weights: Annotated[
+        Path | None, typer.Option(help="weights of --model; by default those that the run names")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="labelled images, if the run contains none")] = None,
+    metric: Annotated[str | None, typer.Option(help="the distance, if the run does not name it in full")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="run the Python code that the run names")] = False,
     device: DeviceOption = "cpu",
 ) -> None:
     """Measure every stored answer anew: in float64, at other batch sizes, rounded to 8 bits; check every proof."""

@@ -27,10 +27,10 @@ from plica.evaluation import read_plan
 CHUNK = 8  # images that are kept together: at ten seconds each, little is lost by an interruption
 
 MetricOption = Annotated[list[str], typer.Option(help="linf, l2 or l1; repeatable")]
-SecondsOption = Annotated[float, typer.Option(help="time for the proof of each image, about")]
+SecondsOption = Annotated[float, typer.Option(help="approximate time for the proof of each image")]
 NodesOption = Annotated[
     int | None,
-    typer.Option(min=1, help="parts of the ball to bound for each image, instead of seconds: the same each time"),
+    typer.Option(min=1, help="instead of seconds, the number of parts of the ball to bound per image; reproducible"),
 ]
 
 EPILOG = """The run is one of `plica evaluate` with the proofs: plica audit checks them, plica report draws both curves.

@@ -34,8 +34,8 @@ EPILOG = """Intervals are 95 % bootstrap intervals over the images. Radii are th
 
 def compare(
     runs: RunsArgument,
-    by: Annotated[str, typer.Option(help="model, method, or auto: models where there are several")] = "auto",
-    into: Annotated[Path | None, typer.Option("--json", help="also write every number to this file")] = None,
+    by: Annotated[str, typer.Option(help="model, method, or auto: models if there are several")] = "auto",
+    into: Annotated[Path | None, typer.Option("--json", help="also write all numbers to this file")] = None,
     overwrite: ReplaceOption = False,
 ) -> None:
     """Compare models or methods image by image: ranking, differences of radii, and where accuracy curves cross."""

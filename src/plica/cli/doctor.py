@@ -33,12 +33,12 @@ def doctor(
     surrogate: Annotated[
         list[str] | None, typer.Option(help="another model of the same task, whose points are tried on this one")
     ] = None,
-    images: Annotated[int, typer.Option(min=1, help="so many are attacked, up to 256 looked at")] = 64,
-    seed: Annotated[int, typer.Option(help="of the sample and of the checks")] = 0,
-    bounds: Annotated[str, typer.Option(help="of --data: two numbers, or an .npz with low and high")] = "0,1",
+    images: Annotated[int, typer.Option(min=1, help="images to attack; up to 256 are examined")] = 64,
+    seed: Annotated[int, typer.Option(help="random seed of the sample and the checks")] = 0,
+    bounds: Annotated[str, typer.Option(help="bounds of --data: two numbers, or an .npz with low and high")] = "0,1",
     device: DeviceOption = "cpu",
     trust: Annotated[
-        bool, typer.Option("--trust", help="read models that are programs; run the Python code that a run itself names")
+        bool, typer.Option("--trust", help="load models that are programs; run the Python code that the run names")
     ] = False,
 ) -> None:
     """Look for what makes numbers about a model mislead: wrong pixels, masked gradients, randomness, lost budgets."""

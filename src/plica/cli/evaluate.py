@@ -35,18 +35,18 @@ from plica.trust import Severity, Verdict
 from plica.utils.messages import plain
 
 PlanArgument = Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="`plica plan` writes one")]
-OutOption = Annotated[Path, typer.Option(help="directory of the run; one that is unfinished goes on where it ended")]
+OutOption = Annotated[Path, typer.Option(help="directory of the run; an unfinished run is resumed")]
 CountOption = Annotated[int | None, typer.Option("--n", help="the first N images only (of a sample: N of them)")]
 ShardOption = Annotated[str | None, typer.Option(help="i/N: the i-th of N parts of the work; `plica merge` joins them")]
 EngineOption = Annotated[str, typer.Option(help='local, or ray (pip install "plica[ray]")')]
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="of ray; as many as there is room for")]
-GpusOption = Annotated[float, typer.Option(min=0, help="of ray, for each worker; a fraction lets several share one")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="workers of ray; by default as many as fit")]
+GpusOption = Annotated[float, typer.Option(min=0, help="GPUs for each worker of ray; with 0.5 two share one")]
 ModelOption = Annotated[list[str] | None, typer.Option(help="instead of a plan: file.py:factory, ...; repeatable")]
 WeightsOption = Annotated[list[str] | None, typer.Option(help="one for each model")]
 DataOption = Annotated[str | None, typer.Option(help="as for plica radius")]
 MetricOption = Annotated[list[str] | None, typer.Option(help="l1, l2, linf, ...; repeatable")]
 RadiusOption = Annotated[
-    list[str] | None, typer.Option(help="asks max-loss, not min-radius; one for each metric, or several for one metric")
+    list[str] | None, typer.Option(help="max-loss within it, not min-radius; one per metric, or several for one metric")
 ]
 MethodOption = Annotated[
     list[str] | None,
@@ -73,7 +73,7 @@ def evaluate(
     data: DataOption = None,
     metric: MetricOption = None,
     radius: RadiusOption = None,
-    loss: Annotated[str | None, typer.Option(help="what max-loss raises: margin, ce (cross-entropy) or dlr")] = None,
+    loss: Annotated[str | None, typer.Option(help="the loss of max-loss: margin, ce (cross-entropy) or dlr")] = None,
     goal: Annotated[str | None, typer.Option(help=f"what counts as a success: {WRITTEN}")] = None,
     levels: LevelsOption = None,
     target: TargetOption = None,
@@ -84,15 +84,15 @@ def evaluate(
     draws: DrawsOption = None,
     precision: PrecisionOption = None,
     individual: Annotated[
-        bool, typer.Option("--individual", help="every method attacks every image, broken or not")
+        bool, typer.Option("--individual", help="let every method attack every image, even if it is broken already")
     ] = False,
-    seed: Annotated[int | None, typer.Option(min=0, help="answers depend on it and on the image alone")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="random seed")] = None,
     bounds: BoundsOrPlansOption = None,
     device: DeviceOrPlansOption = None,
     trust: TrustOption = False,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="searches that run side by side")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="number of searches that run at the same time")] = None,
     skip_doctor: Annotated[
-        bool, typer.Option("--skip-doctor", help="no quick checks of the models before the work of a new run")
+        bool, typer.Option("--skip-doctor", help="skip the quick checks of the models before a new run")
     ] = False,
 ) -> None:
     """Carry out a plan: models, data, questions and methods in; a directory of results, which `plica.runs` reads, out.

@@ -15,7 +15,7 @@ EPILOG = "plica merge runs/shard-* --out runs/all"
 
 
 def merge(
-    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="the shards, all of 1/N to N/N")],
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="directories of all N shards")],
     out: Annotated[Path, typer.Option(help="a new directory")],
 ) -> None:
     """Join the shards of one evaluation to one run."""

@@ -22,25 +22,25 @@ from plica.perturbations import perturbation_names
 ModelOption = Annotated[
     str,
     typer.Option(
-        help=f"takes pixels in [0, 1] and gives logits: {model_forms.help_text()}; with @imagenet or "
-        "@mean/deviation behind it a normalisation comes before it"
+        help=f"a model from pixels in [0, 1] to logits: {model_forms.help_text()}; append @imagenet or "
+        "@mean/deviation to normalise pixels first"
     ),
 ]
 DataOption = Annotated[Path, typer.Option(help=data_forms.help_text())]
 MetricOption = Annotated[str, typer.Option(help=f"{metric_names()} of your own")]
 GoalOption = Annotated[
     str | None,
-    typer.Option(help=f"what counts as a success, if not another class: {goals.WRITTEN}; it is given y of the data"),
+    typer.Option(help=f"what counts as a success, instead of another class: {goals.WRITTEN}; y is that of the data"),
 ]
 LevelsOption = Annotated[
     int | None,
-    typer.Option(min=2, help="every pixel found is one of so many even levels between the bounds: 256 for 8 bits"),
+    typer.Option(min=2, help="restrict results to this many evenly spaced values between the bounds: 256 for 8 bits"),
 ]
 TargetOption = Annotated[
     int | None, typer.Option(min=0, help="the only class that counts as a success; images of that class are left out")
 ]
 TargetsOption = Annotated[
-    Path | None, typer.Option(help="the same for each image: a .npy file of one class for every row of the data")
+    Path | None, typer.Option(help="a target class for each image: a .npy file with a class for every row of the data")
 ]
 ThroughOption = Annotated[
     str | None,
@@ -57,40 +57,42 @@ MethodOption = Annotated[
 GradientsOption = Annotated[int, typer.Option(min=1, help="budget of gradient evaluations per image")]
 DrawsOption = Annotated[
     int | None,
-    typer.Option(min=1, max=MOST, help="for a model with random outputs: attack the mean over so many draws, say 16"),
+    typer.Option(min=1, max=MOST, help="for a model with random outputs: attack the mean over this many draws, say 16"),
 ]
 PrecisionOption = Annotated[
     str | None,
     typer.Option(
-        help="of the model in the search: own, or by autocast bf16 or fp16, for which GPUs have faster units; "
-        "successes are judged with the model as it is in any case"
+        help="precision of the model during the search: own, or bf16 or fp16 by autocast, for which GPUs have faster "
+        "units; successes are always judged in the model's own precision"
     ),
 ]
 CountOption = Annotated[
     int | None, typer.Option("--n", help="number of images; the first ones, unless --sample is given")
 ]
 OutOption = Annotated[Path, typer.Option(help="directory for the results; must be new or empty")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace a former run in --out")]
-ReplaceOption = Annotated[bool, typer.Option("--overwrite", help="replace files that are there")]
-SeedOption = Annotated[int, typer.Option(help="answers depend on it and on the image alone")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace an earlier run in --out")]
+ReplaceOption = Annotated[bool, typer.Option("--overwrite", help="replace existing files")]
+SeedOption = Annotated[int, typer.Option(help="random seed; the result for an image depends only on it and the image")]
 
-# of commands that ask a model
+# of commands that run a model
 WeightsOption = Annotated[
     Path | None, typer.Option(help="a state dict or a checkpoint with one, .safetensors or .pt (no pickled objects)")
 ]
-TrustOption = Annotated[bool, typer.Option("--trust", help="read models that are programs: TorchScript, torch.export")]
+TrustOption = Annotated[bool, typer.Option("--trust", help="load models that are programs: TorchScript, torch.export")]
 DEVICE = typer.Option(help="cpu, cuda, cuda:1, mps")
 DeviceOption = Annotated[str, DEVICE]
 DeviceOrPlansOption = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, mps; cuda:0,cuda:1 or all: one process for each GPU")
 ]
-BOUNDS = typer.Option(help="of the inputs: two numbers, or an .npz with low, high and mask (what may move) per feature")
+BOUNDS = typer.Option(
+    help="bounds of the inputs: two numbers, or an .npz with low, high and mask (what may change) for each feature"
+)
 BoundsOption = Annotated[str, BOUNDS]
 BoundsOrPlansOption = Annotated[str | None, BOUNDS]
 SampleOption = Annotated[
-    str | None, typer.Option(help="which N images: first (default), random, or balanced over the classes, by --seed")
+    str | None, typer.Option(help="which N images: first (default), random, or balanced over classes; uses --seed")
 ]
-IndicesOption = Annotated[str | None, typer.Option(help="these rows of the data: 3,7,20-29, or a text file of them")]
+IndicesOption = Annotated[str | None, typer.Option(help="rows of the data to use: 3,7,20-29, or a text file of them")]
 
 # of commands that read runs
 RunsArgument = Annotated[list[Path], typer.Argument(help="directories of runs on the same images", metavar="RUN...")]

@@ -24,7 +24,7 @@ EPILOG = """The file needs no network and nothing beside it. Several runs on the
 def report(
     runs: RunsArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="the file to write")] = Path("report.html"),
-    title: Annotated[str | None, typer.Option(help="the heading; made of the models' names if not given")] = None,
+    title: Annotated[str | None, typer.Option(help="the heading; by default the models' names")] = None,
     overwrite: ReplaceOption = False,
 ) -> None:
     """Make a report of runs: verdict, accuracy by radius, who broke what, patterns, a gallery, how to reproduce."""

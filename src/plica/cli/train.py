@@ -26,7 +26,7 @@ def train(
     plan: Annotated[
         Path, typer.Argument(metavar="PLAN.yaml", help="model, data, questions, epochs; docs/howto/train.md shows one")
     ],
-    out: Annotated[Path, typer.Option(help="directory of the training; one that is unfinished goes on where it ended")],
+    out: Annotated[Path, typer.Option(help="directory of the training; an unfinished training is resumed")],
     device: Annotated[str | None, typer.Option(help="instead of the plan's")] = None,
 ) -> None:
     """Train a network on hard inputs, keep the weights of the largest radii, and measure it beside an undefended one.

@@ -52,112 +52,110 @@ class Column:
 
 MEASURED = (
     Column("id", "int64", "row of the image in the data, counted from 0"),
-    Column("label", "int64", "the class that the data give; -1 where y is something else"),
-    Column("prediction", "int64", "the class of x_adv; -1 where the method failed, or the goal knows no classes"),
+    Column("label", "int64", "the class in the data; -1 if y is not a class"),
+    Column("prediction", "int64", "the class of x_adv; -1 if the method failed or the goal has no classes"),
     Column(
-        "success", "bool", "misclassified, or the goal reached; inside the bounds and, for max-loss, within the radius"
+        "success", "bool", "x_adv is misclassified (or reaches the goal), within the bounds and the radius of max-loss"
     ),
-    Column(
-        "distance", "double", "metric(x, x_adv); 0 for an image misclassified unperturbed, inf where success is false"
-    ),
+    Column("distance", "double", "metric(x, x_adv); 0 if the image itself is misclassified, inf if success is false"),
     Column("margin", "double", "largest logit of another class minus that of the label, at x_adv; > 0: misclassified"),
-    Column("violation", "double", "largest amount by which x_adv misses a constraint; 0 where success is true"),
-    Column("stationarity", "double", "the solver's measure where it stopped; nan for methods that have none"),
+    Column("violation", "double", "largest amount by which x_adv violates a constraint; 0 if success is true"),
+    Column("stationarity", "double", "the solver's measure of stationarity at its end; nan for methods without one"),
     Column("status", "string", "why the attack on the image ended: the name of a plica.Status"),
     Column("gradients", "int64", "runs of the model on the image, forward and backward"),
     Column("forwards", "int64", "runs of the model on the image, forward alone"),
-    Column("seconds", "double", "share of the wall time"),
-    Column("share", "double", "of the judge's 100 draws, those that reach the goal at x_adv; nan without draws"),
+    Column("seconds", "double", "the image's share of the wall time, in seconds"),
+    Column("share", "double", "the share of the judge's 100 draws that reach the goal at x_adv; nan without draws"),
 )
 CERTIFIED = (
     Column(
         "lower",
         "double",
-        "no misclassified input lies nearer; 0 where nothing is proved, inf where nowhere in the bounds",
+        "no misclassified input lies nearer; 0 if nothing is proved, inf if none exists within the bounds",
     ),
-    Column("closed", "bool", "whether the least distance that any method found exceeds lower by at most a thousandth"),
-    Column("arithmetic", "string", "of what lower holds: real, the network in real arithmetic"),
+    Column("closed", "bool", "whether the smallest distance of any method exceeds lower by at most a thousandth"),
+    Column("arithmetic", "string", "the arithmetic for which lower holds: real, the network in real arithmetic"),
 )  # of the last method of a question whose plan says `certify`
 LEAVES = (
-    Column("id", "int64", "row of the image in the data; its first row here holds the slopes of the inner bounds"),
+    Column("id", "int64", "row of the image in the data; its first row here has the slopes of intermediate bounds"),
     Column("rival", "int64", "the class that is excluded in this part of the ball; -1 in an image's first row"),
-    Column("activation", "list<int32>", "of each split: the activation, counted from 0 in the order of computation"),
-    Column("neuron", "list<int32>", "of each split: the entry of what that activation takes, of one image, as flat"),
-    Column("sign", "list<int8>", "of each split: 1 where the entry is >= 0, -1 where it is <= 0"),
-    Column("multiplier", "list<float>", "of each split: beta >= 0"),
-    Column("slopes", "binary", "255 times the parameter in [0, 1] of every line, a byte each, by activation"),
+    Column("activation", "list<int32>", "for each split: the activation, counted from 0 in the order of computation"),
+    Column("neuron", "list<int32>", "for each split: the index into the activation's flattened input for one image"),
+    Column("sign", "list<int8>", "for each split: 1 if this input is >= 0, -1 if it is <= 0"),
+    Column("multiplier", "list<float>", "for each split: the multiplier beta >= 0"),
+    Column("slopes", "binary", "255 times the parameter in [0, 1] of every line, one byte each, by activation"),
 )
 CONSTANT = (
     Column("model", "string", "the model's name in the plan, or its specification"),
     Column("question", "string", "kind, distance, radius and loss in one text"),
     Column("kind", "string", "min-radius or max-loss"),
-    Column("metric", "string", "the distance; theta: the perturbation's own"),
+    Column("metric", "string", "the distance; theta: that of the perturbation's parameters"),
     Column("radius", "double", "the radius of max-loss in the metric's unit; null for min-radius"),
     Column("loss", "string", "the loss of max-loss; null for min-radius"),
-    Column("method", "string", "the method, with its budget or seed where a question has it several times"),
-    Column("through", "string", "the perturbation that makes x_adv of the image; null for x + delta"),
-    Column("goal", "string", "what counts as a success (plica.goals); null for misclassification"),
-    Column("draws", "int64", "of the mean that was attacked, for models with random outputs; null without"),
-    Column("levels", "int64", "the points lie on the grid of so many levels between the bounds; null for any numbers"),
-    Column("target", "string", "the only class that counts as a success, or the file of one for each; null for any"),
+    Column("method", "string", "the method; with its budget or seed if a question has the method several times"),
+    Column("through", "string", "the perturbation T of x_adv = T(x, theta); null for x + delta"),
+    Column("goal", "string", "the goal that counts as a success (plica.goals); null for misclassification"),
+    Column("draws", "int64", "number of draws whose mean was attacked (random models); null without draws"),
+    Column("levels", "int64", "number of levels of the grid on which the points lie; null without a grid"),
+    Column("target", "string", "the target class, or the file with one for each image; null for any class"),
 )  # the same in all rows of a task
 TASK = Column("task", "string", "the task's name, and that of its folder in parts/")
 IMAGES = (
-    Column("x", "(b, *image) uint8 or float", "the images as they were attacked; uint8 where x = uint8 / 255 exactly"),
-    Column("y", "(b,) int64, or (b, ...)", "the labels, or what else the goal compares with"),
-    Column("targets", "(b,) int64", "the only class that counts as a success; absent where any other class does"),
-    Column("id", "(b,) int64", "rows in the data; where it is absent, 0, 1, 2, ..."),
+    Column("x", "(b, *image) uint8 or float", "the attacked images; uint8 if x = uint8 / 255 exactly"),
+    Column("y", "(b,) int64, or (b, ...)", "the labels, or the values that the goal compares with"),
+    Column("targets", "(b,) int64", "the target class of each image; absent if any other class is a success"),
+    Column("id", "(b,) int64", "rows in the data; 0, 1, 2, ... if it is absent"),
 )
 MOVED = (
     Column("x_adv", "(b, *image) float", "the points"),
-    Column("id", "(b,) int64", "rows in the data; images without an entry are their own points, added by Run.points"),
-    Column("theta", "(b, k) float", "with a perturbation T: x_adv = T(x, theta), clamped into the bounds"),
+    Column("id", "(b,) int64", "rows in the data; for other images x_adv is the image itself (Run.points adds it)"),
+    Column("theta", "(b, k) float", "parameters of a perturbation T: x_adv = T(x, theta), clamped into the bounds"),
 )
 BOX = (
     Column("low", "() or (*image) float", "the least value of each feature"),
     Column("high", "() or (*image) float", "the largest value of each feature"),
-    Column("mask", "(*image) bool", "true where a feature may move; absent where all may"),
+    Column("mask", "(*image) bool", "true for features that may change; absent if all may"),
 )
 MANIFEST_KEYS = (
     Column("format", "number", f"{FORMAT}"),
-    Column("plan", "object", "the plan with all its defaults; identity: the part that the answers depend on"),
+    Column("plan", "object", "the plan with all its defaults; identity: the part that the results depend on"),
     Column("hashes", "object", "SHA-256 of the plan's identity, of each model and of the data"),
     Column("answers", "object", "sums of each model's and distance's values on the first images, compared on resuming"),
     Column("versions", "object", "of plica, torch, numpy and Python; the system; the number of threads"),
     Column("data", "object", "n: images in the run; shape: of one image; classes: their names, or null"),
     Column("tasks", "array", "an object per task: name, the constant columns, gradients per image"),
-    Column("shard", "string", "i/N where the run is one of N parts of a plan, else null"),
+    Column("shard", "string", "i/N if the run is one of N parts of a plan, else null"),
     Column("merged", "array", "of `plica merge`: shard and versions of each part"),
 )
 SUMMARY_KEYS = (
     Column("format", "number", f"{FORMAT}"),
-    Column("complete", "boolean", "whether every chunk of every task is there"),
-    Column("questions", "array", "an object per model and question: accuracies, radii, what each method found"),
+    Column("complete", "boolean", "whether every chunk of every task is finished"),
+    Column("questions", "array", "an object per model and question: accuracies, radii, the results of each method"),
     Column("notes", "array", "sentences: images that failed, batches that were halved"),
     Column("verdict", "object", "verdict, findings and checks: how far the numbers can be believed"),
 )
 SINGLE_KEYS = (
     Column("arguments", "object", "the options of the command"),
     Column("versions", "object", "as in manifest.json"),
-    Column("images", "number", "how many were attacked"),
-    Column("accuracy", "number", "share that is classified correctly without a perturbation"),
-    Column("robust_accuracy", "number", "share without a point within the radius; only of `plica attack`"),
+    Column("images", "number", "number of attacked images"),
+    Column("accuracy", "number", "share of images that are classified correctly without a perturbation"),
+    Column("robust_accuracy", "number", "share of images without a point within the radius; `plica attack` only"),
     Column(
         "radius", "object", "quantiles of the distance: the smallest within which that share is misclassified, or null"
     ),
-    Column("status", "object", "per status: images, and what it means"),
-    Column("gradients", "number", "of all images"),
-    Column("forwards", "number", "of all images"),
+    Column("status", "object", "per status: number of images, and what the status means"),
+    Column("gradients", "number", "sum over all images"),
+    Column("forwards", "number", "sum over all images"),
     Column("seconds", "number", "wall time"),
-    Column("classes", "array", "names of the classes, where the data have some"),
+    Column("classes", "array", "names of the classes, if the data have names"),
     Column(
         "verdict", "object", "as in the summary.json of an evaluation; after `plica doctor RUN` or `plica audit RUN`"
     ),
 )
-CHECKS_KEYS = (Column("MODEL", "object", "per model of the run: verdict, findings and checks, by its name"),)
+CHECKS_KEYS = (Column("MODEL", "object", "for each model of the run, by its name: verdict, findings and checks"),)
 AUDIT_KEYS = (
-    Column("agrees", "boolean", "whether every answer was confirmed"),
-    Column("tasks", "array", "an object per task: counts of answers, of successes confirmed, of differences by kind"),
+    Column("agrees", "boolean", "whether every result was confirmed"),
+    Column("tasks", "array", "an object per task: counts of results, confirmed successes, and differences by kind"),
     Column("transfers", "array", "an object per question and pair of models: images that the other's points break"),
 )
 
@@ -172,25 +170,25 @@ class File:
 
 
 EVALUATION = (
-    File(MANIFEST, "what the run is: written first", MANIFEST_KEYS),
+    File(MANIFEST, "identifies the run; written first", MANIFEST_KEYS),
     File("inputs/00000.safetensors", "the images of a chunk", IMAGES),
-    File("parts/TASK/00000.parquet", "a row per image of a chunk; written last, so it marks a whole part",
+    File("parts/TASK/00000.parquet", "a row per image of a chunk; written last, when the part is complete",
          (*MEASURED, *CERTIFIED, *CONSTANT)),
     File("parts/TASK/00000.safetensors", "the points of a chunk that are not the images themselves", MOVED),
-    File("parts/TASK/leaves-00000.parquet", "what proves the lower bounds of a chunk (`certify` in the plan)", LEAVES),
-    File(BOUNDS, "where features may move, if that is not [0, 1] for all", BOX),
+    File("parts/TASK/leaves-00000.parquet", "proofs of the lower bounds of a chunk (`certify` in the plan)", LEAVES),
+    File(BOUNDS, "bounds and mask of the features, if they are not [0, 1] for all", BOX),
     File(SUMMARY, "accuracies, radii, verdict", SUMMARY_KEYS),
-    File(CHECKS, "what the checks of each model found", CHECKS_KEYS),
-    File(AUDIT, "what `plica audit` found", AUDIT_KEYS),
+    File(CHECKS, "findings of the checks of each model", CHECKS_KEYS),
+    File(AUDIT, "results of `plica audit`", AUDIT_KEYS),
 )  # fmt: skip
 SINGLE = (
     File(SAMPLES, "a row per image", MEASURED),
     File(POINTS, "the points of all images", MOVED),
     File(INPUTS, "the images", IMAGES),
-    File(BOUNDS, "where features may move, if that is not [0, 1] for all", BOX),
-    File(PICTURE, "a picture of some perturbations"),
-    File(SUMMARY, "written last, so it marks a whole run", SINGLE_KEYS),
-    File(AUDIT, "what `plica audit` found", AUDIT_KEYS),
+    File(BOUNDS, "bounds and mask of the features, if they are not [0, 1] for all", BOX),
+    File(PICTURE, "a figure of some perturbations"),
+    File(SUMMARY, "written last, when the run is complete", SINGLE_KEYS),
+    File(AUDIT, "results of `plica audit`", AUDIT_KEYS),
 )
 
 
