@@ -90,7 +90,7 @@ ShownInNotebooks.draw = staticmethod(_html)
 
 
 def __getattr__(name: str) -> Any:
-    """What brings packages along that an attack alone has no need of is imported when it is asked for."""
+    """Import attributes that need further packages on first use, so that `import plica` is quick."""
     if name == "evaluate":
         from plica.evaluation import evaluate
 

@@ -70,7 +70,7 @@ class Pair:
     """Two contenders on the same images.
 
     Attributes:
-        images: how many both have answers for.
+        images: number of images for which both have a result.
         difference: median over them of radius(b) - radius(a).
         right: the same over the images that both classify correctly without a perturbation.
         larger: share of images whose radius is larger for b.
@@ -174,7 +174,7 @@ def ranking(group: Group, seed: int = 0) -> list[Rank]:
 
 
 def crossing(a: Contender, b: Contender, seed: int = 0) -> tuple[list[Crossing], int]:
-    """Crossings where one curve and then the other is ahead outside the band; and how often the curves cross at all.
+    """Crossings at which one curve and then the other is ahead outside the band; and the number of all crossings.
 
     The band about the difference of the curves holds at all radii at once: its half width is the 95 % quantile of the
     bootstrap's largest deviation in units of the standard error at each radius.

@@ -100,7 +100,7 @@ def by_model(questions: Sequence[Group]) -> list[tuple[Group, str]]:
 def groups(runs: Sequence[Run], by: str = "auto") -> list[Group]:
     """One group per question: the smallest distances first, then the budgets.
 
-    by: "model", "method", or "auto": models where there are several, else methods.
+    by: "model", "method", or "auto": models if there are several, else methods.
 
     Raises:
         ValueError: the runs hold different images.

@@ -18,11 +18,11 @@ class Counts:
     """Numbers of images for one method.
 
     Attributes:
-        attacked: that it attacked, wrong ones included.
-        broken: that it broke.
-        alone: that it broke and no other method did; None where the methods did not attack the same images.
-        missed: that it missed.
-        nearest: that it broke at the least distance of all methods, ties included.
+        attacked: images that it attacked, including wrong ones.
+        broken: images that it broke.
+        alone: images that only it broke; None if the methods did not attack the same images.
+        missed: images that it missed.
+        nearest: images that it broke at the smallest distance of all methods, including ties.
         attacked_all: whether it attacked all images that are not wrong.
     """
 
@@ -45,7 +45,7 @@ def broken(radius: Float64[np.ndarray, "methods b"]) -> Bool[np.ndarray, " b"]:
 
 
 def robust(radius: Float64[np.ndarray, "methods b"]) -> Bool[np.ndarray, " b"]:
-    """Where the image is not wrong and none of the methods broke it."""
+    """Whether the image is not wrong and none of the methods broke it."""
     return np.isinf(radius.min(0))
 
 

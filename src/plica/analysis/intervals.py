@@ -37,7 +37,7 @@ def band(
 
 
 def median(radius: Float64[np.ndarray, "*draws b"]) -> Float64[np.ndarray, "*draws"]:
-    """Of the last axis; inf where less than half of the images were broken."""
+    """The median over the last axis; inf if less than half of the images were broken."""
     # inverted_cdf never takes the mean of a finite and an infinite radius
     return np.asarray(np.quantile(radius, 0.5, axis=-1, method="inverted_cdf"))
 

@@ -31,7 +31,7 @@ VECTORS = 64  # of image size that one row of a search keeps
 
 @dataclass(frozen=True)
 class Batch:
-    """What is the same for all images of a call of `attack`: the model, and how it is attacked."""
+    """The parts of a call of `attack` that are the same for all images: the model, and how it is attacked."""
 
     model: Callable[[Tensor], Tensor]
     limits: Bounds
@@ -87,7 +87,7 @@ class Batch:
 
 
 def default_batch_size(x: Float[Tensor, "b *image"], device: torch.device | None = None) -> int:
-    """Searches that are solved side by side where `batch_size` is not given, by the memory they take: 16 to 256, on a
+    """The number of searches that run at once if `batch_size` is not given, by the memory they need: 16 to 256, on a
     GPU a power of two up to 1024.
 
     device: where they are solved; that of x if None.

@@ -182,6 +182,6 @@ def _within(
 
 
 def _confirmed(result: Result) -> list[Status]:
-    """An attack's word that it succeeded stands where the judge confirms it."""
+    """Statuses in which SUCCEEDED stays only if the judge confirms the success."""
     pairs = zip(result.status, result.success.tolist(), strict=True)
     return [Status.REJECTED if status is Status.SUCCEEDED and not ok else status for status, ok in pairs]

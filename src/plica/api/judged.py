@@ -113,7 +113,7 @@ class JudgedAttack:
 
     @torch.no_grad()
     def _reached(self, logits: Float[Tensor, "b *output"], margin: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
-        """Whether each image reaches the goal as it is; small margins of few digits are looked at once more."""
+        """Whether each image reaches the goal without a perturbation; margins within rounding are checked again."""
         model, every = self.model, torch.arange(len(self.x), device=self.x.device)
         success = finite(logits) & (margin > model.least_margin(logits, every))
         doubtful = (finite(logits) & ~success & (margin > 0) & model.few(every)).nonzero()[:, 0]
@@ -198,7 +198,7 @@ class JudgedAttack:
         return confirm(judge, self.question.through, end, margins, left)
 
     def _task(self, rows: Int[Tensor, " i"], logits: Float[Tensor, "i *output"]) -> AttackInput:
-        """What the attack on the images `rows` is given."""
+        """The input of the attack on the images `rows`."""
         x, goal, question = self.x[rows], self.goal[rows], self.question
         radius = None if self.radius is None else self.radius[rows]
         fixed = fixed_pixels(question.metric, x) if question.through is None else None

@@ -20,7 +20,7 @@ from plica.metrics import Unsupported, counts
 
 @dataclass(frozen=True)
 class AttackInput:
-    """The images to attack, all of them classified correctly by the model, and what may be spent on them.
+    """The images to attack, all of them classified correctly by the model, and the budget.
 
     Attributes:
         model: runs the network and counts what each image costs; every call of an attack goes through it.
@@ -56,7 +56,7 @@ class AttackInput:
 
     @property
     def y(self) -> Shaped[Tensor, "b *label"]:
-        """What belongs to the images: labels, or what else the goal compares with."""
+        """The labels of the images, or the values that the goal compares with."""
         return self.goal.y
 
     @property
@@ -65,7 +65,7 @@ class AttackInput:
         return self.goal.targets
 
     def noise(self, n: int | None = None) -> Float[Tensor, " n"]:
-        """Uniform in [-1, 1], the same for every image, so that answers do not depend on batch composition.
+        """Uniform noise in [-1, 1], the same for every image, so that results do not depend on batch composition.
 
         n: length, that of an image by default.
         """
@@ -73,7 +73,8 @@ class AttackInput:
         return self._zero_where_fixed(u.to(self.x) * 2 - 1, n)
 
     def direction(self, number: int, n: int | None = None) -> Float[Tensor, " n"]:
-        """The random unit vector number `number`, the same for every image. n: length, that of an image by default."""
+        """A random unit vector that depends on `number` and the seed, the same for every image. n: length, that of an
+        image by default."""
         u = torch.randn(n or self._n, generator=self._generator(1 + number), dtype=torch.float32)
         u = self._zero_where_fixed(u.to(self.x), n)
         return u / torch.linalg.vector_norm(u)
@@ -100,7 +101,7 @@ class AttackInput:
 
 @dataclass(frozen=True)
 class AttackOutput:
-    """What an attack reports beside the points that it offered to `AttackInput.best`; one entry per image of the task.
+    """What an attack reports in addition to the points that it offered to `AttackInput.best`; one entry per image.
 
     Attributes:
         stationarity: how far the end point is from meeting the optimality conditions; nan where unknown.

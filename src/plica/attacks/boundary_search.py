@@ -14,14 +14,14 @@ RESERVED = 4  # forward runs that the logits at the image and the judge need (co
 
 
 def affordable(gradients: int) -> int:
-    """Forward runs that so many gradients bring with them, a fifth as many, less those that are reserved."""
+    """Forward runs that go with a number of gradients: a fifth as many, less those reserved for the judge."""
     return gradients // 5 - RESERVED
 
 
 def box_search(task: AttackInput, images: Int[Tensor, " i"], forwards: int) -> None:
-    """Offer so many random points of the box, the same for every image, at one forward run each.
+    """Offer `forwards` random points of the box, the same for every image, at one forward run each.
 
-    In more than FEW dimensions for images without a point alone: random points are seldom near there.
+    In more than FEW dimensions random points are seldom near, so only images without a point are tried.
     """
     if task.x[0].numel() > FEW:
         images = images[task.best.distance[images].isinf()]
@@ -34,7 +34,7 @@ def boundary_search(task: AttackInput, images: Int[Tensor, " i"], forwards: int)
     """Shrink the best perturbations of the given images towards the boundary, by the Illinois variant of regula falsi
     (Dowell, Jarratt 1971) on the margin. Every point tried is offered. Does nothing for MaxLoss.
 
-    The root sought is that of the margin less twice what counts, so that float64 agrees.
+    The search aims at twice the smallest margin that counts, so that float64 agrees.
 
     Args:
         task: whose `best` is read and improved.

@@ -26,7 +26,7 @@ from plica.solver.rows import dot, join, take
 
 @dataclass(frozen=True)
 class CurvedSchedule:
-    """Which rows are stepped, in which order; what was tried is in docs/design/curved.md.
+    """The order in which rows are stepped; docs/design/curved.md has the alternatives that were measured.
 
     Attributes:
         classes: tried, by logit.
@@ -55,7 +55,7 @@ SCHEDULE = CurvedSchedule()
 
 
 def curved(task: AttackInput) -> AttackOutput:
-    """The nearest misclassified point, for any metric; keeps the distance whole, by steps on the metric alone."""
+    """The nearest misclassified point for any metric, with the exact distance, by gradient steps on the metric."""
     refuse_counts("curved", task.question)
     every = torch.arange(len(task.x), device=task.x.device)
     stationarity = task.x.new_full((len(task.x),), torch.nan)
@@ -143,7 +143,7 @@ class CurvedSearch(Multistart[CurvedRows]):
         return self.keep(join(taken(best, left, len(left)), better), 1)
 
     def _least_only(self, pool: CurvedRows, steps: int) -> Generator[CurvedRows, None, CurvedRows]:
-        """Step the row of least estimate of every image, chosen anew before each step; returns these rows."""
+        """Step the row with the smallest estimate of every image, chosen again before each step; returns these rows."""
         for _ in range(steps):
             pool = self.keep(pool, 1)
             yield pool

@@ -15,7 +15,7 @@ from plica.perturbations.base import apply
 
 @dataclass(frozen=True)
 class GridSettings:
-    """What the budget is spent on.
+    """How the budget is spent.
 
     Attributes:
         forwards: runs in place of one gradient, which costs about as much.

@@ -50,14 +50,14 @@ C = TypeVar("C", bound=Candidates)
 
 
 def taken(rows: C, some: Int[Tensor, " s"], images: int) -> C:
-    """Some of the rows, in the same order of images, of which there are so many among them."""
+    """Some of the rows, in the same order of images; `images` is the number of images among them."""
     return replace(take(rows, some), images=images)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one model call says of each row: the margin of its target, the least margin that counts, the gradient of
-    the margin with respect to the image, and the row's size where the goal is reached (else inf)."""
+    """The result of one model call for each row: the margin of its target, the least margin that counts, the gradient
+    of the margin with respect to the image, and the row's size where the goal is reached (else inf)."""
 
     value: Float[Tensor, " r"]
     rounding: Float[Tensor, " r"]
@@ -139,7 +139,7 @@ class Multistart(ABC, Generic[C]):
         """Run the model on the points z of the rows (and padding after them), and offer those that are misclassified
         at no more than `limit`, which has an entry for each image of the task.
 
-        size_is_distance: whether the state's `size` is the metric's value; otherwise the metric is asked.
+        size_is_distance: whether the state's `size` is the metric's value; otherwise the metric is evaluated.
         """
         (image, goal, scale), size = self._of(rows), rows.state.size
         value, logits, grad = self.task.model.gradient(
@@ -157,7 +157,7 @@ class Multistart(ABC, Generic[C]):
         return Evaluation(value, noise, grad.flatten(1), torch.where(wrong, size, torch.inf))
 
     def value(self, rows: C, goal: Goal, logits: Float[Tensor, "p classes"], part: slice) -> Float[Tensor, " p"]:
-        """What the rows of a part climb: the margin of the alternative that each aims at. goal: of all rows."""
+        """The margin of the alternative that each row of a part aims at, which it increases. goal: of all rows."""
         return goal[part].margin_to(logits, rows.target[part])
 
     def record(self, rows: C, size: Float[Tensor, " r"], residual: Float[Tensor, " r"]) -> None:

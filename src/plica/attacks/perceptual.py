@@ -218,7 +218,7 @@ class PPGD:
 
 
 def _each_batch(task: AttackInput, name: str, search: Callable[[AttackInput, Tensor, Ball], Tensor]) -> AttackOutput:
-    """Search batch by batch; the end points are run once more and kept as they were left."""
+    """Search batch by batch; the end points are evaluated once more and offered unchanged."""
     if task.radius is None:
         raise Unsupported(f'{name} maximises a loss inside a given radius; for MinRadius use method="auto".')
     end, metric = task.x.clone(), task.question.metric

@@ -54,7 +54,7 @@ def _expand(builder: Builder, z: Value, size: Any, **_: Any) -> Value:
 
 
 def _behind_images(builder: Builder, z: Value, dims: Any) -> None:
-    """Refuses axes of which the first is one; none given means all."""
+    """Refuse `dims` if they include the first axis, which counts images; None means all axes."""
     axes = [dims] if isinstance(dims, int) else dims
     if not axes or any(axis % builder.ndim(z) == 0 for axis in axes):
         raise Refused("it does not keep images apart")

@@ -72,8 +72,8 @@ class Window(NamedTuple):
         return all(len((a - b).unique()) == 1 for a, b in ((self.top, other.top), (self.left, other.left)))
 
     def through(self, op: Any, shape: tuple[int, ...]) -> tuple[tuple[Window, ...], Tensor | float]:
-        """What the coefficients are of the operands, of `shape`, of an operation that fits, and its constant's
-        share."""
+        """Propagate the coefficients back through an operation: those of its operands, which have `shape`, and the
+        contribution of its constant."""
         rows = torch.zeros_like(self.top)
         constant = 0.0
         if op.offset is not None:

@@ -41,7 +41,7 @@ def chosen(method: str, metric: Metric, through: object) -> str:
 
 @torch.no_grad()
 def max_loss(batch: Batch, method: str, starts: int = 1, skip_misclassified: bool = False) -> Answer:
-    """The point of largest loss that an ascent found, of `starts` ascents that share the gradients the best one.
+    """The point of largest loss on an ascent; `starts` ascents share the gradients, and the best one counts.
 
     skip_misclassified: images that are misclassified stay as they are.
     """

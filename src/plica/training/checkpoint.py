@@ -24,7 +24,7 @@ def write_checkpoint(directory: Path, state: dict[str, Any]) -> None:
 
 
 def read_checkpoint(directory: Path) -> dict[str, Any] | None:
-    """None where there is none.
+    """The checkpoint, or None if there is none.
 
     Raises:
         ValueError: it cannot be read.

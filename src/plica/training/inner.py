@@ -35,7 +35,7 @@ RANKS = 10_007
 
 
 class Asker(ABC):
-    """What Inner and Union share.
+    """Base class of Inner and Union.
 
     Attributes:
         scale: factor of every radius and cap, 1 unless it is set, as for a warm-up.
@@ -95,7 +95,7 @@ class Asker(ABC):
         """The solutions for the images, and the index of the question that was chosen for each."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs beside the arguments."""
+        """The state that a checkpoint needs in addition to the arguments."""
         return {"calls": self.calls, "scale": self.scale, "seed": self.seed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -202,5 +202,5 @@ class Union(Asker):
 
 
 def rank() -> int:
-    """Of this process among those that train together; 0 alone."""
+    """The rank of this process among those that train together; 0 if it trains alone."""
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0

@@ -63,7 +63,7 @@ class InnerQuestion:
             check_metric(self.question.metric, x, bounds)
 
     def radius(self, x: Float[Tensor, "b *image"], scale: float) -> Float[Tensor, " b"]:
-        """Of each image, times `scale`: of the ball, or the cap, inf without one."""
+        """The radius of the ball, or the cap (inf without one), for each image, times `scale`."""
         if isinstance(self.question, MaxLoss):
             radius = validation.radii(self.question, x).to(x)
             if not bool(radius.isfinite().all()):

@@ -151,7 +151,7 @@ class TrainingPlan(Strict):
         return self
 
     def inner(self, gradients: int | None = None) -> Asker | None:
-        """The inner problem, at so many gradients in place of its own; None without questions."""
+        """The inner problem, with `gradients` in place of the plan's; None without questions."""
         budget = gradients or self.gradients
         questions = [question.question(self.bounds) for question in self.questions]
         caps = [question.cap for question in self.questions]
@@ -171,7 +171,7 @@ class TrainingPlan(Strict):
         return measures
 
     def identity(self) -> dict[str, Any]:
-        """What the weights depend on."""
+        """The part of the plan that the weights depend on."""
         return self.model_dump(
             mode="json", exclude={"device", "save_every", "test", "report_n", "report_gradients", "undefended"}
         )

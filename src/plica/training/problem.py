@@ -52,7 +52,7 @@ class Batch:
         return margin(logits, self.y)
 
     def loss(self, logits: Float[Tensor, "b classes"]) -> Float[Tensor, " b"]:
-        """What a MaxLoss maximises; the margin for MinRadius."""
+        """The loss that MaxLoss maximises; the margin for MinRadius."""
         return LOSSES[getattr(self.question, "loss", "margin")](logits, self.y, None)
 
     def noise(self, like: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class DivergedError(RuntimeError):
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """What is said after each step. fresh: steps since this call began; seconds: since then."""
+    """Progress after each step. fresh: steps since this call began; seconds: since then."""
 
     what: str
     step: int
@@ -69,7 +69,7 @@ class TrainingProgress:
 
 @dataclass
 class Counts:
-    """What an epoch adds up, for the log."""
+    """Sums over an epoch, for the log."""
 
     steps: int = 0
     images: int = 0

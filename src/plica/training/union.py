@@ -26,7 +26,7 @@ Picked = tuple[Answer, Int[Tensor, " b"]]
 
 
 def random(questions: Sequence[InnerQuestion], batches: Sequence[Batch]) -> Picked:
-    """One question for the whole batch, drawn anew for each (E-AT: Croce, Hein 2022); the same on every rank."""
+    """One random question for each batch (E-AT: Croce, Hein 2022), the same on every rank."""
     index = int(torch.randint(len(questions), (), generator=batches[0].shared))
     answer = questions[index].solve(batches[index])
     return answer, torch.full_like(batches[0].y, index)
@@ -75,7 +75,7 @@ def worst(questions: Sequence[InnerQuestion], batches: Sequence[Batch]) -> Picke
 
 @torch.no_grad()
 def msd(questions: Sequence[InnerQuestion], batches: Sequence[Batch]) -> Picked:
-    """Each step in every norm, of which the one of largest loss is taken (MSD: Maini, Wong, Kolter 2020)."""
+    """At each step, the norm whose step gives the largest loss (MSD: Maini, Wong, Kolter 2020)."""
     batch = batches[0]
     steps = [norm_step(part, pgd.SETTINGS.total_length / part.gradients * part.radius) for part in batches]
     correct = margin(batch.network.logits(batch.x), batch.y) < 0

@@ -90,7 +90,7 @@ def normalisation(probe: Probe) -> Iterator[Finding]:
 
 
 def _pixel_transforms(probe: Probe) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
-    """What may have been left out or done twice to the pixels, as (words, transform)."""
+    """Transforms of the pixels that may have been forgotten or applied twice, as (description, transform)."""
     yield "with pixels from 0 to 255", lambda x: x * 255
     yield "with pixels divided by 255", lambda x: x / 255
     colours = probe.x.shape[1] if probe.x.ndim == 4 else 0

@@ -32,7 +32,7 @@ def examine(
     checks: Iterable[str] | None = None,
     spec: str = "net.py:make",
 ) -> Verdict:
-    """What would make numbers about this model mislead, from a few hundred runs on each of `images` images.
+    """Find problems that make results on this model misleading, with a few hundred runs on each of `images` images.
 
     The model is run on the first 256 images and attacked on the first `images`, so x should be in random order. A
     module is run in eval mode; its modes are restored afterwards.

@@ -64,7 +64,7 @@ class Verdict:
 
     @property
     def belief(self) -> TrustLevel:
-        """That of the most severe finding."""
+        """The trust level that the most severe finding leaves."""
         weight = max((finding.weight for finding in self.findings), default=Severity.NOTE)
         return tuple(TrustLevel)[weight]
 

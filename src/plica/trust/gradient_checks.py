@@ -42,7 +42,7 @@ def vanishing(probe: Probe) -> Iterator[Finding]:
 
 
 def differences(probe: Probe, images: int = 16) -> Iterator[Finding]:
-    """The gradient beside central differences, on a few images moved a little off the places where a model may kink.
+    """Compare the gradient with central differences, at a few images moved slightly away from possible kinks.
 
     (L(x + h d) - L(x - h d)) / 2h = <grad L, d>, with d the gradient's direction or random, in float64 where the model
     can be copied so. Directions whose derivative is rounding do not count.

@@ -109,7 +109,7 @@ def _other_runs(probe: Probe, in_float64: bool) -> Iterator[tuple[slice, Tensor]
 
 
 def _unit(half: torch.dtype | None, logits: Tensor) -> float:
-    """What rounding may change, over the largest logit."""
+    """The change that rounding may cause, divided by the largest logit."""
     return UNITS * torch.finfo(logits.dtype).eps if half is None else HALF_UNITS * torch.finfo(half).eps
 
 

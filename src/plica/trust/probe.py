@@ -49,7 +49,7 @@ class OneLogit(nn.Module):
 
 
 class FixedDraw(nn.Module):
-    """A model with random outputs with the same random numbers at each call, so that derivatives exist."""
+    """A model whose random outputs use the same random numbers at each call, so that derivatives exist."""
 
     def __init__(self, model: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -162,7 +162,7 @@ class _Dtypes(TorchDispatchMode):
 
 @torch.no_grad()
 def half_precision(model: Callable[[Tensor], Tensor], x: Tensor) -> torch.dtype | None:
-    """The half precision that the model, or one of its layers, computes in; None of one that does so in none."""
+    """The half precision in which the model, or one of its layers, computes; None if it uses none."""
     with _Dtypes() as dtypes:
         model(x[:1])
     halves = [d for d in dtypes.found if torch.finfo(d).bits < 32]

@@ -18,7 +18,7 @@ from plica.utils.registry import Registry
 
 @dataclass(frozen=True)
 class Subject:
-    """What a check looks at.
+    """The data that a check may use.
 
     Attributes:
         pixels: the images in units of the bounds, [0, 1].

@@ -29,7 +29,8 @@ ENOUGH = 50  # gradients per image; a search that its budget ended before that h
 
 @dataclass(frozen=True)
 class QuestionAnswers:
-    """What all methods found for one question about one model. Arrays have an entry per image, in the order of `ids`.
+    """The results of all methods for one question about one model. Arrays have an entry per image, in the order of
+    `ids`.
 
     Attributes:
         model: its name.
@@ -123,7 +124,7 @@ def check_model(run: Run, name: str, model: Model, images: int = 32, bounds=(0.0
 
 
 def _with_draws(finding: Finding, drawn: list[int | None]) -> Finding:
-    """That outputs are random does not count where every task of the model was told so."""
+    """The finding of random outputs as a note, if every task of the model was attacked with draws."""
     if finding.check != "random outputs" or None in drawn:
         return finding
     sentence = (
@@ -165,7 +166,7 @@ def _limits(questions: list[QuestionAnswers]) -> Iterator[Finding]:
 
 
 def _one_class(answers: QuestionAnswers) -> Iterator[Finding]:
-    """Nearly all points are predicted as the same class: often one that the preprocessing favours."""
+    """Nearly all points are predicted as the same class, often one that the preprocessing favours."""
     broken = np.isfinite(answers.distance) & ~answers.wrong
     labels = len(np.unique(answers.label[broken]))
     if broken.sum() < 20 or labels < 4:
@@ -185,7 +186,7 @@ def _one_class(answers: QuestionAnswers) -> Iterator[Finding]:
 
 
 def _black_box(answers: QuestionAnswers) -> Iterator[Finding]:
-    """Methods that use outputs alone find points that those with a gradient miss: the gradient is masked."""
+    """Methods without gradients find points that methods with gradients miss: the gradient is masked."""
     if np.isinf(answers.black_box).all() or np.isinf(answers.white_box).all():
         return
     beaten = ~answers.wrong & np.isfinite(answers.black_box)

@@ -12,7 +12,7 @@ from plica.utils.messages import few, one_line
 
 
 def make(spec: str, what: str = "model") -> Any:
-    """What the factory returns, or the object itself where it is a module or cannot be called.
+    """The return value of the factory, or the object itself if it is a module or cannot be called.
 
     Raises:
         FileNotFoundError, ValueError: there is no such file or name, or it failed; one sentence.
@@ -36,7 +36,7 @@ def make(spec: str, what: str = "model") -> Any:
 
 
 def _file(path: Path, what: str) -> Any:
-    """Run a file as a module; what stands beside it can be imported, as when Python runs it."""
+    """Run a file as a module; it can import files of its folder, as when Python runs it."""
     if not path.is_file():
         raise FileNotFoundError(f"There is no {what} file {path}; give file.py:factory.")
     folder = str(path.resolve().parent)

@@ -42,7 +42,7 @@ def read_small(file: Path) -> str:
 
 
 def write_whole(file: Path, content: bytes) -> None:
-    """Write a file, and the folders it stands in; a failure leaves the former file, and nothing else, behind.
+    """Write a file and its parent folders; after a failure the old file, if any, is unchanged.
 
     Raises:
         OSError: the disk is full, or the directory cannot be written to; or a folder, a device or a pipe is there.

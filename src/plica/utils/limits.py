@@ -27,8 +27,8 @@ def memory() -> int:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """CUDA's, Python's, or that of torch's CPU allocator, which has no type of its own; or an error that came from
-    one."""
+    """Whether an error, or its cause, is an out-of-memory error of CUDA, Python or torch's CPU allocator (which has no
+    type of its own)."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "allocate memory" in str(error):
         return True
     return error.__cause__ is not None and out_of_memory(error.__cause__)
@@ -43,7 +43,7 @@ def free_memory() -> None:
 
 
 def check_memory(numbers: int, file: object) -> None:
-    """Whether so many float32 numbers could be held at once.
+    """Check that this many float32 numbers fit into memory.
 
     Raises:
         ValueError: they could not.
@@ -75,7 +75,8 @@ def check_npz(file: Path) -> None:
 
 
 def read_array_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape of an .npy file, whether it lies column by column, and its type; `member` then stands at the numbers.
+    """The shape of an .npy file, whether it is in Fortran order, and its dtype; `member` is then positioned at the
+    data.
 
     Raises:
         ValueError: it is no .npy file.

@@ -22,7 +22,7 @@ def one_line(error: BaseException, named: bool = False) -> str:
 
 
 def sentence(error: BaseException) -> str:
-    """A message of ours in one line, whole, with the mark that ends a sentence: what to do stands at its end."""
+    """A message of plica in one line, not shortened, with a full stop at its end."""
     text = _line(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{plain(os.fsdecode(error.filename))}: {text}"

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 
 class ShownInNotebooks:
-    """IPython asks `_repr_html_`; the package sets `draw`, which turns the object into HTML, when it is imported."""
+    """IPython calls `_repr_html_`, which uses `draw`; the package sets `draw` when it is imported."""
 
     draw: ClassVar[Callable[[Any], str]]
 

@@ -76,9 +76,9 @@ def package_folder(package: str) -> Path | None:
 
 @contextmanager
 def stand_ins(*modules: str) -> Iterator[None]:
-    """Within this context, empty modules stand in for those that are not installed: every name in them is None.
+    """Within this context, empty modules replace those that are not installed; every name in them is None.
 
-    For packages that import modules which the functions used here have no need of. Parents come before their parts.
+    For packages that import modules which the functions used here do not need. Parents come before their submodules.
     """
     missing = [module for module in modules if not _is_installed(module)]
     for module in missing:

@@ -44,7 +44,7 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
 
 
 def _unwrapped(state: object, file: Path) -> object:
-    """The state dict in a checkpoint that holds other things beside it, with a warning that says so."""
+    """The state dict in a checkpoint that also contains other things, with a warning that says so."""
     if not isinstance(state, Mapping):
         return state
     for name in WRAPPINGS:
@@ -56,8 +56,8 @@ def _unwrapped(state: object, file: Path) -> object:
 
 
 def without_prefix(state: dict[str, Tensor], names: Iterable[str], file: Path | str) -> dict[str, Tensor]:
-    """The tensors under the given names, where all of them stand behind one prefix, such as "module."; else all, as
-    they are. A warning says what is taken off and left out."""
+    """The tensors without a prefix such as "module.", if all expected names have it; else all tensors, as they are. A
+    warning says what is taken off and left out."""
     own = list(names)
     if not own or own[0] in state:
         return state

@@ -30,7 +30,7 @@ class AdvLib(Peer):
 
 
 def _aim(watched: Watched) -> dict:
-    """What every attack of adv-lib is given."""
+    """The arguments that every attack of adv-lib takes."""
     aimed = watched.targets is not None
     return dict(model=watched, inputs=watched.u, labels=watched.targets if aimed else watched.y, targeted=aimed)
 

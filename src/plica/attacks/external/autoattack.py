@@ -141,8 +141,8 @@ def takes_squares(x: Tensor) -> bool:
 def square(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     """Random search with squares: three forward runs for every gradient of the budget, and no gradient.
 
-    For MinRadius the ball shrinks: the first is the box, and where a point is found the next is a little smaller than
-    its distance. Each image is searched alone, since rows so far away could not be told to be whose.
+    For MinRadius the ball shrinks: the first one contains the box, and after a point is found the next one is a little
+    smaller than its distance. Each image is searched alone, since rows so far away cannot be assigned to their images.
     """
     if not takes_squares(watched.u):
         shape, least = tuple(watched.u.shape[1:]), f"height and width at least {SETTINGS.smallest_side}"

@@ -65,7 +65,7 @@ class Watched(nn.Module):
         return class_logits(logits).float()
 
     def each(self) -> Iterator[Watched]:
-        """The images one by one: an answer then depends on the image alone, and every row is known to be its."""
+        """The images one by one, so that a result depends on its image alone and every row belongs to that image."""
         for image in self.images.split(1):
             yield Watched(self.task, image)
             self.task.progress(int(image) + 1)
@@ -98,7 +98,7 @@ class Watched(nn.Module):
         logits.register_hook(came_back)
 
     def _offer(self, u: Tensor, z: Tensor, image: Tensor, logits: Tensor) -> None:
-        """Of the points that would be kept, those that lie in the box."""
+        """Offer those points of the box that would be kept."""
         rows = self.task.best.promising(logits, image)
         if len(rows) < len(u):
             u, z, image, logits = pick(u, rows), pick(z, rows), image[rows], logits[rows]

@@ -71,8 +71,8 @@ def fmn(watched: Watched, norm: float, gradients: int, seed: int) -> None:
 
 
 def fmn_projected(watched: Watched, norm: float, gradients: int, seed: int) -> None:
-    """Fast minimum norm for l2 with the projection of the paper: 3.3.4 divides a norm by itself there, so that nothing
-    is projected and radii come out several times too large."""
+    """Fast minimum norm for l2 with the paper's projection: foolbox 3.3.4 divides a norm by itself there, so that
+    nothing is projected and radii come out several times too large."""
     package, ep = _foolbox(), _foolbox("eagerpy")
 
     class L2FMN(package.attacks.L2FMNAttack):
@@ -90,7 +90,7 @@ def ddn(watched: Watched, norm: float, gradients: int, seed: int) -> None:
 
 
 def deepfool(watched: Watched, norm: float, gradients: int, seed: int) -> None:
-    """A step costs a gradient for each of the (at most ten) likeliest classes but the image's own."""
+    """Each step costs a gradient for each of the (at most ten) most likely classes except the image's own."""
     attacks = _foolbox().attacks
     kind = {2: attacks.L2DeepFoolAttack, math.inf: attacks.LinfDeepFoolAttack}[norm]
     cost = min(10, watched.classes) - 1
@@ -140,9 +140,9 @@ def ead(watched: Watched, norm: float, gradients: int, seed: int) -> None:
 
 
 def brendel_bethge(watched: Watched, norm: float, gradients: int, seed: int) -> None:
-    """Along the boundary from a far misclassified point: within a trust region, the nearest point on the plane that the
-    gradient of the margin tells. Each image by itself: the package scales the region by the size of the batch. Its l1
-    form is left out: it did not come back from a linear model."""
+    """Moves along the boundary from a far misclassified point: each step goes to the nearest point, within a trust
+    region, of the plane given by the gradient of the margin. Images are attacked one by one, since the package scales
+    the region by the batch size. Its l1 form is left out: on a linear model it did not terminate."""
     attacks = _foolbox().attacks
     kind = {2: attacks.L2BrendelBethgeAttack, math.inf: attacks.LinfinityBrendelBethgeAttack}[norm]
     for one in watched.each():
@@ -175,8 +175,8 @@ class _Limited(nn.Module):
 
 
 def hopskipjump(watched: Watched, norm: float, gradients: int, seed: int) -> None:
-    """A search by decisions alone (Chen, Jordan, Wainwright 2020): three forward runs for every gradient of the budget,
-    each image by itself. Distances other than linf are searched as l2."""
+    """A search that uses only predicted classes (Chen, Jordan, Wainwright 2020), with three forward runs for every
+    gradient of the budget, image by image. Distances other than linf are searched as l2."""
     package = _foolbox()
     for one in watched.each():
         torch.manual_seed(seed)

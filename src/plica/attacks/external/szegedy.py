@@ -37,7 +37,7 @@ SETTINGS = SzegedySettings()
 
 
 def lbfgs(watched: Watched, norm: float, gradients: int, seed: int) -> None:
-    """An evaluation of L-BFGS-B costs a gradient; each image by itself."""
+    """Each evaluation of L-BFGS-B costs one gradient; images are attacked one by one."""
     minimize = require("scipy.optimize", "This attack").minimize
     for one in watched.each():
         with torch.no_grad():
@@ -56,7 +56,7 @@ def lbfgs(watched: Watched, norm: float, gradients: int, seed: int) -> None:
 
 
 class _SpentError(Exception):
-    """No evaluation is left: maxfun of L-BFGS-B is looked at between steps alone."""
+    """No evaluation is left. (L-BFGS-B checks its own limit, maxfun, only between steps.)"""
 
 
 class _Search:

@@ -40,10 +40,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Stage:
-    """The `kept` rows of least estimate of each image take `steps` steps.
+    """The `kept` rows with the smallest estimates of each image take `steps` steps.
 
-    overshoot: the number of the phase far beyond the boundary that this stage begins (ProxSettings.overshoot), which
-        comes to rest in better minima than going straight. search_boundary: forward runs towards the boundary follow.
+    overshoot: the index of the overshoot phase that this stage begins (ProxSettings.overshoot): aiming beyond the
+        boundary first leads to better minima. search_boundary: forward runs towards the boundary follow.
     """
 
     kept: int
@@ -54,7 +54,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """One more start of the class that is nearest so far, where other pixels move (`_beside`), takes `steps` steps.
+    """One more start for the nearest class so far, which changes other pixels (`_beside`), takes `steps` steps.
 
     search_boundary: as of Stage.
     """
@@ -65,13 +65,13 @@ class Elsewhere:
 
 @dataclass(frozen=True)
 class RadiusSchedule:
-    """Which rows are stepped, in which order; what was tried is in docs/design/radius.md.
+    """The order in which rows are stepped; docs/design/radius.md has the alternatives that were measured.
 
     Attributes:
         race: the first 50 gradients.
-        sparse_race: in place of `race` where few pixels move (ProxSettings.sparse).
+        sparse_race: in place of `race` for distances whose perturbations change few pixels (ProxSettings.sparse).
         beside: length of the start of Elsewhere, in lengths of the best perturbation.
-        sparse_far: in place of `far` where few pixels move.
+        sparse_far: in place of `far` for these distances.
         targets: of the starts far outside in a round: the best class (0), or the second best (1).
         far: their lengths, in turn, in lengths of the best perturbation.
         ascent_steps: gradients of direct ascent for one more start.
@@ -81,7 +81,7 @@ class RadiusSchedule:
         settled_after: rounds in a row that found nothing nearer and ended at the same point, after which an image is
             left.
         boundary_forwards: forward runs of one search towards the boundary; regula falsi gains a digit with each.
-        inside: share of the radius that MaxLoss may use: a distance in float32 stays inside the radius in float64.
+        inside: share of the radius that MaxLoss may use, so that float64 agrees that the distance is within the radius.
     """
 
     race: tuple[Entry | Stage | Elsewhere, ...] = (
@@ -275,12 +275,12 @@ class RadiusSearch(Multistart[RadiusRows]):
 
     @property
     def settled(self) -> Bool[Tensor, " i"]:
-        """Images that no more is spent on, as one round after another comes back to the same point."""
+        """Images whose search has ended, because one round after another returned to the same point."""
         return self.rounds_at_best >= SCHEDULE.settled_after
 
     @property
     def left(self) -> Bool[Tensor, " i"]:
-        """Images left to the search of few dimensions, which needs no gradient at the image."""
+        """Images passed on to the search of few dimensions, because their gradient at the image is zero."""
         return self.zero_gradient & exact_steps(self.settings)
 
     def answered(self, index: Int[Tensor, " i"] | slice) -> Bool[Tensor, " i"]:

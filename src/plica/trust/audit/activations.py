@@ -35,7 +35,7 @@ class Around(NamedTuple):
 
 
 class Activation:
-    """What acts on each entry, or each window, by itself."""
+    """An activation, which acts on each entry or each window separately."""
 
     def value(self, z: Tensor) -> Tensor:
         raise NotImplementedError

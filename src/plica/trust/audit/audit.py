@@ -123,7 +123,7 @@ def _lower_bounds(audited: Audited, run: Run, model: Model, images: Images, boun
 
 
 def context_of(models: Mapping[str, Model], metrics, task: Task, bounds, mask, sizes) -> MeasureContext:
-    """What the answers of a task are measured with; arguments as of `audit`."""
+    """The context in which the results of a task are measured; arguments as of `audit`."""
     return MeasureContext(
         _model(models, task),
         _metric(metrics, task),

@@ -127,7 +127,7 @@ class Enclosure:
         self._append(value - spread - moved, value + spread + moved, size)
 
     def _tighten(self, k: int, is_open: Tensor) -> None:
-        """Lines pulled back for the entries that are open."""
+        """Tighter bounds, by backward propagation, for the entries whose sign is open."""
         low, high = self.low[k].view(-1), self.high[k].view(-1)
         widest = max(torch.Size(step.shape).numel() for step in self.steps[: k + 1])
         for part in is_open.nonzero()[:, 0].split(max(1, ROWS // widest)):

@@ -19,7 +19,7 @@ Path = tuple[tuple[int, int, int], ...]  # activation, neuron, sign
 
 
 class RefusedError(ValueError):
-    """What is stored proves nothing; the message says why."""
+    """A stored proof is not valid; the message says why."""
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ COLUMNS = ["id", "label", "success", "distance", "lower"]
 
 @dataclass
 class Rechecked:
-    """How many images have a positive lower bound, and a sentence for each of which the proof was refused."""
+    """The number of images with a positive lower bound, and a sentence for each whose proof was refused."""
 
     certified: int = 0
     refused: list[str] = field(default_factory=list)

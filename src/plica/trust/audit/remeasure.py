@@ -26,7 +26,7 @@ Differences = dict[str, list[str]]  # by kind, a sentence for each
 
 @dataclass(frozen=True)
 class MeasureContext:
-    """What a task is measured with.
+    """The model, metric and limits with which the results of a task are measured.
 
     Attributes:
         model: in its own precision.
@@ -101,7 +101,7 @@ class MeasureContext:
         return self.goal(outputs(model, x.to(dtype), self.sizes[-1]), y)
 
     def shares(self, x: Float[Tensor, "b *image"], y: Shaped[np.ndarray, "b *label"]) -> Float64[np.ndarray, " b"]:
-        """Of DRAWS runs of the model in its own precision, those in which the goal is reached."""
+        """The share of DRAWS runs of the model, in its own precision, in which the goal is reached."""
         x = x.to(self.precision(x))
         with torch.random.fork_rng():
             torch.manual_seed(0)  # an audit says the same each time, of models that draw by torch

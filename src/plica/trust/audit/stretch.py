@@ -17,7 +17,7 @@ MORE = 1 + 1e-10  # than the roundings of an eigenvalue
 
 @lru_cache(maxsize=4)
 def stretches(steps: tuple[Step, ...]) -> tuple[float, ...]:
-    """Of each step, of all its operands as one vector; 1 for the image."""
+    """The Lipschitz constant of each step in all its operands as one vector; 1 for the image."""
     return (1.0, *(_stretch(step, [steps[parent].shape for parent in step.parents]) for step in steps[1:]))
 
 

@@ -21,7 +21,7 @@ NEARER = 0.98  # of a radius; rounding alone makes no point so much nearer
 
 @dataclass(frozen=True)
 class Transfer:
-    """Of the `images` with answers for both models, for how many a point of `origin` beats the answer for `model`."""
+    """`beaten`: the number of `images` with results for both models for which a point of `origin` is the better one."""
 
     question: str
     origin: str
