@@ -75,7 +75,8 @@ def safely_inside(
 def _onto_l2(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
     """min(s * size, room) with the largest s <= 1 such that its l_2 norm is at most reach: s = 1 / (1 + multiplier).
 
-    s for the pixels that meet a wall so far is never too large, and adds pixels to them until none is left to add.
+    Starting with no pixel at a bound, s is computed for the pixels that are free and never too large. It can only grow,
+    so more and more pixels reach a bound, until s stays the same.
     """
     tiny = torch.finfo(size.dtype).tiny
     s = (reach / _sum(size**2).sqrt().clamp(min=tiny)).clamp(max=1)

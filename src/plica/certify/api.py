@@ -188,7 +188,7 @@ class _Call:
 
     @property
     def p(self) -> float:
-        """Of the norm."""
+        """The p of the norm."""
         form = lp_form(self.region.metric)
         assert form is not None
         return form.p

@@ -83,7 +83,7 @@ def root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and exit")
     ] = False,
 ) -> None:
-    """What stands before the commands."""
+    """The options of `plica` itself, before the command."""
 
 
 def _add(module: ModuleType) -> None:
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _given(error: typer.TyperException, words: list[str]) -> str:
-    """What was written for the option that an error is about; "" where the message says it, or there is none."""
+    """The value given for the option that an error is about; "" if the message contains it, or if there is none."""
     options = getattr(getattr(error, "param", None), "opts", [])
     pairs = [*pairwise(words), *(word.partition("=")[::2] for word in words if "=" in word)]
     value = next((value for option, value in reversed(pairs) if option in options), None)

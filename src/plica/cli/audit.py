@@ -37,7 +37,7 @@ def audit(
     trust: Annotated[bool, typer.Option("--trust", help="run the Python code that the run names")] = False,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Measure every stored answer anew: in float64, at other batch sizes, rounded to 8 bits; check every proof."""
+    """Check every stored result again: in float64, at other batch sizes, rounded to 8 bits; check every proof."""
     with wrong_input():
         run = load(directory)
         models = models_of(run, _by_name(model or []), None if weights is None else str(weights), trust, device)
@@ -76,7 +76,7 @@ def _by_name(models: list[str]) -> dict[str, str]:
 
 
 def _print(task: Audited) -> None:
-    """What was measured, in a few lines on standard output."""
+    """Print the measurements in a few lines."""
     precision = "float64" if task.float64 else "the model's own precision, float64 could not be had"
     precision = precision if task.task.draws is None else f"{DRAWS} draws of the model"
     print(

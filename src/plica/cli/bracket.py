@@ -59,9 +59,10 @@ def bracket(
     device: DeviceOption = "cpu",
     trust: TrustOption = False,
 ) -> None:
-    """Find, for every image, the nearest input that the model gets wrong, and prove within which distance none lies.
+    """Find, for every image, the nearest input that the model gets wrong, and prove a distance within which there is
+    none.
 
-    What is finished is kept: the same command goes on after an interruption.
+    Finished images are stored: after an interruption the same command resumes.
     """
     chosen = {"path": str(data), "n": n, "sample": sample or "first", "seed": seed, "indices": indices}
     plan = dict(

@@ -56,7 +56,7 @@ def doctor(
 
 
 def _run(directory: Path, model, weights, images: int, seed: int, device: str, trust: bool) -> Verdict:
-    """Examine the models of a run anew, keep what is found beside it, and conclude."""
+    """Examine the models of a run, store the findings in its directory, and update its verdict."""
     run = load(directory)
     specs = {} if model is None else {"": model}
     models = models_of(run, specs, None if weights is None else str(weights), trust, device)

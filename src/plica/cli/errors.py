@@ -8,7 +8,7 @@ from plica.utils.messages import sentence
 
 
 class Status(IntEnum):
-    """What the command gives back to the shell."""
+    """The exit status of the command."""
 
     DONE = 0
     OTHER = 1  # interrupted, or numbers that are not confirmed or not to be believed
@@ -24,10 +24,8 @@ def wrong_input(
     errors: tuple[type[Exception], ...] = (ValueError, TypeError, OSError),
     accepted: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
-    """What the block raises of these errors becomes a WrongInputError with its message.
-
-    Unless the input was `accepted` before: then it is a fault of the program, and its traceback is shown.
-    """
+    """These errors, if the block raises them, become a WrongInputError with the same message. Unless the input was
+    `accepted` before: then it is a fault of the program, and its traceback is shown."""
     try:
         yield
     except errors as error:

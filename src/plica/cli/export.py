@@ -43,7 +43,7 @@ def export(
 
 
 def _print(pictures: Pictures) -> None:
-    """What was written of a task, in a line on standard output."""
+    """Print in one line what was written for a task."""
     count, name = len(pictures.files), plain(pictures.task.name)
     if not count:
         print(f"{name}: no point was found, no file")

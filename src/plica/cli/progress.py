@@ -117,7 +117,7 @@ class EvaluationProgress(_Display):
         return self
 
     def preflight(self, found: Preflight) -> None:
-        """What the quick checks say of a model; nothing where they find nothing."""
+        """Print the findings of the quick checks of a model, if there are any."""
         for finding in found.findings:
             print(plain(f"{finding.weight.name.lower()}, {finding.check}: {finding.sentence}"), file=sys.stderr)
         if found.findings:
@@ -125,7 +125,7 @@ class EvaluationProgress(_Display):
             print(plain(f"doctor, {after}; the work goes on. --skip-doctor leaves this out."), file=sys.stderr)
 
     def start(self, chains: list[Chain], chunks: int) -> None:
-        """What there is to do; the clock starts."""
+        """Set the total work, and start the clock."""
         self.began = True
         for job in (job for chain in chains for job in chain.jobs):
             self.total[job.task.method] += chunks

@@ -14,7 +14,7 @@ ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(sig
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Within this context they end the work as the interrupt key does: unfinished files go, and that is said."""
+    """Within this context these signals act like the interrupt key: unfinished files are removed, with a message."""
     if threading.current_thread() is not threading.main_thread():  # others cannot have handlers
         yield
         return

@@ -29,9 +29,9 @@ def train(
     out: Annotated[Path, typer.Option(help="directory of the training; an unfinished training is resumed")],
     device: Annotated[str | None, typer.Option(help="instead of the plan's")] = None,
 ) -> None:
-    """Train a network on hard inputs, keep the weights of the largest radii, and measure it beside an undefended one.
+    """Train a network on hard inputs, keep the weights with the largest radii, and evaluate it with an undefended one.
 
-    The same command goes on after an interruption, from the last checkpoint and to the same bits.
+    After an interruption the same command resumes from the last checkpoint, with the same result, bit for bit.
     """
     with TrainingBar() as progress, wrong_input(accepted=lambda: progress.began):
         try:

@@ -72,7 +72,7 @@ class Unfolding:
         return self.rows[ids]
 
     def grow(self, needed: int) -> None:
-        """Unfold so many rows at least."""
+        """Decompress at least `needed` rows."""
         if needed <= len(self.rows):
             return
         count = len(self) if self.by_columns else min(len(self), max(needed, 2 * len(self.rows)))

@@ -38,7 +38,7 @@ def select(
 
 
 def count_images(n: int | None, total: int, name: object) -> int:
-    """n, or all; ValueError where there are not so many."""
+    """n, or all images if n is None. Raises ValueError if there are fewer than n."""
     if n is not None and not 1 <= n <= total:
         raise ValueError(f"n={n} images were requested and {name} has {total}; choose n between 1 and {total}.")
     return total if n is None else n

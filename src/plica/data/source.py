@@ -23,7 +23,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def hash(self) -> str:
-        """A hexadecimal digest of the whole content: it tells one data set from another."""
+        """A hexadecimal digest of the whole content, by which data sets are distinguished."""
         ...
 
     def read(self, ids: Int64[Tensor, " b"]) -> tuple[Float[Tensor, "b *image"], Shaped[Tensor, "b *label"]]:

@@ -41,13 +41,13 @@ def hash_model(model: object, spec: str) -> str:
 
 
 def model_sums(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"]) -> Answers:
-    """Of the outputs at x."""
+    """A few sums of the outputs at x."""
     model = fitted(model)
     return _answers(lambda: model(x))
 
 
 def distance_sums(metric: Any, through: ParametricPerturbation | None, x: Float[Tensor, "b *image"]) -> Answers:
-    """Of the distances of perturbed images, and of these images where a perturbation makes them.
+    """A few sums of the distances of perturbed images, and of these images if a perturbation makes them.
 
     Each image is moved by a tenth of the way to the next one, or theta by a tenth of its unit.
 

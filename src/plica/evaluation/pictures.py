@@ -29,8 +29,8 @@ FOLDER = "png"
 
 @dataclass(frozen=True)
 class Pictures:
-    """What was written of a task: `files`, of which `exact` hold the judged points to the bit. Of the others, which are
-    rounded, `kept` still reach the goal, inside the radius."""
+    """Counts of files written for a task: `files`, of which `exact` contain the judged points bit for bit. Of the
+    others, which are rounded, `kept` still reach the goal, inside the radius."""
 
     task: Task
     files: list[Path]
@@ -75,7 +75,7 @@ def to_bytes(x: Float[Tensor, "b *image"], bounds: Bounds) -> UInt8[Tensor, "b *
 
 
 def from_bytes(pixels: UInt8[Tensor, "b *image"], bounds: Bounds, dtype: torch.dtype) -> Float[Tensor, "b *image"]:
-    """What is read back."""
+    """The pixels as a reader gets them."""
     low, high = bounds.numbers
     return (low + (high - low) * pixels.double() / 255).to(dtype)
 

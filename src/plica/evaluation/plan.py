@@ -248,7 +248,7 @@ class Plan(Strict):
         return models
 
     def identity(self) -> dict[str, Any]:
-        """What the answers depend on beside models and data, which have hashes of their own and may be moved."""
+        """The parts of the plan that results depend on, except models and data, which are hashed and may be moved."""
         identity = self.model_dump(mode="json", exclude={"batch_size", "threads"})
         identity["models"] = [{"name": model["name"]} for model in identity["models"]]
         del identity["data"]["path"]

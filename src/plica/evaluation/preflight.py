@@ -29,7 +29,7 @@ SECONDS = 10.0  # for one model; one so slow that FEWEST images take longer is e
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was found on one model: findings more severe than a note, on so many images, in so many seconds."""
+    """The findings on one model that are more severe than a note, with the number of images and the seconds."""
 
     model: Model
     findings: tuple[Finding, ...]
@@ -44,7 +44,7 @@ def preflight(
     bounds: Bounds,
     load: Callable[[Model], Callable[[Tensor], Tensor]],
 ) -> Iterator[Preflight]:
-    """Check the models that are asked about classes, each on images of the whole range of `ids`."""
+    """Check the models of questions about classes, each on images spread over all of `ids`."""
     for model in dict.fromkeys(chain.jobs[0].model for chain in chains):
         tasks = [job.task for chain in chains for job in chain.jobs if job.model == model]
         if all(task.goal is not None for task in tasks):  # the checks know classes alone

@@ -129,7 +129,7 @@ def _disk_errors(directory: Path) -> Iterator[None]:
 
 
 def _examine(directory: Path, plan: Plan, manifest: dict[str, Any], models: ModelCache) -> None:
-    """Check the models not checked before, on so many images that it takes about a tenth of the run's gradients."""
+    """Check the models not checked before, on as many images as a tenth of the run's gradients allows."""
     run, budget = runs.load(directory), manifest["data"]["n"] * sum(task["gradients"] for task in manifest["tasks"])
     done = read_object(directory / CHECKS, Checks)
     for model in plan.models:
@@ -215,7 +215,7 @@ def _by_model(plan_chains: list[Chain], chunks: range) -> Iterator[tuple[Chain, 
 
 
 def _former(directory: Path) -> dict[str, Any] | None:
-    """The manifest of the run in the directory; None where there is none.
+    """The manifest of the run in the directory, or None if there is none.
 
     Raises:
         PlanError: the directory contains something else.

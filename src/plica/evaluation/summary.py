@@ -99,7 +99,7 @@ def _question(run: runs.Run, tasks: list[runs.Task]) -> dict[str, Any]:
 
 
 def _max_loss(radius: np.ndarray, numbers: list[Counts]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """What is added for each method, and of all together. `standing`: robust against it and all methods before it."""
+    """Entries of each method, and of all together. `standing`: robust against the method and all before it."""
     images, right = radius.shape[1], ~wrong(radius)
 
     def share_robust(rows: slice) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _max_loss(radius: np.ndarray, numbers: list[Counts]) -> tuple[list[dict[str,
 
 
 def _min_radius(radius: np.ndarray, numbers: list[Counts]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """What is added for each method, and of all together. `found`: images with a radius, 0 included."""
+    """Entries of each method, and of all together. `found`: images with a radius, including 0."""
     least = radius.min(0)
     finite = least[np.isfinite(least)]
     levels = np.linspace(0, finite.max() if len(finite) else 0, LEVELS)

@@ -46,7 +46,7 @@ class Job:
         return None if self.task.target is None else torch.full_like(y, int(self.task.target))
 
     def goal(self) -> GoalFunction | None:
-        """What plica.attack takes as the goal; None for misclassification."""
+        """The argument `goal` of plica.attack; None for misclassification."""
         return None if self.task.goal is None else parse_goal(self.task.goal)
 
     def question(self, bounds: Bounds, shape: Sequence[int]) -> Question:

@@ -39,9 +39,8 @@ class AllFailedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Work:
-    """Images of a chunk for one task.
-
-    upper: the least distances that other methods found, inf where none; where lower bounds are asked for.
+    """Images of a chunk for one task. upper: the smallest distances that other methods found (inf if none), for lower
+    bounds.
     """
 
     job: Job
@@ -54,7 +53,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Part:
-    """What came of Work: rows as in samples.parquet, the points that are not the images themselves with their ids and,
+    """The result of Work: rows as in samples.parquet, the points that are not the images themselves with their ids and,
     with a perturbation, their theta, sentences about failures, and what proves lower bounds."""
 
     samples: pa.Table
@@ -70,7 +69,7 @@ Steps = Generator[Work, Part, None]  # of a run: each yields work and is sent it
 
 @dataclass(frozen=True)
 class Resources:
-    """What an executor has to work with.
+    """The resources of an executor.
 
     Attributes:
         plan: gives the workers' device, bounds and batch size.
@@ -115,7 +114,7 @@ class Worker:
         self.present: Model | None = None
 
     def model(self, spec: Model) -> Callable[[Tensor], Tensor]:
-        """The model on the device; the batch size starts anew with each model."""
+        """The model on the device; the batch size is reset for each model."""
         if self.present != spec:
             self.present, self.fitting_size = spec, self.batch_size
         return self.models.load(spec, self.device)

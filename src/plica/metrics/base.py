@@ -27,7 +27,7 @@ class Unsupported(ValueError):  # noqa: N818 - the public name, as it reads in `
 
 @dataclass(frozen=True)
 class MetricProperties:
-    """What is known of a metric; False means that nothing is known.
+    """Known properties of a metric; False means unknown.
 
     Args:
         norm: d(x, x') is a norm of x' - x.
@@ -74,7 +74,7 @@ class BaseMetric:
         return None
 
     def counts(self) -> Count | None:
-        """What the metric counts the changed ones of; None if it is no count."""
+        """What the metric counts, changed entries or pixels; None if it is not a count."""
         return None
 
     def fixed_pixels(self) -> Bool[Tensor, "..."] | None:
@@ -102,7 +102,7 @@ def lp_form(metric: Metric) -> LpForm | None:
 
 
 def counts(metric: Metric) -> Count | None:
-    """What is counted, of a metric that is the number of changed entries or pixels; None for every other metric."""
+    """What the metric counts, if it is the number of changed entries or pixels; None for every other metric."""
     return metric.counts() if isinstance(metric, BaseMetric) else None
 
 

@@ -15,7 +15,7 @@ from plica.utils.messages import one_line, shown
 
 
 def metric_names() -> str:
-    """What parse_metric takes, for messages and the command line."""
+    """The texts that parse_metric accepts, for messages and the command line."""
     return f"l1, l2, l1.5, linf (l followed by any p > 0), l0, l0-pixel, {', '.join(METRICS)}, or module:function"
 
 

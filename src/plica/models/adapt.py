@@ -27,8 +27,8 @@ FIELDS = ("logits", "out", "output", "scores")  # where records keep the logits,
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What a loader gives: the network, the normalisation of its makers, whether it takes one image at a time, and
-    whether its makers say how it normalises, be it not at all."""
+    """The result of a loader: the network, the normalisation of its authors, whether it takes one image at a time, and
+    whether its authors specify a normalisation (even if that is none)."""
 
     net: nn.Module
     normalisation: Normalisation | None = None

@@ -35,7 +35,7 @@ def prepare_inputs(
 
 
 def _error(model: Model, x: Float[Tensor, "b *image"]) -> Exception | None:
-    """What the model raises for such images."""
+    """The exception that the model raises for x, or None."""
     try:
         with torch.no_grad():
             model(x)

@@ -46,7 +46,7 @@ class HueSaturation:
         return torch.maximum((hue - 2 * (hue / 2).round()).abs(), saturation.abs())
 
     def grid(self, most: int) -> Float[Tensor, "g 2"]:
-        """At most so many evenly spaced theta, nearest to the start first."""
+        """At most `most` evenly spaced theta, nearest to the start first."""
         side = max(1, int(most**0.5))
         return grid((side, side))
 

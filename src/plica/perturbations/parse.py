@@ -18,7 +18,7 @@ THROUGH = " through "
 
 
 def perturbation_names() -> str:
-    """What parse_through takes, for messages and the command line."""
+    """The texts that parse_through accepts, for messages and the command line."""
     return f"{', '.join(PERTURBATIONS)}, or module:name of a plica.Perturbation"
 
 

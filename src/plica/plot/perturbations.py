@@ -175,7 +175,7 @@ def signed(delta: Float[Tensor, " *image"]) -> Shaped[np.ndarray, "..."]:
 
 
 def _name(label: Shaped[Tensor, "..."], classes: Sequence[str] | None) -> str:
-    """Of a class; empty where a goal other than misclassification knows none."""
+    """The name of a class; empty for goals without classes."""
     if label.ndim or label.is_floating_point() or int(label) < 0:
         return ""
     return f"class {int(label)}" if classes is None else classes[int(label)]

@@ -58,7 +58,7 @@ def order(radius: Float64[np.ndarray, " b"]) -> list[int]:
 
 
 def examples(by_method: Sequence[Group], most: int = 3) -> list[int]:
-    """Of the images that the most methods broke, some evenly spread over the radii, ends left out."""
+    """A few of the images that the most methods broke, evenly spread over the radii without the extremes."""
     if not by_method:
         return []
     shared = by_method[0].contenders[0].ids

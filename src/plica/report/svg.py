@@ -152,7 +152,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def bins(values: int) -> int:
-    """How many bins a histogram of so many values has."""
+    """The number of bins of a histogram of `values` values."""
     return min(32, max(8, values // 4))
 
 
@@ -183,7 +183,7 @@ def swatch(series: int) -> Markup:
 
 
 def thin(xs: np.ndarray, most: int = STEPS) -> np.ndarray:
-    """At most so many of the sorted values, ends included."""
+    """At most `most` of the sorted values, including both ends."""
     if len(xs) <= most:
         return xs
     return xs[np.linspace(0, len(xs) - 1, most).round().astype(int)]

@@ -24,7 +24,7 @@ def sample_table(result: Result, ids: Int64[Tensor, " b"], y: Shaped[Tensor, "b 
 
 
 def leaf_table(evidence: Sequence[Any], ids: Int64[Tensor, " b"]) -> pa.Table:
-    """What proves lower bounds, plica.certify.Evidence or None for each image, as rows of schema.LEAVES."""
+    """The proofs of lower bounds, plica.certify.Evidence or None for each image, as rows of schema.LEAVES."""
     rows = []
     for number, proof in zip(ids.tolist(), evidence, strict=True):
         if proof is None:

@@ -34,7 +34,7 @@ def _known() -> set[str]:
 
 
 def _digest(spec: str) -> str:
-    """Of the name and of the folder, from which names of files and modules count."""
+    """A digest of the name and of the current folder, to which names of files and modules are relative."""
     return hashlib.sha256(f"{Path.cwd()}\0{spec}".encode(errors="surrogateescape")).hexdigest()
 
 

@@ -126,7 +126,7 @@ class Run(ShownInNotebooks):
         return samples.select(["id", "lower"]).sort_by("id") if "lower" in samples.column_names else None
 
     def leaves(self, task: str | Task) -> Iterator[pa.Table]:
-        """What proves the lower bounds of a task, chunk by chunk: schema.LEAVES."""
+        """The proofs of the lower bounds of a task, chunk by chunk: schema.LEAVES."""
         for table in self.tables[self.task(task).name]:
             yield read_leaves(schema.leaves_file(table))
 

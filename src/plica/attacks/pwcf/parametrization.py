@@ -143,7 +143,7 @@ class Powered:
 
 @dataclass(frozen=True)
 class Sine:
-    """l_inf: delta = t sin(a / sigma), unknowns (a, t sqrt(n)); |delta| <= t holds by itself, and t is the distance.
+    """l_inf: delta = t sin(a / sigma), unknowns (a, t sqrt(n)); |delta| <= t always holds, and t is the distance.
 
     sigma: (r,) in pixel units, about the distance expected, so that a unit of a moves a pixel by about a unit.
     radius: (r,) for MaxLoss, where t is not an unknown but given.

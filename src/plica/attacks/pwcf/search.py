@@ -220,8 +220,7 @@ def _with_far(
 
 
 def _best_rows(solution: Solution, images: int, problem: PWCFProblem) -> AttackOutput:
-    """What the solver reports of the best row of each image: a feasible one of least objective, else the least
-    violated."""
+    """The best row of each image: a feasible one with the smallest objective, else the one that is least violated."""
     rows = solution.f.view(images, -1)
     feasible = solution.violation.view(images, -1) <= SOLVER.tol
     order = torch.where(feasible, rows, 1e30 * (1 + solution.violation.view(images, -1)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PWCFSettings:
-    """How the budget of an image is shared, and where its rows start; what was tried is in docs/design/pwcf.md.
+    """How rows share the budget of an image, and where they start; docs/design/pwcf.md has the measurements.
 
     Attributes:
         gradients_per_row: that a row needs before a second one is worth having.

@@ -26,7 +26,7 @@ from plica.solver.rows import join
 
 @dataclass(frozen=True)
 class FewSchedule:
-    """When a search ends and where the next one starts; what was tried is in docs/design/radius.md.
+    """When a search ends and where the next one starts; docs/design/radius.md has the measurements.
 
     Attributes:
         dimensions: up to which this search is used.
@@ -106,7 +106,7 @@ class FewSearch(Multistart[FewRows]):
         self.random: tuple[Tensor, Tensor] = self.best_u[:0], self.best_u[:0]
 
     def schedule(self) -> Iterator[FewRows]:
-        """One search after another, each at its own place; more of them side by side as the budget goes on."""
+        """Searches from different starts; the more of the budget is spent, the more of them run at once."""
         rows = self._open(torch.arange(len(self.x), device=self.x.device))
         while len(rows):
             while len(rows) // rows.images < self._side_by_side:
@@ -192,7 +192,7 @@ class FewSearch(Multistart[FewRows]):
             self.settled = self.best.isfinite() & (self.starts - self.found_by > SCHEDULE.settled_after)
 
     def _place(self, rows: FewRows, which: Bool[Tensor, " r"]) -> None:
-        """Let these rows start anew, each at the next start of its image."""
+        """Restart these rows, each at the next start of its image."""
         images = rows.images
         for at in range(0, len(rows), images):
             part = slice(at, at + images)

@@ -171,7 +171,7 @@ class SparseSearch:
         return values, goal.margin(logits) > task.model.least_margin(logits, image), grad
 
     def _gain(self, rows: Int[Tensor, " r"]) -> Float[Tensor, "r pixels"]:
-        """What each pixel adds to the margin at its wall, by the average gradient."""
+        """The increase of the margin if a pixel moves to its bound, by the average gradient."""
         average, x = self.average[rows], self.x[rows]
         gain = average * (torch.where(average > 0, self.high[rows], self.low[rows]) - x)
         return gain.flatten(2).sum(1) if self.by_pixel else gain.flatten(1)

@@ -30,8 +30,8 @@ class Bounds:
 
     Attributes:
         low: the least value, a number of shape (), or a bound for each feature, of an input's shape.
-        high: the largest, likewise; a feature whose bounds are equal stays as it is.
-        mask: of an input's shape; features where it is false stay as they are. None: all may move.
+        high: the largest, likewise; a feature whose bounds are equal does not change.
+        mask: of an input's shape; features where it is false do not change. None: all may change.
     """
 
     low: Shaped[Tensor, "..."]

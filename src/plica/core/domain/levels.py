@@ -49,7 +49,7 @@ def check_levels(levels: Any, bounds: Bounds, dtype: torch.dtype, question: Ques
 
 
 def pixel_rounding(metric: Metric, bounds: Bounds, dtype: torch.dtype) -> float:
-    """What a radius in l_inf may be exceeded by, where a point at its edge would else be lost: two levels differ by so
+    """The amount by which a radius in l_inf may be exceeded, so that points at its edge count: two levels differ by so
     much more after each was rounded to the dtype. 0 for other distances."""
     return _rounding(bounds, dtype) if plain_p(metric) == math.inf else 0.0
 
@@ -109,7 +109,8 @@ class LevelGrid:
 
     @property
     def rounding(self) -> float:
-        """What rounding to the dtype may change the difference of two levels by: much in half precision alone."""
+        """The most by which rounding to the dtype changes the difference of two levels; large only in half
+        precision."""
         return _rounding(self.bounds, self.dtype or self.x.dtype)
 
     @property

@@ -117,7 +117,7 @@ class BestPoints:
             write(self._theta, target, theta)
 
     def _first(self, d: Float[Tensor, " r"], good: Bool[Tensor, " r"], image: Int[Tensor, " r"]) -> Bool[Tensor, " r"]:
-        """Of each image the good row of least d, the first of several."""
+        """For each image, the good row with the smallest d; the first one if there are several."""
         none = len(d)
         nearest = torch.full_like(self.distance, torch.inf).scatter_reduce(0, image, d, "amin")
         every = torch.arange(none, device=d.device)
@@ -136,6 +136,6 @@ class BestPoints:
         return sure if self.radius is None else sure & (margin > self.margin[image])
 
     def adopt(self, other: BestPoints, images: Int[Tensor, " i"]) -> None:
-        """Copy the points that `other` has for the given of the same images; theta stays as it is."""
+        """Copy the points of `other` for some of the same images; theta does not change."""
         for own, new in ((self.x_adv, other.x_adv), (self.distance, other.distance), (self.margin, other.margin)):
             own[images] = new[images]

@@ -92,7 +92,7 @@ class CountedModel:
         return is_half(self.arithmetic.eps)
 
     def padded(self, rows: int) -> int:
-        """Rows of the call that computes so many."""
+        """The number of rows, including padding, of a call that computes `rows` rows."""
         return rows if self.mean is not None else max(MIN_ROWS, round_up(rows, self.arithmetic.multiple))
 
     def fill(self, x: Shaped[Tensor, "r *_"]) -> Shaped[Tensor, "p *_"]:
@@ -112,7 +112,7 @@ class CountedModel:
 
     @torch.no_grad()
     def logits(self, x: Float[Tensor, "r *image"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *output"]:
-        """What the model returns at x; image: index of the image that each row is charged to."""
+        """The output of the model at x; image: index of the image that each row is charged to."""
         self.charge_forwards(image)
         x = self.on_grid(x, image)
 
@@ -128,7 +128,7 @@ class CountedModel:
 
     @torch.no_grad()
     def first_logits(self, x: Float[Tensor, "b *image"], classes: bool = True) -> Float[Tensor, "b *output"]:
-        """The output at the images, which tells at which of them differences of logits have few digits.
+        """The output at the images, which also shows for which of them differences of logits have few digits.
 
         classes: whether the output is logits of classes, of which only differences matter.
         """
@@ -229,7 +229,7 @@ class CountedModel:
         return torch.maximum(least, least_margin(at_image, self.arithmetic.eps, few, self.noise))
 
     def charge_forwards(self, image: Int[Tensor, " r"], runs: int = 1) -> None:
-        """Add so many forward runs to the count of each of these images."""
+        """Add `runs` forward runs to the count of each of these images."""
         _charge(self.forwards, image, runs)
 
     def _run(self, x: Float[Tensor, "p *image"]) -> Float[Tensor, "p *output"]:
@@ -266,7 +266,8 @@ class CountedModel:
         return values, logits, grads if self.fixed is None else grads.masked_fill(self.fixed, 0)
 
     def _where_it_fits(self, run: Callable[[], R], rows: int) -> R:
-        """run(), of so many rows; where memory ends once more with calls of half as many, down to MIN_ROWS."""
+        """run(), which computes `rows` rows; if memory runs out, again with half as many rows a call, down to
+        MIN_ROWS."""
         while True:
             try:
                 return run()

@@ -24,9 +24,9 @@ CALL = 64  # rows of a call, at most
 
 
 class MeanOfDraws(nn.Module):
-    """A model with random outputs as one that does not, for one image: the mean of its answers over fixed draws.
+    """A deterministic model made from one with random outputs, for one image: the mean of its outputs over fixed draws.
 
-    Every point is run by itself, so that its draws do not depend on what else is asked.
+    Every point is run in a separate call, so that its draws do not depend on other points.
 
     Args:
         model: the model.

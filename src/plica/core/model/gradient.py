@@ -38,7 +38,7 @@ class NoGradientError(ValueError):
 
 @contextmanager
 def gradient_errors() -> Iterator[None]:
-    """What torch raises where a model leaves autograd becomes a NoGradientError; other errors stay as they are."""
+    """Errors of torch that mean that a model leaves autograd become NoGradientError; other errors do not change."""
     try:
         yield
     except NoGradientError:
@@ -53,7 +53,7 @@ def gradient_errors() -> Iterator[None]:
 
 @contextmanager
 def backward_errors() -> Iterator[None]:
-    """What the model's own backward passes raise becomes a ModelError, as what its forward pass raises is."""
+    """Errors in backward passes that the model defines become ModelError, like errors in its forward pass."""
     try:
         yield
     except Exception as error:

@@ -36,7 +36,7 @@ class Autocast(nn.Module):
 
 
 def check_precision(precision: Any, levels: Any, draws: Any) -> None:
-    """Check the name, and what does not go with half precision.
+    """Check the name, and that nothing excludes half precision.
 
     Raises:
         ValueError: there is no such precision.

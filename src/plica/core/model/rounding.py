@@ -36,7 +36,7 @@ def is_half(eps: float) -> bool:
 
 @dataclass(frozen=True)
 class Noise:
-    """What rounding did to the logits of random images.
+    """The measured effect of rounding on the logits of random images.
 
     Attributes:
         change: the largest change of a logit or of the difference of two between batches, over the largest logit.
@@ -55,8 +55,8 @@ def least_margin(
     Args:
         logits: of the points in question.
         eps: unit of rounding of the model, where it is coarser than that of the logits.
-        few_digits: rows where the change is measured; None where there are none.
-        noise: what was measured.
+        few_digits: rows for which the measured change is used; None for no rows.
+        noise: the measured changes.
     """
     eps = max(eps, torch.finfo(logits.dtype).eps)
     unit = UNITS * min(eps, SINGLE)

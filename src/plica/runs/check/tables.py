@@ -41,7 +41,7 @@ def read_samples(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def read_leaves(file: Path) -> pa.Table:
-    """What proves the lower bounds of a part; without rows where there is no file.
+    """The proofs of the lower bounds of a part, without rows if there is no file.
 
     Raises:
         ValueError: the file is broken, or a column is missing, of another type or without a value in some row.
