@@ -78,7 +78,7 @@ def test_images_without_pixels_or_none_at_all(shape):
 
 
 @pytest.mark.parametrize("y", [Y[:2], Y[None], Y[0], torch.tensor([0, 1, 0, 1])])
-def test_labels_of_another_length(y):
+def test_labels_of_wrong_length(y):
     refused(ValueError, r"y must have shape \(3,\)", y=y)
 
 
@@ -194,7 +194,7 @@ def test_numbers(name):
         refused(ValueError, f"{name} must be at least 1, got 0", **{name: 0})
 
 
-def test_an_unknown_method_is_told_its_neighbour():
+def test_the_error_for_an_unknown_method_names_a_similar_one():
     refused(ValueError, "did you mean 'pwcf'", method="pcwf")
     refused(ValueError, "auto, pwcf", method="no such thing")
 

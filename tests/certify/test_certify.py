@@ -248,7 +248,7 @@ def test_noise_that_is_added_is_refused_however_small():
         plica.certify(lambda z: net(z + 1e-6 * torch.rand(z.shape[1:])), x, y, plica.MinRadius(plica.Lp(2)), nodes=1)
 
 
-def test_time_is_kept():
+def test_the_time_limit_is_respected():
     torch.manual_seed(0)
     net = dense(nn.ReLU(), FLAT, 60, 60, 60, 60, 3)
     x = images(2)

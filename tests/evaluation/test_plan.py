@@ -87,7 +87,7 @@ def test_the_same_method_with_other_budgets_and_seeds_has_other_names():
     assert [t.method for t in tasks(methods=methods)] == ["auto-100-0", "auto-200", "auto-100-1", "pwcf"]
 
 
-def test_radii_that_three_digits_do_not_tell_apart():
+def test_radii_that_are_equal_to_three_digits_keep_apart():
     radii = [0.12345, 0.12346, 0.5]
     asked = INSIDE | {"radius": radii}
     assert [t.question for t in tasks(questions=asked)] == [f"max-loss linf {r}" for r in radii]

@@ -33,7 +33,7 @@ def test_the_answers_are_those_of_plica_attack(plan, whole):
     assert len(held) == 4
 
 
-def test_kept_are_the_points_that_are_not_the_images(whole):
+def test_only_points_that_are_not_the_images_are_stored(whole):
     images = {int(number): x for ids, xs, _ in whole.inputs() for number, x in zip(ids, xs, strict=True)}
     for task in whole.tasks:
         rows = whole.rows(task).to_pylist()
@@ -205,7 +205,7 @@ def test_a_directory_that_holds_something_else(plan, folder):
             plica.evaluate(plan, name)
 
 
-def test_other_versions_are_warned_of(plan, whole):
+def test_other_versions_raise_a_warning(plan, whole):
     file = whole.directory / "manifest.json"
     file.write_text(json.dumps(whole.manifest | {"versions": whole.manifest["versions"] | {"torch": "1.0"}}))
     with pytest.warns(UserWarning, match=r"started with torch 1\.0 and is resumed with"):

@@ -17,7 +17,7 @@ def no_network(*_, **__):
     raise OSError("Network is unreachable")
 
 
-def test_without_a_network_the_hub_is_not_asked_again_and_again(monkeypatch):
+def test_without_a_network_the_hub_is_not_tried(monkeypatch):
     constants = ModuleType("huggingface_hub.constants")
     constants.HF_HUB_OFFLINE = False
     monkeypatch.setitem(sys.modules, "huggingface_hub.constants", constants)

@@ -54,7 +54,7 @@ def test_an_evaluation_is_remembered_with_all_that_it_ran(folder):
     assert not is_own("net.py:other")
 
 
-def test_where_nothing_can_be_kept_nothing_is(folder, monkeypatch):
+def test_nothing_is_stored_where_the_folder_cannot_be_written(folder, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "here" / "net.py"))
     remember(["net.py:make", None, "l2"])
     assert not is_own("net.py:make")

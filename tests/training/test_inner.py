@@ -501,6 +501,6 @@ BAD = [
 
 
 @pytest.mark.parametrize(("call", "error", "said"), BAD, ids=[said for _, _, said in BAD])
-def test_bad_input_is_said_in_a_sentence(call, error, said):
+def test_bad_input_raises_an_error_of_one_sentence(call, error, said):
     with pytest.raises(error, match=said):
         call(*convolutional())

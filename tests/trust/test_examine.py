@@ -104,7 +104,7 @@ def test_the_same_again_is_the_same():
         (nn.Flatten(), torch.arange(3), "got 4 and 3"),
     ],
 )
-def test_what_cannot_be_examined_is_one_sentence(model, y, said):
+def test_a_model_that_cannot_be_examined_raises_one_sentence(model, y, said):
     with pytest.raises(ValueError, match=r"\.") as refused:
         trust.examine(model, defects.images(4)[0], y * 100)
     assert said in str(refused.value)

@@ -264,7 +264,7 @@ def tripled(x, x_adv):
 
 @pytest.mark.parametrize("metric", [plica.Lp(1.5), plica.Lp(8), tripled], ids=["l1.5", "l8", "tripled"])
 @ADV_LIB
-def test_alma_is_lent_any_distance(metric):
+def test_alma_takes_any_distance(metric):
     case = linear(classes=4)
     found = plica.attack(case.model, case.x, case.y, plica.MinRadius(metric), method="alma", gradients=300)
     assert found.success.all()

@@ -36,7 +36,7 @@ EVERY = pytest.mark.parametrize("metric", METRICS, ids=NAMES)
 
 
 @EVERY
-def test_there_and_back(metric):
+def test_points_are_recovered_from_their_parameters(metric):
     x, z = images()
     parametrization = posed(metric)
     back = parametrization.image(parametrization.start(x, z), x)

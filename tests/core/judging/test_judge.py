@@ -123,7 +123,7 @@ def test_logits_that_are_not_finite():
     refused(verdict([0.7, 0.5], model=model))
 
 
-def test_float64_has_the_last_word():
+def test_a_point_that_float64_rejects_does_not_count():
     refused(verdict([0.59, 0.5], model=Ramp(error=0.2)))  # float32 says margin 0.1, float64 -0.1
     refused(verdict([0.605, 0.5], model=Ramp(error=0.05)))  # 0.1 against 0.05: half of it is made of rounding
     assert verdict([0.605, 0.5], model=Ramp(error=0.01)).sure.all()

@@ -113,7 +113,7 @@ def test_a_budget_is_kept_exactly(most):
     assert sum(spent) > ROWS / 2
 
 
-def test_max_steps():
+def test_the_step_limit_ends_the_search():
     found = BFGSSQP(max_steps=3).solve(Kinked(6), start(6))
     assert (found.steps <= 3).all()
     assert Stop.MAX_STEPS in found.status

@@ -34,7 +34,7 @@ def test_value_gradient_and_slope(equalities):
     torch.testing.assert_close(penalty.slope(at, d, mu), (expected * d).sum(1))
 
 
-def test_what_is_met_costs_nothing():
+def test_satisfied_constraints_have_no_penalty():
     """At c = 0 and below there is no penalty, for an equality only at 0."""
     values = torch.tensor([[2.0, 0.0, -1.0, 0.0], [2.0, 3.0, -1.0, -4.0]], dtype=torch.float64)
     at = Evaluation(values, torch.ones(2, 4, 3, dtype=torch.float64), equalities=1)

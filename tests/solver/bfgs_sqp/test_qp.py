@@ -49,7 +49,7 @@ def random(m, rank, r=40, seed=0, scale=1.0):
 @pytest.mark.parametrize("m", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("rank", [1, 5])
 @pytest.mark.parametrize("equalities", [0, 1])
-def test_box(m, rank, equalities):
+def test_solutions_in_a_box(m, rank, equalities):
     """As many as three unknowns are exact; more are as good as the interior point method is."""
     Q, q = random(m, rank)
     hi = torch.ones(m, dtype=torch.float64)

@@ -43,7 +43,7 @@ def test_a_convex_kink(p):
     assert state.residual < 1e-3  # for l_inf u_0 may lie anywhere in [-1, 1], and creeps
 
 
-def test_steps_that_jump_to_and_fro_go_on_in_between():
+def test_oscillating_steps_continue_from_a_point_in_between():
     """Flat, steep and flat again: each linear model leads past the steep part."""
     best, _ = search(2, lambda u: 0.1 * u[:, 0] + 10 * (u[:, 0] - 1).clamp(-0.2, 0.2), 2, 20)
     assert best == pytest.approx(1 - 0.1 / 10.1, rel=1e-3)

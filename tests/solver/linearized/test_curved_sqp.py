@@ -107,7 +107,7 @@ def test_a_row_whose_model_is_not_finite_leaves_the_others_alone():
     assert torch.equal(spoilt.z[1], x[1])
 
 
-def test_onto():
+def test_projections_onto_plane_and_box():
     """clip(z + u + lam v) meets the plane, with and without pixels at the walls."""
     generator = torch.Generator().manual_seed(5)
     z, u, v, plane = torch.rand(4, 6, 30, generator=generator, dtype=torch.float64)

@@ -169,7 +169,7 @@ def test_a_margin_is_off_from_a_thousand_units_of_rounding_on(tmp_path):
         )
 
 
-def test_a_margin_is_off_by_four_tenths_where_it_is_larger(tmp_path):
+def test_a_margin_that_differs_by_four_tenths_is_reported(tmp_path):
     directory = defects.saved_run(tmp_path, "l1", 4.15)
     margins = pq.read_table(directory / "samples.parquet")["margin"].to_pylist()
     success = pq.read_table(directory / "samples.parquet")["success"].to_pylist()

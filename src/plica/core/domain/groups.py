@@ -53,9 +53,9 @@ def groups(question: Any, bounds: Any, x: Any) -> list[Group] | None:
     parts = []
     for first in dict.fromkeys(number.tolist()):
         rows = (number == first).nonzero()[:, 0]
-        if held is not None and bool(held[rows[0]].all()):  # which a Held is refused for
+        if fixed is not None and bool(fixed[rows[0]].all()):  # Held refuses to fix every pixel: equal bounds instead
             inner = replace(question, metric=question.metric.metric)
-            found += [Group(row, _of_rows(inner, row, None), (x[row[0]], x[row[0]])) for row in rows.split(1)]
+            parts += [Group(row, _of_rows(inner, row, None), (x[row[0]], x[row[0]])) for row in rows.split(1)]
             continue
         pair = tuple(bound if box is None else box[rows[0]] for bound, box in zip(bounds, boxes, strict=True))
         parts.append(Group(rows, _of_rows(question, rows, fixed), pair))
