@@ -1,269 +1,29 @@
-"""The reference trainer: a plain loop that resumes from its last checkpoint, bit for bit.
+"""The reference trainer: trains by a plan (loop.py), then evaluates the network.
 
-All random numbers depend only on the seed and the number of the step or epoch, so a checkpoint contains no state of a
-generator: the order of images, crops and flips, dropout, and the noise of the inner problem. The final weights
-are those of the epoch with the largest mean radius on training images that were held out. At the end the network is
-evaluated like any other, together with one that was trained without questions, into a directory for `plica report`.
+The network is evaluated like any other, together with one that was trained without questions, into a directory for
+`plica report`.
 """
 
 from __future__ import annotations
 
-import copy
-import io
-import math
-import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 
 from plica.data import open_data
-from plica.data.sample import select
 from plica.evaluation import evaluate
-from plica.models import load_model
-from plica.models.adapt import Adapted
 from plica.runs import Run
-from plica.training.augment import augmented
-from plica.training.checkpoint import (
-    LOG,
-    RUN,
-    UNDEFENDED,
-    WEIGHTS,
-    read_checkpoint,
-    write_checkpoint,
-    write_weights,
-)
-from plica.training.hard import Hard
-from plica.training.overfitting import ALARM, MORE, PROBED, share_gained
-from plica.training.plan import FARTHEST, TrainingPlan, read_training_plan
-from plica.utils.files import locked, write_whole
+from plica.training.checkpoint import RUN, UNDEFENDED, WEIGHTS
+from plica.training.loop import DivergedError, Trainer, TrainingProgress
+from plica.training.plan import TrainingPlan, read_training_plan
+from plica.utils.files import locked
 
-ORDER, STEP = 1, 2  # streams of random numbers: of an epoch's order, of a step
-OTHERS = ("l1", "l2", "linf")  # distances that every network is evaluated in
-QUANTILES = (0.1, 0.5, 0.9)
+__all__ = ["DivergedError", "TrainingProgress", "train"]
 
-
-class DivergedError(RuntimeError):
-    """The loss or its gradient is not finite; the message says where the last good weights are."""
-
-
-@dataclass(frozen=True)
-class TrainingProgress:
-    """Progress after each step. fresh: steps since this call began; seconds: since then."""
-
-    what: str
-    step: int
-    steps: int
-    loss: float
-    fresh: int
-    seconds: float
-
-
-@dataclass
-class Counts:
-    """Sums over an epoch, for the log."""
-
-    steps: int = 0
-    images: int = 0
-    correct: int = 0
-    gradients: int = 0
-    not_finite: int = 0
-    beyond: int = 0
-    loss: float = 0.0
-    radii: list[float] = field(default_factory=list)
-    picked: list[int] = field(default_factory=list)
-
-    def add(self, loss: float, images: int, hard: Hard | None) -> None:
-        self.steps, self.images, self.loss = self.steps + 1, self.images + images, self.loss + loss
-        if hard is None:
-            return
-        radius = hard.radius[hard.correct]
-        self.correct += int(hard.correct.sum())
-        self.gradients += int(hard.gradients.sum())
-        self.not_finite += int(hard.radius.isnan().sum())
-        self.beyond += int((hard.radius > hard.cap).sum())
-        self.radii += radius[radius.isfinite()].tolist()
-        self.picked += hard.picked.tolist()
-
-    def row(self) -> dict[str, float]:
-        """Means over the epoch; quantiles of the radii of images that are classified rightly."""
-        per = 1 / max(self.images, 1)
-        radii = torch.tensor(self.radii or [math.nan], dtype=torch.float64)
-        quantiles = radii.quantile(torch.tensor(QUANTILES, dtype=torch.float64)).tolist()
-        return {
-            "loss": self.loss / max(self.steps, 1),
-            "correct": self.correct * per,
-            "gradients": self.gradients * per,
-            "beyond_cap": self.beyond * per,
-            "not_finite": self.not_finite,
-            **{f"radius_{round(100 * q)}": value for q, value in zip(QUANTILES, quantiles, strict=True)},
-        }
-
-
-class Trainer:
-    """A training in `directory`, from its last checkpoint where there is one."""
-
-    def __init__(self, plan: TrainingPlan, directory: Path, what: str, say: Callable[[str], None]):
-        self.plan, self.directory, self.what, self.say = plan, directory, what, say
-        former = read_checkpoint(directory)
-        if former is not None and former["plan"] != plan.identity():
-            different = [key for key, value in plan.identity().items() if former["plan"].get(key) != value]
-            raise ValueError(
-                f"{directory} holds a training with another plan ({', '.join(different)}); give another --out."
-            )
-        source = open_data(plan.data.path)
-        ids = select(source.labels, plan.data.n, plan.data.indices, plan.data.sample, plan.data.seed)
-        if len(ids) <= plan.held_out:
-            raise ValueError(f"held_out = {plan.held_out} leaves no image to train on; there are {len(ids)}.")
-        shuffled = ids[torch.randperm(len(ids), generator=_generator(plan.seed, 0, 0))]
-        self.held_ids = shuffled[: plan.held_out].sort().values
-        self.device = torch.device(plan.device)
-        self.held_out = tuple(t.to(self.device) for t in source.read(self.held_ids))
-        self.x, self.y = source.read(shuffled[plan.held_out :].sort().values)
-        self.batch = min(plan.batch, len(self.x))
-        self.per_epoch = len(self.x) // self.batch
-        self.steps = plan.epochs * self.per_epoch
-        torch.manual_seed(plan.seed)
-        model = load_model(plan.model.model, plan.model.weights, plan.device, plan.model.trust)
-        if not isinstance(model, nn.Module):
-            raise ValueError(f"{plan.model.model} gave a {type(model).__name__}; a torch.nn.Module can be trained.")
-        self.model = model.requires_grad_(True)
-        self.average = copy.deepcopy(model) if plan.ema else None
-        self.inner, self.optimizer = plan.inner(), _optimizer(plan, model)
-        self.step, self.counts, self.rows, self.best, self.alarmed = 0, Counts(), [], -math.inf, False
-        if former is not None:
-            self._load(former)
-
-    @property
-    def kept(self) -> nn.Module:
-        """The network that is selected: the average where there is one."""
-        return self.average or self.model
-
-    def run(self, on_progress: Callable[[TrainingProgress], None]) -> None:
-        """Train to the end.
-
-        Raises:
-            DivergedError: the loss is not finite.
-        """
-        began, first = time.monotonic(), self.step
-        order: Tensor | None = None
-        while self.step < self.steps:
-            epoch, within = divmod(self.step, self.per_epoch)
-            if order is None or within == 0:
-                order = torch.randperm(len(self.x), generator=_generator(self.plan.seed, ORDER, epoch))
-            rows = order[within * self.batch : (within + 1) * self.batch]
-            loss = self._train(self.x[rows], self.y[rows])
-            self.step += 1
-            if self.step % self.per_epoch == 0:
-                self._end_epoch()
-            if self.step % self.per_epoch == 0 or self.step % self.plan.save_every == 0:
-                write_checkpoint(self.directory, self._state())
-            fresh, seconds = self.step - first, time.monotonic() - began
-            on_progress(TrainingProgress(self.what, self.step, self.steps, loss, fresh, seconds))
-
-    def _train(self, x: Float[Tensor, "b *image"], y: Int[Tensor, " b"]) -> float:
-        """One step of the optimiser; the loss."""
-        plan, share = self.plan, self.step / self.steps
-        torch.manual_seed(_seed(plan.seed, STEP, self.step))  # of dropout
-        if plan.augment and x.ndim == 4:
-            x = augmented(x, _generator(plan.seed, STEP, self.step), plan.bounds[0])
-        x, y = x.to(self.device), y.to(self.device)
-        for group in self.optimizer.param_groups:
-            group["lr"] = plan.optimizer.rate * (1 + math.cos(math.pi * share)) / 2
-        half = torch.autocast(self.device.type, torch.bfloat16) if plan.precision == "bf16" else nullcontext()
-        self.model.train()
-        with half:
-            hard = None
-            if self.inner is not None:
-                self.inner.scale = min(1.0, (self.step + 1) / (plan.warmup * self.steps)) if plan.warmup else 1.0
-                hard = self.inner(self.model, x, y)
-                loss = hard.loss(self.model, plan.outer, plan.weight)
-            else:
-                loss = cross_entropy(self.model(x).float(), y)
-        self.optimizer.zero_grad()
-        loss.backward()
-        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-        value = float(loss.detach())
-        if not math.isfinite(value) or not all(bool(grad.isfinite().all()) for grad in grads):
-            raise DivergedError(self._diverged())
-        self.optimizer.step()
-        if self.average is not None:
-            _move_average(self.average, self.model, plan.ema)
-        self.counts.add(value, len(x), hard)
-        return value
-
-    def _diverged(self) -> str:
-        weights = self.directory / WEIGHTS
-        kept = f"the best weights so far are in {weights}" if weights.is_file() else "no epoch was finished before"
-        where = f"The loss is not finite at step {self.step} of {self.steps}"
-        return f"{where}; {kept}. Take a smaller lr, or a longer warmup."
-
-    def _end_epoch(self) -> None:
-        """Measure the held-out images, log, and keep the weights if they are the best so far."""
-        x, y = self.held_out
-        scores, row = [], self.counts.row()
-        for inner, most in self.plan.measures():
-            hard = inner(self.kept, x, y)
-            radius = hard.radius.nan_to_num(0.0)
-            radius = radius.clamp(max=most if math.isfinite(most) else FARTHEST * float(radius.median()))
-            name = str(inner.questions[0].question.metric)
-            row[f"held_out_radius_{name}"] = float(radius.mean())
-            row["held_out_accuracy"] = float(hard.correct.double().mean())
-            scores.append(float(radius.mean()) / (most if math.isfinite(most) else 1.0))
-        for index, question in enumerate(self.plan.questions):
-            row[f"share_{index}_{question.metric}"] = self.counts.picked.count(index) / max(self.counts.images, 1)
-        if self.inner is not None:
-            seen, labels = (t[:PROBED].to(self.device) for t in (self.x, self.y))
-            row["share_gained"] = share_gained(self.plan, self.model, seen, labels, self.inner.scale)
-            if row["share_gained"] < ALARM and self.inner.scale == 1 and not self.alarmed:
-                self.alarmed = True
-                self.say(
-                    f"Catastrophic overfitting: {self.plan.gradients} gradients find {row['share_gained']:.0%} of what "
-                    f"{MORE * self.plan.gradients} find on training images; the network is robust to the former alone. "
-                    "Take more gradients, a smaller radius, or min-radius."
-                )
-        score = sum(scores) / len(scores)
-        if score > self.best:
-            self.best = score
-            write_weights(self.directory, weights_of(self.kept))
-        epoch = self.step // self.per_epoch
-        self.rows.append({"epoch": epoch, "step": self.step, "score": score, "alarm": self.alarmed, **row})
-        self.counts = Counts()
-        stream = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(self.rows), stream)
-        write_whole(self.directory / LOG, stream.getvalue())
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "plan": self.plan.identity(),
-            "step": self.step,
-            "model": self.model.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "inner": None if self.inner is None else self.inner.state_dict(),
-            "counts": vars(self.counts),
-            "rows": self.rows,
-            "best": self.best,
-            "alarmed": self.alarmed,
-        }
-
-    def _load(self, state: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        if self.inner is not None:
-            self.inner.load_state_dict(state["inner"])
-        self.step, self.rows, self.counts = state["step"], state["rows"], Counts(**state["counts"])
-        self.best, self.alarmed = state["best"], state["alarmed"]
+OTHERS = ("l1", "l2", "linf")  # distances in which every network is evaluated
 
 
 def train(
@@ -273,14 +33,14 @@ def train(
     on_progress: Callable[[TrainingProgress], None] = lambda progress: None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> Run:
-    """Carry out a training plan, or go on with it; returns the run of the last evaluation, which is in `out`/run.
+    """Carry out a training plan, or resume it; returns the run of the last evaluation, which is in `out`/run.
 
     Args:
         plan: a YAML file, a dict with its keys, or a TrainingPlan.
         out: the directory: checkpoint.pt, model.safetensors (the best weights), log.parquet (a row an epoch),
             undefended (the same of the network trained without questions) and run.
         on_progress: called after every step.
-        say: called with a sentence where something is to be known.
+        say: called with each warning, a sentence.
 
     Raises:
         ValueError: invalid input; raised before any work.
@@ -305,7 +65,7 @@ def train(
 
 
 def _last_plan(plan: TrainingPlan, models: list[dict[str, Any]], held_out: Tensor) -> dict[str, Any]:
-    """Radii under the distances that were trained, and under the norms."""
+    """The plan of the evaluation at the end: radii under the distances of the training, and under l1, l2 and linf."""
     metrics = [q.metric for q in plan.questions if q.through is None]
     questions: list[dict[str, Any]] = [{"ask": "min-radius", "metric": list(dict.fromkeys([*metrics, *OTHERS]))}]
     moved = [q for q in plan.questions if q.through is not None]
@@ -319,32 +79,3 @@ def _last_plan(plan: TrainingPlan, models: list[dict[str, Any]], held_out: Tenso
         models=[{**model, "trust": plan.model.trust} for model in models], data=data, questions=questions,
         gradients=plan.report_gradients, bounds=plan.bounds, device=plan.device, seed=plan.seed,
     )  # fmt: skip
-
-
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict as `--weights` takes it: of the network inside a normalisation."""
-    return (model.net if isinstance(model, Adapted) else model).state_dict()
-
-
-def _optimizer(plan: TrainingPlan, model: nn.Module) -> torch.optim.Optimizer:
-    options = plan.optimizer
-    if options.name == "adamw":
-        return torch.optim.AdamW(model.parameters(), options.rate, weight_decay=options.weight_decay)
-    momentum, decay = options.momentum, options.weight_decay
-    return torch.optim.SGD(model.parameters(), options.rate, momentum, weight_decay=decay, nesterov=momentum > 0)
-
-
-@torch.no_grad()
-def _move_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    for old, new in zip(average.parameters(), model.parameters(), strict=True):
-        old.lerp_(new, 1 - decay)
-    for old, new in zip(average.buffers(), model.buffers(), strict=True):
-        old.copy_(new)
-
-
-def _seed(seed: int, stream: int, number: int) -> int:
-    return ((seed * 1_000_003 + stream) * 1_000_003 + number) % 2**63
-
-
-def _generator(seed: int, stream: int, number: int) -> torch.Generator:
-    return torch.Generator().manual_seed(_seed(seed, stream, number))
