@@ -27,7 +27,7 @@ COARSE = 0.25  # cycles per pixel: half of the highest frequency that pixels can
 def l1_over_l2(delta: Float[Tensor, "b *image"]) -> Float64[Tensor, " b"]:
     """||delta||_1 / ||delta||_2, in [1, sqrt(n)]: the larger the denser."""
     flat = _flat(delta)
-    return _known(flat.sum(1) / torch.linalg.vector_norm(flat, dim=1), flat)
+    return _nan_where_zero(flat.sum(1) / torch.linalg.vector_norm(flat, dim=1), flat)
 
 
 def hoyer(delta: Float[Tensor, "b *image"]) -> Float64[Tensor, " b"]:
@@ -41,7 +41,7 @@ def gini(delta: Float[Tensor, "b *image"]) -> Float64[Tensor, " b"]:
     flat = _flat(delta).sort(dim=1).values
     n = flat.shape[1]
     rank = torch.arange(n, 0, -1, dtype=flat.dtype, device=flat.device) - 0.5
-    return _known(1 - 2 * (flat @ rank) / (n * flat.sum(1)), flat)
+    return _nan_where_zero(1 - 2 * (flat @ rank) / (n * flat.sum(1)), flat)
 
 
 def changed(delta: Float[Tensor, "b *image"], by: float = VISIBLE) -> Float64[Tensor, " b"]:
@@ -49,7 +49,7 @@ def changed(delta: Float[Tensor, "b *image"], by: float = VISIBLE) -> Float64[Te
     depends on scale."""
     moved = delta.detach().abs() > by
     moved = moved.any(1) if moved.ndim == 4 else moved
-    return _known(moved.flatten(1).double().mean(1), _flat(delta))
+    return _nan_where_zero(moved.flatten(1).double().mean(1), _flat(delta))
 
 
 def total_variation(delta: Float[Tensor, "b *image"]) -> Float64[Tensor, " b"]:
@@ -58,7 +58,7 @@ def total_variation(delta: Float[Tensor, "b *image"]) -> Float64[Tensor, " b"]:
     d = delta.detach().double()
     axes = [-1] if d.ndim < 3 else [-1, -2]
     steps = torch.cat([d.diff(dim=axis).abs().flatten(1) for axis in axes if d.shape[axis] > 1] or [d[:, :0]], 1)
-    return _known(steps.mean(1) / _flat(delta).mean(1), _flat(delta))
+    return _nan_where_zero(steps.mean(1) / _flat(delta).mean(1), _flat(delta))
 
 
 def high_frequency(delta: Float[Tensor, "b *image"]) -> Float64[Tensor, " b"]:
@@ -70,7 +70,7 @@ def high_frequency(delta: Float[Tensor, "b *image"]) -> Float64[Tensor, " b"]:
     for axis in axes:
         frequency = torch.fft.fftfreq(d.shape[axis], device=d.device).abs() > COARSE
         fine = fine | frequency.view([-1 if a == axis else 1 for a in axes])
-    return _known((power * fine).flatten(1).sum(1) / power.flatten(1).sum(1), _flat(delta))
+    return _nan_where_zero((power * fine).flatten(1).sum(1) / power.flatten(1).sum(1), _flat(delta))
 
 
 Measure = Callable[[Tensor], Tensor]
@@ -161,5 +161,5 @@ def _flat(delta: Tensor) -> Float64[Tensor, "b n"]:
     return delta.detach().abs().flatten(1).double()
 
 
-def _known(value: Tensor, flat: Tensor) -> Tensor:
+def _nan_where_zero(value: Tensor, flat: Tensor) -> Tensor:
     return torch.where(flat.amax(1) > 0, value, torch.nan)

@@ -44,8 +44,8 @@ class Goal:
         return self.targets is None and hasattr(self.function, "alternatives")
 
     def margin(self, output: Float[Tensor, "b *output"]) -> Float[Tensor, " b"]:
-        """How far past the boundary, in units and the dtype of the output (a y in float64 makes the goal's value so):
-        positive exactly where the goal is reached."""
+        """The margin beyond the boundary, in units of the output: positive exactly where the goal is reached. Its dtype
+        is that of the output, also if y is float64."""
         if self.targets is not None:
             return margin(output, self.y, self.targets)
         return self.function(output, self.y).to(output.dtype) if len(output) else output.new_zeros(0)

@@ -47,7 +47,7 @@ class ImageSource:
         classes: list[str] | None = None,
     ):
         if not len(labels):
-            raise ValueError(f"{name} holds no images.")
+            raise ValueError(f"{name} contains no images; give data with at least one.")
         self.name, self.open_image, self.labels, self.classes = name, open_image, labels, classes
         first = open_image(0)
         self.size, self.mode = first.size, "L" if first.mode in GREY_MODES else "RGB"

@@ -116,13 +116,13 @@ class Certify(Strict):
 
 
 class Question(Strict):
-    """min-radius, or max-loss within each radius, for each metric; `methods` where they differ from the plan's.
+    """min-radius, or max-loss within each radius, for each metric; `methods` if they differ from the plan's.
 
     through: a perturbation other than x + delta; the metric may then be "theta", the perturbation's own distance.
-    goal: what counts as a success; misclassification if left out.
-    levels: the answers lie on the grid of so many levels between the bounds.
+    goal: the goal that counts as a success; misclassification if left out.
+    levels: restrict results to a grid of this many levels between the bounds.
     target: the only class that counts as a success; images of that class are left out.
-    certify: lower bounds, where they differ from the plan's.
+    certify: lower bounds, if they differ from the plan's.
     """
 
     ask: Literal["min-radius", "max-loss"]

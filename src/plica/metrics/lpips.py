@@ -79,7 +79,7 @@ class LPIPS(Combinable):
         state = _weights(self.weights, self.net)
         for key in _keys(TRUNKS[self.net]):
             if key not in state:
-                raise ValueError(f"The LPIPS weights for net={self.net!r} lack {key}; give those of this net.")
+                raise ValueError(f"The LPIPS weights for net={self.net!r} lack {key}; give the weights of this net.")
         if any(bool((state[f"lin{i}.weight"] < 0).any()) for i in range(5)):
             raise ValueError(
                 "The LPIPS heads contain negative weights, with which LPIPS is not a distance; use those of v0.1."

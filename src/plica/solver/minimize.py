@@ -62,7 +62,7 @@ def minimize(
             f"x0 must have shape (n,) or (b, n) with n, b >= 1, got {tuple(x0.shape)}; see Variables for others."
         )
     if not bool(x0.isfinite().all()):
-        raise ValueError("x0 must be finite; it holds nan or inf.")
+        raise ValueError("x0 must be finite; it contains nan or inf. Start from finite numbers.")
     if not tol > 0 or max_steps < 1 or (memory is not None and memory < 1):
         raise ValueError(f"tol > 0, max_steps >= 1 and memory >= 1 are needed, got {tol}, {max_steps} and {memory}.")
     rows = x0 if x0.ndim == 2 else x0[None]

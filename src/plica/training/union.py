@@ -101,16 +101,18 @@ PICKS: dict[str, Callable[[Sequence[InnerQuestion], Sequence[Batch]], Picked]] =
 
 
 def check(questions: Sequence[InnerQuestion], pick: str) -> None:
-    """Raises ValueError or Unsupported where the questions cannot be compared as `pick` does."""
+    """Raises ValueError or Unsupported if the questions cannot be compared in the way that `pick` names."""
     if pick == "random":
         return
     kinds = {type(one.question) for one in questions}
     if len(kinds) > 1:
-        raise ValueError(f"pick={pick!r} compares answers of one kind; ask MinRadius or MaxLoss alone.")
+        raise ValueError(
+            f"pick={pick!r} compares questions of one kind; give MinRadius questions or MaxLoss questions only."
+        )
     if kinds == {MinRadius} and any(one.cap is None for one in questions) and pick != "msd":
         raise ValueError(f"pick={pick!r} compares radii in units of their caps; give caps=[...], one each.")
     if pick == "estimate" and not all(_has_norm(one) for one in questions):
-        raise Unsupported("pick='estimate' reads radii off the dual norm; distances that are no norm take 'max'.")
+        raise Unsupported("pick='estimate' computes radii from the dual norm; use 'max' if a distance is not a norm.")
     exact = all(one.question.through is None and plain_p(one.question.metric) in EXACT for one in questions)
     if pick == "msd" and not (kinds == {MaxLoss} and exact):
         raise Unsupported("pick='msd' takes MaxLoss in l1, l2 and linf; for other questions use 'max' or 'random'.")
@@ -121,5 +123,6 @@ def _has_norm(question: InnerQuestion) -> bool:
 
 
 def _reach(batch: Batch, first: First) -> Float[Tensor, " b"]:
+    """The distance to the boundary of the linear model at the image."""
     settings = prox_settings(convex_metric(batch.question.metric), batch.x, batch.bounds)
     return first.margin.abs() / settings.race.prox.dual(settings.pull(first.grad.flatten(1)))

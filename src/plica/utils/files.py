@@ -166,15 +166,15 @@ def filled_together(directory: Path, last: str = "", stale: tuple[str, ...] = ()
 def locked(directory: Path, keep: bool = True) -> Iterator[None]:
     """One writer at a time. The system frees the lock of a process that dies; its unfinished files are deleted here.
 
-    A directory in which a failed block has left nothing is as it was before: absent, if it is new.
+    If the block fails and has written nothing, the directory is as before: a new one is removed.
 
     Args:
-        directory: made if it is not there.
-        keep: the file of the lock stays, for a directory to which several processes come one after the other.
+        directory: created if it does not exist.
+        keep: do not delete the lock file, for directories that several processes use one after the other.
 
     Raises:
         BlockingIOError: another process writes there.
-        OSError: it cannot be a directory, or cannot be written to.
+        OSError: it is not a directory, or cannot be written to.
         ValueError: its name is not valid Unicode, which some writers need.
     """
     check_unicode(directory)

@@ -63,8 +63,8 @@ class BestPoints:
             z: points within the bounds.
             image: index of each point's image; several points may have the same.
             logits: the model's, at z.
-            d: the distances of z where they are known, else computed.
-            theta: what z was made of, with a perturbation.
+            d: the distances of z if they are known; otherwise they are computed.
+            theta: the parameters of z = T(x, theta), with a perturbation.
         """
         margin = self.goal[image].margin(logits)
         sure = margin > self.model.least_margin(logits, image)

@@ -45,11 +45,11 @@ def check_precision(precision: Any, levels: Any, draws: Any) -> None:
     if precision is not None and precision not in PRECISIONS:
         names = ", ".join(map(repr, PRECISIONS))
         raise ValueError(
-            f"There is no precision {shown(precision)}; known are {names}, the first of which is the model's."
+            f"There is no precision {shown(precision)}; choose from {names}; {PRECISIONS[0]!r} is the model's own."
         )
     if precision in DTYPES and (levels is not None or draws is not None):
         what = "draws" if levels is None else "levels"
-        raise Unsupported(f"Searches in {precision} know no {what}; leave out {what}, or the precision.")
+        raise Unsupported(f"Searches in {precision} do not support {what}; leave out {what}, or the precision.")
 
 
 def search_precision(precision: str | None) -> str | None:
