@@ -81,7 +81,7 @@ LAZY = {
 
 
 def _html(shown: Any) -> str:
-    from plica.report.notebook import html  # brings pyarrow along, which an attack alone has no need of
+    from plica.report.notebook import html  # needs pyarrow, which an attack does not
 
     return html(shown)
 

@@ -20,7 +20,7 @@ from plica.core.losses import Targets
 from plica.core.model.eval_mode import eval_mode
 from plica.core.result import Result
 
-CLOSED = 1e-3  # a gap that counts as none
+CLOSED = 1e-3  # a gap that counts as closed
 STARTS = 8  # of the attack, at most, at open parts of an image's search
 BUDGET = 20  # gradients of each
 LOOKS = 32  # forward runs before each
@@ -151,7 +151,7 @@ class _Starts:
 
     def __call__(self, image: int, point: Float[Tensor, "1 *image"]) -> float:
         """The least distance known of the image, after an attack whose image is the point."""
-        # with levels a start is on none, and would be the answer where it is misclassified itself
+        # starts are on no level, and a misclassified start would be the result
         if self.made[image] < STARTS and self.attacking.get("levels") is None:
             self.made[image] += 1
             row = slice(image, image + 1)

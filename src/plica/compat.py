@@ -24,7 +24,7 @@ NORMS = {"Linf": Lp("inf"), "L2": Lp(2), "L1": Lp(1)}
 # plica's method for a name of AutoAttack's: the margin is the DLR loss before it is rescaled, and FAB is run towards
 # one class after the other
 SYNONYMS = {"apgd-dlr": "apgd-margin", "fab": "fab-t"}
-OTHER_BUDGETS = {"auto": 300, "apgd-margin": 101}  # gradients per image, where AutoAttack has none; else 100
+OTHER_BUDGETS = {"auto": 300, "apgd-margin": 101}  # gradients per image of methods that are not AutoAttack's; else 100
 VERSIONS = {
     "standard": ("auto", "apgd-ce", "apgd-t", "fab-t", "square"),
     "plus": ("auto", "pwcf", "apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square"),
@@ -151,7 +151,9 @@ class AutoAttack:
             except Unsupported as error:
                 if self.version == "custom" or isinstance(error, ImportError):
                     raise
-                self._log(f"{name} is left out: {error}")  # as AutoAttack leaves out what needs more classes
+                self._log(
+                    f"{name} is left out: {error}"
+                )  # like AutoAttack, which leaves out attacks that need more classes
                 continue
             x_adv[robust] = result.x_adv
             y_adv[robust] = result.prediction

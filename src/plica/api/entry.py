@@ -119,7 +119,7 @@ def attack(
     one_box = [Group(torch.arange(len(x), device=x.device), question, bounds)]
     checked = [_within(box, x, levels, half or x.dtype, method) for box in boxes or one_box]
     radius, limits = checked[0]
-    if boxes is not None or draws is not None:  # images are attacked one after the other, none before all are checked
+    if boxes is not None or draws is not None:  # images are attacked one by one, after all have been checked
         with eval_mode(original, with_dropout=draws is not None), seeded(0, x.device):
             first = torch.zeros(1, dtype=torch.long, device=x.device)
             output = CountedModel(model, 1, device=x.device).logits(x[:1], first)

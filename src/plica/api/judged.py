@@ -173,7 +173,7 @@ class JudgedAttack:
         """Best points, their theta and the judgement (judging/confirm.py). spent: forward runs before the attack."""
         runs = self.gradients // 5
         left = runs - spent - task.model.forwards.to(task.x.device)
-        if runs > LOOKS:  # methods that spend more runs than asked of them are looked at twice all the same
+        if runs > LOOKS:  # methods may exceed the budget; their points get two runs too
             left = left.clamp(min=LOOKS)
         images = torch.arange(len(task.x), device=task.x.device)
         second = SecondRun(task.model, task.x.dtype) if bool((left >= LOOKS).any()) else None

@@ -69,7 +69,7 @@ class AttackInput:
 
         n: length, that of an image by default.
         """
-        u = torch.rand(n or self._n, generator=self._generator(0), dtype=torch.float32)  # whatever the default dtype
+        u = torch.rand(n or self._n, generator=self._generator(0), dtype=torch.float32)  # for any default dtype
         return self._zero_where_fixed(u.to(self.x) * 2 - 1, n)
 
     def direction(self, number: int, n: int | None = None) -> Float[Tensor, " n"]:

@@ -14,7 +14,7 @@ from plica.core.model.counted import CountedModel
 from plica.metrics import Embedding, Metric, gradient, own_gradient, properties
 from plica.metrics.lp import norm
 
-PROBE = 1e-2  # of the box: the length per pixel of the step that tells a norm from its square
+PROBE = 1e-2  # of the box: the length per pixel of the step that distinguishes a norm from its square
 
 
 class MetricOracle:

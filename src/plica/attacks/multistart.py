@@ -22,7 +22,7 @@ from plica.goals import flat
 from plica.solver.rows import take
 
 LARGE = 1e12  # an output beyond it, or below its reciprocal, is scaled
-MOST_DOUBLINGS = 120  # that float32 can hold
+MOST_DOUBLINGS = 120  # that float32 can represent
 
 
 @dataclass
@@ -169,7 +169,7 @@ class Multistart(ABC, Generic[C]):
             own = residual.view(-1, images).gather(0, row[None])[0]
         best, known = self.best[index], self.residual[index]
         better, same = least < best, least >= best * (1 - self.same_point)
-        # an overshoot phase leaves the best point in long steps; what was known of the same point before it holds
+        # an overshoot phase leaves the best point in long steps; an earlier residual of the same point stays valid
         own = torch.where(same, torch.fmin(own, known), own)
         self.residual[index] = torch.where(better, own, known)
         self.best[index] = torch.where(better, least, best)

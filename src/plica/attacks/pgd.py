@@ -89,7 +89,7 @@ def steepest(
         size = total(grad**2).sqrt()[:, None]
         return length[:, None] * grad / size.clamp(min=torch.finfo(grad.dtype).tiny)
     (low, high), up = bounds, grad.sign()
-    # to the wall that the gradient points to; none without a gradient
+    # to the bound that the gradient points to; 0 without a gradient
     room = (up * torch.finfo(grad.dtype).max).clamp_(low - z, high - z).abs_()
     return _fill(grad.abs().mul_(room.sign()), room, length, FIRST).mul_(up)
 

@@ -113,7 +113,7 @@ def _onto_l1(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
         newton = t + excess / count.clamp(min=1)
         step = torch.where((newton > low) & (newton < high), newton, (low + high) / 2)
         t = torch.where(settled, t, step)
-    # t has the roundings of the largest entry, which outweigh a ball that is small beside it
+    # t has the rounding error of the largest entry, which may exceed a much smaller ball
     return moved * (reach / _sum(moved).clamp(min=torch.finfo(moved.dtype).tiny)).clamp(max=1)
 
 

@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")
     if "" not in sys.path:
-        sys.path.insert(0, "")  # package.module:factory is looked for in the current folder too, as `python -m` does
+        sys.path.insert(0, "")  # package.module:factory may be in the current folder, as for `python -m`
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     with warnings.catch_warnings(), ended_by_signals():
         warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")

@@ -24,7 +24,7 @@ from plica.cli.options import (
 )
 from plica.evaluation import read_plan
 
-CHUNK = 8  # images that are kept together: at ten seconds each, little is lost by an interruption
+CHUNK = 8  # images that are stored together: at ten seconds each, an interruption loses little
 
 MetricOption = Annotated[list[str], typer.Option(help="linf, l2 or l1; repeatable")]
 SecondsOption = Annotated[float, typer.Option(help="approximate time for the proof of each image")]

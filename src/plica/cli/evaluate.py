@@ -111,7 +111,7 @@ def evaluate(
     changes |= {"batch_size": batch_size} if batch_size else {}
     changes |= {"draws": draws} if draws else {}
     changes |= {"precision": precision} if precision else {}
-    if indices is not None:  # instead of what the plan says
+    if indices is not None:  # override the plan
         changes |= {"data.indices": indices, "data.sample": "first"} | ({} if n else {"data.n": None})
     options: dict[str, Any] = dict(n=n, shard=shard, engine=engine, workers=workers, gpus=gpus)
     options |= {"on_preflight": None} if skip_doctor else {}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-# what a scheduler or `kill` sends, and what a terminal sends that is closed; the interrupt key has SIGINT
+# sent by schedulers and `kill`, and by a closing terminal; the interrupt key sends SIGINT
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -21,7 +21,7 @@ def ended_by_signals() -> Iterator[None]:
     former = {number: signal.getsignal(number) for number in ENDING}
     try:
         for number, handler in former.items():
-            if handler is not signal.SIG_IGN:  # nohup stays what it is
+            if handler is not signal.SIG_IGN:  # nohup keeps its effect
                 signal.signal(number, _interrupt)
         yield
     finally:

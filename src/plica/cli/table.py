@@ -110,7 +110,7 @@ def _max_loss(questions: list[dict[str, Any]]) -> Table:
             *map(Text, (*subject, "none", *_numbers({"attacked": question["images"]}), _percent(question["accuracy"])))
         )
         for row in question["methods"]:
-            # of a method that attacked only what those before it did not break, the accuracy after all of these
+            # if it attacked only images that earlier methods did not break: the accuracy after all of them
             share = row["robust_accuracy"] if row["robust_accuracy"] else row["standing"]
             table.add_row("", "", *map(Text, (row["method"], *_numbers(row), _percent(share))))
         union = question["union"]

@@ -91,6 +91,6 @@ def _takes_colours(metric: Callable[[Tensor, Tensor], Any], x: Tensor) -> bool:
     colours = x.detach().expand(-1, 3, -1, -1)
     try:
         metric(colours, colours)
-    except Exception:  # then it minds something else
+    except Exception:  # then the error has another cause
         return False
     return True

@@ -59,7 +59,7 @@ class DatasetSource:
         try:
             image, label = self.data_set[i]
             x = np.asarray(image)
-        except Exception as error:  # whatever a user's data set raises
+        except Exception as error:  # a data set may raise anything
             raise ValueError(f"Image {i} of {self.name} cannot be read: {one_line(error, named=True)}.") from error
         if x.dtype == np.uint8 and x.ndim in (2, 3) and not isinstance(image, Tensor):  # a PIL image: channels last
             x = x[None] if x.ndim == 2 else x.transpose(2, 0, 1)

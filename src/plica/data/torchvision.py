@@ -12,7 +12,7 @@ from plica.data.images import ImageSource
 from plica.utils.messages import one_line
 from plica.utils.optional import require
 
-# what selects the test part; pickled files (CIFAR) are read only after torchvision has compared their digests
+# arguments that select the test part; pickled files (CIFAR) are read only after torchvision has compared their digests
 TEST_PARTS: dict[str, dict[str, Any]] = {
     **{name: {"train": False} for name in ("MNIST", "FashionMNIST", "KMNIST", "QMNIST", "CIFAR10", "CIFAR100")},
     **{name: {"split": "test"} for name in ("SVHN", "STL10", "GTSRB", "Food101", "Flowers102", "OxfordIIITPet", "DTD")},

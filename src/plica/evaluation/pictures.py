@@ -61,7 +61,7 @@ def export_png(
             _check_images(run, x_adv)
             break
     names = {task.name: _found(run, task) for task in run.tasks}
-    # a name may come from anybody, and that of a single question contains the path of a model
+    # names may come from anybody, and that of a single question contains the path of a model
     places = {name: folder / FOLDER / (folder_name(name).lstrip(".") or "task") for name in names}
     check_replaceable((places[name] / _file(number) for name in names for number in sorted(names[name])), overwrite)
     judged = _Judge(run, models, trust)

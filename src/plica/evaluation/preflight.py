@@ -24,7 +24,7 @@ from plica.trust import Finding, Severity, examine
 CHECKS = ("train mode", "pixels", "normalisation", "repeatable", "not finite", "probabilities")
 RUNS = 20  # of the model on an image that these take, about
 MOST, FEWEST = 32, 8  # images
-SECONDS = 10.0  # for one model; one so slow that FEWEST images take longer is examined after the work alone
+SECONDS = 10.0  # for one model; if FEWEST images take longer, it is only examined after the evaluation
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ def preflight(
     """Check the models of questions about classes, each on images spread over all of `ids`."""
     for model in dict.fromkeys(chain.jobs[0].model for chain in chains):
         tasks = [job.task for chain in chains for job in chain.jobs if job.model == model]
-        if all(task.goal is not None for task in tasks):  # the checks know classes alone
+        if all(task.goal is not None for task in tasks):  # the checks are for classifiers
             continue
         checks = [name for name in CHECKS if name != "repeatable" or any(task.draws is None for task in tasks)]
         chosen = ids[torch.linspace(0, len(ids) - 1, min(MOST, len(ids))).long()]
-        with suppress(Exception):  # whatever a model raises: it is named where the work meets it
+        with suppress(Exception):  # a model may raise anything; the evaluation will report it
             start = time.monotonic()
             net, x, y = prepare_inputs(load(model), *source.read(chosen))
             images = min(len(x), int(SECONDS / (RUNS * _seconds(net, x))))

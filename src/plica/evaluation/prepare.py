@@ -187,7 +187,7 @@ def _try(worker: Worker, inputs: tuple[Callable[..., Any], torch.Tensor, torch.T
                     bounds=worker.bounds.pair, goal=job.goal(), draws=job.task.draws,
                     levels=job.task.levels, targets=job.targets(y[rows]), precision=job.precision,
                 )  # fmt: skip
-        except Exception as error:  # whatever a model or a public attack raises
+        except Exception as error:  # models and public attacks may raise anything
             return error
         return None
 

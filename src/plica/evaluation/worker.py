@@ -180,7 +180,7 @@ class Worker:
                 bounds=self.bounds.pair, method=job.method, seed=job.seed, batch_size=self.fitting_size,
                 levels=job.task.levels,
             )  # fmt: skip
-        except Exception as error:  # the attack's answers are kept
+        except Exception as error:  # the attack's results are still stored
             notes = [*notes, f"{job.task.name}, chunk {work.chunk}: no lower bounds ({one_line(error, named=True)})"]
         return _part(work, result, notes, bound_columns(work, result, certificate))
 
@@ -259,7 +259,7 @@ def _nothing(work: Work, status: Status) -> Result:
         prediction=none - 1,
         seconds=torch.zeros(b).double(),
         status=[status] * b,
-        theta=None if through is None else parse_through(through).start(work.x),  # for its width: no row is kept
+        theta=None if through is None else parse_through(through).start(work.x),  # for its number of columns only
     )
 
 
@@ -269,5 +269,5 @@ def _nowhere_finite(model, work: Work) -> bool:
     try:
         model, x, _ = prepare_inputs(model, work.x, work.y)
         return not bool(model(x).isfinite().reshape(len(x), -1).all(1).any())
-    except Exception:  # whatever the model raises is reported image by image
+    except Exception:  # any error of the model is reported image by image
         return False

@@ -64,7 +64,7 @@ def import_object(text: str, kind: str, cure: str) -> Any:
         )
     try:
         return getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever a module raises while it is imported
+    except Exception as error:  # a module may raise anything while it is imported
         raise ValueError(
             f"The {kind} {shown(text)} cannot be imported ({one_line(error, named=True)}); {cure}."
         ) from error

@@ -125,7 +125,7 @@ def takes_batches(net: nn.Module, example: Tensor, name: str) -> bool:
             alone = torch.cat([logits_of(net(row)) for row in two.split(1)])
             together = logits_of(net(two))
             fits = together.shape == alone.shape and torch.allclose(together, alone, rtol=1e-3, atol=1e-4)
-        except Exception:  # whatever the graph raises: it was written for one image
+        except Exception:  # a graph for one image may raise anything
             fits = False
     if not fits:
         warnings.warn(

@@ -29,7 +29,7 @@ def load_huggingface(name: str, pretrained: bool, trust: bool) -> LoadedModel:
         net = fetch(f"hf:{name}", lambda: classifier.from_pretrained(name, **options).float())
         try:
             config, _ = package.ImageProcessingMixin.get_image_processor_dict(name, local_files_only=not asks_hub)
-        except Exception:  # a folder may hold the network alone
+        except Exception:  # a folder may contain only the network
             config = {}
     if config.get("image_mean") and config.get("do_normalize", True):
         return LoadedModel(net, (tuple(config["image_mean"]), tuple(config["image_std"])))

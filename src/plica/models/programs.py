@@ -37,7 +37,7 @@ def load_exported_program(path: str, pretrained: bool, trust: bool) -> LoadedMod
         )
     except Exception as error:
         raise ValueError(f"{file} cannot be read as an ExportedProgram ({one_line(error, named=True)}).") from error
-    for name in ("eval", "train"):  # an exported program refuses both; its mode is what it was exported in
+    for name in ("eval", "train"):  # an exported program refuses both; it keeps the mode in which it was exported
         net.__dict__.pop(name, None)
     size = example.shape[0]
     if isinstance(size, int) and size > 1:

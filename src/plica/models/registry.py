@@ -50,7 +50,7 @@ def help_text() -> str:
 
 
 TORCHSCRIPT = ModelForm("net.ts or net.pt (TorchScript)", load_torchscript, holds_weights=True)
-# a prefix that ends in a colon, or else a suffix: the form
+# forms by their prefix, which ends in a colon, or by their suffix
 FORMS = Registry(
     "plica.models",
     {

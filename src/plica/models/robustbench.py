@@ -19,7 +19,7 @@ def load_robustbench(name: str, pretrained: bool, trust: bool) -> LoadedModel:
         ValueError: the package or its model is missing, or could not be loaded.
     """
     spec = f"robustbench:{name}"
-    # pkg_resources is gone from setuptools; autoattack serves the package's own evaluations alone
+    # pkg_resources is gone from setuptools; autoattack is only needed for the package's own evaluations
     with stand_ins("pkg_resources", "autoattack", "autoattack.state"):
         utils, zoo = require("robustbench.utils", spec), require("robustbench.model_zoo", spec)
     dataset, threat, model = ["cifar10", "Linf", name] if name.count("/") != 2 else name.split("/")

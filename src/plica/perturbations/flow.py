@@ -18,7 +18,7 @@ from plica.metrics import total
 from plica.perturbations.base import check_positive
 from plica.perturbations.sampling import images, positions, sample
 
-SMALL = 1e-2  # pixels: sqrt(t^2 + SMALL^2) - SMALL stands for |t|, whose gradient jumps at 0
+SMALL = 1e-2  # pixels: sqrt(t^2 + SMALL^2) - SMALL replaces |t|, whose gradient jumps at 0
 
 
 @dataclass(frozen=True)

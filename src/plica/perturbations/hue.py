@@ -12,7 +12,7 @@ from plica.perturbations.base import check_interval, check_positive
 from plica.perturbations.rotate import grid
 from plica.perturbations.sampling import images
 
-TINY = 1e-6  # of chroma; below it a pixel is grey, and its hue that of red
+TINY = 1e-6  # of chroma: below it a pixel counts as grey, with the hue of red
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from plica.report.data_uri import image_uri, is_image, perturbation_uri
 from plica.report.formatting import distance, title
 from plica.report.templates import fragment
 
-TEXT = 1500  # characters of a card beside its images, at most
+TEXT = 1500  # characters of a card without its images, at most
 
 
 def section(report: ReportData) -> Markup:

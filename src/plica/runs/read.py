@@ -158,7 +158,7 @@ def load(directory: str | Path) -> Run:
             return _load_evaluation(directory)
         if (directory / schema.SAMPLES).is_file():
             return _load_single(directory)
-    except BrokenRunError:  # which names the file, and says what to do
+    except BrokenRunError:  # the message names the file, and says what to do
         raise
     except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise ValueError(f"The run {directory} is broken ({one_line(error)}); run it again.") from error

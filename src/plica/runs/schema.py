@@ -32,7 +32,7 @@ SAMPLES = "samples.parquet"
 POINTS = "x_adv.safetensors"
 INPUTS = "inputs.safetensors"
 PICTURE = "perturbations.png"
-NOTES = b"notes"  # key in the schema of a part and in the header of a chunk's images: what went wrong, as JSON
+NOTES = b"notes"  # key in the schema of a part and in the header of a chunk's images: sentences about failures, as JSON
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Evaluation:
     @property
     def finite(self):
         """Rows whose values and gradients are all finite.  (r,) bool"""
-        # one number per row tells: a sum is finite unless an entry is not (or it overflows, which is as bad)
+        # a sum is finite unless an entry is not (or it overflows, which is as bad)
         return self.values.sum(1).isfinite() & self.grads.sum((1, 2)).isfinite()
 
 

@@ -21,7 +21,7 @@ from plica.training.union import PICKS
 from plica.utils.messages import shown
 
 MEASURED = 10  # gradients of a radius by which epochs are compared
-FARTHEST = 4  # such a radius counts at most so many times the radius or cap of the question
+FARTHEST = 4  # such a radius is clamped at this multiple of the radius or cap of the question
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -49,7 +49,7 @@ class TrainingQuestion(Strict):
     def _as_evaluated(self) -> TrainingQuestion:
         if (self.ask == "max-loss") != (self.radius is not None) or (self.ask == "max-loss" and self.cap is not None):
             raise ValueError("max-loss takes a radius, such as radius: 8/255, and min-radius at most a cap")
-        # the rest is checked as that of an evaluation
+        # the other keys are checked like those of an evaluation
         Question(ask="min-radius", metric=[self.metric], through=self.through)
         if self.radius is not None:
             Question(ask="max-loss", metric=[self.metric], through=self.through, radius=[self.radius], loss=self.loss)
@@ -147,7 +147,7 @@ class TrainingPlan(Strict):
 
     @model_validator(mode="after")
     def _asks(self) -> TrainingPlan:
-        self.inner()  # says what does not go together
+        self.inner()  # raises an error if settings exclude each other
         return self
 
     def inner(self, gradients: int | None = None) -> Asker | None:

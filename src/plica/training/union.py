@@ -50,7 +50,7 @@ def estimate(questions: Sequence[InnerQuestion], batches: Sequence[Batch]) -> Pi
     names = [f.name for f in fields(Answer)]
     joined = Answer(*(torch.cat([getattr(answer, name) for _, answer in parts])[order] for name in names))
     if isinstance(questions[0].question, MaxLoss):
-        joined.gradients.add_(1)  # that of the estimate; MinRadius begins with it
+        joined.gradients.add_(1)  # the gradient of the estimate, with which MinRadius begins
     return joined, picked
 
 

@@ -17,7 +17,7 @@ from plica.trust.registry import CHECKS, Subject
 from plica.utils.messages import one_line
 
 Model = Callable[[Tensor], Tensor]
-IMAGES = 256  # for the checks that take forward runs alone
+IMAGES = 256  # for checks that use forward runs only
 
 
 def examine(

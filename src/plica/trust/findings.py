@@ -14,8 +14,8 @@ from plica.utils.messages import shown
 class Severity(IntEnum):
     """How severe a finding is; the most severe one decides the verdict."""
 
-    NOTE = 0  # worth knowing; the number stands
-    RESERVATION = 1  # the number is what the methods found, but likely overstates the model
+    NOTE = 0  # worth knowing; the number is valid
+    RESERVATION = 1  # the number is correct, but the model is probably less robust
     FATAL = 2  # the number says nothing about the model
 
 

@@ -28,7 +28,7 @@ def vanishing(probe: Probe) -> Iterator[Finding]:
         )
         return
     size = slopes[1].flatten(1).norm(dim=1)
-    # a gradient so small beside the logits is rounding, and so is its direction
+    # a gradient this small compared with the logits is rounding error
     zero = size <= 1e-10 * probe.logits.abs().amax(1).clamp(min=1e-10)
     share = float(zero[probe.right].double().mean()) if bool(probe.right.any()) else 0.0
     if share:

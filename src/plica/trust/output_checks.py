@@ -51,7 +51,7 @@ def repeatable(probe: Probe) -> Iterator[Finding]:
             "--draws 16, draws: 16 in a plan, or plica.attack(..., draws=16).",
             changed,
         )
-        return  # a dependence on the batch could not be seen beside it
+        return  # it would hide a dependence on the batch
     if len(x) < 2:
         return
     alone = torch.cat([probe.model(x[i : i + 1]) for i in range(min(len(x), 8))])
@@ -75,7 +75,7 @@ def rounding(probe: Probe) -> Iterator[Finding]:
     ties, changes = tops[:, 0] == tops[:, 1], torch.zeros_like(classes, dtype=torch.bool)
     for images, logits in _other_runs(probe, half is None):
         moved = (logits - probe.logits[images].double()).abs().amax(1)
-        small = moved <= _unit(half, probe.logits) * probe.logits[images].abs().amax(1)  # else it is not rounding
+        small = moved <= _unit(half, probe.logits) * probe.logits[images].abs().amax(1)  # otherwise it is not rounding
         changes[images] |= small & (logits.argmax(1) != classes[images])
     precision = f"The model computes in {str(half).removeprefix('torch.')}" if half else "Logits have few digits"
     uncertain, tied, count = int((ties | changes).sum()), int(ties.sum()), len(ties)

@@ -137,7 +137,7 @@ def doubled(model: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], 
         fine = copy.deepcopy(model).double()
         with torch.no_grad():
             return fine if fine(x[:1].double()).dtype == torch.float64 else None
-    except Exception:  # whatever a user's module raises: its own precision is used then
+    except Exception:  # a module may raise anything; then its own precision is used
         return None
 
 

@@ -22,7 +22,7 @@ from plica.trust.findings import Finding, Severity, Verdict
 from plica.utils.files import write_json
 
 RUN_CHECKS = ("limit", "one class", "black box", "not finite", "accuracy", "few images", "not examined", "audit")
-BLACK_BOX = ("square", "boundary", "hopskip", "random", "nes", "spsa")  # in names of methods that use outputs alone
+BLACK_BOX = ("square", "boundary", "hopskip", "random", "nes", "spsa")  # in names of methods that use only outputs
 COLUMNS = ["id", "label", "prediction", "success", "distance", "status", "gradients"]
 ENOUGH = 50  # gradients per image; a search that its budget ended before that has hardly begun
 
@@ -290,7 +290,7 @@ def _answers(tasks: list[Task], tables: list[pa.Table], lowers: list[pa.Table | 
     for bounds in filter(None, lowers):
         rows = np.searchsorted(ids, bounds["id"].to_numpy())
         lower[rows] = np.fmax(lower[rows], bounds["lower"].to_numpy().astype(float))
-    # of a ball, lower is its radius where it is proved, else 0
+    # for max-loss, lower is the radius if it is proved, else 0
     limited &= np.isinf(least) & (lower == 0) if tasks[0].kind == "max-loss" else ~(wrong | closed(lower, least))
     return QuestionAnswers(
         model=tasks[0].model,

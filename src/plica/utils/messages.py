@@ -5,7 +5,7 @@ import reprlib
 from collections.abc import Iterable
 
 MOST = 300  # characters of a foreign message
-CUT = " [...]"  # stands where something was cut off
+CUT = " [...]"  # marks where text was cut off
 
 _short = reprlib.Repr()  # visits a few entries of a few levels, so that a value which contains itself many times ends
 _short.maxlevel, _short.maxdict, _short.maxlist, _short.maxtuple, _short.maxset = 2, 4, 4, 4, 4

@@ -30,7 +30,7 @@ EXTRAS = {
     "eagerpy": "peers",
     "pyautoattack": "peers",
 }
-# packages that no extra can bring along, since what they depend on does not install everywhere
+# packages that no extra installs, since their dependencies do not install everywhere
 COMMANDS = {
     "adv_lib": "pip install --no-deps adv-lib, and pip install tqdm torchvision setuptools (visdom, on which it "
     "depends, is not needed and does not build)",
@@ -50,7 +50,7 @@ def require(module: str, what: str) -> ModuleType:
         MissingPackageError: it is not installed, or fails to load.
     """
     loaded = sys.modules.get(module)
-    if loaded is not None:  # catch_warnings below makes Python show again what it has shown once
+    if loaded is not None:  # catch_warnings below would make Python repeat warnings that it has shown
         return loaded
     try:
         with warnings.catch_warnings():

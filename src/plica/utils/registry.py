@@ -50,7 +50,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
             return entry
         try:
             loaded: T = entry.load()
-        except Exception as error:  # whatever a package raises while it is imported
+        except Exception as error:  # a package may raise anything while it is imported
             raise ValueError(
                 f"{name!r} of the group {self.group} cannot be imported from {entry.value} "
                 f"({one_line(error, named=True)}); mend or uninstall {_package(entry)}."

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from plica.utils.messages import few, one_line
 
-# where checkpoints keep the state dict, in the order in which it is looked for
+# keys of checkpoints that may contain the state dict, in order of search
 WRAPPINGS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module")
 
 

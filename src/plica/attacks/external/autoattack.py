@@ -154,7 +154,7 @@ def square(watched: Watched, norm: float, gradients: int, seed: int) -> None:
         _squares(watched, norm, runs, _radius(watched), seed)
         return
     for one in watched.each():
-        before, radius = math.inf, one.u.numel() ** (1 / norm)  # that of the box
+        before, radius = math.inf, one.u.numel() ** (1 / norm)  # large enough for the whole box
         while (left := runs - one.spent - SETTINGS.ends - SETTINGS.boundary_forwards) > 0:
             _squares(one, norm, left, radius, seed)
             reached = float(one.reached)

@@ -58,7 +58,7 @@ class Watched(nn.Module):
         z = self.task.model.on_grid(self._pixels(u.to(self.task.x.dtype)), image)
         self.task.model.charge_forwards(image)
         with _default_dtype(self.default_dtype):
-            logits = self.task.model.model(z.clone()).to(z.dtype)  # models may write to what they are given
+            logits = self.task.model.model(z.clone()).to(z.dtype)  # models may write to their input
         self._offer(u.detach(), z.detach(), image, logits.detach())
         if logits.requires_grad:
             self._count_gradients(logits, image)
@@ -141,7 +141,7 @@ class Peer:
     targeted: bool = True
     ball: bool = False
     any_metric: bool = False  # whether it takes every metric, not only norms
-    black_box: bool = False  # whether it asks by forward runs alone
+    black_box: bool = False  # whether it uses forward runs only
 
     def __call__(self, task: AttackInput) -> AttackOutput:
         """Raises Unsupported for a metric, target or question it has no form for, and without its package."""

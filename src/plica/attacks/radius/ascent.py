@@ -21,7 +21,7 @@ from plica.solver.linearized.prox import clip
 from plica.solver.linearized.proximal_sqp import PAD
 
 STEP = 0.5  # the first step, in radii
-SHARE = 50  # for p <= 1 a step moves one entry in so many: a step along one alone would hardly move
+SHARE = 50  # for p <= 1 a step moves one entry in so many, since a step along a single one would hardly move
 
 
 def ascend(
@@ -47,7 +47,7 @@ def ascend(
     Returns:
         The last point evaluated, and the alternative of the goal whose margin is largest there.
     """
-    # rows are padded, so that none depends on how many there are
+    # rows are padded, so that results do not depend on their number
     rows = torch.arange(len(images) + -len(images) % PAD, device=images.device) % len(images)
     x, goal, u, r = task.x[images].flatten(1)[rows], task.goal[images], u[rows], radius[rows, None]
     low, high = settings.box(x)

@@ -56,7 +56,7 @@ class FewSchedule:
 
 
 SCHEDULE = FewSchedule()
-FLAT = 2  # planes that are kept for an image of any size whose gradient is zero
+FLAT = 2  # planes to keep for images of any size whose gradient is zero
 
 
 def exact_steps(settings: ProxSettings) -> bool:

@@ -54,7 +54,7 @@ def radius(task: AttackInput) -> AttackOutput:
             search.run(search.schedule())
             if bool((left := search.left).any()):
                 flat = FewSearch(unbounded, images[left], settings, enough, FLAT)
-                flat.starts.fill_(flat.first)  # none at the image
+                flat.starts.fill_(flat.first)  # no start at the image
                 flat.spent = int(task.model.gradients[images[left]].max())
                 flat.run(flat.schedule())
                 search.residual[left], search.rounds_at_best[left] = flat.residual, 0
@@ -117,7 +117,7 @@ class RadiusSearch(Multistart[RadiusRows]):
             else:
                 yield from self._stage(pool, stage)
         # with a target the boundary has corners, where two classes meet it: planes are averaged there, steps zigzag;
-        # of a goal without alternatives nothing else is known
+        # for a goal without alternatives nothing better is known
         self.solver = self.settings.explore if self.goal.has_alternatives else self.settings.race
         for number in count():
             yield from self._round(number)

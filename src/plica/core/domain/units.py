@@ -97,7 +97,7 @@ def judge_at_x(
 
     The perturbation of a point that the judge refuses there is enlarged once.
     """
-    moved = result.x_adv != bounds.to_units(x)  # what did not move is x to the bit
+    moved = result.x_adv != bounds.to_units(x)  # unchanged features keep the bits of x
     x_adv = torch.where(moved, bounds.clamp(bounds.from_units(result.x_adv)), x)
     rows = (result.success & (result.distance > 0)).nonzero()[:, 0]
     success, columns = result.success.clone(), {}
@@ -114,7 +114,7 @@ def judge_at_x(
             points[refused] = model.on_grid(enlarged, rows[refused])
             put(judgement, refused, take(judge, refused)(points[refused]))
         lost = (~judgement.sure).nonzero()[:, 0]
-        if len(lost):  # the answer is the image, and so is what is measured
+        if len(lost):  # the point is the image, and is judged as such
             points[lost] = x[rows[lost]]
             put(judgement, lost, take(judge, lost)(points[lost]))
         x_adv[rows], success[rows] = points, judgement.sure

@@ -38,7 +38,7 @@ class BestPoints:
     ):
         self.metric, self.x, self.goal, self.radius = metric, x, goal, radius
         self.model = model or CountedModel(lambda z: z, len(x), device=x.device)
-        # one row more than there are images, for what no image keeps: where rows are masked they are written there
+        # one extra row, to which masked rows are written
         self._points = torch.cat([x, x.new_zeros(1, *x.shape[1:])])
         self._numbers = x.new_full((2, len(x) + 1), torch.inf)
         self._numbers[1] = -torch.inf

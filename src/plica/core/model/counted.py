@@ -134,7 +134,7 @@ class CountedModel:
         """
         logits = self.logits(x, torch.arange(len(x), device=x.device))
         numbers = flat(logits).shape[1]
-        if numbers <= 2 and self.mean is None:  # whose noise is that of its draws
+        if numbers <= 2 and self.mean is None:  # whose noise comes from its draws
             self.at_image = flat(logits).abs().amax(1).nan_to_num(0, 0, 0)
             if numbers == 1:
                 self.at_image.clamp_(min=usual_size(self.model, x, self.bounds) / 2)
@@ -194,7 +194,7 @@ class CountedModel:
         try:
             logits = counted.logits(x, torch.arange(len(x), device=x.device))
             counted.noise = measure_noise(counted._run, x, self.bounds)
-        except Exception as error:  # whatever the model raises
+        except Exception as error:  # a model may raise anything
             if out_of_memory(error):
                 raise
             raise ValueError(
@@ -225,7 +225,7 @@ class CountedModel:
             least = torch.maximum(least, self.floor[image].to(least))
         if flat(logits).shape[1] > 2:
             return least
-        at_image = flat(self.at_image.to(logits)[image])  # in place of what they are at the points
+        at_image = flat(self.at_image.to(logits)[image])  # instead of those at the points
         return torch.maximum(least, least_margin(at_image, self.arithmetic.eps, few, self.noise))
 
     def charge_forwards(self, image: Int[Tensor, " r"], runs: int = 1) -> None:

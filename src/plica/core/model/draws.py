@@ -19,7 +19,7 @@ from torch.nn.functional import logsigmoid
 from plica.core.model.randomness import Randomness, seed_of, seeded
 
 JUDGED = 100  # fresh draws that the judge takes
-MOST = 10_000  # draws that may be asked for
+MOST = 10_000  # largest number of draws
 CALL = 64  # rows of a call, at most
 
 

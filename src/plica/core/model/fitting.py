@@ -50,7 +50,7 @@ class FittedModule(nn.Module):
     def __init__(self, net: nn.Module, fit: _Fit):
         super().__init__()
         self.net, self.fit = net, fit
-        self.training = getattr(net, "training", False)  # frozen TorchScript has none
+        self.training = getattr(net, "training", False)  # frozen TorchScript has no such attribute
 
     def forward(self, x: Tensor) -> Any:
         return self.fit(self.net, x)
@@ -87,7 +87,7 @@ class _Fit:
 
     def _checked(self, model: Model, x: Tensor) -> Any:
         out = self._run(model, x)
-        # what is made under torch.inference_mode cannot be written to outside of it
+        # tensors made under torch.inference_mode cannot be written to outside of it
         return out.clone() if isinstance(out, Tensor) and out.is_inference() else out
 
     def _run(self, model: Model, x: Tensor) -> Any:
@@ -118,7 +118,7 @@ class _Fit:
             return None
         try:
             out = _in_pieces(model, x, size)
-        except Exception:  # one of the images is what it minds
+        except Exception:  # the error is about one of the images
             return None
         warnings.warn(
             f"The model takes no batch of {len(x)} images, only others; it is run with {size} at a time, which may be "
@@ -142,7 +142,7 @@ def _takes(model: Model, x: Tensor) -> bool:
     try:
         out = model(x)
         return isinstance(out, Tensor) and out.ndim > 0 and len(out) == len(x)
-    except Exception:  # whatever it raises: this is what was asked
+    except Exception:  # any error answers the question
         return False
 
 

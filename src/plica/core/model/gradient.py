@@ -13,7 +13,7 @@ from plica.core.model.fitting import ModelError
 from plica.utils.limits import out_of_memory
 from plica.utils.messages import one_line
 
-# What torch says where a forward pass leaves autograd, and what it means; parts of its messages.
+# Parts of messages of torch when a forward pass leaves autograd, and what they mean.
 LEAVES = {
     "call numpy() on tensor that requires grad": "it converts x to numpy",
     "requires grad. use": "it converts x to numpy",

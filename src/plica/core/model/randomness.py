@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-ROWS = 7  # of the call that is looked at: seldom the size of anything else
+ROWS = 7  # rows of the observed call: a number that is seldom another size
 UNITS = 2000  # of rounding of the largest output, within which two runs are the same
 
 

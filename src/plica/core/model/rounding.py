@@ -25,7 +25,7 @@ UNITS = 64  # of rounding of the largest logit that a margin must exceed
 OFFSET = 64  # largest logit over the differences of logits, from which on these have few digits
 MEASURED = 2.0  # times the largest change that was measured
 ROWS = 8  # images that it is measured on
-GROUP = 3  # rows of the calls beside those of one row
+GROUP = 3  # rows of the calls that are compared with single rows
 SINGLE = torch.finfo(torch.float32).eps
 
 
@@ -94,7 +94,7 @@ def usual_size(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"], 
     """The median size of the output at images of random pixels, a run that is not charged to an image; 0 where the
     model has no finite answer there."""
     images = _random_images(x, bounds)
-    with suppress(Exception):  # whatever a user's module raises at what is no real image
+    with suppress(Exception):  # a model may raise anything for random pixels
         sizes = _size_and_spread(model(images.repeat(MIN_ROWS // ROWS, *[1] * (x.ndim - 1)))[:ROWS].double())[0]
         return float(sizes.nan_to_num(0, 0, 0).median())
     return 0.0
@@ -112,7 +112,7 @@ def measure_noise(
     usual = model(images.repeat(MIN_ROWS // ROWS, *[1] * (x.ndim - 1)))[:ROWS].double()
     size, change = _size_and_spread(usual)[0], 0.0
     for rows in map(list, _batches()):
-        with suppress(Exception):  # a model that takes batches of one size alone has no other answer
+        with suppress(Exception):  # a model with one batch size has only one output
             moved = torch.maximum(*_size_and_spread(model(images[rows]).double() - usual[rows]))
             change = max(change, float((moved / size[rows]).nan_to_num(0, 0, 0).max()))
     return Noise(change, bool(has_offset(usual).all()))
@@ -129,7 +129,7 @@ def coarseness(
     of random pixels, given in float64; 0 where it does not run, or makes none that 64 units of rounding do not cover.
     They are charged to no image."""
     images = _random_images(x, bounds).repeat(MIN_ROWS // ROWS, *[1] * (x.ndim - 1))
-    with suppress(Exception):  # whatever a user's module raises at what is no real image
+    with suppress(Exception):  # a model may raise anything for random pixels
         usual, other = model(images)[:ROWS].double(), finer(images.double())
         if other is not None:
             moved = torch.maximum(*_size_and_spread(other[:ROWS] - usual))

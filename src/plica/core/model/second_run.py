@@ -41,7 +41,7 @@ class SecondRun:
                 if self.works or out.dtype == torch.float64:
                     self.works = True
                     return out
-            except Exception as error:  # whatever a user's model raises
+            except Exception as error:  # a model may raise anything
                 if self.works or out_of_memory(error):
                     raise
             del self.ways[0]
@@ -54,5 +54,5 @@ def in_float64(model: Model) -> nn.Module | None:
         return None
     try:
         return copy.deepcopy(model).double()
-    except Exception:  # whatever a user's module raises: without float64 the margin must exceed the rounding alone
+    except Exception:  # a module may raise anything; without a second run the margin must only exceed the rounding
         return None

@@ -21,7 +21,7 @@ class SearchOutcome(IntEnum):
     TRYING = 0
     ACCEPTED = 1
     FAILED = 2  # bracketed, but no step of the bracket would do
-    NO_UPPER_END = 3  # phi kept falling as far as was looked
+    NO_UPPER_END = 3  # phi decreased at every step that was tried
 
 
 @dataclass

@@ -124,7 +124,7 @@ class BFGSSQP:
         self._end(live, (live.steps == 0) & phi.isinf(), Stop.NOT_FINITE)
         if at.done is not None:
             self._end(live, at.done, Stop.ANSWERED)
-        # a step that rounds to nothing is none, though the search may have taken it for one
+        # a step that rounds to zero does not count, even if the search accepted it
         short = ((live.search.outcome == SearchOutcome.ACCEPTED) & (live.search.tries > SHORT)).nonzero()[:, 0]
         nowhere = (x[short] == live.x[short]).all(1)
         live.search.outcome[short] = live.search.outcome[short].masked_fill(nowhere, int(SearchOutcome.FAILED))

@@ -81,7 +81,7 @@ class Averaged:
         plane, scale = rows.plane, self._scale(averages)
         mean = averages.mean / (1 - self.momentum**averages.count)[:, None]
         open_, lam = torch.ones_like(mean), torch.zeros_like(averages.count)
-        for _ in range(3):  # which pixels a wall holds depends on lam, and lam on which are free
+        for _ in range(3):  # lam depends on which pixels are free, and these depend on lam
             along = scale * plane * open_
             lam = (dot(along, mean) / dot(along, plane).clamp(min=TINY)).clamp(min=0)
             open_ = free(rows.z, lam[:, None] * plane - mean, self.bounds)

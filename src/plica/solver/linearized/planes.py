@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-STEPS = 16  # 8 to 12 are needed; what is left of the error is mended at the next step of the search
+STEPS = 16  # 8 to 12 are needed; the next step of the search corrects the remaining error
 GAP = 1e-8  # mean product of a slack and its multiplier at which a row is done, over 1 + penalty s
 PENALTY = 100.0
 RIDGE = 1e-4  # makes the program strictly convex: among equally near points the one next to u

@@ -68,7 +68,7 @@ class LpProx:
         if self.p == math.inf:
             return top
         work.div_(top.clamp(min=torch.finfo(u.dtype).tiny)[:, None]).pow_(self.p)
-        # powers of 32 equal numbers, of which one is used: in whole vectors they are computed otherwise than one by one
+        # replicated 32 times: the vectorised pow rounds differently from the scalar one used for remainders
         return top * (work.sum(1, keepdim=True).repeat(1, 32) ** (1 / self.p))[:, 0]
 
     def dual(self, grad: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:

@@ -127,7 +127,7 @@ class ProximalSQP:
         self._estimate(rows, size, margin, first_step)
         rows.reached |= margin > noise
         decays = rows.reached | (rows.steps < self.raise_after)
-        rows.aim *= torch.where(decays, self.decay_aim, self.raise_aim).float()  # whatever the default dtype
+        rows.aim *= torch.where(decays, self.decay_aim, self.raise_aim).float()  # for any default dtype
         rows.steps += 1
         rows.stepped = True
 

@@ -22,4 +22,4 @@ SHARED = {
     "plica.core.result": "the record of a result; imported by plica.runs, not called",
     "plica.core.status": "the names of reasons; imported by plica.core.result",
     "plica.utils": "messages, files, tables of names",
-}  # module or package: what the audit uses it for, itself or through what it imports
+}  # module or package: what the audit, or a module that it imports, uses it for

@@ -96,7 +96,7 @@ def _steps(model: Model, x: Tensor) -> tuple[Step, ...]:
     try:
         with torch.no_grad():
             return trace(unfitted(model), x)
-    except Exception as error:  # whatever a model raises that is traced
+    except Exception as error:  # a model that is traced may raise anything
         raise RefusedError(f"the model cannot be taken apart ({error})") from error
 
 

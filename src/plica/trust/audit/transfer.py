@@ -16,7 +16,7 @@ from plica.trust.audit.reference import Model
 from plica.trust.audit.remeasure import MeasureContext
 
 COLUMNS = ["id", "label", "success", "distance"]
-NEARER = 0.98  # of a radius; rounding alone makes no point so much nearer
+NEARER = 0.98  # of a radius: more than rounding can explain
 
 
 @dataclass(frozen=True)
