@@ -196,9 +196,9 @@ def test_each_distance_is_lowered_in_the_way_that_suits_it(monkeypatch):
 
 def test_max_loss_when_the_last_image_is_answered_at_the_end_of_the_race():
     """Gradient 50 is the last of the race: no image is left for the rounds that follow."""
-    net, x, y = convolutional(b=1)
+    net, x, y = convolutional()
     before, at = (ask(net, x, y, MinRadius(blurred), gradients=g).distance for g in (49, 50))
-    assert at < before
-    found = ask(net, x, y, MaxLoss(blurred, at / CurvedSchedule().inside * (1 + 1e-7)), gradients=100)
+    i = (at < before).nonzero()[:1, 0]  # an image that gets nearer by it: not the same one with every release of torch
+    found = ask(net, x[i], y[i], MaxLoss(blurred, at[i] / CurvedSchedule().inside * (1 + 1e-7)), gradients=100)
     assert found.success.all()
     assert found.gradients.tolist() == [50]

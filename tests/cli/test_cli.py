@@ -101,6 +101,12 @@ def test_attack_stays_within_the_radius(folder, capsys):
     assert f"robust accuracy {robust:.1%}" in capsys.readouterr().out
 
 
+def test_an_attack_that_finds_nothing_says_so_once(folder, capsys):
+    assert call("--radius", "1e-6", "--n", "5", "--gradients", "10", command="attack", metric="linf") == 0
+    out = capsys.readouterr().out
+    assert "robust accuracy 100.0%\nlinf distance: not found for any image\n" in out
+
+
 def test_a_distance_of_ones_own_and_the_first_images_only(folder):
     assert call("--n", "2", "--gradients", "30", metric="net:taxicab") == 0
     rows = pq.read_table(folder / "out" / "samples.parquet").to_pydict()

@@ -54,6 +54,23 @@ def test_pixels_that_are_none(change, said):
     assert any(said in f.sentence for f in verdict.findings if f.check == "pixels")
 
 
+class Contrast(nn.Module):
+    """Bright above or below; where the contrast is slight, class 2."""
+
+    def forward(self, x):
+        contrast = (x[:, :, :4] - x[:, :, 4:]).flatten(1).mean(1)
+        return torch.stack([contrast, -contrast, torch.ones_like(contrast)], 1)
+
+
+def test_a_usual_normalisation_comes_before_pixels_to_255():
+    """Both serve: any scale of 1.7 or more does."""
+    y = torch.arange(20) % 2
+    halves = torch.tensor([0.8] * 4 + [0.2] * 4)[:, None].expand(8, 8)
+    x = torch.stack([halves, halves.flip(0)])[y][:, None]
+    (finding,) = (f for f in trust.examine(Contrast(), x, y).findings if f.check == "normalisation")
+    assert "100% normalised with mean 0.5 and deviation 0.5" in finding.sentence
+
+
 def test_a_model_in_train_mode_is_named_and_its_mode_restored():
     model = nn.Sequential(nn.Dropout(0.1), defects.Sound()).train()
     assert named(trust.examine(model, *defects.images())) == {"train mode"}

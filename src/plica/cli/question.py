@@ -155,7 +155,8 @@ def select_targets(
 
 def _read_targets(file: Path, last: int) -> Tensor:
     try:
-        targets = np.load(file, allow_pickle=False)
+        with open(file, "rb") as stream:
+            targets = np.load(stream, allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:
         raise ValueError(f"{file} cannot be read as a .npy file of targets ({one_line(error)}).") from error
     if (
@@ -175,9 +176,12 @@ def _print(summary: dict[str, Any], out: Path) -> None:
     print(f", robust accuracy {summary['robust_accuracy']:.1%}" if "robust_accuracy" in summary else "")
     quantiles = {q: "not found" if d is None else f"{d:.4g}" for q, d in summary["radius"].items()}
     distance = plain(join_distance(options["metric"], options["through"]))
-    print(f"{distance} distance: median {quantiles['0.5']}", end="")
-    print(f", quartiles {quantiles['0.25']} and {quantiles['0.75']}", end="")
-    print(f", smallest {quantiles['0']}, largest {quantiles['1']}")
+    if summary["radius"]["0"] is None:
+        print(f"{distance} distance: not found for any image")
+    else:
+        print(f"{distance} distance: median {quantiles['0.5']}", end="")
+        print(f", quartiles {quantiles['0.25']} and {quantiles['0.75']}", end="")
+        print(f", smallest {quantiles['0']}, largest {quantiles['1']}")
     print(f"{summary['gradients'] / count:.0f} gradients per image, {summary['seconds']:.1f} s")
     print(plain(f"{out}: {', '.join(FILES)}"))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal
 
 from plica.cli.errors import wrong_input
 from plica.cli.options import ReplaceOption, RunsArgument
@@ -34,4 +35,4 @@ def report(
         loaded = load_runs(runs)
         with writing(output):
             size = write_report(loaded, output, title)
-    print(plain(f"{output}: {size / 1e6:.1f} MB in {time.monotonic() - start:.0f} s"))
+    print(plain(f"{output}: {decimal(size)} in {time.monotonic() - start:.0f} s"))

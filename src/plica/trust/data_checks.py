@@ -18,7 +18,7 @@ from plica.trust.probe import Probe, logits_of
 STATISTICS = {
     "ImageNet's mean and deviation": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "CIFAR-10's mean and deviation": ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
-    "mean 0.5 and deviation 0.5": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "mean 0.5 and deviation 0.5": ((0.5,), (0.5,)),
     "MNIST's mean and deviation": ((0.1307,), (0.3081,)),
 }
 SPELT = dict(
@@ -90,15 +90,18 @@ def normalisation(probe: Probe) -> Iterator[Finding]:
 
 
 def _pixel_transforms(probe: Probe) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
-    """Transforms of the pixels that may have been forgotten or applied twice, as (description, transform)."""
-    yield "with pixels from 0 to 255", lambda x: x * 255
-    yield "with pixels divided by 255", lambda x: x / 255
+    """Transforms of the pixels that may have been forgotten or applied twice, as (description, transform).
+
+    If two give the same accuracy, the first is reported.
+    """
     colours = probe.x.shape[1] if probe.x.ndim == 4 else 0
     for name, (mean, std) in STATISTICS.items():
         if len(mean) in (1, colours):
             m, s = (probe.x.new_tensor(t).view(-1, *[1] * max(probe.x.ndim - 2, 0)) for t in (mean, std))
             yield f"normalised with {name}", lambda x, m=m, s=s: (x - m) / s
             yield f"with {name} undone", lambda x, m=m, s=s: x * s + m
+    yield "with pixels from 0 to 255", lambda x: x * 255
+    yield "with pixels divided by 255", lambda x: x / 255
     if colours == 3:
         yield "with red and blue exchanged", lambda x: x.flip(1)
     if probe.x.ndim == 4 and probe.x.shape[-1] in (1, 3) and colours != probe.x.shape[-1]:
