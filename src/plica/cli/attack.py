@@ -24,7 +24,7 @@ def attack(
     loss: Annotated[str, typer.Option(help="the loss to maximise: margin, ce (cross-entropy) or dlr")] = "margin",
     **options: Any,
 ) -> None:
-    """Find, for every image, an input within the radius that the model gets wrong, where there is one."""
+    """Find, for every image, an input within the radius that the model gets wrong."""
 
     def question(within: Bounds) -> plica.MaxLoss:
         distance, perturbation = read_distance(options["metric"], options["through"], within)

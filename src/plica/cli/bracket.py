@@ -33,7 +33,7 @@ NodesOption = Annotated[
     typer.Option(min=1, help="instead of seconds, the number of parts of the ball to bound per image; reproducible"),
 ]
 
-EPILOG = """The run is one of `plica evaluate` with the proofs: plica audit checks them, plica report draws both curves.
+EPILOG = """The run is one of `plica evaluate`, with proofs: plica audit checks them, plica report draws both curves.
 
     plica bracket --model net.py:make --weights net.safetensors --data test.npz --metric linf --out runs/bracket
 
@@ -59,8 +59,7 @@ def bracket(
     device: DeviceOption = "cpu",
     trust: TrustOption = False,
 ) -> None:
-    """Find, for every image, the nearest input that the model gets wrong, and prove a distance within which there is
-    none.
+    """Find, for every image, the nearest input that the model gets wrong, and prove a lower bound of its distance.
 
     Finished images are stored: after an interruption the same command resumes.
     """

@@ -41,7 +41,7 @@ def doctor(
         bool, typer.Option("--trust", help="load models that are programs; run the Python code that the run names")
     ] = False,
 ) -> None:
-    """Look for what makes numbers about a model mislead: wrong pixels, masked gradients, randomness, lost budgets."""
+    """Look for problems that make results on a model misleading: wrong pixels, masked gradients, random outputs."""
     with wrong_input(), Console(stderr=True).status("examining"):
         if directory is not None:
             verdict = _run(directory, model, weights, images, seed, device, trust)

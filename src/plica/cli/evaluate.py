@@ -95,12 +95,12 @@ def evaluate(
         bool, typer.Option("--skip-doctor", help="skip the quick checks of the models before a new run")
     ] = False,
 ) -> None:
-    """Carry out a plan: models, data, questions and methods in; a directory of results, which `plica.runs` reads, out.
+    """Carry out a plan of models, data, questions and methods, and write a directory of results.
 
-    The models of a new run are looked at first, for up to ten seconds each: what would make the numbers mislead is
-    said, with what to do, and the work goes on.
+    The models of a new run are checked first, for up to ten seconds each: problems that would make results misleading
+    are reported, with what to do, and the work continues.
 
-    What is finished is kept: the same command goes on after an interruption, a full disk or a power failure.
+    Finished parts are stored: after an interruption, a full disk or a power failure the same command resumes.
     """
     flags = dict(
         model=model, weights=weights, data=data, metric=metric, radius=radius, loss=loss, goal=goal, method=method

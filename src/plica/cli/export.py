@@ -26,8 +26,8 @@ def export(
 ) -> None:
     """Write a run as samples.csv, summary.csv and table.tex; or, with --png, its points as png/TASK/ID.png.
 
-    Points of a run with 256 levels are in the files to the bit. Others are rounded, and measured again, for which the
-    model is loaded.
+    For a run with 256 levels the files contain the points exactly. Other points are rounded and then measured again
+    with the model.
     """
     folder = out or (directory.parent if directory.is_file() else directory)
     with wrong_input((ValueError, OSError)), writing(folder):

@@ -18,7 +18,7 @@ def merge(
     directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="directories of all N shards")],
     out: Annotated[Path, typer.Option(help="a new directory")],
 ) -> None:
-    """Join the shards of one evaluation to one run."""
+    """Join the shards of one evaluation into one run."""
     with wrong_input((ValueError, OSError)):
         run = merge_shards(directories, out)
     print_summary(run.summary)

@@ -14,7 +14,7 @@ from plica.report import write_report
 from plica.utils.files import check_replaceable, writing
 from plica.utils.messages import plain
 
-EPILOG = """The file needs no network and nothing beside it. Several runs on the same images become one comparison.
+EPILOG = """The report is a single file that works offline. Several runs on the same images become one comparison.
 
     plica report runs/demo -o report.html
 
@@ -28,7 +28,7 @@ def report(
     title: Annotated[str | None, typer.Option(help="the heading; by default the models' names")] = None,
     overwrite: ReplaceOption = False,
 ) -> None:
-    """Make a report of runs: verdict, accuracy by radius, who broke what, patterns, a gallery, how to reproduce."""
+    """Make a report of runs: verdict, accuracy by radius, results by method, patterns, a gallery, how to reproduce."""
     start = time.monotonic()
     with wrong_input((ValueError, OSError)):
         check_replaceable([output], overwrite)

@@ -23,14 +23,14 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 PLAIN = " .:-=+*#@"  # where the terminal has no blocks
 COLUMNS = 60
 
-EPILOG = """For a page to look at: plica report RUN -o report.html
+EPILOG = """For an HTML page: plica report RUN -o report.html
 
     plica show runs/demo/l2
 """
 
 
 def show(runs: RunsArgument) -> None:
-    """Print what was found: accuracies, radii, what each method contributed, and the curve of accuracy by radius."""
+    """Print the results: accuracies, radii, the contribution of each method, and the curve of accuracy by radius."""
     with wrong_input((ValueError, OSError)):
         _show(load_runs(runs))
 
