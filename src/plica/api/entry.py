@@ -64,49 +64,49 @@ def attack(
     precision: str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Result:
-    """Answer `question` about `model` for every image, and judge the answers.
+    """Answer `question` about `model` for every image, and check the points found.
 
-    An image that is misclassified from the start costs one forward run, has distance 0 and x_adv = x. Images at which
-    the model is not finite end with a status that says so, and the others still arrive.
+    An image that is misclassified without a perturbation costs one forward run and has distance 0 and x_adv = x. If the
+    model's output is not finite for an image, the image's status says so; other images are not affected.
 
     Args:
         model: any callable (b, *image) -> (b, classes) that gives logits, or one logit for two classes, (b, 1) or (b,);
             with a goal, (b, ...). A module is run in eval mode, and its mode is restored.
         x: images, inside the bounds.
-        y: labels, class numbers from 0; with a goal, whatever tensor (b, ...) belongs to the images.
+        y: labels, class numbers from 0; with a goal, a tensor (b, ...) that the goal compares with the outputs.
         question: a MinRadius or a MaxLoss.
-        method: a name out of `plica.methods()`; "auto" takes the best that the distance allows.
-        gradients: budget of gradient evaluations per image; at most a fifth as many forward runs come on top, and up to
-            three more with bounds for each feature, whose points are measured at x again.
-        seed: the answer for an image depends on it and on the image alone, not on the other images or the batch size.
-        batch_size: searches that are solved side by side; chosen by the memory they take if not given.
-        bounds: two numbers, or two tensors of an image's shape, one bound for each feature. A feature whose bounds are
-            equal stays as it is, and so does one that a WeightedLp weighs inf or a Held metric holds. With a leading
-            axis b each image has its own, as have the pixels of a Held; images with equal ones are attacked together.
-        targets: (b,) the only class that counts as a success, or None for any wrong class.
+        method: a name from `plica.methods()`; "auto" chooses the best method for the distance.
+        gradients: budget of gradient evaluations per image. There are additional forward runs: at most a fifth as many,
+            and up to three more with bounds for each feature, since points are then judged in two coordinate systems.
+        seed: the result for an image depends only on it and the image, not on the other images or the batch size.
+        batch_size: number of searches that run at once; by default chosen by the memory they need.
+        bounds: two numbers, or two tensors of an image's shape, one bound for each feature. Features with equal bounds,
+            with weight inf in a WeightedLp, or fixed by a Held metric do not change. With a leading axis b, bounds (and
+            the pixels of a Held) differ between images; images with equal bounds are attacked together.
+        targets: (b,) the target class of each image, the only one that counts as a success; None for any wrong class.
         goal: goal(output, y) -> (b,), positive where the model misbehaves and differentiable almost everywhere: one of
             plica.goals or any function. None: misclassification.
-        levels: the answer lies on the grid of so many levels, evenly spaced between the bounds, each feature's own, and
-            is searched and judged there: 256 for images of 8 bits, 11 for whole numbers between 0 and 10. A pixel that
-            moves, and every one of an x off the grid, goes to a level; one that is fixed stays. What is misclassified
-            from the start has x_adv = x in any case. A radius in l_inf holds up to the rounding of pixels: 8/255
-            includes what is 8 levels away. None: any numbers.
-        draws: of a model with random outputs, the mean over so many draws is attacked: of the probabilities of
-            classes, or with another goal of the output. A gradient of the budget is then one of the mean, and the
-            result counts the runs it takes, `draws` each. The judge takes 100 fresh draws, and counts a point where
-            most of them reach the goal (`Result.share`); some 1500 forward runs per image come on top. Draws are made
-            from the seed and the image. Of a module in eval mode, layers of dropout that are in train mode stay so. A
-            model that does not draw is attacked as without. docs/howto/random.md.
-        precision: of the model in the search: "bf16" and "fp16" run it under torch.autocast, forward and backward;
-            None and "own" as it is. Successes are judged with the model as it is in any case. Up to four more forward
-            runs per image come on top. Not with levels or draws. docs/design/precision.md.
-        on_progress: called now and then with a Progress.
+        levels: search and judge points on a grid of this many levels, evenly spaced between the bounds of each feature:
+            256 for 8-bit images, 11 for whole numbers between 0 and 10. Pixels that change, and all pixels of an x that
+            is not on the grid, are moved to a level; fixed pixels keep their value. An image that is misclassified
+            without a perturbation has x_adv = x in any case. A radius in l_inf has a tolerance for the rounding of
+            pixels: 8/255 includes pixels that are 8 levels away. None: no grid.
+        draws: for a model with random outputs, attack the mean over this many draws: the mean of class probabilities,
+            or with another goal that of the output. The budget then counts gradients of the mean; the result counts
+            runs of the model, `draws` for each. The judge makes 100 fresh draws, and a point counts if most of them
+            reach the goal (`Result.share`); about 1500 additional forward runs per image are needed. Draws depend on
+            the seed and the image. In a module in eval mode, dropout layers that are in train mode stay active. For
+            a model without random outputs it has no effect. docs/howto/random.md.
+        precision: of the model during the search: "bf16" and "fp16" run it under torch.autocast, forward and backward;
+            None and "own" do not change it. Successes are always judged in the model's own precision, with up to four
+            additional forward runs per image. Not possible with levels or draws. docs/design/precision.md.
+        on_progress: called from time to time with a Progress.
 
     Raises:
-        ValueError: an argument is wrong; said before any work, in one sentence that says what to do.
-        TypeError: the same for an argument of the wrong type.
-        Unsupported: the method cannot treat the metric or the goal; the message names those that can. Or levels are
-            asked of a perturbation other than x + delta.
+        ValueError: an argument is wrong; raised before any work, with what to do.
+        TypeError: an argument has the wrong type; raised before any work.
+        Unsupported: the method cannot handle the metric or the goal (the message names methods that can), or levels
+            are combined with a perturbation other than x + delta.
     """
     check_precision(precision, levels, draws)
     validation.arguments(model, x, y, question, method, methods(), gradients, seed, batch_size, targets, goal, draws)

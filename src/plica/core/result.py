@@ -24,27 +24,27 @@ class Result(ShownInNotebooks):
     """One entry per image, on the device of x.
 
     Attributes:
-        x_adv: the best verified point, inside the bounds; x itself where none was found.
-        success: misclassified (as the target, where one was given; or the goal reached, where one was given), inside
+        x_adv: the best verified point, within the bounds; x itself if none was found.
+        success: x_adv is misclassified (with a target, as the target; with a goal, it reaches the goal), lies within
             the bounds and, for MaxLoss, within the radius.
-        distance: metric(x, x_adv) in float64; inf where success is false.
-        violation: the largest amount by which x_adv misses a constraint (negative margin, distance beyond the radius);
-            0 where success.
+        distance: metric(x, x_adv) in float64; inf if success is false.
+        violation: the largest amount by which x_adv violates a constraint (negative margin, distance beyond the
+            radius); 0 if success is true.
         stationarity: the solver's measure at its end point (Eq. 29-30); nan for methods that have none and where
             nothing was solved.
         gradients: runs of the model on this image, forward and backward; rows of padding do not count.
         forwards: runs of the model on this image, forward alone.
-        margin: max_{i != y} f_i - f_y at x_adv, f the logits; with a goal its value.
-        prediction: the class of x_adv; -1 with a goal that knows no classes.
-        seconds: share of the wall time, by gradients spent.
+        margin: max_{i != y} f_i - f_y at x_adv, where f are the logits; with a goal, its value.
+        prediction: the class of x_adv; -1 if the goal has no classes.
+        seconds: the image's share of the wall time, in proportion to its gradients.
         status: why the attack on the image ended.
-        theta: with a perturbation, x_adv = T(x, theta) clamped into the bounds; its start where no point was found.
+        theta: with a perturbation, x_adv = T(x, theta) clamped into the bounds; its start if no point was found.
             None for x' = x + delta.
         end: the last point of the attack, not judged: it may miss the radius or be classified correctly. None for
             methods that do not report it.
         metric_gradients: runs of the metric, forward and backward; 0 for methods that do not count them.
-        share: with draws, the share of the judge's 100 draws that reach the goal at x_adv, more than half of them where
-            success is true; None without.
+        share: with draws, the share of the judge's 100 draws that reach the goal at x_adv, more than one half if
+            success is true; None without draws.
     """
 
     x_adv: Float[Tensor, "b *image"]

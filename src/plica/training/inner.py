@@ -164,12 +164,13 @@ class Union(Asker):
 
     Args:
         questions: MinRadius or MaxLoss questions, at least two.
-        pick: which one. "random": one for the whole batch, drawn anew for each. "estimate": for each image the one
-            whose boundary is nearest in caps (or radii) by the linear model at the image, and any one for a fifth of
-            the images; norms only. "max": all are answered, and the least radius in caps, or the largest loss, counts.
-            "msd": each step of an ascent in every norm, of which the best is taken; MaxLoss in l1, l2, linf.
+        pick: how the question is chosen. "random": at random, one for each batch. "estimate": for each image the one
+            whose boundary is nearest by the linear model at the image, in units of caps or radii, and a random one for
+            a fifth of the images; norms only. "max": all are solved, and the smallest radius in units of caps, or the
+            largest loss, counts. "msd": an ascent that tries every norm at each step and takes the best; MaxLoss in
+            l1, l2, linf.
         gradients: per image and question.
-        seed: of what is drawn.
+        seed: of random choices and noise.
         caps: one for each question, as of Inner; None for none.
         bounds: as of Inner.
     """
