@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import signal
+import sys
 import threading
 import time
 
@@ -11,6 +13,7 @@ import plica
 from evaluation.compare import assert_same
 from plica import runs
 from plica.evaluation import executors
+from plica.evaluation.executors import ray
 
 PLAN = {
     "models": ["net.py:make", "net.py:other"],
@@ -24,28 +27,46 @@ PLAN = {
 
 
 def test_without_the_package_a_sentence_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    from plica.evaluation.executors.ray import _ray
-
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r'pip install "plica\[ray\]"'):
-        _ray()
+        ray._ray()
     with pytest.raises(ValueError, match="no engine 'dask'; choose from local, ray"):
         executors.find("dask")
+
+
+class Starts:
+    """A stand-in for Ray, which replaces the handler of SIGTERM as Ray does."""
+
+    def is_initialized(self):
+        return False
+
+    def init(self, **_):
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+
+
+def test_the_command_still_answers_to_sigterm_when_ray_has_started(monkeypatch):
+    monkeypatch.setattr("plica.evaluation.executors.ray.require", lambda *_: Starts())
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        ray._ray()
+        assert signal.getsignal(signal.SIGTERM) == signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 @pytest.fixture
 def cluster(monkeypatch):
     """A head that does no work and three nodes with one CPU each."""
-    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    installed = pytest.importorskip("ray", reason="the extra ray is not installed")
     Cluster = importlib.import_module("ray.cluster_utils").Cluster
 
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(__import__("sys").path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
-    ray.init(address=cluster.address, log_to_driver=False)
+    installed.init(address=cluster.address, log_to_driver=False)
     yield cluster, nodes
-    ray.shutdown()
+    installed.shutdown()
     cluster.shutdown()
 
 

@@ -6,6 +6,7 @@ Every node must find the models under the same paths. Images are sent to the wor
 from __future__ import annotations
 
 import logging
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -113,12 +114,16 @@ class _Crew:
 def _ray() -> Any:
     ray = require("ray", "The engine ray")
     if not ray.is_initialized():
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(logging_level=logging.WARNING, log_to_driver=False)
         except Exception as error:  # it says in many ways that there is no cluster
             raise NoWorkersError(
                 f"Ray could not be started ({one_line(error, named=True)}); see ray status."
             ) from error
+        # Ray's handler would end the process without a word about the run.
+        if callable(handler) and signal.getsignal(signal.SIGTERM) is not handler:
+            signal.signal(signal.SIGTERM, handler)
     return ray
 
 
