@@ -77,9 +77,11 @@ class Lp(Combinable):
 
     def norm(self, delta: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
         """||delta||_p of each row for p > 0, scaled by its largest entry so that no power under- or overflows."""
-        if self.p in (1, 2, math.inf):
+        if self.p in (1, 2):
             return torch.linalg.vector_norm(delta, ord=self.p, dim=1)
-        top = delta.abs().amax(1)
+        top = delta.abs().amax(1)  # on a CPU a tenth of the time of vector_norm
+        if self.p == math.inf:
+            return top
         unit = delta.abs() / torch.where(top > 0, top, 1)[:, None]
         return top * power(total(power(unit, self.p)), 1 / self.p)
 

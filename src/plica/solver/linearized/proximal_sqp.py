@@ -127,7 +127,8 @@ class ProximalSQP:
         self._estimate(rows, size, margin, first_step)
         rows.reached |= margin > noise
         decays = rows.reached | (rows.steps < self.raise_after)
-        rows.aim *= torch.where(decays, self.decay_aim, self.raise_aim).float()  # for any default dtype
+        # float32 factors for any dtype of the rows; torch.where would launch a kernel for each of the two numbers
+        rows.aim *= torch.full_like(margin, self.raise_aim, dtype=torch.float32).masked_fill_(decays, self.decay_aim)
         rows.steps += 1
         rows.stepped = True
 
@@ -148,8 +149,10 @@ class ProximalSQP:
 
     def _resize(self, rows: ProximalState, merit: Tensor) -> None:
         ratio = (rows.merit - merit) / (rows.merit - rows.predicted).clamp(min=1e-12)
-        factor = torch.where(ratio > self.good, self.grow, torch.where(ratio < self.bad, self.shrink, 1.0)).float()
-        eta = rows.eta * factor * torch.where(rows.steps >= self.decay_after, self.decay, 1.0).float()
+        factor = torch.ones_like(ratio, dtype=torch.float32).masked_fill_(ratio < self.bad, self.shrink)
+        factor.masked_fill_(ratio > self.good, self.grow)
+        decay = torch.ones_like(factor).masked_fill_(rows.steps >= self.decay_after, self.decay)
+        eta = rows.eta * factor * decay
         rows.eta = torch.maximum(eta, self.least * self.prox.natural(rows.u.shape[1]) * rows.size)
 
     def _move(self, block: ProximalState, grad: Tensor, weight: Tensor, rise: Tensor, trials: int) -> Tensor:
