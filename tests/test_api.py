@@ -567,3 +567,13 @@ def test_a_budget_that_is_over_before_the_first_point_is_said_before_any_work(gr
         plica.attack(case.model, case.x, case.y, MinRadius(Lp(2)), gradients=gradients)
     least = plica.attack(case.model, case.x, case.y, MinRadius(Lp(2)), gradients=3)  # a warning would be an error
     assert least.success.all()
+
+
+@pytest.mark.parametrize(("name", "most"), [("gradients", 10**9), ("seed", 10**12)])
+def test_numbers_that_64_bits_do_not_hold(name, most):
+    case = linear()
+    for value in (most + 1, 10**30):
+        with pytest.raises(ValueError, match=f"{name} must be at most {most:,}, got 1"):
+            plica.attack(case.model, case.x, case.y, MinRadius(Lp(2)), **{name: value})
+    longest = plica.attack(case.model, case.x, case.y, MaxLoss(Lp(2), 1.0), method="pwcf", seed=10**12, gradients=5)
+    assert len(longest.status) == len(case.x)

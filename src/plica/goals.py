@@ -71,7 +71,11 @@ class Misclassified:
         if output.ndim > 2:
             raise ValueError(
                 f"The model must return logits of shape (b, classes), got {tuple(output.shape)}; "
-                "for other outputs pass goal=..., such as plica.goals.Pixels(0.5)."
+                + (
+                    "flatten them, as in lambda x: model(x).flatten(1)."
+                    if output[0].numel() == max(output.shape[1:])
+                    else "for other outputs pass goal=..., such as plica.goals.Pixels(0.5)."
+                )
             )
         logits = class_logits(output)
         if logits is not output and not bool(((y == 0) | (y == 1)).all()):

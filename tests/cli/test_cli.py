@@ -298,3 +298,12 @@ def test_a_model_that_answers_at_random_is_said_before_the_work(folder, capsys):
     assert call("--gradients", "5", "--draws", "2", model="noisy.py:noisy", out="drawn") == 0
     assert call("--gradients", "5", out="plain") == 0
     assert "at random" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", ["0", "3", "'bye'"])
+def test_a_model_that_ends_the_program_is_one_sentence(folder, capsys, code):
+    """With sys.exit(0) it looked like success."""
+    (folder / "ends.py").write_text(f"import sys\n\ndef ends():\n    return lambda x: sys.exit({code})\n")
+    assert call(model="ends.py:ends") == 1
+    assert capsys.readouterr().err.endswith(f"ended the program by sys.exit({code}); let it raise an error instead.\n")
+    assert not (folder / "out").exists()

@@ -53,6 +53,8 @@ def test_a_plan_from_a_pipe_or_a_device(tmp_path):
     ("change", "said"),
     [
         ({"gradients": True}, "gradients: a number is needed, got True"),
+        ({"gradients": 10**30}, "gradients: input should be less than or equal to 1000000000"),
+        ({"seed": 2**63}, "seed: input should be less than or equal to 1000000000000"),
         ({"threads": 10**30}, "threads: input should be less than or equal to 4096"),
         ({"questions": {"ask": "max-loss", "metric": "l2", "radius": "8/"}}, "The radius '8/' is not a distance"),
         ({"questions": {"ask": "max-loss", "metric": "l2", "radius": "1_0"}}, "The radius '1_0' is not a distance"),

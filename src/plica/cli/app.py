@@ -127,6 +127,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             _say(f"There is not enough memory ({one_line(error)}); give fewer images (--n) or a smaller --batch-size.")
             return Status.OTHER
+        except SystemExit as error:  # of a model, a distance or a goal, as the program itself does not
+            _say(
+                f"A module of yours ended the program by sys.exit({shown(error.code)}); let it raise an error instead."
+            )
+            return Status.OTHER
         except BrokenPipeError:  # whoever read the output has gone
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it when it ends
             return Status.OTHER

@@ -19,6 +19,8 @@ from plica.metrics import Metric, Unsupported, distance, fixed_pixels, lp_form
 from plica.utils.messages import one_line, shown
 
 LEAST = 3  # gradients with which every method may come to a point: one at the image, the others past the boundary
+MOST_GRADIENTS = 10**9
+MOST_SEED = 10**12  # a million streams of random numbers are made of each, in 64 bits
 LARGEST = 1e37  # finite in float32, with room for sums and multiples
 
 
@@ -50,8 +52,8 @@ def arguments(
         aimed(targets, y, x)
     if not isinstance(question, MinRadius | MaxLoss):
         raise TypeError(f"question must be plica.MinRadius(...) or plica.MaxLoss(...), got {type(question).__name__}.")
-    whole("gradients", gradients, least=1)
-    whole("seed", seed, least=0)
+    whole("gradients", gradients, least=1, most=MOST_GRADIENTS)
+    whole("seed", seed, least=0, most=MOST_SEED)
     if batch_size is not None:
         whole("batch_size", batch_size, least=1)
     if draws is not None:
@@ -86,12 +88,14 @@ def aimed(targets: Any, y: Tensor, x: Tensor) -> None:
         )
 
 
-def whole(name: str, value: Any, least: int) -> None:
-    """Raises TypeError where the argument `name` is no int, and ValueError where it is below `least`."""
+def whole(name: str, value: Any, least: int, most: int | None = None) -> None:
+    """Raises TypeError where the argument `name` is no int, ValueError where it is below `least` or above `most`."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be a whole number, got {shown(value)}.")
     if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}.")
+        raise ValueError(f"{name} must be at least {least}, got {shown(value)}.")
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most:,}, got {shown(value)}.")
 
 
 def budget(gradients: int) -> None:

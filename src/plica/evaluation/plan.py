@@ -17,6 +17,7 @@ from plica.core.formulations import parse_radius
 from plica.core.losses import LOSSES
 from plica.core.model.draws import MOST
 from plica.core.model.precision import PRECISIONS, search_precision
+from plica.core.validation import MOST_GRADIENTS, MOST_SEED
 from plica.data.indices import parse_indices
 from plica.evaluation.method_sets import SETS
 from plica.evaluation.strict import Number, PlanError, Strict, nearest, not_boolean, several
@@ -91,8 +92,8 @@ class Method(Strict):
     """A method of plica.attack, or one of the sets; its budget of gradients per image and its seed."""
 
     name: str
-    gradients: Annotated[Number, Field(ge=1)] | None = None
-    seed: Annotated[Number, Field(ge=0)] | None = None
+    gradients: Annotated[Number, Field(ge=1, le=MOST_GRADIENTS)] | None = None
+    seed: Annotated[Number, Field(ge=0, le=MOST_SEED)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -208,11 +209,11 @@ class Plan(Strict):
     data: Data
     questions: Annotated[list[Question], BeforeValidator(several), Field(min_length=1)]
     methods: Annotated[list[Method], BeforeValidator(several), Field(min_length=1)] = [Method(name="auto")]
-    gradients: Annotated[Number, Field(ge=1)] = 100
+    gradients: Annotated[Number, Field(ge=1, le=MOST_GRADIENTS)] = 100
     draws: Annotated[Number, Field(ge=1, le=MOST)] | None = None
     precision: str | None = None
     individual: bool = False
-    seed: Annotated[Number, Field(ge=0)] = 0
+    seed: Annotated[Number, Field(ge=0, le=MOST_SEED)] = 0
     device: str = "cpu"
     bounds: tuple[float, float] | str = (0.0, 1.0)
     certify: Certify | None = None

@@ -56,6 +56,7 @@ class FewSchedule:
 
 
 SCHEDULE = FewSchedule()
+WIDE, NEAR = 1e20, 10.0  # in place of a bound that is infinite, and for starts at points of the box
 FLAT = 2  # planes to keep for images of any size whose gradient is zero
 
 
@@ -165,7 +166,7 @@ class FewSearch(Multistart[FewRows]):
 
     def _open(self, index: Int[Tensor, " i"]) -> FewRows:
         """One more search of each of these images."""
-        low, high = (side.double() for side in self.settings.box(self.x[index]))
+        low, high = (side.double().clamp(-WIDE, WIDE) for side in self.settings.box(self.x[index]))
         none = torch.zeros_like(index)
         rows = FewRows(
             index, none.clone(), self.solver.start(low, high), len(index), none.clone(), none > 0, none.clone()
@@ -205,9 +206,8 @@ class FewSearch(Multistart[FewRows]):
         box = best.isinf() | (number % SCHEDULE.box_every == 0)
         far = best.new_tensor(SCHEDULE.far)[number % len(SCHEDULE.far)] * torch.linalg.vector_norm(best_u, dim=1)
         directions, points = self._random(int(number.max()) + 1)
-        u = torch.where(
-            box[:, None], torch.lerp(state.low, state.high, points[number]), far[:, None] * directions[number]
-        )
+        near = torch.where(state.low > -WIDE, state.low, -NEAR), torch.where(state.high < WIDE, state.high, NEAR)
+        u = torch.where(box[:, None], torch.lerp(*near, points[number]), far[:, None] * directions[number])
         u = torch.where(aimed[:, None], 0, u)
         # trust regions in proportion to the present radius
         reach = torch.where(best.isfinite() & ~aimed, best_u.abs().amax(1), torch.inf)
