@@ -168,3 +168,17 @@ def test_points_that_float64_refuses_are_enlarged_and_none_is_lost():
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_points_that_float64_refuses_are_enlarged_from_5_to_1000(seed):
     confirmed(*cancelling(seed), (*range(5, 61), 100, 300, 1000))
+
+
+@pytest.mark.parametrize("bounds", [(-math.inf, math.inf), (0.0, math.inf)])
+def test_infinite_bounds(bounds):
+    """Nothing was found, and the gradient was said to be 0."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4)).requires_grad_(False)
+        x = 0.2 + 0.6 * torch.rand(4, 12)
+    ask = {"y": net(x).argmax(1), "question": plica.MinRadius(plica.Lp(2)), "gradients": 20}
+    free = plica.attack(net, x, bounds=bounds, **ask)
+    wide = plica.attack(net, x, bounds=(bounds[0] if bounds[0] == 0 else -1e3, 1e3), **ask)
+    assert free.success.all()
+    assert torch.allclose(free.distance, wide.distance, rtol=0.05)

@@ -56,7 +56,7 @@ class FewSchedule:
 
 
 SCHEDULE = FewSchedule()
-WIDE, NEAR = 1e20, 10.0  # in place of a bound that is infinite, and for starts at points of the box
+WIDE, NEAR = 1e6, 10.0  # in place of an infinite bound, in largest pixels, and for starts at points of the box
 FLAT = 2  # planes to keep for images of any size whose gradient is zero
 
 
@@ -166,7 +166,8 @@ class FewSearch(Multistart[FewRows]):
 
     def _open(self, index: Int[Tensor, " i"]) -> FewRows:
         """One more search of each of these images."""
-        low, high = (side.double().clamp(-WIDE, WIDE) for side in self.settings.box(self.x[index]))
+        wide = WIDE * self.x[index].double().abs().amax(1, keepdim=True).clamp(min=1)
+        low, high = (side.double().clamp(-wide, wide) for side in self.settings.box(self.x[index]))
         none = torch.zeros_like(index)
         rows = FewRows(
             index, none.clone(), self.solver.start(low, high), len(index), none.clone(), none > 0, none.clone()
