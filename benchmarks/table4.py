@@ -2,6 +2,7 @@
 
     python benchmarks/table4.py --net resnet18 --metric self --images 96 --minutes 45
     python benchmarks/table4.py --net efficientnet --metric alex --images 16 --losses margin
+    python benchmarks/table4.py --net trained --weights build/training/pat-0.05-0.safetensors --images 50
 
 First the radii that PWCF finds for MinRadius (Figure 1); then every attack, 16 images at a time, no further ones once
 so many minutes are gone. Radii are those given and quantiles of those found. Images that are misclassified as they are,
@@ -26,15 +27,18 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: or CPU time counts threads that wait
 
 import torch
+from safetensors.torch import load_file
 
 import plica
 import plica.demo
+from training import build_net
 
 METHODS = {"fast-lpa": 20, "lpa": 200, "lpa-newton": 200, "ppgd": 40, "pwcf": 100}  # gradients of each
 LAYERS = {
     "resnet18": ["layer1", "layer2", "layer3", "layer4"],
     "resnet_2b": ["net.r", "net.layer1"],
     "efficientnet": [],
+    "trained": ["1", "3"],  # of benchmarks/training.py, as it trains perceptually
 }
 PART = 16  # images side by side
 HEAD = ["net", "metric", "radius", "loss", "method", "gradients", "violated", "succeeded", "judged", "breakable", "s"]
@@ -44,6 +48,7 @@ def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--data", type=Path, default=Path("../shared/data"))
     parse.add_argument("--net", choices=LAYERS, default="resnet18")
+    parse.add_argument("--weights", type=Path, help="of --net trained: a file that benchmarks/training.py has written")
     parse.add_argument("--metric", choices=["self", "alex"], default="self")
     parse.add_argument("--images", type=int, default=20)
     parse.add_argument("--losses", nargs="+", default=["margin", "ce"])
@@ -84,7 +89,12 @@ def prepared(args):
     if args.net == "efficientnet":
         net, (x, y, _) = load.efficientnet_lite(0), load.imagenet(n=2 * args.images)
     else:
-        net = plica.demo.resnet18() if args.net == "resnet18" else load.load_net(args.net)
+        if args.net == "trained":
+            net = build_net()
+            net.load_state_dict(load_file(args.weights))
+            net.eval().requires_grad_(False)
+        else:
+            net = plica.demo.resnet18() if args.net == "resnet18" else load.load_net(args.net)
         x, y = load.cifar10(n=3 * args.images + 20, seed=0)
     x, y = torch.from_numpy(x).float() / 255, torch.from_numpy(y)
     with torch.no_grad():
