@@ -102,7 +102,9 @@ papers-all: papers
 	$(PAPERS)/appendix_b.py --data $(DATA)
 	$(PAPERS)/ablations.py --data $(DATA)
 	$(BIN)/python benchmarks/training.py --data $(DATA) --into $(TRAINED) --sets table --seeds 1
-	$(PAPERS)/training.py --data $(DATA) --trained $(TRAINED) --nets standard-0 pgd-l1-0 pgd-l2-0 pgd-linf-0 pat-0.2-0 radius-l2-0
+	$(PAPERS)/table1.py --data $(DATA) --trained $(TRAINED) --nets pgd-l1-0 pgd-l2-0 pgd-linf-0 pat-0.05-0
+	$(BIN)/python benchmarks/table4.py --data $(DATA) --net trained --weights $(TRAINED)/pat-0.05-0.safetensors --images 50
+	$(PAPERS)/training.py --data $(DATA) --trained $(TRAINED) --nets standard-0 pgd-l1-0 pgd-l2-0 pgd-linf-0 radius-l2-0 radius-union-0 pat-0.05-0
 
 lint: $(READY)
 	$(BIN)/ruff check .
