@@ -136,7 +136,7 @@ def test_a_public_attack():
 @pytest.mark.parametrize("precision", ["float16", "half", "", "BF16"])
 def test_other_names_are_refused(precision):
     net, x, y = case(2)
-    with pytest.raises(ValueError, match="known are 'own', 'bf16', 'fp16'"):
+    with pytest.raises(ValueError, match="choose from 'own', 'bf16', 'fp16'"):
         plica.attack(net, x, y, MinRadius(Lp(2)), precision=precision)
 
 
@@ -184,7 +184,7 @@ def test_a_single_run_names_its_precision(folder, capsys):
     assert command("show", "run") == 0
     assert SAID in capsys.readouterr().out
     assert command("radius", *ASK, "--precision", "bf8", "--out", "other") == 2
-    assert "known are 'own', 'bf16', 'fp16'" in capsys.readouterr().err
+    assert "choose from 'own', 'bf16', 'fp16'" in capsys.readouterr().err
 
 
 def test_a_run_of_a_plan_goes_on_with_the_same_precision_alone(folder, capsys):

@@ -280,7 +280,7 @@ def test_arrays_that_claim_terabytes(tmp_path):
     with zipfile.ZipFile(tmp_path / "d.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", head.getvalue() + bytes(1000))
         archive.writestr("y.npy", np_bytes(Y))
-    assert "4e+03 GB, and holds 1000 bytes" in refusal(tmp_path / "d.npz")
+    assert "4e+03 GB, and contains 1000 bytes" in refusal(tmp_path / "d.npz")
     (tmp_path / "x.npy").write_bytes(head.getvalue() + bytes(1000))
     np.save(tmp_path / "y.npy", Y)
     assert "cannot be read as an array" in refusal(f"{tmp_path}/x.npy,{tmp_path}/y.npy")

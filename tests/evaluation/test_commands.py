@@ -85,8 +85,8 @@ def test_the_same_from_flags(folder, whole, capsys):
         assert run.rows(task)["distance"].to_pylist() == whole.rows(task.name)["distance"].to_pylist()
     pairs = ["--metric", "linf", "--metric", "l2", "--radius", "8/255", "--radius", "0.5", "--loss", "ce"]
     assert main(["evaluate", *FLAGS, *pairs, "--n", "2", "--sample", "random", "--out", "pairs"]) == 0
-    told = [(task.metric, task.radius, task.loss) for task in runs.load("pairs").tasks]
-    assert told == [("linf", 8 / 255, "ce"), ("l2", 0.5, "ce")]
+    questions = [(task.metric, task.radius, task.loss) for task in runs.load("pairs").tasks]
+    assert questions == [("linf", 8 / 255, "ce"), ("l2", 0.5, "ce")]
     assert main(["evaluate", *FLAGS, "--metric", "l2", "--radius", "1", "--radius", "2", "--n", "2", "--out", "b"]) == 0
     assert [task.radius for task in runs.load("b").tasks] == [1, 2]
 

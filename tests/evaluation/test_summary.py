@@ -38,8 +38,8 @@ def make(folder, *answers):
         columns |= {"gradients": [10] * n, "forwards": [2] * n, "seconds": [0.5] * n, "status": ["BUDGET"] * n}
         columns = pa.table(columns | task.constant_columns(n))
         store.write(task.name, 0, columns, torch.tensor(ids), torch.zeros(n, 2))
-    told = [asdict(task) for task, _, _ in answers]
-    write_json(folder / "manifest.json", {"format": 1, "tasks": told, "notes": [], "data": {"n": 4}})
+    tasks = [asdict(task) for task, _, _ in answers]
+    write_json(folder / "manifest.json", {"format": 1, "tasks": tasks, "notes": [], "data": {"n": 4}})
     return runs.load(folder)
 
 
@@ -142,15 +142,15 @@ def test_tables_for_other_programs(tmp_path):
     written = {file.name: file.read_text() for file in export(tmp_path, tmp_path / "tables")}
     assert len(written["samples.csv"].splitlines()) == 1 + len(run.samples)
     head, *lines = csv.reader(written["summary.csv"].splitlines())
-    told = [dict(zip(head, line, strict=True)) for line in lines]
-    assert [row["method"] for row in told] == ["a", "b", "all", "a", "all"]
-    assert [row["standing"] for row in told] == ["0.5", "0.25", "", "", ""]
-    assert told[2]["robust_accuracy"] == "0.25"
-    assert told[4]["radius_50"] == "0.2"
+    rows = [dict(zip(head, line, strict=True)) for line in lines]
+    assert [row["method"] for row in rows] == ["a", "b", "all", "a", "all"]
+    assert [row["standing"] for row in rows] == ["0.5", "0.25", "", "", ""]
+    assert rows[2]["robust_accuracy"] == "0.25"
+    assert rows[4]["radius_50"] == "0.2"
     inside = r"m & $\ell_{2}$ $\leq$ 0.5, robust accuracy & 75.0 & 50.0 & 25.0 & 25.0 (4.6--69.9) \\"
     assert inside in written["table.tex"]
     belief = "with reservations (limit, not examined)"
-    assert [row["verdict"] for row in told] == [belief] * 5
+    assert [row["verdict"] for row in rows] == [belief] * 5
     note = written["table.tex"].splitlines()[-2]
     assert note == rf"\multicolumn{{6}}{{l}}{{\footnotesize These numbers: {belief}.}} \\"
     assert r"m & $\ell_{2}$, median radius & 75.0 & 0.2 & -- & 0.2 \\" in written["table.tex"]

@@ -499,7 +499,7 @@ def run(inputs: int, seed: int, journal: Path | None = None, first: int = 0) -> 
     return outcome
 
 
-def told(outcome: Outcome) -> str:
+def describe(outcome: Outcome) -> str:
     lines = []
     for kind in KINDS:
         counts = {status: n for (other, status), n in sorted(outcome.counts.items()) if other == kind}
@@ -526,5 +526,5 @@ if __name__ == "__main__":
             prepare(Path.cwd())
         result = run(given.inputs, given.seed, given.journal and given.journal.absolute(), given.first)
         os.chdir(root)
-    print(told(result))
+    print(describe(result))
     sys.exit(bool(result.faults))

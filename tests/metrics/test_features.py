@@ -40,12 +40,12 @@ def test_definition(p):
     def phi(image):
         first = net[1](net[0](image[None]))
         second = net[3](net[2](first))
-        told = []
+        features = []
         for maps in (first[0], second[0]):
             _, h, w = maps.shape
-            told += [maps[:, i, j] / max(maps[:, i, j].norm(), 1e-30) / (h * w) ** 0.5
+            features += [maps[:, i, j] / max(maps[:, i, j].norm(), 1e-30) / (h * w) ** 0.5
                      for i in range(h) for j in range(w)]  # fmt: skip
-        return torch.cat(told)
+        return torch.cat(features)
 
     expected = torch.stack([torch.linalg.vector_norm(phi(b) - phi(a), float(p)) for a, b in zip(x, x_adv, strict=True)])
     metric = Perceptual.of(net, ["1", "3"], p=p)
@@ -186,5 +186,5 @@ def test_lpips_refuses_what_is_not_rgb():
         LPIPS(needs_weights())(torch.rand(2, 1, 64, 64), torch.rand(2, 1, 64, 64))
     with pytest.raises(ValueError, match="must be one of alex, vgg, got 'squeeze'"):
         LPIPS(net="squeeze")
-    with pytest.raises(ValueError, match=r"lack features\.2\.weight; give those of this net"):
+    with pytest.raises(ValueError, match=r"lack features\.2\.weight; give the weights of this net"):
         LPIPS(WEIGHTS, net="vgg")

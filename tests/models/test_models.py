@@ -62,7 +62,7 @@ class Vault:
 
 # ---------------------------------------------------------------------------------- normalisation, logits
 @pytest.mark.parametrize(
-    ("spec", "told"),
+    ("spec", "expected"),
     [
         ("net.py:make", ("net.py:make", None, False)),
         ("net.py:make@none", ("net.py:make", None, True)),
@@ -71,8 +71,8 @@ class Vault:
         ("x@1,2,3/0.5", ("x", ((1.0, 2.0, 3.0), (0.5,)), True)),
     ],
 )
-def test_a_normalisation_behind_the_model(spec, told):
-    assert split_normalisation(spec) == told
+def test_a_normalisation_behind_the_model(spec, expected):
+    assert split_normalisation(spec) == expected
 
 
 @pytest.mark.parametrize("text", ["0.5", "0.5/0", "1,2/1,2,3", "1/-1", "0.5/nan", "1e999/1"])
@@ -156,8 +156,8 @@ def test_timm(tmp_path):
     timm = pytest.importorskip("timm")
     plain = timm.create_model("mobilenetv3_small_050", pretrained=False).eval()
     save_file(plain.state_dict(), tmp_path / "w.safetensors")
-    told = plain.pretrained_cfg
-    x, mean, std = pictures(2, 64), *(torch.tensor(told[k]).view(1, 3, 1, 1) for k in ("mean", "std"))
+    config = plain.pretrained_cfg
+    x, mean, std = pictures(2, 64), *(torch.tensor(config[k]).view(1, 3, 1, 1) for k in ("mean", "std"))
     loaded = load_model("timm:mobilenetv3_small_050", tmp_path / "w.safetensors")
     assert torch.allclose(loaded(x), plain((x - mean) / std), atol=1e-4)
     assert "timm has no model" in refusal("timm:resnetty18x")
@@ -183,8 +183,8 @@ def test_hugging_face_folders(hf):
     with pytest.warns(UserWarning, match="does not say how it normalises"):
         loaded = load_model(f"hf:{folder}")
     assert torch.allclose(loaded(x), plain(x).logits, atol=1e-6)
-    told = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "do_normalize": True}
-    (folder / "preprocessor_config.json").write_text(json.dumps(told))
+    config = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "do_normalize": True}
+    (folder / "preprocessor_config.json").write_text(json.dumps(config))
     loaded = load_model(f"hf:{folder}")
     assert torch.allclose(loaded(x), plain((x - 0.5) / 0.25).logits, atol=1e-5)
     assert differentiable(loaded, x)

@@ -44,8 +44,8 @@ def run(tmp_path_factory):
         moved = x + unit * torch.where(inside.isfinite(), inside, 0).float()[:, None, None, None]
         write_task(directory, made_up(x, moved, inside), y, model=model, method="pgd", radius=0.5, loss="ce")
     finding = {"check": "saturated", "weight": "RESERVATION", "sentence": "A < B in 3 of 100 images.", "share": 0.1}
-    told = {"verdict": "with reservations", "findings": [finding], "checks": ["saturated", "noise"]}
-    (directory / "summary.json").write_text(json.dumps({"format": 1, "verdict": told}))
+    verdict = {"verdict": "with reservations", "findings": [finding], "checks": ["saturated", "noise"]}
+    (directory / "summary.json").write_text(json.dumps({"format": 1, "verdict": verdict}))
     return directory
 
 
@@ -180,8 +180,8 @@ def test_show_and_compare(run, tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "cross near l2 distance" in said
     assert "These numbers: with reservations (" in said
-    told = json.loads((tmp_path / "c.json").read_text())
-    assert [part["question"] for part in told] == ["smallest l2 distance", "within l2 distance 0.5"]
-    assert told[0]["pairs"][0]["images"] == 100
+    comparison = json.loads((tmp_path / "c.json").read_text())
+    assert [part["question"] for part in comparison] == ["smallest l2 distance", "within l2 distance 0.5"]
+    assert comparison[0]["pairs"][0]["images"] == 100
     assert main(["compare", str(run), "--by", "colour"]) == 2
     assert "--by takes" in capsys.readouterr().err
