@@ -183,3 +183,12 @@ def test_a_column_that_only_the_verdict_reads(whole, folder, capsys):
     change_table(folder / "whole" / PART, lambda t: t.drop_columns(["status"]))
     assert main(["compare", "whole", "--by", "method"]) == 2
     assert "has no column status" in capsys.readouterr().err
+
+
+def test_a_manifest_without_the_number_of_images(whole, folder):
+    file = folder / "whole" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    del manifest["data"]["n"]
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(BrokenRunError, match=r"manifest\.json.*data\.n, the number of images, is missing"):
+        runs.load(folder / "whole")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, RootModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, RootModel, ValidationError, model_validator
 
 from plica.runs.check.common import ADVICE, BrokenRunError, printable
 from plica.utils.messages import one_line, plain, shown
@@ -82,6 +82,12 @@ class Manifest(_Record):
     tasks: list[TaskRecord] = []
     shard: str | None = None
     answers: _Answers = _Answers()
+
+    @model_validator(mode="after")
+    def _counted(self) -> Manifest:
+        if self.plan is not None and self.plan.chunk and (self.data is None or "n" not in self.data.model_fields_set):
+            raise ValueError("data.n, the number of images, is missing")
+        return self
 
 
 class _Arguments(_Record):
