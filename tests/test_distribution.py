@@ -129,6 +129,6 @@ def test_the_wheel_alone_attacks_and_says_which_extra_a_report_needs(alone, tmp_
         options = ("--model=net.py:make", "--data=d.npz", "--metric=l2", f"--method={method}", f"--out={method}")
         run(plica, "radius", *options, cwd=tmp_path)
     run(plica, "report", "radius", cwd=tmp_path)  # torch brings jinja2 along; comparing takes scipy
-    said = run(plica, "report", "radius", "pwcf", cwd=tmp_path, status=2)
+    said = run(plica, "report", "radius", "pwcf", "-o", "both.html", cwd=tmp_path, status=2)
     assert len(said.splitlines()) == 1
     assert 'pip install "plica[see]"' in said
