@@ -72,6 +72,7 @@ def bracket(
     seed: int = 0,
     bounds: tuple[float | Tensor, float | Tensor] = (0.0, 1.0),
     targets: Targets = None,
+    arithmetic: str = "real",
     **attacking: Any,
 ) -> Bracket:
     """The radius of every image from both sides: an attack's distance caps the search for a certificate, and where that
@@ -81,7 +82,7 @@ def bracket(
         model, x, y, bounds, targets: as in `plica.attack`; the model must be one that `plica.certify` can treat.
         question: a MinRadius under a metric that has lower bounds.
         gradients, seed: of the attack; where the search is stuck, STARTS times BUDGET gradients at most come on top.
-        seconds, nodes: of the certificate, for each image.
+        seconds, nodes, arithmetic: of the certificate; the first two for each image.
         attacking: further arguments of `plica.attack`; lower bounds know neither a goal other than misclassification
             nor draws. With levels the lower bound is that of any numbers.
 
@@ -93,11 +94,13 @@ def bracket(
         raise TypeError(
             f"plica.bracket answers plica.MinRadius(...), got {type(question).__name__}; use plica.certify."
         )
-    check_certifiable(model, x, question, attacking.get("goal"), attacking.get("draws"))
+    check_certifiable(model, x, question, attacking.get("goal"), attacking.get("draws"), arithmetic)
     settings: dict[str, Any] = dict(seed=seed, bounds=bounds, targets=targets) | attacking
     attacked = attack(model, x, y, question, gradients=gradients, **settings)
     quietly: dict[str, Any] = settings | {"on_progress": None}
-    result, certificate = certified(model, x, y, question, attacked, seconds=seconds, nodes=nodes, **quietly)
+    result, certificate = certified(
+        model, x, y, question, attacked, seconds=seconds, nodes=nodes, arithmetic=arithmetic, **quietly
+    )
     return Bracket(certificate.radius, result.distance, result, certificate, attacked.distance)
 
 
@@ -113,6 +116,7 @@ def certified(
     nodes: int | None,
     bounds: tuple[float | Tensor, float | Tensor],
     targets: Targets = None,
+    arithmetic: str = "real",
     **attacking: Any,
 ) -> tuple[Result, Certificate]:
     """The lower bounds that go with a result of `plica.attack`, and the result, with nearer points where such were
@@ -124,8 +128,9 @@ def certified(
     known = result.distance if upper is None else torch.minimum(result.distance, upper.to(result.distance))
     starts = _Starts(model, x, y, question, bounds, targets, attacking, result)
     certificate = certify(
-        model, x, y, question, upper=known, seconds=seconds, nodes=nodes, bounds=bounds, targets=targets, probe=starts
-    )
+        model, x, y, question, upper=known, seconds=seconds, nodes=nodes, bounds=bounds, targets=targets,
+        arithmetic=arithmetic, probe=starts,
+    )  # fmt: skip
     return starts.result, certificate
 
 

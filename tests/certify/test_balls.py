@@ -11,7 +11,7 @@ from plica.certify.affine import Convolution, Matrix
 from plica.certify.balls import Ball, offset
 from plica.certify.capture import capture
 from plica.certify.norms import with_norms
-from plica.certify.prove import Region
+from plica.certify.prove import Networks, Region
 from plica.certify.radius import crown_margin
 from plica.trust.audit.layers import trace
 from plica.trust.audit.stretch import stretches
@@ -68,7 +68,8 @@ def test_a_ball_inside_the_network_makes_bounds_tighter(name):
     radius = torch.full((3,), 0.8, dtype=torch.float64)
     graph = with_norms(capture(net, x))
     with_balls, without = (
-        crown_margin(g, region, x, a, radius, rigorous=True)[0] for g in (graph, replace(graph, norms=None))
+        crown_margin(Networks(g, g), region, x, a, radius, rigorous=True)[0]
+        for g in (graph, replace(graph, norms=None))
     )
     assert with_balls.mean() > without.mean()  # not in every row: other bounds choose other lines
     step = torch.randn(2000, *x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,6 @@ from certify.zoo import BUILDERS, images, network
 from plica.certify.backward import Pass
 from plica.certify.capture import capture
 from plica.certify.intermediate import node_bounds
-from plica.certify.rounding import Slack, gamma
 from plica.certify.sets import input_set
 from plica.certify.slopes import Ascent, Rows, optimise
 
@@ -97,7 +96,7 @@ def test_optimised_bounds_of_margins_hold_and_are_no_worse(name, p, radius):
                 sign += value[60].sign() * (torch.rand(sign.shape, generator=g) < 0.3)
                 agrees &= ((value * sign) >= 0).flatten(2).all(2)
             assert agrees[60].all()
-        slack = Slack(gamma(graph, torch.float64), bounds.magnitude)
+        slack = bounds.slack
         rows = Rows(graph, a, inputs, bounds, settled, slack)
         start, beta = rows.start(), {k: torch.zeros_like(sign) for k, sign in settled.items()}
         first = rows.lower(start, beta)
@@ -123,7 +122,7 @@ def test_a_bound_allows_for_the_roundings_of_a_long_sum():
     inputs = input_set(plica.Lp("inf"), x.double(), torch.zeros(1).double(), LOW, HIGH)
     bounds = node_bounds(graph, inputs, rigorous=True)
     exact = [math.fsum(w * v for w, v in zip(row, x[0].tolist(), strict=True)) for row in net.weight.tolist()]
-    slack = Slack(gamma(graph, torch.float64), bounds.magnitude)
+    slack = bounds.slack
     for sign in (1.0, -1.0):
         a = sign * torch.eye(2, dtype=torch.float64)
         low = Pass(graph, inputs, {}, slack=slack).lower(a, 1, torch.zeros(2).long())

@@ -10,7 +10,6 @@ from plica.certify.backward import Pass
 from plica.certify.capture import capture
 from plica.certify.intermediate import node_bounds
 from plica.certify.norms import with_norms
-from plica.certify.rounding import Slack, gamma
 from plica.certify.sets import input_set
 from plica.certify.windows import Window, unit
 
@@ -51,7 +50,7 @@ def test_bounds_are_the_same(name, p, radius):
     zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
     inputs = input_set(plica.Lp(p), x.double(), torch.full((2,), radius).double(), zero, one)
     bounds = node_bounds(graph, inputs, rigorous=True)
-    slack = Slack(gamma(graph, torch.float64), bounds.magnitude)
+    slack = bounds.slack
     balls = {k: ball for k, _ in graph.activations() if (ball := bounds.ball(graph.nodes[k].parents[0])) is not None}
     run = Pass(graph, inputs, bounds.lines, slack=slack, balls=balls)
     images = [k for k, node in enumerate(graph.nodes) if k and len(node.shape) == 3]

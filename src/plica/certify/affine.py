@@ -6,6 +6,7 @@ Rows are independent: every operation acts on the axes after the first, for any 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,11 @@ class Affine:
     """
 
     offset: Float[Tensor, "1 *out"] | None = None
+
+    @property
+    def terms(self) -> int:
+        """Of which one entry of L z is the sum, at most; 0 where every output is one of the numbers that go in."""
+        return 0
 
     def linear(self, *z: Tensor) -> Float[Tensor, "r *out"]:
         """L z."""
@@ -70,9 +76,18 @@ class Reshape(Affine):
 
 @dataclass(frozen=True, eq=False)
 class Nonnegative(Affine):
-    """A linear function without negative coefficients: permutation, slice, concatenation, padding, average."""
+    """A linear function without negative coefficients: permutation, slice, concatenation, padding, average.
+
+    Attributes:
+        summands: terms of an output; 0 where it is one of the numbers that go in, or of the offset.
+    """
 
     function: Callable[..., Tensor] = torch.clone
+    summands: int = 0
+
+    @property
+    def terms(self) -> int:
+        return max(self.summands, int(self.offset is not None))  # a number in Python may be rounded as an offset
 
     def linear(self, *z: Tensor) -> Tensor:
         return self.function(*z)
@@ -83,6 +98,10 @@ class Scale(Affine):
     """Each entry times a number of its own."""
 
     factor: Float[Tensor, "1 *out"] | float = 1.0
+
+    @property
+    def terms(self) -> int:
+        return 1
 
     def linear(self, *z: Tensor) -> Tensor:
         return z[0] * self.factor
@@ -100,6 +119,10 @@ class Sum(Affine):
 
     sign: float = 1.0
 
+    @property
+    def terms(self) -> int:
+        return 2
+
     def linear(self, *z: Tensor) -> Tensor:
         return z[0] + self.sign * z[1]
 
@@ -116,6 +139,10 @@ class Matrix(Affine):
 
     right: Float[Tensor, "m n"] | None = None
     left: Float[Tensor, "m n"] | None = None
+
+    @property
+    def terms(self) -> int:
+        return math.prod(m.shape[axis] for m, axis in ((self.right, 0), (self.left, 1)) if m is not None)
 
     def linear(self, *z: Tensor) -> Tensor:
         return _product(self.left, z[0], self.right)
@@ -147,6 +174,11 @@ class Convolution(Affine):
     padding: tuple[int, ...] = (0, 0)
     dilation: tuple[int, ...] = (1, 1)
     groups: int = 1
+
+    @property
+    def terms(self) -> int:
+        assert self.weight is not None
+        return self.weight[0].numel()
 
     def _convolve(self, z: Tensor, weight: Tensor | None) -> Tensor:
         assert weight is not None

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from plica.certify.capture import capture
 from plica.certify.certificate import Certificate, CertificateStatus, Evidence
+from plica.certify.graph import Graph
 from plica.certify.prove import Effort, Networks, Prover, Region
 from plica.certify.radius import Answer, crown_radii, refine
 from plica.certify.sets import check_metric
@@ -44,12 +45,14 @@ def certify(
     nodes: int | None = None,
     bounds: tuple[float | Tensor, float | Tensor] = (0.0, 1.0),
     targets: Targets = None,
+    arithmetic: str = "real",
     probe: Callable[[int, Tensor], float] | None = None,
 ) -> Certificate:
     """Prove that no misclassified input lies near: the largest radius that can be proved (MinRadius), or whether a
     given one can (MaxLoss).
 
-    What is proved holds for the network in real arithmetic: bounds are computed in float64, every rounding allowed for.
+    What is proved holds for the network in real arithmetic, or for the network as it runs in float32: bounds are
+    computed in float64, every rounding allowed for.
 
     Args:
         model: any callable (b, *image) -> (b, classes) that gives logits, or one logit for two classes, (b, 1) or (b,),
@@ -62,6 +65,11 @@ def certify(
         nodes: parts of the input set to bound for each image, instead of seconds; the answer is then repeatable.
         bounds: as in `plica.attack`.
         targets: (b,) the only class that counts as a misclassification, or None for any.
+        arithmetic: "real"; or "executed", for the network as it runs on a CPU in float32 (or float64), operation by
+            operation in any order of summation: IEEE rounding to nearest, with or without fused multiplication and
+            addition, subnormal results flushed to 0 or not, convolutions as sums of products (neither by Winograd's nor
+            by Fourier's transform), sigmoid and tanh wrong by at most 2^-21; no TF32, no bfloat16, no autocast. Its
+            radii are a little smaller.
         probe: for MinRadius, called with the number of an image and an input (1, *image), the worst of what an attempt
             left open; gives a radius that an attack found from there, inf for none, which is then the image's `upper`
             if it is less.
@@ -73,9 +81,10 @@ def certify(
     whole, regions = _checked(model, x, y, question, upper, seconds, nodes, bounds, targets, probe)
     with eval_mode(model):
         graph = capture(model, whole.x)
+    _check_arithmetic(arithmetic, graph, x)
     logits = torch.cat([graph.forward(part)[-1] for part in whole.x.double().split(CHUNK)])
     validation.output(logits, whole.goal, question)
-    networks = Networks.of(graph, whole.p)
+    networks = Networks.of(graph, whole.p, arithmetic == "executed")
     found: dict[int, tuple[Answer, float]] = {}
     for rows, region in regions:
         call = whole.part(rows, region)
@@ -92,7 +101,7 @@ def certify(
         status=[answer.status for answer, _ in answers],
         nodes=torch.tensor([answer.nodes for answer, _ in answers]).to(x.device),
         seconds=torch.tensor([spent for _, spent in answers], dtype=torch.float64).to(x.device),
-        arithmetic=["real"] * len(answers),
+        arithmetic=[arithmetic] * len(answers),
         evidence=[answer.evidence for answer, _ in answers],
     )
 
@@ -100,17 +109,35 @@ def certify(
 @torch.inference_mode(False)
 def check_certifiable(
     model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"], question: Question, goal: object = None,
-    draws: object = None,
+    draws: object = None, arithmetic: str = "real",
 ) -> None:  # fmt: skip
     """Raises Unsupported where the question, what counts as an answer to it, or an operation of the model has no lower
-    bounds."""
+    bounds, or none in this arithmetic."""
     if goal is not None and not isinstance(goal, Misclassified):
         raise Unsupported("Lower bounds are of misclassification; leave goal=... out, or ask the attack alone.")
     if draws is not None:
         raise Unsupported("Lower bounds need a model that answers the same at every call; leave draws=... out.")
     _check_question(question)
     with eval_mode(model):
-        capture(model, x.detach())
+        graph = capture(model, x.detach())
+    _check_arithmetic(arithmetic, graph, x)
+
+
+def _check_arithmetic(arithmetic: str, graph: Graph, x: Tensor) -> None:
+    if arithmetic not in ("real", "executed"):
+        raise ValueError(f"arithmetic must be 'real' or 'executed', got {shown(arithmetic)}.")
+    if arithmetic == "real":
+        return
+    if graph.rounds_constants:
+        raise Unsupported(
+            "The model computes weights anew at every call, and what their roundings do is not known; store them as "
+            "they are used, or ask with arithmetic='real'."
+        )
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        raise Unsupported(
+            f"Roundings are known for float32 and float64 on a CPU, got {x.dtype} on {x.device.type}; move the model "
+            "and x there, or ask with arithmetic='real'."
+        )
 
 
 def _check_question(question: Question) -> None:

@@ -54,7 +54,7 @@ class Pass:
 
         keep: filled with the coefficients of every activation's output, and of the input (0); for dense `a` only.
         """
-        graph, bound, moved = self.graph, 0.0, 0.0
+        graph, bound, moved, terms = self.graph, 0.0, 0.0, 0.0
         pulled: dict[int, Coefficients] = {at: a}
         for k in range(at, 0, -1):
             if k not in pulled:
@@ -69,7 +69,7 @@ class Pass:
                 if keep is not None:
                     keep[k] = plain(a)
                 before, constant, size = self._activated(k, node.op, a, rows)
-                parts, moved = (before,), moved + size
+                parts, terms = (before,), terms + size
             elif isinstance(a, Window):
                 parts, constant = a.through(node.op, graph.nodes[node.parents[0]].shape)
             else:
@@ -86,7 +86,7 @@ class Pass:
             keep[0] = plain(first)
         value, size = self.inputs.minimum(first, rows)
         value = value + bound
-        return value if self.slack is None else value - self.slack.total(moved + size)
+        return value if self.slack is None else value - moved - self.slack.gamma * (terms + size)
 
     def _activated(
         self, k: int, op: Activation, a: Coefficients, rows: Int[Tensor, " r"] | None

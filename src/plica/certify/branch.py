@@ -273,6 +273,6 @@ def _take(parts: Parts, rows: Int[Tensor, " r"] | Bool[Tensor, " r"]) -> Parts:
 
 
 def _take_rows(rows: Rows, chosen: Int[Tensor, " r"]) -> Rows:
-    slack = rows.slack and replace(rows.slack, magnitude=_take(dict(rows.slack.magnitude), chosen))
+    slack = rows.slack and rows.slack.take(chosen)
     bounds = rows.bounds.take(chosen, rows.graph.activated())
     return Rows(rows.graph, rows.a[chosen], rows.inputs.take(chosen), bounds, _take(rows.signs, chosen), slack)

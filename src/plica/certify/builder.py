@@ -32,6 +32,7 @@ class Builder:
     def __init__(self, x: Float[Tensor, "1 *image"]):
         self.nodes = [Node(None, (), tuple(x.shape[1:]))]
         self.values = [x]
+        self.rounds_constants = False  # Graph's
 
     def add(self, op: Affine | Activation, *parents: Value) -> Value:
         value = op.forward(*(self.values[parent] for parent in parents))

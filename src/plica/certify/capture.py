@@ -34,7 +34,7 @@ def capture(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"]) -> 
     model = unfitted(model)
     _check_precision(model, x)
     traced = _trace(model, x[:1])
-    graph = Graph(build(traced, x[:1].double()))
+    graph = build(traced, x[:1].double())
     _compare(graph, model, x[:16])
     return graph
 

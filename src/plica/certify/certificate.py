@@ -77,7 +77,8 @@ class Certificate:
         nodes: parts of the input set that were bounded.
         seconds: wall time.
         arithmetic: "real": the bound holds for the network in real arithmetic, computed in float64 with every rounding
-            allowed for. The network as run in float32 may differ from it by roundings.
+            allowed for; the network as run in float32 may differ from it by roundings. "executed": it holds for the
+            network as run in float32, whatever the order in which sums are added.
         evidence: by which the radius is proved; None where it is 0.
     """
 

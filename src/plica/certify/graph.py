@@ -33,10 +33,13 @@ class Graph:
 
     Attributes:
         norms: by how much each operation stretches l_2 distances at most (norms.py); None where nobody asks.
+        rounds_constants: whether the model computes constants from its weights at every call and rounds them; the
+            nodes have them in float64.
     """
 
     nodes: tuple[Node, ...]
     norms: tuple[float, ...] | None = None
+    rounds_constants: bool = False
 
     def forward(self, x: Float[Tensor, "r *image"]) -> list[Tensor]:
         """The value of every node."""

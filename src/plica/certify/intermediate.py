@@ -17,7 +17,7 @@ from plica.certify.backward import Pass
 from plica.certify.balls import Ball
 from plica.certify.graph import Graph
 from plica.certify.relax import Activation
-from plica.certify.rounding import Slack, gamma
+from plica.certify.rounding import Slack
 from plica.certify.sets import InputSet
 from plica.certify.windows import unit
 
@@ -32,7 +32,7 @@ class Bounds:
         low, high: of each node's value.
         start: of each activation, the parameters of its lines.
         lines: of each activation, for these parameters.
-        magnitude: rounding.Slack's; empty unless asked for.
+        slack: roundings that the bounds allow for; None where they do not.
         centre, spread: of each node, the value at the image and how far from it values lie in l_2; empty unless the
             graph has norms.
     """
@@ -41,7 +41,7 @@ class Bounds:
     high: dict[int, Tensor] = field(default_factory=dict)
     start: dict[int, Tensor] = field(default_factory=dict)
     lines: dict[int, Any] = field(default_factory=dict)
-    magnitude: dict[int, Tensor] = field(default_factory=dict)
+    slack: Slack | None = None
     centre: dict[int, Tensor] = field(default_factory=dict)
     spread: dict[int, Tensor] = field(default_factory=dict)
 
@@ -63,6 +63,7 @@ def node_bounds(
     *,
     crown: bool = True,
     rigorous: bool = False,
+    unit: float = 0.0,
     go_on: Callable[[], bool] = lambda: True,
 ) -> Bounds:
     """Bounds of every node.
@@ -70,10 +71,11 @@ def node_bounds(
     Args:
         crown: False for intervals alone.
         rigorous: roundings are allowed for, so that the bounds hold for real numbers; meant for float64.
+        unit: unit roundoff of the network as it runs, whose values are bounded then; 0 for those in real arithmetic.
         go_on: asked now and then; once it says False, intervals have to do.
     """
-    bounds = Bounds({0: inputs.low}, {0: inputs.high})
-    slack = Slack(gamma(graph, inputs.x.dtype), bounds.magnitude) if rigorous else None
+    slack = Slack.needed(graph, inputs.x.dtype, rigorous, unit)
+    bounds = Bounds({0: inputs.low}, {0: inputs.high}, slack=slack)
     activated, behind = graph.activated(), graph.behind_activations()
     balls: dict[int, Ball] = {}
     placed = graph.norms is not None and inputs.p == 2
@@ -90,7 +92,10 @@ def node_bounds(
             if ball is not None:
                 balls[k] = ball
             if slack is not None:
-                bounds.magnitude[k] = node.op.magnitude(torch.maximum(low[0].abs(), high[0].abs()))
+                size = torch.maximum(low[0].abs(), high[0].abs())
+                slack.note(k, node.op, size)
+                moved = slack.executed(node.op, size)
+                bounds.low[k], bounds.high[k] = bounds.low[k] - moved, bounds.high[k] + moved
             if placed:
                 _place(bounds, graph, k, slack)
             continue
@@ -113,7 +118,7 @@ def _place(bounds: Bounds, graph: Graph, k: int, slack: Slack | None) -> None:
     operands = torch.stack([bounds.spread[parent] for parent in node.parents])
     bounds.spread[k] = graph.norms[k] * operands.norm(dim=0) * (1 + 1e-9)
     if slack is not None:
-        bounds.spread[k] = bounds.spread[k] + slack.total(bounds.magnitude[k].flatten(1).norm(dim=1))
+        bounds.spread[k] = bounds.spread[k] + slack.error[k].flatten(1).norm(dim=1) * (1 + 1e-9)
 
 
 def _interval(bounds: Bounds, k: int, op: Affine, low: list[Tensor], high: list[Tensor], slack: Slack | None) -> None:
@@ -123,9 +128,8 @@ def _interval(bounds: Bounds, k: int, op: Affine, low: list[Tensor], high: list[
     value, spread = op.forward(*middle), op.absolute(*half)
     bounds.low[k], bounds.high[k] = value - spread, value + spread
     if slack is not None:
-        size = op.magnitude(*(torch.maximum(l.abs(), h.abs()) for l, h in zip(low, high, strict=True)))
-        bounds.magnitude[k] = size
-        moved = slack.total(2 * size)
+        slack.note(k, op, *(torch.maximum(l.abs(), h.abs()) for l, h in zip(low, high, strict=True)))
+        moved = 2 * slack.error[k]  # of the value, and of what is added to it
         bounds.low[k], bounds.high[k] = bounds.low[k] - moved, bounds.high[k] + moved
 
 

@@ -29,7 +29,7 @@ def _same(builder: Builder, z: Value, **_: Any) -> Value:
 def _cast(builder: Builder, z: Value, *_: Any, dtype: torch.dtype | None = None, **__: Any) -> Value:
     if dtype not in (None, torch.float32, torch.float64):
         raise Refused(f"rounds to {dtype}; leave autocast and casts to half precision out")
-    return z
+    return z if dtype is None else builder.add(Scale(), z)  # which may be rounded when it is executed
 
 
 def _view(builder: Builder, z: Value, size: Any) -> Value:
@@ -75,7 +75,8 @@ def _along(function: Callable[..., Tensor]) -> Callable[..., Value]:
 
     def builds(builder: Builder, z: Value, dim: Any = 0, *args: Any, **kwargs: Any) -> Value:
         _behind_images(builder, z, dim)
-        return builder.add(Nonnegative(function=lambda t: function(t, dim, *args, **kwargs)), z)
+        summands = math.prod(builder.shape(z)) if function in (torch.mean, torch.sum) else 0
+        return builder.add(Nonnegative(function=lambda t: function(t, dim, *args, **kwargs), summands=summands), z)
 
     return builds
 
@@ -129,8 +130,11 @@ def _pad(builder: Builder, z: Value, pad: list[int], value: float = 0.0) -> Valu
 
 
 def _average(function: Callable[..., Tensor]) -> Callable[..., Value]:
+    """An average over windows of the last two axes."""
+
     def builds(builder: Builder, z: Value, *args: Any, **kwargs: Any) -> Value:
-        return builder.add(Nonnegative(function=lambda t: function(t, *args, **kwargs)), z)
+        summands = math.prod(builder.shape(z)[-2:])  # as if a window were the whole image
+        return builder.add(Nonnegative(function=lambda t: function(t, *args, **kwargs), summands=summands), z)
 
     return builds
 
@@ -203,8 +207,8 @@ def _addmm(builder: Builder, offset: Any, a: Any, b: Any, *, beta: float = 1, al
 
 
 def _linear(builder: Builder, z: Value, weight: Any, bias: Any = None) -> Value:
-    product = builder.add(Matrix(right=_constant(weight).T), z)
-    return product if bias is None else _shift(builder, product, _constant(bias))
+    offset = None if bias is None else _constant(bias).reshape(*[1] * (builder.ndim(z) - 1), -1)
+    return builder.add(Matrix(right=_constant(weight).T, offset=offset), z)
 
 
 def _convolution(

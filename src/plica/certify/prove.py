@@ -16,7 +16,7 @@ from plica.certify.certificate import Evidence
 from plica.certify.graph import Graph
 from plica.certify.intermediate import node_bounds
 from plica.certify.norms import with_norms
-from plica.certify.rounding import Slack, gamma
+from plica.certify.rounding import FLOAT32
 from plica.certify.sets import InputSet, input_set
 from plica.certify.slopes import Rows, packed
 from plica.metrics import Metric
@@ -52,16 +52,24 @@ class Effort:
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """One network in the precision of the search and in that of proofs."""
+    """One network in the precision of the search and in that of proofs.
+
+    Attributes:
+        unit: unit roundoff of the network as it runs; 0 for the network in real arithmetic.
+    """
 
     search: Graph
     exact: Graph
+    unit: float = 0.0
 
     @classmethod
-    def of(cls, graph: Graph, p: float = math.inf) -> Networks:
-        """Of a graph in float64, for balls of an l_p norm."""
+    def of(cls, graph: Graph, p: float = math.inf, executed: bool = False) -> Networks:
+        """Of a graph in float64, for balls of an l_p norm; executed: as it runs in float32."""
         graph = with_norms(graph) if p == 2 else graph
-        return cls(graph.to(torch.float32), graph)
+        return cls(graph.to(torch.float32), graph, FLOAT32 if executed else 0.0)
+
+    def graph(self, rigorous: bool) -> Graph:
+        return self.exact if rigorous else self.search
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +126,7 @@ class Prover:
             share: of what is left of the effort, that may be used.
         """
         began = time.perf_counter()
-        root, _ = self._rows(self.networks.search, radius, effort.left, False)
+        root, _ = self._rows(radius, effort.left, False)
         now = time.perf_counter()
         self.cost = now - began
         effort = effort.part(share, self.nodes, now, self.reserve)
@@ -139,7 +147,7 @@ class Prover:
     def confirm(self, radius: float, leaves: list[Part], effort: Effort | None = None) -> Evidence | None:
         """The proof in float64 with slack; with an effort, leaves of the last attempt that fail are divided further."""
         assert self.search is not None
-        exact, slopes = self._rows(self.networks.exact, radius, lambda: True, True)
+        exact, slopes = self._rows(radius, lambda: True, True)
         while True:
             failed = [
                 part for part, is_proved in zip(leaves, self.search.proved(exact, leaves), strict=True) if not is_proved
@@ -158,16 +166,14 @@ class Prover:
         """Where the least bound of what the last attempt left open is attained."""
         return None if self.search is None else self.search.worst()
 
-    def _rows(
-        self, graph: Graph, radius: float, go_on: Callable[[], bool], rigorous: bool
-    ) -> tuple[Rows, UInt8[Tensor, " k"]]:
+    def _rows(self, radius: float, go_on: Callable[[], bool], rigorous: bool) -> tuple[Rows, UInt8[Tensor, " k"]]:
         """The functions over one set, one row for each; and the slopes behind the bounds."""
+        graph = self.networks.graph(rigorous)
         at = torch.tensor([radius], dtype=torch.float64, device=self.x.device)
         inputs = self.region.around(self.x, at, torch.float64 if rigorous else torch.float32)
-        bounds = node_bounds(graph, inputs, rigorous=rigorous, go_on=go_on)
+        bounds = node_bounds(graph, inputs, rigorous=rigorous, unit=self.networks.unit, go_on=go_on)
         first = torch.zeros(len(self.a), dtype=torch.long, device=self.a.device)
-        magnitude = {k: v[first] for k, v in bounds.magnitude.items()}
-        slack = Slack(gamma(graph, inputs.x.dtype), magnitude) if rigorous else None
+        slack = bounds.slack and bounds.slack.take(first)
         own = bounds.take(first, graph.activated())
         rows = Rows(graph, self.a.to(inputs.x), inputs.take(first), own, {}, slack)
         return rows, packed(bounds.start, 1)[0].cpu()

@@ -15,10 +15,8 @@ from torch import Tensor
 from plica.certify.backward import Pass
 from plica.certify.branch import Part
 from plica.certify.certificate import CertificateStatus, Evidence, Leaf
-from plica.certify.graph import Graph
 from plica.certify.intermediate import node_bounds
 from plica.certify.prove import CONFIRMING, Effort, Networks, Prover, Region
-from plica.certify.rounding import Slack, gamma
 from plica.certify.slopes import packed
 
 CLOSED = 1e-3  # of the upper bound: a lower one that comes so near is as good as exact
@@ -31,19 +29,18 @@ FIRST_STEP = 0.25  # of the way from the radius that is proved to the attack's
 
 @torch.no_grad()
 def crown_margin(
-    graph: Graph, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
+    networks: Networks, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
     radius: Float[Tensor, " b"], go_on: Callable[[], bool] = lambda: True, rigorous: bool = False, crown: bool = True,
 ) -> tuple[Float[Tensor, " b"], UInt8[Tensor, "b k"]]:  # fmt: skip
     """A lower bound of the least of m functions <a, logits> within the radius of each image, and the lines' slopes.
 
     crown: False for intervals alone inside the network.
     """
-    inputs = region.around(x, radius, torch.float64 if rigorous else torch.float32)
-    bounds = node_bounds(graph, inputs, crown=crown, rigorous=rigorous, go_on=go_on)
-    slack = Slack(gamma(graph, inputs.x.dtype), bounds.magnitude) if rigorous else None
+    graph, inputs = networks.graph(rigorous), region.around(x, radius, torch.float64 if rigorous else torch.float32)
+    bounds = node_bounds(graph, inputs, crown=crown, rigorous=rigorous, unit=networks.unit, go_on=go_on)
     rows = torch.arange(len(x), device=x.device).repeat_interleave(a.shape[1])
     balls = {k: ball for k, _ in graph.activations() if (ball := bounds.ball(graph.nodes[k].parents[0])) is not None}
-    value = Pass(graph, inputs, bounds.lines, slack=slack, balls=balls).lower(
+    value = Pass(graph, inputs, bounds.lines, slack=bounds.slack, balls=balls).lower(
         a.flatten(0, 1).to(inputs.x), len(graph.nodes) - 1, rows
     )
     return value.view(len(x), -1).amin(1), packed(bounds.start, len(x))
@@ -89,9 +86,7 @@ def _searched(
         if not len(rows) or not effort.left((1 + CONFIRMING) * cost):
             break
         began = time.perf_counter()
-        value = crown_margin(networks.search, region, x[rows], a[rows], tried[rows], effort.left, crown=crown)[
-            0
-        ].double()
+        value = crown_margin(networks, region, x[rows], a[rows], tried[rows], effort.left, crown=crown)[0].double()
         cost = max(cost, time.perf_counter() - began)
         good, bad = rows[value > 0], rows[~(value > 0)]
         low[good], at_low[good] = tried[good], value[value > 0]
@@ -100,11 +95,11 @@ def _searched(
         if not crown:  # bounds from intervals alone fall steeply, and any radius is better than none
             between = torch.where(low == 0, torch.minimum(between, high / 4), between)
         tried = torch.where(at_high.isnan(), torch.minimum(2 * low, high), between)
-    return _confirmed(networks.exact, region, x, a, low, crown)
+    return _confirmed(networks, region, x, a, low, crown)
 
 
 def _confirmed(
-    graph: Graph, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
+    networks: Networks, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
     radius: Float[Tensor, " b"], crown: bool,
 ) -> tuple[Float[Tensor, " b"], UInt8[Tensor, "b k"]]:  # fmt: skip
     """The radii as far as float64 proves them, and the slopes; a little smaller where float32 promised too much, else
@@ -115,7 +110,7 @@ def _confirmed(
         if not len(rows):
             break
         tried = factor * radius[rows]
-        value, own = crown_margin(graph, region, x[rows], a[rows], tried, rigorous=True, crown=crown)
+        value, own = crown_margin(networks, region, x[rows], a[rows], tried, rigorous=True, crown=crown)
         slopes = slopes if slopes.shape[1] == own.shape[1] else own.new_zeros(len(x), own.shape[1])
         confirmed[rows], slopes[rows] = torch.where(value > 0, tried, 0), own
     return confirmed, slopes

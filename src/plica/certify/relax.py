@@ -68,6 +68,11 @@ class Activation:
         """At least |slope| z + |offset| of every line that `lines` can give, for |input| <= z."""
         raise NotImplementedError
 
+    def rounded(self, z: Tensor) -> Tensor | None:
+        """Absolute values, for |input| <= z, of which a few units of rounding are more than f is computed wrong by;
+        None where an output is one of the inputs, or 0."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class ReLU(Activation):
@@ -110,6 +115,9 @@ class ReLU(Activation):
 
     def magnitude(self, z: Tensor) -> Tensor:
         return 3 * (1 + abs(self.slope)) * z
+
+    def rounded(self, z: Tensor) -> Tensor | None:
+        return abs(self.slope) * z if self.slope else None
 
 
 class _Curve(NamedTuple):
@@ -158,6 +166,9 @@ class Sigmoidal(Activation):
 
     def magnitude(self, z: Tensor) -> Tensor:
         return 4 + 3 * z  # slopes are at most 1, and tangents touch inside the interval
+
+    def rounded(self, z: Tensor) -> Tensor:
+        return torch.ones_like(z)
 
     def _curve(self, low: Tensor, high: Tensor) -> _Curve:
         f_low, width = self.forward(low), high - low

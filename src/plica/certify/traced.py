@@ -11,37 +11,43 @@ from torch import Tensor, fx
 from torch.fx.node import map_aggregate, map_arg
 
 from plica.certify.builder import Builder, Refused, Value
-from plica.certify.graph import Node
+from plica.certify.graph import Graph
 from plica.certify.operations import BUILDERS
 from plica.metrics import Unsupported
 
 
-def build(traced: fx.GraphModule, x: Float[Tensor, "1 *image"]) -> tuple[Node, ...]:
-    """The nodes of a traced graph with one input.
+def build(traced: fx.GraphModule, x: Float[Tensor, "1 *image"]) -> Graph:
+    """A traced graph with one input, in float64.
 
     Raises:
         Unsupported: an operation has no bounds; the message names the module.
     """
     traced.graph.eliminate_dead_code()
-    builder, known = Builder(x), dict[fx.Node, Any]()
+    builder, known, stored = Builder(x), dict[fx.Node, Any](), dict[fx.Node, Any]()  # stored: as the model has them
     for node in traced.graph.nodes:
         if node.op == "placeholder":
             known[node] = Value(0)
         elif node.op == "get_attr":
-            known[node] = _double(getattr(traced, str(node.target)).detach())
+            stored[node] = getattr(traced, str(node.target)).detach()
+            known[node] = _double(stored[node])
         elif node.op == "output":
             (output,) = node.args
             return _up_to(builder, known.get(output) if isinstance(output, fx.Node) else None)
         else:
             args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
             known[node] = _apply(builder, node, args, dict(kwargs))
+            if all(parent in stored for parent in node.all_input_nodes):
+                args, kwargs = map_arg((node.args, node.kwargs), stored.__getitem__)
+                target: Any = node.target
+                stored[node] = target(*args, **kwargs)
+                builder.rounds_constants |= not _equal(known[node], map_aggregate(stored[node], _double))
     raise Unsupported("The model has no output.")
 
 
-def _up_to(builder: Builder, output: Any) -> tuple[Node, ...]:
+def _up_to(builder: Builder, output: Any) -> Graph:
     if not isinstance(output, Value) or len(builder.shape(output)) != 2:
         raise Unsupported("Lower bounds need a model that returns logits (b, classes), which depend on the image.")
-    return tuple(builder.nodes[: output + 1])
+    return Graph(tuple(builder.nodes[: output + 1]), rounds_constants=builder.rounds_constants)
 
 
 def _apply(builder: Builder, node: fx.Node, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -61,6 +67,12 @@ def _apply(builder: Builder, node: fx.Node, args: Any, kwargs: dict[str, Any]) -
         return BUILDERS[name](builder, *args, **kwargs)
     except Refused as reason:
         _refuse(node, f"{name}: {reason}")
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    return all(map(_equal, a, b)) if isinstance(a, tuple | list) else a == b
 
 
 def _double(constant: Any) -> Any:

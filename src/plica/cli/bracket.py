@@ -33,6 +33,13 @@ NodesOption = Annotated[
     typer.Option(min=1, help="instead of seconds, the number of parts of the ball to bound per image; reproducible"),
 ]
 
+ArithmeticOption = Annotated[
+    str,
+    typer.Option(
+        help="real: proofs for the network in real arithmetic; executed: for the network as it runs in float32"
+    ),
+]
+
 EPILOG = """The run is one of `plica evaluate`, with proofs: plica audit checks them, plica report draws both curves.
 
     plica bracket --model net.py:make --weights net.safetensors --data test.npz --metric linf --out runs/bracket
@@ -48,6 +55,7 @@ def bracket(
     out: OutOption,
     seconds: SecondsOption = 10.0,
     nodes: NodesOption = None,
+    arithmetic: ArithmeticOption = "real",
     gradients: GradientsOption = 300,
     weights: WeightsOption = None,
     method: MethodOption = "auto",
@@ -70,6 +78,6 @@ def bracket(
         questions=[{"ask": "min-radius", "metric": metric}],
         methods=[method],
         gradients=gradients, seed=seed, bounds=bounds, device=device, chunk=CHUNK,
-        certify={"seconds": seconds, "nodes": nodes},
+        certify={"seconds": seconds, "nodes": nodes, "arithmetic": arithmetic},
     )  # fmt: skip
     carry_out(lambda: read_plan(plan), Path(out))

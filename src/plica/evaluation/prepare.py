@@ -194,7 +194,7 @@ def _try(worker: Worker, inputs: tuple[Callable[..., Any], torch.Tensor, torch.T
     if job.certify is not None:
         try:
             question = job.question(worker.bounds, x.shape[1:])
-            check_certifiable(model, x, question, job.task.goal, job.task.draws)
+            check_certifiable(model, x, question, job.task.goal, job.task.draws, job.certify.arithmetic)
         except (Unsupported, ValueError) as error:
             raise PlanError(f"{job.task.model}, {job.task.question}: {one_line(error)}.") from error
     error = fault(slice(None))

@@ -176,7 +176,7 @@ class Worker:
         upper = torch.full((len(x),), torch.inf) if work.upper is None else work.upper
         try:
             result, certificate = certified(
-                model, x, y, question, result, upper=upper, seconds=job.certify.seconds, nodes=job.certify.nodes,
+                model, x, y, question, result, upper=upper, **job.certify.model_dump(),
                 bounds=self.bounds.pair, method=job.method, seed=job.seed, batch_size=self.fitting_size,
                 levels=job.task.levels,
             )  # fmt: skip
@@ -216,7 +216,8 @@ def bound_columns(work: Work, result: Result, certificate: Certificate | None) -
     upper = result.distance.double().cpu()
     upper = upper if work.upper is None else torch.minimum(upper, work.upper.double())
     evidence = [None] * rows if certificate is None else certificate.evidence
-    arithmetic = ["real"] * rows if certificate is None else certificate.arithmetic
+    assert work.job.certify is not None
+    arithmetic = [work.job.certify.arithmetic] * rows if certificate is None else certificate.arithmetic
     values = (lower.numpy(), (gap(lower, upper) <= CLOSED).numpy(), arithmetic)
     columns = {field.name: pa.array(v, field.type) for field, v in zip(arrow_schema(CERTIFIED), values, strict=True)}
     return columns, leaf_table(evidence, work.ids)

@@ -74,7 +74,11 @@ CERTIFIED = (
         "no misclassified input lies nearer; 0 if nothing is proved, inf if none exists within the bounds",
     ),
     Column("closed", "bool", "whether the smallest distance of any method exceeds lower by at most a thousandth"),
-    Column("arithmetic", "string", "the arithmetic for which lower holds: real, the network in real arithmetic"),
+    Column(
+        "arithmetic",
+        "string",
+        "for which lower holds: real, the network in real arithmetic; executed, as run in float32",
+    ),
 )  # of the last method of a question whose plan says `certify`
 LEAVES = (
     Column("id", "int64", "row of the image in the data; its first row here has the slopes of intermediate bounds"),

@@ -183,6 +183,22 @@ def test_a_larger_radius_is_refused(whole, tmp_path, factor, further, why):
     assert why in found.differences["lower bound"][0]
 
 
+def test_a_bound_of_the_executed_network_is_checked_as_such(whole, tmp_path):
+    """The plan's word reaches the search, the column and the audit."""
+    folder = whole.directory.parent
+    plan = dict(
+        models=f"{folder / 'net.py'}:make", data={"path": str(folder / "data.npz"), "n": 2}, gradients=10,
+        certify=dict(nodes=8, arithmetic="executed"), questions=dict(ask="min-radius", metric="linf"),
+    )  # fmt: skip
+    run = evaluate(plan, tmp_path / "run")
+    assert set(run.samples["arithmetic"].to_pylist()) == {"executed"}
+    found = audited(run)
+    assert found.agrees
+    assert found.certified == found.proved == 1
+    found = audited(changed(run, tmp_path / "other", samples={"arithmetic": ["float16"] * 2}))
+    assert "no proof in arithmetic 'float16' is known" in found.differences["lower bound"][0]
+
+
 QUICK = ("relu", "sigmoid", "strides", "max pool", "pieces")
 NORMS = dict(zip(BUILDERS, 9 * [2, 1, torch.inf], strict=False))
 

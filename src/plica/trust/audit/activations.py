@@ -66,6 +66,10 @@ class Activation:
         """At least |slope| z + |offset| of each line, where |input| <= z."""
         raise NotImplementedError
 
+    def rounded(self, z: Tensor) -> Tensor | None:
+        """What the value is rounded like, where |input| <= z; None where it is an input, or 0."""
+        return None
+
 
 @dataclass(frozen=True)
 class Relu(Activation):
@@ -98,6 +102,9 @@ class Relu(Activation):
 
     def size(self, z: Tensor) -> Tensor:
         return 2 * (1 + abs(self.slope)) * z
+
+    def rounded(self, z: Tensor) -> Tensor | None:
+        return abs(self.slope) * z if self.slope else None
 
     def constant(self, a: Tensor, g: Tensor, around: Around) -> tuple[Tensor, Tensor]:
         """A lower bound of <a, f(z)> - <g, z>, and the size of its terms: for any m > 0 the least value over [l, u] of
@@ -147,6 +154,9 @@ class Curve(Activation):
 
     def size(self, z: Tensor) -> Tensor:
         return 3 + 2 * z
+
+    def rounded(self, z: Tensor) -> Tensor:
+        return torch.ones_like(z)
 
     def _slope(self, z: Tensor) -> Tensor:
         f = self.value(z)

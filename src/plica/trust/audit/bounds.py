@@ -16,6 +16,7 @@ from torch import Tensor
 
 from plica.trust.audit.activations import Activation, Around, Relu
 from plica.trust.audit.balls import Ball
+from plica.trust.audit.executed import error
 from plica.trust.audit.layers import Affine, Step
 from plica.trust.audit.stretch import MORE, stretches
 
@@ -31,17 +32,18 @@ class Enclosure:
         steps: of the network.
         ball: around the image.
         slopes: in [0, 1], for each activation by its number.
+        executed: whether bounds are of the values that the network computes in float32.
     """
 
-    def __init__(self, steps: tuple[Step, ...], ball: Ball, slopes: Mapping[int, Tensor]):
-        self.steps, self.ball = steps, ball
+    def __init__(self, steps: tuple[Step, ...], ball: Ball, slopes: Mapping[int, Tensor], executed: bool = False):
+        self.steps, self.ball, self.executed = steps, ball, executed
         self.numbers = {k: i for i, k in enumerate(k for k, s in enumerate(steps) if isinstance(s.op, Activation))}
         self.taken = [steps[k].parents[0] for k in self.numbers]  # the step whose value an activation takes
         terms = [torch.Size(s.shape).numel() + (s.op.constants if isinstance(s.op, Affine) else 0) for s in steps]
         n = 150 + len(steps) + max(terms)
         self.gamma = TWICE * n * UNIT / (1 - n * UNIT)
         self.low, self.high = [ball.low.view(1, *steps[0].shape)], [ball.high.view(1, *steps[0].shape)]
-        self.sizes: list[Tensor] = [torch.maximum(self.low[0].abs(), self.high[0].abs())]
+        self.errors: list[Tensor] = [torch.zeros_like(self.low[0])]  # of each step, what roundings can do
         self.lines: dict[int, Any] = {}
         self.norms = stretches(steps) if ball.p == 2 and ball.radius < float("inf") else None
         self.centres = [ball.x.view(1, *steps[0].shape)]
@@ -51,7 +53,11 @@ class Enclosure:
             if isinstance(step.op, Activation):
                 behind.add(k)
                 l, u = self.low[step.parents[0]], self.high[step.parents[0]]
-                self._append(*step.op.interval(l, u), step.op.size(torch.maximum(l.abs(), u.abs())))
+                size = torch.maximum(l.abs(), u.abs())
+                rounded = step.op.rounded(size) if executed else None
+                moved = torch.zeros(()) if rounded is None else error(0, rounded)
+                low, high = step.op.interval(l, u)
+                self._append(low - moved, high + moved, self.gamma * step.op.size(size) + moved)
                 self.lines[k] = step.op.lines(l, u, slopes[self.numbers[k]])
                 self._place(k)
                 continue
@@ -72,13 +78,13 @@ class Enclosure:
         """A lower bound of <a, value of step `at`> for each row of a; `pulls` are added to coefficients of steps,
         `cut` are intervals of steps in place of their own."""
         lines = self.lines if lines is None else lines
-        bound, terms, waiting = a.new_zeros(len(a)), a.new_zeros(len(a)), {at: a}
+        bound, terms, off, waiting = *(a.new_zeros(len(a)) for _ in range(3)), {at: a}
         for k in range(at, 0, -1):
             if k not in waiting:
                 continue
             step, a = self.steps[k], waiting.pop(k)
             a = a + pulls[k] if pulls is not None and k in pulls else a
-            terms = terms + (a.abs() * self.sizes[k]).flatten(1).sum(1)
+            off = off + (a.abs() * self.errors[k]).flatten(1).sum(1)
             if isinstance(step.op, Activation):
                 part, constant = step.op.back(a, lines[k])
                 parts = [part]
@@ -93,7 +99,7 @@ class Enclosure:
                 waiting[parent] = waiting[parent] + part if parent in waiting else part
         first = waiting.get(0, a.new_zeros(len(a), *self.steps[0].shape)).flatten(1)
         value, size = self.ball.least(first)
-        return value + bound - self.gamma * (terms + size)
+        return value + bound - off - self.gamma * (terms + size)
 
     def _around(self, k: int, cut: Mapping[int, tuple[Tensor, Tensor]] | None) -> Around:
         low, high = (cut or {}).get(k, (self.low[k], self.high[k]))
@@ -107,12 +113,12 @@ class Enclosure:
         assert step.op is not None
         self.centres.append(step.op.value(*(self.centres[parent] for parent in step.parents)))
         operands = torch.stack([self.spreads[parent] for parent in step.parents]).norm(dim=0)
-        self.spreads.append(self.norms[k] * operands * MORE + self.gamma * self.sizes[k].norm())
+        self.spreads.append((self.norms[k] * operands + self.errors[k].norm()) * MORE)
 
-    def _append(self, low: Tensor, high: Tensor, size: Tensor) -> None:
+    def _append(self, low: Tensor, high: Tensor, error: Tensor) -> None:
         self.low.append(low)
         self.high.append(high)
-        self.sizes.append(size)
+        self.errors.append(error)
 
     def _affine(self, step: Step) -> None:
         """The value in the middle, and |L| times half the widths on both sides."""
@@ -123,8 +129,9 @@ class Enclosure:
         value = step.op.value(*middle)
         spread = step.op.size(*half) - step.op.size(*(torch.zeros_like(h) for h in half))
         size = step.op.size(*(torch.maximum(a.abs(), b.abs()) for a, b in zip(l, u, strict=True)))
-        moved = self.gamma * 2 * size
-        self._append(value - spread - moved, value + spread + moved, size)
+        own = error(step.op.terms, size) if self.executed and step.op.terms else torch.zeros(())
+        moved = self.gamma * 2 * size + own
+        self._append(value - spread - moved, value + spread + moved, self.gamma * size + own)
 
     def _tighten(self, k: int, is_open: Tensor) -> None:
         """Tighter bounds, by backward propagation, for the entries whose sign is open."""

@@ -23,7 +23,10 @@ class RefusedError(ValueError):
 
 
 @torch.no_grad()
-def check(steps: tuple[Step, ...], ball: Ball, y: int, target: int | None, leaves: Sequence[Mapping[str, Any]]) -> None:
+def check(
+    steps: tuple[Step, ...], ball: Ball, y: int, target: int | None, leaves: Sequence[Mapping[str, Any]],
+    arithmetic: str = "real",
+) -> None:  # fmt: skip
     """Check the proof of one image.
 
     Args:
@@ -32,6 +35,7 @@ def check(steps: tuple[Step, ...], ball: Ball, y: int, target: int | None, leave
         y: the image's class.
         target: the only class that counts, if there is one.
         leaves: rows of schema.LEAVES.
+        arithmetic: real, or executed: of what the bound is said to hold.
 
     Raises:
         RefusedError: it is no proof.
@@ -43,7 +47,11 @@ def check(steps: tuple[Step, ...], ball: Ball, y: int, target: int | None, leave
     shapes = [s.op.parameters(steps[s.parents[0]].shape) for s in steps if hasattr(s.op, "parameters")]  # type: ignore[union-attr]
     if leaves[0]["rival"] != -1:
         raise RefusedError("the slopes of the inner bounds are missing")
-    net = Enclosure(steps, ball, dict(enumerate(_slopes(leaves[:1], shapes))))
+    if arithmetic not in ("real", "executed"):
+        raise RefusedError(f"no proof in arithmetic {arithmetic!r} is known")
+    if arithmetic == "executed" and steps[0].rounds:
+        raise RefusedError("the model computes weights at every call, with roundings that are not known")
+    net = Enclosure(steps, ball, dict(enumerate(_slopes(leaves[:1], shapes))), arithmetic == "executed")
     classes = max(2, torch.Size(steps[-1].shape).numel())
     rivals = {target} if target is not None else set(range(classes)) - {y}
     if {leaf["rival"] for leaf in leaves[1:]} != rivals:

@@ -16,6 +16,7 @@ from torch import Tensor, fx
 from torch.fx.node import map_aggregate, map_arg
 
 from plica.trust.audit.activations import ACTIVATIONS, Activation
+from plica.trust.audit.executed import terms
 from plica.trust.audit.reference import Model
 
 # of which a dependent operand goes in linearly; the second group turns signs
@@ -42,12 +43,14 @@ class Affine:
         function: of its operands.
         absolute: |L| z + |b|.
         constants: numbers in its tensors.
+        terms: of one output, for executed.error; 0 where no number is rounded.
         dense: whether it mixes many entries with weights.
     """
 
     function: Callable[..., Tensor]
     absolute: Callable[..., Tensor]
     constants: int
+    terms: int = 0
     dense: bool = False
 
     def value(self, *z: Tensor) -> Tensor:
@@ -65,11 +68,13 @@ class Affine:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Node 0 is the image and has no operation."""
+    """Node 0 is the image and has no operation; `rounds` of it says whether the model computes constants at every call
+    and rounds them."""
 
     op: Affine | Activation | None
     parents: tuple[int, ...]
     shape: tuple[int, ...]  # of one row
+    rounds: bool = False
 
 
 class _Place(int):
@@ -87,11 +92,13 @@ def trace(model: Model, x: Tensor) -> tuple[Step, ...]:
     traced = make_fx(torch.func.functionalize(model))(x.clone())
     traced.graph.eliminate_dead_code()
     steps, values, known = [Step(None, (), tuple(x.shape[1:]))], [x.double()], dict[fx.Node, Any]()
+    own = dict[fx.Node, Any]()  # constants in the model's precision
     for node in traced.graph.nodes:
         if node.op == "placeholder":
             known[node] = _Place(0)
         elif node.op == "get_attr":
-            known[node] = _double(getattr(traced, str(node.target)).detach())
+            own[node] = getattr(traced, str(node.target)).detach()
+            known[node] = _double(own[node])
         elif node.op == "output":
             last = known.get(node.args[0]) if isinstance(node.args[0], fx.Node) else None
             if not isinstance(last, _Place):
@@ -100,6 +107,10 @@ def trace(model: Model, x: Tensor) -> tuple[Step, ...]:
         else:
             args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
             known[node] = _next(steps, values, node.target, args, kwargs)
+            if all(parent in own for parent in node.all_input_nodes):
+                function: Any = node.target
+                own[node] = function(*map_arg(node.args, own.__getitem__), **map_arg(node.kwargs, own.__getitem__))
+                steps[0] = replace(steps[0], rounds=steps[0].rounds or not _same(own[node], known[node]))
     raise UnknownStepError("it has no output")
 
 
@@ -119,6 +130,9 @@ def _next(steps: list[Step], values: list[Tensor], target: Any, args: Any, kwarg
             f, size = op.function, op.absolute
             op = replace(op, function=lambda *z: f(*z)[:, None], absolute=lambda *z: size(*z)[:, None])
             value = value[:, None]
+        if isinstance(op, Affine) and name not in NORMS:
+            before, after = tuple(values[parents[0]].shape), tuple(value.shape)
+            op = replace(op, terms=terms(name, args, kwargs, before, after))
         steps.append(Step(op, tuple(int(parent) for parent in parents), tuple(value.shape[1:])))
         values.append(value)
         return _Place(len(steps) - 1)
@@ -144,7 +158,7 @@ def _next(steps: list[Step], values: list[Tensor], target: Any, args: Any, kwarg
         return tuple(
             add(Affine(lambda z, i=i: function(z)[i], lambda z, i=i: function(z)[i], 0), places) for i in range(count)
         )
-    return add(Affine(function, absolute, sum(numbers), name in DENSE), places)
+    return add(Affine(function, absolute, sum(numbers), dense=name in DENSE), places)
 
 
 def _functions(name: str, target: Any, args: Any, kwargs: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -192,7 +206,14 @@ def _norm(args: Any) -> Affine:
         lambda z: scaled(z, mean, factor, bias),
         lambda z: scaled(z, -mean.abs(), factor.abs(), bias.abs()),
         3 * len(mean),
+        terms=3,
     )
+
+
+def _same(own: Any, double: Any) -> bool:
+    if isinstance(own, Tensor):
+        return torch.equal(own.double(), double.double())
+    return all(map(_same, own, double)) if isinstance(own, tuple | list) else own == double
 
 
 def _double(constant: Any) -> Any:

@@ -17,7 +17,7 @@ from plica.trust.audit.images import Images
 from plica.trust.audit.layers import Step, trace
 from plica.trust.audit.reference import Model, norm_of
 
-COLUMNS = ["id", "label", "success", "distance", "lower"]
+COLUMNS = ["id", "label", "success", "distance", "lower", "arithmetic"]
 
 
 @dataclass
@@ -69,7 +69,7 @@ def recheck(
                 )
             steps = _steps(model, x) if steps is None else steps
             ball = _ball(task, x, row["lower"], bounds, mask)
-            check(steps, ball, row["label"], None if target is None else int(target), leaves)
+            check(steps, ball, row["label"], None if target is None else int(target), leaves, row["arithmetic"])
         except RefusedError as error:
             found.refused.append(f"image {number}, lower bound {row['lower']:.6g}: {error}")
         on_progress(task.name, 1)
