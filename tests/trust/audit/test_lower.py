@@ -270,3 +270,23 @@ def test_one_logit_is_a_row_of_one(last):
     for step in steps[1:]:
         values.append(step.op.value(*(values[parent] for parent in step.parents)))
     torch.testing.assert_close(values[-1], net(x).view(1, 1))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda z: z.flatten(1) * torch.tensor([-1, 2]).repeat(FLAT // 2),
+        lambda z: z.flatten(1) / torch.tensor([-128] * FLAT, dtype=torch.int8),
+        lambda z: z.flatten(1) - torch.tensor([-1, 200]).repeat(FLAT // 2),
+        lambda z: torch.addmm(torch.ones(3), z.flatten(1), torch.ones(FLAT, 3), alpha=-2, beta=-3),
+        lambda z: torch.constant_pad_nd(z.flatten(1), [2, -1], -9),
+    ],
+)
+def test_whole_numbers_below_0_count_by_their_absolute_values(model):
+    """An operation in which they did not had an interval turned round, and a false bound could pass."""
+    op = trace(model, images(1))[-1].op
+    z = torch.randn(50, FLAT, dtype=torch.float64)
+    assert (op.size(z.abs()) >= op.value(z).abs() * (1 - 1e-12)).all()
+    middle, half = torch.full_like(z, 0.5), (z / 9).abs()
+    spread = op.size(half) - op.size(torch.zeros_like(half))
+    assert ((op.value(middle + z / 9) - op.value(middle)).abs() <= spread + 1e-12).all()

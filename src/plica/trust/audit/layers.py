@@ -164,13 +164,14 @@ def _next(steps: list[Step], values: list[Tensor], target: Any, args: Any, kwarg
 def _functions(name: str, target: Any, args: Any, kwargs: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """An operation as a function of its operands that depend on the image, and with absolute values of the others."""
     target = torch.reshape if name in ("view", "_unsafe_view") else target
-    elementwise = name in ("add", "sub", "rsub", "mul", "div")
+    has_factors = name in ("add", "addmm", "div", "mul", "rsub", "sub")  # its whole numbers are no shapes
 
     def size(a: Any) -> Any:
         if isinstance(a, _Place | bool):
             return a
-        is_number = isinstance(a, float) or (elementwise and isinstance(a, int))
-        return abs(a) if is_number or (isinstance(a, Tensor) and a.is_floating_point()) else a
+        if isinstance(a, Tensor):
+            return a.double().abs()  # of whole numbers too, whose least has no absolute value in its dtype
+        return abs(a) if isinstance(a, float) or (has_factors and isinstance(a, int)) else a
 
     def filled(args: Any, kwargs: Any, z: tuple[Tensor, ...]) -> Any:
         rest = iter(z)
@@ -184,6 +185,8 @@ def _functions(name: str, target: Any, args: Any, kwargs: Any) -> tuple[Callable
         own, named = filled(*map_aggregate((args, kwargs), size), z)
         if name == "neg":
             return own[0]
+        if name == "constant_pad_nd":
+            return target(*own[:2], *map(abs, own[2:]))
         if name in ("sub", "rsub"):
             first, second = own[:2] if name == "sub" else own[1::-1]
             return first + second * (named.get("alpha", 1) if len(own) < 3 else own[2])
