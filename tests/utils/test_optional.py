@@ -25,7 +25,7 @@ def test_the_error_is_caught_as_a_missing_module_and_as_wrong_input():
 
 
 def test_every_extra_named_is_one_of_the_package():
-    known = re.findall(r"^(\w+) = \[", (SOURCE.parents[1] / "pyproject.toml").read_text(), re.MULTILINE)
+    known = re.findall(r"^(\w+) = \[", (Path(__file__).parents[2] / "pyproject.toml").read_text(), re.MULTILINE)
     assert set(EXTRAS.values()) <= set(known)
 
 
