@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from plica.utils import files
-from plica.utils.files import copy_whole, hash_file, hash_json, locked, write_json, write_whole
+from plica.utils.files import copy_whole, filled_together, hash_file, hash_json, locked, write_json, write_whole
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -53,6 +53,20 @@ def test_one_writer_at_a_time_who_clears_what_a_killed_one_left(tmp_path):
             pass
     with locked(tmp_path):
         pass
+
+
+def test_a_directory_whose_name_is_not_unicode_is_refused_before_it_is_made(tmp_path):
+    with pytest.raises(ValueError, match="not valid Unicode"), locked(tmp_path / "a\udc80"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_of_a_former_content_are_deleted_and_others_stay(tmp_path):
+    for name in ("old", "other"):
+        (tmp_path / name).touch()
+    with filled_together(tmp_path, stale=("old", "never there")) as folder:
+        (folder / "new").touch()
+    assert {file.name for file in tmp_path.iterdir()} == {"new", "other"}
 
 
 def test_json_holds_no_infinity(tmp_path):
