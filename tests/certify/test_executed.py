@@ -162,6 +162,8 @@ def test_sums_that_are_too_long_or_too_large_have_no_bound():
     assert 17 * FLOAT32 <= slack.executed(Scale(factor=1.0), one) <= 18 * FLOAT32
     assert slack.executed(Scale(factor=1e20), 1e20 * one) == torch.inf
     assert error(1, 1e40 * one) == torch.inf
+    assert error(16, 6e37 * one) == torch.inf  # the mean of 16 numbers of this size, whose sum overflows
+    assert slack.executed(Matrix(right=one.expand(16, 1) / 16), 6e37 * one.expand(1, 16)) == torch.inf
     many = 2**23
     assert slack.executed(Matrix(right=one.expand(many, 1)), one.expand(1, many)) == torch.inf
     assert error(many, one) == torch.inf

@@ -78,7 +78,8 @@ class Slack:
         if n * self.unit >= 0.5:
             return torch.full_like(size, torch.inf)
         error = LARGER * n * self.unit / (1 - n * self.unit) * size + 2 * n * number.tiny
-        return torch.where(size < number.max / 4, error, torch.inf)
+        # a mean is computed as a sum, which may overflow though the mean does not
+        return torch.where(n * size < number.max / 4, error, torch.inf)
 
     def of(self, k: int, a: Coefficients, rows: Int[Tensor, " r"] | None) -> Float[Tensor, " r"]:
         """<|a|, error of node k>"""

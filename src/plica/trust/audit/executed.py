@@ -46,9 +46,9 @@ def terms(name: str, args: Any, kwargs: Any, before: tuple[int, ...], after: tup
 
 
 def error(n: int, size: Tensor) -> Tensor:
-    """Of sums of n terms, `size` that of their absolute values; inf where they may overflow."""
+    """Of sums of n terms, or their mean, `size` that of absolute values; inf where their sum may overflow."""
     n = n + FURTHER
     if n * UNIT >= 0.5:
         return torch.full_like(size, torch.inf)
     most, least = torch.finfo(torch.float32).max, torch.finfo(torch.float32).tiny
-    return torch.where(size < most / 4, n * UNIT / (1 - n * UNIT) * LARGER * size + 2 * n * least, torch.inf)
+    return torch.where(n * size < most / 4, n * UNIT / (1 - n * UNIT) * LARGER * size + 2 * n * least, torch.inf)
