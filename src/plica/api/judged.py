@@ -55,7 +55,7 @@ class JudgedAttack:
         x, metric = self.x, self.question.metric
         if not isinstance(metric, ThetaDistance) and method is not None:
             check_metric(metric, x, self.bounds)
-        logits = self.model.first_logits(x, self.goal.has_classes)
+        logits = self.model.first_logits(x, self.goal.has_classes, second_run=self.gradients // 5 > LOOKS)
         if is_accelerator(x.device) and not self.model.half and self.model.mean is None:
             self.model.beside(SecondRun(self.model, x.dtype), x)
         validation.output(logits, self.goal, self.question, everything=self.model.mean is None)

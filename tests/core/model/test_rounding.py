@@ -130,6 +130,23 @@ def test_two_logits_that_vanish_are_as_uncertain_as_at_the_image():
     assert torch.equal(least, UNITS * SINGLE * torch.tensor([1.0, 4.0]))
 
 
+def test_two_logits_that_nearly_vanish_at_the_image_too_are_as_uncertain_as_elsewhere():
+    """Both logits are small at an image near the boundary, as the terms cancel that they are sums of: with a budget too
+    small for a second run a point counted whose lead of one unit of rounding was gone where the point was alone."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(20, 300), nn.ReLU(), nn.Linear(300, 2)).requires_grad_(False)
+    x = torch.rand(1, 20)
+    net[2].bias -= net(x)[0] + 1e-6
+    others = net(torch.rand(200, 20)).abs().amax(1).median()
+    needed = []
+    for second_run in (True, False):
+        model = CountedModel(net, 1)
+        model.first_logits(x, second_run=second_run)
+        needed.append(float(model.least_margin(torch.full((1, 2), 1e-8), torch.tensor([0]))))
+    assert needed[0] < UNITS * SINGLE * 2e-6
+    assert UNITS * SINGLE * others / 8 < needed[1] < UNITS * SINGLE * others * 2
+
+
 def test_a_model_that_takes_no_random_pixels_is_judged_all_the_same():
     def model(x):
         if not bool((x == 0.5).all()):

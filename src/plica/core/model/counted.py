@@ -44,9 +44,9 @@ class CountedModel:
     Attributes:
         few_digits: (b,) images at which differences of logits have few digits, as `first_logits` found.
         noise: what was measured of the model where there are such images.
-        at_image: (b,) where an output is one or two numbers, their size at each image, of one number half of that at
-            images of random pixels if this is more: at the boundary they may be 0, and do not tell how large their
-            roundings are.
+        at_image: (b,) where an output is one or two numbers, their size at each image, or half of that at images of
+            random pixels if this is more (of two numbers only where no second run follows): at the boundary they may be
+            0, and do not tell how large their roundings are.
         floor: (b,) of a model under autocast, margins that count for nothing: twice that of an image which it
             misclassifies there alone, so that this is not its own nearest point; None otherwise.
 
@@ -127,16 +127,19 @@ class CountedModel:
         return self.few_digits[image]
 
     @torch.no_grad()
-    def first_logits(self, x: Float[Tensor, "b *image"], classes: bool = True) -> Float[Tensor, "b *output"]:
+    def first_logits(
+        self, x: Float[Tensor, "b *image"], classes: bool = True, second_run: bool = True
+    ) -> Float[Tensor, "b *output"]:
         """The output at the images, which also shows for which of them differences of logits have few digits.
 
         classes: whether the output is logits of classes, of which only differences matter.
+        second_run: whether the points will be run a second time.
         """
         logits = self.logits(x, torch.arange(len(x), device=x.device))
         numbers = flat(logits).shape[1]
         if numbers <= 2 and self.mean is None:  # whose noise comes from its draws
             self.at_image = flat(logits).abs().amax(1).nan_to_num(0, 0, 0)
-            if numbers == 1:
+            if numbers == 1 or not second_run:
                 self.at_image.clamp_(min=usual_size(self.model, x, self.bounds) / 2)
         few = has_offset(logits) & classes | self.half
         if bool(few.any()) and self.mean is None:
