@@ -5,6 +5,7 @@ import torch
 
 from plica.core.goals import Goal, finite
 from plica.core.losses import LOSSES, margin
+from plica.goals import Deviates
 
 B, CLASSES = 12, 5
 LOGITS = torch.randn(B, CLASSES, generator=torch.Generator().manual_seed(0))
@@ -36,6 +37,24 @@ def test_alternatives_of_a_label_are_the_other_classes():
     assert torch.equal(margins.amax(1), goal.margin(LOGITS))
     for k in range(CLASSES - 1):
         assert torch.equal(goal.margin_to(LOGITS, torch.full((B,), k)), margins[:, k])
+
+
+def test_an_aim_has_the_margin_of_its_class_last_and_its_gradient():
+    goal, alternative = Goal(Y), torch.arange(B) % (CLASSES - 1)
+    aim, logits = goal.aim(alternative, LOGITS), LOGITS.clone().requires_grad_(True)
+    margin = goal.margin_to(logits, alternative)
+    (slope,) = torch.autograd.grad(margin.sum(), logits)
+    assert torch.equal(aim.slope, slope)
+    margins = aim.margins(LOGITS)
+    assert torch.equal(margins[:, -1], margin)
+    assert torch.equal(margins.sort(1).values, goal.alternatives(LOGITS).sort(1).values)
+    assert torch.equal(aim.margins(LOGITS[3:7], slice(3, 7)), margins[3:7])
+
+
+@pytest.mark.parametrize("goal", [Goal(Y, TARGETS), Goal(LOGITS, function=Deviates(0.1))], ids=["target", "function"])
+def test_no_aim_where_alternatives_are_no_differences_of_logits(goal):
+    assert goal.aim(torch.zeros_like(Y), LOGITS) is None
+    assert Goal(Y % 2).aim(torch.zeros_like(Y), LOGITS[:, :1]) is None  # one logit for two classes
 
 
 def test_a_target_is_the_only_alternative():

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.attacks.base import AttackInput
-from plica.core.goals import Goal
+from plica.core.goals import Aim, Goal
 from plica.goals import flat
 from plica.solver.rows import take
 
@@ -73,18 +73,21 @@ class Multistart(ABC, Generic[C]):
     about 1e20 or 1e-20, whose squares float32 cannot hold, near 1; None where it is 1 for all images.
 
     same_point: relative distance to the best below which a row has come back to the same point.
+    keeps_aim: whether rows.target stays as it is.
     """
 
     same_point = 0.0
+    keeps_aim = False
 
     def __init__(self, task: AttackInput, images: Int[Tensor, " i"]):
         self.task, self.images = task, images
         self.x, self.goal = task.x[images].flatten(1), task.goal[images]
         self.spent = 0  # gradients per image
         self._looked_up: Tensor | None = None
-        self._known: tuple[Tensor, Goal, Tensor | None] = images, self.goal, None
+        self._known: tuple[Tensor, Goal, Tensor | None, Aim | None] = images, self.goal, None, None
         self.best = self.x.new_full((len(images),), torch.inf)
         self.residual = self.x.new_full((len(images),), torch.nan)
+        self.infinity = self.x.new_tensor(torch.inf)  # for torch.where, which would copy a number to the device
         self.not_finite: Bool[Tensor, " i"] | None = None
         size = flat(task.logits[images]).abs().amax(1).double()
         usual = (size > 1 / LARGE) & (size < LARGE) | (size == 0)
@@ -141,20 +144,25 @@ class Multistart(ABC, Generic[C]):
 
         size_is_distance: whether the state's `size` is the metric's value; otherwise the metric is evaluated.
         """
-        (image, goal, scale), size = self._of(rows), rows.state.size
-        value, logits, grad = self.task.model.gradient(
-            z, image, lambda logits, part: self._scaled(self.value(rows, goal, logits, part), scale, part)
-        )
+        (image, goal, scale, aim), size = self._of(rows), rows.state.size
+        if aim is None:
+            value, logits, grad = self.task.model.gradient(
+                z, image, lambda logits, part: self._scaled(self.value(rows, goal, logits, part), scale, part)
+            )
+            margin = goal.margin(logits)
+        else:
+            margins, logits, grad = self.task.model.gradient(z, image, aim.margins, aim.slope)
+            value, margin = self._scaled(margins[:, -1], scale), margins.amax(1)
         if self.not_finite is None:
             bad = ~grad.flatten(1).isfinite().all(1)
             self.not_finite = torch.zeros_like(self.images).index_add(0, rows.index, bad.to(self.images)) > 0
         noise = self.task.model.least_margin(logits, image)
-        margin = goal.margin(logits)
         wrong = margin > noise
-        near, d = wrong & (size <= limit[image]), size if size_is_distance else None
+        reached, d = torch.where(wrong, size, self.infinity), size if size_is_distance else None
+        near = reached < limit[image]
         self.task.best.keep(z, image, margin, near, d, once=len(rows) == rows.images)
         noise = noise if scale is None else noise * scale
-        return Evaluation(value, noise, grad.flatten(1), torch.where(wrong, size, torch.inf))
+        return Evaluation(value, noise, grad.flatten(1), reached)
 
     def value(self, rows: C, goal: Goal, logits: Float[Tensor, "p classes"], part: slice) -> Float[Tensor, " p"]:
         """The margin of the alternative that each row of a part aims at, which it increases. goal: of all rows."""
@@ -162,26 +170,34 @@ class Multistart(ABC, Generic[C]):
 
     def record(self, rows: C, size: Float[Tensor, " r"], residual: Float[Tensor, " r"]) -> None:
         """Update `best` and `residual` from the rows just evaluated; size: inf where a row is not misclassified."""
-        images = rows.images
+        images, every = rows.images, rows.images == len(self.best)
         index, least, own = rows.index[:images], size, residual
         if len(rows) > images:
             least, row = size.view(-1, images).min(0)
             own = residual.view(-1, images).gather(0, row[None])[0]
-        best, known = self.best[index], self.residual[index]
+        best, known = (self.best, self.residual) if every else (self.best[index], self.residual[index])
         better, same = least < best, least >= best * (1 - self.same_point)
         # an overshoot phase leaves the best point in long steps; an earlier residual of the same point stays valid
         own = torch.where(same, torch.fmin(own, known), own)
-        self.residual[index] = torch.where(better, own, known)
-        self.best[index] = torch.where(better, least, best)
+        known, best = torch.where(better, own, known), torch.where(better, least, best)
+        if every:
+            self.residual, self.best = known, best
+        else:
+            self.residual[index], self.best[index] = known, best
 
-    def _of(self, rows: C) -> tuple[Int[Tensor, " r"], Goal, Float[Tensor, " r"] | None]:
-        """Each row's image among those of the task, its goal and its scale; looked up once for all steps of rows."""
+    def _of(self, rows: C) -> tuple[Int[Tensor, " r"], Goal, Float[Tensor, " r"] | None, Aim | None]:
+        """Each row's image among those of the task, its goal, its scale and its aim, where that stays; looked up once
+        for all steps of rows."""
         if self._looked_up is not rows.index:
             self._looked_up, index = rows.index, rows.index
+            image, goal = self.images[index], self.goal[index]
             scale = None if self.scale is None else self.scale[index]
-            self._known = self.images[index], self.goal[index], scale
+            aim = goal.aim(rows.target, self.task.logits[image]) if self.keeps_aim else None
+            if aim is not None and scale is not None:
+                aim = replace(aim, slope=aim.slope * scale[:, None])
+            self._known = image, goal, scale, aim
         return self._known
 
     @staticmethod
-    def _scaled(value: Tensor, scale: Tensor | None, part: slice) -> Tensor:
+    def _scaled(value: Tensor, scale: Tensor | None, part: slice = slice(None)) -> Tensor:
         return value if scale is None else value * scale[part]

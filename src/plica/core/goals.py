@@ -66,11 +66,40 @@ class Goal:
             return self.function.alternative(output, self.y, alternative)
         return self.alternatives(output).gather(1, alternative[:, None])[:, 0]
 
+    def aim(self, alternative: Int[Tensor, " b"], output: Float[Tensor, "b *output"]) -> Aim | None:
+        """What aiming at one alternative for each image needs, for many outputs like this one; None where alternatives
+        are not differences of two of several logits."""
+        if self.targets is not None or not self.has_classes or output.ndim != 2 or output.shape[1] == 1:
+            return None
+        pair = torch.stack([self.y, alternative + (alternative >= self.y)], 1)
+        slope = output.new_zeros(len(pair), output.shape[1]).scatter_(
+            1, pair, output.new_tensor([[-1.0, 1.0]]).expand(len(pair), -1)
+        )
+        return Aim(slope.argsort(dim=1), slope)
+
     def prediction(self, output: Float[Tensor, "b *output"]) -> Int[Tensor, " b"]:
         """The class of largest logit; -1 where the goal knows no classes."""
         if not self.has_classes:
             return torch.full((len(output),), -1, device=output.device)
         return class_logits(output).argmax(1)
+
+
+@dataclass(frozen=True)
+class Aim:
+    """One class for each row to aim at, looked up once for many outputs.
+
+    Attributes:
+        order: the classes by slope: the label first, the one aimed at last.
+        slope: the gradient of the margin of that class with respect to the logits, the same for all logits.
+    """
+
+    order: Int[Tensor, "r classes"]
+    slope: Float[Tensor, "r classes"]
+
+    def margins(self, logits: Float[Tensor, "r classes"], part: slice = slice(None)) -> Float[Tensor, "r others"]:
+        """f_class - f_y of each class other than y, last of the one aimed at."""
+        ordered = logits.gather(1, self.order[part])
+        return ordered[:, 1:] - ordered[:, :1]
 
 
 def finite(output: Float[Tensor, "b *output"]) -> Tensor:

@@ -86,7 +86,7 @@ class RadiusRows(Candidates):
 class RadiusSearch(Multistart[RadiusRows]):
     """The search on some images; enough (b,) is the distance of each image of the task below which it is answered."""
 
-    same_point = SCHEDULE.same_point
+    same_point, keeps_aim = SCHEDULE.same_point, True
 
     def __init__(
         self, task: AttackInput, images: Int[Tensor, " i"], settings: ProxSettings, enough: Float[Tensor, " b"]

@@ -42,6 +42,7 @@ class BestPoints:
         self._points = torch.cat([x, x.new_zeros(1, *x.shape[1:])])
         self._numbers = x.new_full((2, len(x) + 1), torch.inf)
         self._numbers[1] = -torch.inf
+        self._nobody = torch.tensor(len(x), device=x.device)  # that row
         self.x_adv = self._points[:-1]
         start = None if through is None else through.start(x)
         self._theta = None if start is None else torch.cat([start, start.new_zeros(1, *start.shape[1:])])
@@ -110,7 +111,7 @@ class BestPoints:
         if some is not None:
             z, image, margin, d, good = pick(z, some), image[some], margin[some], d[some], good[some]
             theta = None if theta is None else pick(theta, some)
-        target = torch.where(good, image, len(self.x))
+        target = torch.where(good, image, self._nobody)
         write(self._points, target, z)
         self._numbers.index_copy_(1, target, torch.stack([d, margin]))
         if self._theta is not None and theta is not None:

@@ -247,13 +247,18 @@ class CountedModel:
         return out.to(x.dtype)  # differences of logits are exact in the wider type
 
     def gradient(
-        self, x: Float[Tensor, "p *image"], image: Int[Tensor, " r"], value: Callable[[Tensor, slice], Tensor]
-    ) -> tuple[Float[Tensor, " r"], Float[Tensor, "r *output"], Float[Tensor, "r *image"]]:
+        self,
+        x: Float[Tensor, "p *image"],
+        image: Int[Tensor, " r"],
+        value: Callable[[Tensor, slice], Tensor],
+        slope: Float[Tensor, "r *output"] | None = None,
+    ) -> tuple[Float[Tensor, "r *_"], Float[Tensor, "r *output"], Float[Tensor, "r *image"]]:
         """value(logits of some rows, the slice of these rows) for all r rows, the logits, and the value's gradient with
         respect to x, 0 at fixed pixels.
 
         image: index of the image that each row is charged to. x may bring its own padding: rows past the r, `padded(r)`
-        in all.
+        in all. slope: the gradient of one number of a row with respect to the logits, where it does not depend on them;
+        the gradient is that number's then, and `value` may be any tensor with an entry for each row.
 
         Raises:
             NoGradientError: the model leaves autograd.
@@ -261,7 +266,9 @@ class CountedModel:
         if self.grid is not None:
             x = self.on_grid(x[: len(image)], image)
         try:
-            values, logits, grads = self._where_it_fits(partial(self._gradient, x, len(image), value), len(image))
+            values, logits, grads = self._where_it_fits(
+                partial(self._gradient, x, len(image), value, slope), len(image)
+            )
         except BaseException:
             self.charge_forwards(image)
             raise
@@ -282,7 +289,7 @@ class CountedModel:
             self.max_rows = size // MULTIPLE * MULTIPLE
 
     def _gradient(
-        self, x: Float[Tensor, "p *image"], length: int, value: Callable[[Tensor, slice], Tensor]
+        self, x: Float[Tensor, "p *image"], length: int, value: Callable[[Tensor, slice], Tensor], slope: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`gradient` of the first `length` rows, part by part, with nothing charged and no pixel fixed."""
         results: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -292,8 +299,8 @@ class CountedModel:
                 z = self.fill(x.detach()[rows.start : rows.start + self.padded(size)]).requires_grad_(True)
                 logits = self._run(z.clone())  # a leaf must not be written to, and models do so: x.sub_(mean)
                 logits = logits if size == len(z) else logits[:size]  # whose backward pass is two operations
-                values = value(logits, rows)
-                grad = input_gradient(values.sum(), z)
+                values = value(logits if slope is None else logits.detach(), rows)
+                grad = input_gradient(values.sum(), z) if slope is None else input_gradient(logits, z, slope[rows])
             self.tuner.record(len(z), thread_time() - start)
             results.append((values.detach(), logits.detach(), grad[:size]))
         if len(results) == 1:
@@ -303,7 +310,7 @@ class CountedModel:
 
 
 def _charge(counts: Int[Tensor, " b"], image: Int[Tensor, " r"], runs: int) -> None:
-    counts.index_add_(0, image, counts.new_full((1,), runs).expand(len(image)))
+    counts.index_add_(0, image, torch.ones_like(image), alpha=runs)
 
 
 def _wrapper(out: object) -> str:

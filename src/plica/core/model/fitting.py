@@ -73,8 +73,9 @@ class _Fit:
             out = self._checked(model, x)
             if not isinstance(out, Tensor) or not out.is_floating_point() or len(out) != len(x):
                 return out
-            zero = 0 * torch.linalg.vector_norm(x.detach().flatten(1), torch.inf, dim=1)  # nan where x is not finite
-            return out + zero.view(-1, *[1] * (out.ndim - 1)).to(out.dtype)
+            size = torch.linalg.vector_norm(x.detach().flatten(1), torch.inf, dim=1).to(out.dtype)
+            # 0 times the size is nan where x is not finite
+            return torch.add(out, size.view(-1, *[1] * (out.ndim - 1)), alpha=0)
         # one number that is not finite makes the sum so, which is cheaper than a look at each
         if math.isfinite(x.detach().sum().item()):
             return self._checked(model, x)

@@ -63,14 +63,16 @@ def backward_errors() -> Iterator[None]:
         raise ModelError(f"The backward pass of the model raised {one_line(error, named=True)}.") from error
 
 
-def input_gradient(value: Float[Tensor, ""], x: Float[Tensor, "b *image"]) -> Float[Tensor, "b *image"]:
-    """The gradient of `value` with respect to x.
+def input_gradient(
+    value: Float[Tensor, "*v"], x: Float[Tensor, "b *image"], weights: Float[Tensor, "*v"] | None = None
+) -> Float[Tensor, "b *image"]:
+    """The gradient with respect to x of `value`, one number, or of the sum of its entries with these weights.
 
     Raises:
         NoGradientError: the value does not depend on x as far as autograd can tell.
     """
     with backward_errors():
-        grad = torch.autograd.grad(value, x, allow_unused=True)[0] if value.requires_grad else None
+        grad = torch.autograd.grad(value, x, weights, allow_unused=True)[0] if value.requires_grad else None
     if grad is None:
         raise NoGradientError
     return grad

@@ -8,7 +8,9 @@ found by a bracketed secant without a model call. Each row of a batch is a separ
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -34,8 +36,8 @@ class ProximalSQP:
     decay_aim, near, far: kappa_k = aim_k (near min(|m_k|, |m_0|) + far |m_0|) + floor: the boundary is aimed at from
     beyond; aim_k falls by decay_aim at each step, but rises by raise_aim after raise_after steps that never passed the
     boundary. Every step is accepted. average: weight of the old plane in the new one, rising as 1 - patience / (k + 1)
-    to average_most: planes either side of a kink of m are averaged into the one that holds at the kink. inertia: heavy
-    ball on u.
+    to average_most < 1: planes either side of a kink of m are averaged into the one that holds at the kink. inertia:
+    heavy ball on u.
     """
 
     prox: Prox
@@ -71,8 +73,9 @@ class ProximalSQP:
             velocity=u.new_zeros(u.shape if self.inertia else (len(u), 0)), size=size,
             eta=zero + torch.nan if eta is None else eta.clone(), lam=zero.clone(), slope=zero.clone(),
             level=zero.clone(), first=zero.clone(), merit=zero.clone(), predicted=zero.clone(),
-            recent=u.new_full((len(u), 2), torch.inf), estimate=zero + torch.inf, residual=zero.clone(),
-            aim=zero + 1, reached=zero > 0, steps=zero.clone(), stepped=False, scratch=Scratch(),
+            recent=u.new_full((len(u), 3), torch.inf), estimate=zero + torch.inf, residual=zero.clone(),
+            aim=zero + 1, reached=zero > 0, steps=torch.zeros_like(zero, dtype=torch.long), stepped=False,
+            scratch=Scratch(),
         )  # fmt: skip
 
     def step(
@@ -91,22 +94,20 @@ class ProximalSQP:
             grad: the gradient of m at rows.u.
         """
         first_step = not rows.stepped
+        schedule = _schedule(self, rows.u.dtype, rows.u.device)
+        weight, decay, factor = schedule.index_select(1, rows.steps)
+        missed = margin.clamp(max=0)  # less than 0 where the boundary is not reached
         if first_step:
             self._open(rows, margin, grad)
-        missed = margin.clamp(max=0)  # less than 0 where the boundary is not reached
-        if not first_step:
-            self._resize(rows, rows.size - 1.5 * rows.lam * missed)
+        else:
+            self._resize(rows, rows.size - 1.5 * rows.lam * missed, decay)
         aim = self.far * rows.first
         if self.near:
             aim = self.near * torch.minimum(margin.abs(), rows.first) + aim
         kappa = torch.add(self.floor * rows.first, noise, alpha=2) + rows.aim * aim
         rise = kappa - margin
-        weight = (self.patience / (rows.steps + 1)).clamp(1 - self.average_most, 1 - self.average)
-        if first_step:
-            weight = torch.ones_like(weight)
         trials = self.trials_first if first_step else self.trials
-        size, rows.size = rows.size, rows.size.clone()  # ||u|| before the move; the blocks write the new one
-        z_size = torch.empty_like(size)
+        sizes = []  # ||z|| and the new ||u||
         size_of_block = block_rows(rise.device, *rows.u.shape)
         for start in range(0, len(rise), size_of_block):
             part = slice(start, start + size_of_block)
@@ -118,18 +119,17 @@ class ProximalSQP:
                 filled = torch.cat([own, own.new_zeros(-len(own) % PAD)])
                 copy = take(block, filled)
                 inputs = grad[part][filled], weight[part][filled], rise[part][filled]
-                z_size[part] = self._move(copy, *inputs, trials)[:length]
+                sizes.append(tuple(size[:length] for size in self._move(copy, *inputs, trials)))
                 put(block, own, take(copy, own))
             else:
-                z_size[part] = self._move(block, grad[part], weight[part], rise[part], trials)
-        rows.merit = size - 1.5 * rows.lam * missed  # the penalty at the old u, with the new multiplier
-        rows.predicted = z_size  # the penalty at z, where the linear model has no shortfall
-        self._estimate(rows, size, margin, first_step)
+                sizes.append(self._move(block, grad[part], weight[part], rise[part], trials))
+        rows.merit = rows.size - 1.5 * rows.lam * missed  # the penalty at the old u, with the new multiplier
+        self._estimate(rows, margin, first_step)
+        # at z the linear model has no shortfall, and the penalty is ||z||
+        rows.predicted, rows.size = sizes[0] if len(sizes) == 1 else map(torch.cat, zip(*sizes, strict=True))
         rows.reached |= margin > noise
-        decays = rows.reached | (rows.steps < self.raise_after)
-        # float32 factors for any dtype of the rows; torch.where would launch a kernel for each of the two numbers
-        rows.aim *= torch.full_like(margin, self.raise_aim, dtype=torch.float32).masked_fill_(decays, self.decay_aim)
-        rows.steps += 1
+        rows.aim *= factor.masked_fill_(rows.reached, self.decay_aim)
+        rows.steps = (rows.steps + 1).clamp_(max=schedule.shape[1] - 1)
         rows.stepped = True
 
     def _open(self, rows: ProximalState, margin: Tensor, grad: Tensor) -> None:
@@ -147,17 +147,18 @@ class ProximalSQP:
         else:
             rows.level = torch.where(rows.size > 0, torch.minimum(rows.size, length), length)
 
-    def _resize(self, rows: ProximalState, merit: Tensor) -> None:
+    def _resize(self, rows: ProximalState, merit: Tensor, decay: Tensor) -> None:
         ratio = (rows.merit - merit) / (rows.merit - rows.predicted).clamp(min=1e-12)
         factor = torch.ones_like(ratio, dtype=torch.float32).masked_fill_(ratio < self.bad, self.shrink)
         factor.masked_fill_(ratio > self.good, self.grow)
-        decay = torch.ones_like(factor).masked_fill_(rows.steps >= self.decay_after, self.decay)
         eta = rows.eta * factor * decay
         rows.eta = torch.maximum(eta, self.least * self.prox.natural(rows.u.shape[1]) * rows.size)
 
-    def _move(self, block: ProximalState, grad: Tensor, weight: Tensor, rise: Tensor, trials: int) -> Tensor:
+    def _move(
+        self, block: ProximalState, grad: Tensor, weight: Tensor, rise: Tensor, trials: int
+    ) -> tuple[Tensor, Tensor]:
         """Average the gradient into the plane with this weight, find z with plane . (z - u) = rise, and move u there,
-        or past it with inertia. Returns ||z||."""
+        or past it with inertia. Returns ||z|| and the new ||u||."""
         work = block.scratch(4, block.u)
         torch.lerp(block.plane, grad, weight[:, None], out=block.plane)
         along = torch.mul(block.u, block.plane, out=work[0]).sum(1)
@@ -170,22 +171,35 @@ class ProximalSQP:
             block.velocity.mul_(self.inertia).add_(spare)
             torch.add(block.u, block.velocity, out=block.u)
             clip(block.u, block.low, block.high)
-            block.size.copy_(self.prox.norm(block.u, spare))
         else:
             block.u.copy_(z)
-            block.size.copy_(size)
         if self.prox.remembers_norm:
             block.level.copy_(size)
-        return size
+        return size, self.prox.norm(block.u, spare) if self.inertia else size.clone()
 
     @staticmethod
-    def _estimate(rows: ProximalState, size: Tensor, margin: Tensor, first_step: bool) -> None:
+    def _estimate(rows: ProximalState, margin: Tensor, first_step: bool) -> None:
         """How near the boundary is by the linear model: ||u|| - lam m, since lam is the change of the norm per unit of
         margin."""
-        now = (size - rows.lam * margin).clamp(min=0.5 * size)
-        rows.estimate = torch.minimum(now, rows.recent.amin(1))
-        # from the start itself the linear model reaches too far to be remembered
-        rows.recent = torch.stack([torch.full_like(now, torch.inf) if first_step else now, rows.recent[:, 0]], 1)
+        now = (rows.size - rows.lam * margin).clamp(min=0.5 * rows.size)
+        if first_step:  # from the start itself the linear model reaches too far to be remembered
+            rows.estimate = now
+        else:
+            rows.recent = torch.cat([now[:, None], rows.recent[:, :2]], 1)
+            rows.estimate = rows.recent.amin(1)
+
+
+@lru_cache(maxsize=16)
+def _schedule(solver: ProximalSQP, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "3 steps"]:
+    """What depends on the number of steps alone: the weight of the gradient in the plane, the factor of eta, and that
+    of the aim where the boundary is not reached. After the last column they stay."""
+    last = max(solver.decay_after, solver.raise_after, math.ceil(solver.patience / (1 - solver.average_most)))
+    steps = torch.arange(last + 1, device=device)
+    weight = (solver.patience / (steps.to(dtype) + 1)).clamp(1 - solver.average_most, 1 - solver.average)
+    weight[0] = 1
+    decay = torch.where(steps < solver.decay_after, 1.0, solver.decay)
+    factor = torch.where(steps < solver.raise_after, solver.decay_aim, solver.raise_aim)
+    return torch.stack([weight, decay.float().to(dtype), factor.float().to(dtype)])
 
 
 def _filled(rows: Float[Tensor, "r n"]) -> Float[Tensor, "m n"]:

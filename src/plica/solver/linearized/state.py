@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.solver.accelerator import Scratch
@@ -37,12 +37,12 @@ class ProximalState:
     first: Float[Tensor, " r"]
     merit: Float[Tensor, " r"]
     predicted: Float[Tensor, " r"]
-    recent: Float[Tensor, "r 2"]
+    recent: Float[Tensor, "r 3"]
     estimate: Float[Tensor, " r"]
     residual: Float[Tensor, " r"]
     aim: Float[Tensor, " r"]
     reached: Bool[Tensor, " r"]
-    steps: Float[Tensor, " r"]
+    steps: Int[Tensor, " r"]
     stepped: bool
     scratch: Scratch
 

@@ -42,7 +42,7 @@ def _l2(block: ProximalState, goal: Tensor, along: Tensor, trials: int, work: Te
     z, spare = work[:2]
     plane_square = torch.linalg.vector_norm(block.plane, dim=1).square_().clamp_(min=TINY)
     u_square = block.size.square()
-    c = block.eta * block.lam
+    c = (block.eta * block.lam).clamp_(min=TINY)
     for _ in range(trials):
         target = goal / block.level
         for _ in range(NEWTON):
@@ -51,7 +51,7 @@ def _l2(block: ProximalState, goal: Tensor, along: Tensor, trials: int, work: Te
             shortened = block.eta / length
             keep = (1 - shortened).clamp_(min=1e-6)
             slope = keep * plane_square + shortened * (plane_v / length).square_()
-            c = torch.addcdiv(c, target - keep * plane_v, slope).clamp_(0.25 * c, 4 * c + TINY)
+            c = torch.addcdiv(c, target - keep * plane_v, slope).clamp_(0.25 * c, 4 * c)
         plane_v = along + c * plane_square
         length = (u_square + c * (along + plane_v)).clamp_(min=TINY).sqrt_()
         keep = (1 - block.eta / length).clamp_(min=0)
@@ -71,7 +71,7 @@ def _linf(block: ProximalState, goal: Tensor, trials: int, work: Tensor) -> Tens
     two equations, piecewise linear in c and theta, by Newton's method in both.
     """
     z, w, cut, spare = work
-    c, theta = block.eta * block.lam, block.level
+    c, theta = (block.eta * block.lam).clamp_(min=TINY), block.level
     for _ in range(trials):
         torch.addcmul(block.u, block.plane, c[:, None], out=w)
         torch.clamp(w, block.low, block.high, out=cut)
@@ -86,7 +86,7 @@ def _linf(block: ProximalState, goal: Tensor, trials: int, work: Tensor) -> Tens
         torch.eq(w, z, out=spare)
         free = torch.linalg.vector_norm(spare.mul_(block.plane), dim=1).square_()
         det = (free * count + pull.square()).clamp_(min=TINY)
-        c = torch.addcdiv(c, count * short + pull * over, det).clamp_(0.25 * c, 4 * c + TINY)
+        c = torch.addcdiv(c, count * short + pull * over, det).clamp_(0.25 * c, 4 * c)
         theta = torch.addcdiv(theta, pull * short - free * over, det).clamp_(0.5 * theta, 2 * theta)
     block.level.copy_(theta)
     torch.div(c, block.eta, out=block.lam)
@@ -96,7 +96,7 @@ def _linf(block: ProximalState, goal: Tensor, trials: int, work: Tensor) -> Tens
 def _secant(prox: Prox, block: ProximalState, goal: Tensor, trials: int, work: Tensor) -> Tensor:
     """Any prox: a secant in lam kept inside its bracket."""
     z, spare = work[0], (work[1], work[2])
-    lam, slope = block.lam, block.slope
+    lam, slope = block.lam.clamp(min=TINY), block.slope
     low, high = torch.zeros_like(lam), torch.full_like(lam, torch.inf)
     lam_old = f_old = lam
     for trial in range(trials):
@@ -105,16 +105,15 @@ def _secant(prox: Prox, block: ProximalState, goal: Tensor, trials: int, work: T
         f = torch.mul(z, block.plane, out=spare[0]).sum(1) - goal
         if trial:
             secant = (f - f_old) / (lam - lam_old)
-            usable = (secant > 1e-3 * slope) & (secant < 1e3 * slope)
+            usable = secant == secant.clamp(1e-3 * slope, 1e3 * slope)
             slope = torch.where(usable, secant, torch.where(lam == lam_old, slope, 0.5 * slope))
         if trial == trials - 1:
             break
         short = f < 0
         low, high = torch.where(short, lam, low), torch.where(short, high, lam)
         lam_old, f_old = lam, f
-        newton = torch.minimum(lam - f / slope, 4 * lam + TINY)
-        inside = ((newton >= low) & (newton <= high)) | (high == torch.inf)
-        lam = torch.where(inside, newton, 0.5 * (low + high))
+        newton = torch.minimum(torch.addcdiv(lam, f, slope, value=-1), 4 * lam)
+        lam = torch.where(newton == newton.clamp(low, high), newton, 0.5 * (low + high))
     block.lam.copy_(lam)
     block.slope.copy_(slope)
     return z
