@@ -6,7 +6,7 @@ Each case is a small network with random weights in a random precision, and a ra
 budget. Of every answer it is seen whether the point lies inside the bounds, whether its distance is the one reported,
 whether it lies within the radius, and whether the network misbehaves there: among the other images, in reverse order,
 alone, and in float64 where the network computes in float32 or float64. An image left without a point must
-come back as it was, and one that is misclassified as it is must have the distance 0.
+come back as it was, and one that is misclassified as it is, by more than rounding, must have the distance 0.
 """
 
 from __future__ import annotations
@@ -157,25 +157,27 @@ class Case:
         total = (size**self.p).sum(1) ** (1 / self.p)
         return total + 0.5 * largest if self.metric_name == "sum" else total
 
-    def misbehaves(self, output: torch.Tensor) -> np.ndarray:
-        """Written anew, in numpy."""
+    def misbehaves(self, output: torch.Tensor, by: np.ndarray | float = 0.0) -> np.ndarray:
+        """Whether each output does, by more than `by`; written anew, in numpy."""
         out, y = output.double().numpy(), (self.y.double() if self.y.is_floating_point() else self.y).numpy()
         if self.goal_name == "target":
             pairs = zip(out, self.targets.numpy(), strict=True)
-            return np.array([all(o[t] > v for i, v in enumerate(o) if i != t) for o, t in pairs])
+            return np.array([min(o[t] - v for i, v in enumerate(o) if i != t) for o, t in pairs]) > by
         if self.goal_name == "class":
-            return np.array([max(v for i, v in enumerate(o) if i != t) > o[t] for o, t in zip(out, y, strict=True)])
+            pairs = zip(out, y, strict=True)
+            return np.array([max(v for i, v in enumerate(o) if i != t) - o[t] for o, t in pairs]) > by
         if self.goal_name == "one logit":
-            return np.where(y == 1, out.reshape(-1) < 0, out.reshape(-1) > 0)
+            return np.where(y == 1, -out.reshape(-1), out.reshape(-1)) > by
         if self.goal_name == "deviates":
-            return np.abs(out - y).reshape(ROWS, -1).max(1) > self.goal.tolerance
+            return np.abs(out - y).reshape(ROWS, -1).max(1) > self.goal.tolerance + by
         if self.goal_name == "tags":
-            return (np.where(y == 1, -out, out) > 0).any(1)
+            return np.where(y == 1, -out, out).max(1) > by
         if self.goal_name == "own":
-            return np.abs(out.reshape(ROWS, -1).mean(1)) > 0.3
+            return np.abs(out.reshape(ROWS, -1).mean(1)) > 0.3 + by
         own = np.take_along_axis(out, y[:, None], 1)[:, 0]
         np.put_along_axis(out, y[:, None], -np.inf, 1)
-        return (out.max(1) > own).reshape(ROWS, -1).mean(1) >= self.goal.share - 1e-12
+        lead = (out.max(1) - own).reshape(ROWS, -1)
+        return (lead > np.reshape(by, (-1, 1))).mean(1) >= self.goal.share - 1e-12
 
     def wrong(self) -> tuple[Counter[str], Counter[str]]:
         """What was wrong, and what was answered."""
@@ -204,7 +206,8 @@ class Case:
         if self.precision in ("float32", "float64"):
             with torch.no_grad():
                 fine = copy.deepcopy(self.net).double()(self.x.double())
-            clear = self.misbehaves(fine) & self.misbehaves(self.outputs(self.x))
+            rounding = 64 * np.finfo(np.float32).eps * fine.abs().flatten(1).amax(1).numpy()  # no less counts
+            clear = self.misbehaves(fine, rounding) & self.misbehaves(self.outputs(self.x), rounding)
             bad["misbehaves as it is, and no distance 0"] = int((clear & ~(ok & (claimed == 0))).sum())
         spent = found.gradients.numpy() > self.gradients
         bad["gradients beyond the budget"] = int(spent.sum())

@@ -34,7 +34,7 @@ models: [model.py:make, model.py:other]
 data: {path: data.npz, n: 4}
 questions:
   - {ask: min-radius, metric: l2, certify: {nodes: 2}}
-  - {ask: max-loss, metric: linf, radius: 0.02}
+  - {ask: max-loss, metric: linf, radius: 0.02, targets: targets.npy}
   - {ask: min-radius, metric: theta, through: hue-saturation}
 methods: [auto, pwcf]
 gradients: 5
@@ -83,6 +83,7 @@ def written(tmp_path_factory):
         Path("plan.yaml").write_text(PLAN)
         x = rng.random((6, *SHAPE), dtype=np.float32)
         np.savez("data.npz", x=x, y=np.zeros(6, dtype=np.int64))
+        np.save("targets.npy", np.ones(6, dtype=np.int64))
         np.savez("box.npz", low=np.zeros(SHAPE), high=np.ones(SHAPE), mask=np.arange(192).reshape(SHAPE) > 9)
         given = ["--model", "model.py:make", "--data", "data.npz", "--gradients", "5"]
         for command in (

@@ -19,6 +19,7 @@ from plica.cli.options import (
     PrecisionOption,
     SampleOption,
     TargetOption,
+    TargetsOption,
     TrustOption,
 )
 from plica.cli.progress import EvaluationProgress
@@ -77,6 +78,7 @@ def evaluate(
     goal: Annotated[str | None, typer.Option(help=f"what counts as a success: {WRITTEN}")] = None,
     levels: LevelsOption = None,
     target: TargetOption = None,
+    targets: TargetsOption = None,
     method: MethodOption = None,
     sample: SampleOption = None,
     indices: IndicesOption = None,
@@ -106,7 +108,7 @@ def evaluate(
         model=model, weights=weights, data=data, metric=metric, radius=radius, loss=loss, goal=goal, method=method
     )
     flags |= dict(sample=sample, gradients=gradients, individual=individual or None, seed=seed)
-    flags |= dict(bounds=bounds, trust=trust or None, levels=levels, target=target)
+    flags |= dict(bounds=bounds, trust=trust or None, levels=levels, target=target, targets=targets and str(targets))
     changes: dict[str, Any] = {"device": device} if device else {}
     changes |= {"batch_size": batch_size} if batch_size else {}
     changes |= {"draws": draws} if draws else {}
@@ -183,7 +185,7 @@ def _from_flags(plan: Path | None, flags: dict[str, Any]) -> Path | Plan:
 
 def _questions(options: dict[str, Any]) -> list[dict[str, Any]]:
     metrics, radii = options["metric"], options.get("radius")
-    goal = {key: options[key] for key in ("goal", "levels", "target") if key in options}
+    goal = {key: options[key] for key in ("goal", "levels", "target", "targets") if key in options}
     if radii is None:
         if "loss" in options:
             raise PlanError("--loss is of max-loss, which needs a radius; give --radius, or leave --loss out.")

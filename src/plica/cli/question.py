@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from plica.core.model.randomness import randomness_of
 from plica.data import load_data, open_data
 from plica.data.indices import parse_indices
 from plica.data.sample import select
+from plica.data.targets import check_targets, read_targets
 from plica.goals import parse_goal
 from plica.metrics import Metric, parse_metric
 from plica.models import load_model, prepare_inputs
@@ -132,8 +132,7 @@ def read_images(options: dict[str, Any], allow_out_of_range: bool = False) -> tu
 def select_targets(
     options: dict[str, Any], x: Tensor, y: Tensor, ids: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Images, labels, rows in the data and targets, of --target and --targets; images of the target itself are left
-    out.
+    """Images, labels, rows in the data and targets, of --target and --targets; images of the one --target are left out.
 
     Raises:
         ValueError, OSError: one sentence.
@@ -144,29 +143,17 @@ def select_targets(
     if options["goal"] is not None or (target is not None and file is not None):
         raise ValueError("Give one of --target, --targets and --goal.")
     rows = torch.arange(len(x)) if ids is None else ids
-    targets = torch.full_like(y, target or 0) if file is None else _read_targets(file, int(rows.max()))[rows]
+    if file is not None:
+        targets = read_targets(file)
+        check_targets(file, targets, y, rows)
+        return x, y, rows, targets[rows]
+    targets = torch.full_like(y, target or 0)
     kept = (targets != y).nonzero()[:, 0]
     if not len(kept):
-        raise ValueError("Every image has its target as its label; give another target.")
+        raise ValueError(f"The images all have the label {target}; give another target.")
     if len(kept) < len(x):
         print(f"{len(x) - len(kept)} images have the target as their label and are left out")
     return x[kept], y[kept], rows[kept], targets[kept]
-
-
-def _read_targets(file: Path, last: int) -> Tensor:
-    try:
-        with open(file, "rb") as stream:
-            targets = np.load(stream, allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read as a .npy file of targets ({one_line(error)}).") from error
-    if (
-        not isinstance(targets, np.ndarray)
-        or targets.ndim != 1
-        or targets.dtype.kind not in "iu"
-        or len(targets) <= last
-    ):
-        raise ValueError(f"{file} must be a .npy file with one class, a whole number, for every row of the data.")
-    return torch.from_numpy(targets.astype(np.int64))
 
 
 def _print(summary: dict[str, Any], out: Path) -> None:

@@ -25,6 +25,7 @@ from plica.goals import parse_goal
 from plica.metrics import parse_metric
 from plica.models.adapt import NAMED, split_normalisation
 from plica.perturbations import parse_through
+from plica.utils.files import hash_file
 from plica.utils.messages import shown
 
 ALL = "all"  # GPUs of this machine, as a device
@@ -125,6 +126,7 @@ class Question(Strict):
     goal: the goal that counts as a success; misclassification if left out.
     levels: restrict results to a grid of this many levels between the bounds.
     target: the only class that counts as a success; images of that class are left out.
+    targets: a .npy file with a target class for every row of the data.
     certify: lower bounds, if they differ from the plan's.
     """
 
@@ -134,6 +136,7 @@ class Question(Strict):
     goal: str | None = None
     levels: Annotated[Number, Field(ge=2, le=MOST_LEVELS)] | None = None
     target: Annotated[Number, Field(ge=0)] | None = None
+    targets: str | None = None
     radius: Annotated[list[float], BeforeValidator(several)] = []
     loss: str = "margin"
     methods: Annotated[list[Method], BeforeValidator(several)] = []
@@ -182,9 +185,14 @@ class Question(Strict):
             raise ValueError("theta is the distance of a perturbation; name one, such as through: flow")
         if self.levels is not None and self.through is not None:
             raise ValueError("levels go with x + delta; leave out levels, or through")
-        if self.target is not None and (self.goal is not None or self.certify is not None):
-            raise ValueError("a target goes with neither a goal nor certify; leave out one of them")
+        if sum(given is not None for given in (self.goal, self.target, self.targets)) > 1:
+            raise ValueError("goal, target and targets exclude each other; leave out all but one")
         return self
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _file(cls, targets: Any) -> Any:
+        return str(targets) if isinstance(targets, Path) else targets
 
     @model_validator(mode="after")
     def _radius_where_needed(self) -> Question:
@@ -253,6 +261,9 @@ class Plan(Strict):
     def identity(self) -> dict[str, Any]:
         """The parts of the plan that results depend on, except models and data, which are hashed and may be moved."""
         identity = self.model_dump(mode="json", exclude={"batch_size", "threads"})
+        for question in identity["questions"]:
+            if question["targets"] is not None:
+                question["targets"] = hash_file(Path(question["targets"]))
         identity["models"] = [{"name": model["name"]} for model in identity["models"]]
         del identity["data"]["path"]
         if isinstance(self.bounds, str):

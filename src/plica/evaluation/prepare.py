@@ -16,14 +16,18 @@ import torch
 from plica.api import attack
 from plica.certify import check_certifiable
 from plica.core.domain.read_bounds import read_bounds
+from plica.core.model.eval_mode import eval_mode
+from plica.core.model.fitting import fitted
 from plica.data import Source, open_data
 from plica.data.sample import select
+from plica.data.targets import check_targets
 from plica.evaluation.fingerprint import distance_sums, hash_model, model_sums, same
 from plica.evaluation.model_cache import ModelCache
 from plica.evaluation.plan import Plan
 from plica.evaluation.strict import PlanError
 from plica.evaluation.tasks import Chain, Job, chains
 from plica.evaluation.worker import Worker
+from plica.goals import check_labels, class_logits
 from plica.metrics import Unsupported
 from plica.models import prepare_inputs
 from plica.runs.schema import FORMAT
@@ -48,6 +52,10 @@ def prepare(
     any_y = all(question.goal is not None for question in plan.questions)
     source = open_data(plan.data.path, allow_out_of_range=not bounds.is_default, any_y=any_y)
     ids = select(source.labels, plan.data.n, plan.data.indices, plan.data.sample, plan.data.seed)
+    for chain in plan_chains:
+        job = chain.jobs[0]
+        if job.targets_of_rows is not None:
+            check_targets(str(job.task.target), job.targets_of_rows, source.labels[ids], ids)
     worker = Worker(device, bounds, plan.batch_size, plan.threads, models)
     first, x, y = _first_images(source, ids)
     hashes, answers = {}, {"images": first, "models": {}, "distances": {}}
@@ -56,7 +64,8 @@ def prepare(
         hashes[model.name] = hash_model(loaded, model.model)
         inputs = prepare_inputs(loaded, x, y)
         for job in (job for chain in plan_chains for job in chain.jobs if job.model == model):
-            _try(worker, inputs, job)
+            _try(worker, inputs, torch.tensor(first), job)
+            _check_classes(inputs[0], inputs[1], job, ids)
             if job.task.distance not in answers["distances"]:
                 distance = bounds.distance(job.task.metric, job.task.through)
                 answers["distances"][job.task.distance] = distance_sums(*distance, inputs[1])
@@ -164,7 +173,22 @@ def _first_images(source: Source, ids: torch.Tensor) -> tuple[list[int], torch.T
     return first, torch.cat(x), torch.cat(y)
 
 
-def _try(worker: Worker, inputs: tuple[Callable[..., Any], torch.Tensor, torch.Tensor], job: Job) -> None:
+@torch.no_grad()
+def _check_classes(model: Callable[..., Any], x: torch.Tensor, job: Job, ids: torch.Tensor) -> None:
+    """Raises PlanError where a target of these rows is not a class of the model."""
+    if job.targets_of_rows is None:
+        return
+    with eval_mode(model):
+        logits = class_logits(fitted(model)(x))
+    try:
+        check_labels(f"The targets of {job.task.target}", job.targets_of_rows[ids], logits)
+    except ValueError as error:
+        raise PlanError(str(error)) from None
+
+
+def _try(
+    worker: Worker, inputs: tuple[Callable[..., Any], torch.Tensor, torch.Tensor], ids: torch.Tensor, job: Job
+) -> None:
     """Ask one gradient. What befalls some of the images alone, or memory, is left to the run, which names the images
     and halves the batch.
 
@@ -172,8 +196,9 @@ def _try(worker: Worker, inputs: tuple[Callable[..., Any], torch.Tensor, torch.T
         PlanError: the method, the model or the distance refuses all of them; one sentence.
     """
     model, x, y = inputs
-    if (targets := job.targets(y)) is not None:
-        x, y = x[targets != y], y[targets != y]
+    if (targets := job.targets(y, ids)) is not None:
+        rows = (targets != y).cpu()
+        x, y, ids = x[rows], y[rows], ids[rows]
         if not len(x):
             raise PlanError(f"The first images all have the label {job.task.target}; give another target.")
 
@@ -185,7 +210,7 @@ def _try(worker: Worker, inputs: tuple[Callable[..., Any], torch.Tensor, torch.T
                 attack(
                     model, x[rows], y[rows], question, method=job.method, gradients=1, seed=job.seed,
                     bounds=worker.bounds.pair, goal=job.goal(), draws=job.task.draws,
-                    levels=job.task.levels, targets=job.targets(y[rows]), precision=job.precision,
+                    levels=job.task.levels, targets=job.targets(y[rows], ids[rows]), precision=job.precision,
                 )  # fmt: skip
         except Exception as error:  # models and public attacks may raise anything
             return error

@@ -188,7 +188,8 @@ def _steps(images: _Images, chain: Chain, chunk: int, on_event: Callable[[Event]
         else:
             standing = [not (chain.ordered and number in broken) for number in ids.tolist()]
             rows = torch.tensor(standing, dtype=torch.bool)
-            if (targets := job.targets(y)) is not None:  # an image of the target itself cannot be taken for it wrongly
+            if (targets := job.targets(y, ids)) is not None:
+                # an image of the target itself cannot be taken for it wrongly
                 rows &= targets != y
             upper = _known(best, ids[rows]) if job.certify else None
             work = Work(job, chunk, ids[rows], x[rows], y[rows], upper)

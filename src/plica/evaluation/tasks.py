@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from plica.core.domain.bounds import Bounds
 from plica.core.formulations import MaxLoss, MinRadius, Question
+from plica.data.targets import read_targets
 from plica.evaluation.method_sets import RAND, RAND_DRAWS, members
 from plica.evaluation.plan import Certify, Model, Plan
 from plica.evaluation.plan import Question as PlanQuestion
@@ -31,6 +34,7 @@ class Job:
 
     precision: of the model in the search; None for its own.
     certify: lower bounds after the attack; of the last method of a question.
+    targets_of_rows: the target of every row of the data, where each image has its own.
     """
 
     task: Task
@@ -40,9 +44,12 @@ class Job:
     seed: int
     precision: str | None = None
     certify: Certify | None = None
+    targets_of_rows: Int64[Tensor, " n"] | None = field(default=None, compare=False, repr=False)
 
-    def targets(self, y: Tensor) -> Tensor | None:
-        """The target of each image with these labels; None for any other class."""
+    def targets(self, y: Tensor, ids: Int64[Tensor, " b"]) -> Tensor | None:
+        """The target of each image with these labels, rows `ids` of the data; None for any other class."""
+        if self.targets_of_rows is not None:
+            return self.targets_of_rows[ids.cpu()].to(y.device)
         return None if self.task.target is None else torch.full_like(y, int(self.task.target))
 
     def goal(self) -> GoalFunction | None:
@@ -70,7 +77,7 @@ def chains(plan: Plan) -> list[Chain]:
     """The chains of a plan, by model, then by question.
 
     Raises:
-        PlanError: two tasks are the same, or a metric cannot be loaded.
+        PlanError: two tasks are the same, or a metric or targets cannot be loaded.
     """
     plan_chains = [
         Chain(_jobs(plan, model, question, metric, radius), question.ask == "max-loss" and not plan.individual)
@@ -82,7 +89,7 @@ def chains(plan: Plan) -> list[Chain]:
     names = [job.task.name for chain in plan_chains for job in chain.jobs]
     for name in names:
         if names.count(name) > 1:
-            raise PlanError(f"The plan contains {name} twice; leave one out.")
+            raise PlanError(f"The plan contains {name} twice; leave one out, or rename one of its files.")
     return plan_chains
 
 
@@ -94,7 +101,9 @@ def _jobs(plan: Plan, model: Model, plan_question: PlanQuestion, metric: str, ra
     loss = plan_question.loss if plan_question.ask == "max-loss" else None
     radius_text = None if radius is None else _short(radius, plan_question.radius)
     words = (plan_question.ask, distance, radius_text, None if loss == "margin" else loss, plan_question.goal)
-    target = None if plan_question.target is None else str(plan_question.target)
+    target, targets = None if plan_question.target is None else str(plan_question.target), None
+    if plan_question.targets is not None:
+        target, targets = Path(plan_question.targets).name, read_targets(plan_question.targets)
     question = question_text(*words, levels=plan_question.levels, target=target)
     methods = plan_question.methods or plan.methods
     draws = plan.draws or (RAND_DRAWS if any(method.name == RAND for method in methods) else None)
@@ -110,7 +119,7 @@ def _jobs(plan: Plan, model: Model, plan_question: PlanQuestion, metric: str, ra
             file, model.name, question, plan_question.ask, metric, radius, loss, label, plan_question.through,
             plan_question.goal, draws, plan_question.levels, target,
         )  # fmt: skip
-        jobs.append(Job(task, model, name, gradients, seed, plan.precision))
+        jobs.append(Job(task, model, name, gradients, seed, plan.precision, targets_of_rows=targets))
     return (*jobs[:-1], replace(jobs[-1], certify=plan_question.certify or plan.certify))
 
 

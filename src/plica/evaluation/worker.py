@@ -26,7 +26,7 @@ from plica.models import prepare_inputs
 from plica.perturbations import parse_through
 from plica.runs.encode import leaf_table, sample_table
 from plica.runs.points import moved
-from plica.runs.schema import CERTIFIED, arrow_schema
+from plica.runs.schema import CERTIFIED, TARGET_CLASS, arrow_schema
 from plica.utils.limits import free_memory, out_of_memory
 from plica.utils.messages import one_line
 
@@ -136,7 +136,7 @@ class Worker:
         """The part of all images; `size` is the batch size, `notes` those of the tries before."""
         try:
             model, x, y = prepare_inputs(model, work.x, work.y)
-            result = self._attack(model, x, y, work.job, size, on_progress)
+            result = self._attack(model, x, y, work.ids, work.job, size, on_progress)
             if Status.BLACK_BOX in result.status:
                 part = f"{work.job.task.name}, chunk {work.chunk}"
                 notes = [*notes, f"{part}: attacked with forward runs only, as the model has no gradient"]
@@ -178,13 +178,13 @@ class Worker:
             result, certificate = certified(
                 model, x, y, question, result, upper=upper, **job.certify.model_dump(),
                 bounds=self.bounds.pair, method=job.method, seed=job.seed, batch_size=self.fitting_size,
-                levels=job.task.levels,
+                levels=job.task.levels, targets=job.targets(y, work.ids),
             )  # fmt: skip
         except Exception as error:  # the attack's results are still stored
             notes = [*notes, f"{job.task.name}, chunk {work.chunk}: no lower bounds ({one_line(error, named=True)})"]
         return _part(work, result, notes, bound_columns(work, result, certificate))
 
-    def _attack(self, model, x, y, job: Job, size: int | None, on_progress) -> Result:
+    def _attack(self, model, x, y, ids, job: Job, size: int | None, on_progress) -> Result:
         return attack(
             model,
             x,
@@ -199,7 +199,7 @@ class Worker:
             draws=job.task.draws,
             precision=job.precision,
             levels=job.task.levels,
-            targets=job.targets(y),
+            targets=job.targets(y, ids),
             on_progress=on_progress,
         )
 
@@ -230,6 +230,9 @@ def _part(
         bounds = bound_columns(work, result, None)
     more, leaves = bounds or ({}, None)
     table = sample_table(result, work.ids, work.y)
+    if work.job.targets_of_rows is not None:
+        targets = work.job.targets(work.y, work.ids)
+        more = more | {TARGET_CLASS.name: pa.array([] if targets is None else targets.tolist(), pa.int64())}
     for name, column in (more | work.job.task.constant_columns(len(work.ids))).items():
         table = table.append_column(name, column)
     x_adv = result.x_adv.detach().cpu()

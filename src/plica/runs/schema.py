@@ -80,6 +80,9 @@ CERTIFIED = (
         "for which lower holds: real, the network in real arithmetic; executed, as run in float32",
     ),
 )  # of the last method of a question whose plan says `certify`
+TARGET_CLASS = Column(
+    "target_class", "int64", "the target class of the image; only where each image has its own (`targets` in the plan)"
+)
 LEAVES = (
     Column("id", "int64", "row of the image in the data; its first row here has the slopes of intermediate bounds"),
     Column("rival", "int64", "the class that is excluded in this part of the ball; -1 in an image's first row"),
@@ -177,7 +180,7 @@ EVALUATION = (
     File(MANIFEST, "identifies the run; written first", MANIFEST_KEYS),
     File("inputs/00000.safetensors", "the images of a chunk", IMAGES),
     File("parts/TASK/00000.parquet", "a row per image of a chunk; written last, when the part is complete",
-         (*MEASURED, *CERTIFIED, *CONSTANT)),
+         (*MEASURED, TARGET_CLASS, *CERTIFIED, *CONSTANT)),
     File("parts/TASK/00000.safetensors", "the points of a chunk that are not the images themselves", MOVED),
     File("parts/TASK/leaves-00000.parquet", "proofs of the lower bounds of a chunk (`certify` in the plan)", LEAVES),
     File(BOUNDS, "bounds and mask of the features, if they are not [0, 1] for all", BOX),

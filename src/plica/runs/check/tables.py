@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from plica.core.status import Status
 from plica.runs.check.common import ADVICE, BrokenRunError, check_file, parsed_notes, printable
-from plica.runs.schema import CERTIFIED, CONSTANT, LEAVES, MEASURED, NOTES, arrow_schema, names
+from plica.runs.schema import CERTIFIED, CONSTANT, LEAVES, MEASURED, NOTES, TARGET_CLASS, arrow_schema, names
 from plica.utils.messages import few, one_line, shown
 
 KEYS = ("id", "success", "distance")  # columns that every part has
@@ -22,7 +22,8 @@ def read_samples(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
     Args:
         file: the part.
-        columns: those of schema.MEASURED and CERTIFIED that are needed; if not given, all that the file has.
+        columns: those of MEASURED, TARGET_CLASS and CERTIFIED of the schema that are needed; if not given, all that the
+            file has.
 
     Raises:
         ValueError: the file is broken, or a column is missing, of another type or without a value in some row.
@@ -31,7 +32,7 @@ def read_samples(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
     missing = [name for name in columns or KEYS if name not in found.names]
     if missing:
         raise BrokenRunError(f"{file} has no column {missing[0]} (it has {few(found.names)}); {ADVICE}.")
-    known = (*MEASURED, *CERTIFIED)
+    known = (*MEASURED, TARGET_CLASS, *CERTIFIED)
     table = _read_table(file, arrow_schema(c for c in known if c.name in (found.names if columns is None else columns)))
     if "status" in table.column_names:
         unknown = [status for status in table["status"].unique().to_pylist() if status not in Status.__members__]

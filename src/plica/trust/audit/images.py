@@ -10,6 +10,7 @@ from torch import Tensor
 
 from plica.runs import Run, Task
 from plica.runs.check.tensors import read_images
+from plica.runs.schema import TARGET_CLASS
 
 
 class Images:
@@ -22,6 +23,7 @@ class Images:
     def __init__(self, run: Run, data: tuple[Tensor, Tensor] | None = None):
         self.run, self.data = run, data
         self.chunk = (-1, {}, torch.empty(0), torch.empty(0))  # the chunk in memory: number, rows by id, x, y
+        self.target_of: dict[str, dict[int, int] | None] = {}  # of tasks that were asked for, by id
         self.chunk_of: dict[int, int] = {}  # number of the chunk that contains an id
         if data is None:
             for number, (ids, _, _) in enumerate(run.inputs()):
@@ -38,13 +40,24 @@ class Images:
         Raises:
             ValueError: the task has targets, and the run does not say which.
         """
+        if task.name not in self.target_of:
+            self.target_of[task.name] = self._targets_by_id(task)
+        target_of = self.target_of[task.name]
+        if target_of is not None:
+            return torch.tensor([target_of[i] for i in ids.tolist()])
+        if task.target is not None and not task.target.isdecimal():
+            raise ValueError(f"The targets of {task.name} are not in {self.run.directory}; make the run again.")
+        return None if task.target is None else torch.full_like(ids, int(task.target))
+
+    def _targets_by_id(self, task: Task) -> dict[int, int] | None:
+        """The target of each image that has its own; None for a task in which images have none."""
         tensors = read_images(self.run.images[0]) if self.run.images else {}
-        if "targets" not in tensors:
-            if task.target is not None and not task.target.isdecimal():
-                raise ValueError(f"The targets of {task.name} are not in {self.run.directory}; make the run again.")
-            return None if task.target is None else torch.full_like(ids, int(task.target))
-        row = {one: k for k, one in enumerate(tensors["id"].tolist())}
-        return tensors["targets"][[row[i] for i in ids.tolist()]]
+        if "targets" in tensors:  # of `plica radius` and `plica attack`
+            return dict(zip(tensors["id"].tolist(), tensors["targets"].tolist(), strict=True))
+        rows = self.run.rows(task)
+        if TARGET_CLASS.name not in rows.column_names:
+            return None
+        return dict(zip(rows["id"].to_pylist(), rows[TARGET_CLASS.name].to_pylist(), strict=True))
 
     def __call__(self, ids: Int64[Tensor, " b"]) -> tuple[Float[Tensor, "b *image"], Shaped[Tensor, "b *label"]]:
         """Images and y; raises ValueError for an unknown id."""
