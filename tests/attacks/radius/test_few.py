@@ -76,6 +76,17 @@ def test_classes_that_no_gradient_at_the_image_points_to(p):
 
 
 @pytest.mark.parametrize("p", NORMS)
+def test_margins_with_many_maxima_below_the_boundary(p):
+    """The other class wins at 2 of 10,000 random points; steps towards the image end where its margin is -.0013."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)).eval().requires_grad_(False)
+        x = torch.rand(4, 16)
+    result = plica.attack(model, x, model(x).argmax(1), MinRadius(Lp(p)), gradients=60)
+    assert result.success.all()
+
+
+@pytest.mark.parametrize("p", NORMS)
 def test_a_zero_gradient_at_the_image_is_said_and_points_elsewhere_are_tried(p):
     w = torch.randn(8, 1, generator=torch.Generator().manual_seed(0))
 

@@ -8,13 +8,14 @@ import torch
 from plica.solver.linearized.bundle import BundleSQP
 
 
-def search(p, margin, n, steps, start=None, side=5.0):
+def search(p, margin, n, steps, start=None, side=5.0, climbs=False):
     """The least norm found with a positive margin, and the state at the end."""
     low = torch.full((1, n), -side, dtype=torch.float64)
     solver = BundleSQP(p)
     state = solver.start(low, -low)
     if start is not None:
-        solver.restart(state, torch.tensor([True]), start[None].double(), torch.tensor([math.inf]).double())
+        reach = torch.tensor([math.inf]).double()
+        solver.restart(state, torch.tensor([True]), start[None].double(), reach, torch.tensor([climbs]))
     best = torch.tensor([math.inf], dtype=torch.float64)
     for _ in range(steps):
         u = state.u.clone().requires_grad_()
@@ -41,6 +42,20 @@ def test_a_convex_kink(p):
     best, state = search(p, lambda u: torch.maximum(u[:, 0] - 2, 3 * u[:, 1] - 3), 2, 12, torch.tensor([0.5, 1.5]))
     assert best == pytest.approx(1, rel=1e-4)
     assert state.residual < 1e-3  # for l_inf u_0 may lie anywhere in [-1, 1], and creeps
+
+
+@pytest.mark.parametrize("p", [1, 2, math.inf])
+def test_a_row_that_climbs_stays_on_its_hill(p):
+    """Many low hills, and one at u_0 = u_1 = 4 that passes the boundary; its planes reach zero among the others too."""
+
+    def margin(u):
+        return torch.maximum(0.5 - 3 * (u - 4).abs().sum(1), -0.1 - 0.1 * torch.sin(9 * u).abs().sum(1))
+
+    start = torch.tensor([4.0, 3.8])
+    _, state = search(p, margin, 2, 2, start, climbs=True)
+    assert state.outside_margin > 0
+    _, state = search(p, margin, 2, 2, start)
+    assert state.outside_margin.isnan()
 
 
 def test_oscillating_steps_continue_from_a_point_in_between():

@@ -1,7 +1,9 @@
 """MinRadius in few dimensions, by steps that are exact on piecewise linear networks (solver/linearized/bundle.py).
 
 A search ends after a few gradients and restarts elsewhere: at the image for the first classes, then far beyond the
-boundary and at points of the box, so that a thousand gradients give about 200 starts.
+boundary and at points of the box, so that a thousand gradients give about 200 starts. While an image has no point, its
+searches start at points and corners of the box and climb the margin there: steps towards the image would all end at
+the one maximum of the margin that is nearest to it.
 """
 
 from __future__ import annotations
@@ -128,9 +130,10 @@ class FewSearch(Multistart[FewRows]):
         return (self.task.best.distance[images] <= self.enough[images]) | self.settled[index]
 
     def value(self, rows: FewRows, goal: Goal, logits: Tensor, part: slice) -> Tensor:
-        """As of Multistart; rows that start far outside first choose their class."""
+        """As of Multistart; rows that start far outside first choose their class, those that climb at every step."""
         alternatives = goal[part].alternatives(logits)
-        choose = rows.free[part] & (rows.state.steps[part] == 0)
+        state = rows.state
+        choose = rows.free[part] & ((state.steps[part] == 0) | state.climbs[part])
         rows.target[part] = torch.where(choose, alternatives.detach().argmax(1), rows.target[part])
         return alternatives.gather(1, rows.target[part, None])[:, 0]
 
@@ -204,15 +207,17 @@ class FewSearch(Multistart[FewRows]):
         index, state = rows.index, rows.state
         best, best_u = self.best[index], self.best_u[index]
         aimed, number = rows.start < self.first, (rows.start - self.first).clamp(min=0)
-        box = best.isinf() | (number % SCHEDULE.box_every == 0)
+        nowhere = best.isinf()
+        box, corner = nowhere | (number % SCHEDULE.box_every == 0), nowhere & (number % 2 == 0)
         far = best.new_tensor(SCHEDULE.far)[number % len(SCHEDULE.far)] * torch.linalg.vector_norm(best_u, dim=1)
         directions, points = self._random(int(number.max()) + 1)
         near = torch.where(state.low > -WIDE, state.low, -NEAR), torch.where(state.high < WIDE, state.high, NEAR)
-        u = torch.where(box[:, None], torch.lerp(*near, points[number]), far[:, None] * directions[number])
+        point = torch.where(corner[:, None], points[number].round(), points[number])
+        u = torch.where(box[:, None], torch.lerp(*near, point), far[:, None] * directions[number])
         u = torch.where(aimed[:, None], 0, u)
         # trust regions in proportion to the present radius
         reach = torch.where(best.isfinite() & ~aimed, best_u.abs().amax(1), torch.inf)
-        self.solver.restart(state, which, u, reach)
+        self.solver.restart(state, which, u, reach, nowhere & ~aimed)
         target = self.targets[index, rows.start.clamp(max=self.first - 1)]
         rows.target = torch.where(which & aimed, target, rows.target)
         rows.free = torch.where(which, ~aimed, rows.free)

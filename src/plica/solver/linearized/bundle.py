@@ -33,6 +33,7 @@ class BundleState:
     theirs, nan for none. reach: half the width of the trust region. short: steps before m was first positive.
     estimate: norm of the point to evaluate next, inf where it is but a point between inside and outside.
     residual: largest change of the last step, over the largest entry of u. failed: the margin or gradient is of no use.
+    climbs: until m is first positive, each step is to where m should be positive nearest to u, not to 0.
     """
 
     low: Float[Tensor, "r n"]
@@ -52,6 +53,7 @@ class BundleState:
     estimate: Float[Tensor, " r"]
     residual: Float[Tensor, " r"]
     failed: Bool[Tensor, " r"]
+    climbs: Bool[Tensor, " r"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class BundleSQP:
     p: 1, 2 or inf. kept: planes, of which the one seen longest ago leaves. floor: kappa is this share of |m| beyond
     what counts; after `patience` steps that never passed the boundary the aim goes up by `aim` of |m| with each
     further one, at most `most` times. back: share of the last positive margin by which a step may fall short of the
-    boundary again; after more the search goes on between the two points, at the secant's.
+    boundary again; after more the search goes on between the two points, at the secant's. climb: share of |m| beyond
+    the boundary at which the steps of rows that climb aim.
     """
 
     p: float
@@ -71,6 +74,7 @@ class BundleSQP:
     patience: int = 2
     most: int = 4
     back: float = 0.1
+    climb: float = 1.0
 
     def start(self, low: Float[Tensor, "r n"], high: Float[Tensor, "r n"]) -> BundleState:
         """Rows that start at u = 0."""
@@ -81,18 +85,19 @@ class BundleSQP:
             offsets=low.new_zeros(r, self.kept), age=low.new_zeros(r, self.kept), inside=torch.zeros_like(low),
             inside_margin=zero + torch.nan, outside=torch.zeros_like(low), outside_margin=zero + torch.nan,
             reach=zero + torch.inf, short=zero.clone(), steps=zero.clone(), estimate=zero.clone(),
-            residual=zero + torch.inf, failed=zero > 0,
+            residual=zero + torch.inf, failed=zero > 0, climbs=zero > 0,
         )  # fmt: skip
 
     def restart(
-        self, rows: BundleState, which: Bool[Tensor, " r"], u: Float[Tensor, "r n"], reach: Float[Tensor, " r"]
-    ) -> None:
-        """Let these rows start anew at u, within the box, with a trust region. In place."""
+        self, rows: BundleState, which: Bool[Tensor, " r"], u: Float[Tensor, "r n"], reach: Float[Tensor, " r"],
+        climbs: Bool[Tensor, " r"],
+    ) -> None:  # fmt: skip
+        """Let these rows start anew at u, within the box, with a trust region, and some of them climb. In place."""
         u = torch.minimum(torch.maximum(u, rows.low), rows.high)
-        rows.u[which], rows.reach[which], rows.inside[which] = u[which], reach[which], 0
+        rows.u[which], rows.reach[which], rows.climbs[which] = u[which], reach[which], climbs[which]
         for values, fresh in (
-            (rows.age, 0), (rows.planes, 0), (rows.offsets, 0), (rows.inside_margin, torch.nan), (rows.steps, 0),
-            (rows.outside_margin, torch.nan), (rows.short, 0), (rows.estimate, 0), (rows.failed, False),
+            (rows.inside, 0), (rows.age, 0), (rows.planes, 0), (rows.offsets, 0), (rows.steps, 0), (rows.short, 0),
+            (rows.inside_margin, torch.nan), (rows.outside_margin, torch.nan), (rows.estimate, 0), (rows.failed, False),
         ):  # fmt: skip
             values[which] = fresh
         rows.size[which] = self._norm(rows.u)[which]
@@ -120,9 +125,11 @@ class BundleSQP:
         self._note(rows, margin, past)
         self._learn(rows, margin, noise, grad)
         never = rows.outside_margin.isnan()
+        rows.climbs &= never
         beyond = self.aim * (rows.short - self.patience).clamp(0, self.most) * never
         kappa = 2 * noise + (self.floor + beyond) * margin.abs()
         z = self._nearest(rows, margin, noise, kappa, best)
+        z = torch.where(rows.climbs[:, None], self._higher(rows, margin, grad), z)
         share = (rows.outside_margin / (rows.outside_margin - rows.inside_margin.nan_to_num(0))).clamp(0.1, 0.9)
         share = torch.where(flat | share.isnan(), 0.5, share)[:, None]
         between = torch.lerp(rows.outside, rows.inside, share)
@@ -168,6 +175,13 @@ class BundleSQP:
         row = torch.arange(len(margin) + -len(margin) % PAD, device=margin.device) % len(margin)
         z = nearest(self.p, *(take(_Inputs(planes, rise, low, high, u), row)).all)[0][: len(margin)] * unit
         return torch.minimum(torch.maximum(z, rows.low), rows.high)
+
+    def _higher(self, rows: BundleState, margin: Tensor, grad: Tensor) -> Tensor:
+        """The point along the gradient where its plane is `climb` |m|; features at the wall ahead stay."""
+        wall = torch.where(grad > 0, rows.u >= rows.high, rows.u <= rows.low)
+        grad = torch.where(wall, 0, grad)
+        length = (1 + self.climb) * margin.abs() / (grad * grad).sum(1).clamp(min=TINY)
+        return torch.minimum(torch.maximum(rows.u + length[:, None] * grad, rows.low), rows.high)
 
     def _norm(self, u: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:
         return torch.linalg.vector_norm(u, self.p, dim=1)
