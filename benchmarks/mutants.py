@@ -4,11 +4,12 @@
 
 Of every place in FILES where a number, comparison, operator, function, truth value or statement can be changed, a
 seeded sample is taken. First the fast tests of TESTS run once and note which lines of FILES each executes (kept in
-build/, for each file of tests until it or FILES change). Then each change is made in a copy of the package, and the
-tests that execute its line run, those of the file of the same name first, then the quickest, until one fails or SECONDS
-are over. A change that no test notices is a survivor; mutants.txt names those that cannot be noticed, with the reason.
-Outcomes are written as they come: a run that was broken off goes on, and changes that were noticed are not tried again
-while their file stands as it is.
+build/, for each file of tests until it or FILES change). Then each change is made in a copy of the package, and if it
+stands in a function also in a fork of this process, which has imported the package already; and the tests that execute
+its line run, those of the file of the same name first, then the quickest, until one fails or SECONDS are over. A change
+that no test notices is a survivor; mutants.txt names those that cannot be noticed, with the reason. Outcomes are
+written as they come: a run that was broken off goes on, and changes that were noticed are not tried again while their
+file stands as it is.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import gc
 import hashlib
+import importlib
 import json
 import math
 import os
 import pickle
+import pkgutil
 import random
 import shutil
 import signal
@@ -29,11 +33,14 @@ import tempfile
 import threading
 import time
 import traceback
+import types
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import CO_NEWLOCALS
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -136,6 +143,67 @@ class Mutant:
     @property
     def digest(self) -> str:
         return hashlib.sha256(self.code.encode()).hexdigest()
+
+    @property
+    def function(self) -> str | None:
+        """The qualified name of the outermost function in whose body it stands; None for a change outside of any."""
+        names, node = [], self.tree
+        for name, i in self.path:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                names.append(node.name)
+            if isinstance(node, ast.FunctionDef):
+                return ".".join(names) if name == "body" else None
+            node = getattr(node, name) if i is None else getattr(node, name)[i]
+        return None
+
+
+def codes(code: types.CodeType, outer: str = "") -> Iterator[tuple[str, types.CodeType]]:
+    """The functions of a module and of its classes, by qualified name."""
+    for part in code.co_consts:
+        if isinstance(part, types.CodeType):
+            name = outer + part.co_name
+            yield name, part
+            if not part.co_flags & CO_NEWLOCALS:  # the body of a class
+                yield from codes(part, f"{name}.")
+
+
+def import_package(root: Path) -> dict[tuple[str, str], list[types.FunctionType]]:
+    """All of the package, its types checked as in the tests; its functions, by file and qualified name."""
+    sys.path[:0] = [str(root), "tests"]
+    import jaxtyping
+    import torch
+
+    import typechecking  # noqa: F401  # type: ignore[import-not-found]
+
+    jaxtyping.install_import_hook("plica", "typechecking.check")
+    import plica
+
+    for module in pkgutil.walk_packages(plica.__path__, "plica."):
+        if not module.name.endswith("__main__"):
+            with suppress(ImportError):  # of an optional package
+                importlib.import_module(module.name)
+    torch.testing.assert_close(torch.ones(1), torch.ones(1))  # imports much of torch
+    functions = defaultdict(list)
+    for found in gc.get_objects():
+        if type(found) is types.FunctionType and found.__code__.co_filename.startswith(str(root)):
+            functions[found.__code__.co_filename, found.__qualname__].append(found)
+    gc.freeze()  # pytest collects garbage at its end, and this is none
+    return functions
+
+
+def changed_in_place(mutant: Mutant, file: str, functions: dict[tuple[str, str], list[types.FunctionType]]) -> bool:
+    """Whether the function that it changes was found among those imported from the file, and changed."""
+    new = [code for name, code in codes(compile(mutant.code, file, "exec")) if name == mutant.function]
+    old = functions.get((file, mutant.function or ""), [])
+    if len(new) != 1 or len(old) != 1:
+        return False
+    old[0].__code__ = new[0]
+    return True
+
+
+def forget_package() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "plica"]:
+        del sys.modules[name]
 
 
 def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
@@ -287,6 +355,7 @@ def run_tests(tests: list[str], plugins: list, stop: bool) -> int:
     import pytest
 
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=line", *(["-x"] if stop else [])]
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of packages that this process has imported
     return int(pytest.main([*options, *tests], plugins=plugins))
 
 
@@ -313,13 +382,15 @@ def baseline(workspace: Path, tests: list[str], kept: Path, end: float) -> Recor
 
             def work(file: Path = file) -> Recorder:
                 recorder = Recorder(package)
-                run_tests([str(file)], [recorder], stop=False)
+                if run_tests([str(file)], [recorder], stop=False) not in (0, 5):  # 5: all of them are slow ones
+                    recorder.failed.append(str(file))
                 return recorder
 
             hung, recorder = in_child(work, workspace / "src", workspace / "log", 7200)
             if hung or not isinstance(recorder, Recorder) or recorder.failed:
-                failed = recorder.failed if isinstance(recorder, Recorder) else (workspace / "log").read_text()[-2000:]
-                sys.exit(f"The tests must pass before changes are made; failed: {failed}")
+                failed = recorder.failed if isinstance(recorder, Recorder) else [str(file)]
+                said = (workspace / "log").read_text()[-2000:]
+                sys.exit(f"The tests must pass before changes are made; failed: {failed}\n{said}")
             kept.mkdir(parents=True, exist_ok=True)
             record.write_bytes(pickle.dumps((recorder.lines, recorder.seconds)))
         lines, seconds = pickle.loads(record.read_bytes())
@@ -344,15 +415,24 @@ def chosen_tests(mutant: Mutant, recorder: Recorder) -> list[str]:
     return chosen
 
 
-def try_one(mutant: Mutant, recorder: Recorder, workspace: Path) -> str:
-    """ "killed", "hung" or "survived"."""
+def try_one(mutant: Mutant, recorder: Recorder, workspace: Path, imported: Path, functions: dict) -> str:
+    """ "killed", "hung" or "survived"; imported, functions: the folder of the package as this process has it, and
+    import_package's."""
     tests = chosen_tests(mutant, recorder)
+    if not tests:
+        return "survived"
     file = workspace / "src" / "plica" / mutant.file
     original = file.read_text()
     file.write_text(mutant.code)
     patience = 120 + PATIENCE * sum(recorder.seconds[test] for test in tests)
+
+    def work() -> int:
+        if not changed_in_place(mutant, str(imported / mutant.file), functions):
+            forget_package()
+        return run_tests(tests, [], stop=True)
+
     try:
-        hung, status = in_child(lambda: run_tests(tests, [], stop=True), workspace / "src", workspace / "log", patience)
+        hung, status = in_child(work, workspace / "src", workspace / "log", patience)
     finally:
         file.write_text(original)
     return "hung" if hung else "survived" if status == 0 else "killed"
@@ -404,6 +484,7 @@ def main() -> None:
     args = parse.parse_args()
     end = time.monotonic() + 60 * args.minutes
     os.chdir(ROOT)
+    sys.path.remove(str(Path(__file__).parent))  # whose files have names of packages of tests
     os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     sys.dont_write_bytecode = True
     import pandas  # noqa: F401 - imported once, before the processes fork
@@ -418,6 +499,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         workspaces = [copy_of_package(Path(folder), f"{job}") for job in range(args.jobs)]
         recorder = baseline(workspaces[0], args.tests, ROOT / "build" / "mutants-lines", end)
+        functions = import_package(workspaces[0] / "src")
+        imported = workspaces[0] / "src" / "plica"
+        quickest = min(recorder.seconds, key=recorder.seconds.__getitem__)
+        if in_child(lambda: run_tests([quickest], [], stop=True), imported.parent, workspaces[0] / "log", 600)[1] != 0:
+            sys.exit(f"In a fork of this process {quickest} fails: {(workspaces[0] / 'log').read_text()[-2000:]}")
         tests = digest(*test_files(args.tests))
         outcomes, free, cannot = Outcomes(args.into, tests), list(workspaces), equivalent()
         print(f"{len(every)} changes in {len(args.files)} files; {len(picked)} are tried", flush=True)
@@ -430,7 +516,7 @@ def main() -> None:
                 return "not tried"
             if outcome is None:
                 workspace = free.pop()
-                outcome = try_one(mutant, recorder, workspace)
+                outcome = try_one(mutant, recorder, workspace, imported, functions)
                 free.append(workspace)
                 outcomes.add(mutant, outcome)
             if outcome == "survived":
