@@ -8,6 +8,7 @@ import torch
 from plica.core.goals import Goal
 from plica.core.judging.best import BestPoints
 from plica.metrics import Lp
+from plica.perturbations.base import ThetaDistance
 
 X = torch.zeros(3, 2)
 Y = torch.zeros(3, dtype=torch.long)
@@ -110,3 +111,57 @@ def test_promising_rows_reach_the_goal_and_with_radii_by_more():
     best = nearest(radius=torch.full((3,), 6.0))
     offer(best, [(0, 1.0, 0.0, 0.7), (1, 1.0, 0.0, 0.1)])
     assert best.promising(logits, images).tolist() == [2]
+
+
+def test_a_point_on_the_radius_is_kept_and_of_equal_margins_the_first():
+    best = nearest(radius=torch.tensor([5.0, 5.0, 5.0]))
+    offer(best, [(0, 3.0, 4.0, 0.5)])
+    assert best.distance.tolist() == [5, torch.inf, torch.inf]
+    offer(best, [(0, 1.0, 0.0, 0.5)])
+    assert best.x_adv[0].tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("more", [0.0, 2.0**-24])
+def test_a_margin_must_exceed_64_units_of_rounding_of_the_largest_logit(more):
+    best, logits = nearest(), torch.tensor([[1 - 2.0**-17 - more, 1.0]])
+    best.offer(torch.ones(1, 2), torch.tensor([0]), logits)
+    assert bool(best.distance[0].isfinite()) == bool(more)
+    assert best.promising(logits, torch.tensor([1])).tolist() == [0] * bool(more)
+
+
+def test_distances_that_are_known_are_not_computed():
+    def never(x, z):
+        raise AssertionError("was computed")
+
+    best = BestPoints(never, X, Goal(Y), None)
+    points, logits = torch.ones(3, 2), torch.tensor([[1.0, 2.0], [1.0, 0.0], [1.0, 2.0]])
+    best.offer(points, torch.arange(3), logits, torch.tensor([0.5, 0.25, 0.125]))
+    assert best.distance.tolist() == [0.5, torch.inf, 0.125]
+
+
+class Double:
+    """x + 2 theta in both pixels, theta (b, 1); its distance of theta is 3 |theta|."""
+
+    unit = 1.0
+
+    def start(self, x):
+        return x.new_zeros(len(x), 1)
+
+    def __call__(self, x, theta):
+        return x + 2 * theta
+
+    def distance(self, x, theta):
+        return 3 * theta.abs()[:, 0]
+
+
+@pytest.mark.parametrize("metric", [ThetaDistance(Double()), Lp("inf")])
+def test_of_perturbations_theta_is_kept_with_its_point(metric):
+    best = BestPoints(metric, X, Goal(Y), None, Double())
+    assert torch.equal(best.theta, torch.zeros(3, 1))
+    logits = torch.tensor([[1.0, 2.0], [1.0, 0.0], [1.0, 2.0], [1.0, 2.0]])
+    theta = torch.tensor([[0.5], [0.25], [-0.25], [1.0]])
+    best.offer(2 * theta.expand(4, 2), torch.tensor([0, 1, 0, 2]), logits, theta=theta)
+    assert best.theta[:, 0].tolist() == [-0.25, 0, 1]
+    assert best.x_adv.tolist() == [[-0.5, -0.5], [0, 0], [2, 2]]
+    each = 3 if isinstance(metric, ThetaDistance) else 2
+    assert best.distance.tolist() == [0.25 * each, torch.inf, each]

@@ -10,6 +10,7 @@ from plica.core.judging.judge import Judge
 from plica.core.model.counted import CountedModel
 from plica.core.model.second_run import SecondRun
 from plica.metrics import Lp
+from plica.perturbations.base import ThetaDistance
 
 X = torch.tensor([[0.5, 0.5], [0.5, 0.25]])
 
@@ -78,3 +79,112 @@ def test_every_run_that_may_be_spent_on_a_doubtful_point_is(tries):
     _, judgement, spent = confirmed(0.2, runs=2 * tries + 3)
     assert not judgement.sure.any()
     assert (spent == 2 * tries + 3).all()
+
+
+class Shift:
+    """x + theta in the first feature."""
+
+    unit = 1.0
+
+    def start(self, x):
+        return x.new_zeros(len(x), 1)
+
+    def __call__(self, x, theta):
+        return x + torch.cat([theta, torch.zeros_like(theta)], 1)
+
+    def distance(self, x, theta):
+        return 2 * theta.abs()[:, 0]
+
+
+def enlarged(until, runs, off=1e-7, twice=True, through=None, found=True):
+    """The search ended at 1 + 2 off, where the margin is 2 off, and in the second run off: too uncertain. Farther out
+    the model refuses each point up to an excess of `until`, of each row. Returns the excess with which the points are
+    judged, whether they count, and what that cost.
+
+    twice: whether the model runs in two ways; else it refuses the search's point too.
+    found: of each row, whether the search found a point.
+    """
+    reached = 1 + 2 * off
+    x, end = torch.zeros(len(until), 2).double(), torch.full((len(until), 2), reached, dtype=torch.float64)
+    x[:, 1] = end[:, 1] = reached * (1 + torch.tensor(until, dtype=torch.float64) * (1 - 1e-3))
+
+    def logits(z, boundary):
+        refused = (z[:, 0] > reached * (1 + 1e-9 * twice) - 1e-12) & (z[:, 0] < z[:, 1])
+        return torch.stack([torch.zeros_like(z[:, 0]), torch.where(refused, -1.0, z[:, 0] - boundary)], 1)
+
+    goal = Goal(torch.zeros(len(x), dtype=torch.long))
+    counted = CountedModel(lambda z: logits(z, 1.0), len(x))
+    second = (lambda z: logits(z, 1 + off)) if twice else None
+    metric = Lp(2) if through is None else ThetaDistance(through)
+    judge = Judge(counted, second, metric, x, goal, None, (-9.0, 9.0), torch.arange(len(x)))
+    last = torch.full((len(x),), 2 * off, dtype=torch.float64).where(torch.tensor(found), -torch.inf)
+    margins = torch.full_like(last, -1.0), last
+    end = end if through is None else end[:, :1]
+    x_adv, theta, judgement = confirm(judge, through, end, margins, torch.full((len(x),), runs))
+    assert theta is None if through is None else torch.equal(theta[:, 0], x_adv[:, 0])
+    assert torch.equal(judgement.distance[judgement.sure], x_adv[judgement.sure][:, 0] * (1 if through is None else 2))
+    return (x_adv[:, 0] / reached - 1).tolist(), judgement.sure.tolist(), counted.forwards.tolist()
+
+
+FIRST = 2 * 7e-7  # 2 (wanted - m2): six differences of the two runs above the margin of the first are wanted
+
+
+@pytest.mark.parametrize("through", [None, Shift()])
+@pytest.mark.parametrize("tries", [1, 2, 3, 4, 5])
+def test_the_excess_grows_eightfold_until_a_point_passes(tries, through):
+    excess = FIRST * 8 ** (tries - 1)
+    more, sure, spent = enlarged([excess, 0.0], 30, through=through)
+    assert more == pytest.approx([excess, FIRST], rel=1e-6)
+    assert sure == [True, True]
+    assert spent == [1 + 2 * tries, 3]
+
+
+def test_it_ends_at_a_hundredth_and_after_six_tries():
+    more, sure, spent = enlarged([FIRST * 8**4 * 1.01, 1.0], 30)
+    assert more == pytest.approx([0.01, 0.01], rel=1e-6)  # and not 8^5 FIRST, four times as much
+    assert sure == [True, False]
+    assert spent == [13, 13]
+
+
+@pytest.mark.parametrize(("off", "excess"), [(1e-9, 1e-6), (1e-4, 14e-4), (1e-3, 0.01)])
+def test_the_excess_lies_between_a_millionth_and_a_hundredth(off, excess):
+    more, sure, _ = enlarged([0.0], 30, off)
+    assert more == pytest.approx([excess], rel=1e-3)
+    assert sure == [True]
+
+
+@pytest.mark.parametrize(
+    ("runs", "excess", "spent"),
+    [
+        (3, 8 * FIRST, 3),  # the last try takes eight times as much
+        (4, 8 * FIRST, 3),
+        (5, 64 * FIRST, 5),
+        (6, 64 * FIRST, 5),
+        (7, 512 * FIRST, 7),
+    ],
+)
+def test_the_last_try_that_the_runs_allow_is_eight_times_as_far(runs, excess, spent):
+    more, sure, cost = enlarged([excess, 1.0], runs)
+    assert more == pytest.approx([excess, excess], rel=1e-6)
+    assert sure == [True, False]
+    assert cost == [spent, spent]
+
+
+def test_of_a_model_that_runs_one_way_only_refused_points_alone_are_enlarged():
+    """Eightfold from a millionth: with one run for each look, and nothing that tells by how much."""
+    more, sure, spent = enlarged([0.0], 30, twice=False)
+    assert (more, sure, spent) == (pytest.approx([0.0], abs=1e-12), [True], [1])
+    # 1e-15 is less than rounding: refused at first, and then until the excess
+    for tries, excess in enumerate([1e-6, 8e-6, 64e-6, 512e-6, 4096e-6], 1):
+        more, sure, spent = enlarged([excess, 1.0], 30, twice=False)
+        assert more == pytest.approx([excess, 4096e-6], rel=1e-6)
+        assert sure == [True, False]
+        assert spent == [1 + tries, 6]
+    assert enlarged([1.0], 3, twice=False) == (pytest.approx([64e-6], rel=1e-6), [False], [3])
+
+
+def test_an_image_without_a_point_costs_one_look():
+    more, sure, spent = enlarged([0.0, 0.0, 8 * FIRST], 30, found=[True, False, True])
+    assert more == pytest.approx([FIRST, 0.0, 8 * FIRST], rel=1e-6, abs=1e-12)
+    assert spent == [3, 1, 5]
+    assert sure[::2] == [True, True]

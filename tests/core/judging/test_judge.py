@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from plica.core.goals import Goal
-from plica.core.judging.judge import Judge
+from plica.core.judging.judge import Judge, confirms
 from plica.core.model.counted import CountedModel
 from plica.core.model.second_run import SecondRun, in_float64
 from plica.metrics import Lp
@@ -215,3 +215,34 @@ def test_an_error_after_the_first_points_is_raised():
     assert second(X.double()) is not None
     with pytest.raises(RuntimeError):
         second(X.double().expand(1, 2).repeat(1, 2)[:, :0])
+
+
+@pytest.mark.parametrize(
+    ("second", "few", "agrees"),
+    [
+        (1.0, False, True),
+        (0.67, False, True),
+        (0.66, False, False),
+        (1.33, False, True),
+        (1.34, False, False),
+        (0.01, True, True),
+        (0.0, True, False),
+        (1.99, True, True),
+        (2.0, True, False),
+        (-0.5, True, False),
+    ],
+)
+def test_a_second_run_agrees_within_a_third_and_within_the_margin_itself_where_digits_are_few(second, few, agrees):
+    found = confirms(*(torch.tensor([value]).double() for value in (second, 1.0)), torch.tensor([few]))
+    assert found.tolist() == [agrees]
+
+
+def test_second_margins_that_are_no_numbers_refuse():
+    rows = [[0.0, 1.0], [0.0, torch.nan], [torch.inf, 0.0], [0.0, torch.inf]]
+    counted = CountedModel(Ramp(), 4)
+    judge = Judge(
+        counted, lambda z: torch.tensor(rows).double(), Lp(2), X.expand(4, 2), Goal(Y.expand(4)), None, (0.0, 1.0),
+        torch.arange(4),
+    )  # fmt: skip
+    assert judge.second_margin(X.expand(4, 2)).tolist() == [1, -torch.inf, -torch.inf, torch.inf]
+    assert counted.forwards.tolist() == [1, 1, 1, 1]

@@ -133,5 +133,5 @@ def confirms(
     second: Float[Tensor, " b"], margin: Float[Tensor, " b"], few_digits: Bool[Tensor, " b"]
 ) -> Bool[Tensor, " b"]:
     """Whether the second run agrees: a margin that it changes by a third is made of rounding; where differences of
-    logits have few digits, one that it changes by its own size."""
-    return (second > 0) & ((second - margin).abs() < margin / torch.where(few_digits, 1.0, 3.0))
+    logits have few digits, one that it changes by its own size. So both margins are positive."""
+    return (second - margin).abs() < margin / torch.where(few_digits, 1.0, 3.0)
