@@ -79,11 +79,13 @@ def test_auto_takes_it_where_there_is_no_prox():
     assert set(ATTACKS) >= {"auto", "curved"}
 
 
-@pytest.mark.parametrize("metric", [blurred, squared], ids=["norm", "square"])
-def test_more_gradients_are_never_worse(metric):
+@pytest.mark.parametrize(
+    ("metric", "budgets"), [(blurred, (1, 4, 9, 12, 20, 31, 60)), (squared, (1, 9, 20))], ids=["norm", "square"]
+)
+def test_more_gradients_are_never_worse(metric, budgets):
     net, x, y = convolutional()
     last = torch.full((len(x),), torch.inf, dtype=torch.float64)
-    for gradients in (1, 4, 9, 12, 20, 31, 47, 60):
+    for gradients in budgets:
         found = ask(net, x, y, MinRadius(metric), gradients=gradients)
         assert (found.gradients <= gradients).all()
         assert (found.forwards <= max(2, gradients / 5)).all()
@@ -95,12 +97,12 @@ def test_more_gradients_are_never_worse(metric):
 @pytest.mark.parametrize("kind", ["norm", "features", "ssim"])
 def test_answers_do_not_depend_on_other_images(kind):
     """Equal to the bit alone, in another order, in other batches."""
-    net, x, y = convolutional(b=7)
+    net, x, y = convolutional(b=4)
     metric = {"norm": blurred, "features": Perceptual.of(net, ["1", "3"]), "ssim": Similarity("ssim")}[kind]
-    found = ask(net, x, y, MinRadius(metric), gradients=14)
+    found = ask(net, x, y, MinRadius(metric), gradients=10)
     assert found.success.any()
-    for rows, more in (([3], {}), ([6, 2, 4, 0, 5, 1, 3], {}), (list(range(7)), {"batch_size": 3})):
-        other = ask(net, x[rows], y[rows], MinRadius(metric), gradients=14, **more)
+    for rows, more in (([3], {}), ([2, 0, 3, 1], {"batch_size": 3})):
+        other = ask(net, x[rows], y[rows], MinRadius(metric), gradients=10, **more)
         assert torch.equal(found.x_adv[rows], other.x_adv)
         assert torch.equal(found.distance[rows], other.distance)
         assert torch.equal(found.stationarity[rows], other.stationarity)
@@ -174,19 +176,22 @@ def test_each_distance_is_lowered_in_the_way_that_suits_it(monkeypatch):
     """Smooth but ill-conditioned: L-BFGS is nearer; with kinks: averaged steps are; the first step tells which."""
     net, x, y = convolutional()
     weights = torch.logspace(-3, 0, 768)[torch.randperm(768, generator=torch.Generator().manual_seed(3))]
-    turn = torch.linalg.qr(torch.randn(768, 768, generator=torch.Generator().manual_seed(4)))[0]
+    turn = torch.linalg.qr(torch.randn(64, 64, generator=torch.Generator().manual_seed(4)))[0]
+
+    def turned(delta):
+        return (delta.view(-1, 12, 64) @ turn.to(delta)).flatten(1)
 
     def uneven(x, x_adv):
-        return ((x_adv - x).flatten(1) @ turn.to(x) * weights.to(x)).square().sum(1)
+        return (turned(x_adv - x) * weights.to(x)).square().sum(1)
 
     def kinked(x, x_adv):
-        return ((x_adv - x).flatten(1) @ turn.to(x)).abs().sum(1)
+        return turned(x_adv - x).abs().sum(1)
 
-    chosen, forced = [ask(net, x, y, MinRadius(metric)) for metric in (uneven, kinked)], []
+    chosen, forced = [ask(net, x, y, MinRadius(metric), gradients=20) for metric in (uneven, kinked)], []
     for smooth in (torch.inf, 0):
         schedule = CurvedSchedule(smooth=smooth)
         monkeypatch.setattr("plica.attacks.curved.SCHEDULE", schedule)
-        forced.append([ask(net, x, y, MinRadius(metric)) for metric in (uneven, kinked)])
+        forced.append([ask(net, x, y, MinRadius(metric), gradients=20) for metric in (uneven, kinked)])
     (averaged_uneven, averaged_kinked), (newton_uneven, newton_kinked) = forced
     assert torch.equal(chosen[0].distance, newton_uneven.distance)
     assert (newton_uneven.distance < 0.8 * averaged_uneven.distance).all()

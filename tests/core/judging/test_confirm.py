@@ -93,6 +93,7 @@ class Shift:
         return x + torch.cat([theta, torch.zeros_like(theta)], 1)
 
     def distance(self, x, theta):
+        assert theta.shape == (len(x), 1)  # not a point
         return 2 * theta.abs()[:, 0]
 
 
@@ -154,20 +155,21 @@ def test_the_excess_lies_between_a_millionth_and_a_hundredth(off, excess):
 
 
 @pytest.mark.parametrize(
-    ("runs", "excess", "spent"),
+    ("runs", "until", "excess", "spent"),
     [
-        (3, 8 * FIRST, 3),  # the last try takes eight times as much
-        (4, 8 * FIRST, 3),
-        (5, 64 * FIRST, 5),
-        (6, 64 * FIRST, 5),
-        (7, 512 * FIRST, 7),
+        (3, 0.0, 8 * FIRST, 3),  # the last try takes eight times as much
+        (4, 0.0, 8 * FIRST, 3),
+        (5, 0.0, FIRST, 3),
+        (6, 0.0, FIRST, 3),
+        (5, 1.0, 64 * FIRST, 5),
+        (6, 1.0, 64 * FIRST, 5),
+        (7, 1.0, 512 * FIRST, 7),
     ],
 )
-def test_the_last_try_that_the_runs_allow_is_eight_times_as_far(runs, excess, spent):
-    more, sure, cost = enlarged([excess, 1.0], runs)
-    assert more == pytest.approx([excess, excess], rel=1e-6)
-    assert sure == [True, False]
-    assert cost == [spent, spent]
+def test_the_last_try_that_the_runs_allow_is_eight_times_as_far(runs, until, excess, spent):
+    more, sure, cost = enlarged([until], runs)
+    assert more == pytest.approx([excess], rel=1e-6)
+    assert (sure, cost) == ([until == 0], [spent])
 
 
 def test_of_a_model_that_runs_one_way_only_refused_points_alone_are_enlarged():

@@ -246,3 +246,9 @@ def test_second_margins_that_are_no_numbers_refuse():
     )  # fmt: skip
     assert judge.second_margin(X.expand(4, 2)).tolist() == [1, -torch.inf, -torch.inf, torch.inf]
     assert counted.forwards.tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("more", [0.0, 2.0**-24])
+def test_a_margin_must_exceed_64_units_of_rounding_of_the_largest_logit(more):
+    found = verdict([0.7, 0.5], model=lambda z: torch.tensor([[1 - 2.0**-17 - more, 1.0]]).expand(len(z), 2))
+    assert found.sure.tolist() == [bool(more)]

@@ -73,6 +73,11 @@ def test_half_of_the_draws_are_not_enough_and_none_is_needed_beyond_six_of_ten()
     assert settled([-1.0] * 5 + [NEVER] * 5)[0] == 1  # nowhere enough, nowhere more
 
 
+def test_the_first_length_that_suffices_is_taken_though_more_draws_are_wrong_at_others():
+    assert 1.02 < settled([-1.0] * 5 + [1.03] + [1.3] * 4)[0] < 1.05
+    assert 1.2 < settled([1.3] * 6 + [NEVER] * 4)[0] < 1.4  # also where none is wrong before
+
+
 def test_where_no_length_suffices_that_of_the_most_draws_is_taken():
     length, _, _, _ = settled([-1.0] * 3 + [1.3] + [NEVER] * 6)
     assert length == pytest.approx(1.4)
@@ -108,6 +113,10 @@ def test_a_point_that_fresh_draws_refuse_is_moved_by_a_twentieth_twice(looks, le
     got = settled(half_and_one_at(1.5), 3.0, looks)
     assert got[0] == pytest.approx(length)
     assert got[1:3] == (sure, number)
+
+
+def test_draws_that_tie_are_no_success():
+    assert settled(half_and_one_at(0.5), 3.0, ((1.0,), (1.0,)))[:3] == (pytest.approx(1.05), True, 2)
 
 
 def test_no_point_is_moved_out_of_the_radius():
@@ -148,6 +157,7 @@ class Shift:
         return x + torch.cat([theta, torch.zeros_like(theta)], 1)
 
     def distance(self, x, theta):
+        assert theta.shape == (len(x), 1)  # not a point
         return theta.abs()[:, 0]
 
 
@@ -158,20 +168,21 @@ def test_theta_is_lengthened_with_its_point():
     assert (length, sure, looks, theta.tolist()) == (2.0, True, 1, [[2.0]])
 
 
+@pytest.mark.parametrize("at", [NEVER, -1.0])
 @pytest.mark.parametrize("through", [None, Shift()])
-def test_where_no_point_was_found_the_image_is_judged(through):
-    start = X if through is None else through.start(X)
-    length, sure, looks, theta = settled(half_and_one_at(1.5), looks=((NEVER,),), end=start, through=through)
-    assert (length, sure, looks) == (0.0, False, 1)
+def test_where_no_point_was_found_the_image_is_judged(through, at):
+    start, metric = (X, None) if through is None else (through.start(X), ThetaDistance(through))
+    length, sure, looks, theta = settled(half_and_one_at(1.5), None, ((at,),), start, through, metric)
+    assert (length, sure, looks) == (0.0, at < 0, 1)
     assert theta is None if through is None else torch.equal(theta, start)
 
 
 @pytest.mark.parametrize(
     ("slope", "bound", "end"),
     [
-        # margins of the draws deviate by sqrt 2, and the gradient (2, 1) has length sqrt 5
-        ((2.0, 1.0), 10.0, (2 * 2**0.5 / 5, 2**0.5 / 5)),
-        ((2.0, 1.0), 0.5, (0.5, 2**0.5 / 5)),
+        # margins of the draws deviate by sqrt 2, and the square of the gradient is 0.05
+        ((0.2, 0.1), 10.0, (4 * 2**0.5, 2 * 2**0.5)),
+        ((0.2, 0.1), 3.0, (3.0, 2 * 2**0.5)),
         ((0.0, 0.0), 10.0, (0.0, 0.0)),
     ],
 )

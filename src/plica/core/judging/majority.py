@@ -51,7 +51,8 @@ def settle(
 
     start = judge.x if through is None else through.start(judge.x)
     if torch.equal(end, start):  # no point was found
-        return judge.x, None if through is None else end, judge(judge.x, None if through is None else end)
+        theta = None if through is None else end
+        return judge.x, theta, judge(judge.x, theta)
     length, looks = _length(share, nearest=judge.radius is None), 1
     theta, x_adv = at(length)
     judgement = judge(x_adv, theta)
