@@ -86,14 +86,18 @@ class Search:
     def run(self) -> bool:
         """Whether every function was proved positive on the whole set. Goes on where an earlier run ended."""
         if not self.nodes:
-            self.nodes = len(self.root.a)
-            self._bound(self.whole(), self.settings.root)
+            self.begin()
         while self.queue and not self.stuck and self.go_on(self.nodes):
             batch = [heapq.heappop(self.queue)[2] for _ in range(min(self.settings.batch, len(self.queue)))]
             halves = self._divide(batch)
             self.nodes += len(halves)
             self._bound(halves, self.settings.ascent)
         return not self.queue
+
+    def begin(self) -> None:
+        """Bound the whole set."""
+        self.nodes = len(self.root.a)
+        self._bound(self.whole(), self.settings.root)
 
     def whole(self) -> list[Part]:
         """The whole set for each function, with the lines to begin with."""

@@ -4,7 +4,7 @@ activations that are not linear over their intervals."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,11 +56,11 @@ class Bounds:
         return Bounds(low, high, centre=centre, spread=spread)
 
 
-@torch.no_grad()
 def node_bounds(
     graph: Graph,
     inputs: InputSet,
     *,
+    slopes: Mapping[int, Tensor] | None = None,
     crown: bool = True,
     rigorous: bool = False,
     unit: float = 0.0,
@@ -69,6 +69,8 @@ def node_bounds(
     """Bounds of every node.
 
     Args:
+        slopes: parameters of the lines of each activation, in which the bounds can be differentiated; those to begin
+            with where None.
         crown: False for intervals alone.
         rigorous: roundings are allowed for, so that the bounds hold for real numbers; meant for float64.
         unit: unit roundoff of the network as it runs, whose values are bounded then; 0 for those in real arithmetic.
@@ -86,7 +88,7 @@ def node_bounds(
         low, high = ([part[parent] for parent in node.parents] for part in (bounds.low, bounds.high))
         if isinstance(node.op, Activation):
             bounds.low[k], bounds.high[k] = node.op.interval(low[0], high[0])
-            bounds.start[k] = node.op.start(low[0], high[0])
+            bounds.start[k] = node.op.start(low[0], high[0]) if slopes is None else slopes[k]
             bounds.lines[k] = node.op.lines(node.op.prepare(low[0], high[0]), bounds.start[k])
             ball = bounds.ball(node.parents[0])
             if ball is not None:

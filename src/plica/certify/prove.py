@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, UInt8
@@ -14,14 +14,17 @@ from torch import Tensor
 from plica.certify.branch import Branching, Part, Search
 from plica.certify.certificate import Evidence
 from plica.certify.graph import Graph
+from plica.certify.inner import ASCENT, LARGEST, optimised, size_of_pass
 from plica.certify.intermediate import node_bounds
 from plica.certify.norms import with_norms
 from plica.certify.rounding import FLOAT32
 from plica.certify.sets import InputSet, input_set
-from plica.certify.slopes import Rows, packed
+from plica.certify.slopes import Parts, Rows, packed, unpacked
 from plica.metrics import Metric
 
 CONFIRMING = 3.0  # times as long as in float32 take bounds inside the network in float64, about
+INNER = 0.2  # of the effort may go into better lines behind the bounds inside the network
+ROWS_OF_NODE = 16  # bounds of single neurons with their gradient, about as much work as a part of the set
 LEAVES = 0.1  # of the time of a search takes a check of its leaves in float64, at most
 
 
@@ -102,6 +105,7 @@ class Prover:
         self.networks, self.region, self.x, self.a = networks, region, x, a
         self.settings = settings or Branching()
         self.search: Search | None = None
+        self.slopes: Parts | None = None  # of the lines inside the network, once they are optimised
         self.cost = 0.0  # of bounds inside the network, seconds
         self.spent = 0.0  # on attempts, seconds
 
@@ -132,9 +136,12 @@ class Prover:
         effort = effort.part(share, self.nodes, now, self.reserve)
         if self.search is None:
             self.search = Search(root, effort.go_on, self.settings)
+            self.search.begin()
         else:
             self.search.go_on = effort.go_on
             self.search.move(root)
+        if self.search.queue and self.slopes is None and self._optimise(root, effort):
+            self.search.move(self._rows(radius, effort.left, False)[0])
         found = self.search.run()
         self.spent += time.perf_counter() - began
         return found
@@ -166,12 +173,35 @@ class Prover:
         """Where the least bound of what the last attempt left open is attained."""
         return None if self.search is None else self.search.worst()
 
+    def _optimise(self, root: Rows, effort: Effort) -> bool:
+        """Better lines behind the bounds inside the network, as many steps as a part of the effort allows for; whether
+        there were any."""
+        assert self.search is not None
+        rows, coefficients = size_of_pass(root.graph, root.bounds)
+        if effort.nodes is None:
+            steps = INNER * (effort.deadline - time.perf_counter()) / max(3 * self.cost, 1e-9)
+        else:
+            steps = INNER * (effort.nodes - self.search.nodes) / (1 + rows / ROWS_OF_NODE)
+        if steps < 2 or not rows or coefficients > LARGEST:
+            return False
+        is_open = sorted({part.function for _, _, part in self.search.queue})
+        begin = {k: part[:1] for k, part in root.start().items()}
+        ascent = replace(ASCENT, steps=min(ASCENT.steps, int(steps)))
+        found = optimised(
+            root.graph, root.inputs.take(slice(0, 1)), root.a[is_open], begin, self.networks.unit, effort.left, ascent
+        )
+        # as they are stored
+        self.slopes = unpacked(packed(found, 1), found, torch.float64)
+        return True
+
+    @torch.no_grad()
     def _rows(self, radius: float, go_on: Callable[[], bool], rigorous: bool) -> tuple[Rows, UInt8[Tensor, " k"]]:
         """The functions over one set, one row for each; and the slopes behind the bounds."""
         graph = self.networks.graph(rigorous)
         at = torch.tensor([radius], dtype=torch.float64, device=self.x.device)
         inputs = self.region.around(self.x, at, torch.float64 if rigorous else torch.float32)
-        bounds = node_bounds(graph, inputs, rigorous=rigorous, unit=self.networks.unit, go_on=go_on)
+        slopes = self.slopes and {k: part.to(inputs.x) for k, part in self.slopes.items()}
+        bounds = node_bounds(graph, inputs, slopes=slopes, rigorous=rigorous, unit=self.networks.unit, go_on=go_on)
         first = torch.zeros(len(self.a), dtype=torch.long, device=self.a.device)
         slack = bounds.slack and bounds.slack.take(first)
         own = bounds.take(first, graph.activated())

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
@@ -17,7 +18,7 @@ from plica.certify.branch import Part
 from plica.certify.certificate import CertificateStatus, Evidence, Leaf
 from plica.certify.intermediate import node_bounds
 from plica.certify.prove import CONFIRMING, Effort, Networks, Prover, Region
-from plica.certify.slopes import packed
+from plica.certify.slopes import Parts, packed
 
 CLOSED = 1e-3  # of the upper bound: a lower one that comes so near is as good as exact
 GUESSES = 9
@@ -145,7 +146,7 @@ def refine(
         probe: asked for a radius at the worst point of what an attempt leaves open.
     """
     prover = Prover(networks, region, x, a)
-    (reached, _), unproved, step, found = first, min(upper, span), FIRST_STEP, list[tuple[float, list[Part]]]()
+    (reached, _), unproved, step, found = first, min(upper, span), FIRST_STEP, list[_Found]()
     for _ in range(ATTEMPTS):
         farthest = min(upper * (1 - CLOSED / 2), span)
         spent = effort.nodes is not None and prover.nodes >= effort.nodes
@@ -158,7 +159,7 @@ def refine(
             break
         if prover.attempt(aim, effort, SHARE):
             reached, step = aim, min(0.8, 2 * step)  # what was proved may be exceeded by more
-            found.append((aim, prover.leaves()))
+            found.append(_Found(aim, prover.leaves(), prover.slopes))
         else:
             unproved, step = aim, max(FIRST_STEP, step / 2)
             worst = prover.worst()
@@ -172,9 +173,17 @@ def refine(
     return Answer(proved, CertificateStatus.CLOSED if closed else CertificateStatus.EFFORT, prover.nodes, evidence)
 
 
-def _largest(prover: Prover, found: list[tuple[float, list[Part]]], least: float) -> tuple[float, Evidence] | None:
+class _Found(NamedTuple):
+    """A radius that float32 proves, its leaves, and the slopes of the lines inside the network."""
+
+    radius: float
+    leaves: list[Part]
+    slopes: Parts | None
+
+
+def _largest(prover: Prover, found: list[_Found], least: float) -> tuple[float, Evidence] | None:
     """The largest radius found beyond `least` that float64 proves, a little less where float32 promised too much."""
-    for radius, leaves in reversed(found):
+    for radius, leaves, prover.slopes in reversed(found):
         for tried in (radius, (1 - CLOSED / 4) * radius, 0.99 * radius):
             evidence = prover.confirm(tried, leaves) if tried > least else None
             if evidence is not None:

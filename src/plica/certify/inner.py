@@ -1,0 +1,74 @@
+"""Better lines behind the bounds inside the network: one parameter for each neuron, the same for all bounds.
+
+The bounds of functions of the logits depend on them through the bounds of all layers, and so does their gradient
+(alpha-CROWN, Xu et al. 2021, with lines that all bounds share). In a deep network a layer's bounds are as wide as those
+of the layers before it make them: what is gained at one layer is gained again at each behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from plica.certify.backward import Pass
+from plica.certify.graph import Graph
+from plica.certify.intermediate import Bounds, node_bounds
+from plica.certify.sets import InputSet
+from plica.certify.slopes import Ascent, Parts
+
+LARGEST = 2**26  # coefficients of one pass over all bounds, all of which the gradient keeps in memory
+ASCENT = Ascent(steps=20, slope_step=0.15)
+
+
+def size_of_pass(graph: Graph, bounds: Bounds) -> tuple[int, int]:
+    """Of the bounds of all nodes of one problem: bounds of single neurons, and coefficients."""
+    sizes = [torch.Size(node.shape).numel() for node in graph.nodes]
+    rows = coefficients = 0
+    for k, op in graph.activations():
+        taken = graph.nodes[k].parents[0]
+        own = 2 * int(op.unstable(bounds.low[taken][:1], bounds.high[taken][:1]).sum())
+        rows, coefficients = rows + own, coefficients + own * sum(sizes[: taken + 1])
+    return rows, coefficients
+
+
+def optimised(
+    graph: Graph, inputs: InputSet, a: Float[Tensor, "m classes"], slopes: Parts, unit: float,
+    go_on: Callable[[], bool], ascent: Ascent = ASCENT,
+) -> Parts:  # fmt: skip
+    """Parameters of the lines of each activation, one row, with the best sum of the bounds of <a, logits> that are not
+    positive.
+
+    Args:
+        inputs: one set.
+        slopes: to begin with.
+        unit: as for node_bounds.
+        go_on: False ends the search.
+    """
+    first = torch.zeros(len(a), dtype=torch.long, device=a.device)
+    moving = {k: part.clone().requires_grad_(True) for k, part in slopes.items()}
+    moments = {k: (torch.zeros_like(part), torch.zeros_like(part)) for k, part in slopes.items()}
+    best, kept = -torch.inf, slopes
+    for t in range(1, ascent.steps + 2):
+        with torch.enable_grad():
+            bounds = node_bounds(graph, inputs, slopes=moving, unit=unit)
+            balls = {
+                k: ball for k, _ in graph.activations() if (ball := bounds.ball(graph.nodes[k].parents[0])) is not None
+            }
+            margins = Pass(graph, inputs, bounds.lines, slack=bounds.slack, balls=balls).lower(
+                a, len(graph.nodes) - 1, first
+            )
+            value = margins.clamp(max=0).sum()
+        if float(value.detach()) > best:
+            best, kept = float(value.detach()), {k: part.detach().clone() for k, part in moving.items()}
+        if t > ascent.steps or best == 0 or not go_on():
+            break
+        grads = torch.autograd.grad(value, list(moving.values()), allow_unused=True)
+        with torch.no_grad():
+            for (k, part), grad in zip(moving.items(), grads, strict=True):
+                if grad is not None and bool(grad.isfinite().all()):
+                    ascent.step(t, ascent.slope_step, part, grad, *moments[k])
+                    part.clamp_(0, 1)
+    return kept
