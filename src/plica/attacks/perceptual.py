@@ -10,6 +10,7 @@ budget even if an image is broken early. If the distance is a square (LPIPS), th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -237,6 +238,7 @@ def _each_batch(task: AttackInput, name: str, search: Callable[[AttackInput, Ten
 
 def _start(task: AttackInput, images: Int[Tensor, " i"]) -> Tensor:
     span, n = task.bounds[1] - task.bounds[0], task.x[0].numel()
+    span = span if span < math.inf else 1.0
     noise = SETTINGS.start * span * n**0.5 * task.direction(0)
     return (task.x[images] + noise.view_as(task.x[0])).clamp(*task.bounds)
 

@@ -52,13 +52,15 @@ def project(
             f"Projections are exact for l1, l2 and linf; l{p:g} has none here. "
             f'Use method="auto", which needs no projection.'
         )
-    (low, high), flat, reach = bounds, x.flatten(1), radius.to(x)[:, None]
+    most_of_type = torch.finfo(x.dtype).max  # instead of infinite bounds, times which 0 is nan
+    low, high = max(bounds[0], -most_of_type), min(bounds[1], most_of_type)
+    flat, reach = x.flatten(1), radius.to(x)[:, None]
     delta, least, most = z.flatten(1) - flat, low - flat, high - flat
     if p == math.inf:
         moved = delta.clamp_(least, most).clamp_(-reach, reach)
     else:
         # how far each pixel may move in the direction in which it wants to
-        room = (delta * torch.finfo(delta.dtype).max).clamp_(least, most).abs_()
+        room = (delta * most_of_type).clamp_(least, most).abs_()
         size = delta.abs()
         moved = (_onto_l2 if p == 2 else _onto_l1)(size, room, reach).mul_(delta.sign_())
     return moved.add_(flat).clamp_(low, high).view_as(x)
@@ -68,7 +70,10 @@ def safely_inside(
     radius: Float[Tensor, " b"], x: Float[Tensor, "b *image"], bounds: tuple[float, float]
 ) -> Float[Tensor, " b"]:
     """The radius less what rounding x + delta to pixels may add to it: the judge measures in float64."""
-    pixel = torch.finfo(x.dtype).eps * max(abs(bound) for bound in bounds)
+    largest = max(abs(bound) for bound in bounds)
+    if largest == math.inf:  # no point of the ball has a larger pixel, in any l_p
+        largest = x.detach().flatten(1).abs().amax(1) + radius.to(x.device)
+    pixel = torch.finfo(x.dtype).eps * largest
     return ((1 - SETTINGS.slack) * radius - pixel).clamp(min=0).to(x)
 
 

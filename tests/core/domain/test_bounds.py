@@ -161,7 +161,7 @@ def test_bounds_that_are_none(bounds, said):
         (TypeError, features()[0].numpy(), "x must be a torch tensor of images, got ndarray"),
         (TypeError, features()[0].long(), "x must hold floating-point pixels, got torch.int64"),
         (ValueError, features()[0][0], "x must have shape"),
-        (ValueError, features()[0] * torch.nan, "x lies outside its bounds in feature 0"),
+        (ValueError, features()[0] * torch.nan, "image 0 has nan pixels"),
     ],
 )
 def test_bounds_of_features_do_not_spare_x_its_checks(kind, x, said):
@@ -314,3 +314,57 @@ def test_levels_end_at_the_bounds_of_each_feature():
     first = torch.zeros(1, dtype=torch.long)
     assert torch.equal(grid(low[None], first)[0], low)
     assert torch.equal(grid(high[None], first)[0], high)
+
+
+@pytest.mark.parametrize(
+    ("method", "question"),
+    [("pgd", plica.MaxLoss), ("apgd-ce", plica.MaxLoss), ("fmn", lambda metric, radius: plica.MinRadius(metric))],
+)
+def test_a_method_for_one_pair_of_bounds_says_what_it_lacks(method, question):
+    """It was called a weighted l2, which nobody had asked for."""
+    x, y = features()
+    high = HIGH.clone()
+    high[0] = 50.0
+    with pytest.raises(plica.Unsupported, match=r"l2 with bounds that differ between features.*auto"):
+        plica.attack(Linear(), x, y, question(plica.Lp(2), 9.0), method=method, bounds=(LOW, high))
+
+
+def test_bounds_that_are_equal_for_all_features_are_two_numbers():
+    """So are those of the other images where some images must not move: no method refuses them."""
+    (x, y), model = features(3), Linear()
+    low, high = torch.full((3, N), -9.0), torch.full((3, N), 200.0)
+    question = plica.MaxLoss(plica.Lp(2), 60.0)
+    found = plica.attack(model, x, y, question, method="pgd", bounds=(-9.0, 200.0), gradients=20)
+    assert found.success.all()
+    for pair in ((low[0], 200.0), (low, high)):
+        same = plica.attack(model, x, y, question, method="pgd", bounds=pair, gradients=20)
+        assert torch.equal(same.x_adv, found.x_adv)
+    low[0] = high[0] = x[0]
+    some = plica.attack(model, x, y, question, method="pgd", bounds=(low, high), gradients=20)
+    assert some.success.tolist() == [False, True, True]
+    assert torch.equal(some.x_adv[1:], found.x_adv[1:])
+
+
+@pytest.mark.parametrize("bounds", [(-torch.inf, torch.inf), (-5.0, torch.inf)])
+@pytest.mark.parametrize("method", ["pgd", "lpa"])
+def test_infinite_bounds_leave_a_method_its_points(method, bounds):
+    """The slack for rounding, or a start at random, was infinite: no image was broken, without a word."""
+    (x, y), model = features(), Linear()
+    question = plica.MaxLoss(plica.Lp(2), 60.0)
+    found = plica.attack(model, x, y, question, method=method, bounds=bounds, gradients=20)
+    assert found.success.all()
+
+
+def test_a_public_attack_needs_finite_bounds():
+    (x, y), question = features(), plica.MaxLoss(plica.Lp(2), 60.0)
+    with pytest.raises(plica.Unsupported, match=r"apgd-ce rescales inputs to .0, 1. and needs finite bounds"):
+        plica.attack(Linear(), x, y, question, method="apgd-ce", bounds=(-9.0, torch.inf))
+
+
+@pytest.mark.parametrize("bounds", [(-torch.inf, torch.inf), (0.0, 1.0)])
+def test_infinite_pixels_are_named(bounds):
+    """Inside infinite bounds the metric was blamed: "is it a similarity rather than a distance?" """
+    x = torch.rand(3, N)
+    x[1, 2] = torch.inf
+    with pytest.raises(ValueError, match="image 1 has infinite pixels"):
+        plica.attack(Linear(), x, torch.zeros(3).long(), plica.MinRadius(plica.Lp(2)), bounds=bounds)

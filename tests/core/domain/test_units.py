@@ -70,8 +70,10 @@ def test_two_numbers_are_equal_bounds_of_every_feature(low, span, z, share):
     high = float(torch.tensor(low) + torch.tensor(span))
     assume(low < high)
     x = torch.tensor(share)[None].mul(high - low).add(low).clamp(low, high)
-    pair, each = check_bounds((low, high), x), check_bounds((torch.full((N,), low), high), x)
-    assert (pair.per_feature, each.per_feature) == (False, True)
+    pair, each = check_bounds((low, high), x), Bounds(torch.full((N,), low), torch.full((N,), high))
+    same = check_bounds((torch.full((N,), low), high), x)
+    assert (pair.per_feature, each.per_feature, same.per_feature) == (False, True, False)
+    assert same.numbers == pair.numbers
     assert torch.equal(pair.clamp(z[None]), each.clamp(z[None]).to(pair.low))
     torch.testing.assert_close(pair.to_units(x).float(), each.to_units(x), rtol=0, atol=1e-6 * (1 + abs(low) / span))
 

@@ -170,6 +170,11 @@ class Peer:
 
     def _norm(self, task: AttackInput) -> float:
         metric = task.question.metric
+        if not all(map(math.isfinite, task.bounds)):
+            raise Unsupported(
+                f"{self.name} rescales inputs to [0, 1] and needs finite bounds, got {task.bounds}; pass "
+                'bounds=(low, high), or use "auto", which needs a gradient instead.'
+            )
         if self.any_metric and self.black_box and counts(metric) is not None:
             raise Unsupported(
                 f"{self.name} changes every entry, and {metric} counts the changed ones: use method='auto', which "

@@ -123,12 +123,19 @@ class Bounds:
 
 def check_bounds(bounds: Any, x: Float[Tensor, "b *image"]) -> Bounds:
     """The argument `bounds` of plica.attack: two numbers, or two tensors that expand to the shape of an image, of which
-    one may be a number. Bounds of features come back expanded, in the dtype and on the device of x.
+    one may be a number. Bounds of features come back expanded, in the dtype and on the device of x; as two numbers
+    where they are the same for all features.
 
     Raises:
         TypeError: they are neither.
         ValueError: they have another shape, low is above high somewhere, or x lies outside.
     """
+    rows = ~x.isfinite().flatten(1).all(1)
+    if bool(rows.any()):
+        raise ValueError(
+            f"x must be numbers, but image {int(rows.nonzero()[0])} has {'nan' if x.isnan().any() else 'infinite'} "
+            f"pixels ({int(rows.sum())} such images); leave it out."
+        )
     if isinstance(bounds, tuple | list) and any(isinstance(bound, Tensor) and bound.ndim for bound in bounds):
         return _check_tensors(bounds, x)
     try:
@@ -146,13 +153,7 @@ def check_bounds(bounds: Any, x: Float[Tensor, "b *image"]) -> Bounds:
         raise ValueError(f"bounds must be numbers that {x.dtype} can hold, got {shown(bounds)}.")
     # as tensors of bounds, and pixels clamped to them, are: 1.1 is a little more in float32
     low, high = (float(torch.tensor(bound, dtype=x.dtype)) for bound in (low, high))
-    lowest, highest = float(x.detach().min()), float(x.detach().max())  # nan if any pixel is nan
-    if math.isnan(lowest):
-        rows = x.isnan().flatten(1).any(1)
-        raise ValueError(
-            f"x must be numbers, but image {int(rows.nonzero()[0])} has nan pixels ({int(rows.sum())} such images); "
-            "leave it out."
-        )
+    lowest, highest = float(x.detach().min()), float(x.detach().max())
     if not (low <= lowest and highest <= high):
         beyond = max(low - lowest, highest - high)
         if 0 < beyond <= 1e-3 * (high - low):
@@ -174,7 +175,9 @@ def _check_tensors(pair: Sequence[Any], x: Float[Tensor, "b *image"]) -> Bounds:
     except (RuntimeError, TypeError, ValueError):
         seen = ", ".join(str(tuple(b.shape)) if isinstance(b, Tensor) else repr(b) for b in pair)
         raise ValueError(f"bounds must be two tensors (low, high) of an image's shape {shape}, got {seen}.") from None
-    if not in_order(low, high):
+    first = low.flatten()[0].double(), high.flatten()[0].double()
+    is_pair = bool((low == first[0]).all() and (high == first[1]).all() and first[0] < first[1])
+    if not is_pair and not in_order(low, high):
         raise ValueError("bounds must be finite, with low <= high for every feature.")
     inside = (x >= low) & (x <= high)
     if not bool(inside.all()):
@@ -183,7 +186,7 @@ def _check_tensors(pair: Sequence[Any], x: Float[Tensor, "b *image"]) -> Bounds:
             f"x lies outside its bounds in feature {outside[0]} ({len(outside)} such features of {low.numel()}); "
             "clamp x or widen the bounds."
         )
-    return Bounds(low, high)
+    return Bounds(*(bound.cpu() for bound in first)) if is_pair else Bounds(low, high)
 
 
 def in_order(low: Tensor, high: Tensor) -> bool:

@@ -59,6 +59,19 @@ class UnitMetric(BaseMetric):
         return self.metric.fixed_pixels() if isinstance(self.metric, BaseMetric) else None
 
 
+class UnitLp(WeightedLp):
+    """An l_p norm of x as a weighted one of u, called in messages as the user knows it."""
+
+    metric: Metric
+
+    def __init__(self, p: float, weights: Tensor, metric: Metric):
+        super().__init__(p, weights)
+        object.__setattr__(self, "metric", metric)
+
+    def __str__(self) -> str:
+        return f"{self.metric} with bounds that differ between features"
+
+
 def unit_metric(metric: Metric, bounds: Bounds) -> Metric:
     """The same distance, of u; an l_p norm stays one that has a prox, and a count itself."""
     if counts(metric) is not None:
@@ -67,7 +80,7 @@ def unit_metric(metric: Metric, bounds: Bounds) -> Metric:
     if form is None:
         return UnitMetric(metric, bounds)
     weights = torch.ones_like(span) if form.weights is None else form.weights
-    return WeightedLp(form.p, torch.where(span > 0, weights.to(span) * span, torch.inf))
+    return UnitLp(form.p, torch.where(span > 0, weights.to(span) * span, torch.inf), metric)
 
 
 def unit_question(
