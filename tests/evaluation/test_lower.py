@@ -133,3 +133,5 @@ def test_the_command_bracket_and_what_is_made_of_its_runs(plan, tmp_path, capsys
     assert "certified</title>" in page.read_text()
     assert main(["bracket", "--model", model, *options[:2], "--metric", "l1.5", "--out", str(tmp_path / "c")]) == 2
     assert "linf, l2 and l1" in capsys.readouterr().err
+    assert main(["bracket", "--model", model, *options, "--arithmetic", "exact", "--out", str(tmp_path / "c")]) == 2
+    assert capsys.readouterr().err.startswith("plica: --arithmetic: ")

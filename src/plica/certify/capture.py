@@ -23,6 +23,8 @@ from plica.utils.messages import one_line
 
 AGREES = 1e-3  # of the largest logit, by which the captured network may differ from the model in float32
 
+ALIKE = "lower bounds need a model that treats every image by itself and computes the same at every call"
+
 
 @torch.no_grad()
 def capture(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"]) -> Graph:
@@ -98,10 +100,19 @@ def _compare(graph: Graph, model: Callable[[Tensor], Tensor], x: Float[Tensor, "
     """Raises Unsupported where the captured network gives other logits than the model."""
     ours, theirs = graph.forward(x.double())[-1], model(x)
     theirs = theirs[:, None] if theirs.ndim == 1 else theirs  # one logit
-    if ours.shape != theirs.shape or not bool(
-        ((ours - theirs).abs() <= AGREES * (1e-3 + theirs.abs().amax())).all() | ~theirs.isfinite().all()
-    ):
+    if ours.shape != theirs.shape:
         raise Unsupported(
-            "The captured network gives other logits than the model; lower bounds need a model that treats every image "
-            "by itself and computes the same at every call."
+            f"The captured network gives logits of shape {tuple(ours.shape)}, the model {tuple(theirs.shape)}; {ALIKE}."
         )
+    apart, largest = (ours - theirs).abs(), theirs.abs().amax()
+    if not bool((apart <= AGREES * (1e-3 + largest)).all() | ~theirs.isfinite().all()):
+        message = (
+            f"Logits of the captured network differ from the model's by up to {float(apart.max()):.3g}, and the "
+            f"largest logit is {float(largest):.3g}; {ALIKE}."
+        )
+        if theirs.dtype != torch.float64:
+            message += (
+                " Or roundings are that large, where logits are small differences of large numbers: the captured "
+                "network is computed in float64, and model.double() with x.double() would then agree with it."
+            )
+        raise Unsupported(message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,7 +22,7 @@ from plica.cli.options import (
     TrustOption,
     WeightsOption,
 )
-from plica.evaluation import read_plan
+from plica.evaluation import Plan, PlanError, read_plan
 
 CHUNK = 8  # images that are stored together: at ten seconds each, an interruption loses little
 
@@ -80,4 +80,13 @@ def bracket(
         gradients=gradients, seed=seed, bounds=bounds, device=device, chunk=CHUNK,
         certify={"seconds": seconds, "nodes": nodes, "arithmetic": arithmetic},
     )  # fmt: skip
-    carry_out(lambda: read_plan(plan), Path(out))
+    carry_out(lambda: _read(plan), Path(out))
+
+
+def _read(plan: dict[str, Any]) -> Plan:
+    """The plan that the options spell, whose faults are named after them."""
+    try:
+        return read_plan(plan)
+    except PlanError as error:
+        message = str(error).removeprefix("The plan: ")
+        raise PlanError(message.replace("certify.", "--", 1) if message.startswith("certify.") else message) from None
