@@ -1,0 +1,200 @@
+"""What an audit says of one stored answer, just inside and just outside each tolerance."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from plica.trust.audit.remeasure import Answers, MeasureContext
+
+ROUNDING = torch.finfo(torch.float32).eps
+HONEST = {"id": 7, "label": 0, "success": True, "distance": 0.5, "margin": 0.15, "status": "BUDGET"}
+X, POINT = torch.tensor([[0.25, 0.5]]), torch.tensor([[0.75, 0.5]])
+
+
+def model(z):
+    """Class 1 where the first feature exceeds 0.6."""
+    return torch.stack([torch.full_like(z[:, 0], 0.6), z[:, 0]], 1)
+
+
+CONTEXT = MeasureContext(model, 2.0, None, (0.0, 1.0), (1,))
+
+
+class Shift:
+    """x + theta in the first feature; its distance is 2 |theta|."""
+
+    def start(self, x):
+        return x.new_zeros(len(x), 1)
+
+    def __call__(self, x, theta):
+        return x + torch.cat([theta, torch.zeros_like(theta)], 1)
+
+
+def audited(point=POINT, x=X, context=CONTEXT, theta=None, **row):
+    """The kinds of differences that are recorded, and whether the stored success is confirmed."""
+    answers = Answers([{**HONEST, **row}], x, np.zeros(1, int), point, np.zeros(1, int), theta)
+    found = {}
+    wrong = answers.compare(context, found)
+    assert all(len(sentences) == 1 and sentences[0].startswith("image 7: ") for sentences in found.values())
+    return set(found), not bool(wrong[0])
+
+
+def moved(first, second=0.5):
+    """An honest answer at another point."""
+    point = torch.tensor([[first, second]])
+    distance = float((point - X).double().norm())
+    return dict(point=point, distance=distance, margin=float(point[0, 0]) - 0.6)
+
+
+def test_an_honest_answer():
+    assert audited() == (set(), True)
+    assert audited(point=X, success=False, distance=math.inf, margin=-0.35) == (set(), True)
+
+
+def test_a_label_and_points_that_were_changed():
+    assert audited(label=1) == ({"label"}, False)
+    assert audited(success=False)[0] == {"moved", "missed in batches of 1"}
+    assert audited(distance=0.5 + 1e-6) == ({"distance"}, False)
+
+
+@pytest.mark.parametrize(("first", "kinds"), [(1.0, set()), (1.0 + ROUNDING, {"bounds"}), (math.nan, None)])
+def test_bounds_are_exact(first, kinds):
+    found, confirmed = audited(**moved(first))
+    assert confirmed == (kinds == set())
+    assert found == kinds if kinds is not None else "bounds" in found
+
+
+@pytest.mark.parametrize(
+    ("mask", "second", "confirmed"),
+    [
+        ([True, True], 0.625, True),
+        ([True, False], 0.625, False),
+        ([True, False], 0.5, True),
+        ([False, True], 0.5, False),
+    ],
+)
+def test_features_that_may_not_move(mask, second, confirmed):
+    found = audited(**moved(0.75, second), context=replace(CONTEXT, mask=torch.tensor(mask)))
+    assert found == (set() if confirmed else {"mask", "bounds"}, confirmed)
+
+
+@pytest.mark.parametrize(("bounds", "units"), [((0.0, 1.0), 1), ((-4.0, 2.0), 4), ((-0.25, 2.0), 2)])
+@pytest.mark.parametrize("way", [1, -1])
+def test_a_changed_pixel_lies_on_a_level_up_to_four_roundings_of_the_largest_bound(bounds, units, way):
+    levels = round((bounds[1] - bounds[0]) / 0.25) + 1  # a level at every quarter
+    context = replace(CONTEXT, bounds=bounds, levels=levels)
+    off = way * 4 * units * ROUNDING
+    x = torch.tensor([[0.25, 0.4]])  # what was not changed may lie between levels
+    for share, kinds in ((0.75, set()), (1.25, {"levels"})):
+        point = torch.tensor([[0.75 + share * off, 0.4]])
+        distance, margin = float((point - x).double().norm()), float(point[0, 0]) - 0.6
+        assert audited(point, x, context, distance=distance, margin=margin) == (kinds, not kinds)
+    assert audited(x, x, context, success=False) == (set(), True)
+
+
+def test_levels_of_features_without_room():
+    bounds = torch.tensor([0.0, 0.5]), torch.tensor([1.0, 0.5])
+    assert audited(context=replace(CONTEXT, bounds=bounds, levels=5)) == (set(), True)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "metric", "levels", "rounding"),
+    [
+        ((0.0, 1.0), math.inf, 5, ROUNDING / 2),
+        ((-4.0, 2.0), math.inf, 25, 4 * ROUNDING / 2),
+        ((0.0, 1.0), math.inf, None, 0.0),
+        ((0.0, 1.0), 2.0, 5, 0.0),
+    ],
+)
+def test_a_radius_may_be_exceeded_by_the_rounding_of_two_levels_alone(bounds, metric, levels, rounding):
+    context = replace(CONTEXT, bounds=bounds, metric=metric, levels=levels)
+    for radius, kinds in (
+        (0.5, set()),
+        (0.5 - 0.9 * rounding - 1e-13, set()),
+        (0.5 - 1.1 * rounding - 1e-12, {"radius"}),
+    ):
+        assert audited(context=replace(context, radius=radius)) == (kinds, not kinds)
+
+
+@pytest.mark.parametrize(("bounds", "span"), [((0.0, 1.0), 1), ((-1.0, 3.0), 4)])
+@pytest.mark.parametrize("way", [1, -1])
+def test_theta_makes_the_point_up_to_a_hundred_thousandth_of_the_range(bounds, span, way):
+    context = replace(CONTEXT, bounds=bounds, through=Shift())
+    for off, kinds in ((0.9e-5, set()), (1.1e-5, {"theta"})):
+        theta = torch.tensor([[0.5 + way * off * span]])
+        assert audited(context=context, theta=theta) == (kinds, not kinds)
+    assert audited(context=context) == ({"theta"}, False)
+    assert audited(X, context=context, success=False) == (set(), True)
+
+
+def test_points_of_a_perturbation_are_clamped():
+    context = replace(CONTEXT, through=Shift())
+    assert audited(**moved(1.0), context=context, theta=torch.tensor([[0.9]])) == (set(), True)
+    x = torch.tensor([[0.75, 0.5]])
+    point = torch.tensor([[0.0, 0.5]])
+    found = audited(point, x, context, torch.tensor([[-0.9]]), distance=0.75, margin=-0.6)
+    assert found == ({"class in batches of 1"}, False)
+
+
+def test_a_distance_of_theta_is_measured_at_theta():
+    context = replace(CONTEXT, through=Shift(), by_theta=True, metric=lambda x, theta: 2 * theta.abs()[:, 0])
+    theta = torch.tensor([[0.5]])
+    assert audited(context=context, theta=theta, distance=1.0) == (set(), True)
+    assert audited(context=context, theta=theta) == ({"distance"}, False)
+    assert audited(context=context, distance=1.0) == ({"theta", "distance"}, False)
+
+
+def test_where_theta_is_none_the_image_stays():
+    """A row of nan says that there is no point."""
+    context = replace(CONTEXT, through=Shift())
+    theta = torch.tensor([[0.5], [math.nan]])
+    assert context.made_of(X.expand(2, 2), theta).tolist() == [[0.5], [0.0]]
+    assert context.made_of(X, None) is None
+    assert CONTEXT.made_of(X, theta) is theta
+
+
+@pytest.mark.parametrize(("status", "named"), [("BUDGET", True), ("NOT_FINITE", False), ("FAILED", False)])
+def test_images_that_are_wrong_and_were_answered_are_missed(status, named):
+    wrong = torch.tensor([[0.75, 0.5]])
+    found, _ = audited(wrong, wrong, success=False, status=status)
+    assert found == ({"missed in batches of 1"} if named else set())
+
+
+UNIT = 1000 * ROUNDING * 0.75  # of the largest logit
+
+
+@pytest.mark.parametrize(
+    ("stored", "kinds"),
+    [
+        (0.15 + 0.39 * 0.15 / 0.61, set()),  # 0.4 of what is stored, which is more than rounding
+        (0.15 + 0.41 * 0.15 / 0.59, {"margin in batches of 1"}),
+        (0.15 - 0.39 * 0.15 / 1.39, set()),
+        (0.15 - 0.41 * 0.15 / 1.41, {"margin in batches of 1"}),
+    ],
+)
+def test_a_margin_may_differ_by_four_tenths(stored, kinds):
+    """Which says that it is another model, and does not undo the success."""
+    assert audited(margin=stored) == (kinds, True)
+
+
+@pytest.mark.parametrize(("stored", "kinds"), [(0.9 * UNIT, set()), (1.2 * UNIT, {"margin in batches of 1"})])
+def test_a_small_margin_may_differ_by_a_thousand_roundings_of_the_largest_logit(stored, kinds):
+    def nearly_tied(z):
+        return torch.tensor([[0.75, 0.75 + 2.0**-23]]).expand(len(z), 2)
+
+    assert audited(context=replace(CONTEXT, model=nearly_tied), margin=stored) == (kinds, True)
+
+
+def test_every_batch_size_and_float64_are_asked():
+    def by_size(z):
+        """Right about the point alone, or in float64."""
+        return model(z) * (-1.0 if len(z) > 1 or z.dtype == torch.float64 else 1.0)
+
+    context = replace(CONTEXT, model=by_size, sizes=(1, 2), fine=by_size)
+    two = Answers([HONEST, HONEST], X.expand(2, 2), np.zeros(2, int), POINT.expand(2, 2), np.zeros(2, int))
+    found = {}
+    assert two.compare(context, found).all()
+    assert {"class in batches of 2", "class in float64"} <= set(found)
+    assert "class in batches of 1" not in found
