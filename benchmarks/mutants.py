@@ -227,7 +227,9 @@ def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
         yield str(not node.value), ast.Constant(not node.value)
     elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        for value in (node.value + 1, node.value * 2) if isinstance(node.value, float) else (node.value + 1,):
+        for value in (
+            {node.value + 1, node.value * 2} - {node.value} if isinstance(node.value, float) else {node.value + 1}
+        ):
             yield f"{node.value} -> {value}", ast.Constant(value)
     elif isinstance(node, ast.Attribute) and node.attr in NAMES:
         yield f".{node.attr} -> .{NAMES[node.attr]}", ast.Attribute(node.value, NAMES[node.attr], node.ctx)
