@@ -11,7 +11,18 @@ import sys
 import pytest
 
 from plica.utils import files
-from plica.utils.files import copy_whole, filled_together, hash_file, hash_json, locked, write_json, write_whole
+from plica.utils.files import (
+    CannotWriteError,
+    check_replaceable,
+    copy_whole,
+    filled_together,
+    hash_file,
+    hash_json,
+    locked,
+    write_json,
+    write_whole,
+    writing,
+)
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -113,3 +124,74 @@ def test_a_text_is_read_up_to_the_longest(tmp_path, monkeypatch):
     file.write_text("0123456789a")
     with pytest.raises(OSError, match="longer than"):
         files.read_small(file)
+
+
+@pytest.mark.parametrize(
+    ("number", "cure"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EDQUOT, "free some space"),
+        (errno.EACCES, "give another place"),
+        (errno.ENOTDIR, "give another place"),
+    ],
+)
+def test_an_error_of_the_system_names_the_path_and_a_cure(number, cure):
+    with pytest.raises(CannotWriteError, match=rf"^out cannot be written \(.*\); {cure}\.$"), writing("out"):
+        raise OSError(number, os.strerror(number))
+    with pytest.raises(OSError, match=r"^a sentence$"), writing("out"):
+        raise OSError("a sentence")
+
+
+def test_files_are_replaced_where_that_was_said_and_folders_never(tmp_path):
+    (tmp_path / "file").touch()
+    check_replaceable([tmp_path / "none"], overwrite=False)
+    check_replaceable([tmp_path / "none", tmp_path / "file"], overwrite=True)
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        check_replaceable([tmp_path / "none", tmp_path / "file"], overwrite=False)
+    for overwrite in (True, False):
+        with pytest.raises(FileExistsError, match="not a regular file"):
+            check_replaceable([tmp_path], overwrite)
+    with pytest.raises(OSError, match="not a regular file"):
+        write_whole(tmp_path, b"")
+    with pytest.raises(OSError, match="not a regular file"):
+        files.read_small(tmp_path)
+
+
+def test_the_file_that_marks_a_whole_directory_moves_last(tmp_path, monkeypatch):
+    moved, replace = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda source, target: moved.append(target.name) or replace(source, target))
+    with filled_together(tmp_path / "new", last="b") as folder:
+        for name in "cab":
+            (folder / name).touch()
+    assert moved == ["a", "c", "b"] or moved == ["c", "a", "b"]
+    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["a", "b", "c"]
+
+
+def written_and_failed(file):
+    file.write_text("after")
+    raise KeyError
+
+
+def test_a_failure_leaves_a_directory_as_it_was_and_no_new_one(tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "file").write_text("before")
+    for folder in (tmp_path / "old", tmp_path / "new" / "inside"):
+        with pytest.raises(KeyError), filled_together(folder, stale=("file",)) as unfinished:
+            written_and_failed(unfinished / "file")
+    assert [file.name for file in tmp_path.iterdir()] == ["old"]
+    assert [(file.name, file.read_text()) for file in (tmp_path / "old").iterdir()] == [("file", "before")]
+
+
+def test_a_lock_of_a_new_directory_leaves_none_where_nothing_was_written(tmp_path):
+    with pytest.raises(KeyError), locked(tmp_path / "new" / "inside"):
+        raise KeyError
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(KeyError), locked(tmp_path / "new"):
+        written_and_failed(tmp_path / "new" / "file")
+    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == [files.LOCK, "file"]
+    with locked(tmp_path / "other", keep=False):
+        assert (tmp_path / "other" / files.LOCK).exists()
+    assert not list((tmp_path / "other").iterdir())
+    (tmp_path / "plain").touch()
+    with pytest.raises(NotADirectoryError, match="is a file; give a directory"), locked(tmp_path / "plain"):
+        pass

@@ -99,3 +99,48 @@ def test_a_distance_in_units_is_the_distance(box, share, p, weighted):
     v = torch.where(bounds.span > 0, v, u)
     there = metric(bounds.from_units(u), bounds.from_units(v))
     torch.testing.assert_close(unit_metric(metric, bounds)(u, v), there, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        ((2.0, 3.0004), "a pixel lies 0.0004 outside"),
+        ((1.9996, 3.0), "a pixel lies 0.0004 outside"),
+        ((1.9, 3.0), "its pixels range from 1.9 to 3;"),
+        ((2.0, 3.1), "its pixels range from 2 to 3.1;"),
+        ((math.inf, 2.5), "its pixels range from 2.5 to inf;"),
+    ],
+)
+def test_how_far_pixels_lie_outside_of_two_numbers(pixels, said):
+    with pytest.raises(ValueError, match=said):
+        check_bounds((2.0, 3.0), torch.tensor([pixels]))
+
+
+def test_one_tensor_and_a_number_are_bounds_of_features():
+    bounds = check_bounds((torch.zeros(2), 1.0), torch.tensor([[0.5, 1.0]]))
+    assert bounds.per_feature
+    assert bounds.high.tolist() == [1.0, 1.0]
+    for pair in ((0.0, torch.tensor(1.0)), (torch.tensor(0.0), torch.tensor(1.0))):  # numbers, though written so
+        assert check_bounds(pair, torch.tensor([[0.5, 1.0]])).numbers == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("pair", [(0.0, 1e39), (-1e39, 1.0)])
+def test_bounds_that_the_dtype_cannot_hold(pair):
+    with pytest.raises(ValueError, match="float32 can hold"):
+        check_bounds(pair, torch.tensor([[0.5]]))
+    assert check_bounds(pair, torch.tensor([[0.5]]).double()).numbers == pair
+    assert check_bounds((-math.inf, math.inf), torch.tensor([[0.5]])).numbers == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "fixed", "none"),
+    [
+        ([0.0, 1.0], [0.0, 1.0], None, True),
+        ([0.0, 1.0], [0.0, 2.0], None, False),
+        ([0.0, 1.0], [0.0, 2.0], [False, True], True),
+        ([0.0, 1.0], [1.0, 2.0], [False, True], False),
+    ],
+)
+def test_bounds_that_leave_nothing_to_move(low, high, fixed, none):
+    fixed = None if fixed is None else torch.tensor(fixed)
+    assert Bounds(torch.tensor(low), torch.tensor(high)).leave_none(fixed) == none
