@@ -108,7 +108,8 @@ def test_a_distance_in_units_is_the_distance(box, share, p, weighted):
         ((1.9996, 3.0), "a pixel lies 0.0004 outside"),
         ((1.9, 3.0), "its pixels range from 1.9 to 3;"),
         ((2.0, 3.1), "its pixels range from 2 to 3.1;"),
-        ((math.inf, 2.5), "its pixels range from 2.5 to inf;"),
+        ((math.nan, math.inf), "image 0 has nan pixels"),
+        ((math.inf, 2.5), r"image 0 has infinite pixels \(1 such images\)"),
     ],
 )
 def test_how_far_pixels_lie_outside_of_two_numbers(pixels, said):
@@ -117,9 +118,10 @@ def test_how_far_pixels_lie_outside_of_two_numbers(pixels, said):
 
 
 def test_one_tensor_and_a_number_are_bounds_of_features():
-    bounds = check_bounds((torch.zeros(2), 1.0), torch.tensor([[0.5, 1.0]]))
+    bounds = check_bounds((torch.tensor([0.0, 0.25]), 1.0), torch.tensor([[0.5, 1.0]]))
     assert bounds.per_feature
     assert bounds.high.tolist() == [1.0, 1.0]
+    assert not check_bounds((torch.zeros(2), 1.0), torch.tensor([[0.5, 1.0]])).per_feature  # the same for all
     for pair in ((0.0, torch.tensor(1.0)), (torch.tensor(0.0), torch.tensor(1.0))):  # numbers, though written so
         assert check_bounds(pair, torch.tensor([[0.5, 1.0]])).numbers == (0.0, 1.0)
 
