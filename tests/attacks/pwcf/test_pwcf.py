@@ -44,6 +44,20 @@ def test_radius_below_one(p):
     assert_radius(ask(case, MinRadius(Lp(p))), case.radius(p), above=1e-2)
 
 
+def test_in_few_dimensions_what_early_searches_leave_goes_to_others():
+    """The nearest point lies on a strip off the way that the gradient shows; it is found by a start beside it."""
+
+    def model(z):
+        strip = 0.02 - (z[:, 0] - 0.3).abs()
+        far = z[:, 1] - 0.95
+        return torch.stack([torch.zeros_like(far), torch.maximum(strip, far)], 1)
+
+    x = torch.tensor([[0.5, 0.5]])
+    result = plica.attack(model, x, torch.tensor([0]), MinRadius(Lp(2)), method="pwcf", gradients=500)
+    assert 500 - 2 * 81 < int(result.gradients) <= 500
+    assert result.distance.item() == pytest.approx(0.18, rel=1e-3)
+
+
 @pytest.mark.parametrize("p", [1, 2, math.inf])
 def test_a_third_of_the_budget_is_within_a_few_percent(p):
     case = linear()
@@ -239,8 +253,8 @@ def test_forward_runs_come_to_a_fifth_of_the_budget_at_most_and_are_all_counted(
     case = linear(b=1)
     counted = Counted(case.model)
     found = plica.attack(counted, case.x, case.y, question, method="pwcf", gradients=gradients)
-    assert counted.ledger.forwards == int(found.forwards)
-    assert counted.ledger.forwards <= gradients / 5
+    uncharged = int(gradients < 20)  # random images, without a second run (test_rounding.py)
+    assert counted.ledger.forwards - uncharged == int(found.forwards) <= gradients / 5
 
 
 def test_dlr_with_a_class_far_below():

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from plica.attacks.base import AttackInput, AttackOutput, refuse_counts, treats_perturbations
-from plica.attacks.boundary_search import affordable, boundary_search, box_search
+from plica.attacks.boundary_search import FEW, affordable, boundary_search, box_search
 from plica.attacks.pwcf.parametric import theta_rows
 from plica.attacks.pwcf.parametrization import Parametrization, Plain, parametrize
 from plica.attacks.pwcf.problem import PWCFProblem
@@ -46,6 +46,7 @@ def pwcf(task: AttackInput) -> AttackOutput:
     forwards = affordable(task.gradients)
     if task.question.through is None:
         if task.radius is None:
+            _restarts(task)
             _last_starts(task, task.best.distance.isinf().nonzero()[:, 0])
         box_search(task, every, min(forwards - SETTINGS.boundary_forwards, SETTINGS.box_forwards))
     boundary_search(task, every, min(SETTINGS.boundary_forwards, forwards))
@@ -105,6 +106,36 @@ def _last_starts(task: AttackInput, images: Int[Tensor, " i"]) -> None:
     kept = left * 2 // 3 // SETTINGS.longest
     if len(images) and kept > 0:
         _search(task, images, *_in_box(task, images, left - kept * SETTINGS.longest, kept), kept)
+
+
+def _restarts(task: AttackInput) -> None:
+    """In few dimensions searches end early: what they leave is spent on others, from random directions beyond the
+    boundary."""
+    each = SETTINGS.longest + 1
+    for number in range(0, task.gradients if task.x[0].numel() <= FEW else 0, len(SETTINGS.around)):
+        left = task.gradients - task.model.gradients
+        images = ((left >= each) & task.best.distance.isfinite() & (task.best.distance > 0)).nonzero()[:, 0]
+        if not len(images):
+            return
+        kept = min(len(SETTINGS.around), int(left[images].min()) // each)
+        for part in images.split(max(1, SETTINGS.batches * task.batch_size // kept)):
+            _search(task, part, *_around(task, part, range(number, number + kept)), kept)
+
+
+def _around(task: AttackInput, images: Int[Tensor, " i"], numbers: range) -> tuple[TargetRows, Tensor]:
+    """Starts in random directions, as far as the best point or some times as far, towards the alternative that is
+    nearest there. One gradient each."""
+    x, goal = task.x[images], task.goal[images]
+    length = torch.linalg.vector_norm((task.best.x_adv[images] - x).flatten(1), dim=1, keepdim=True)
+    starts = []
+    for number in numbers:
+        away = SETTINGS.around[number % len(SETTINGS.around)] * length * task.direction(number)
+        z = (x + away.view_as(x)).clamp(*task.bounds)
+        m, output, grad = task.model.gradient(z, images, lambda out, rows: goal[rows].margin(out))
+        task.best.offer(z, images, output)
+        starts.append((goal.alternatives(output).argmax(1), m, grad.flatten(1), (z - x).flatten(1)))
+    target, margin, grad, step = (torch.stack(values, 1).flatten(0, 1) for values in zip(*starts, strict=True))
+    return TargetRows(images.repeat_interleave(len(numbers)), target, margin, grad), step
 
 
 def _in_box(task: AttackInput, images: Int[Tensor, " i"], points: int, kept: int) -> tuple[TargetRows, Tensor]:

@@ -16,6 +16,7 @@ class PWCFSettings:
         far: further starts, so many times the first step away in a random direction.
         shared: of them that share a budget with the classes; the others come on top of rows as long as can be.
         gradients_per_class: budget for each class that is tried with one gradient.
+        around: lengths of the starts of later searches in few dimensions, in turn, in lengths of the best perturbation.
         stiffness: weight of the margin against the distance where the unknowns are not the pixels themselves: the
             penalty parameter mu seldom has to fall.
         overshoot: of the first step: a start just inside the boundary is worth less than one just past it.
@@ -37,6 +38,7 @@ class PWCFSettings:
     far: tuple[float, ...] = (4.0, 2.0, 4.0, 8.0, 2.0, 4.0)
     shared: int = 3
     gradients_per_class: int = 10
+    around: tuple[float, ...] = (1.0, 2.0, 0.5, 4.0)
     stiffness: float = 2
     overshoot: float = 1.1
     noise: float = 1e-3
