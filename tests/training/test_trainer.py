@@ -227,3 +227,64 @@ def test_the_alarm_rings_where_one_step_is_overfitted_and_not_for_four(tmp_path,
     log = pq.read_table(tmp_path / "out" / "log.parquet").to_pylist()
     assert log[-1]["alarm"] == rings
     assert min(row["share_gained"] for row in log) < 0.5 if rings else min(row["share_gained"] for row in log) > 0.6
+
+
+ODD = """
+import torch
+from torch import nn
+
+
+def net():
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+
+
+def double():
+    return net().double()
+
+
+def without():
+    return nn.Flatten()
+
+
+class Odd(nn.Module):
+    def __init__(self, way):
+        super().__init__()
+        self.net, self.way = net(), way
+
+    def forward(self, x):
+        return self.net(x.sub_(0.5)) if self.way == "in place" else self.net(x).detach()
+
+
+def in_place():
+    return Odd("in place")
+
+
+def detached():
+    return Odd("detached")
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"model": "double"}, "fails on images of the training.*torch.float64; train it in torch.float32"),
+        ({"model": "without"}, "has no parameters to train"),
+        ({"model": "in_place"}, "changes its input"),
+        ({"model": "detached"}, "has no gradient in its parameters"),
+        ({"test": "small.npz"}, r"fails on images of the test, \(3, 4, 4\)"),
+        ({"test": "labels.npz"}, "y of the test must hold classes from 0 to 2"),
+        ({"test": "nowhere.npz"}, "nowhere.npz"),
+        ({"seed": 2**70}, "seed: input should be less than or equal"),
+        ({"bounds": [0.0, float("inf")]}, "bounds: two finite numbers are needed"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_sentence_before_any_work(plan, tmp_path, change, sentence):
+    """It was a traceback, and of the images of the test one after the whole training."""
+    x = np.random.default_rng(0).random((4, 3, 8, 8), dtype=np.float32)
+    np.savez(tmp_path / "small.npz", x=x[:, :, ::2, ::2], y=np.arange(4) % 3)
+    np.savez(tmp_path / "labels.npz", x=x, y=np.arange(4))
+    (tmp_path / "odd.py").write_text(ODD)
+    change |= {"model": f"{tmp_path / 'odd.py'}:{change.get('model', 'net')}"}
+    change |= {"test": str(tmp_path / change["test"])} if "test" in change else {}
+    with pytest.raises((ValueError, OSError), match=sentence):
+        train(plan | change, tmp_path / "out", on_progress=lambda progress: pytest.fail("a step was taken"))

@@ -179,9 +179,9 @@ def _check_classes(model: Callable[..., Any], x: torch.Tensor, job: Job, ids: to
     if job.targets_of_rows is None:
         return
     with eval_mode(model):
-        logits = class_logits(fitted(model)(x))
+        logits = class_logits(fitted(model)(x))[:1]
     try:
-        check_labels(f"The targets of {job.task.target}", job.targets_of_rows[ids], logits)
+        check_labels(f"The targets of {job.task.target}", job.targets_of_rows[ids], logits.expand(len(ids), -1))
     except ValueError as error:
         raise PlanError(str(error)) from None
 

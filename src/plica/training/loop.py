@@ -24,16 +24,19 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from plica.core.model.eval_mode import eval_mode
 from plica.data import open_data
 from plica.data.sample import select
+from plica.goals import check_labels, class_logits
 from plica.models import load_model
-from plica.models.adapt import Adapted
+from plica.models.adapt import Adapted, logits_of
 from plica.training.augment import augmented
 from plica.training.checkpoint import LOG, WEIGHTS, read_checkpoint, write_checkpoint, write_weights
 from plica.training.hard import Hard
 from plica.training.overfitting import ALARM, MORE, PROBED, share_gained
 from plica.training.plan import FARTHEST, TrainingPlan
 from plica.utils.files import write_whole
+from plica.utils.messages import one_line
 
 ORDER, STEP = 1, 2  # streams of random numbers: of an epoch's order, of a step
 QUANTILES = (0.1, 0.5, 0.9)
@@ -125,11 +128,36 @@ class Trainer:
         if not isinstance(model, nn.Module):
             raise ValueError(f"{plan.model.model} gave a {type(model).__name__}; a torch.nn.Module can be trained.")
         self.model = model.requires_grad_(True)
+        self.check("the training", self.x, self.y)
         self.average = copy.deepcopy(model) if plan.ema else None
         self.inner, self.optimizer = plan.inner(), _optimizer(plan, model)
         self.step, self.counts, self.rows, self.best, self.alarmed = 0, Counts(), [], -math.inf, False
         if state is not None:
             self._load(state)
+
+    def check(self, what: str, x: Float[Tensor, "b *image"], y: Int[Tensor, " n"]) -> None:
+        """Raises ValueError where the network cannot be trained on such images, or does not have all of these labels.
+
+        what: whose images and labels they are.
+        """
+        name, first = self.plan.model.model, x[:2].to(self.device)
+        images = first.clone()
+        if not any(True for _ in self.model.parameters()):
+            raise ValueError(f"{name} has no parameters to train.")
+        try:
+            with eval_mode(self.model):
+                output = logits_of(self.model(images))
+        except Exception as error:  # a model may raise anything
+            own = {p.dtype for p in self.model.parameters()} - {torch.float32}
+            cure = f" Its parameters are {own.pop()}; train it in torch.float32, as net.float()." if own else ""
+            seen = f"images of {what}, {tuple(x.shape[1:])}"
+            raise ValueError(f"{name} fails on {seen}: {one_line(error, named=True)}.{cure}") from error
+        if not torch.equal(images, first):
+            raise ValueError(f"{name} changes its input; let it compute on a copy, as x = x - mean does.")
+        if isinstance(output, Tensor) and not output.requires_grad:
+            raise ValueError(f"The output of {name} has no gradient in its parameters; take no_grad and detach out.")
+        if isinstance(output, Tensor) and output.ndim <= 2:  # others are refused when they are asked
+            check_labels(f"y of {what}", y, class_logits(output)[:1].expand(len(y), -1))
 
     @property
     def selected(self) -> nn.Module:

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from plica.core import formulations
 from plica.core.formulations import MaxLoss, MinRadius, parse_radius
+from plica.core.validation import MOST_SEED
 from plica.evaluation.parse_plan import read_as
 from plica.evaluation.plan import Data, Model, Question
 from plica.evaluation.strict import Number, Strict, nearest
@@ -130,12 +131,19 @@ class TrainingPlan(Strict):
     undefended: bool = True
     precision: Literal["float32", "bf16"] = "float32"
     bounds: tuple[float, float] = (0.0, 1.0)
-    seed: Annotated[Number, Field(ge=0)] = 0
+    seed: Annotated[Number, Field(ge=0, le=MOST_SEED)] = 0
     device: str = "cpu"
     threads: Annotated[Number, Field(ge=1, le=4096)] | None = None
     save_every: Annotated[Number, Field(ge=1)] = 500
     report_n: Annotated[Number, Field(ge=1)] = 200
     report_gradients: Annotated[Number, Field(ge=1)] = 50
+
+    @field_validator("bounds")
+    @classmethod
+    def _finite(cls, bounds: tuple[float, float]) -> tuple[float, float]:
+        if not -math.inf < bounds[0] < bounds[1] < math.inf:
+            raise ValueError(f"two finite numbers are needed, the smaller one first, got {bounds}")
+        return bounds
 
     @field_validator("outer", "pick")
     @classmethod

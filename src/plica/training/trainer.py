@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from plica.data import open_data
+from plica.data.sample import select
 from plica.evaluation import evaluate
 from plica.runs import Run
 from plica.training.checkpoint import RUN, UNDEFENDED, WEIGHTS
@@ -51,6 +52,10 @@ def train(
         torch.set_num_threads(read.threads)
     with locked(directory):
         trainer = Trainer(read, directory, "training", say)
+        if read.test is not None:  # what is wrong with these images is said before the training
+            test, source = read.test, open_data(read.test.path)
+            ids = select(source.labels, test.n, test.indices, test.sample, test.seed)
+            trainer.check("the test", source.read(ids[:2])[0], source.labels[ids])
         plain = None
         if read.undefended and read.questions and read.model.weights is None:
             plain = Trainer(read.model_copy(update={"questions": []}), directory / UNDEFENDED, UNDEFENDED, say)
