@@ -192,7 +192,7 @@ class Multistart(ABC, Generic[C]):
             self._looked_up, index = rows.index, rows.index
             image, goal = self.images[index], self.goal[index]
             scale = None if self.scale is None else self.scale[index]
-            aim = goal.aim(rows.target, self.task.logits[image]) if self.keeps_aim else None
+            aim = goal.aim(rows.target, self.task.logits) if self.keeps_aim else None
             if aim is not None and scale is not None:
                 aim = replace(aim, slope=aim.slope * scale[:, None])
             self._known = image, goal, scale, aim

@@ -66,7 +66,7 @@ class Goal:
             return self.function.alternative(output, self.y, alternative)
         return self.alternatives(output).gather(1, alternative[:, None])[:, 0]
 
-    def aim(self, alternative: Int[Tensor, " b"], output: Float[Tensor, "b *output"]) -> Aim | None:
+    def aim(self, alternative: Int[Tensor, " b"], output: Float[Tensor, "_ *output"]) -> Aim | None:
         """What aiming at one alternative for each image needs, for many outputs like this one; None where alternatives
         are not differences of two of several logits."""
         if self.targets is not None or not self.has_classes or output.ndim != 2 or output.shape[1] == 1:

@@ -168,3 +168,20 @@ def test_no_second_run_of_a_model_that_takes_one_size_of_batch():
     counted = CountedModel(fixed, 3)
     counted.first_logits(images(3))
     assert SecondRun(counted, torch.float32)(images(3).double()) is None
+
+
+def test_a_known_slope_gives_the_same_gradient_whatever_the_model_does_to_it():
+    def model(x):
+        logits = x @ weight
+        if logits.requires_grad:
+            logits.register_hook(lambda grad: grad.mul_(2))
+        return logits
+
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.rand(3, 4, generator=generator), torch.randn(4, 5, generator=generator)
+    slope, image, counted = torch.eye(5)[[1, 4, 2]], torch.arange(3), CountedModel(model, 3)
+    _, _, expected = counted.gradient(x, image, lambda logits, part: (logits * slope[part]).sum(1))
+    for _ in range(2):
+        values, logits, grad = counted.gradient(x, image, lambda logits, part: 2 * logits, slope)
+        assert torch.equal(grad, expected)
+        assert torch.equal(values, 2 * logits)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from plica.core.model.batching import MAX_CPU_ROWS, MIN_ROWS, MULTIPLE, Arithmetic, BatchSizeTuner, observe, round_up
 from plica.core.model.draws import MeanOfDraws
-from plica.core.model.gradient import gradient_errors, input_gradient
+from plica.core.model.gradient import gradient_errors, input_gradient, with_slope
 from plica.core.model.precision import DTYPES, Autocast
 from plica.core.model.rounding import (
     MEASURED,
@@ -85,6 +85,7 @@ class CountedModel:
         self.tuner = BatchSizeTuner()
         self.gradients = torch.zeros(images, dtype=torch.long, device=device)
         self.forwards = torch.zeros(images, dtype=torch.long, device=device)
+        self._one = self.forwards.new_ones(1)
 
     @property
     def half(self) -> bool:
@@ -233,7 +234,10 @@ class CountedModel:
 
     def charge_forwards(self, image: Int[Tensor, " r"], runs: int = 1) -> None:
         """Add `runs` forward runs to the count of each of these images."""
-        _charge(self.forwards, image, runs)
+        self._charge(self.forwards, image, runs)
+
+    def _charge(self, counts: Int[Tensor, " b"], image: Int[Tensor, " r"], runs: int) -> None:
+        counts.index_add_(0, image, self._one.expand(len(image)), alpha=runs)
 
     def _run(self, x: Float[Tensor, "p *image"]) -> Float[Tensor, "p *output"]:
         out = self.model(x) if self.arithmetic.eps else observe(self.model, x, self.arithmetic)
@@ -272,7 +276,7 @@ class CountedModel:
         except BaseException:
             self.charge_forwards(image)
             raise
-        _charge(self.gradients, image, 1)
+        self._charge(self.gradients, image, 1)
         return values, logits, grads if self.fixed is None else grads.masked_fill(self.fixed, 0)
 
     def _where_it_fits(self, run: Callable[[], R], rows: int) -> R:
@@ -300,17 +304,13 @@ class CountedModel:
                 logits = self._run(z.clone())  # a leaf must not be written to, and models do so: x.sub_(mean)
                 logits = logits if size == len(z) else logits[:size]  # whose backward pass is two operations
                 values = value(logits if slope is None else logits.detach(), rows)
-                grad = input_gradient(values.sum(), z) if slope is None else input_gradient(logits, z, slope[rows])
+                grad = input_gradient(values.sum() if slope is None else with_slope(logits, slope[rows]), z)
             self.tuner.record(len(z), thread_time() - start)
             results.append((values.detach(), logits.detach(), grad[:size]))
         if len(results) == 1:
             return results[0]
         values, logits, grads = map(torch.cat, zip(*results, strict=True))
         return values, logits, grads
-
-
-def _charge(counts: Int[Tensor, " b"], image: Int[Tensor, " r"], runs: int) -> None:
-    counts.index_add_(0, image, torch.ones_like(image), alpha=runs)
 
 
 def _wrapper(out: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -63,16 +64,31 @@ def backward_errors() -> Iterator[None]:
         raise ModelError(f"The backward pass of the model raised {one_line(error, named=True)}.") from error
 
 
-def input_gradient(
-    value: Float[Tensor, "*v"], x: Float[Tensor, "b *image"], weights: Float[Tensor, "*v"] | None = None
-) -> Float[Tensor, "b *image"]:
-    """The gradient with respect to x of `value`, one number, or of the sum of its entries with these weights.
+def input_gradient(value: Float[Tensor, ""], x: Float[Tensor, "b *image"]) -> Float[Tensor, "b *image"]:
+    """The gradient of `value` with respect to x.
 
     Raises:
         NoGradientError: the value does not depend on x as far as autograd can tell.
     """
     with backward_errors():
-        grad = torch.autograd.grad(value, x, weights, allow_unused=True)[0] if value.requires_grad else None
+        grad = torch.autograd.grad(value, x, allow_unused=True)[0] if value.requires_grad else None
     if grad is None:
         raise NoGradientError
     return grad
+
+
+def with_slope(output: Float[Tensor, "r *output"], slope: Float[Tensor, "r *output"]) -> Float[Tensor, ""]:
+    """A number of any value whose gradient with respect to `output` is `slope`. torch.autograd.grad has an argument for
+    that, but imports sympy at its first use, for half a second."""
+    return _WithSlope.apply(output, slope)  # type: ignore[return-value] - autograd's apply has no types
+
+
+class _WithSlope(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(slope)
+        return output.new_empty(())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0] * ctx.saved_tensors[0], None  # a new tensor, as models may write to it

@@ -95,16 +95,16 @@ class ProximalSQP:
         """
         first_step = not rows.stepped
         schedule = _schedule(self, rows.u.dtype, rows.u.device)
-        weight, decay, factor = schedule.index_select(1, rows.steps)
+        weight, *factors, change_of_aim = schedule.index_select(1, rows.steps)
         missed = margin.clamp(max=0)  # less than 0 where the boundary is not reached
         if first_step:
             self._open(rows, margin, grad)
         else:
-            self._resize(rows, rows.size - 1.5 * rows.lam * missed, decay)
+            self._resize(rows, torch.addcmul(rows.size, rows.lam, missed, value=-1.5), factors)
         aim = self.far * rows.first
         if self.near:
-            aim = self.near * torch.minimum(margin.abs(), rows.first) + aim
-        kappa = torch.add(self.floor * rows.first, noise, alpha=2) + rows.aim * aim
+            aim.add_(torch.minimum(margin.abs(), rows.first), alpha=self.near)
+        kappa = torch.add(self.floor * rows.first, noise, alpha=2).addcmul_(rows.aim, aim)
         rise = kappa - margin
         trials = self.trials_first if first_step else self.trials
         sizes = []  # ||z|| and the new ||u||
@@ -123,12 +123,14 @@ class ProximalSQP:
                 put(block, own, take(copy, own))
             else:
                 sizes.append(self._move(block, grad[part], weight[part], rise[part], trials))
-        rows.merit = rows.size - 1.5 * rows.lam * missed  # the penalty at the old u, with the new multiplier
+        rows.merit = torch.addcmul(
+            rows.size, rows.lam, missed, value=-1.5
+        )  # the penalty at the old u, with the new multiplier
         self._estimate(rows, margin, first_step)
         # at z the linear model has no shortfall, and the penalty is ||z||
         rows.predicted, rows.size = sizes[0] if len(sizes) == 1 else map(torch.cat, zip(*sizes, strict=True))
         rows.reached |= margin > noise
-        rows.aim *= factor.masked_fill_(rows.reached, self.decay_aim)
+        rows.aim *= change_of_aim.masked_fill_(rows.reached, self.decay_aim)
         rows.steps = (rows.steps + 1).clamp_(max=schedule.shape[1] - 1)
         rows.stepped = True
 
@@ -147,12 +149,11 @@ class ProximalSQP:
         else:
             rows.level = torch.where(rows.size > 0, torch.minimum(rows.size, length), length)
 
-    def _resize(self, rows: ProximalState, merit: Tensor, decay: Tensor) -> None:
+    def _resize(self, rows: ProximalState, merit: Tensor, factors: list[Tensor]) -> None:
         ratio = (rows.merit - merit) / (rows.merit - rows.predicted).clamp(min=1e-12)
-        factor = torch.ones_like(ratio, dtype=torch.float32).masked_fill_(ratio < self.bad, self.shrink)
-        factor.masked_fill_(ratio > self.good, self.grow)
-        eta = rows.eta * factor * decay
-        rows.eta = torch.maximum(eta, self.least * self.prox.natural(rows.u.shape[1]) * rows.size)
+        shrink, stay, grow = factors
+        factor = torch.where(ratio > self.good, grow, torch.where(ratio < self.bad, shrink, stay))
+        rows.eta = torch.maximum(rows.eta * factor, self.least * self.prox.natural(rows.u.shape[1]) * rows.size)
 
     def _move(
         self, block: ProximalState, grad: Tensor, weight: Tensor, rise: Tensor, trials: int
@@ -181,7 +182,7 @@ class ProximalSQP:
     def _estimate(rows: ProximalState, margin: Tensor, first_step: bool) -> None:
         """How near the boundary is by the linear model: ||u|| - lam m, since lam is the change of the norm per unit of
         margin."""
-        now = (rows.size - rows.lam * margin).clamp(min=0.5 * rows.size)
+        now = torch.addcmul(rows.size, rows.lam, margin, value=-1).clamp(min=0.5 * rows.size)
         if first_step:  # from the start itself the linear model reaches too far to be remembered
             rows.estimate = now
         else:
@@ -190,16 +191,17 @@ class ProximalSQP:
 
 
 @lru_cache(maxsize=16)
-def _schedule(solver: ProximalSQP, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "3 steps"]:
-    """What depends on the number of steps alone: the weight of the gradient in the plane, the factor of eta, and that
-    of the aim where the boundary is not reached. After the last column they stay."""
+def _schedule(solver: ProximalSQP, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "5 steps"]:
+    """What depends on the number of steps alone: the weight of the gradient in the plane; the factor of eta where it
+    shrinks, where it stays but for its decay, and where it grows; and the factor of the aim where the boundary is not
+    reached. After the last column they do not change."""
     last = max(solver.decay_after, solver.raise_after, math.ceil(solver.patience / (1 - solver.average_most)))
-    steps = torch.arange(last + 1, device=device)
-    weight = (solver.patience / (steps.to(dtype) + 1)).clamp(1 - solver.average_most, 1 - solver.average)
+    steps = torch.arange(last + 1, dtype=dtype, device=device)
+    weight = (solver.patience / (steps + 1)).clamp(1 - solver.average_most, 1 - solver.average)
     weight[0] = 1
-    decay = torch.where(steps < solver.decay_after, 1.0, solver.decay)
-    factor = torch.where(steps < solver.raise_after, solver.decay_aim, solver.raise_aim)
-    return torch.stack([weight, decay.float().to(dtype), factor.float().to(dtype)])
+    decay = torch.ones_like(steps).masked_fill(steps >= solver.decay_after, solver.decay)
+    change_of_aim = torch.full_like(steps, solver.raise_aim).masked_fill(steps < solver.raise_after, solver.decay_aim)
+    return torch.stack([weight, solver.shrink * decay, decay, solver.grow * decay, change_of_aim])
 
 
 def _filled(rows: Float[Tensor, "r n"]) -> Float[Tensor, "m n"]:

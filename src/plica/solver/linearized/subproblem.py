@@ -46,14 +46,15 @@ def _l2(block: ProximalState, goal: Tensor, along: Tensor, trials: int, work: Te
     for _ in range(trials):
         target = goal / block.level
         for _ in range(NEWTON):
-            plane_v = along + c * plane_square
-            length = (u_square + c * (along + plane_v)).clamp_(min=TINY).sqrt_()
+            plane_v = torch.addcmul(along, c, plane_square)
+            length = torch.addcmul(u_square, c, along + plane_v).clamp_(min=TINY).sqrt_()
             shortened = block.eta / length
             keep = (1 - shortened).clamp_(min=1e-6)
-            slope = keep * plane_square + shortened * (plane_v / length).square_()
-            c = torch.addcdiv(c, target - keep * plane_v, slope).clamp_(0.25 * c, 4 * c)
-        plane_v = along + c * plane_square
-        length = (u_square + c * (along + plane_v)).clamp_(min=TINY).sqrt_()
+            slope = torch.addcmul(keep * plane_square, shortened, (plane_v / length).square_())
+            missing = torch.addcmul(target, keep, plane_v, value=-1)
+            c = torch.addcdiv(c, missing, slope).clamp_(0.25 * c, 4 * c)
+        plane_v = torch.addcmul(along, c, plane_square)
+        length = torch.addcmul(u_square, c, along + plane_v).clamp_(min=TINY).sqrt_()
         keep = (1 - block.eta / length).clamp_(min=0)
         torch.mul(block.u, keep[:, None], out=z)
         z.addcmul_(block.plane, (keep * c)[:, None])
@@ -81,13 +82,15 @@ def _linf(block: ProximalState, goal: Tensor, trials: int, work: Tensor) -> Tens
         cut.sub_(z).sign_()
         short = goal - torch.mul(z, block.plane, out=spare).sum(1)
         count = torch.linalg.vector_norm(cut, dim=1).square_().clamp_(min=1e-3)
-        over = block.eta - torch.mul(cut, w, out=spare).sum(1) + theta * count
+        over = torch.addcmul(block.eta - torch.mul(cut, w, out=spare).sum(1), theta, count)
         pull = torch.mul(cut, block.plane, out=spare).sum(1)
         torch.eq(w, z, out=spare)
         free = torch.linalg.vector_norm(spare.mul_(block.plane), dim=1).square_()
-        det = (free * count + pull.square()).clamp_(min=TINY)
-        c = torch.addcdiv(c, count * short + pull * over, det).clamp_(0.25 * c, 4 * c)
-        theta = torch.addcdiv(theta, pull * short - free * over, det).clamp_(0.5 * theta, 2 * theta)
+        det = torch.addcmul(free * count, pull, pull).clamp_(min=TINY)
+        c = torch.addcdiv(c, torch.addcmul(count * short, pull, over), det).clamp_(0.25 * c, 4 * c)
+        theta = torch.addcdiv(theta, torch.addcmul(pull * short, free, over, value=-1), det).clamp_(
+            0.5 * theta, 2 * theta
+        )
     block.level.copy_(theta)
     torch.div(c, block.eta, out=block.lam)
     return z
