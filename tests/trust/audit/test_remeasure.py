@@ -198,3 +198,24 @@ def test_every_batch_size_and_float64_are_asked():
     assert two.compare(context, found).all()
     assert {"class in batches of 2", "class in float64"} <= set(found)
     assert "class in batches of 1" not in found
+
+
+def test_a_radius_under_a_distance_that_is_no_norm_may_be_exceeded_by_a_millionth():
+    def euclidean(x, z):
+        return (z - x).flatten(1).norm(dim=1)
+
+    for metric, share in ((euclidean, 1e-6), (2.0, 1e-12)):
+        for times, kinds in ((0.5, set()), (2.0, {"radius"})):
+            context = replace(CONTEXT, metric=metric, radius=0.5 * (1 - times * share))
+            assert audited(context=context) == (kinds, not kinds)
+
+
+def test_shares_are_the_same_each_time_and_leave_random_numbers_alone():
+    context = replace(CONTEXT, model=lambda z: model(z + 0.3 * torch.randn_like(z)), sizes=(1, 3), at_random=True)
+    x, y, state = POINT.expand(2, 2), np.zeros(2, int), torch.get_rng_state()
+    first = context.shares(x, y)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(5)
+    assert first.tolist() == context.shares(x, y).tolist()
+    assert ((first > 0.55) & (first < 0.85)).all()  # the point lies half a deviation of the noise beyond 0.6: 0.69
+    assert first[0] != first[1]
