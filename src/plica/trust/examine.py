@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from plica.core.model.fitting import fitted
 from plica.core.model.randomness import randomness_of
 from plica.trust.findings import Verdict
 from plica.trust.output_checks import train_mode_layers
@@ -79,7 +80,8 @@ def _divisor(span: Tensor) -> Tensor:
 
 def _subject(model, u, y, low, high, images, seed, surrogates, layers, spec) -> Subject:
     plain = bool((low == 0).all()) and bool((high == 1).all())
-    model, *others = (model, *surrogates) if plain else (Unit(m, low, high) for m in (model, *surrogates))
+    models = [fitted(m) for m in (model, *surrogates)]
+    model, *others = models if plain else (Unit(m, low, high) for m in models)
     try:
         logits = logits_of(model, u)
     except Exception as error:

@@ -7,6 +7,7 @@ from torch import nn
 import plica
 from plica.core.model.fitting import fitted
 from plica.core.model.gradient import NoGradientError
+from plica.trust import examine
 
 torch.manual_seed(0)
 NET = nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.Tanh(), nn.Linear(16, 4)).requires_grad_(False)
@@ -148,6 +149,21 @@ def test_a_model_that_writes_to_its_input_answers_as_one_that_does_not():
     calm = plica.attack(lambda x: NET((x - 0.5) * 2), X, writes(X.clone()).argmax(1), QUESTION, gradients=20)
     assert torch.equal(X, before)
     assert torch.equal(wrote.x_adv, calm.x_adv)
+
+
+def test_a_model_that_writes_to_its_input_leaves_images_as_they_are():
+    """It was said to answer at random and to take only one batch size, and the pixels to lie outside their bounds."""
+
+    class InPlace(nn.Module):
+        def forward(self, x):
+            return NET(x.sub_(0.5))
+
+    x, model = X.clone(), fitted(InPlace())
+    for _ in range(3):
+        assert torch.equal(model(x), NET(X - 0.5))
+        assert torch.equal(x, X)
+    found = {finding.check for finding in examine(InPlace(), x, Y, images=2).findings}
+    assert not found & {"pixels", "random outputs"}
 
 
 @pytest.mark.parametrize(

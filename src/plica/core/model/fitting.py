@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,11 +63,13 @@ class _Fit:
     Attributes:
         size: the size; None while any is taken.
         searched: whether it was looked for.
+        writes: whether the model writes to its input, and gets a copy; None before the first call, which gets one.
     """
 
     def __init__(self) -> None:
         self.size: int | None = None
         self.searched = False
+        self.writes: bool | None = None
 
     def __call__(self, model: Model, x: Tensor) -> Any:
         if is_accelerator(x.device):  # no kernel ends the process there, and a look at x would be a wait
@@ -92,33 +95,45 @@ class _Fit:
         return out.clone() if isinstance(out, Tensor) and out.is_inference() else out
 
     def _run(self, model: Model, x: Tensor) -> Any:
+        safe = partial(self._without_writing, model)
         if self.size is not None:
-            return _in_pieces(model, x, self.size)
+            return _in_pieces(safe, x, self.size)
         try:
-            return model(x)
+            return safe(x)
         except Exception as error:
             if out_of_memory(error):
                 raise
-            out = None if self.searched else self._search(model, x, error)
+            out = None if self.searched else self._search(model, safe, x, error)
             if out is None:
                 raise ModelError(
                     f"The model raised {one_line(error, named=True)} for {len(x)} images of shape {tuple(x.shape[1:])}."
                 ) from error
             return out
 
-    def _search(self, model: Model, x: Tensor, error: Exception) -> Tensor | None:
-        """The output for x in batches of a size that the model takes; None where that is not what it minds.
+    def _without_writing(self, model: Model, x: Tensor) -> Any:
+        """The output for x, which stays as it is."""
+        if self.writes is False:
+            return model(x)
+        copy = x.clone()
+        out = model(copy)
+        if self.writes is None:
+            self.writes = not torch.equal(copy.detach(), x.detach())
+        return out
+
+    def _search(self, model: Model, safe: Model, x: Tensor, error: Exception) -> Tensor | None:
+        """The output for x in batches of a size that the model takes; None where that is not what it minds. safe: the
+        model, which leaves x as it is.
 
         Raises:
             ValueError: the model's precision or device is not that of x.
         """
         self.searched = True
         _check_kind(model, x, error)
-        size = next((size for size in SIZES if size != len(x) and _takes(model, _filled(x[:size], size))), None)
-        if size is None or _takes(model, x):
+        size = next((size for size in SIZES if size != len(x) and _takes(safe, _filled(x[:size], size))), None)
+        if size is None or _takes(safe, x):
             return None
         try:
-            out = _in_pieces(model, x, size)
+            out = _in_pieces(safe, x, size)
         except Exception:  # the error is about one of the images
             return None
         warnings.warn(
