@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import plica
 from plica.core.model.batching import Arithmetic, observe
 from plica.core.model.counted import CountedModel
 from plica.core.model.rounding import OFFSET, UNITS, Noise, has_offset, least_margin, measure_noise
@@ -158,3 +159,49 @@ def test_a_model_that_takes_no_random_pixels_is_judged_all_the_same():
     assert (
         float(counted.least_margin(torch.zeros(1, 1), torch.tensor([0]))) == UNITS * SINGLE * 2
     )  # its size at the image
+
+
+def masked_by(net, value):
+    def model(x):
+        return torch.cat([net(x), torch.full((len(x), 1), value, dtype=x.dtype)], 1)
+
+    return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("mask", [-1e4, -1e9])
+def test_a_class_that_is_ruled_out_by_a_large_constant_changes_nothing(mask, dtype):
+    """A margin had to exceed 64 roundings of the constant, so that no point counted."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)).eval().requires_grad_(False)
+        x = torch.rand(6, 6)
+    net, x = net.to(dtype), x.to(dtype)
+    y = net(x).argmax(1)
+    y[5] = (y[5] + 1) % 3
+    question = plica.MinRadius(plica.Lp(2))
+    plain = plica.attack(net.forward, x, y, question, gradients=40)
+    masked = plica.attack(masked_by(net, mask), x, y, question, gradients=40)
+    assert plain.distance[5] == 0
+    torch.testing.assert_close(masked.distance, plain.distance, rtol=1e-5, atol=0)
+    alone = plica.attack(masked_by(net, mask), x[:1], y[:1], question, gradients=40)
+    assert torch.equal(alone.distance, masked.distance[:1])
+
+
+def test_a_large_logit_that_depends_on_the_image_still_counts():
+    """Its roundings may be those of the sums that the others come from."""
+
+    def model(x):
+        return torch.cat([x, -1e6 * x[:, :1] - 1e6], 1)
+
+    counted = CountedModel(model, 1)
+    logits = counted.first_logits(torch.tensor([[0.5, 0.25, 0.75]]))
+    assert counted.constant is None
+    assert counted.least_margin(logits, torch.tensor([0])) == UNITS * SINGLE * 1.5e6
+
+
+def test_of_logits_one_of_which_is_a_constant_its_size_does_not_count():
+    counted = CountedModel(masked_by(nn.Identity(), -1e6), 2)
+    logits = counted.first_logits(torch.tensor([[0.5, 0.25, 0.75], [2e4, 3, 0]]))  # of the second it is no outlier
+    size = torch.tensor([0.75, 1e6])
+    torch.testing.assert_close(counted.least_margin(logits, torch.tensor([0, 1])), UNITS * SINGLE * size)

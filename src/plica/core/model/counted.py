@@ -22,11 +22,14 @@ from plica.core.model.rounding import (
     MEASURED,
     Noise,
     coarseness,
+    constants,
     has_offset,
     is_half,
     least_margin,
+    may_be_masked,
     measure_noise,
     usual_size,
+    without,
 )
 from plica.goals import flat
 from plica.utils.limits import free_memory, out_of_memory
@@ -47,6 +50,8 @@ class CountedModel:
         at_image: (b,) where an output is one or two numbers, their size at each image, or half of that at images of
             random pixels if this is more (of two numbers only where no second run follows): at the boundary they may be
             0, and do not tell how large their roundings are.
+        constant: (b, numbers) logits that a model sets to a large constant, as -1e9 for a class that it rules out;
+            they have no share in what rounding does to the others. None for no images.
         floor: (b,) of a model under autocast, margins that count for nothing: twice that of an image which it
             misclassifies there alone, so that this is not its own nearest point; None otherwise.
 
@@ -78,6 +83,7 @@ class CountedModel:
         self.noise, self.few_digits = Noise(), torch.zeros(images, dtype=torch.bool, device=device)
         self.has_few = False  # whether there is such an image; known to the host
         self.at_image = torch.zeros(images, device=device)
+        self.constant: Tensor | None = None
         self.floor: Tensor | None = None
         self.max_rows = max(MIN_ROWS, max_rows // MULTIPLE * MULTIPLE)
         if self.mean is not None:  # a row of which is a batch of draws
@@ -142,16 +148,19 @@ class CountedModel:
             self.at_image = flat(logits).abs().amax(1).nan_to_num(0, 0, 0)
             if numbers == 1 or not second_run:
                 self.at_image.clamp_(min=usual_size(self.model, x, self.bounds) / 2)
-        few = has_offset(logits) & classes | self.half
+        masked = may_be_masked(logits) & classes
+        if bool(masked.any()) and self.mean is None and bool((constant := constants(self.model, x, self.bounds)).any()):
+            self.constant = constant & masked[:, None]
+        few = has_offset(self._varying(logits, torch.arange(len(x), device=x.device))) & classes | self.half
         if bool(few.any()) and self.mean is None:
-            self.noise = measure_noise(self.model, x, self.bounds)
+            self.noise = measure_noise(self._without_constants(self.model), x, self.bounds)
             self.few_digits = few & (self.noise.offset | self.half)
             self.has_few = bool(self.few_digits.any())
         return logits
 
     def beside(self, finer: Callable[[Tensor], Tensor | None], x: Float[Tensor, "b *image"]) -> None:
         """Where `finer` changes more than float32 rounds, as with TF32, margins count from twice the change on."""
-        change = coarseness(self.model, finer, x, self.bounds)
+        change = coarseness(self._without_constants(self.model), self._without_constants(finer), x, self.bounds)
         if change > self.noise.change:
             self.noise = replace(self.noise, change=change)
             self.few_digits, self.has_few = torch.ones_like(self.few_digits), True
@@ -169,6 +178,7 @@ class CountedModel:
         )
         counted.noise, counted.few_digits, counted.has_few = self.noise, self.few(rows), self.has_few
         counted.at_image = self.at_image[rows]
+        counted.constant = None if self.constant is None else self.constant[rows]
         return counted
 
     def with_model(self, model: Model, grid: Grid | None) -> CountedModel:
@@ -177,7 +187,7 @@ class CountedModel:
             model, len(self.forwards), self.max_rows, self.arithmetic, grid=grid, device=self.forwards.device
         )
         counted.noise, counted.few_digits, counted.has_few = self.noise, self.few_digits, self.has_few
-        counted.at_image = self.at_image
+        counted.at_image, counted.constant = self.at_image, self.constant
         return counted
 
     @torch.no_grad()
@@ -197,14 +207,15 @@ class CountedModel:
         )  # fmt: skip
         try:
             logits = counted.logits(x, torch.arange(len(x), device=x.device))
-            counted.noise = measure_noise(counted._run, x, self.bounds)
+            counted.noise = measure_noise(self._without_constants(counted._run), x, self.bounds)
         except Exception as error:  # a model may raise anything
             if out_of_memory(error):
                 raise
             raise ValueError(
                 f"The model does not run under autocast to {precision} ({one_line(error)}); leave out the precision."
             ) from error
-        counted.at_image, counted.floor = self.at_image, MEASURED * margin(logits).clamp(min=0)
+        counted.at_image, counted.constant = self.at_image, self.constant
+        counted.floor = MEASURED * margin(logits).clamp(min=0)
         counted.few_digits, counted.has_few = torch.ones_like(self.few_digits), True
         return counted
 
@@ -224,6 +235,7 @@ class CountedModel:
     def least_margin(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
         """How large a margin must be before it counts (model/rounding.py), from the output at points of `image`."""
         few = self.few(image) if self.has_few else None
+        logits = self._varying(logits, image)
         least = least_margin(logits, self.arithmetic.eps, few, self.noise)
         if self.floor is not None:
             least = torch.maximum(least, self.floor[image].to(least))
@@ -231,6 +243,20 @@ class CountedModel:
             return least
         at_image = flat(self.at_image.to(logits)[image])  # instead of those at the points
         return torch.maximum(least, least_margin(at_image, self.arithmetic.eps, few, self.noise))
+
+    def _varying(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *_"]:
+        return logits if self.constant is None else without(self.constant[image], logits)
+
+    def _without_constants(self, model: Callable[[Tensor], R]) -> Callable[[Tensor], R]:
+        if self.constant is None:
+            return model
+        columns = self.constant.any(0, keepdim=True)
+
+        def varying(z: Tensor) -> R:
+            output = model(z)
+            return without(columns, output) if isinstance(output, Tensor) else output
+
+        return varying
 
     def charge_forwards(self, image: Int[Tensor, " r"], runs: int = 1) -> None:
         """Add `runs` forward runs to the count of each of these images."""

@@ -26,6 +26,7 @@ OFFSET = 64  # largest logit over the differences of logits, from which on these
 MEASURED = 2.0  # times the largest change that was measured
 ROWS = 8  # images that it is measured on
 GROUP = 3  # rows of the calls that are compared with single rows
+MASKED = 100  # times the two largest logits, from which another one may be a mask
 SINGLE = torch.finfo(torch.float32).eps
 
 
@@ -81,6 +82,35 @@ def _size_and_spread(logits: Float[Tensor, "r *output"]) -> tuple[Float[Tensor, 
     entries = flat(logits)
     size = entries.abs().amax(1)
     return size, size if entries.shape[1] == 1 else entries.amax(1) - entries.amin(1)
+
+
+def may_be_masked(logits: Float[Tensor, "r *output"]) -> Bool[Tensor, " r"]:
+    """Rows of three or more logits, of which one is larger than those that decide can explain."""
+    entries = flat(logits)
+    if entries.shape[1] <= 2:
+        return torch.zeros(len(entries), dtype=torch.bool, device=logits.device)
+    return entries.abs().amax(1) > MASKED * entries.topk(2).values.abs().amax(1)
+
+
+@torch.no_grad()
+def constants(
+    model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"], bounds: tuple[float, float]
+) -> Bool[Tensor, " numbers"]:
+    """Logits that are one number, whatever the image: nothing is rounded in them. Two others at least remain. Measured
+    on images of random pixels, which are charged to no image."""
+    images = _random_images(x, bounds).repeat(MIN_ROWS // ROWS, *[1] * (x.ndim - 1))
+    with suppress(Exception):  # a model may raise anything for random pixels
+        outputs = flat(model(images)[:ROWS])
+        same = (outputs == outputs[:1]).all(0)
+        return same & (same.logical_not().sum() >= 2)
+    return torch.zeros(1, dtype=torch.bool, device=x.device)
+
+
+def without(constant: Bool[Tensor, "#r numbers"], logits: Float[Tensor, "r *output"]) -> Float[Tensor, "r numbers"]:
+    """The logits, with the largest of the others in place of each constant."""
+    entries = flat(logits)
+    largest = entries.masked_fill(constant, -torch.inf).amax(1, keepdim=True)
+    return torch.where(constant, largest, entries)
 
 
 def _random_images(x: Float[Tensor, "b *image"], bounds: tuple[float, float]) -> Float[Tensor, "rows *image"]:
