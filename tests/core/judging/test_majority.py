@@ -161,10 +161,10 @@ class Shift:
         return theta.abs()[:, 0]
 
 
-def test_theta_is_lengthened_with_its_point():
-    shift, end = Shift(), torch.tensor([[1.0]])
-    radius = dict(radius=2.0, metric=ThetaDistance(shift))
-    length, sure, looks, theta = settled(half_and_one_at(1.5), through=shift, end=end, **radius)
+@pytest.mark.parametrize("metric", [ThetaDistance(Shift()), Lp(2)])
+def test_theta_is_lengthened_with_its_point(metric):
+    end = torch.tensor([[1.0]])
+    length, sure, looks, theta = settled(half_and_one_at(1.5), 2.0, through=Shift(), end=end, metric=metric)
     assert (length, sure, looks, theta.tolist()) == (2.0, True, 1, [[2.0]])
 
 
