@@ -131,3 +131,17 @@ def test_counts_are_not_asked_by_forward_runs():
         plica.attack(case.model, case.x, case.y, plica.MinRadius(plica.Lp(0)), method="hopskipjump")
     with pytest.raises(plica.Unsupported, match="l0 is searched along gradients, and the model has none"):
         plica.attack(lambda x: case.model(x.detach()), case.x, case.y, plica.MinRadius(plica.Lp(0)))
+
+
+@pytest.mark.parametrize("norm", [1, 2, "inf"])
+def test_square_goes_on_where_two_logits_are_equal(norm):
+    """As they often are in half precision: the package failed on images that all have the margin 0."""
+    x = torch.full((2, 3, 8, 8), 0.5)
+
+    def ties_elsewhere(z):
+        lead = (z == 0.5).flatten(1).all(1).float()
+        return torch.stack([lead, torch.zeros_like(lead)], 1)
+
+    question = plica.MaxLoss(plica.Lp(norm), 0.3)
+    found = plica.attack(ties_elsewhere, x, torch.tensor([0, 0]), question, method="square", gradients=20)
+    assert not found.success.any()
