@@ -38,7 +38,7 @@ def spoilt(value):
     return x
 
 
-@pytest.mark.parametrize("value", [1.01, -0.01, math.inf])
+@pytest.mark.parametrize("value", [1.01, -0.01])
 def test_pixels_outside_the_bounds(value):
     refused(ValueError, r"x must lie in bounds \[0, 1\]", x=spoilt(value))
 
@@ -521,8 +521,7 @@ def test_beside_an_image_whose_point_was_refused_stands_what_holds_of_the_image(
 def test_points_refused_again_and_again_cost_no_more_than_a_fifth(question, gradients):
     counted = Counted(OnlyBetween())
     found = plica.attack(counted, X[:1], torch.tensor([0]), question, gradients=gradients)
-    uncharged = int(gradients < 20)  # random images, without a second run (test_rounding.py)
-    assert counted.ledger.forwards - uncharged == int(found.forwards) <= gradients / 5
+    assert counted.ledger.forwards == int(found.forwards) <= gradients / 5
 
 
 @pytest.mark.parametrize("gradients", [10, 15, 20, 25, 30, 40])

@@ -494,7 +494,7 @@ BAD = [
     (lambda net, x, y: Inner(plica.MinRadius(lambda a, b: a.sum()))(net, x, y), ValueError, "one distance"),
     (lambda net, x, y: Inner(plica.MinRadius(L2))(net[:1], x, y), ValueError, "logits"),
     (lambda net, x, y: Inner(plica.MinRadius(L2))("net", x, y), TypeError, "The model must be"),
-    (lambda net, x, y: Inner(plica.MinRadius(L2), bounds=(0 * x[0], 1.0))(net, x, y), plica.Unsupported, "two numbers"),
+    (lambda net, x, y: Inner(plica.MinRadius(L2), bounds=(-x[0], 1.0))(net, x, y), plica.Unsupported, "two numbers"),
     (lambda net, x, y: Inner(plica.MinRadius(L2))(net, x, y).loss(net, "awp"), ValueError, "outer must be one of"),
     (lambda net, x, y: Inner(plica.MaxLoss(L2, 0.1))(net, x, y).radius_of(net), plica.Unsupported, "MinRadius"),
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from torch import nn
 import plica
 from plica.core.model.batching import Arithmetic, observe
 from plica.core.model.counted import CountedModel
+from plica.core.model.fitting import fitted
 from plica.core.model.rounding import OFFSET, UNITS, Noise, has_offset, least_margin, measure_noise
 
 BF16, SINGLE = torch.finfo(torch.bfloat16).eps, torch.finfo(torch.float32).eps
@@ -159,6 +160,23 @@ def test_a_model_that_takes_no_random_pixels_is_judged_all_the_same():
     assert (
         float(counted.least_margin(torch.zeros(1, 1), torch.tensor([0]))) == UNITS * SINGLE * 2
     )  # its size at the image
+
+
+def test_with_a_small_budget_random_pixels_are_run_in_the_first_call_where_the_model_takes_them():
+    def refuses(x):
+        if not bool((x == 0.5).all()):
+            raise ValueError("no such image")
+        return x[:, :2] * torch.tensor([1.0, 0.5])
+
+    x = torch.full((3, 4), 0.5)
+    for model, size in ((refuses, 0.5), (lambda x: 1000 * (x[:, :2] - 0.5), 100)):
+        calls = []
+        counted = CountedModel(fitted(lambda x, net=model, calls=calls: calls.append(1) or net(x)), 3)
+        counted.first_logits(x, second_run=False)
+        assert counted.forwards.tolist() == [1, 1, 1]
+        assert size == 0.5 or len(calls) == 1
+        least = counted.least_margin(torch.zeros(3, 2), torch.arange(3)) / (UNITS * SINGLE)
+        assert (least >= size).all()
 
 
 def masked_by(net, value):

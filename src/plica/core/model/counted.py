@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from time import thread_time
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from plica.core.model.batching import MAX_CPU_ROWS, MIN_ROWS, MULTIPLE, Arithmetic, BatchSizeTuner, observe, round_up
 from plica.core.model.draws import MeanOfDraws
+from plica.core.model.fitting import ModelError
 from plica.core.model.gradient import gradient_errors, input_gradient, with_slope
 from plica.core.model.precision import DTYPES, Autocast
 from plica.core.model.rounding import (
@@ -28,6 +30,8 @@ from plica.core.model.rounding import (
     least_margin,
     may_be_masked,
     measure_noise,
+    median_size,
+    random_images,
     usual_size,
     without,
 )
@@ -121,13 +125,23 @@ class CountedModel:
     def logits(self, x: Float[Tensor, "r *image"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *output"]:
         """The output of the model at x; image: index of the image that each row is charged to."""
         self.charge_forwards(image)
-        x = self.on_grid(x, image)
+        return self._outputs(self.on_grid(x, image))
 
+    def _outputs(self, x: Float[Tensor, "r *image"]) -> Float[Tensor, "r *output"]:
         def run() -> Tensor:
             parts = self.parts(len(x), x.device)
             return torch.cat([self._run(self.fill(x[p]).clone())[: p.stop - p.start].detach() for p in parts])
 
         return self._where_it_fits(run, len(x))
+
+    def _logits_and_random(self, x: Float[Tensor, "b *image"]) -> tuple[Float[Tensor, "b *output"], Tensor | None]:
+        """The output at the images and, from the same call, at images of random pixels; None where it fails."""
+        every = torch.arange(len(x), device=x.device)
+        with suppress(ModelError):  # a model may raise anything for random pixels
+            outputs = self._outputs(torch.cat([self.on_grid(x, every), random_images(x, self.bounds)]))
+            self.charge_forwards(every)
+            return outputs[: len(x)], outputs[len(x) :]
+        return self.logits(x, every), None
 
     def few(self, image: Int[Tensor, " r"]) -> Bool[Tensor, " r"]:
         """`few_digits` of these images."""
@@ -142,16 +156,22 @@ class CountedModel:
         classes: whether the output is logits of classes, of which only differences matter.
         second_run: whether the points will be run a second time.
         """
-        logits = self.logits(x, torch.arange(len(x), device=x.device))
+        every, random = torch.arange(len(x), device=x.device), None
+        if second_run or self.mean is not None:  # whose noise comes from its draws
+            logits = self.logits(x, every)
+        else:
+            logits, random = self._logits_and_random(x)
         numbers = flat(logits).shape[1]
-        if numbers <= 2 and self.mean is None:  # whose noise comes from its draws
+        if numbers <= 2 and self.mean is None:
             self.at_image = flat(logits).abs().amax(1).nan_to_num(0, 0, 0)
-            if numbers == 1 or not second_run:
+            if random is not None:
+                self.at_image.clamp_(min=median_size(random) / 2)
+            elif numbers == 1:
                 self.at_image.clamp_(min=usual_size(self.model, x, self.bounds) / 2)
         masked = may_be_masked(logits) & classes
         if bool(masked.any()) and self.mean is None and bool((constant := constants(self.model, x, self.bounds)).any()):
             self.constant = constant & masked[:, None]
-        few = has_offset(self._varying(logits, torch.arange(len(x), device=x.device))) & classes | self.half
+        few = has_offset(self._varying(logits, every)) & classes | self.half
         if bool(few.any()) and self.mean is None:
             self.noise = measure_noise(self._without_constants(self.model), x, self.bounds)
             self.few_digits = few & (self.noise.offset | self.half)

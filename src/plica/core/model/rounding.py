@@ -98,7 +98,7 @@ def constants(
 ) -> Bool[Tensor, " numbers"]:
     """Logits that are one number, whatever the image: nothing is rounded in them. Two others at least remain. Measured
     on images of random pixels, which are charged to no image."""
-    images = _random_images(x, bounds).repeat(MIN_ROWS // ROWS, *[1] * (x.ndim - 1))
+    images = random_images(x, bounds).repeat(MIN_ROWS // ROWS, *[1] * (x.ndim - 1))
     with suppress(Exception):  # a model may raise anything for random pixels
         outputs = flat(model(images)[:ROWS])
         same = (outputs == outputs[:1]).all(0)
@@ -113,7 +113,7 @@ def without(constant: Bool[Tensor, "#r numbers"], logits: Float[Tensor, "r *outp
     return torch.where(constant, largest, entries)
 
 
-def _random_images(x: Float[Tensor, "b *image"], bounds: tuple[float, float]) -> Float[Tensor, "rows *image"]:
+def random_images(x: Float[Tensor, "b *image"], bounds: tuple[float, float]) -> Float[Tensor, "rows *image"]:
     """Images like x of random pixels, the same whatever is attacked, so that no answer depends on other images."""
     draw = torch.rand(ROWS, *x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     return (bounds[0] + (bounds[1] - bounds[0]) * draw).to(x)
@@ -123,11 +123,15 @@ def _random_images(x: Float[Tensor, "b *image"], bounds: tuple[float, float]) ->
 def usual_size(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"], bounds: tuple[float, float]) -> float:
     """The median size of the output at images of random pixels, a run that is not charged to an image; 0 where the
     model has no finite answer there."""
-    images = _random_images(x, bounds)
+    images = random_images(x, bounds)
     with suppress(Exception):  # a model may raise anything for random pixels
-        sizes = _size_and_spread(model(images.repeat(MIN_ROWS // ROWS, *[1] * (x.ndim - 1)))[:ROWS].double())[0]
-        return float(sizes.nan_to_num(0, 0, 0).median())
+        return median_size(model(images.repeat(MIN_ROWS // ROWS, *[1] * (x.ndim - 1)))[:ROWS])
     return 0.0
+
+
+def median_size(outputs: Float[Tensor, "r *output"]) -> float:
+    """The median of the largest absolute values of each row, of which those that are not finite count as 0."""
+    return float(_size_and_spread(outputs.double())[0].nan_to_num(0, 0, 0).median())
 
 
 @torch.no_grad()
@@ -138,7 +142,7 @@ def measure_noise(
 
     They are run in a padded batch, alone, and a few at a time in the reverse order, charged to no image.
     """
-    images = _random_images(x, bounds)
+    images = random_images(x, bounds)
     usual = model(images.repeat(MIN_ROWS // ROWS, *[1] * (x.ndim - 1)))[:ROWS].double()
     size, change = _size_and_spread(usual)[0], 0.0
     for rows in map(list, _batches()):
@@ -158,7 +162,7 @@ def coarseness(
     """The largest change of a logit or of the difference of two, over the largest logit, that `finer` makes at images
     of random pixels, given in float64; 0 where it does not run, or makes none that 64 units of rounding do not cover.
     They are charged to no image."""
-    images = _random_images(x, bounds).repeat(MIN_ROWS // ROWS, *[1] * (x.ndim - 1))
+    images = random_images(x, bounds).repeat(MIN_ROWS // ROWS, *[1] * (x.ndim - 1))
     with suppress(Exception):  # a model may raise anything for random pixels
         usual, other = model(images)[:ROWS].double(), finer(images.double())
         if other is not None:
