@@ -150,3 +150,18 @@ def test_training_and_certificates_refuse_a_count():
         plica.training.Inner(MinRadius(Lp(0)))
     with pytest.raises(plica.Unsupported, match="got l0"):
         plica.certify(net, x[:1], y[:1], MinRadius(Lp(0)))
+
+
+@pytest.mark.parametrize("gradients", [20, 100])
+def test_a_class_that_wins_between_the_walls_only(gradients):
+    """Pixels moved to a bound never reach it."""
+
+    def model(x):
+        first = x[:, :1]
+        return torch.cat([1 - 10 * first, 2 - 20 * (first - 0.5).abs(), 10 * first - 9], 1)
+
+    x = torch.tensor([[0.02, 0.5], [0.98, 0.5]])
+    result = plica.attack(
+        model, x, torch.tensor([0, 2]), plica.MinRadius(plica.Lp(0)), gradients=gradients, targets=torch.tensor([1, 1])
+    )
+    assert result.distance.tolist() == [1, 1]

@@ -5,7 +5,8 @@
 
 The argmax has a closed form: move each pixel to the bound that g points to, for the k pixels with the largest product
 of |g| and the distance to that bound (summed over channels). For a linear model this is the nearest point. k decreases
-while the goal is reached, and increases slowly, below the best count, while it is not. Averaging damps oscillations.
+while the goal is reached, and increases slowly, below the best count, while it is not. Where all pixels at their
+bounds do not reach the goal, they move a part of the way, another at each step. Averaging damps oscillations.
 Each round starts at the image again, aims at other classes and uses another inertia (figures: docs/design/concave.md).
 """
 
@@ -52,6 +53,7 @@ class SparseSettings:
 
 
 SETTINGS = SparseSettings()
+GOLDEN = (5**0.5 - 1) / 2  # whose multiples, without their whole parts, fill [0, 1] evenly
 
 
 def sparse(task: AttackInput) -> AttackOutput:
@@ -177,7 +179,8 @@ class SparseSearch:
         return gain.flatten(2).sum(1) if self.by_pixel else gain.flatten(1)
 
     def _point(self, rows: Int[Tensor, " r"]) -> Float[Tensor, "r *image"]:
-        """The k pixels of largest gain at their walls; where no gradient was seen yet a random point of the box."""
+        """The k pixels of largest gain at their walls, or between them if all at the walls are not enough; where no
+        gradient was seen yet a random point of the box."""
         average, x = self.average[rows], self.x[rows]
         order = self._gain(rows).sort(dim=1, descending=True, stable=True).indices
         chosen = torch.arange(order.shape[1], device=order.device) < self.k[rows].floor()[:, None]
@@ -185,6 +188,9 @@ class SparseSearch:
         keep = keep.view(len(x), 1, *x.shape[2:]) if self.by_pixel else keep.view_as(x)
         z = torch.where(average > 0, self.high[rows], torch.where(average < 0, self.low[rows], x))
         z = torch.where(keep, z, x)
+        if bool((all_at_walls := chosen.all(1) & self.task.best.distance[self.images[rows]].isinf()).any()):
+            share = GOLDEN * self.spent % 1  # of the way, for what is reached between the walls only
+            z = torch.where(all_at_walls.view(-1, *[1] * (z.ndim - 1)), torch.lerp(x, z, share), z)
         nowhere = (average == 0).flatten(1).all(1).nonzero()[:, 0]
         if len(nowhere):
             some = rows[nowhere]
