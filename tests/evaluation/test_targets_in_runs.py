@@ -1,5 +1,6 @@
 """A target in plans and on the command line: the class that counts, and answers kept apart from those without."""
 
+import hashlib
 import io
 import json
 import shutil
@@ -30,6 +31,11 @@ def linear():
     torch.manual_seed(5)
     return nn.Sequential(nn.Flatten(), nn.Linear(12, 4, bias=False)).eval()
 """
+
+
+def name_of(file) -> str:
+    """How runs call a file of targets."""
+    return f"{file.name}-{hashlib.sha256(np.load(file).astype('<i8').tobytes()).hexdigest()[:8]}"
 
 
 def plica(*words) -> int:
@@ -91,7 +97,7 @@ def test_an_answer_to_another_target_is_no_success(folder, tmp_path):
 def test_answers_to_other_questions_are_not_joined(folder):
     found = groups([runs.load(folder / name) for name in ("free", "single", "each", "each-plan", "draws", "plan")])
     assert {group.metric for group in found} == {
-        "l2", "l2 (target 1)", "l2 (target targets.npy)", "l2 (2 draws)",
+        "l2", "l2 (target 1)", f"l2 (target {name_of(folder / 'targets.npy')})", "l2 (2 draws)",
     }  # fmt: skip
 
 
@@ -123,7 +129,9 @@ def test_the_only_class_of_all_images_is_one_sentence(folder, tmp_path, capsys):
 
 def test_a_plan_gives_each_row_its_target_as_the_command_does(folder):
     single, plan = runs.load(folder / "each"), runs.load(folder / "each-plan")
-    assert plan.tasks[0].question == single.tasks[0].question == "min-radius l2 target targets.npy"
+    assert (
+        plan.tasks[0].question == single.tasks[0].question == f"min-radius l2 target {name_of(folder / 'targets.npy')}"
+    )
     rows = plan.rows(plan.tasks[0]).to_pydict()
     assert rows["target_class"] == np.load(folder / "targets.npy").tolist()
     assert rows["distance"] == single.rows(single.tasks[0]).to_pydict()["distance"]
@@ -157,7 +165,27 @@ def test_a_run_with_targets_is_resumed_with_these_targets_alone(folder, tmp_path
     np.save(tmp_path / "targets.npy", (np.load(folder / "targets.npy") + 1) % 4)
     capsys.readouterr()
     assert plica("evaluate", *about) == 2
-    assert "targets" in capsys.readouterr().err
+    assert "questions[0].targets holds other target classes" in capsys.readouterr().err
+
+
+def test_other_targets_of_the_same_name_are_another_question(folder, tmp_path, capsys):
+    """One model was ranked against itself, and a plan with both files was refused as asking one question twice."""
+    about = {"models": f"{folder / 'net_of_targets.py'}:make", "data": f"{folder / 'data.npz'}", "gradients": 1}
+    files = [tmp_path / name / "targets.npy" for name in "ab"]
+    for k, file in enumerate(files):
+        file.parent.mkdir()
+        np.save(file, ((np.load(folder / "targets.npy") + k) % 4).astype(np.int16))
+    questions = [{"ask": "min-radius", "metric": "l2", "targets": str(file)} for file in files]
+    first, second = (task.target for task in evaluate(about | {"questions": questions}, tmp_path / "run").tasks)
+    assert [first, second] == [name_of(file) for file in files]
+    assert first != second
+    single = ["--model", about["models"], "--data", about["data"], "--gradients", 1, "--metric", "l2"]
+    assert plica("radius", *single, "--targets", files[1], "--out", tmp_path / "other") == 0
+    capsys.readouterr()
+    assert plica("compare", folder / "each", tmp_path / "other") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert first in told
+    assert second in told
 
 
 @pytest.mark.parametrize("command", ["radius", "evaluate"])

@@ -22,7 +22,7 @@ from plica.report.comparison import certain_sentence, crossing_sentence
 from plica.report.formatting import between, distance, percent, points, title
 from plica.runs import Run
 from plica.utils.files import check_replaceable, write_whole, writing
-from plica.utils.messages import plain
+from plica.utils.messages import few, plain
 
 EPILOG = """Intervals are 95 % bootstrap intervals over the images. Radii are those of the nearest point found.
 
@@ -46,8 +46,10 @@ def compare(
         loaded = load_runs(runs)
         compared = _compared(loaded, by)
     if not compared:
+        asked = few(f"{question} of {plain(str(run.directory))}" for run in loaded for question in _asked(run))
         raise WrongInputError(
-            "There is nothing to compare: no question has answers of two models or, with --by method, of two methods."
+            "There is nothing to compare: no question has answers of two models or, with --by method, of two methods"
+            f"{f' (there are {asked})' if asked else ''}."
         )
     console = Console(width=None if sys.stdout.isatty() else 110, markup=False, emoji=False)
     for group, ranks, pairs in compared:
@@ -60,6 +62,11 @@ def compare(
         with wrong_input((OSError,)), writing(into):
             write_whole(into, (json.dumps(records, indent=2) + "\n").encode())
         print(plain(f"{into}: every number"))
+
+
+def _asked(run: Run) -> list[str]:
+    """The questions of a run, each once."""
+    return list(dict.fromkeys(plain(task.question) for task in run.tasks))
 
 
 def _compared(runs: list[Run], by: str) -> list[tuple[Group, list[Rank], list[Pair]]]:

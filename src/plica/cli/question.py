@@ -23,7 +23,7 @@ from plica.core.model.randomness import randomness_of
 from plica.data import load_data, open_data
 from plica.data.indices import parse_indices
 from plica.data.sample import select
-from plica.data.targets import check_targets, read_targets
+from plica.data.targets import check_targets, read_targets, targets_name
 from plica.goals import parse_goal
 from plica.metrics import Metric, parse_metric
 from plica.models import load_model, prepare_inputs
@@ -58,7 +58,7 @@ def answer_question(command: str, options: dict[str, Any], question: Callable[[B
             problem = question(bounds)
             goal = None if options["goal"] is None else parse_goal(options["goal"])
             x, y, ids = read_images(options, allow_out_of_range=not bounds.is_default)
-            x, y, ids, targets = select_targets(options, x, y, ids)
+            x, y, ids, targets, arguments["target"] = select_targets(options, x, y, ids)
             problem = replace(problem, metric=bounds.metric(problem.metric, x.shape[1:]))
             model = load_model(options["model"], options["weights"], options["device"], options["trust"])
             model, x, y = prepare_inputs(model, x, y)
@@ -131,29 +131,30 @@ def read_images(options: dict[str, Any], allow_out_of_range: bool = False) -> tu
 
 def select_targets(
     options: dict[str, Any], x: Tensor, y: Tensor, ids: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Images, labels, rows in the data and targets, of --target and --targets; images of the one --target are left out.
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, int | str | None]:
+    """Images, labels, rows in the data, targets, and what the run calls them, of --target and --targets; images of the
+    one --target are left out.
 
     Raises:
         ValueError, OSError: one sentence.
     """
     target, file = options["target"], options["targets"]
     if target is None and file is None:
-        return x, y, ids, None
+        return x, y, ids, None, None
     if options["goal"] is not None or (target is not None and file is not None):
         raise ValueError("Give one of --target, --targets and --goal.")
     rows = torch.arange(len(x)) if ids is None else ids
     if file is not None:
         targets = read_targets(file)
         check_targets(file, targets, y, rows)
-        return x, y, rows, targets[rows]
+        return x, y, rows, targets[rows], targets_name(file, targets)
     targets = torch.full_like(y, target or 0)
     kept = (targets != y).nonzero()[:, 0]
     if not len(kept):
         raise ValueError(f"The images all have the label {target}; give another target.")
     if len(kept) < len(x):
         print(f"{len(x) - len(kept)} images have the target as their label and are left out")
-    return x[kept], y[kept], rows[kept], targets[kept]
+    return x[kept], y[kept], rows[kept], targets[kept], target
 
 
 def _print(summary: dict[str, Any], out: Path) -> None:

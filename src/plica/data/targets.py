@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,12 @@ def read_targets(file: str | Path) -> Int64[Tensor, " n"]:
     if not isinstance(targets, np.ndarray) or targets.ndim != 1 or targets.dtype.kind not in "iu":
         raise ValueError(f"{file} must be a .npy file with one class, a whole number, for every row of the data.")
     return torch.from_numpy(targets.astype(np.int64))
+
+
+def targets_name(file: str | Path, targets: Int64[Tensor, " n"]) -> str:
+    """The file's name and the start of a hash of its classes, as "targets.npy-3f2a91c0": other classes under the same
+    name are another question."""
+    return f"{Path(file).name}-{hashlib.sha256(targets.numpy().tobytes()).hexdigest()[:8]}"
 
 
 def check_targets(

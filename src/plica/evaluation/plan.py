@@ -19,13 +19,13 @@ from plica.core.model.draws import MOST
 from plica.core.model.precision import PRECISIONS, search_precision
 from plica.core.validation import MOST_GRADIENTS, MOST_SEED
 from plica.data.indices import parse_indices
+from plica.data.targets import read_targets, targets_name
 from plica.evaluation.method_sets import SETS
 from plica.evaluation.strict import Number, PlanError, Strict, nearest, not_boolean, several
 from plica.goals import parse_goal
 from plica.metrics import parse_metric
 from plica.models.adapt import NAMED, split_normalisation
 from plica.perturbations import parse_through
-from plica.utils.files import hash_file
 from plica.utils.messages import shown
 
 ALL = "all"  # GPUs of this machine, as a device
@@ -263,7 +263,7 @@ class Plan(Strict):
         identity = self.model_dump(mode="json", exclude={"batch_size", "threads"})
         for question in identity["questions"]:
             if question["targets"] is not None:
-                question["targets"] = hash_file(Path(question["targets"]))
+                question["targets"] = targets_name(question["targets"], read_targets(question["targets"]))
         identity["models"] = [{"name": model["name"]} for model in identity["models"]]
         del identity["data"]["path"]
         if isinstance(self.bounds, str):

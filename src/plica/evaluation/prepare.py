@@ -55,7 +55,7 @@ def prepare(
     for chain in plan_chains:
         job = chain.jobs[0]
         if job.targets_of_rows is not None:
-            check_targets(str(job.task.target), job.targets_of_rows, source.labels[ids], ids)
+            check_targets(str(job.targets_file), job.targets_of_rows, source.labels[ids], ids)
     worker = Worker(device, bounds, plan.batch_size, plan.threads, models)
     first, x, y = _first_images(source, ids)
     hashes, answers = {}, {"images": first, "models": {}, "distances": {}}
@@ -116,6 +116,8 @@ def differs(former: dict[str, Any], new: dict[str, Any], shard: bool = True) -> 
     if former.get("format") != new["format"]:
         return f"format {former.get('format')}, and this plica writes {new['format']}"
     path = _first_difference(former["plan"]["identity"], new["plan"]["identity"])
+    if path and path[0].endswith(".targets") and "null" not in path[1:]:
+        return "another plan: {} holds other target classes, or has another name ({} there, {} here)".format(*path)
     if path:
         return "another plan: {} is {} there and {} here".format(*path)
     for name, value in former["hashes"]["models"].items():
@@ -181,7 +183,7 @@ def _check_classes(model: Callable[..., Any], x: torch.Tensor, job: Job, ids: to
     with eval_mode(model):
         logits = class_logits(fitted(model)(x))[:1]
     try:
-        check_labels(f"The targets of {job.task.target}", job.targets_of_rows[ids], logits.expand(len(ids), -1))
+        check_labels(f"The targets of {job.targets_file}", job.targets_of_rows[ids], logits.expand(len(ids), -1))
     except ValueError as error:
         raise PlanError(str(error)) from None
 

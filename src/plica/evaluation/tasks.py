@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 from jaxtyping import Int64
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from plica.core.domain.bounds import Bounds
 from plica.core.formulations import MaxLoss, MinRadius, Question
-from plica.data.targets import read_targets
+from plica.data.targets import read_targets, targets_name
 from plica.evaluation.method_sets import RAND, RAND_DRAWS, members
 from plica.evaluation.plan import Certify, Model, Plan
 from plica.evaluation.plan import Question as PlanQuestion
@@ -35,6 +34,7 @@ class Job:
     precision: of the model in the search; None for its own.
     certify: lower bounds after the attack; of the last method of a question.
     targets_of_rows: the target of every row of the data, where each image has its own.
+    targets_file: the file that they are from.
     """
 
     task: Task
@@ -45,6 +45,7 @@ class Job:
     precision: str | None = None
     certify: Certify | None = None
     targets_of_rows: Int64[Tensor, " n"] | None = field(default=None, compare=False, repr=False)
+    targets_file: str | None = None
 
     def targets(self, y: Tensor, ids: Int64[Tensor, " b"]) -> Tensor | None:
         """The target of each image with these labels, rows `ids` of the data; None for any other class."""
@@ -103,7 +104,8 @@ def _jobs(plan: Plan, model: Model, plan_question: PlanQuestion, metric: str, ra
     words = (plan_question.ask, distance, radius_text, None if loss == "margin" else loss, plan_question.goal)
     target, targets = None if plan_question.target is None else str(plan_question.target), None
     if plan_question.targets is not None:
-        target, targets = Path(plan_question.targets).name, read_targets(plan_question.targets)
+        targets = read_targets(plan_question.targets)
+        target = targets_name(plan_question.targets, targets)
     question = question_text(*words, levels=plan_question.levels, target=target)
     methods = plan_question.methods or plan.methods
     draws = plan.draws or (RAND_DRAWS if any(method.name == RAND for method in methods) else None)
@@ -114,12 +116,13 @@ def _jobs(plan: Plan, model: Model, plan_question: PlanQuestion, metric: str, ra
     ]
     jobs = []
     for label, (name, gradients, seed) in _labels(list(dict.fromkeys(settings))).items():
-        file = folder_name(f"{model.name}--{question}--{label}")
+        folder = folder_name(f"{model.name}--{question}--{label}")
         task = Task(
-            file, model.name, question, plan_question.ask, metric, radius, loss, label, plan_question.through,
+            folder, model.name, question, plan_question.ask, metric, radius, loss, label, plan_question.through,
             plan_question.goal, draws, plan_question.levels, target,
         )  # fmt: skip
-        jobs.append(Job(task, model, name, gradients, seed, plan.precision, targets_of_rows=targets))
+        file = plan_question.targets
+        jobs.append(Job(task, model, name, gradients, seed, plan.precision, targets_of_rows=targets, targets_file=file))
     return (*jobs[:-1], replace(jobs[-1], certify=plan_question.certify or plan.certify))
 
 

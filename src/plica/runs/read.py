@@ -199,11 +199,13 @@ def _load_single(directory: Path) -> Run:
     arguments = summary.get("arguments", {})
     metric, method, model = (str(arguments.get(key, "?")) for key in ("metric", "method", "model"))
     through, goal, draws, levels, target = (arguments.get(name) for name in LATER)
-    target = Path(arguments["targets"]).name if arguments.get("targets") else None if target is None else str(target)
+    if target is None and arguments.get("targets"):  # of an older version
+        target = Path(arguments["targets"]).name
     kind, radius, loss = "min-radius", None, None
     if arguments.get("radius") is not None:
         kind, radius, loss = "max-loss", parse_radius(str(arguments["radius"])), str(arguments.get("loss", "margin"))
     words = (kind, join_distance(metric, through), None if radius is None else f"{radius:.3g}", goal)
+    target = None if target is None else str(target)
     question = question_text(*words, levels=levels, target=target)
     task = Task(
         f"{model}--{question}--{method}",

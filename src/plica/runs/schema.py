@@ -104,7 +104,11 @@ CONSTANT = (
     Column("goal", "string", "the goal that counts as a success (plica.goals); null for misclassification"),
     Column("draws", "int64", "number of draws whose mean was attacked (random models); null without draws"),
     Column("levels", "int64", "number of levels of the grid on which the points lie; null without a grid"),
-    Column("target", "string", "the target class, or the file with one for each image; null for any class"),
+    Column(
+        "target",
+        "string",
+        "the target class, or the file with one for each image and the start of a hash of its classes; null for any",
+    ),
 )  # the same in all rows of a task
 TASK = Column("task", "string", "the task's name, and that of its folder in parts/")
 IMAGES = (
@@ -142,7 +146,7 @@ SUMMARY_KEYS = (
     Column("verdict", "object", "verdict, findings and checks: how far the numbers can be believed"),
 )
 SINGLE_KEYS = (
-    Column("arguments", "object", "the options of the command"),
+    Column("arguments", "object", "the options of the command; with targets, target as in samples.parquet"),
     Column("versions", "object", "as in manifest.json"),
     Column("images", "number", "number of attacked images"),
     Column("accuracy", "number", "share of images that are classified correctly without a perturbation"),

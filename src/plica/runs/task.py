@@ -49,8 +49,8 @@ class Task:
         goal: what counts as a success (plica.goals); None for misclassification.
         draws: of the mean that is attacked, for a model with random outputs; None without.
         levels: of the grid that the points lie on; None for any numbers.
-        target: the only class that counts as a success, or the file that has one for each image; None for any other
-            class than the label.
+        target: the only class that counts as a success, or the name of the file that has one for each image with the
+            start of a hash of its classes; None for any other class than the label.
     """
 
     name: str
