@@ -198,10 +198,14 @@ def test_other_targets_of_the_same_name_are_another_question(folder, tmp_path, c
         (lambda t, y: t[:5], "has 5 targets and the images go up to row 7"),
         (lambda t, y: t.astype(float), "one class, a whole number, for every row"),
         (None, "cannot be read as a .npy file of targets"),
+        ("0 1 2", "it is no .npy file; write one with numpy.save"),
+        (lambda t, y: t.astype(object), "it holds Python objects, which are refused"),
     ],
 )
 def test_targets_that_do_not_fit_are_refused_before_any_work(folder, tmp_path, capsys, command, change, sentence):
-    if change is not None:
+    if isinstance(change, str):
+        (tmp_path / "bad.npy").write_text(change)
+    elif change is not None:
         y = np.load(folder / "data.npz")["y"]
         np.save(tmp_path / "bad.npy", change((y + 2) % 4, y))
     about = ["--model", folder / "net_of_targets.py:make", "--data", folder / "data.npz", "--metric", "l2"]

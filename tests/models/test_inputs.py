@@ -208,3 +208,16 @@ def test_images_follow_the_model_and_must_fit_it(net):
     assert prepare_inputs(model.double(), x, y)[1].dtype == torch.float64
     with pytest.raises(ValueError, match=r"images of shape \(1, 4, 8\): RuntimeError"):
         prepare_inputs(model.float(), x[:, :, :4], y)
+
+
+def test_a_model_of_two_precisions_is_named_as_such():
+    """A tensor that is no buffer stays in float32 in model.half()."""
+
+    class Shifted(nn.Linear):
+        shift = torch.zeros(3)
+
+        def forward(self, x):
+            return super().forward(x - self.shift)
+
+    with pytest.raises(ValueError, match=r"in torch\.float16: RuntimeError.*convert also tensors that are no buffers"):
+        prepare_inputs(Shifted(3, 4).half(), torch.rand(2, 3), torch.zeros(2, dtype=torch.long))

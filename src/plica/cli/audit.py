@@ -79,11 +79,8 @@ def _print(task: Audited) -> None:
     """Print the measurements in a few lines."""
     precision = "float64" if task.float64 else "the model's own precision, float64 could not be had"
     precision = precision if task.task.draws is None else f"{DRAWS} draws of the model"
-    print(
-        plain(task.task.name) + f": {task.answers} answers, {task.confirmed} of {task.successes} successes confirmed",
-        end="",
-    )
-    print(f" in {precision}")
+    confirmed = f"{task.confirmed} of {task.successes} successes confirmed in {precision}"
+    print(plain(task.task.name) + f": {task.answers} answers, {confirmed if task.answers else 'nothing to confirm'}")
     if task.perturbed:
         is_parametric = task.task.through is not None
         inside = "" if task.task.radius is None or is_parametric else f", {task.within} of them within the radius"

@@ -7,6 +7,8 @@ import numpy as np
 from plica.data.arrays import ArraySource
 from plica.utils.messages import one_line
 
+MAGIC = b"\x93NUMPY"  # how a .npy file starts
+
 
 def is_npy(spec: str) -> bool:
     return (Path(spec) / "x.npy").is_file() or (spec.endswith(".npy") and "," in spec)
@@ -27,8 +29,22 @@ def _open_array(file: Path) -> np.ndarray:
     if not file.is_file():
         raise FileNotFoundError(f"There is no file {file}; give x.npy,y.npy or a folder that holds both.")
     try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
+        return load_npy(file, mapped=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read as an array ({one_line(error)}).") from error
+
+
+def load_npy(file: str | Path, mapped: bool = False) -> np.ndarray:
+    """The array of a .npy file, in memory or mapped into it.
+
+    Raises:
+        OSError, ValueError: it cannot be read; why, in words.
+    """
+    with open(file, "rb") as stream:
+        if stream.read(len(MAGIC)) != MAGIC:
+            raise ValueError("it is no .npy file; write one with numpy.save")
+    try:
+        return np.load(file, mmap_mode="r" if mapped else None, allow_pickle=False)
     except Exception as error:  # numpy reads the header as Python, whose errors are many
         pickled = "pickle" in str(error) or "objects" in str(error)
-        reason = "it holds Python objects, which are refused" if pickled else one_line(error)
-        raise ValueError(f"{file} cannot be read as an array ({reason}).") from error
+        raise ValueError("it holds Python objects, which are refused" if pickled else one_line(error)) from error

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from plica.data.npy import load_npy
 from plica.utils.messages import one_line
 
 
@@ -22,11 +23,10 @@ def read_targets(file: str | Path) -> Int64[Tensor, " n"]:
     try:
         if Path(file).exists() and not Path(file).is_file():
             raise OSError("not a regular file")
-        with open(file, "rb") as stream:
-            targets = np.load(stream, allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
+        targets = load_npy(file)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{file} cannot be read as a .npy file of targets ({one_line(error)}).") from error
-    if not isinstance(targets, np.ndarray) or targets.ndim != 1 or targets.dtype.kind not in "iu":
+    if targets.ndim != 1 or targets.dtype.kind not in "iu":
         raise ValueError(f"{file} must be a .npy file with one class, a whole number, for every row of the data.")
     return torch.from_numpy(targets.astype(np.int64))
 

@@ -1,5 +1,7 @@
 """Converts inputs for a model, and tries whether the model accepts them."""
 
+import re
+
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
@@ -10,6 +12,9 @@ from plica.utils.limits import out_of_memory
 from plica.utils.messages import one_line
 
 TRIED = 16  # images, until the model takes one
+PRECISION = (
+    r"dtype|scalar type|Input type \((?!torch)"  # in errors of torch about it; "(torch.cuda..." is about devices
+)
 
 
 def prepare_inputs(
@@ -25,13 +30,20 @@ def prepare_inputs(
         parameter = next((p for p in model.parameters() if p.is_floating_point()), x)
         x, y = x.to(parameter), y.to(parameter.device)
     model = fitted(model)
-    errors = []
+    errors, cure = [], ""
     for image in x[:TRIED].split(1):
         error = _error(model, image.repeat(2, *[1] * (x.ndim - 1)))
         if error is None:
             return model, x, y
         errors.append(error)
-    raise ValueError(f"The model cannot take images of shape {tuple(x.shape[1:])}: {one_line(errors[0], named=True)}.")
+    about = f"The model cannot take images of shape {tuple(x.shape[1:])}"
+    if isinstance(errors[0], RuntimeError) and re.search(PRECISION, str(errors[0])):
+        about += f" in {x.dtype}"
+        cure = (
+            "; all that it computes with must have one precision: convert also tensors that are no buffers, which "
+            "model.half() and model.double() leave as they are, or give the model in float32"
+        )
+    raise ValueError(f"{about}: {one_line(errors[0], named=True)}{cure}.")
 
 
 def _error(model: Model, x: Float[Tensor, "b *image"]) -> Exception | None:

@@ -3,7 +3,7 @@
 import ast
 import json
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import defects
@@ -451,6 +451,21 @@ def test_parts_of_several_tasks(tmp_path):
     one, two = trust.audit(runs.load(parts(tmp_path)), {"m": defects.Sound()})
     assert (one.agrees, one.answers, one.confirmed) == (True, 14, 14)
     assert (two.agrees, two.answers, two.confirmed) == (True, 7, 7)
+
+
+def test_a_task_without_answers_has_nothing_to_confirm(tmp_path, capsys):
+    """A method is spared the images that others have broken; it was said that float64 could not be had."""
+    directory = parts(tmp_path)
+    tasks = [asdict(task) for task in runs.load(directory).tasks]
+    (directory / "manifest.json").write_text(json.dumps({"format": 1, "tasks": tasks}))
+    (rows,) = (directory / "parts" / "two").glob("*.parquet")
+    pq.write_table(pq.read_table(rows).slice(0, 0), rows)
+    points = rows.with_suffix(".safetensors")
+    save_file({name: tensor[:0].clone() for name, tensor in load_file(points).items()}, points)
+    assert main(["audit", str(directory), "--model", "defects:Sound"]) == 0
+    said = capsys.readouterr().out
+    assert "one: 14 answers, 14 of 14 successes confirmed in float64\n" in said
+    assert "two: 0 answers, nothing to confirm\n" in said
 
 
 def test_text_that_a_terminal_or_a_table_would_obey(tmp_path, capsys):
