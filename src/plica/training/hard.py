@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.core.losses import margin
+from plica.core.model.fitting import kind_errors
 from plica.goals import class_logits
 from plica.metrics import Unsupported
 from plica.training.losses import OUTER
@@ -87,5 +88,6 @@ class Hard:
 
 
 def _logits(model: Callable[[Tensor], Tensor], x: Tensor) -> Float[Tensor, "b classes"]:
-    out = model(x)
+    with kind_errors(model, x):
+        out = model(x)
     return class_logits(out if out.dtype == torch.float64 else out.float())

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from plica.core.model.eval_mode import eval_mode
+from plica.core.model.fitting import kind_errors
 from plica.core.model.gradient import gradient_errors, input_gradient
 from plica.goals import class_logits
 
@@ -45,8 +46,9 @@ class Network:
     def logits(self, z: Float[Tensor, "r *image"]) -> Float[Tensor, "r classes"]:
         """In float32, or wider where the model's are."""
         on, dtype = self.autocast
-        with torch.autocast(self.device.type, dtype=dtype) if on else nullcontext():
-            out = self.model(z.to(self.dtype))
+        z = z.to(self.dtype)
+        with torch.autocast(self.device.type, dtype=dtype) if on else nullcontext(), kind_errors(self.model, z):
+            out = self.model(z)
         if not isinstance(out, Tensor) or not out.is_floating_point() or not 1 <= out.ndim <= 2 or len(out) != len(z):
             seen = f"{out.dtype} of shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(

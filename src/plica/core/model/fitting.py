@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -160,6 +161,16 @@ def _takes(model: Model, x: Tensor) -> bool:
         return isinstance(out, Tensor) and out.ndim > 0 and len(out) == len(x)
     except Exception:  # any error answers the question
         return False
+
+
+@contextmanager
+def kind_errors(model: Model, x: Tensor) -> Iterator[None]:
+    """An error of the model that is due to the precision or device of x becomes a ValueError that says so."""
+    try:
+        yield
+    except Exception as error:
+        _check_kind(model, x, error)
+        raise
 
 
 def _check_kind(model: Model, x: Tensor, error: Exception) -> None:
