@@ -133,7 +133,7 @@ def test_goals_that_are_refused(goal, words):
     [
         (Deviates(0.1), OUT[:, :2], "needs y of the output's shape"),
         (AnyLabel(), 2 * torch.ones_like(OUT), "needs y of 0 and 1"),
-        (Pixels(0.5), torch.zeros(8, 3), "Pixels needs an output"),
+        (Pixels(0.5), torch.zeros(8, 3), r"Pixels needs an output .* \(8, 3\)\.$"),
         (lambda output, y: output, OUT, "one number for each image"),
         (lambda output, y: (output > y).float().mean(1), OUT, "has no gradient"),
         (lambda output, y: output @ y, OUT, "goal raised RuntimeError"),
@@ -144,6 +144,13 @@ def test_goals_that_are_refused(goal, words):
 def test_what_does_not_belong_to_the_goal(goal, y, words):
     with pytest.raises(ValueError, match=words):
         ASK(NET, X, y, L2, goal=goal)
+
+
+def test_one_logit_for_each_pixel_needs_an_axis_of_y():
+    output, y = torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"write y\[:, None\]"):
+        Pixels(0.5).check(output, y)
+    Pixels(0.5).check(output, y[:, None])
 
 
 @pytest.mark.parametrize("goal", [Deviates, Pixels])

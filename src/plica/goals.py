@@ -175,10 +175,12 @@ class Pixels:
         """Raises ValueError unless the two are logits and classes of the same pixels."""
         if output.shape == y.shape:
             return _only_0_and_1("Pixels", y)
-        if output.ndim != y.ndim + 1 or (output.shape[0], *output.shape[2:]) != y.shape or output.shape[1] < 2:
+        fits = output.ndim == y.ndim + 1 and (output.shape[0], *output.shape[2:]) == y.shape
+        if not fits or output.shape[1] < 2:
             raise ValueError(
-                "Pixels needs an output (b, classes, *pixels) and y (b, *pixels), or one logit for each pixel, "
-                f"got {tuple(output.shape)} and {tuple(y.shape)}."
+                "Pixels needs an output (b, classes, *pixels) and y (b, *pixels), or one logit for each pixel and y of "
+                f"the output's shape, got {tuple(output.shape)} and {tuple(y.shape)}"
+                f"{'; write y[:, None]' if fits else ''}."
             )
         if y.is_floating_point():
             raise ValueError(f"Pixels needs y of whole numbers, the class of each pixel, got {y.dtype}.")
