@@ -77,6 +77,29 @@ def test_a_constant_constraint():
     assert plica.minimize(lambda x: fun(x, 1.0), torch.zeros(3, dtype=torch.float64)).status == Stop.INFEASIBLE
 
 
+WEIGHTS = torch.ones(3, requires_grad=True)  # a graph that does not lead to x
+
+
+@pytest.mark.parametrize(
+    ("fun", "name"),
+    [
+        (lambda x: x.detach().sum(1), "f"),
+        (lambda x: (x.detach() * WEIGHTS).sum(1), "f"),
+        (lambda x: (x.new_zeros(len(x)), x), "f"),
+        (lambda x: (x.sum(1), 1 - x.detach()), "c"),
+        (lambda x: (x.sum(1), x.new_zeros(len(x), 1), x.detach() * WEIGHTS), "h"),
+    ],
+)
+def test_functions_that_are_cut_off_from_x(fun, name):
+    with pytest.raises(ValueError, match=f"fun must return {name} with a gradient"):
+        plica.minimize(fun, torch.zeros(3))
+
+
+def test_a_feasible_point_alone():
+    found = plica.minimize(lambda x: (0 * x.sum(1), 1 - x), torch.zeros(3, dtype=torch.float64))
+    assert found.x.min() >= 1 - 1e-6
+
+
 @pytest.mark.parametrize("memory", [2, 50])
 def test_memory(memory):
     def badly_scaled(x):
@@ -221,7 +244,7 @@ def test_many_constraints_take_one_backward_pass(vectorised, monkeypatch):
     assert found.status is Stop.STATIONARY
     assert found.violation <= 1e-6
     if vectorised:
-        assert len(calls) <= int(found.evaluations)
+        assert len(calls) <= 2 + int(found.evaluations)  # two see beforehand that f and c depend on x
     # the multipliers of the constraints that hold with equality are >= 0: no nearer point
     active = normal[(found.x @ normal.T - 1).abs() < 1e-5]
     multipliers = torch.linalg.lstsq(active.T, goal - found.x).solution

@@ -50,7 +50,8 @@ def minimize(
 
     Raises:
         TypeError: x0 is no tensor of float32 or float64.
-        ValueError: x0 has another shape or is not finite, or a number is out of its range.
+        ValueError: x0 has another shape or is not finite, a number is out of its range, or f or a constraint that
+            changes with x has no gradient with respect to x.
     """
     if not isinstance(x0, Tensor) or x0.dtype not in FINEST:
         kind = x0.dtype if isinstance(x0, Tensor) else type(x0).__name__

@@ -109,9 +109,29 @@ class Autograd:
 
     @classmethod
     def of(cls, fun: Written, x0: Float[Tensor, "b n"], data: tuple[Tensor, ...] = ()) -> Autograd:
-        """The problem `fun` poses, its number of constraints read off its value at one row of x0."""
-        with torch.no_grad():
-            values, equalities = cls._columns(fun(x0[:1].clone(), *(part[:1] for part in data)), x0[:1])
+        """The problem `fun` poses, its number of constraints read off its value at one row of x0.
+
+        Raises:
+            ValueError: f is cut off from x, or a constraint that changes with x is.
+        """
+        first = [part[:1] for part in data]
+        with torch.enable_grad():
+            z = x0[:1].detach().clone().requires_grad_(True)
+            out = fun(z, *first)
+            values, equalities = cls._columns(out, z)
+            parts = out if isinstance(out, tuple | list) else (out,)
+            cut = [k for k, part in enumerate(parts) if part is not None and not _depends(part, z)]
+        for k in cut:
+            if k:  # a constraint may be a constant
+                with torch.no_grad():
+                    other = fun(z.detach() * 1.001 + 0.001, *first)[k]
+                if torch.equal(other.nan_to_num(), parts[k].nan_to_num()):
+                    continue
+            raise ValueError(
+                f"fun must return {'fch'[k]} with a gradient with respect to x, but it is cut off from x (no_grad, "
+                "inference_mode, .detach() and numpy do so); compute it from x in torch."
+                + ("" if k else " Where f is constant, to find a feasible point, return 0 * x.sum(1).")
+            )
         return cls(fun, values.shape[1] - 1, equalities, data)
 
     def __call__(self, x: Tensor, rows: Tensor) -> Evaluation:
@@ -161,3 +181,10 @@ class Autograd:
             columns.append(part[:, None] if name == "f" else part)
         equalities = parts[2].shape[1] if len(parts) == 3 and parts[2] is not None else 0
         return torch.cat(columns, 1), equalities
+
+
+def _depends(part: Tensor, z: Tensor) -> bool:
+    """Whether autograd leads from a part of what fun returns to z."""
+    if not part.requires_grad:
+        return False
+    return torch.autograd.grad(part.sum(), z, retain_graph=True, allow_unused=True)[0] is not None
