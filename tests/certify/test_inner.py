@@ -1,12 +1,14 @@
 """Better lines behind the bounds inside the network."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import plica
 from plica.certify import prove
 from plica.certify.capture import capture
-from plica.certify.inner import optimised, size_of_pass
+from plica.certify.inner import ASCENT, optimised, size_of_pass
 from plica.certify.intermediate import node_bounds
 from plica.certify.prove import Effort, Networks, Prover, Region
 from plica.certify.slopes import Ascent
@@ -38,7 +40,7 @@ def test_intervals_become_narrower_and_hold(p, part):
     graph, inputs, _, _ = around(net, 0.2, p)
     a = torch.tensor([[1.0, -1, 0], [-1, 1, 0]])  # one of them is negative
     before = node_bounds(graph, inputs)
-    slopes = optimised(graph, inputs, a, before.start, 0.0, lambda: True)
+    slopes = optimised(graph, inputs, a, before.start, 0.0, lambda: True, replace(ASCENT, steps=10))
     after = node_bounds(graph, inputs, slopes=slopes)
     last = len(graph.nodes) - 2  # the last activation
     taken = graph.nodes[last].parents[0]
