@@ -112,7 +112,7 @@ class Autograd:
         """The problem `fun` poses, its number of constraints read off its value at one row of x0.
 
         Raises:
-            ValueError: f is cut off from x, or a constraint that changes with x is.
+            ValueError: f or a constraint changes with x, but is cut off from it.
         """
         first = [part[:1] for part in data]
         with torch.enable_grad():
@@ -121,17 +121,16 @@ class Autograd:
             values, equalities = cls._columns(out, z)
             parts = out if isinstance(out, tuple | list) else (out,)
             cut = [k for k, part in enumerate(parts) if part is not None and not _depends(part, z)]
-        for k in cut:
-            if k:  # a constraint may be a constant
-                with torch.no_grad():
-                    other = fun(z.detach() * 1.001 + 0.001, *first)[k]
-                if torch.equal(other.nan_to_num(), parts[k].nan_to_num()):
-                    continue
-            raise ValueError(
-                f"fun must return {'fch'[k]} with a gradient with respect to x, but it is cut off from x (no_grad, "
-                "inference_mode, .detach() and numpy do so); compute it from x in torch."
-                + ("" if k else " Where f is constant, to find a feasible point, return 0 * x.sum(1).")
-            )
+        if cut:
+            with torch.no_grad():
+                beside = fun(z.detach() * 1.001 + 0.001, *first)
+            others = beside if isinstance(beside, tuple | list) else (beside,)
+            for k in cut:
+                if not torch.equal(others[k].nan_to_num(), parts[k].nan_to_num()):  # it is no constant
+                    raise ValueError(
+                        f"fun must return {'fch'[k]} with a gradient with respect to x, but it is cut off from x "
+                        "(no_grad, inference_mode, .detach() and numpy do so); compute it from x in torch."
+                    )
         return cls(fun, values.shape[1] - 1, equalities, data)
 
     def __call__(self, x: Tensor, rows: Tensor) -> Evaluation:
