@@ -171,6 +171,20 @@ def test_names_are_no_markup_in_a_terminal(tmp_path, capsys):
         assert "a:smile:b" in said
 
 
+def test_a_question_that_one_model_answers_is_named_as_not_compared(tmp_path, capsys):
+    x, y = torch.rand(4, 1, 3, 3), torch.zeros(4, dtype=torch.int64)
+    directories = []
+    for model, metric in (("a", "l2"), ("b", "l2"), ("b", "linf")):
+        directories.append(str(tmp_path / f"{model}-{metric}"))
+        arguments = {"model": model, "metric": metric, "method": "auto"}
+        save_run(directories[-1], x, y, made_up(x, x + 0.1, [0.3] * 4), arguments, 1.0)
+    assert main(["compare", *directories]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Not compared, with answers of one model only: Smallest linf distance." in said
+    assert main(["compare", *directories[:2]]) == 0
+    assert "Not compared" not in capsys.readouterr().out
+
+
 def test_show_and_compare(run, tmp_path, capsys):
     assert main(["show", str(run)]) == 0
     said = capsys.readouterr().out

@@ -44,7 +44,8 @@ def compare(
     with wrong_input((ValueError, OSError)):
         check_replaceable([into] if into else [], overwrite)
         loaded = load_runs(runs)
-        compared = _compared(loaded, by)
+        asked_of = groups(loaded, by)
+        compared = [_compared(group) for group in asked_of if len(group.contenders) > 1]
     if not compared:
         asked = few(f"{question} of {plain(str(run.directory))}" for run in loaded for question in _asked(run))
         raise WrongInputError(
@@ -54,6 +55,9 @@ def compare(
     console = Console(width=None if sys.stdout.isatty() else 110, markup=False, emoji=False)
     for group, ranks, pairs in compared:
         _print(console, group, ranks, pairs)
+    if alone := [group for group in asked_of if len(group.contenders) == 1]:
+        left_out = few(map(title, alone))
+        console.print(f"\nNot compared, with answers of one {alone[0].by} only: {left_out}.", markup=False)
     print_verdicts(loaded)
     if into is not None:
         records = [
@@ -69,12 +73,8 @@ def _asked(run: Run) -> list[str]:
     return list(dict.fromkeys(plain(task.question) for task in run.tasks))
 
 
-def _compared(runs: list[Run], by: str) -> list[tuple[Group, list[Rank], list[Pair]]]:
-    return [
-        (group, ranking(group), [pair(a, b) for a, b in itertools.combinations(group.contenders, 2)])
-        for group in groups(runs, by)
-        if len(group.contenders) > 1
-    ]
+def _compared(group: Group) -> tuple[Group, list[Rank], list[Pair]]:
+    return group, ranking(group), [pair(a, b) for a, b in itertools.combinations(group.contenders, 2)]
 
 
 def _print(console: Console, group: Group, ranks: Sequence[Rank], pairs: Sequence[Pair]) -> None:
