@@ -47,7 +47,6 @@ class RadiusSchedule:
     Attributes:
         race: the first 50 gradients.
         sparse_race: in place of `race` for distances whose perturbations change few pixels (ProxSettings.sparse).
-        aimed_race: in place of `race` where each image has one class to aim at: the rounds begin sooner.
         beside: length of the start of Elsewhere, in lengths of the best perturbation.
         sparse_far: in place of `far` for these distances.
         targets: of the starts far outside in a round: the best class (0), or the second best (1).
@@ -73,10 +72,6 @@ class RadiusSchedule:
         Stage(1, steps=14, overshoot=1, search_boundary=True),
     )
     sparse_race: tuple[Entry | Stage | Elsewhere, ...] = (*race[:6], Elsewhere(steps=20, search_boundary=True))
-    aimed_race: tuple[Entry | Stage | Elsewhere, ...] = (
-        Entry(0, 1, steps=2),
-        Stage(1, steps=8, overshoot=0, search_boundary=True),
-    )
     beside: float = 1.5
     sparse_far: tuple[float, ...] = (8.0, 16.0)
     targets: tuple[int, ...] = (0, 0, 1)

@@ -107,8 +107,7 @@ class RadiusSearch(Multistart[RadiusRows]):
     def schedule(self) -> Iterator[RadiusRows]:
         """The race, then one round after another."""
         pool = None
-        race = SCHEDULE.race if self.task.targets is None else SCHEDULE.aimed_race
-        for stage in SCHEDULE.sparse_race if self.settings.sparse else race:
+        for stage in SCHEDULE.sparse_race if self.settings.sparse else SCHEDULE.race:
             if isinstance(stage, Entry):
                 pool = yield from self._enter(pool, stage)
             elif pool is None:
