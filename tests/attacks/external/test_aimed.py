@@ -26,4 +26,4 @@ def test_a_class_drawn_at_random_is_reached_as_near_as_by_fmn():
     auto, fmn = (plica.attack(net, x, y, l2, method=m, targets=targets, gradients=60) for m in methods)
     assert auto.success.all()
     assert (net(auto.x_adv).argmax(1) == targets).all()
-    assert (auto.distance / fmn.distance).log().mean().exp() < 1.02  # 1.001; 1.032 with other targets
+    assert (auto.distance / fmn.distance).log().mean().exp() < 1  # 0.975; 1.001 with the race of classes

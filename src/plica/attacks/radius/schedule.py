@@ -33,10 +33,11 @@ class Stage:
 class Elsewhere:
     """One more start for the nearest class so far, which changes other pixels (`_beside`), takes `steps` steps.
 
-    search_boundary: as of Stage.
+    outside: the start is far outside in a random direction instead. search_boundary: as of Stage.
     """
 
     steps: int
+    outside: bool = False
     search_boundary: bool = False
 
 
@@ -47,6 +48,8 @@ class RadiusSchedule:
     Attributes:
         race: the first 50 gradients.
         sparse_race: in place of `race` for distances whose perturbations change few pixels (ProxSettings.sparse).
+        aimed_race: in place of `race` where each image has one class to aim at: what other classes would get goes to
+            one start outside, whose search ends with 60 gradients, as a round of several would not.
         beside: length of the start of Elsewhere, in lengths of the best perturbation.
         sparse_far: in place of `far` for these distances.
         targets: of the starts far outside in a round: the best class (0), or the second best (1).
@@ -72,6 +75,10 @@ class RadiusSchedule:
         Stage(1, steps=14, overshoot=1, search_boundary=True),
     )
     sparse_race: tuple[Entry | Stage | Elsewhere, ...] = (*race[:6], Elsewhere(steps=20, search_boundary=True))
+    aimed_race: tuple[Entry | Stage | Elsewhere, ...] = (
+        *race[:6],
+        Elsewhere(steps=38, outside=True, search_boundary=True),
+    )
     beside: float = 1.5
     sparse_far: tuple[float, ...] = (8.0, 16.0)
     targets: tuple[int, ...] = (0, 0, 1)

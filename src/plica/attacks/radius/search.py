@@ -107,7 +107,8 @@ class RadiusSearch(Multistart[RadiusRows]):
     def schedule(self) -> Iterator[RadiusRows]:
         """The race, then one round after another."""
         pool = None
-        for stage in SCHEDULE.sparse_race if self.settings.sparse else SCHEDULE.race:
+        race = SCHEDULE.race if self.task.targets is None else SCHEDULE.aimed_race
+        for stage in SCHEDULE.sparse_race if self.settings.sparse else race:
             if isinstance(stage, Entry):
                 pool = yield from self._enter(pool, stage)
             elif pool is None:
@@ -151,7 +152,8 @@ class RadiusSearch(Multistart[RadiusRows]):
         pool = self.keep(pool, len(pool))
         if not len(pool):  # all images were answered meanwhile
             return
-        rows = self.keep(self._start(*self._beside(pool), self._reach()), 1)
+        start = (self.order[:, 0], self._outside(0)) if stage.outside else self._beside(pool)
+        rows = self.keep(self._start(*start, self._reach()), 1)
         yield from self._steps(rows, stage.steps)
         if stage.search_boundary:
             self._search_boundary()
