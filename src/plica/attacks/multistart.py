@@ -89,7 +89,7 @@ class Multistart(ABC, Generic[C]):
         self.residual = self.x.new_full((len(images),), torch.nan)
         self.infinity = self.x.new_tensor(torch.inf)  # for torch.where, which would copy a number to the device
         self.not_finite: Bool[Tensor, " i"] | None = None
-        size = flat(task.logits[images]).abs().amax(1).double()
+        size = flat(task.model.varying(task.logits[images], images)).abs().amax(1).double()
         usual = (size > 1 / LARGE) & (size < LARGE) | (size == 0)
         exponent = torch.where(usual, 0, -size.log2()).round().clamp(-MOST_DOUBLINGS, MOST_DOUBLINGS)
         self.scale = None if bool(usual.all()) else torch.exp2(exponent).to(self.x)

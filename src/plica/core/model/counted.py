@@ -171,7 +171,7 @@ class CountedModel:
         masked = may_be_masked(logits) & classes
         if bool(masked.any()) and self.mean is None and bool((constant := constants(self.model, x, self.bounds)).any()):
             self.constant = constant & masked[:, None]
-        few = has_offset(self._varying(logits, every)) & classes | self.half
+        few = has_offset(self.varying(logits, every)) & classes | self.half
         if bool(few.any()) and self.mean is None:
             self.noise = measure_noise(self._without_constants(self.model), x, self.bounds)
             self.few_digits = few & (self.noise.offset | self.half)
@@ -255,7 +255,7 @@ class CountedModel:
     def least_margin(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
         """How large a margin must be before it counts (model/rounding.py), from the output at points of `image`."""
         few = self.few(image) if self.has_few else None
-        logits = self._varying(logits, image)
+        logits = self.varying(logits, image)
         least = least_margin(logits, self.arithmetic.eps, few, self.noise)
         if self.floor is not None:
             least = torch.maximum(least, self.floor[image].to(least))
@@ -264,7 +264,8 @@ class CountedModel:
         at_image = flat(self.at_image.to(logits)[image])  # instead of those at the points
         return torch.maximum(least, least_margin(at_image, self.arithmetic.eps, few, self.noise))
 
-    def _varying(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *_"]:
+    def varying(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *_"]:
+        """The output at points of `image`, with another of its logits in place of each of `constant`."""
         return logits if self.constant is None else without(self.constant[image], logits)
 
     def _without_constants(self, model: Callable[[Tensor], R]) -> Callable[[Tensor], R]:

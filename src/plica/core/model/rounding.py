@@ -10,6 +10,7 @@ logits, the change is measured.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -114,9 +115,14 @@ def without(constant: Bool[Tensor, "#r numbers"], logits: Float[Tensor, "r *outp
 
 
 def random_images(x: Float[Tensor, "b *image"], bounds: tuple[float, float]) -> Float[Tensor, "rows *image"]:
-    """Images like x of random pixels, the same whatever is attacked, so that no answer depends on other images."""
+    """Images like x of random pixels, the same whatever is attacked, so that no answer depends on other images. Pixels
+    without bounds are from 0 to 1, those with one bound lie within 1 of it."""
+    low, high = bounds
+    if low == -math.inf:
+        low = 0.0 if high == math.inf else high - 1
+    high = low + 1 if high == math.inf else high
     draw = torch.rand(ROWS, *x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float32)
-    return (bounds[0] + (bounds[1] - bounds[0]) * draw).to(x)
+    return (low + (high - low) * draw).to(x)
 
 
 @torch.no_grad()
