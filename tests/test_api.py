@@ -57,6 +57,12 @@ def test_bounds_that_are_no_interval(bounds):
     refused(ValueError, "bounds", bounds=bounds)
 
 
+@pytest.mark.parametrize(("size", "said"), [(1e20, "pixels of size 5e.19"), (1e-19, "bounds that are 1e-19 apart")])
+def test_pixels_whose_squares_overflow_or_vanish(size, said):
+    """Searches found nothing, and nothing was said."""
+    refused(ValueError, f"x has {said}, and torch.float32 cannot hold the squares", x=size * X, bounds=(0.0, size))
+
+
 @pytest.mark.parametrize("bounds", [(0,), 1, ("low", "high"), "01", (0, 10**400), None])
 def test_bounds_that_are_not_two_numbers(bounds):
     refused(TypeError, "bounds must be two numbers", bounds=bounds)

@@ -118,6 +118,7 @@ def test_the_same_again_is_the_same():
         (nn.Flatten(), torch.arange(4), "labels range"),
         (lambda x: x.flatten(1).sum(1), torch.arange(4), "the model has 2 classes"),
         (nn.Linear(3, 3), torch.arange(4), "cannot take images of shape (3, 8, 8)"),
+        (lambda x: x.flatten(1) @ torch.eye(192, 4).double(), torch.arange(4), "convert also tensors that are no buf"),
         (nn.Flatten(), torch.arange(3), "got 4 and 3"),
     ],
 )

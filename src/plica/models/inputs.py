@@ -30,20 +30,25 @@ def prepare_inputs(
         parameter = next((p for p in model.parameters() if p.is_floating_point()), x)
         x, y = x.to(parameter), y.to(parameter.device)
     model = fitted(model)
-    errors, cure = [], ""
+    errors = []
     for image in x[:TRIED].split(1):
         error = _error(model, image.repeat(2, *[1] * (x.ndim - 1)))
         if error is None:
             return model, x, y
         errors.append(error)
-    about = f"The model cannot take images of shape {tuple(x.shape[1:])}"
-    if isinstance(errors[0], RuntimeError) and re.search(PRECISION, str(errors[0])):
+    raise ValueError(refusal(x, errors[0]))
+
+
+def refusal(x: Float[Tensor, "b *image"], error: Exception) -> str:
+    """The sentence about images for which the model raised the error, with a cure where precisions do not match."""
+    about, cure = f"The model cannot take images of shape {tuple(x.shape[1:])}", ""
+    if isinstance(error, RuntimeError) and re.search(PRECISION, str(error)):
         about += f" in {x.dtype}"
         cure = (
             "; all that it computes with must have one precision: convert also tensors that are no buffers, which "
             "model.half() and model.double() leave as they are, or give the model in float32"
         )
-    raise ValueError(f"{about}: {one_line(errors[0], named=True)}{cure}.")
+    return f"{about}: {one_line(error, named=True)}{cure}."
 
 
 def _error(model: Model, x: Float[Tensor, "b *image"]) -> Exception | None:

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from plica.core.model.fitting import fitted
+from plica.core.model.fitting import ModelError, fitted
 from plica.core.model.randomness import randomness_of
+from plica.models.inputs import refusal
 from plica.trust.findings import Verdict
 from plica.trust.output_checks import train_mode_layers
 from plica.trust.probe import FixedDraw, OneLogit, Probe, Unit, logits_of
 from plica.trust.registry import CHECKS, Subject
-from plica.utils.messages import one_line
 
 Model = Callable[[Tensor], Tensor]
 IMAGES = 256  # for checks that use forward runs only
@@ -85,9 +85,8 @@ def _subject(model, u, y, low, high, images, seed, surrogates, layers, spec) -> 
     try:
         logits = logits_of(model, u)
     except Exception as error:
-        raise ValueError(
-            f"The model cannot take images of shape {tuple(u.shape[1:])}: {one_line(error, named=True)}."
-        ) from error
+        cause = error.__cause__ if isinstance(error, ModelError) and isinstance(error.__cause__, Exception) else error
+        raise ValueError(refusal(u, cause)) from error
     if y.ndim != 1 or y.is_floating_point():
         raise ValueError(f"The checks know classes, one for each image; y has shape {tuple(y.shape)}, {y.dtype}.")
     if logits.is_floating_point() and logits.shape[1:] in ((), (1,)):

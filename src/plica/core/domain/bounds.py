@@ -165,6 +165,11 @@ def check_bounds(bounds: Any, x: Float[Tensor, "b *image"]) -> Bounds:
             f"x must lie in bounds [{low:g}, {high:g}], but its pixels range from {lowest:g} to {highest:g}; "
             "rescale x or pass bounds=(low, high)."
         )
+    largest, span = max(-lowest, highest), high - low
+    squares = torch.finfo(x.dtype)
+    if x[0].numel() * largest * largest > squares.max or span * span < squares.tiny:
+        seen = f"pixels of size {largest:g}" if largest > 1 else f"bounds that are {span:g} apart"
+        raise ValueError(f"x has {seen}, and {x.dtype} cannot hold the squares; rescale x and the bounds.")
     return Bounds(*(torch.tensor(bound, dtype=torch.float64) for bound in (low, high)))
 
 
