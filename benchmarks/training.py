@@ -114,9 +114,15 @@ FRONTIER = {
     **{f"radius-union-x{factor}": Way(f"radius, union, caps x {factor}", boundary_union(factor)) for factor in (1, 4)},
 }
 STEPS = {
-    **{f"pgd-linf-k{k}": Way(f"PGD linf, {k} gradients", descent("linf", gradients=k)) for k in (1, 2, 10)},
+    **{
+        f"pgd-linf-k{k}": Way(f"PGD linf, {k} gradient{'s' * (k > 1)}", descent("linf", gradients=k))
+        for k in (1, 2, 10)
+    },
     "pgd-linf-short": Way("PGD linf, 4 gradients, steps too short", descent("linf"), length=SHORT),
-    **{f"radius-union-k{k}": Way(f"radius, union, {k} gradients", boundary_union(2, k)) for k in (1, 2, 10)},
+    **{
+        f"radius-union-k{k}": Way(f"radius, union, {k} gradient{'s' * (k > 1)}", boundary_union(2, k))
+        for k in (1, 2, 10)
+    },
 }
 MORE = {
     **{

@@ -25,16 +25,18 @@ ATTACKS = {
     "auto": ("auto", "margin", 100),
 }
 AUTOATTACK = "AutoAttack"
+RADII = {"small": SMALL, "usual": USUAL}
 
 
 def main() -> None:
     parse = arguments(__doc__ or "", ["resnet_2b", "cifar_wide_kw"], 1000, budget=0)
     parse.add_argument("--attacks", nargs="+", choices=[*ATTACKS, AUTOATTACK], default=[*ATTACKS, AUTOATTACK])
+    parse.add_argument("--radii", nargs="+", choices=RADII, default=[*RADII], help="small, or the papers'")
     given = begin(parse)
     answers, left, alone = Answers(given, "table1"), [], []
     for name in given.nets:
         chosen = setting(name, given)
-        for radius_of in (SMALL, USUAL):
+        for radius_of in (RADII[size] for size in given.radii):
             for norm, metric in NORMS.items():
                 radius = radius_of[norm]
                 found = {

@@ -243,9 +243,9 @@ class Trainer:
             if row["share_gained"] < ALARM and self.inner.scale == 1 and not self.alarmed:
                 self.alarmed = True
                 self.say(
-                    f"Catastrophic overfitting: {self.plan.gradients} gradients find {row['share_gained']:.0%} of what "
-                    f"{MORE * self.plan.gradients} find on training images; the network is robust to the former alone. "
-                    "Take more gradients, a smaller radius, or min-radius."
+                    f"Catastrophic overfitting: on training images {self.plan.gradients} gradients are "
+                    f"{row['share_gained']:.0%} as effective as {MORE * self.plan.gradients}; the network is robust to "
+                    "the former alone. Take more gradients, or a smaller radius or cap."
                 )
         score = sum(scores) / len(scores)
         if score > self.best:
