@@ -82,6 +82,7 @@ TESTS = [
     "tests/test_draws.py",
     "tests/test_goals_of_users.py",
     "tests/test_precision.py",
+    "tests/attacks/test_level_parts.py",
     "tests/attacks/test_levels.py",
     "tests/certify",
     "tests/core",

@@ -583,3 +583,12 @@ def test_numbers_that_64_bits_do_not_hold(name, most):
             plica.attack(case.model, case.x, case.y, MinRadius(Lp(2)), **{name: value})
     longest = plica.attack(case.model, case.x, case.y, MaxLoss(Lp(2), 1.0), method="pwcf", seed=10**12, gradients=5)
     assert len(longest.status) == len(case.x)
+
+
+@pytest.mark.parametrize(("metric", "radius", "fixed"), [(Lp(2), 0.0, True), (Lp(0), 0.5, True), (Lp(0), 1.0, False)])
+def test_an_image_alone_in_its_ball_is_not_attacked(metric, radius, fixed):
+    x, y = torch.tensor([[0.4, 0.5]]), torch.tensor([1])
+    found = plica.attack(lambda z: z, x, y, MaxLoss(metric, radius), gradients=5)
+    assert (found.status[0] is plica.Status.FIXED) == fixed
+    assert found.success.tolist() == [not fixed]
+    assert bool(found.gradients == 0) == fixed

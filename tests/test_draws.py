@@ -10,7 +10,7 @@ from torch import nn
 
 import plica
 from plica import Lp, MaxLoss, MinRadius
-from plica.core.model.draws import JUDGED
+from plica.core.model.draws import JUDGED, MeanOfDraws
 from plica.core.model.randomness import randomness_of, seed_of, seeded
 from plica.goals import Deviates
 from plica.metrics import Held
@@ -247,3 +247,35 @@ def test_images_that_are_not_finite_end_with_a_status():
     result = plica.attack(Broken(), X, Y, L2, draws=4, gradients=20)
     assert result.status[2] is plica.Status.NOT_FINITE
     assert result.success.tolist() == [True, True, False]
+
+
+def test_the_mean_of_one_logit_is_that_of_the_mean_probability():
+    randomness = randomness_of(Noisy(), X)
+    assert randomness is not None
+    outputs = iter([torch.tensor([[0.0], [2.0]]), torch.tensor([[-1.0], [3.0]])])
+    mean = MeanOfDraws(lambda z: next(outputs), 2, randomness, 0, X[:1], classes=True)
+    found = mean(X[:2])
+    for logit, draws in zip(found[:, 0], ([0.0, 2.0], [-1.0, 3.0]), strict=True):
+        assert float(logit.sigmoid()) == pytest.approx(float(torch.tensor(draws).sigmoid().mean()))
+
+
+def test_the_judge_draws_a_hundred_times_in_calls_of_64():
+    sizes = []
+
+    class Counting(Noisy):
+        def forward(self, x):
+            sizes.append(len(x))
+            return super().forward(x)
+
+    randomness = randomness_of(Counting(), X)
+    assert randomness is not None
+    sizes.clear()
+    mean = MeanOfDraws(Counting(), 5, randomness, 0, X[:1], classes=True)
+    assert len(mean.fresh(X[:1])) == mean.runs == JUDGED
+    assert sizes == [64, 36]
+
+
+def test_progress_counts_the_runs_of_the_model():
+    seen = []
+    found = plica.attack(Noisy(), X[:1], Y[:1], L2, draws=5, gradients=4, on_progress=seen.append)
+    assert seen[-1].gradients == int(found.gradients.sum()) >= 5

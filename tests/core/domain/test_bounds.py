@@ -1,6 +1,7 @@
 """Feature vectors with bounds of their own, and features that must not move."""
 
 import inspect
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -8,8 +9,8 @@ import torch
 from torch import nn
 
 import plica
-from plica.core.domain.bounds import check_bounds
-from plica.core.domain.levels import level_grid
+from plica.core.domain.bounds import Bounds, check_bounds
+from plica.core.domain.levels import check_levels, level_grid
 from plica.core.domain.units import judge_at_x, unit_question
 from plica.core.goals import Goal
 from plica.core.model.counted import CountedModel
@@ -368,3 +369,21 @@ def test_infinite_pixels_are_named(bounds):
     x[1, 2] = torch.inf
     with pytest.raises(ValueError, match="image 1 has infinite pixels"):
         plica.attack(Linear(), x, torch.zeros(3).long(), plica.MinRadius(plica.Lp(2)), bounds=bounds)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_bounds_of_which_one_side_differs_between_features_are_no_two_numbers(side):
+    pair = [torch.zeros(3), torch.ones(3)]
+    pair[side] = torch.tensor([side, side, 0.5])
+    assert check_bounds(tuple(pair), torch.full((1, 3), 0.5)).per_feature
+
+
+@pytest.mark.parametrize(("high", "refused"), [(1000.0, True), (1.0, False)])
+def test_levels_must_be_told_apart_at_the_largest_bound(high, refused):
+    """Half a unit of rounding of 1000 is 0.49 in float16, a level of 4096 is 0.24; at 1 both are 2000 times smaller, as
+    levels are that lie between 0.5 and 1."""
+    bounds = Bounds(torch.tensor(0.0).double(), torch.tensor(high).double())
+    levels = 4096 if refused else 1024
+    expected = pytest.raises(ValueError, match="cannot tell 4096 levels") if refused else nullcontext()
+    with expected:
+        check_levels(levels, bounds, torch.float16, plica.MinRadius(plica.Lp(2)))

@@ -11,7 +11,7 @@ from torch import nn
 
 from plica.core.goals import Goal
 from plica.core.judging.judge import Judge, majority
-from plica.core.judging.majority import beyond, settle
+from plica.core.judging.majority import FARTHER, WANTED, _length, beyond, settle
 from plica.core.model.counted import CountedModel
 from plica.core.model.draws import MeanOfDraws
 from plica.metrics import Lp
@@ -195,3 +195,10 @@ def test_beyond_an_image_that_the_mean_alone_gets_wrong(slope, bound, end):
     x = beyond(Judge(model, None, Lp(2), X, goal, None, (-bound, bound), rows, mean))
     assert x[0].tolist() == pytest.approx(end)
     assert math.isfinite(float(x.sum()))
+
+
+@pytest.mark.parametrize(("shares", "asked"), [(WANTED, [1.0]), (WANTED - 0.01, [1.0, *FARTHER])])
+def test_exactly_six_of_ten_draws_are_enough(shares, asked):
+    lengths = []
+    assert _length(lambda length: lengths.append(length) or shares, nearest=False) == 1.0
+    assert lengths == asked

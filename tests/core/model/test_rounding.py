@@ -8,10 +8,21 @@ import torch
 from torch import nn
 
 import plica
-from plica.core.model.batching import Arithmetic, observe
+from plica.core.model.batching import MIN_ROWS, Arithmetic, observe
 from plica.core.model.counted import CountedModel
 from plica.core.model.fitting import fitted
-from plica.core.model.rounding import OFFSET, UNITS, Noise, has_offset, least_margin, measure_noise
+from plica.core.model.rounding import (
+    OFFSET,
+    ROWS,
+    UNITS,
+    Noise,
+    coarseness,
+    has_offset,
+    least_margin,
+    measure_noise,
+    median_size,
+    random_images,
+)
 
 BF16, SINGLE = torch.finfo(torch.bfloat16).eps, torch.finfo(torch.float32).eps
 LOGITS = torch.tensor([[1.0, -5, 2], [0.25, 0.5, -0.125]])
@@ -225,3 +236,27 @@ def test_of_logits_one_of_which_is_a_constant_its_size_does_not_count():
     logits = counted.first_logits(torch.tensor([[0.5, 0.25, 0.75], [2e4, 3, 0]]))  # of the second it is no outlier
     size = torch.tensor([0.75, 1e6])
     torch.testing.assert_close(counted.least_margin(logits, torch.tensor([0, 1])), UNITS * SINGLE * size)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "low", "high"),
+    [((-2.0, 3.0), -2, 3), ((-math.inf, math.inf), 0, 1), ((2.0, math.inf), 2, 3), ((-math.inf, 5.0), 4, 5)],
+)
+def test_random_pixels_lie_in_the_bounds_and_near_one_that_is_finite(bounds, low, high):
+    draw = random_images(torch.zeros(1, 50), bounds)
+    assert low <= float(draw.min()) < low + 0.1 * (high - low)
+    assert high - 0.1 * (high - low) < float(draw.max()) <= high
+
+
+def test_an_output_that_is_not_finite_has_no_size():
+    outputs = torch.tensor([[math.inf], [-math.inf], [math.nan], [4.0], [0.5]])
+    assert median_size(outputs) == 0
+    assert median_size(outputs[3:]) == 0.5
+
+
+def test_the_largest_change_of_another_arithmetic_counts():
+    x, factor = torch.zeros(1, 3), torch.linspace(0, 1e-3, ROWS).repeat(MIN_ROWS // ROWS)[:, None]
+    ones = torch.ones(len(factor), 3)
+    assert coarseness(lambda z: ones, lambda z: (ones + factor).double(), x, BOUNDS) == pytest.approx(1e-3, rel=1e-3)
+    assert coarseness(lambda z: ones, lambda z: (ones + 1e-4 * factor).double(), x, BOUNDS) == 0
+    assert coarseness(lambda z: ones, lambda z: None, x, BOUNDS) == 0

@@ -21,8 +21,8 @@ from plica.trust.audit import SHARED, reference
 from plica.trust.audit.quantization import eight_bits, round8
 
 
-def audited(directory, model=None):
-    (task,) = trust.audit(runs.load(directory), {"defects:Sound": model or defects.Sound().eval()})
+def audited(directory, model=None, **more):
+    (task,) = trust.audit(runs.load(directory), {"defects:Sound": model or defects.Sound().eval()}, **more)
     return task
 
 
@@ -30,8 +30,10 @@ def audited(directory, model=None):
     ("metric", "radius"), [("l2", None), ("l1.5", None), ("linf", 0.0555), ("l1", 4.15), ("l0", None)]
 )
 def test_an_honest_run_is_confirmed(tmp_path, metric, radius):
-    task = audited(defects.saved_run(tmp_path, metric, radius))
+    seen = []
+    task = audited(defects.saved_run(tmp_path, metric, radius), on_progress=lambda *at: seen.append(at))
     assert task.differences == {}
+    assert seen == [(task.task.name, 12)]
     assert task.float64
     assert task.answers == 12
     assert task.confirmed == task.successes == (12 if radius is None else task.perturbed + 1)

@@ -9,6 +9,7 @@ import torch
 from plica import goals
 from plica.metrics import Lp
 from plica.runs import Task
+from plica.trust.audit import reference
 from plica.trust.audit.audit import Audited
 from plica.trust.audit.reference import goal_of, margins, norm_of, norms
 
@@ -97,3 +98,21 @@ def test_the_record_shows_the_first_of_many_differences():
     assert differences["first"][0] == "image 0"
     assert len(differences["first"]) < 30
     assert not audited.agrees
+
+
+def test_a_metric_that_float64_does_not_fit_is_measured_in_float32():
+    def metric(x, z):
+        return ((z - x) @ torch.ones(2)).abs()
+
+    value, tolerance = reference.distances(metric, torch.zeros(1, 2), torch.tensor([[0.25, 0.5]]))
+    assert (value.tolist(), tolerance) == ([0.75], 1e-4)
+    value, tolerance = reference.distances(lambda x, z: (z - x).sum(1), torch.zeros(1, 2), torch.ones(1, 2))
+    assert (value.tolist(), tolerance) == ([2.0], 1e-6)
+
+
+@pytest.mark.parametrize(("shape", "classes"), [((1,), 2), ((1, 1), 2), ((1, 3), 3)])
+def test_a_class_that_the_model_has_not_is_named(shape, classes):
+    reference.margins(np.ones(shape), np.array([classes - 1]))
+    for label in (-1, classes):
+        with pytest.raises(ValueError, match=f"class {label}, and the model's classes are 0 to {classes - 1}"):
+            reference.margins(np.ones(shape), np.array([label]))

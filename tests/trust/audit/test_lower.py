@@ -16,6 +16,7 @@ from plica.evaluation import evaluate
 from plica.runs.encode import leaf_table
 from plica.runs.schema import leaves_file
 from plica.trust import audit
+from plica.trust.audit import certificates
 from plica.trust.audit.balls import Ball
 from plica.trust.audit.certificates import RefusedError, check
 from plica.trust.audit.layers import UnknownStepError, trace
@@ -231,6 +232,12 @@ def check_proofs(name, p, b, nodes=12):
             ball = Ball.around(x[row], torch.zeros_like(x[row]), torch.ones_like(x[row]), 2 * ball.radius, p)
             with pytest.raises(RefusedError, match="not a positive one"):
                 check(steps, ball, int(y[row]), None, leaves)
+
+
+def test_a_bound_of_0_proves_nothing(whole, monkeypatch):
+    assert audited(whole).agrees
+    monkeypatch.setattr(certificates, "_bounds", lambda net, a, leaves, shapes: torch.zeros(len(leaves)))
+    assert "has the bound 0, not a positive one" in audited(whole).differences["lower bound"][0]
 
 
 def test_targets_and_one_logit():

@@ -1,5 +1,6 @@
 """The audit of a model with random outputs: how far its own draws may be from the share that is stored."""
 
+import itertools
 import math
 
 import numpy as np
@@ -57,3 +58,10 @@ def test_an_image_that_most_draws_get_wrong_is_missed_where_it_was_answered(stat
     assert differences(0.0, 0.5 + half - 1e-3, success=False, status=status) == set()
     missed = {"missed"} if status == "BUDGET" else set()
     assert differences(0.0, 0.5 + half + 1e-3, success=False, status=status) == missed
+
+
+def test_a_draw_counts_from_a_margin_of_0_on():
+    """Margins of draws: -0.5, 0, 0.5, 0.5."""
+    draws = itertools.cycle([-0.5, 0.0, 0.5, 0.5])
+    context = MeasureContext(lambda z: torch.tensor([[next(draws), 0.0]]), 2.0, None, (0.0, 1.0), (1,))
+    assert context.shares(torch.zeros(1, 2), np.ones(1, int)).tolist() == [0.5]

@@ -44,12 +44,12 @@ class GridPoints:
         pixels = (self.low + self.step * levels).view(-1, *self.task.x.shape[1:])
         return self.grid(pixels, self.image[rows]).flatten(1)
 
-    def _weighted(self, delta: Tensor, pixels: Tensor | None = None) -> Tensor:
+    def _weighted(self, delta: Tensor, pixels: Tensor | slice = slice(None)) -> Tensor:
         """delta times the weights, of all pixels or the given ones; 0 where a pixel must not move."""
         if self.weights is None:
             return delta
         weights = self.weights.masked_fill(self.weights.isinf(), 0)
-        return delta * (weights if pixels is None else weights[pixels])
+        return delta * weights[pixels]
 
     def left(self) -> Int[Tensor, " r"]:
         """Gradients that each row may still spend."""

@@ -1,0 +1,84 @@
+"""Which radii are tried, one after the other, between what is proved and what an attack found: with a prover that knows
+the answer."""
+
+import math
+import time
+
+import pytest
+import torch
+
+from plica.certify.certificate import CertificateStatus, Evidence
+from plica.certify.prove import Effort, Networks, Prover, Region
+from plica.certify.radius import CLOSED, FIRST_STEP, refine
+
+PROOF = Evidence(torch.zeros(0, dtype=torch.uint8), ())
+X, A = torch.zeros(1, 2), torch.ones(1, 2)
+
+
+def answered(monkeypatch, proves, upper, first=0.0, span=math.inf, nodes=None, confirms=None, probe=math.inf):
+    """The answer, and the radii that were tried.
+
+    proves: radius to which float32 proves; confirms: float64, the same by default.
+    """
+    tried = []
+
+    def attempt(prover, radius, effort, share=1.0):
+        tried.append(radius)
+        return radius <= proves
+
+    def confirm(prover, radius, leaves, effort=None):
+        return PROOF if radius <= (proves if confirms is None else confirms) else None
+
+    monkeypatch.setattr(Prover, "attempt", attempt)
+    monkeypatch.setattr(Prover, "confirm", confirm)
+    monkeypatch.setattr(Prover, "leaves", lambda prover: [])
+    monkeypatch.setattr(Prover, "worst", lambda prover: X)
+    monkeypatch.setattr(Prover, "nodes", property(lambda prover: len(tried)))
+    network, region = object.__new__(Networks), object.__new__(Region)
+    effort = Effort(time.perf_counter() + 1000, nodes)
+    start = (first, PROOF if first else None)
+    return refine(network, region, X, A, start, upper, span, effort, lambda z: probe), tried
+
+
+def test_steps_double_while_they_succeed_and_halve_where_not(monkeypatch):
+    _, tried = answered(monkeypatch, 0.5, 1.0, nodes=4)
+    first = FIRST_STEP
+    second = first + 2 * FIRST_STEP * (1 - first)
+    third = first + FIRST_STEP * (second - first)
+    assert tried[:3] == pytest.approx([first, second, third])
+    assert len(tried) == 4  # a node each
+
+
+def test_a_bracket_that_is_closed_is_not_tried_again(monkeypatch):
+    answer, tried = answered(monkeypatch, 1.0, 1.0, first=1 - CLOSED)
+    assert (answer.radius, answer.status, tried) == (1 - CLOSED, CertificateStatus.CLOSED, [])
+
+
+def test_a_bracket_is_closed_by_the_last_step(monkeypatch):
+    answer, tried = answered(monkeypatch, 1.0, 1.0)
+    assert answer.status is CertificateStatus.CLOSED
+    assert answer.radius == tried[-1] == pytest.approx(1 - CLOSED / 2)
+    assert max(tried) == tried[-1]
+    assert all(radius < 1 - CLOSED for radius in tried[:-1])
+
+
+def test_the_whole_box_is_proved(monkeypatch):
+    answer, tried = answered(monkeypatch, 9.0, math.inf, first=2.0, span=2.0)
+    assert (answer.radius, answer.status, tried) == (math.inf, CertificateStatus.PROVED, [])
+
+
+def test_a_radius_that_float64_does_not_confirm_is_taken_a_little_less(monkeypatch):
+    answer, tried = answered(monkeypatch, 0.5, 1.0, nodes=1, confirms=0.2499)
+    assert tried == [0.25]
+    assert answer.radius == pytest.approx(0.99 * 0.25)
+    assert answer.status is CertificateStatus.EFFORT
+    answer, _ = answered(monkeypatch, 0.5, 1.0, nodes=1, confirms=0.24995)
+    assert answer.radius == pytest.approx((1 - CLOSED / 4) * 0.25)
+    answer, _ = answered(monkeypatch, 0.5, 1.0, nodes=1, first=0.1, confirms=0.1)
+    assert answer.radius == 0.1
+
+
+def test_a_nearer_point_that_the_worst_input_leads_to_ends_the_search(monkeypatch):
+    answer, tried = answered(monkeypatch, 0.5, 4.0, first=0.5, probe=0.5)
+    assert len(tried) == 1
+    assert answer.status is CertificateStatus.CLOSED
