@@ -3,9 +3,9 @@
     python benchmarks/papers/table3.py                              resnet_2b, 200 images: six minutes of one core
     python benchmarks/papers/table3.py --nets resnet18 --n 20       ten minutes
 
-l1.5, l8 and the l2 distance of the network's own features (Eq. 13): the radius of each image by MinRadius, then MaxLoss
-at that radius, at twice and at ten times it, each with 100 gradients; l1, l2 and linf for reference. What MinRadius
-broke at its radius MaxLoss is to break as well.
+l1.5, l8, l0.5 and l0.8 (which are no norms), and the l2 distance of the network's own features (Eq. 13): the radius of
+each image by MinRadius, then MaxLoss at that radius, at twice and at ten times it, each with 100 gradients; l1, l2 and
+linf for reference. What MinRadius broke at its radius MaxLoss is to break as well.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
     for name in given.nets:
         chosen = setting(name, given)
         x, y = chosen.correct(given.n)
-        metrics = {"l1.5": plica.Lp(1.5), "l8": plica.Lp(8)} | NORMS
+        metrics = {f"l{p:g}": plica.Lp(p) for p in (1.5, 8, 0.5, 0.8)} | NORMS
         layers = LAYERS.get(name)
         if layers is not None:
             metrics["features"] = plica.Perceptual.of(chosen.net, layers)
