@@ -137,7 +137,7 @@ def usual_size(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"], 
 
 def median_size(outputs: Float[Tensor, "r *output"]) -> float:
     """The median of the largest absolute values of each row, of which those that are not finite count as 0."""
-    return float(_size_and_spread(outputs.double())[0].nan_to_num(0, 0, 0).median())
+    return float(_size_and_spread(outputs.double())[0].nan_to_num(0, 0).median())
 
 
 @torch.no_grad()
@@ -154,7 +154,7 @@ def measure_noise(
     for rows in map(list, _batches()):
         with suppress(Exception):  # a model with one batch size has only one output
             moved = torch.maximum(*_size_and_spread(model(images[rows]).double() - usual[rows]))
-            change = max(change, float((moved / size[rows]).nan_to_num(0, 0, 0).max()))
+            change = max(change, float((moved / size[rows]).nan_to_num(0, 0).max()))
     return Noise(change, bool(has_offset(usual).all()))
 
 
@@ -173,7 +173,7 @@ def coarseness(
         usual, other = model(images)[:ROWS].double(), finer(images.double())
         if other is not None:
             moved = torch.maximum(*_size_and_spread(other[:ROWS] - usual))
-            change = float((moved / _size_and_spread(usual)[0]).nan_to_num(0, 0, 0).max())
+            change = float((moved / _size_and_spread(usual)[0]).nan_to_num(0, 0).max())
             return change if MEASURED * change > UNITS * torch.finfo(x.dtype).eps else 0.0
     return 0.0
 
