@@ -9,6 +9,9 @@ seed. In this order, and each only while there is time, as what was measured is 
 
 answers    l2, linf and l1 on a small network: every success again in float64 on the host; two runs compared to the bit;
            images alone compared with company; the radii beside those of a CPU. Under the settings of SETTINGS.
+methods    every method that is installed, and what else can be asked (distances, perturbations, masks, levels, draws,
+           precisions, lower bounds, training), on the device and on a CPU: points found, those that float64 refutes,
+           radii compared.
 speed      attack and network: seconds of the attack, over those of the network's own gradients and forward runs in
            batches of the same sizes; images per second; peak memory.
 public     foolbox's FMN and pyautoattack's APGD-CE by themselves, beside plica at as many gradients.
@@ -35,6 +38,7 @@ import torch
 from torch import Tensor, nn
 
 import plica
+from plica.attacks.radius import search
 
 GRADIENTS = 100
 NORMS = {"l2": 2, "linf": "inf", "l1": 1}
@@ -146,6 +150,16 @@ def settings(conv_tf32: bool, deterministic: bool) -> Iterator[None]:
         cudnn.allow_tf32, cudnn.deterministic = before
 
 
+@contextmanager
+def one_by_one() -> Iterator[None]:
+    """Stages are not recorded (plica.solver.accelerator.Recorder) inside the block."""
+    before, search.REPEATED = search.REPEATED, 10**9
+    try:
+        yield
+    finally:
+        search.REPEATED = before
+
+
 class Sizes(nn.Module):
     """A network that notes the sizes of the batches it is given, with a gradient and without."""
 
@@ -198,7 +212,7 @@ def answers(device: torch.device, images: int, gradients: int) -> Iterator[dict[
     host, x_host = network.build(torch.device("cpu"), images)
     exact = network.build(torch.device("cpu"), images, torch.float64)[0]
     y = net(x).argmax(1)
-    some = list(range(0, images, max(3, images // 8)))
+    some = list(range(0, images, max(3, images // 4)))
     for norm in NORMS:
         on_host = attack(host, x_host, y.cpu(), norm, gradients).distance
         for name, flags in SETTINGS.items():
@@ -230,6 +244,114 @@ def answers(device: torch.device, images: int, gradients: int) -> Iterator[dict[
             }
 
 
+def pooled_features(z: Tensor) -> list[Tensor]:
+    """Features for a perceptual distance."""
+    return [nn.functional.avg_pool2d(z, 4)]
+
+
+class Uncertain(nn.Module):
+    """The small network with dropout that stays on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.drop = small_residual(), nn.Dropout(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(self.drop(x))
+
+
+def asked(device: torch.device, names: tuple[str, ...]) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """What `methods` asks: a name, a question, and arguments of `plica.attack`."""
+    half = torch.zeros(3, 32, 32, device=device)
+    half[:, :, 16:] = 1
+    for name in names:
+        yield f"{name}, l2", plica.MinRadius(plica.Lp(2)), {"method": name}
+        yield f"{name}, linf 2/255", plica.MaxLoss(plica.Lp("inf"), radius=2 / 255), {"method": name}
+    metrics = {
+        "l1.5": plica.Lp(1.5), "l8": plica.Lp(8), "l.5": plica.Lp(0.5), "l0": plica.Lp(0),
+        "weighted l1": plica.WeightedLp(1, 1 + half), "held l2": plica.Held(plica.Lp(2), half > 0),
+        "features": plica.Perceptual(pooled_features),
+    }  # fmt: skip
+    for name, metric in metrics.items():
+        yield name, plica.MinRadius(metric), {}
+    for kind in (plica.Flow, plica.Recolor, plica.RotateTranslate, plica.HueSaturation):
+        yield kind.__name__, plica.MinRadius("theta", through=kind()), {}
+    l2, low = plica.MinRadius(plica.Lp(2)), torch.zeros_like(half)
+    yield "bounds for each feature", l2, {"bounds": (low, low + 1)}
+    yield "levels", l2, {"levels": 256}
+    yield "bf16", l2, {"precision": "bf16"}
+    yield "fp16", plica.MinRadius(plica.Lp("inf")), {"precision": "fp16"}
+    yield "draws", l2, {"draws": 4}
+
+
+def methods(device: torch.device, images: int, gradients: int, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """A row for each of `asked`; "error" where the device gives one that the CPU does not give, or another."""
+    network, exact = SMALL[0], SMALL[0].build(torch.device("cpu"), images, torch.float64)[0]
+    uncertain = Network("with dropout", Uncertain, 32, (images,))
+
+    def answer(place: torch.device, name: str, question: Any, more: dict[str, Any]) -> plica.Result | str:
+        net, x = (uncertain if name == "draws" else network).build(place, images)
+        if name == "draws":
+            net.get_submodule("drop").train()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of packages; those of plica are tested elsewhere
+                return plica.attack(net, x, network.build(place, images)[0](x).argmax(1), question,
+                                    **{"gradients": gradients, **more})  # fmt: skip
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+
+    host = torch.device("cpu")
+    for (name, question, more), (_, on_host, more_on_host) in zip(
+        asked(device, names), asked(host, names), strict=True
+    ):
+        start = time.perf_counter()
+        found, expected = answer(device, name, question, more), answer(host, name, on_host, more_on_host)
+        row = {"asked": name, "seconds": time.perf_counter() - start}
+        if isinstance(found, str) or isinstance(expected, str):
+            if found != expected:
+                yield {**row, "error": found if isinstance(found, str) else f"only on the CPU: {expected}"}
+            continue
+        ok, both = found.success.cpu(), found.success.cpu() & expected.success
+        refuted = ok & (
+            exact(found.x_adv.cpu().double()).argmax(1) == exact(network.build(host, images)[1].double()).argmax(1)
+        )
+        ratio = (found.distance.cpu()[both] / expected.distance[both]).log().mean().exp()
+        yield {
+            **row, "found": int(ok.sum()), "found on the CPU": int(expected.success.sum()), "images": images,
+            "refuted": None if name == "draws" else int(refuted.sum()),
+            "radius over the CPU's": float(ratio), "device of the answer": str(found.x_adv.device),
+        }  # fmt: skip
+
+
+def tiny() -> nn.Module:
+    """Small enough for lower bounds in a second."""
+    return nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10))
+
+
+def bounds_and_training(device: torch.device, images: int) -> Iterator[dict[str, Any]]:
+    """Lower bounds, a bracket, and a step of training, on the device and on a CPU."""
+    from plica.training import Inner
+
+    norms = {name: plica.Lp(p) for name, p in NORMS.items()}
+    inner = {f"inner min-radius {name}": Inner(plica.MinRadius(norm)) for name, norm in norms.items()}
+    inner["inner max-loss linf"] = Inner(plica.MaxLoss(norms["linf"], radius=8 / 255))
+    for place in dict.fromkeys((device, torch.device("cpu"))):
+        net, x = Network("tiny", tiny, 32, (images,)).build(place, images)
+        y, linf = net(x).argmax(1), plica.MinRadius(norms["linf"])
+
+        def bracket(net: nn.Module = net, x: Tensor = x, y: Tensor = y, linf: Any = linf) -> Any:
+            return plica.bracket(net, x, y, linf, gradients=30, nodes=4)
+
+        spent, both = seconds(place, bracket)
+        yield {"asked": "bracket", "place": str(place), "seconds": spent, "lower": float(both.lower.median()),
+               "upper": float(both.upper.median()), "crossed": int((both.lower > both.upper).sum())}  # fmt: skip
+        for name, solve in inner.items():
+            spent, hard = seconds(place, lambda net=net, x=x, y=y, solve=solve: solve(net, x, y))
+            length = float((hard.x_adv - x).flatten(1).norm(dim=1).mean())
+            yield {"asked": name, "place": str(place), "seconds": spent, "length": length}
+
+
 def speed(
     device: torch.device, network: Network, images: int, norm: str, gradients: int, precision: str = "float32"
 ) -> dict[str, Any]:
@@ -241,6 +363,9 @@ def speed(
     sizes.clear()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    with one_by_one():
+        launched, other = seconds(device, lambda: attack(sizes, x, y, norm, gradients))
+    sizes.clear()
     spent, result = seconds(device, lambda: attack(sizes, x, y, norm, gradients))
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
     own, largest = own_seconds(net, x, sizes), max(sizes.gradients, default=0)
@@ -252,6 +377,8 @@ def speed(
         "seconds": spent,
         "network alone, seconds": own,
         "overhead": spent / own,
+        "overhead, operations launched one by one": launched / own,
+        "the same answers to the bit": bool(torch.equal(result.x_adv, other.x_adv)),
         "images per second": images / spent,
         "largest batch": largest,
         "peak bytes for each image of a batch": None
@@ -340,6 +467,7 @@ class Report:
 
     file: Path | None
     until: float
+    only: list[str] | None = None
     parts: dict[str, Any] = field(default_factory=dict)
 
     def left(self) -> float:
@@ -347,31 +475,36 @@ class Report:
 
     def add(self, part: str, rows: Callable[[], Any], needs: float) -> None:
         """Measure a part if so many seconds are left; an error is reported in place of it, and others go on."""
+        if self.only and not part.startswith(tuple(self.only)):
+            return
         if self.left() < needs:
             self.parts.setdefault("left out", []).append(f"{part}: no time")
             return
         start = time.monotonic()
         try:
             made = rows()
-            new = [made] if isinstance(made, dict) else list(made)
+            for row in [made] if isinstance(made, dict) else made:
+                self.parts.setdefault(part.split(":")[0], []).append(row)
+                show(row)
+                self.write()
         except Exception as error:
             self.parts.setdefault("failed", []).append(f"{part}: {type(error).__name__}: {error}")
-            new = []
-        self.parts.setdefault(part.split(":")[0], []).extend(new)
+            print(self.parts["failed"][-1], flush=True)
         print(f"# {part}: {time.monotonic() - start:.1f} s", flush=True)
-        table(new)
+        self.write()
+
+    def write(self) -> None:
         if self.file is not None:
             self.file.write_text(json.dumps(self.parts, indent=1))
 
 
-def table(rows: list[dict[str, Any]]) -> None:
-    for row in rows:
-        for key, value in row.items():
-            if not isinstance(value, list):
-                print(f"  {key} {value:.4g}" if isinstance(value, float) else f"  {key} {value}", end=";")
-                continue
-            print(f"\n  {key}:", *(f"\n    {t:9.4f} s {count:7d} {name[:90]}" for name, t, count in value), end="")
-        print(flush=True)
+def show(row: dict[str, Any]) -> None:
+    for key, value in row.items():
+        if not isinstance(value, list):
+            print(f"  {key} {value:.4g}" if isinstance(value, float) else f"  {key} {value}", end=";")
+            continue
+        print(f"\n  {key}:", *(f"\n    {t:9.4f} s {count:7d} {name[:90]}" for name, t, count in value), end="")
+    print(flush=True)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
@@ -379,15 +512,22 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parse.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parse.add_argument("--small", action="store_true", help="few images and gradients, for a CPU")
     parse.add_argument("--seconds", type=float, default=470, help="after which no further part is begun")
+    parse.add_argument("--parts", nargs="*", help="only these, by the beginning of their name: answers speed:ResNet-18")
     parse.add_argument("--json", type=Path, help="file for what was measured")
     args = parse.parse_args(arguments)
     device, small = torch.device(args.device), args.small
     if device.type == "cpu":
         torch.set_num_threads(1)
     gradients = 6 if small else GRADIENTS
-    report = Report(args.json, time.monotonic() + args.seconds)
+    report = Report(args.json, time.monotonic() + args.seconds, args.parts)
     report.add("machine", lambda: machine(device), 0)
-    report.add("answers", lambda: answers(device, 6 if small else 64, gradients if small else 50), 0 if small else 60)
+    report.add("answers", lambda: answers(device, 6 if small else 48, gradients if small else 50), 0 if small else 60)
+    report.add(
+        "methods",
+        lambda: methods(device, 2 if small else 16, 4 if small else 30, ("auto",) if small else plica.methods()),
+        0 if small else 60,
+    )
+    report.add("bounds and training", lambda: bounds_and_training(device, 2 if small else 4), 0 if small else 30)
     networks = SMALL if small else FULL
     for network in networks:
         for images in network.images:

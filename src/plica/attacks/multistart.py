@@ -47,6 +47,7 @@ class Candidates:
 
 
 C = TypeVar("C", bound=Candidates)
+Outputs = tuple[Tensor, Tensor, Tensor]  # margins (r,) or (r, others), logits, and the gradient of a row's margin
 
 
 def taken(rows: C, some: Int[Tensor, " s"], images: int) -> C:
@@ -144,18 +145,36 @@ class Multistart(ABC, Generic[C]):
 
         size_is_distance: whether the state's `size` is the metric's value; otherwise the metric is evaluated.
         """
-        (image, goal, scale, aim), size = self._of(rows), rows.state.size
+        return self.offer(rows, z, self.outputs(rows, z), limit, size_is_distance)
+
+    def outputs(self, rows: C, z: Float[Tensor, "p *image"]) -> Outputs:
+        """The first half of `evaluate`: run the model. Returns what `offer` takes."""
+        image, goal, scale, aim = self._of(rows)
         if aim is None:
             value, logits, grad = self.task.model.gradient(
                 z, image, lambda logits, part: self._scaled(self.value(rows, goal, logits, part), scale, part)
             )
-            margin = goal.margin(logits)
         else:
-            margins, logits, grad = self.task.model.gradient(z, image, aim.margins, aim.slope)
-            value, margin = self._scaled(margins[:, -1], scale), margins.amax(1)
+            value, logits, grad = self.task.model.gradient(z, image, aim.margins, aim.slope)
         if self.not_finite is None:
             bad = ~grad.flatten(1).isfinite().all(1)
             self.not_finite = torch.zeros_like(self.images).index_add(0, rows.index, bad.to(self.images)) > 0
+        return value, logits, grad
+
+    def offer(
+        self,
+        rows: C,
+        z: Float[Tensor, "p *image"],
+        outputs: Outputs,
+        limit: Float[Tensor, " b"],
+        size_is_distance: bool,
+    ) -> Evaluation:
+        """The second half of `evaluate`, which does not wait for the device."""
+        (image, goal, scale, aim), size, (value, logits, grad) = self._of(rows), rows.state.size, outputs
+        if aim is None:
+            margin = goal.margin(logits)
+        else:
+            value, margin = self._scaled(value[:, -1], scale), value.amax(1)
         noise = self.task.model.least_margin(logits, image)
         wrong = margin > noise
         reached, d = torch.where(wrong, size, self.infinity), size if size_is_distance else None

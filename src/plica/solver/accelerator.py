@@ -2,13 +2,16 @@
 value waits for all operations launched before.
 
 So on a GPU a step works on all rows at once, not on blocks that fit a cache. If only a few rows matter, it works on all
-and masks the others, because finding out which they are would mean waiting. A CPU copies the few rows.
+and masks the others, because finding out which they are would mean waiting. A CPU copies the few rows. And where the
+same operations on the same memory follow one model call after another, they are recorded once and launched as one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +19,8 @@ from torch import Tensor
 
 BLOCK = 3 * 2**17  # numbers of a vector that a CPU works on at a time: some such vectors fit its cache
 ROWS = 16  # a block on a CPU has a multiple of so many rows
+
+Replay = Callable[..., None]
 
 _forced = False
 
@@ -62,3 +67,61 @@ def rows_to_copy(mask: Bool[Tensor, " r"]) -> Int[Tensor, " c"] | None:
         return None
     rows = mask.nonzero()[:, 0]
     return rows if len(rows) < len(mask) else None
+
+
+class Recorder:
+    """Records operations on a GPU as CUDA graphs, one after another: the last one's memory serves the next, so only the
+    last may be replayed."""
+
+    def __init__(self) -> None:
+        self.graph: Any = None
+
+    def __call__(self, run: Callable[..., None], inputs: Sequence[Tensor], owners: Sequence[Any]) -> Replay | None:
+        """Record what `run` launches, without carrying it out.
+
+        Args:
+            run: takes tensors like the inputs. It must not wait for the device, and takes the same way each time.
+            inputs: the result copies those it is called with to the same memory.
+            owners: objects whose attributes `run` changes, in place or by other tensors of the same shape.
+
+        Returns:
+            A function of new inputs that does all of it; afterwards the owners have the tensors that they have now,
+            with new values. None where it cannot be recorded; nothing has changed then.
+        """
+        if inputs[0].device.type != "cuda":
+            return None
+        own = [t.clone() for t in inputs]
+        before = [(owner, name, t) for owner in owners for name, t in vars(owner).items() if isinstance(t, Tensor)]
+        here, graph = torch.cuda.current_stream(inputs[0].device), torch.cuda.CUDAGraph()
+        aside = torch.cuda.Stream(inputs[0].device)
+        aside.wait_stream(here)
+        try:
+            with torch.cuda.stream(aside):
+                graph.capture_begin(self.graph and self.graph.pool(), capture_error_mode="thread_local")
+                try:
+                    run(*own)
+                    write_back(before)
+                finally:
+                    graph.capture_end()
+        except RuntimeError as error:
+            logging.getLogger(__name__).debug("Operations are launched one by one, as recording failed: %s", error)
+            return None
+        finally:
+            for owner, name, t in before:
+                setattr(owner, name, t)
+            here.wait_stream(aside)
+        self.graph = graph
+
+        def replay(*new: Tensor) -> None:
+            for t, value in zip(own, new, strict=True):
+                t.copy_(value)
+            graph.replay()
+
+        return replay
+
+
+def write_back(before: Sequence[tuple[Any, str, Tensor]]) -> None:
+    """Copy what an attribute is now to the tensor that it was before."""
+    for owner, name, t in before:
+        if (now := getattr(owner, name)) is not t:
+            t.copy_(now)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 
 import torch
@@ -17,16 +18,20 @@ from torch import Tensor
 
 from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.boundary_search import affordable, boundary_search
-from plica.attacks.multistart import Candidates, Multistart, taken
+from plica.attacks.multistart import Candidates, Multistart, Outputs, taken
 from plica.attacks.prox_settings import ProxSettings, prox_settings
 from plica.attacks.radius.ascent import ascend
 from plica.attacks.radius.few import FLAT, FewSearch, exact_steps, suits
 from plica.attacks.radius.schedule import SCHEDULE, Elsewhere, Entry, Stage
 from plica.core.judging.best import BestPoints
 from plica.core.status import Status
-from plica.solver.accelerator import block_rows
+from plica.goals import Misclassified
+from plica.metrics import lp_form
+from plica.solver.accelerator import Recorder, Replay, block_rows
 from plica.solver.linearized.state import ProximalState
 from plica.solver.rows import join, put
+
+REPEATED = 4  # steps of a stage from which on recording them pays: it takes as long as two or three
 
 
 def radius(task: AttackInput) -> AttackOutput:
@@ -97,6 +102,9 @@ class RadiusSearch(Multistart[RadiusRows]):
         self.zero_gradient = torch.zeros_like(images, dtype=torch.bool)
         self.forwards = 0  # spent so far on searches of the boundary
         self.points = self.x.new_zeros(0, self.x.shape[1])
+        self._repeated: RadiusRows | None = None  # rows of a stage of many steps
+        self._recorder = Recorder()
+        self._replay: Replay | None = None  # what follows each model call for them
         self.rounds_at_best = torch.zeros_like(images)  # in a row, without finding anything nearer
         self.order = self.targets
         # the distance of each class so far; untried ones rank behind, by logit
@@ -210,18 +218,43 @@ class RadiusSearch(Multistart[RadiusRows]):
         return near | self.settled[index] | self.left[index]
 
     def step(self, rows: RadiusRows) -> None:
-        """As of Multistart."""
+        """As of Multistart. On a GPU, what follows the model calls of a stage is recorded at its first one."""
+        replay = self._replay if self._repeated is rows else None
+        z = self._points(rows) if replay is None else self._as_images(rows)
+        outputs = self.outputs(rows, z)
+        if replay is None and self._repeated is rows and rows.state.stepped and self._can_be_recorded():
+            replay = self._replay = self._recorder(partial(self._move, rows, z), outputs, (self, rows, rows.state))
+            self._repeated = rows if replay is not None else None
+        if replay is None:
+            self._advance(rows, z, outputs)
+        else:
+            replay(*outputs)
+
+    def _advance(self, rows: RadiusRows, z: Tensor, outputs: Outputs) -> None:
+        """Offer the points and move the rows to the next ones, without waiting for the device."""
         limit = self.task.best.distance * (1 + 1e-6)  # ||u|| and the metric differ by roundings
-        evaluation = self.evaluate(rows, self._points(rows), limit, size_is_distance=False)
+        evaluation = self.offer(rows, z, outputs, limit, size_is_distance=False)
         rows.best = torch.minimum(rows.best, evaluation.size)
         if self.spent == 1:
             self.zero_gradient[rows.index] = (evaluation.grad == 0).all(1)
         self.solver.step(rows.state, evaluation.value, evaluation.rounding, self.settings.pull(evaluation.grad))
         self.record(rows, evaluation.size, rows.state.residual)
 
+    def _move(self, rows: RadiusRows, z: Tensor, *outputs: Tensor) -> None:
+        """`_advance`, and the images at the next points."""
+        self._advance(rows, z, outputs)  # type: ignore[arg-type]
+        self._points(rows)
+
+    def _can_be_recorded(self) -> bool:
+        """Whether only code of plica runs between two model calls: none of a user's metric, goal or grid."""
+        known = lp_form(self.task.question.metric) is not None and self.task.model.grid is None
+        return known and isinstance(self.goal.function, Misclassified)
+
     def _steps(self, rows: RadiusRows, steps: int) -> Iterator[RadiusRows]:
+        self._repeated, self._replay = rows if steps >= REPEATED else None, None
         for _ in range(steps):
             yield rows
+        self._repeated = self._replay = None
         distance = self.class_distance[rows.index, rows.target]
         self.class_distance[rows.index, rows.target] = torch.minimum(distance, rows.best)
 
@@ -285,7 +318,10 @@ class RadiusSearch(Multistart[RadiusRows]):
         for at in range(0, images, block):
             part = slice(at, at + block)
             self.settings.point(x[part], u[:, part], points[:, part])
-        return self.points[:padded].view(-1, *self.task.x.shape[1:])
+        return self._as_images(rows)
+
+    def _as_images(self, rows: RadiusRows) -> Tensor:
+        return self.points[: self.task.model.padded(len(rows))].view(-1, *self.task.x.shape[1:])
 
     def _search_boundary(self) -> None:
         """Forward runs as far as the gradients spent so far allow: part of the sequence, whatever the budget."""

@@ -1,0 +1,122 @@
+"""On a GPU what follows the model calls of a stage is recorded and replayed. Without one, a list of the operations
+takes the place of the recording: replaying it does the same to the same memory, and nothing else of Python runs."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import plica
+from plica.attacks.radius import search
+from plica.solver import accelerator
+
+
+class Operations(TorchDispatchMode):
+    """Lists operations with their arguments and the memory that their results were written to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func.__name__ not in ("_local_scalar_dense.default", "nonzero.default"), "a wait for the device"
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.done.append((func, args, kwargs or {}, out))
+        return out
+
+    def again(self) -> None:
+        for func, args, kwargs, out in self.done:
+            new = func(*args, **kwargs)
+            pairs = [(out, new)] if isinstance(out, torch.Tensor) else zip(out, new, strict=True)
+            for old, now in pairs:
+                if old is not now and old.data_ptr() != now.data_ptr():
+                    old.copy_(now)
+
+
+def listed(counts: dict[str, int]):
+    """A stand-in for `accelerator.Recorder`."""
+
+    def recorded(run, inputs, owners):
+        counts["recorded"] += 1
+        own = [t.clone() for t in inputs]
+        before = [
+            (owner, name, t) for owner in owners for name, t in vars(owner).items() if isinstance(t, torch.Tensor)
+        ]
+        kept = [t.clone() for _, _, t in before]
+        run_best = owners[0].task.best
+        best = run_best._points.clone(), run_best._numbers.clone()
+        with Operations() as operations:
+            run(*own)
+            accelerator.write_back(before)
+        # a graph is not carried out while it is recorded
+        for (owner, name, t), value in zip(before, kept, strict=True):
+            setattr(owner, name, t.copy_(value))
+        run_best._points.copy_(best[0])
+        run_best._numbers.copy_(best[1])
+
+        def replay(*new):
+            counts["replayed"] += 1
+            for t, value in zip(own, new, strict=True):
+                t.copy_(value)
+            operations.again()
+
+        return replay
+
+    return recorded
+
+
+def network(classes: int = 6) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2), nn.LeakyReLU(), nn.Conv2d(8, 8, 3, 2), nn.LeakyReLU(), nn.Flatten(),
+            nn.Linear(8 * 9, classes),
+        ).eval()  # fmt: skip
+
+
+@pytest.mark.parametrize(("p", "targeted"), [(2, False), ("inf", False), (1, False), (2, True)])
+def test_replayed_steps_give_the_same_bits(p, targeted, monkeypatch):
+    net = network()
+    x = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    y = net(x).argmax(1)
+    targets = (y + 1) % 6 if targeted else None
+
+    def answer():
+        with accelerator.forced():
+            return plica.attack(net, x, y, plica.MinRadius(plica.Lp(p)), gradients=110, targets=targets)
+
+    expected = answer()
+    counts = {"recorded": 0, "replayed": 0}
+    monkeypatch.setattr(search, "Recorder", lambda: listed(counts))
+    found = answer()
+    assert counts["recorded"] >= 2
+    assert counts["replayed"] > 3 * counts["recorded"]
+    assert torch.equal(found.x_adv, expected.x_adv)
+    assert torch.equal(found.distance, expected.distance)
+    assert torch.equal(found.stationarity.nan_to_num(-1), expected.stationarity.nan_to_num(-1))
+    assert found.status == expected.status
+
+
+def test_a_stage_with_a_metric_of_the_user_is_not_recorded(monkeypatch):
+    class Own:
+        """A norm with a prox, whose code may do anything."""
+
+        def __call__(self, x, x_adv):
+            return (x_adv - x).flatten(1).abs().sum(1)
+
+        def norm(self, u):
+            return u.abs().sum(1)
+
+        def prox(self, u, eta):
+            return u.sign() * (u.abs() - eta[:, None]).clamp(min=0)
+
+    net = network()
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    counts = {"recorded": 0, "replayed": 0}
+    monkeypatch.setattr(search, "Recorder", lambda: listed(counts))
+    result = plica.attack(net, x, net(x).argmax(1), plica.MinRadius(Own()), gradients=20)
+    assert result.success.all()
+    assert counts["recorded"] == 0
