@@ -14,6 +14,7 @@ methods    every method that is installed, and what else can be asked (distances
            radii compared.
 speed      attack and network: seconds of the attack, over those of the network's own gradients and forward runs in
            batches of the same sizes; images per second; peak memory.
+test set   10,000 images in all, beside foolbox's FMN with as many gradients.
 public     foolbox's FMN and pyautoattack's APGD-CE by themselves, beside plica at as many gradients.
 profile    kernels for each model call, the share of the time that the device computes, what takes most of it.
 """
@@ -91,7 +92,10 @@ def resnet18() -> nn.Module:
 def torchvision_model(name: str) -> nn.Module:
     import torchvision
 
-    return getattr(torchvision.models, name)(weights=None)
+    net = getattr(torchvision.models, name)(weights=None)
+    if hasattr(net, "heads"):  # whose last layer begins as 0, so that no image has a gradient
+        nn.init.normal_(net.heads.head.weight, std=0.02)
+    return net
 
 
 @dataclass(frozen=True)
@@ -388,24 +392,54 @@ def speed(
     }
 
 
+def test_set(
+    device: torch.device, network: Network, images: int, gradients: int, batch: int
+) -> Iterator[dict[str, Any]]:
+    """As many images as a test set has: MinRadius under l2 by plica, and FMN of foolbox in batches."""
+    net, x = network.build(device, images)
+    with torch.no_grad():
+        y = torch.cat([net(part).argmax(1) for part in x.split(batch)])
+    row = {"network": network.name, "images": images, "gradients": gradients}
+    spent, found = seconds(device, lambda: attack(net, x, y, "l2", gradients))
+    yield {**row, "method": "plica, min-radius l2", "seconds": spent, "images per second": images / spent,
+           "median": float(found.distance.median()), "found": int(found.success.sum())}  # fmt: skip
+    fmn = foolbox_fmn(net, device, gradients)
+    if fmn is None:
+        return
+    spent, parts = seconds(device, lambda: [fmn(a, b) for a, b in zip(x.split(batch), y.split(batch), strict=True)])
+    d = torch.cat(parts)
+    yield {**row, "method": "fmn (foolbox)", "seconds": spent, "images per second": images / spent,
+           "median": float(d.median()), "found": int(d.isfinite().sum())}  # fmt: skip
+
+
+def foolbox_fmn(net: nn.Module, device: torch.device, gradients: int) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """foolbox's FMN under l2: the distances of images with labels, inf where nothing was found."""
+    if find_spec("foolbox") is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it imports what scipy has moved
+        foolbox: Any = import_module("foolbox")  # typed without what it exports
+    wrapped = foolbox.PyTorchModel(net, bounds=(0, 1), device=device)
+    fmn = foolbox.attacks.L2FMNAttack(steps=gradients)
+
+    def distances(x: Tensor, y: Tensor) -> Tensor:
+        _, points, success = fmn(wrapped, x, y, epsilons=None)
+        return torch.linalg.vector_norm((points - x).flatten(1), dim=1).masked_fill(~success, torch.inf)
+
+    return distances
+
+
 def public(device: torch.device, network: Network, images: int, gradients: int) -> Iterator[dict[str, Any]]:
     """FMN (l2) and APGD-CE (linf 2/255) as their packages have them, and plica at as many gradients."""
     net, x = network.build(device, images)
     y = net(x).argmax(1)
     row = {"network": network.name, "images": images, "gradients": gradients}
-    if find_spec("foolbox") is None:
+    fmn = foolbox_fmn(net, device, gradients)
+    if fmn is None:
         yield {**row, "method": "fmn (foolbox)", "left out": "foolbox is not installed"}
     else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it imports what scipy has moved
-            foolbox: Any = import_module("foolbox")  # typed without what it exports
-
-        wrapped = foolbox.PyTorchModel(net, bounds=(0, 1), device=device)
-        fmn = foolbox.attacks.L2FMNAttack(steps=gradients)
-        spent, (_, points, success) = seconds(device, lambda: fmn(wrapped, x, y, epsilons=None))
-        d = torch.linalg.vector_norm((points - x).flatten(1), dim=1)[success]
-        median = float(d.median()) if len(d) else None
-        yield {**row, "method": "fmn (foolbox)", "images per second": images / spent, "median": median}
+        spent, d = seconds(device, lambda: fmn(x, y))
+        yield {**row, "method": "fmn (foolbox)", "images per second": images / spent, "median": float(d.median())}
     spent, found = seconds(device, lambda: attack(net, x, y, "l2", gradients))
     median = float(found.distance.median())
     yield {**row, "method": "plica, min-radius l2", "images per second": images / spent, "median": median}
@@ -539,6 +573,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
                 report.add(name, lambda one=one: speed(*one), 0 if small else 40)
     for network in networks[:1]:
         images = network.images[-1]
+        size, batch = (20, 8) if small else (10_000, 1000)
+        whole = (device, network, size, gradients, batch)
+        report.add("test set", lambda whole=whole: test_set(*whole), 0 if small else 90)
         report.add("public", lambda n=network, i=images: public(device, n, i, gradients), 0 if small else 60)
     for network in networks[:1] if small else (FULL[0], FULL[3]):
         images = network.images[0]

@@ -108,7 +108,7 @@ def theta_rows(
     else:
         far, start = _random_rows(
             task,
-            take(nearest_rows, torch.arange(0, len(nearest_rows.image), k)),
+            take(nearest_rows, torch.arange(0, len(nearest_rows.image), k, device=nearest_rows.image.device)),
             step[::k],
             min(rows - k, len(SETTINGS.far)),
         )
