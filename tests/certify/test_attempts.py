@@ -67,6 +67,15 @@ def test_the_whole_box_is_proved(monkeypatch):
     assert (answer.radius, answer.status, tried) == (math.inf, CertificateStatus.PROVED, [])
 
 
+@pytest.mark.parametrize("upper", [math.inf, 2.5])
+def test_the_whole_box_is_tried_where_no_attack_found_a_point_in_it(upper, monkeypatch):
+    answer, tried = answered(monkeypatch, 9.0, upper, span=2.0)
+    assert (answer.radius, answer.status, tried[-1]) == (math.inf, CertificateStatus.PROVED, 2.0)
+    answer, tried = answered(monkeypatch, 1.999, upper, span=2.0)
+    assert tried.count(2.0) == 1  # in vain, and not again
+    assert 1.99 < answer.radius <= 1.999
+
+
 def test_a_radius_that_float64_does_not_confirm_is_taken_a_little_less(monkeypatch):
     answer, tried = answered(monkeypatch, 0.5, 1.0, nodes=1, confirms=0.2499)
     assert tried == [0.25]

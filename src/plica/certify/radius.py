@@ -147,13 +147,14 @@ def refine(
     """
     prover = Prover(networks, region, x, a)
     (reached, _), unproved, step, found = first, min(upper, span), FIRST_STEP, list[_Found]()
+    failed = math.inf  # the radius of the last attempt that proved nothing
     for _ in range(ATTEMPTS):
         farthest = min(upper * (1 - CLOSED / 2), span)
         spent = effort.nodes is not None and prover.nodes >= effort.nodes
         if reached >= min(upper * (1 - CLOSED), span) or spent or not effort.left(prover.reserve):
             break
         aim = min(reached + step * (unproved - reached), farthest)
-        if farthest < unproved and aim >= farthest * (1 - 3 * CLOSED):  # not tried yet, and near
+        if farthest < min(upper, failed) and aim >= farthest * (1 - 3 * CLOSED):  # not tried yet, and near
             aim = farthest
         if aim <= reached * (1 + CLOSED / 4):
             break
@@ -161,7 +162,7 @@ def refine(
             reached, step = aim, min(0.8, 2 * step)  # what was proved may be exceeded by more
             found.append(_Found(aim, prover.leaves(), prover.slopes))
         else:
-            unproved, step = aim, max(FIRST_STEP, step / 2)
+            unproved, failed, step = aim, aim, max(FIRST_STEP, step / 2)
             worst = prover.worst()
             if worst is not None:
                 upper = min(upper, probe(worst))
