@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
@@ -25,6 +25,7 @@ class WeightedLp(Combinable):
 
     p: float
     weights: Float[Tensor, "*image"]
+    _some_are_fixed: bool = field(init=False, repr=False)
 
     def __init__(self, p: int | float | str, weights: Tensor):
         object.__setattr__(self, "p", Lp(p).p)
@@ -34,15 +35,17 @@ class WeightedLp(Combinable):
         if not bool((weights > 0).all()) or not bool(weights.isfinite().any()):
             raise ValueError("WeightedLp(weights=...) must be positive, inf for fixed pixels, and not all inf.")
         object.__setattr__(self, "weights", weights)
+        # looked up once: on a GPU each look waits for the device
+        object.__setattr__(self, "_some_are_fixed", bool(weights.isinf().any()))
 
     def __str__(self) -> str:
         return f"weighted l{self.p:g}"
 
     def __call__(self, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
         weights, delta = self.weights.to(x), x_adv - x
-        fixed = weights.isinf()
-        if not bool(fixed.any()):
+        if not self._some_are_fixed:
             return norm((delta * weights).flatten(1), self.p)
+        fixed = weights.isinf()
         # inf * 0 is nan, in the gradient too: a fixed pixel that has not moved adds 0 to the norm and to its gradient
         moved = (fixed & (delta != 0)).flatten(1).any(1)
         return torch.where(moved, torch.inf, norm((delta * weights.masked_fill(fixed, 0)).flatten(1), self.p))
@@ -55,8 +58,7 @@ class WeightedLp(Combinable):
         return LpForm(self.p, self.weights)
 
     def fixed_pixels(self) -> Bool[Tensor, "..."] | None:
-        fixed = self.weights.isinf()
-        return fixed if bool(fixed.any()) else None
+        return self.weights.isinf() if self._some_are_fixed else None
 
 
 def Weighted(metric: Metric, weights: Float[Tensor, "*image"]) -> WeightedLp:  # noqa: N802 - reads as the others do

@@ -77,8 +77,16 @@ def network(classes: int = 6) -> nn.Module:
         ).eval()  # fmt: skip
 
 
-@pytest.mark.parametrize(("p", "targeted"), [(2, False), ("inf", False), (1, False), (2, True)])
-def test_replayed_steps_give_the_same_bits(p, targeted, monkeypatch):
+WEIGHTS = torch.ones(3, 16, 16)
+WEIGHTS[:, :4], WEIGHTS[:, 4:8] = torch.inf, 2
+
+
+@pytest.mark.parametrize(
+    ("metric", "targeted"),
+    [(plica.Lp(2), False), (plica.Lp("inf"), False), (plica.WeightedLp(1, WEIGHTS), False), (plica.Lp(2), True)],
+    ids=str,
+)
+def test_replayed_steps_give_the_same_bits(metric, targeted, monkeypatch):
     net = network()
     x = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     y = net(x).argmax(1)
@@ -86,7 +94,7 @@ def test_replayed_steps_give_the_same_bits(p, targeted, monkeypatch):
 
     def answer():
         with accelerator.forced():
-            return plica.attack(net, x, y, plica.MinRadius(plica.Lp(p)), gradients=110, targets=targets)
+            return plica.attack(net, x, y, plica.MinRadius(metric), gradients=110, targets=targets)
 
     expected = answer()
     counts = {"recorded": 0, "replayed": 0}
