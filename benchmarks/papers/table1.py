@@ -6,11 +6,15 @@
 APGD and PWCF on the cross-entropy and on the margin with 100 gradients, APGD+PWCF on the margin together, Square with
 5,000 queries, `auto` with 100 gradients, AutoAttack's standard version (its four attacks with their own budgets, each
 on the images that those before it left). Under the papers' radii, and under smaller ones where more images hold.
+`--device cuda` attacks on a GPU.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import torch
 from common import NORMS, SMALL, USUAL, Answers, arguments, begin, publish, radii, setting, share, table
 
 import plica
@@ -32,10 +36,14 @@ def main() -> None:
     parse = arguments(__doc__ or "", ["resnet_2b", "cifar_wide_kw"], 1000, budget=0)
     parse.add_argument("--attacks", nargs="+", choices=[*ATTACKS, AUTOATTACK], default=[*ATTACKS, AUTOATTACK])
     parse.add_argument("--radii", nargs="+", choices=RADII, default=[*RADII], help="small, or the papers'")
+    parse.add_argument("--device", default="cpu")
     given = begin(parse)
+    torch.backends.cudnn.allow_tf32 = False  # what is misclassified in TF32 alone does not count
     answers, left, alone = Answers(given, "table1"), [], []
     for name in given.nets:
         chosen = setting(name, given)
+        on_device = {key: getattr(chosen, key).to(given.device) for key in ("net", "x", "y")}
+        chosen = replace(chosen, **on_device)
         for radius_of in (RADII[size] for size in given.radii):
             for norm, metric in NORMS.items():
                 radius = radius_of[norm]
@@ -73,8 +81,8 @@ def standard(answers, given, chosen, metric, norm, radius):
                 some = plica.attack(
                     chosen.net, x[left], y[left], question, method=method, gradients=cost, seed=given.seed
                 )
-                spent[left] += some.gradients.numpy()
-                left = left[~some.success.numpy()]
+                spent[left] += some.gradients.cpu().numpy()
+                left = left[~some.success.cpu().numpy()]
         stands = set(left.tolist())
         return {"distance": [None if i in stands else 0.0 for i in range(len(x))], "gradients": float(spent.mean())}
 
