@@ -31,6 +31,10 @@ def test_points_labels_and_radius_are_those_promised(norm):
     assert adversary.clean_accuracy(x_adv, case.y) == pytest.approx(1 - float(broken.double().mean()))
 
 
+def test_it_needs_no_import_of_its_own():
+    assert plica.compat.AutoAttack is AutoAttack
+
+
 def test_each_attack_alone(tmp_path):
     case = linear(classes=4)
     adversary = AutoAttack(case.model, attacks=["auto", "pgd"], version="custom", norm="L2", eps=1.0, verbose=False,

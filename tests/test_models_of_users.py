@@ -4,6 +4,7 @@ import copy
 import inspect
 import math
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -201,6 +202,7 @@ REFUSED = {
     "a name": ("net.py:make", r"model must be .*, got 'net\.py:make'\.$"),
     "none": (None, r"model must be .*, got None\.$"),
     "a dict": (lambda x: {"loss": 0.0, "out": NET(x)}, r"got dict; .*such as lambda x: model\(x\)\['out'\]\.$"),
+    "an object": (lambda x: SimpleNamespace(logits=NET(x)), r"such as lambda x: model\(x\)\.logits\.$"),
     "a tuple": (lambda x: (NET(x), x), r"got tuple; .*such as lambda x: model\(x\)\[0\]\.$"),
     "masked": (lambda x: NET(x) - torch.tensor([0.0, 0.0, 0.0, math.inf]), r"-1e4, in place of the -inf of a class"),
     "nan": (lambda x: NET(x) * math.nan, r"check its weights and the normalisation of x\.$"),

@@ -70,6 +70,8 @@ __all__ = [
 
 LAZY = {
     "compare": "plica.analysis.compare",
+    "compat": "plica.compat",
+    "demo": "plica.demo",
     "patterns": "plica.analysis.patterns",
     "plot": "plica.plot",
     "report": "plica.report",

@@ -248,6 +248,12 @@ def test_noise_that_is_added_is_refused_however_small():
         plica.certify(lambda z: net(z + 1e-6 * torch.rand(z.shape[1:])), x, y, plica.MinRadius(plica.Lp(2)), nodes=1)
 
 
+def test_without_a_time_limit_the_search_goes_on_to_the_radius():
+    torch.manual_seed(0)
+    net, x = dense(nn.ReLU(), FLAT, 6, 3), images(1)
+    assert plica.bracket(net, x, net(x).argmax(1), plica.MinRadius(plica.Lp("inf")), seconds=math.inf).closed.all()
+
+
 def test_the_time_limit_is_respected():
     torch.manual_seed(0)
     net = dense(nn.ReLU(), FLAT, 60, 60, 60, 60, 3)

@@ -76,6 +76,8 @@ class Branches(nn.Module):
         (lambda x: x[:, 0, 0, :3].bfloat16().float(), "rounds to torch.bfloat16; leave autocast"),
         (nn.Sequential(nn.Flatten(), nn.Linear(48, 3)).bfloat16(), "in torch.bfloat16 differs.*write model.float"),
         (lambda x: x[:, :, :1, :3].mean((1, 2)).cumsum(1), "cumsum has no lower bounds"),
+        (lambda x: x.flatten(1)[:, :3].softmax(1), "before softmax; that changes no answer"),
+        (lambda x: x.flatten(1)[:, :3].log_softmax(1), "before softmax; that changes no answer"),
         (lambda x: nn.functional.max_pool2d(x, 4, ceil_mode=True).flatten(1), "ceil_mode"),
         (lambda x: nn.functional.leaky_relu(x, 2.0).flatten(1), "slope"),
         (lambda x: torch.ones(len(x), 3), "depend on the image"),

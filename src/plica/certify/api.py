@@ -117,6 +117,7 @@ def check_certifiable(
         raise Unsupported("Lower bounds are of misclassification; leave goal=... out, or ask the attack alone.")
     if draws is not None:
         raise Unsupported("Lower bounds need a model that answers the same at every call; leave draws=... out.")
+    validation.images(x)
     _check_question(question)
     with eval_mode(model):
         graph = capture(model, x.detach())

@@ -186,7 +186,7 @@ class Prover:
             return False
         is_open = sorted({part.function for _, _, part in self.search.queue})
         begin = {k: part[:1] for k, part in root.start().items()}
-        ascent = replace(ASCENT, steps=min(ASCENT.steps, int(steps)))
+        ascent = replace(ASCENT, steps=int(min(ASCENT.steps, steps)))
         found = optimised(
             root.graph, root.inputs.take(slice(0, 1)), root.a[is_open], begin, self.networks.unit, effort.left, ascent
         )
