@@ -86,14 +86,14 @@ class Descent(GridPoints):
         """The levels to which changes are applied, and the least and greatest level of each pixel. They are those of u;
         for l_inf, u moved by a level along the gradient, as far as a smaller distance allows."""
         u, x = self.levels(self.u[rows]).round(), self.x_level[rows]
-        least, most = torch.zeros_like(u), torch.full_like(u, self.grid.levels - 1)
+        base, least, most = u, torch.zeros_like(u), torch.full_like(u, self.grid.levels - 1)
+        if self.p == math.inf:
+            size = self._weighted(u - x).abs().amax(1, keepdim=True)
+            width = (1 - 2 * ROUNDING) * size
+            width = width if self.weights is None else width / self.weights
+            least, most = torch.maximum(least, (x - width).ceil()), torch.minimum(most, (x + width).floor())
+            base = torch.minimum(torch.maximum(u + self.grad[rows].sign(), least), most)
         if self.grid.fixed is not None:
             fixed = self.grid.fixed.flatten()
-            least, most = torch.where(fixed, u, least), torch.where(fixed, u, most)
-        if self.p < math.inf:
-            return u, least, most
-        size = self._weighted(u - x).abs().amax(1, keepdim=True)
-        width = (1 - 2 * ROUNDING) * size
-        width = width if self.weights is None else width / self.weights
-        least, most = torch.maximum(least, (x - width).ceil()), torch.minimum(most, (x + width).floor())
-        return torch.minimum(torch.maximum(u + self.grad[rows].sign(), least), most), least, most
+            base, least, most = (torch.where(fixed, u, level) for level in (base, least, most))
+        return base, least, most

@@ -36,7 +36,7 @@ class Rounding(GridPoints):
         self.radius = None if task.radius is None else task.radius[image]
         self.ball = torch.full_like(self.margin, torch.inf)
         self.linf = form is not None and form.p == math.inf
-        if self.linf and len(image):
+        if self.linf:
             self._widen(torch.arange(len(image), device=image.device), 0.0)
 
     def run(self) -> None:
@@ -66,7 +66,7 @@ class Rounding(GridPoints):
 
     def _stretch(self, rows: Int[Tensor, " r"], missed: Int[Tensor, " b"]) -> None:
         """Move points that missed the goal farther out, by a step that grows with the number of misses."""
-        if self.linf and len(rows):
+        if self.linf:
             self._widen(rows, self.step)
         elif self.radius is None:
             factor = 1 + SETTINGS.stretch * 2.0 ** (missed[rows] - 2).to(self.z)

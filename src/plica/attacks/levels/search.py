@@ -33,7 +33,7 @@ def on_levels(attack: Attack, task: AttackInput, grid: LevelGrid) -> tuple[Attac
     best.model = model
     on_grid = replace(task, model=model, best=best)
     attack_radius = _attack_radius(task.radius, form, grid)
-    batches = torch.arange(len(task.x), device=task.x.device).split(max(1, task.batch_size))
+    batches = torch.arange(len(task.x), device=task.x.device).split(task.batch_size)
     reserved = task.gradients // SETTINGS.reserved
     if runs_on_grid:
         if form is None or task.radius is not None:
