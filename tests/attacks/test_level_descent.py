@@ -60,7 +60,11 @@ def in_order(x, u, grad, p, weights, fixed):
     base = list(u)
     if p == math.inf:  # a level along the gradient, but nearer than now
         for i in range(n):
-            near = [k for k in range(LEVELS) if weights[i] * abs(k - x[i]) <= (1 - 2 * ROUNDING) * size(old, p)]
+            near = [
+                k for k in range(LEVELS) if fixed[i] or weights[i] * abs(k - x[i]) <= (1 - 2 * ROUNDING) * size(old, p)
+            ]
+            if not near:
+                return []
             if not fixed[i]:
                 base[i] = min(max(u[i] + (grad[i] > 0) - (grad[i] < 0), near[0]), near[-1])
     moves = [(i, by) for i in range(n) for by in (1, -1) if not fixed[i]]
@@ -104,6 +108,32 @@ def test_every_change_that_lowers_the_distance_is_tried_in_the_order_of_the_pred
             torch.testing.assert_close(5 * (point[0, free] + 1), torch.tensor(levels)[free])
             assert torch.equal(point[0, fixed], search.x[row, fixed])
         assert search._next(own)[1].tolist() == [False]
+
+
+@pytest.mark.parametrize(
+    ("p", "x", "u", "number"),
+    [
+        (math.inf, [5.5, 5.3, 4.9, 5.0], [6.0, 5.0, 5.0, 5.0], 0),  # no level is nearer to the first pixel
+        (1.0, [5.4998, 5.0, 2.0, 5.0], [6.0, 5.0, 5.0, 5.0], 2),  # nearer by less than counts
+        (2.0, [10.0, 5.0, 0.0, 5.0], [10.0, 9.0, 0.0, 5.0], 5),  # no level lies beyond the bounds
+    ],
+)
+def test_what_is_hardly_nearer_is_not_tried(p, x, u, number):
+    search = descent(torch.tensor([x]), p, starts=torch.tensor([u]))
+    search.grad[0] = GRADIENTS[0]
+    expected = in_order(x, u, GRADIENTS[0].tolist(), p, [1.0] * 4, [False] * 4)
+    assert len(expected) == number
+    found = [search._next(torch.tensor([0])) for _ in range(number + 1)]
+    assert [any_left.item() for _, any_left in found] == [True] * number + [False]
+    for (point, _), levels in zip(found, expected, strict=False):
+        torch.testing.assert_close(5 * (point[0] + 1), torch.tensor(levels))
+
+
+def test_a_held_pixel_off_the_grid_has_no_share_in_the_distance():
+    weights = torch.tensor([1.0, 1.0, 1.0, math.inf])
+    x, u = torch.tensor([[5.3, 5.2, 5.1, 6.4]]), torch.tensor([[5.0, 5.0, 5.0, 6.0]])
+    search = descent(x, math.inf, weights, weights.isinf(), starts=u)
+    assert search._next(torch.tensor([0]))[1].tolist() == [False]
 
 
 def spent(search):
@@ -176,3 +206,24 @@ def test_a_search_whose_last_gradient_is_one_spends_it():
     search.task.model.gradients[:] = 19
     search.run()
     assert spent(search) == ([20, 20], [0, 0])
+
+
+@pytest.mark.parametrize("left", [1, 2, 3])
+def test_a_success_by_a_forward_run_costs_a_gradient_as_long_as_there_are_any(left):
+    x, start = [4.0, 5.0, 6.0, 4.0], [10.0, 0.0, 10.0, 1.0]
+    search = descent(torch.tensor([x]), model=bowl, gradients=60, starts=torch.tensor([start]))
+    search.task.model.gradients[:] = 60 - left
+    search.run()
+    u, gradients, forwards = searched(x, start, 2.0, left, 8)
+    torch.testing.assert_close(5 * (search.u[0] + 1), torch.tensor(u))
+    assert spent(search) == ([60 - left + gradients], [forwards])
+    assert u != start
+
+
+def test_a_ball_of_linf_is_smaller_by_two_thousandths_of_a_level():
+    """Whose weights leave a pixel 4 levels away, at a share of the distance on either side of that."""
+    for share, most in ((1 - 2.5 * ROUNDING, 9.0), (1 - 1.5 * ROUNDING, 8.0)):
+        weights = torch.tensor([1.0, share, 1.0, 1.0])
+        search = descent(torch.full((1, 4), 5.0), math.inf, weights, starts=torch.tensor([[9.0, 9.0, 5.0, 5.0]]))
+        _, _, highest = search._base(torch.tensor([0]))
+        assert highest.tolist() == [[8.0, most, 8.0, 8.0]]

@@ -128,6 +128,14 @@ def test_the_radius_of_a_search_is_of_whole_levels_under_linf_alone():
     assert _attack_radius(None, LpForm(2.0), grid) is None
 
 
+def test_what_rounding_to_half_precision_was_added_to_a_radius_is_taken_off():
+    grid = LevelGrid.of(torch.zeros(1, 4), BOX, 4001, dtype=torch.float16)
+    assert grid.rounding == 2**-11
+    found = _attack_radius(torch.tensor([10 / 4000 + grid.rounding]).double(), LpForm(math.inf), grid)
+    assert found is not None
+    assert found.tolist() == pytest.approx([10 / 4000 * (1 + INSIDE)], rel=1e-6)
+
+
 def test_what_rounding_is_expected_to_add_to_a_distance():
     grid, radius = LevelGrid.of(X, BOX, 11), torch.tensor([0.5]).double()
     expected = {1.0: 0.3, 2.0: (0.25 - 12 * 0.1**2 / 12) ** 0.5, 4.0: (0.0625 - 12 * 0.05**4 / 5) ** 0.25}

@@ -22,6 +22,7 @@ LEVELS = 1001
 BOX = Bounds(torch.tensor(-1.0).double(), torch.tensor(1.0).double())
 X = torch.tensor([[500.0, 500.0, 500.0], [400.0, 600.0, 700.0]]) / 500 - 1
 GRADIENT = torch.tensor([1.0, 0.0, 0.0])
+ROW = torch.tensor([0])
 
 
 def constant(margin):
@@ -215,13 +216,18 @@ def test_a_point_is_the_first_along_the_gradient_whose_linearised_margin_suffice
 
 
 def test_a_point_at_its_radius_stays_and_one_beyond_moves_in_by_a_thousandth_at_least():
-    x = torch.zeros(2, 3)
-    search = rounding([[800.0, 500.0, 500.0], [700.6, 500.0, 500.0]], x=x, radius=0.6)
-    search.radius[0] = Lp(2)(x[:1], search.end[:1])[0]  # type: ignore[index]
-    search.radius[1] = 0.4018  # type: ignore[index] - which 701 exceeds by less than that
-    u = in_levels(search._rounded(torch.tensor([0, 1])))
-    close(in_levels(search.z), [[800.0, 500.0, 500.0], [500 + 200.6 * (1 - ROUNDING), 500.0, 500.0]], 1e-3)
-    close(u, [[800.0, 500.0, 500.0], [700.0, 500.0, 500.0]])
+    for level, radius, inside in ((700.0, 0.4, 700.0), (700.6, 0.4018, 500 + 200.6 * (1 - ROUNDING))):
+        search = rounding([[level, 500.0, 500.0]], x=torch.zeros(1, 3), radius=radius)
+        if level == inside:  # the radius is its distance to the bit
+            search.radius[0] = float(Lp(2)(search.x, search.points(torch.tensor([[700.0, 500, 500]]), ROW)))  # type: ignore[index]
+        u = search._rounded(ROW)
+        close(in_levels(search.z), [[inside, 500.0, 500.0]])
+        close(in_levels(u), [[700.0, 500.0, 500.0]])
+
+
+def test_points_outside_the_radius_are_moved_in_whatever_the_others_are():
+    search = rounding([[690.0, 500.0, 500.0], [720.0, 500.0, 500.0]], x=torch.zeros(2, 3), radius=0.4006)
+    assert in_levels(search._rounded(torch.tensor([0, 1])))[:, 0].tolist() == pytest.approx([690, 700])
 
 
 def test_a_point_aims_at_a_multiple_of_the_margin_that_counts_and_must_exceed_it_once():
@@ -280,6 +286,24 @@ def test_an_attack_off_the_grid_leaves_at_most_two_gradients_for_rounding(gradie
     assert on_grid.gradients == gradients
 
 
+@pytest.mark.parametrize(("n", "on"), [(100, True), (101, False)])
+def test_attacks_of_at_most_a_hundred_features_run_on_the_grid(n, on):
+    x = torch.zeros(1, n)
+    attacked, _, _ = run_on_levels(task(x=x), LevelGrid.of(x, BOX, LEVELS))
+    assert (attacked.model.grid is not None) == on
+
+
+def test_points_of_an_attack_on_the_grid_are_brought_nearer():
+    """A model that is wrong everywhere else: the nearest points are a level away, two levels before."""
+    x = torch.zeros(2, 3)
+    model = lambda z: torch.stack([z[:, 0] * 0, torch.where((z != 0).any(1), 0.1, -0.1) + z.sum(1)], 1)  # noqa: E731
+    start = [[502.0, 500.0, 500.0], [500.0, 501.0, 501.0]]
+    for batch in (1, 8):
+        this = task(x=x, model=model, gradients=30, batch=batch)
+        _, on_grid, _ = run_on_levels(this, LevelGrid.of(x, BOX, LEVELS), start)
+        assert on_grid.best.distance.tolist() == pytest.approx([STEP] * 2, rel=1e-4)
+
+
 def test_an_attack_on_the_grid_leaves_a_fifth_for_the_descent():
     this = task(gradients=30)
     attacked, on_grid, _ = run_on_levels(this, LevelGrid.of(X, BOX, LEVELS))
@@ -321,5 +345,9 @@ def test_a_radius_of_whole_levels_needs_all_images_on_the_grid():
     x = torch.cat([WIDE, WIDE[:1] + 0.3 * STEP])
     on, _, _ = run_on_levels(task(math.inf, 100.4 * STEP, x=WIDE), LevelGrid.of(WIDE, BOX, LEVELS))
     assert on.radius.tolist() == pytest.approx([100 * STEP * (1 + INSIDE)] * 3, rel=1e-6)
+    nearly, _, _ = run_on_levels(task(math.inf, (100 - 0.5 * ROUNDING) * STEP, x=WIDE), LevelGrid.of(WIDE, BOX, LEVELS))
+    assert nearly.radius.tolist() == pytest.approx([100 * STEP * (1 + INSIDE)] * 3, rel=1e-6)
+    lowest, _, _ = run_on_levels(task(math.inf, 100.4 * STEP, x=WIDE - 1), LevelGrid.of(WIDE - 1, BOX, LEVELS))
+    assert lowest.radius.tolist() == pytest.approx([100 * STEP * (1 + INSIDE)] * 3, rel=1e-6)
     mixed, _, _ = run_on_levels(task(math.inf, 100.4 * STEP, x=x), LevelGrid.of(x, BOX, LEVELS))
     assert mixed.radius.tolist() == pytest.approx([100.4 * STEP * (1 + INSIDE)] * 4, rel=1e-6)

@@ -9,7 +9,7 @@ import torch
 
 from plica.certify.certificate import CertificateStatus, Evidence
 from plica.certify.prove import Effort, Networks, Prover, Region
-from plica.certify.radius import CLOSED, FIRST_STEP, refine
+from plica.certify.radius import ATTEMPTS, CLOSED, FIRST_STEP, refine
 
 PROOF = Evidence(torch.zeros(0, dtype=torch.uint8), ())
 X, A = torch.zeros(1, 2), torch.ones(1, 2)
@@ -47,6 +47,42 @@ def test_steps_double_while_they_succeed_and_halve_where_not(monkeypatch):
     third = first + FIRST_STEP * (second - first)
     assert tried[:3] == pytest.approx([first, second, third])
     assert len(tried) == 4  # a node each
+
+
+def test_the_radii_that_are_tried_in_turn(monkeypatch):
+    """Steps .25, .5, at most .8 of the way to the least radius that failed; no smaller than .25 after a failure."""
+    answer, tried = answered(monkeypatch, 0.5, 1.0)
+    expected = [
+        0.25, 0.625, 0.34375, 0.484375, 0.596875, 0.529375, 0.495625, 0.5125, 0.49984375, 0.506171875, 0.50142578125,
+        0.5002392578125,
+    ]  # fmt: skip
+    assert tried == pytest.approx(expected, rel=1e-9)
+    assert (answer.radius, answer.status, answer.nodes) == (tried[8], CertificateStatus.EFFORT, len(tried))
+    answer, tried = answered(monkeypatch, 0.3, 1.0, probe=0.4, nodes=5)
+    assert tried == pytest.approx([0.25, 0.625, 0.2875, 0.34375, 0.3015625])
+    assert answer.radius == tried[2]
+
+
+def test_attempts_have_a_number_and_nothing_may_be_proved(monkeypatch):
+    answer, tried = answered(monkeypatch, 0.0, 1.0)
+    assert tried == pytest.approx([0.25**k for k in range(1, ATTEMPTS + 1)])
+    assert (answer.radius, answer.status, answer.evidence) == (0, CertificateStatus.EFFORT, None)
+
+
+def test_the_radius_nearest_to_the_attack_s_is_tried_once_when_near(monkeypatch):
+    """From 3 CLOSED on; it failed, and what was reached is near enough to end."""
+    near = 1 - CLOSED / 2
+    for reached, expected in ((1 - 4.5 * CLOSED, near), (1 - 6 * CLOSED, 1 - 6 * CLOSED + FIRST_STEP * 6 * CLOSED)):
+        _, tried = answered(monkeypatch, 0.0, 1.0, first=reached, nodes=1)
+        assert tried == pytest.approx([expected], abs=1e-9)
+    _, tried = answered(monkeypatch, 1 - 1.2 * CLOSED, 1.0, first=1 - 1.2 * CLOSED)
+    assert tried.count(pytest.approx(near, abs=1e-12)) == 1
+
+
+def test_a_step_too_short_to_matter_is_not_made(monkeypatch):
+    for span, number in ((1 + 0.3 * CLOSED, 1), (1 + 0.2 * CLOSED, 0)):
+        _, tried = answered(monkeypatch, 9.0, math.inf, first=1.0, span=span, nodes=1)
+        assert len(tried) == number
 
 
 def test_a_bracket_that_is_closed_is_not_tried_again(monkeypatch):

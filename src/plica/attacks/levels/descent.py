@@ -70,7 +70,6 @@ class Descent(GridPoints):
             x = self.x_level[rows]
             size = self._weighted(base - x).abs() ** self.p
             cost = self._weighted(moved - x[:, self.pixel], self.pixel).abs() ** self.p - size[:, self.pixel]
-            cost[:, 0] = 0
             allowed &= cost[:, :, None] + cost[:, None, :] < -ROUNDING * size.amax(1)[:, None, None]
         expected = (gain[:, :, None] + gain[:, None, :]).masked_fill(~allowed, -torch.inf).flatten(1)
         change = expected.argmax(1)
