@@ -23,7 +23,7 @@ def prover(p="inf", name="relu"):
 
 def volume(parts, function):
     """Of the parts of one function, where each split halves; 1 where they make up the set."""
-    return sum(0.5 ** len(part.splits) for part in parts if part.function == function)
+    return sum(0.5 ** len(part.neurons) for part in parts if part.function == function)
 
 
 @pytest.mark.parametrize(("p", "radii"), [("inf", (0.8, 0.3, 0.4, 0.25)), (2, (4.0, 2.5, 1.0))])
@@ -31,12 +31,11 @@ def test_moved_parts_make_up_the_set_and_are_proved(p, radii):
     one, effort = prover(p), Effort(math.inf, 60)
     for radius in radii:
         is_found = one.attempt(radius, effort)
-        assert p == 2 or any(part.splits for part in one.leaves())
+        assert p == 2 or any(len(part.neurons) for part in one.leaves())
         parts = one.leaves() + [part for _, _, part in one.search.queue]
         assert [volume(parts, k) for k in range(2)] == [1, 1]
         for part in parts:
-            neurons = [(k, entry) for k, entry, _ in part.splits]
-            assert len(set(neurons)) == len(neurons)
+            assert len(set(part.neurons)) == len(part.neurons) == len(part.signs) == len(part.multipliers)
         if is_found:
             assert one.confirm(radius, one.leaves()) is not None
     assert is_found
@@ -46,9 +45,9 @@ def test_moved_parts_make_up_the_set_and_are_proved(p, radii):
 def test_splits_that_a_smaller_ball_settles_are_taken_out():
     one = prover()
     one.attempt(0.4, Effort(math.inf, 100))
-    assert any(part.splits for part in [*one.leaves(), *(part for _, _, part in one.search.queue)])
+    assert any(len(part.neurons) for part in [*one.leaves(), *(part for _, _, part in one.search.queue)])
     assert one.attempt(1e-4, Effort(math.inf, 100))
-    assert [part.splits for part in one.leaves()] == [(), ()]
+    assert [len(part.neurons) for part in one.leaves()] == [0, 0]
     assert one.confirm(1e-4, one.leaves()) is not None
 
 

@@ -9,15 +9,24 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from plica.certify.certificate import Leaf, Split
+from plica.certify.reduced import OpenReLU, can_be_reduced, reduced
 from plica.certify.slopes import Ascent, Parts, Rows, optimise, packed, unpacked
+
+LARGEST_BATCH = 256
+NUMBERS = 2**19  # of coefficients for one batch, more or less
+
+Numbers = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -25,20 +34,17 @@ class Branching:
     """Hyper-parameters.
 
     Attributes:
-        batch: parts divided at once.
+        batch: parts divided at once, at least.
         candidates: neurons that are tried for a part, by the bounds of the two halves.
         ascent: steps on a new part, which begins where its parent left off.
         last: steps on a part that cannot be divided further.
     """
 
     batch: int = 64
-    candidates: int = 3
+    candidates: int = 1
     root: Ascent = field(default_factory=Ascent)
     ascent: Ascent = field(default_factory=lambda: Ascent(steps=6, slope_step=0.1, multiplier_step=0.1))
     last: Ascent = field(default_factory=lambda: Ascent(steps=150, decay=0.98))
-
-
-Sign = tuple[int, int, int]  # node, entry of it, sign
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +54,8 @@ class Part:
     Attributes:
         function: index of the row of the root.
         bound: the best known.
-        splits: signs that are settled.
+        neurons: that are split, as numbered by Entries.
+        signs: theirs, 1 or -1.
         multipliers: of the splits.
         slopes: of the lines, as in certificate.Leaf.
         candidates: neurons to divide by, the most promising first.
@@ -56,10 +63,49 @@ class Part:
 
     function: int
     bound: float
-    splits: tuple[Sign, ...]
-    multipliers: tuple[float, ...]
+    neurons: Numbers
+    signs: Numbers
+    multipliers: Numbers
     slopes: UInt8[Tensor, " k"]
-    candidates: tuple[tuple[int, int], ...]
+    candidates: Numbers
+
+
+class Entries:
+    """Numbers for all entries that ReLUs take, one node after the other, and tensors of values of the open ones.
+
+    Args:
+        rows: whose graph has the nodes.
+        sizes: entries of each of these nodes.
+        numbers: of the entries that bounds of the rows are of; None for all.
+    """
+
+    def __init__(self, rows: Rows, sizes: Mapping[int, int], numbers: Int[Tensor, " n"] | None = None):
+        total = sum(sizes.values())
+        self.numbers = torch.arange(total) if numbers is None else numbers.cpu()
+        slot = torch.full((total,), -1)
+        slot[self.numbers] = torch.arange(len(self.numbers))
+        self.slot = slot.numpy()
+        self.shapes = {k: rows.bounds.low[k].shape[1:] for k in sizes}
+        self.ends = np.cumsum([0, *(shape.numel() for shape in self.shapes.values())])
+        self.like = rows.a
+
+    def tensors(self, flat: Float[Tensor, "r n"], only: Numbers) -> Parts:
+        """By nodes; only those of which some of these columns are."""
+        used = set(np.searchsorted(self.ends, only, "right") - 1)
+        parts = zip(self.shapes.items(), flat.split(np.diff(self.ends).tolist(), 1), strict=True)
+        return {k: part.view(len(flat), *shape) for i, ((k, shape), part) in enumerate(parts) if i in used}
+
+    def scattered(self, parts: Sequence[Part], values: Sequence[Numbers]) -> Float[Tensor, "r n"]:
+        """One number for each split, at its entry; 0 elsewhere."""
+        flat = self.like.new_zeros(len(parts), len(self.numbers))
+        rows = np.repeat(np.arange(len(parts)), [len(part.neurons) for part in parts])
+        places = torch.from_numpy(rows * len(self.numbers) + self.places(parts)).to(flat.device)
+        flat.view(-1)[places] = torch.from_numpy(np.concatenate(values)).to(flat)
+        return flat
+
+    def places(self, parts: Sequence[Part]) -> Numbers:
+        """Columns of all splits."""
+        return self.slot[np.concatenate([part.neurons for part in parts])]
 
 
 class Search:
@@ -72,23 +118,38 @@ class Search:
     """
 
     def __init__(self, root: Rows, go_on: Callable[[int], bool], settings: Branching):
-        self.root, self.go_on, self.settings = root, go_on, settings
+        self.go_on, self.settings = go_on, settings
         self.nodes = 0
         self.leaves: list[Part] = []
         self.stuck = False  # whether a part is not proved and cannot be divided
-        self.start = root.start()
         self.queue: list[tuple[float, int, Part]] = []
         self.order = itertools.count()
         graph = root.graph
         self.number = {k: number for number, (k, _) in enumerate(graph.activations())}
         self.divided = {graph.nodes[k].parents[0]: k for k, op in graph.activations() if op.splits}
+        self.sizes = {k: torch.Size(graph.nodes[k].shape).numel() for k in self.divided}
+        self._go_to(root)
+
+    def _go_to(self, root: Rows) -> None:
+        """Search over this set from now on."""
+        self.whole_start = root.start()
+        self.known = root.bounds
+        numbers = None
+        if can_be_reduced(root.graph, root.bounds):
+            graph, bounds, numbers = reduced(root.graph, root.bounds)
+            root = replace(root, graph=graph, bounds=bounds)
+        self.root, self.entries = root, Entries(root, self.sizes, numbers)
+        self.start = root.start()
+        self.stored = slice(None) if numbers is None else numbers  # of the parameters of all lines, those in use
+        width = sum(torch.Size(node.shape).numel() for node in root.graph.nodes)
+        self.batch = max(self.settings.batch, min(LARGEST_BATCH, NUMBERS // width))
 
     def run(self) -> bool:
         """Whether every function was proved positive on the whole set. Goes on where an earlier run ended."""
         if not self.nodes:
             self.begin()
         while self.queue and not self.stuck and self.go_on(self.nodes):
-            batch = [heapq.heappop(self.queue)[2] for _ in range(min(self.settings.batch, len(self.queue)))]
+            batch = [heapq.heappop(self.queue)[2] for _ in range(min(self.batch, len(self.queue)))]
             halves = self._divide(batch)
             self.nodes += len(halves)
             self._bound(halves, self.settings.ascent)
@@ -101,37 +162,34 @@ class Search:
 
     def whole(self) -> list[Part]:
         """The whole set for each function, with the lines to begin with."""
-        return [
-            Part(row, -torch.inf, (), (), slopes, ())
-            for row, slopes in enumerate(packed(self.start, len(self.root.a)).cpu())
-        ]
+        (slopes,) = packed(self.whole_start, 1).cpu()
+        none = _none()
+        return [Part(row, -torch.inf, none, none, none, slopes, none) for row in range(len(self.root.a))]
 
     def move(self, root: Rows) -> None:
         """To another input set, which is divided as the last one was; its parts are bounded with the same lines."""
         parts = [*self.leaves, *(part for _, _, part in self.queue)]
-        self.root, self.start = root, root.start()
+        self._go_to(root)
         self.leaves, self.queue, self.stuck = [], [], False
         parts = self._without_settled(parts)
-        ascent = self.settings.ascent if len(parts) <= self.settings.batch else Ascent(steps=0)
-        for start in range(0, len(parts), self.settings.batch):
-            self._bound(parts[start : start + self.settings.batch], ascent)
+        ascent = self.settings.ascent if len(parts) <= self.batch else Ascent(steps=0)
+        for start in range(0, len(parts), self.batch):
+            self._bound(parts[start : start + self.batch], ascent)
 
     def _without_settled(self, parts: list[Part]) -> list[Part]:
         """Without splits of neurons whose sign is the same on all of the set; halves of the other sign are empty."""
-        settled = dict[int, list[int]]()
-        for k in {k for part in parts for k, _, _ in part.splits}:
-            low, high = (side[k][0].flatten() for side in (self.root.bounds.low, self.root.bounds.high))
-            settled[k] = ((low >= 0).int() - (high <= 0).int()).tolist()
+        low, high = (
+            torch.cat([side[k][0].flatten() for k in self.sizes]) if self.sizes else torch.zeros(0)
+            for side in (self.known.low, self.known.high)
+        )
+        settled = ((low >= 0).int() - (high <= 0).int()).cpu().numpy()
         kept = []
         for part in parts:
-            signs = [settled[k][entry] for k, entry, _ in part.splits]
-            if any(known * sign < 0 for known, (_, _, sign) in zip(signs, part.splits, strict=True)):
+            signs = settled[part.neurons]
+            if (signs * part.signs < 0).any():
                 continue
-            splits, multipliers = (
-                tuple(value for value, known in zip(values, signs, strict=True) if not known)
-                for values in (part.splits, part.multipliers)
-            )
-            kept.append(replace(part, splits=splits, multipliers=multipliers))
+            neurons, own, multipliers = (side[signs == 0] for side in (part.neurons, part.signs, part.multipliers))
+            kept.append(replace(part, neurons=neurons, signs=own, multipliers=multipliers))
         return kept
 
     @torch.no_grad()
@@ -140,29 +198,31 @@ class Search:
         if not self.queue:
             return None
         parts, keep = [self.queue[0][2]], dict[int, Tensor]()
-        rows = self._rows(self.root, parts)
-        rows.lower(self._parameters(parts), self._multipliers(parts), keep)
+        rows = self._rows(self.root, self.entries, parts)
+        rows.lower(self._parameters(parts), self._multipliers(self.entries, parts), keep)
         return rows.inputs.minimiser(keep[0], None)
 
     def _bound(self, parts: list[Part], ascent: Ascent) -> None:
         """Bound the parts; those that are not proved are queued, or stuck where they cannot be divided."""
-        rows = self._rows(self.root, parts)
-        value, parameters, multipliers = optimise(rows, self._parameters(parts), self._multipliers(parts), ascent)
-        slopes, betas = packed(parameters, len(parts)).cpu(), {k: beta.flatten(1) for k, beta in multipliers.items()}
+        rows = self._rows(self.root, self.entries, parts)
+        begin = self._parameters(parts), self._multipliers(self.entries, parts)
+        value, parameters, multipliers = optimise(rows, *begin, ascent)
+        slopes = torch.stack([part.slopes for part in parts])
+        slopes[:, self.stored] = packed(parameters, len(parts)).cpu()
+        betas = self._betas(parts, multipliers)
         parts = [
-            replace(part, slopes=slopes[row], multipliers=tuple(float(betas[k][row, e]) for k, e, _ in part.splits))
-            for row, part in enumerate(parts)
+            replace(part, slopes=own, multipliers=beta) for part, own, beta in zip(parts, slopes, betas, strict=True)
         ]
         proved = value > 0  # false for nan
         self.leaves += [part for part, is_proved in zip(parts, proved.tolist(), strict=True) if is_proved]
         left = (~proved).nonzero()[:, 0]
         if not len(left):
             return
-        candidates = self._candidates(_take_rows(rows, left), _take(parameters, left), _take(multipliers, left))
+        candidates = self._candidates(rows.take(left), _take(parameters, left), _take(multipliers, left))
         whole = []
         for position, row in enumerate(left.tolist()):
             part = replace(parts[row], bound=float(value[row]), candidates=candidates[position])
-            if part.candidates:
+            if len(part.candidates):
                 self._queue(part)
             else:
                 whole.append(part)
@@ -176,10 +236,12 @@ class Search:
         """Of each leaf, whether it is proved by `exact`, the functions in float64 with slack, with slopes and
         multipliers as they are stored."""
         found: list[bool] = []
-        for start in range(0, len(leaves), self.settings.batch):
-            parts = list(leaves[start : start + self.settings.batch])
-            multipliers = {k: beta.double() for k, beta in self._multipliers(parts).items()}
-            value = self._rows(exact, parts).lower(self._parameters(parts, torch.float64), multipliers)
+        entries, start_of_lines = Entries(exact, self.sizes), exact.start()
+        for start in range(0, len(leaves), self.batch):
+            parts = list(leaves[start : start + self.batch])
+            slopes = torch.stack([part.slopes for part in parts]).to(exact.a.device)
+            parameters = unpacked(slopes, start_of_lines, torch.float64)
+            value = self._rows(exact, entries, parts).lower(parameters, self._multipliers(entries, parts))
             found += (value > 0).tolist()
         return found
 
@@ -187,96 +249,107 @@ class Search:
         """To be divided further, since float64 does not prove them."""
         again = set(map(id, leaves))
         self.leaves = [part for part in self.leaves if id(part) not in again]
-        for start in range(0, len(leaves), self.settings.batch):
-            parts = list(leaves[start : start + self.settings.batch])
-            rows = self._rows(self.root, parts)
-            candidates = self._candidates(rows, self._parameters(parts), self._multipliers(parts))
+        for start in range(0, len(leaves), self.batch):
+            parts = list(leaves[start : start + self.batch])
+            rows = self._rows(self.root, self.entries, parts)
+            candidates = self._candidates(rows, self._parameters(parts), self._multipliers(self.entries, parts))
             for part, own in zip(parts, candidates, strict=True):
                 self._queue(replace(part, bound=0.0, candidates=own))
 
     def _queue(self, part: Part) -> None:
         heapq.heappush(self.queue, (part.bound, next(self.order), part))
-        self.stuck |= not part.candidates
+        self.stuck |= not len(part.candidates)
 
     def leaf(self, part: Part) -> Leaf:
         """As it is stored, with the number of the function for the rival."""
-        splits = tuple(Split(self.number[self.divided[k]], entry, sign) for k, entry, sign in part.splits)
-        return Leaf(part.function, splits, part.multipliers, part.slopes)
+        ends = np.cumsum([0, *self.sizes.values()])
+        node = np.searchsorted(ends, part.neurons, "right") - 1
+        numbers = [self.number[k] for k in self.divided.values()]
+        splits = tuple(
+            Split(numbers[i], entry, sign)
+            for i, entry, sign in zip(node, (part.neurons - ends[node]).tolist(), part.signs.tolist(), strict=True)
+        )
+        return Leaf(part.function, splits, tuple(part.multipliers.tolist()), part.slopes)
 
-    def _rows(self, root: Rows, parts: list[Part]) -> Rows:
+    def _rows(self, root: Rows, entries: Entries, parts: Sequence[Part]) -> Rows:
         function = torch.tensor([part.function for part in parts], device=root.a.device)
-        return replace(_take_rows(root, function), signs=self._signs(parts))
+        signs = entries.tensors(entries.scattered(parts, [part.signs for part in parts]), entries.places(parts))
+        return replace(root.take(function), signs=signs)
 
-    def _parameters(self, parts: list[Part], dtype: torch.dtype = torch.float32) -> Parts:
-        return unpacked(torch.stack([part.slopes for part in parts]).to(self.root.a.device), self.start, dtype)
+    def _parameters(self, parts: Sequence[Part]) -> Parts:
+        slopes = torch.stack([part.slopes for part in parts])[:, self.stored]
+        return unpacked(slopes.to(self.root.a.device), self.start, torch.float32)
 
-    def _signs(self, parts: list[Part]) -> Parts:
-        return self._scattered(parts, [tuple(float(sign) for _, _, sign in part.splits) for part in parts])
+    def _multipliers(self, entries: Entries, parts: Sequence[Part]) -> Parts:
+        return entries.tensors(entries.scattered(parts, [part.multipliers for part in parts]), entries.places(parts))
 
-    def _multipliers(self, parts: list[Part]) -> Parts:
-        return self._scattered(parts, [part.multipliers for part in parts])
-
-    def _scattered(self, parts: list[Part], values: list[tuple[float, ...]]) -> Parts:
-        """One number for each split, at its entry of its node; 0 elsewhere."""
-        places: dict[int, list[tuple[int, int, float]]] = {}
-        for row, (part, numbers) in enumerate(zip(parts, values, strict=True)):
-            for (k, entry, _), number in zip(part.splits, numbers, strict=True):
-                places.setdefault(k, []).append((row, entry, number))
-        scattered: Parts = {}
-        for k, found in places.items():
-            rows, entries, numbers = zip(*found, strict=True)
-            tensor = self.root.a.new_zeros(len(parts), torch.Size(self.root.graph.nodes[k].shape).numel())
-            tensor[list(rows), list(entries)] = tensor.new_tensor(numbers)
-            scattered[k] = tensor.view(len(parts), *self.root.graph.nodes[k].shape)
-        return scattered
+    def _betas(self, parts: Sequence[Part], multipliers: Parts) -> list[Numbers]:
+        """The multipliers of the splits of each part."""
+        flat = torch.cat(
+            [
+                (multipliers[k] if k in multipliers else self.root.a.new_zeros(len(parts), *shape)).flatten(1)
+                for k, shape in self.entries.shapes.items()
+            ], 1
+        ).cpu().numpy() if self.sizes else np.zeros((len(parts), 0), np.float32)  # fmt: skip
+        return [flat[row, self.entries.slot[part.neurons]] for row, part in enumerate(parts)]
 
     @torch.no_grad()
-    def _candidates(self, rows: Rows, parameters: Parts, multipliers: Parts) -> list[tuple[tuple[int, int], ...]]:
+    def _candidates(self, rows: Rows, parameters: Parts, multipliers: Parts) -> list[Numbers]:
         """The neurons of each row whose chords lower its bound most, by the chord's offset times its coefficient."""
         keep: Parts = {}
         rows.lower(parameters, multipliers, keep)
-        nodes, scores = [], []
+        scores = []
         for k, activation in self.divided.items():
-            low, high = rows.interval(k)
+            low, high = (side.flatten(1) for side in rows.interval(k))
             open_entries = (low < 0) & (high > 0)
             offset = torch.where(open_entries, -low * high / torch.where(open_entries, high - low, 1), 0)
-            a = keep[activation] if activation in keep else torch.zeros_like(low)
+            op = rows.graph.nodes[activation].op
+            a = low.new_zeros(len(rows.a), low.shape[1])
+            if activation in keep:
+                a = op.of(keep[activation]) if isinstance(op, OpenReLU) else keep[activation].flatten(1)
             score = offset * (a.clamp(max=0).abs() + 1e-3 * a.abs())
-            scores.append(torch.where(open_entries, score + 1e-30, 0).flatten(1))
-            nodes += [(k, entry) for entry in range(low[0].numel())]
+            scores.append(torch.where(open_entries, score + 1e-30, 0))
         if not scores:
-            return [()] * len(rows.a)
-        top, position = torch.cat(scores, 1).topk(min(self.settings.candidates, len(nodes)), dim=1)
-        return [
-            tuple(nodes[i] for i, score in zip(places, values, strict=True) if score > 0)
-            for places, values in zip(position.tolist(), top.tolist(), strict=True)
-        ]
+            return [_none()] * len(rows.a)
+        flat = torch.cat(scores, 1)
+        top, position = flat.topk(min(self.settings.candidates, flat.shape[1]), dim=1)
+        numbers = self.entries.numbers[position.cpu()].numpy()
+        return [own[is_open] for own, is_open in zip(numbers, (top > 0).cpu().numpy(), strict=True)]
 
     @torch.no_grad()
     def _divide(self, batch: list[Part]) -> list[Part]:
         """The two halves of every part, by the candidate whose worse half has the better bound."""
-        halves = [(_half(part, c, 1), _half(part, c, -1)) for part in batch for c in part.candidates]
-        flat = [half for pair in halves for half in pair]
-        value = self._rows(self.root, flat).lower(self._parameters(flat), self._multipliers(flat)).view(-1, 2)
+        counts = [len(part.candidates) for part in batch]
+        if max(counts) == 1:
+            return [_half(part, int(part.candidates[0]), sign) for part in batch for sign in (1, -1)]
+        owner = torch.from_numpy(np.repeat(np.arange(len(batch)), 2 * np.array(counts)))
+        neurons = np.concatenate([part.candidates for part in batch])
+        entries, places = self.entries, np.repeat(self.entries.slot[neurons], 2)
+        signs = entries.scattered(batch, [part.signs for part in batch])[owner]
+        signs[torch.arange(len(owner)), torch.from_numpy(places)] = signs.new_tensor([1.0, -1.0]).repeat(len(neurons))
+        used = np.concatenate([places, entries.places(batch)])
+        multipliers = entries.scattered(batch, [part.multipliers for part in batch])[owner]
+        function = torch.tensor([part.function for part in batch])[owner]
+        rows = replace(self.root.take(function), signs=entries.tensors(signs, used))
+        value = rows.lower(_take(self._parameters(batch), owner), entries.tensors(multipliers, used)).view(-1, 2)
         # what lies above 0 is proved and counts no more; of equal ones the better other half
         score = value.clamp(max=0).amin(1) + 1e-3 * value.clamp(max=0).amax(1)
-        chosen, start = [], 0
-        for part in batch:
-            end = start + len(part.candidates)
-            chosen += halves[start + int(score[start:end].nan_to_num(-torch.inf).argmax())]
-            start = end
-        return chosen
+        best = [int(own.nan_to_num(-torch.inf).argmax()) for own in score.cpu().split(counts)]
+        return [
+            _half(part, int(part.candidates[i]), sign) for part, i in zip(batch, best, strict=True) for sign in (1, -1)
+        ]
 
 
-def _half(part: Part, candidate: tuple[int, int], sign: int) -> Part:
-    return replace(part, splits=(*part.splits, (*candidate, sign)), multipliers=(*part.multipliers, 0.0), candidates=())
+def _none() -> Numbers:
+    return np.zeros(0, np.int64)
 
 
-def _take(parts: Parts, rows: Int[Tensor, " r"] | Bool[Tensor, " r"]) -> Parts:
+def _half(part: Part, neuron: int, sign: int) -> Part:
+    neurons, signs, multipliers = (
+        np.append(side, value) for side, value in ((part.neurons, neuron), (part.signs, sign), (part.multipliers, 0.0))
+    )
+    return replace(part, neurons=neurons, signs=signs, multipliers=multipliers, candidates=_none())
+
+
+def _take(parts: Parts, rows: Int[Tensor, " r"]) -> Parts:
     return {k: v[rows] for k, v in parts.items()}
-
-
-def _take_rows(rows: Rows, chosen: Int[Tensor, " r"]) -> Rows:
-    slack = rows.slack and rows.slack.take(chosen)
-    bounds = rows.bounds.take(chosen, rows.graph.activated())
-    return Rows(rows.graph, rows.a[chosen], rows.inputs.take(chosen), bounds, _take(rows.signs, chosen), slack)

@@ -187,9 +187,7 @@ class Prover:
         is_open = sorted({part.function for _, _, part in self.search.queue})
         begin = {k: part[:1] for k, part in root.start().items()}
         ascent = replace(ASCENT, steps=int(min(ASCENT.steps, steps)))
-        found = optimised(
-            root.graph, root.inputs.take(slice(0, 1)), root.a[is_open], begin, self.networks.unit, effort.left, ascent
-        )
+        found = optimised(root.graph, root.inputs, root.a[is_open], begin, self.networks.unit, effort.left, ascent)
         # as they are stored
         self.slopes = unpacked(packed(found, 1), found, torch.float64)
         return True
@@ -202,8 +200,5 @@ class Prover:
         inputs = self.region.around(self.x, at, torch.float64 if rigorous else torch.float32)
         slopes = self.slopes and {k: part.to(inputs.x) for k, part in self.slopes.items()}
         bounds = node_bounds(graph, inputs, slopes=slopes, rigorous=rigorous, unit=self.networks.unit, go_on=go_on)
-        first = torch.zeros(len(self.a), dtype=torch.long, device=self.a.device)
-        slack = bounds.slack and bounds.slack.take(first)
-        own = bounds.take(first, graph.activated())
-        rows = Rows(graph, self.a.to(inputs.x), inputs.take(first), own, {}, slack)
+        rows = Rows(graph, self.a.to(inputs.x), inputs, bounds, {}, bounds.slack)
         return rows, packed(bounds.start, 1)[0].cpu()

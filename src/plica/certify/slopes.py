@@ -6,12 +6,12 @@ Every row has its own lines, and its best bound so far counts; all lines are val
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from plica.certify.backward import Pass
@@ -19,6 +19,7 @@ from plica.certify.balls import Ball
 from plica.certify.certificate import STEPS
 from plica.certify.graph import Graph
 from plica.certify.intermediate import Bounds
+from plica.certify.reduced import OpenLines, OpenReLU
 from plica.certify.rounding import Slack
 from plica.certify.sets import InputSet
 
@@ -64,8 +65,8 @@ class Rows:
 
     Attributes:
         a: coefficients of the logits.
-        inputs: one set for each row.
-        bounds: of the nodes, one row for each row.
+        inputs: one set for each row, or one that all rows share.
+        bounds: of the nodes, one row for each row, or one that all rows share.
         signs: for a node that an activation takes, 1 where z >= 0 is settled, -1 where z <= 0 is, 0 elsewhere.
         slack: rounding's, of the rows; None in a search.
     """
@@ -76,6 +77,16 @@ class Rows:
     bounds: Bounds
     signs: Parts
     slack: Slack | None = None
+
+    def take(self, chosen: Int[Tensor, " k"]) -> Rows:
+        """Some of the rows."""
+        signs = {k: sign[chosen] for k, sign in self.signs.items()}
+        shared = replace(self, a=self.a[chosen], signs=signs)
+        if len(self.inputs.x) == 1:
+            return shared
+        slack = self.slack and self.slack.take(chosen)
+        bounds = self.bounds.take(chosen, self.graph.activated())
+        return replace(shared, inputs=self.inputs.take(chosen), bounds=bounds, slack=slack)
 
     def interval(self, k: int) -> tuple[Tensor, Tensor]:
         """The bounds of a node that an activation takes, cut by the signs."""
@@ -107,9 +118,13 @@ class Rows:
 
     def lower(self, parameters: Parts, multipliers: Parts, keep: Parts | None = None) -> Float[Tensor, " r"]:
         """A lower bound of each function; `keep` as in Pass.lower."""
-        lines = {k: op.lines(self._prepared[k], parameters[k]) for k, op in self.graph.activations()}
+        lines: dict[int, Any] = {k: op.lines(self._prepared[k], parameters[k]) for k, op in self.graph.activations()}
         # f >= f - beta sign z wherever sign z >= 0
         pulls = {k: -self.signs[k] * beta for k, beta in multipliers.items()}
+        for k, op in self.graph.activations():
+            if isinstance(op, OpenReLU):
+                pull = pulls.pop(self.graph.nodes[k].parents[0], self.a.new_zeros(()))
+                lines[k] = OpenLines(*lines[k], pull=pull)
         return Pass(self.graph, self.inputs, lines, pulls, self.slack, self._balls).lower(
             self.a, len(self.graph.nodes) - 1, keep=keep
         )
@@ -118,34 +133,42 @@ class Rows:
 def optimise(
     rows: Rows, parameters: Parts, multipliers: Parts, ascent: Ascent
 ) -> tuple[Float[Tensor, " r"], Parts, Parts]:
-    """The best bound of each row, with its parameters and multipliers. Ends early where all are positive."""
+    """The best bound of each row, with its parameters and multipliers. Ends early where all are positive; rows that are
+    positive are left alone once they are a quarter of those in work."""
     best = torch.full((len(rows.a),), -torch.inf, dtype=rows.a.dtype, device=rows.a.device)
     kept = [{k: part.clone() for k, part in parts.items()} for parts in (parameters, multipliers)]
+    work = torch.arange(len(best), device=best.device)
     moving = [
         {k: part.clone().requires_grad_(True) for k, part in parts.items()} for parts in (parameters, multipliers)
     ]
-    unknowns = [
-        (part, size, torch.zeros_like(part), torch.zeros_like(part))
-        for parts, size in zip(moving, (ascent.slope_step, ascent.multiplier_step), strict=True)
-        for part in parts.values()
-    ]
+    moments = [{k: (torch.zeros_like(v), torch.zeros_like(v)) for k, v in parts.items()} for parts in moving]
     for t in range(1, ascent.steps + 2):
         with torch.enable_grad():
             value = rows.lower(*moving)
         with torch.no_grad():
-            better = value > best
-            best = torch.where(better, value, best)
+            better = value > best[work]
+            improved = work[better]
+            best[improved] = value.detach()[better]
             for old, new in zip(kept, moving, strict=True):
                 for k in old:
-                    old[k] = torch.where(better.view(-1, *[1] * (old[k].ndim - 1)), new[k], old[k])
-            if t > ascent.steps or bool((best > 0).all()) or not value.requires_grad:
+                    old[k][improved] = new[k][better]
+            is_open = ~(best[work] > 0)
+            if t > ascent.steps or not bool(is_open.any()) or not value.requires_grad:
                 break
-            grads = torch.autograd.grad(value, [u[0] for u in unknowns], torch.ones_like(value), allow_unused=True)
-            for (part, size, mean, square), grad in zip(unknowns, grads, strict=True):
-                if grad is not None:
-                    ascent.step(t, size, part, grad, mean, square)
+            unknowns = [part for parts in moving for part in parts.values()]
+            grads = iter(torch.autograd.grad(value, unknowns, torch.ones_like(value), allow_unused=True))
+            for parts, own, size in zip(moving, moments, (ascent.slope_step, ascent.multiplier_step), strict=True):
+                for k, part in parts.items():
+                    grad = next(grads)
+                    if grad is not None:
+                        ascent.step(t, size, part, grad, *own[k])
             for part in moving[0].values():
                 part.clamp_(0, 1)
             for part in moving[1].values():
                 part.clamp_(min=0)
-    return best.detach(), kept[0], kept[1]
+            left = is_open.nonzero()[:, 0]
+            if 4 * len(left) <= 3 * len(work):
+                rows, work = rows.take(left), work[left]
+                moving = [{k: v[left].requires_grad_(True) for k, v in parts.items()} for parts in moving]
+                moments = [{k: (m[left], s[left]) for k, (m, s) in own.items()} for own in moments]
+    return best, kept[0], kept[1]

@@ -1,0 +1,112 @@
+"""A ReLU network as it is over one input set: neurons whose sign is known there are linear, and have no lines.
+
+On the networks of VNN-COMP four neurons in five are so. The search over parts of the set uses the reduced network; the
+proof of its leaves uses the whole one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from plica.certify.affine import Matrix
+from plica.certify.graph import Graph, Node
+from plica.certify.intermediate import Bounds
+from plica.certify.relax import ReLU
+
+
+class OpenLines(NamedTuple):
+    """Lines of the open entries, and what multipliers add to the coefficients of their inputs."""
+
+    low_slope: Tensor
+    low_offset: Tensor
+    up_slope: Tensor
+    up_offset: Tensor
+    pull: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class OpenReLU(ReLU):
+    """max(z, slope z) where the signs of all entries but some are known; bounds and lines are of these alone.
+
+    Attributes:
+        entries: as flat, of those whose sign is open.
+        factor: slope of every other entry; 0 at the open ones.
+    """
+
+    entries: Int[Tensor, " n"] | None = None
+    factor: Float[Tensor, "1 z"] | None = None
+
+    def of(self, a: Float[Tensor, "r *z"]) -> Float[Tensor, "r n"]:
+        assert self.entries is not None
+        return a.flatten(1)[:, self.entries]
+
+    def backward(self, a: Float[Tensor, "r *z"], lines: OpenLines) -> tuple[Tensor, Tensor]:
+        assert self.entries is not None
+        assert self.factor is not None
+        before, constant = super().backward(self.of(a), lines)
+        flat = a.flatten(1) * self.factor
+        return flat.index_add_(1, self.entries, before + lines.pull).view(a.shape), constant
+
+
+def can_be_reduced(graph: Graph, bounds: Bounds) -> bool:
+    """Whether all activations are ReLUs, each of a node of its own, and nothing else is asked of them."""
+    taken = [graph.nodes[k].parents[0] for k, _ in graph.activations()]
+    is_plain = bounds.slack is None and not bounds.spread
+    return is_plain and 0 < len(taken) == len(set(taken)) and all(type(op) is ReLU for _, op in graph.activations())
+
+
+def reduced(graph: Graph, bounds: Bounds) -> tuple[Graph, Bounds, Int[Tensor, " n"]]:
+    """The graph with OpenReLUs, the bounds of their open entries, and the numbers of these among all entries that
+    activations take, one activation after the other.
+
+    Args:
+        bounds: of one set, at the nodes that activations take.
+    """
+    nodes, own, numbers, before = list(graph.nodes), Bounds(), list[Tensor](), 0
+    for k, op in graph.activations():
+        assert isinstance(op, ReLU)
+        taken = graph.nodes[k].parents[0]
+        low, high = bounds.low[taken].flatten(1), bounds.high[taken].flatten(1)
+        is_open = op.unstable(low, high)[0]
+        numbers.append(before + is_open.nonzero()[:, 0])
+        before += len(is_open)
+        own.low[taken], own.high[taken] = low[:, is_open], high[:, is_open]
+        # nan stays nan
+        known = torch.where(low >= 0, 1, torch.where(high <= 0, op.slope, torch.nan))
+        factor = torch.where(is_open, 0, known).to(low)
+        is_used = is_open | (factor[0] != 0)
+        if _slices(graph, k):
+            factor, is_open = factor[:, is_used], is_open[is_used]
+            _slice(nodes, graph, k, is_used)
+        nodes[k] = replace(nodes[k], op=OpenReLU(op.slope, is_open.nonzero()[:, 0], factor))
+    return replace(graph, nodes=tuple(nodes)), own, torch.cat(numbers)
+
+
+def _slices(graph: Graph, k: int) -> bool:
+    """Whether entries of the activation k can be left out: it lies between matrices alone."""
+    taken = graph.nodes[k].parents[0]
+    users = [[node for node in graph.nodes if parent in node.parents] for parent in (taken, k)]
+    around = [graph.nodes[taken], *users[1]]
+    return len(users[0]) == 1 and len(around) > 1 and all(map(_is_product, around))
+
+
+def _is_product(node: Node) -> bool:
+    return isinstance(node.op, Matrix) and node.op.left is None and node.op.right is not None and len(node.shape) == 1
+
+
+def _slice(nodes: list[Node], graph: Graph, k: int, is_used: Tensor) -> None:
+    """Leave out entries that are always 0."""
+    taken, shape = graph.nodes[k].parents[0], (int(is_used.sum()),)
+    for user, node in enumerate(graph.nodes):
+        if k in node.parents:
+            op: Any = nodes[user].op
+            nodes[user] = replace(nodes[user], op=replace(op, right=op.right[is_used]))
+    op = nodes[taken].op
+    offset = op.offset if op.offset is None else op.offset.expand(1, len(is_used))[:, is_used]
+    nodes[taken] = replace(nodes[taken], op=replace(op, right=op.right[:, is_used], offset=offset), shape=shape)
+    nodes[k] = replace(nodes[k], shape=shape)
