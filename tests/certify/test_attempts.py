@@ -9,7 +9,7 @@ import torch
 
 from plica.certify.certificate import CertificateStatus, Evidence
 from plica.certify.prove import Effort, Networks, Prover, Region
-from plica.certify.radius import ATTEMPTS, CLOSED, FIRST_STEP, refine
+from plica.certify.radius import CLOSED, FIRST_STEP, refine
 
 PROOF = Evidence(torch.zeros(0, dtype=torch.uint8), ())
 X, A = torch.zeros(1, 2), torch.ones(1, 2)
@@ -23,6 +23,7 @@ def answered(monkeypatch, proves, upper, first=0.0, span=math.inf, nodes=None, c
     tried = []
 
     def attempt(prover, radius, effort, share=1.0):
+        assert share == 0.35
         tried.append(radius)
         return radius <= proves
 
@@ -65,14 +66,14 @@ def test_the_radii_that_are_tried_in_turn(monkeypatch):
 
 def test_attempts_have_a_number_and_nothing_may_be_proved(monkeypatch):
     answer, tried = answered(monkeypatch, 0.0, 1.0)
-    assert tried == pytest.approx([0.25**k for k in range(1, ATTEMPTS + 1)])
+    assert tried == pytest.approx([0.25**k for k in range(1, 25)])
     assert (answer.radius, answer.status, answer.evidence) == (0, CertificateStatus.EFFORT, None)
 
 
 def test_the_radius_nearest_to_the_attack_s_is_tried_once_when_near(monkeypatch):
     """From 3 CLOSED on; it failed, and what was reached is near enough to end."""
-    near = 1 - CLOSED / 2
-    for reached, expected in ((1 - 4.5 * CLOSED, near), (1 - 6 * CLOSED, 1 - 6 * CLOSED + FIRST_STEP * 6 * CLOSED)):
+    near = 1 - 0.0005
+    for reached, expected in ((1 - 0.0045, near), (1 - 0.0055, 1 - 0.0055 + 0.25 * 0.0055)):
         _, tried = answered(monkeypatch, 0.0, 1.0, first=reached, nodes=1)
         assert tried == pytest.approx([expected], abs=1e-9)
     _, tried = answered(monkeypatch, 1 - 1.2 * CLOSED, 1.0, first=1 - 1.2 * CLOSED)

@@ -11,8 +11,8 @@ import plica
 from certify.zoo import images, network
 from plica.certify import radius as module
 from plica.certify.capture import capture
-from plica.certify.prove import CONFIRMING, Effort, Networks, Region
-from plica.certify.radius import GUESSES, PRECISION, crown_margin, crown_radii
+from plica.certify.prove import Effort, Networks, Region
+from plica.certify.radius import crown_margin, crown_radii
 
 ALWAYS = Effort(math.inf, 1000)
 FALLING = (
@@ -22,9 +22,10 @@ FALLING = (
     lambda r: 1.0,
     lambda r: 0.0 if r >= 0.25 else 1.0,  # 0 is no proof
     lambda r: 3 * math.exp(-2 * r) - 1,
+    lambda r: math.nan if r >= 0.2 else 1.0,  # bounds of values too large for floats
 )
-GUESS = (0.3, 0.4, 0.2, 0.1, 0.25, 2.0)
-UPPER = (math.inf, 0.6, math.inf, 0.9, 4.0, 1.5)
+GUESS = (0.3, 0.4, 0.2, 0.1, 0.25, 2.0, 1.0)
+UPPER = (math.inf, 0.6, math.inf, 0.9, 4.0, 1.5, math.inf)
 
 
 def of_functions(monkeypatch, promised=1.0, times=None):
@@ -60,9 +61,9 @@ def falsi(function, guess, upper, crown):
     """The radii that are tried for one image, and the largest of them that is proved."""
     proved, failed, first, last = 0.0, upper, function(0.0), None
     radius, tried = min(guess, upper), []
-    while len(tried) < GUESSES and failed - proved > PRECISION * proved:
+    while len(tried) < 9 and failed - proved > 0.01 * proved:
         tried.append(radius)
-        margin = function(radius)
+        margin = -math.inf if math.isnan(function(radius)) else function(radius)
         if margin > 0:
             proved, first = radius, margin
         else:
@@ -100,7 +101,7 @@ def test_no_guess_is_made_that_leaves_no_time_to_confirm(monkeypatch):
             return len(asked) < 5
 
     radii, _ = searched(networks, [1], Watched(math.inf))
-    assert asked == [(1 + CONFIRMING) * cost for cost in (0, 2, 5, 5, 5)]
+    assert asked == [4 * cost for cost in (0, 2, 5, 5, 5)]
     assert len(calls) == 4 + 1
     assert radii.tolist() == pytest.approx([max([r for _, [r], *_ in calls[:4] if FALLING[1](r) > 0])], rel=1e-6)
 
@@ -119,6 +120,20 @@ def test_float64_confirms_a_radius_or_a_little_less(promised, factors, monkeypat
     assert slopes.tolist() == [[3, 11], [0, 11], [0, 0]]
 
 
+def test_a_margin_of_0_confirms_nothing(monkeypatch):
+    networks, _ = of_functions(monkeypatch)
+    x, radius = torch.full((1, 2), 4.0), torch.tensor([0.25], dtype=torch.float64)
+    found, _ = module._confirmed(networks, object.__new__(Region), x, torch.ones(1, 1, 2), radius, True)
+    assert found.tolist() == [0.999 * 0.25]
+
+
+def test_a_bound_that_overflows_is_no_proof_and_radii_far_below_are_tried(monkeypatch):
+    networks, calls = of_functions(monkeypatch)
+    radii, _ = searched(networks, [6])
+    assert calls[1][1] == pytest.approx([0.1 * GUESS[6]])
+    assert 0.2 * (1 - 0.1) < radii.item() < 0.2
+
+
 def test_what_float64_does_not_confirm_is_0(monkeypatch):
     networks, _ = of_functions(monkeypatch, 0.5)
     a = torch.ones(1, 1, 2)
@@ -130,7 +145,7 @@ def test_images_without_a_radius_are_searched_again_with_intervals_alone(monkeyp
     """The time is over from the start: nothing is proved by CROWN for any image."""
     networks, calls = of_functions(monkeypatch)
     x = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
-    a = torch.tensor([[1.0, 0.0], [2.0, 0.0]]).double().expand(2, 2, 2)
+    a = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]).double().expand(2, 3, 2)
     guess, upper = torch.tensor([0.3, 0.4]).double(), torch.tensor([math.inf, 0.6]).double()
     region = object.__new__(Region)
     over = crown_radii(networks, region, x, a, guess, upper, Effort(-1.0))
@@ -138,7 +153,9 @@ def test_images_without_a_radius_are_searched_again_with_intervals_alone(monkeyp
     for k, (radius, evidence) in enumerate(over):
         assert radius == pytest.approx(falsi(FALLING[k], GUESS[k], UPPER[k], False)[1], rel=1e-5)
         assert evidence.slopes.tolist() == [k, 10]
-        assert [(leaf.rival, leaf.splits, leaf.multipliers) for leaf in evidence.leaves] == [(0, (), ()), (1, (), ())]
+        assert [(leaf.rival, leaf.splits, leaf.multipliers) for leaf in evidence.leaves] == [
+            (rival, (), ()) for rival in range(3)
+        ]
         assert all(leaf.slopes.tolist() == [k, 10] for leaf in evidence.leaves)
     calls.clear()
     once = crown_radii(networks, region, x, a, guess, upper, ALWAYS)

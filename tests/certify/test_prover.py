@@ -107,6 +107,9 @@ class Searched:
         self.done.append((exact, *leaves))
         return [leaf is not OPEN for leaf in leaves]
 
+    def worst(self):
+        return X
+
     def leaf(self, part):
         return Leaf(part.function, (), (), SLOPES)
 
@@ -143,6 +146,7 @@ def test_an_attempt_goes_on_from_the_last_one_and_counts_its_time(better, prover
     assert asked == ([(0.5, False)] * (1 + better)) + [(0.25, False)]
     search.stuck = True
     assert prover.is_stuck
+    assert prover.worst() is X
 
 
 def test_an_attempt_may_take_all_by_default(prover, monkeypatch):

@@ -89,10 +89,11 @@ def _searched(
         began = time.perf_counter()
         value = crown_margin(networks, region, x[rows], a[rows], tried[rows], effort.left, crown=crown)[0].double()
         cost = max(cost, time.perf_counter() - began)
-        good, bad = rows[value > 0], rows[~(value > 0)]
+        value = torch.where(value.isnan(), -torch.inf, value)  # of numbers too large for floats
+        good, bad = rows[value > 0], rows[value <= 0]
         low[good], at_low[good] = tried[good], value[value > 0]
-        high[bad], at_high[bad] = tried[bad], value[~(value > 0)]
-        between = low + (high - low) * (at_low / (at_low - at_high)).clamp(0.1, 0.9).nan_to_num(0.5)
+        high[bad], at_high[bad] = tried[bad], value[value <= 0]
+        between = low + (high - low) * (at_low / (at_low - at_high)).clamp(0.1, 0.9)
         if not crown:  # bounds from intervals alone fall steeply, and any radius is better than none
             between = torch.where(low == 0, torch.minimum(between, high / 4), between)
         tried = torch.where(at_high.isnan(), torch.minimum(2 * low, high), between)
