@@ -11,6 +11,7 @@ from plica.core.model.counted import CountedModel
 from plica.core.model.second_run import SecondRun
 from plica.metrics import Lp
 from plica.perturbations.base import ThetaDistance
+from shift import Shift
 
 X = torch.tensor([[0.5, 0.5], [0.5, 0.25]])
 
@@ -79,22 +80,6 @@ def test_every_run_that_may_be_spent_on_a_doubtful_point_is(tries):
     _, judgement, spent = confirmed(0.2, runs=2 * tries + 3)
     assert not judgement.sure.any()
     assert (spent == 2 * tries + 3).all()
-
-
-class Shift:
-    """x + theta in the first feature."""
-
-    unit = 1.0
-
-    def start(self, x):
-        return x.new_zeros(len(x), 1)
-
-    def __call__(self, x, theta):
-        return x + torch.cat([theta, torch.zeros_like(theta)], 1)
-
-    def distance(self, x, theta):
-        assert theta.shape == (len(x), 1)  # not a point
-        return 2 * theta.abs()[:, 0]
 
 
 def enlarged(until, runs, off=1e-7, twice=True, through=None, found=True):

@@ -16,6 +16,7 @@ from plica.core.model.counted import CountedModel
 from plica.core.model.draws import MeanOfDraws
 from plica.metrics import Lp
 from plica.perturbations.base import ThetaDistance
+from shift import Shift
 
 X = torch.zeros(1, 2)
 END = torch.tensor([[1.0, 0.0]])
@@ -145,26 +146,10 @@ def test_the_median_of_draws_and_the_share_that_is_wrong(margins, median, share,
     assert [float(value) for value in got] == [median, prediction, share]
 
 
-class Shift:
-    """x + theta in the first pixel."""
-
-    unit = 1.0
-
-    def start(self, x):
-        return x.new_zeros(len(x), 1)
-
-    def __call__(self, x, theta):
-        return x + torch.cat([theta, torch.zeros_like(theta)], 1)
-
-    def distance(self, x, theta):
-        assert theta.shape == (len(x), 1)  # not a point
-        return theta.abs()[:, 0]
-
-
-@pytest.mark.parametrize("metric", [ThetaDistance(Shift()), Lp(2)])
-def test_theta_is_lengthened_with_its_point(metric):
+@pytest.mark.parametrize(("metric", "radius"), [(ThetaDistance(Shift()), 4.0), (Lp(2), 2.0)])
+def test_theta_is_lengthened_with_its_point(metric, radius):
     end = torch.tensor([[1.0]])
-    length, sure, looks, theta = settled(half_and_one_at(1.5), 2.0, through=Shift(), end=end, metric=metric)
+    length, sure, looks, theta = settled(half_and_one_at(1.5), radius, through=Shift(), end=end, metric=metric)
     assert (length, sure, looks, theta.tolist()) == (2.0, True, 1, [[2.0]])
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from plica.trust.audit.remeasure import Answers, MeasureContext
+from shift import Shift
 
 ROUNDING = torch.finfo(torch.float32).eps
 HONEST = {"id": 7, "label": 0, "success": True, "distance": 0.5, "margin": 0.15, "status": "BUDGET"}
@@ -20,16 +21,6 @@ def model(z):
 
 
 CONTEXT = MeasureContext(model, 2.0, None, (0.0, 1.0), (1,))
-
-
-class Shift:
-    """x + theta in the first feature; its distance is 2 |theta|."""
-
-    def start(self, x):
-        return x.new_zeros(len(x), 1)
-
-    def __call__(self, x, theta):
-        return x + torch.cat([theta, torch.zeros_like(theta)], 1)
 
 
 def audited(point=POINT, x=X, context=CONTEXT, theta=None, **row):
