@@ -81,7 +81,7 @@ def test_the_radius_nearest_to_the_attack_s_is_tried_once_when_near(monkeypatch)
 
 
 def test_a_step_too_short_to_matter_is_not_made(monkeypatch):
-    for span, number in ((1 + 0.3 * CLOSED, 1), (1 + 0.2 * CLOSED, 0)):
+    for span, number in ((1 + 0.00027, 1), (1 + 0.00023, 0)):
         _, tried = answered(monkeypatch, 9.0, math.inf, first=1.0, span=span, nodes=1)
         assert len(tried) == number
 
