@@ -62,6 +62,32 @@ def test_a_target_is_the_only_alternative():
     assert Goal(Y, TARGETS).alternatives(LOGITS).shape == (B, 1)
 
 
+class Halves:
+    """Reached where the logits of either half of the classes add up to more than y."""
+
+    def __call__(self, output, y):
+        return self.alternatives(output, y).amax(1)
+
+    def alternatives(self, output, y):
+        return torch.stack([output[:, :2].sum(1), output[:, 2:].sum(1)], 1) - y[:, None]
+
+
+def test_the_margin_of_one_way_is_its_column():
+    goal, way = Goal(Y.float(), function=Halves()), torch.arange(B) % 2
+    expected = torch.stack([LOGITS[:, :2].sum(1), LOGITS[:, 2:].sum(1)], 1)[torch.arange(B), way] - Y
+    torch.testing.assert_close(goal.margin_to(LOGITS, way), expected)
+    target = Goal(Y, TARGETS)
+    assert torch.equal(target.margin_to(LOGITS, torch.zeros_like(Y)), target.margin(LOGITS))
+
+
+def test_a_goal_without_classes_has_its_margin_as_loss_and_no_prediction():
+    goal = Goal(LOGITS + 0.3, function=Deviates(0.1))
+    torch.testing.assert_close(goal.loss("margin", LOGITS), torch.full((B,), 0.2))
+    assert goal.prediction(LOGITS).tolist() == [-1] * B
+    assert torch.equal(Goal(Y).prediction(LOGITS), LOGITS.argmax(1))
+    assert torch.equal(Goal(Y % 2).prediction(LOGITS[:, :1]), (LOGITS[:, 0] > 0).long())  # one logit for two classes
+
+
 def test_no_image_is_not_asked_of_a_function_that_takes_none():
     def one_number_of_all(output, y):
         return (output - output.amin()).flatten(1).amax(1)  # amin of nothing is an error

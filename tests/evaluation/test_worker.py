@@ -2,6 +2,7 @@
 a test wants it to."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -81,6 +82,14 @@ def test_a_part_has_the_rows_the_points_and_the_constant_columns(monkeypatch):
     assert part.ids.tolist() == [10, 11, 12, 13]
     assert torch.equal(part.x_adv, work(4).x + 1)
     assert (part.theta, part.notes, part.leaves) == (None, [], None)
+
+
+def test_a_question_is_asked_for_inputs_of_the_shape(monkeypatch):
+    shapes, question = [], Job.question
+    monkeypatch.setattr(Job, "question", lambda job, box, shape: (shapes.append(shape), question(job, box, shape))[1])
+    attacks(monkeypatch)
+    workers().answer(work(3, CERTIFYING))
+    assert shapes == [(2,), (2,)]
 
 
 def test_theta_of_points_that_moved_is_kept(monkeypatch):
@@ -202,7 +211,7 @@ def test_lower_bounds_are_closed_up_to_a_thousandth_of_the_least_distance_known(
         given.append((upper.tolist(), batch_size, more["seconds"], isinstance(question, MinRadius)))
         certificate, proofs = object.__new__(Certificate), [None] + [evidence] * 3
         radius = torch.tensor([0.0, 0.125, 0.2, 0.3746])
-        for name, value in {"radius": radius, "evidence": proofs, "arithmetic": ["executed"] * 4}.items():
+        for name, value in {"radius": radius, "evidence": proofs, "arithmetic": ["real", *["executed"] * 3]}.items():
             object.__setattr__(certificate, name, value[: len(x)])
         return result, certificate
 
@@ -212,7 +221,7 @@ def test_lower_bounds_are_closed_up_to_a_thousandth_of_the_least_distance_known(
     assert given == [(pytest.approx(known.tolist()), 7, 2.0, True)]
     assert part.samples["lower"].to_pylist() == pytest.approx([0.0, 0.125, 0.2, 0.3746])
     assert part.samples["closed"].to_pylist() == [True, True, True, False]  # gaps of 0, 0, 5e-4, 1.1e-3
-    assert part.samples["arithmetic"].to_pylist() == ["executed"] * 4
+    assert part.samples["arithmetic"].to_pylist() == ["real", *["executed"] * 3]
     assert part.leaves["id"].to_pylist() == [11, 12, 13]
     workers().answer(work(2, CERTIFYING))
     assert given[1][0] == [math.inf, math.inf]
@@ -243,7 +252,10 @@ def test_targets_of_rows_are_a_column(monkeypatch):
 
 def test_no_images_are_a_part_of_no_rows():
     part = no_part(work(0))
-    assert (part.samples.num_rows, len(part.ids), part.notes) == (0, 0, [])
+    assert (part.samples.num_rows, len(part.ids), part.theta, part.notes) == (0, 0, None, [])
+    flow = replace(TASK, through="flow")
+    part = no_part(work(0, Job(flow, SPEC, "auto", 10, 3), x=torch.zeros(0, 1, 8, 8)))
+    assert part.theta.shape == (0, 2 * 8 * 8)
 
 
 def test_threads_are_set_where_they_are_given(monkeypatch):

@@ -230,9 +230,8 @@ def _part(
         bounds = bound_columns(work, result, None)
     more, leaves = bounds or ({}, None)
     table = sample_table(result, work.ids, work.y)
-    if work.job.targets_of_rows is not None:
-        targets = work.job.targets(work.y, work.ids)
-        more = more | {TARGET_CLASS.name: pa.array([] if targets is None else targets.tolist(), pa.int64())}
+    if (targets := work.job.targets_of_rows) is not None:
+        more = more | {TARGET_CLASS.name: pa.array(targets[work.ids.cpu()].tolist(), pa.int64())}
     for name, column in (more | work.job.task.constant_columns(len(work.ids))).items():
         table = table.append_column(name, column)
     x_adv = result.x_adv.detach().cpu()

@@ -56,5 +56,5 @@ def with_unmoved(points: Tensors, unmoved: Int64[Tensor, " u"], images: Tensors)
     if "theta" in points:
         added["theta"] = points["theta"].new_full((len(rows), points["theta"].shape[1]), torch.nan)
     joined = {name: torch.cat([points[name], added[name]]) for name in added}
-    order = joined["id"].argsort(stable=True)
+    order = joined["id"].argsort()
     return {name: tensor[order] for name, tensor in joined.items()}
