@@ -41,6 +41,14 @@ def test_goals_are_those_of_plica(text):
     np.testing.assert_allclose(own(output.numpy(), y.numpy()), goals.parse_goal(text)(output, y).numpy(), rtol=1e-12)
 
 
+def test_the_largest_deviation_counts_whatever_the_axes():
+    own = goal_of("deviates=0.5")
+    for shape in ((), (1,), (3,), (2, 3)):
+        output = np.zeros((2, *shape))
+        output.reshape(2, -1)[1, -1] = -2.0
+        assert own(output, np.zeros_like(output)).tolist() == [-0.5, 1.5]
+
+
 @pytest.mark.parametrize("shape", [(4,), (1,), ()])
 def test_margins_of_classes_are_those_of_plica(shape):
     output = drawn(*shape)

@@ -191,6 +191,52 @@ def test_every_batch_size_and_float64_are_asked():
     assert "class in batches of 1" not in found
 
 
+def test_margins_are_those_of_the_last_batch_size_in_float64_where_there_is_such_a_copy():
+    asked = []
+
+    def seen(z):
+        asked.append((z.dtype, len(z)))
+        return model(z)
+
+    x, y = POINT.expand(4, 2), np.zeros(4, int)
+    context = replace(CONTEXT, model=seen, sizes=(1, 2, 3))
+    assert context.margins(x, y).tolist() == pytest.approx([0.15] * 4)
+    assert asked == [(torch.float32, 3), (torch.float32, 1)]
+    asked.clear()
+    fine = replace(context, model=lambda z: 1 / 0, fine=seen)
+    assert fine.margins(x, y).tolist() == pytest.approx([0.15] * 4, abs=1e-12)
+    assert asked == [(torch.float64, 3), (torch.float64, 1)]
+
+
+@pytest.mark.parametrize(("roundings", "kinds"), [(3.5, set()), (4.5, {"margin in batches of 1"})])
+def test_in_half_precision_a_small_margin_may_differ_by_four_roundings_of_it(roundings, kinds):
+    class Half(MeasureContext):
+        def half(self, x):
+            return torch.bfloat16
+
+    def nearly_tied(z):
+        return torch.tensor([[0.75, 0.75 + 2.0**-23]]).expand(len(z), 2)
+
+    context = Half(nearly_tied, 2.0, None, (0.0, 1.0), (1,))
+    assert audited(context=context, margin=roundings * 2**-7 * 0.75) == (kinds, True)
+
+
+def test_the_sentence_about_bounds_names_the_least_and_the_largest_pixel():
+    x_adv = torch.tensor([[-0.25, 1.5]])
+    answers, found = Answers([HONEST], X, np.zeros(1, int), x_adv, np.zeros(1, int)), {}
+    answers._bounds(CONTEXT, found)
+    assert found["bounds"] == ["image 7: pixels from -0.25 to 1.5"]
+
+
+def test_levels_are_rounded_by_the_largest_bound():
+    x = torch.zeros(1, 2)
+    for bounds in ((-3.0, 1.0), (torch.tensor([0.0, -3.0]), torch.tensor([1.0, 1.0])), (-1.0, 3.0)):
+        context = replace(CONTEXT, metric=math.inf, levels=256, bounds=bounds)
+        assert context.pixel_rounding(x) == ROUNDING / 2 * 3
+    assert replace(CONTEXT, metric=2.0, levels=256).pixel_rounding(x) == 0
+    assert replace(CONTEXT, metric=math.inf).pixel_rounding(x) == 0
+
+
 def test_a_radius_under_a_distance_that_is_no_norm_may_be_exceeded_by_a_millionth():
     def euclidean(x, z):
         return (z - x).flatten(1).norm(dim=1)
