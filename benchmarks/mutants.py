@@ -81,6 +81,7 @@ TESTS = [
     "tests/test_api.py",
     "tests/test_draws.py",
     "tests/test_goals_of_users.py",
+    "tests/test_judged.py",
     "tests/test_precision.py",
     "tests/attacks/test_level_descent.py",
     "tests/attacks/test_level_parts.py",

@@ -144,6 +144,7 @@ def test_where_theta_is_none_the_image_stays():
     assert context.made_of(X.expand(2, 2), theta).tolist() == [[0.5], [0.0]]
     assert context.made_of(X, None) is None
     assert CONTEXT.made_of(X, theta) is theta
+    assert context.made_of(X, torch.tensor([[0.5, math.nan]])).tolist() == [[0.0, 0.0]]
 
 
 @pytest.mark.parametrize(("status", "named"), [("BUDGET", True), ("NOT_FINITE", False), ("FAILED", False)])
@@ -206,6 +207,21 @@ def test_margins_are_those_of_the_last_batch_size_in_float64_where_there_is_such
     fine = replace(context, model=lambda z: 1 / 0, fine=seen)
     assert fine.margins(x, y).tolist() == pytest.approx([0.15] * 4, abs=1e-12)
     assert asked == [(torch.float64, 3), (torch.float64, 1)]
+
+
+def test_classes_are_asked_in_batches_of_every_size_and_in_float64_of_the_last():
+    asked = []
+
+    def seen(z):
+        asked.append((z.dtype, len(z)))
+        return model(z)
+
+    context = replace(CONTEXT, model=seen, fine=seen, sizes=(1, 2, 3))
+    answers = Answers([HONEST] * 3, X.expand(3, 2), np.zeros(3, int), POINT.expand(3, 2), np.zeros(3, int))
+    assert not answers._classes(context, {}).any()
+    sizes = {dtype: [size for kind, size in asked if kind == dtype] for dtype in (torch.float32, torch.float64)}
+    assert sizes[torch.float64] == [3]
+    assert sizes[torch.float32][-6:] == [1, 1, 1, 2, 1, 3]
 
 
 @pytest.mark.parametrize(("roundings", "kinds"), [(3.5, set()), (4.5, {"margin in batches of 1"})])
