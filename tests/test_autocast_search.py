@@ -70,6 +70,25 @@ def test_radii_are_those_of_a_search_in_float32(precision, metric):
     assert (half.forwards <= 30 // 5 + 4).all()
 
 
+class OtherInSmallBatches(nn.Module):
+    """Has logits under autocast that depend on the size of the batch, as kernels of a GPU are chosen by it."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        out = self.net(x)
+        return out * 1.02 if torch.is_autocast_enabled("cpu") and len(x) < 8 else out
+
+
+def test_what_another_batch_changes_under_autocast_does_not_lengthen_radii():
+    net, x, y = case()
+    steady = plica.attack(net, x, y, MinRadius(Lp(2)), gradients=30, precision="bf16")
+    other = plica.attack(OtherInSmallBatches(net), x, y, MinRadius(Lp(2)), gradients=30, precision="bf16")
+    assert torch.equal(other.x_adv, steady.x_adv)
+
+
 @pytest.mark.parametrize("method", ["auto", "pgd", "pwcf"])
 def test_points_within_a_ball(method):
     net, x, y = case()

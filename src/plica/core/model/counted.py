@@ -214,7 +214,8 @@ class CountedModel:
     def under_autocast(
         self, precision: str, x: Float[Tensor, "b *image"], margin: Callable[[Tensor], Tensor]
     ) -> CountedModel:
-        """The same under autocast to `precision`, charged with a forward run at every image.
+        """The same under autocast to `precision`, charged with a forward run at every image. What another batch changes
+        is not asked: the model in its own precision judges the points.
 
         margin: of the output at the images.
 
@@ -227,7 +228,6 @@ class CountedModel:
         )  # fmt: skip
         try:
             logits = counted.logits(x, torch.arange(len(x), device=x.device))
-            counted.noise = measure_noise(self._without_constants(counted._run), x, self.bounds)
         except Exception as error:  # a model may raise anything
             if out_of_memory(error):
                 raise
