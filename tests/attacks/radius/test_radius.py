@@ -301,3 +301,19 @@ def test_l1_starts_once_more_where_other_pixels_move():
     assert not bool(((start != 0) & (best != 0)).any())
     length = torch.linalg.vector_norm(start, dim=1) / torch.linalg.vector_norm(best, dim=1)
     assert bool((length <= 1.5 * (1 + 1e-5)).all())
+
+
+def test_l1_goes_to_classes_that_the_race_left_out():
+    """Of nine other classes the last by logit is the nearest, at .4, and the first at .5; each moves one pixel."""
+    x = torch.full((2, 121), 0.2)
+
+    def model(z):
+        u = z - x[0]
+        return torch.cat([0 * u[:, :1], u[:, :8] - 0.5 - 0.01 * torch.arange(8), 5 * u[:, 8:9] - 2], 1)
+
+    radii = [
+        attack(model, x, torch.zeros(2, dtype=torch.long), MinRadius(Lp(1)), gradients)[0].best.distance
+        for gradients in (150, 190)
+    ]
+    assert bool((radii[0] > 0.49).all())  # before: where this fails, the test says nothing
+    assert bool((radii[1] < 0.42).all())

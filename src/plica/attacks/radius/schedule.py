@@ -57,6 +57,9 @@ class RadiusSchedule:
         ascent_steps: gradients of direct ascent for one more start.
         ascent_radius: of the ball of the ascent, in best radii.
         round: what happens to the starts of a round.
+        others: for distances whose perturbations change few pixels, searches from the image for further classes: all
+            linear models there overrate how far these are, and the race left them after a step or two.
+        others_after: number of rounds before them.
         same_point: relative distance to the best below which a round ended at the same point.
         settled_after: rounds in a row that found nothing nearer and ended at the same point, after which an image is
             left.
@@ -86,6 +89,8 @@ class RadiusSchedule:
     ascent_steps: int = 8
     ascent_radius: float = 3.0
     round: tuple[Stage, ...] = (Stage(4, steps=4), Stage(2, steps=4), Stage(1, steps=18))
+    others: tuple[Stage, ...] = (Stage(8, steps=3), Stage(4, steps=4))
+    others_after: int = 2
     same_point: float = 1e-3
     settled_after: int = 5
     boundary_forwards: int = 4

@@ -129,6 +129,8 @@ class RadiusSearch(Multistart[RadiusRows]):
         # for a goal without alternatives nothing better is known
         self.solver = self.settings.explore if self.goal.has_alternatives else self.settings.race
         for number in count():
+            if self.settings.sparse and number == SCHEDULE.others_after:
+                yield from self._other_classes()
             yield from self._round(number)
 
     def _enter(self, pool: RadiusRows | None, entry: Entry) -> Generator[RadiusRows, None, RadiusRows]:
@@ -200,6 +202,14 @@ class RadiusSearch(Multistart[RadiusRows]):
         same = end.isfinite() & (end <= self.best * (1 + self.same_point))
         self.rounds_at_best.masked_fill_(self.best < before * (1 - self.same_point), 0).add_(same)
         self._search_boundary()
+
+    def _other_classes(self) -> Iterator[RadiusRows]:
+        """Searches from the image for the classes after the nearest one, of which the rounds follow what comes near."""
+        target = self.class_distance.argsort(dim=1, stable=True)[:, 1 : 1 + SCHEDULE.others[0].kept].T.flatten()
+        rows = self._start(target, torch.zeros_like(self.x).repeat(len(target) // len(self.x), 1), None)
+        for stage in SCHEDULE.others:
+            rows = self.keep(rows, stage.kept)
+            yield from self._steps(rows, stage.steps)
 
     @property
     def settled(self) -> Bool[Tensor, " i"]:
