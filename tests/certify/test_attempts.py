@@ -9,7 +9,7 @@ import torch
 
 from plica.certify.certificate import CertificateStatus, Evidence
 from plica.certify.prove import Effort, Networks, Prover, Region
-from plica.certify.radius import CLOSED, FIRST_STEP, refine
+from plica.certify.radius import AGAIN, CLOSED, FIRST_STEP, refine
 
 PROOF = Evidence(torch.zeros(0, dtype=torch.uint8), ())
 X, A = torch.zeros(1, 2), torch.ones(1, 2)
@@ -51,14 +51,17 @@ def test_steps_double_while_they_succeed_and_halve_where_not(monkeypatch):
 
 
 def test_the_radii_that_are_tried_in_turn(monkeypatch):
-    """Steps .25, .5, at most .8 of the way to the least radius that failed; no smaller than .25 after a failure."""
+    """Steps .25, .5, at most .8 of the way to the least radius that failed; no smaller than .25 after a failure. Once
+    steps are too short, from what is reached to a fiftieth more."""
     answer, tried = answered(monkeypatch, 0.5, 1.0)
     expected = [
         0.25, 0.625, 0.34375, 0.484375, 0.596875, 0.529375, 0.495625, 0.5125, 0.49984375, 0.506171875, 0.50142578125,
         0.5002392578125,
     ]  # fmt: skip
-    assert tried == pytest.approx(expected, rel=1e-9)
-    assert (answer.radius, answer.status, answer.nodes) == (tried[8], CertificateStatus.EFFORT, len(tried))
+    assert tried[:12] == pytest.approx(expected, rel=1e-9)
+    assert tried[12] == pytest.approx(tried[8] * (1 + 0.25 * AGAIN), rel=1e-9)
+    assert 14 < len(tried) < 30
+    assert (answer.radius, answer.status, answer.nodes) == (tried[14], CertificateStatus.EFFORT, len(tried))
     answer, tried = answered(monkeypatch, 0.3, 1.0, probe=0.4, nodes=5)
     assert tried == pytest.approx([0.25, 0.625, 0.2875, 0.34375, 0.3015625])
     assert answer.radius == tried[2]

@@ -29,3 +29,9 @@ def test_with_nodes_the_clock_plays_no_part():
     assert Effort(over, 5).left(1e9)
     assert [Effort(over, 5).go_on(nodes) for nodes in (4, 5)] == [True, False]
     assert [Effort(end).go_on(10**9) for end in (over, long)] == [False, True]
+
+
+def test_the_share_of_an_effort_that_is_used():
+    assert Effort(0.0, 20).used(0.0, 4, 8) == 0.25
+    now = time.perf_counter()
+    assert Effort(now + 60).used(now - 40, 0, 10**9) == pytest.approx(0.4, abs=0.01)

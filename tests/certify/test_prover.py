@@ -96,7 +96,8 @@ class Searched:
     def move(self, root):
         self.done.append(f"move to {root}")
 
-    def run(self):
+    def run(self, used=None):
+        self.used = used
         self.nodes += 5
         self.done.append("run")
         return self.nodes > 5
@@ -131,7 +132,7 @@ def test_an_attempt_goes_on_from_the_last_one_and_counts_its_time(better, prover
     monkeypatch.setattr(prove, "Search", Searched)
     monkeypatch.setattr(prover, "_rows", rows)
     monkeypatch.setattr(prover, "_optimise", optimise)
-    clock(monkeypatch, 10.0, 12.0, 20.0, 30.0, 33.0, 34.0)
+    clock(monkeypatch, 10.0, 12.0, 14.0, 20.0, 24.0, 30.0, 33.0, 36.0, 34.0)
     assert prover.nodes == 0
     assert not prover.is_stuck
     assert prover.worst() is None
@@ -139,6 +140,7 @@ def test_an_attempt_goes_on_from_the_last_one_and_counts_its_time(better, prover
     search = prover.search
     assert search.root == "1"
     assert search.go_on.__self__ == Effort(12 + 0.25 * (100 - 6 - 12))  # 3 times the cost is set aside
+    assert search.used(5) == (24 - 14) / (32.5 - 14)  # of the run alone
     assert (prover.cost, prover.spent, prover.nodes) == (2, 10, 5)
     assert prover.attempt(0.25, Effort(100.0), 0.5)
     assert search.go_on.__self__ == Effort(33 + 0.5 * (100 - 10 - 33))
@@ -159,6 +161,16 @@ def test_an_attempt_may_take_all_by_default(prover, monkeypatch):
     prover.attempt(0.5, Effort(100.0))
     assert prover.search.go_on.__self__ == Effort(100.0)
     assert prover.search.settings == Branching()
+
+
+@pytest.mark.parametrize(("end", "expected"), [(100.0, 18.0), (22.0, 16.0)])
+def test_an_attempt_may_take_as_long_as_its_parts_took_to_be_moved(end, expected, prover, monkeypatch):
+    monkeypatch.setattr(prove, "Search", Searched)
+    clock(monkeypatch, 10.0, 12.0, 14.0, 20.0)
+    prover.slopes = {}
+    monkeypatch.setattr(prover, "_rows", lambda *_: ("root", None))
+    prover.attempt(0.5, Effort(end), 0.01)
+    assert prover.search.go_on.__self__ == Effort(expected)  # 6 seconds are set aside
 
 
 def confirmed(prover, monkeypatch, leaves, effort=None, nodes=5):

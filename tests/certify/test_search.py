@@ -8,6 +8,7 @@ import torch
 import plica
 from certify.zoo import images, network
 from plica.certify.api import margins
+from plica.certify.branch import FAR, JUDGED, _is_far
 from plica.certify.capture import capture
 from plica.certify.prove import Effort, Networks, Prover, Region
 from plica.core.goals import Goal
@@ -71,3 +72,19 @@ def test_time_is_set_aside_for_the_proof():
     effort = Effort(deadline=100.0).part(0.5, 0, now=60.0, reserve=one.reserve)
     assert effort.deadline == 60 + 0.5 * 33
     assert Effort(math.inf, 100).part(0.5, 40, 0.0, 0.0).nodes == 70
+
+
+def test_a_run_is_far_where_the_gain_of_a_doubling_repeated_needs_too_much():
+    """From -3 to -2 by the last doubling: two more make 0, so four times what is used."""
+    seen = [(0, -4.0), (JUDGED // 2, -3.0), (JUDGED, -2.0)]
+    assert _is_far(seen, 1.01 * FAR / 4)
+    assert not _is_far(seen, 0.99 * FAR / 4)
+    assert not _is_far(seen[:2], 1e9)  # too early to say
+    assert not _is_far([(0, -4.0), (JUDGED // 2 - 1, -3.0), (JUDGED - 2, -2.0)], 1e9)
+    assert _is_far([*seen[:2], (JUDGED, -3.0)], 1e-9)  # nothing gained
+
+
+def test_an_attempt_with_a_share_of_the_effort_is_ended_where_it_is_far():
+    one = prover()
+    assert not one.attempt(2.0, Effort(math.inf, 10**5), share=0.5)
+    assert JUDGED <= one.nodes < 10**4

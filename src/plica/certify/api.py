@@ -232,7 +232,7 @@ class _Call:
         began = time.perf_counter()
         first: dict[int, tuple[float, Evidence | None]] = {}
         if self.radius is None and len(searched):
-            deadline = began + 0.5 * self.seconds * len(searched)
+            deadline = began + 0.25 * self.seconds * len(searched)
             upper = torch.minimum(self.upper[part].to(x.device), self.region.span(x))
             radii = crown_radii(
                 networks, self.region, x[searched], a[searched], guess[searched], upper[searched],

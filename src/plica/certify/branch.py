@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,6 +25,8 @@ from plica.certify.reduced import OpenReLU, can_be_reduced, reduced
 from plica.certify.slopes import Ascent, Parts, Rows, optimise, packed, unpacked
 
 LARGEST_BATCH = 256
+FAR = 8.0
+JUDGED = 256  # parts before a run is ended as too far
 NUMBERS = 2**19  # of coefficients for one batch, more or less
 
 Numbers = NDArray[Any]
@@ -144,11 +147,20 @@ class Search:
         width = sum(torch.Size(node.shape).numel() for node in root.graph.nodes)
         self.batch = max(self.settings.batch, min(LARGEST_BATCH, NUMBERS // width))
 
-    def run(self) -> bool:
-        """Whether every function was proved positive on the whole set. Goes on where an earlier run ended."""
+    def run(self, used: Callable[[int], float] | None = None) -> bool:
+        """Whether every function was proved positive on the whole set. Goes on where an earlier run ended.
+
+        Args:
+            used: what share of the effort has been used, for a number of parts; given, a run ends that is far from
+                being done in time.
+        """
         if not self.nodes:
             self.begin()
+        first, seen = self.nodes, list[tuple[int, float]]()
         while self.queue and not self.stuck and self.go_on(self.nodes):
+            seen.append((self.nodes - first, self.queue[0][0]))
+            if used is not None and _is_far(seen, used(self.nodes)):
+                break
             batch = [heapq.heappop(self.queue)[2] for _ in range(min(self.batch, len(self.queue)))]
             halves = self._divide(batch)
             self.nodes += len(halves)
@@ -338,6 +350,17 @@ class Search:
         return [
             _half(part, int(part.candidates[i]), sign) for part, i in zip(batch, best, strict=True) for sign in (1, -1)
         ]
+
+
+def _is_far(seen: list[tuple[int, float]], used: float) -> bool:
+    """Whether more than FAR times the effort is needed, if every doubling of the number of parts raises the least bound
+    by as much as the last one did; `seen`: parts and the least bound, as they went."""
+    parts, bound = seen[-1]
+    half = [at for number, at in seen if 0 < 2 * number <= parts]
+    if not half or parts < JUDGED:
+        return False
+    gain = bound - half[-1]
+    return not gain > 0 or -bound / gain > math.log2(FAR / max(used, 1e-9))
 
 
 def _none() -> Numbers:

@@ -47,6 +47,12 @@ class Effort:
     def go_on(self, nodes: int) -> bool:
         return self.left() and (self.nodes is None or nodes < self.nodes)
 
+    def used(self, began: float, first: int, nodes: int) -> float:
+        """The share that is used, of what there was at a time and a number of nodes."""
+        if self.nodes is not None:
+            return (nodes - first) / max(1, self.nodes - first)
+        return (time.perf_counter() - began) / max(1e-9, self.deadline - began)
+
     def part(self, share: float, nodes: int, now: float, reserve: float) -> Effort:
         """A share of what is left, after so many nodes, at that time and less `reserve` seconds."""
         limit = None if self.nodes is None else nodes + max(1, int(share * (self.nodes - nodes)))
@@ -133,7 +139,8 @@ class Prover:
         root, _ = self._rows(radius, effort.left, False)
         now = time.perf_counter()
         self.cost = now - began
-        effort = effort.part(share, self.nodes, now, self.reserve)
+        first, latest = self.nodes, effort.deadline - self.reserve
+        effort = effort.part(share, first, now, self.reserve)
         if self.search is None:
             self.search = Search(root, effort.go_on, self.settings)
             self.search.begin()
@@ -142,7 +149,14 @@ class Prover:
             self.search.move(root)
         if self.search.queue and self.slopes is None and self._optimise(root, effort):
             self.search.move(self._rows(radius, effort.left, False)[0])
-        found = self.search.run()
+        if share == 1:
+            found = self.search.run()
+        else:
+            # at least as long as the parts took to be moved
+            now = time.perf_counter()
+            effort = replace(effort, deadline=max(effort.deadline, min(latest, 2 * now - began)))
+            self.search.go_on = effort.go_on
+            found = self.search.run(lambda nodes: effort.used(now, first, nodes))
         self.spent += time.perf_counter() - began
         return found
 

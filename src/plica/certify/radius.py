@@ -25,6 +25,7 @@ GUESSES = 9
 PRECISION = 0.01  # of a radius, to which the first bounds are found
 ATTEMPTS = 24
 SHARE = 0.35  # of the time or the nodes that are left
+AGAIN = 0.02  # of the radius that is proved: how far beyond is tried again where everything beyond has failed
 FIRST_STEP = 0.25  # of the way from the radius that is proved to the attack's
 
 
@@ -137,8 +138,9 @@ def refine(
 ) -> Answer:  # fmt: skip
     """A larger radius than the one that is proved, by branching, until the effort is spent or the bracket is closed.
 
-    Each attempt may take a SHARE of what is left, so that one that is too far does not use up all, and goes on from the
-    parts of the last one. Radii are found in float32; the largest of them that float64 confirms is the answer.
+    Each attempt may take a SHARE of what is left, so that one that is too far does not use up all, ends where it will
+    not be done in that, and goes on from the parts of the last one. Radii are found in float32; the largest of them
+    that float64 confirms is the answer.
 
     Args:
         first: a radius that is proved already, or 0, and the proof.
@@ -158,7 +160,11 @@ def refine(
         if farthest < min(upper, failed) and aim >= farthest * (1 - 3 * CLOSED):  # not tried yet, and near
             aim = farthest
         if aim <= reached * (1 + CLOSED / 4):
-            break
+            if unproved >= upper or aim >= farthest:
+                break
+            # what was too far may be reached from the parts made since
+            unproved = min((1 + AGAIN) * reached, upper, span)
+            continue
         if prover.attempt(aim, effort, SHARE):
             reached, step = aim, min(0.8, 2 * step)  # what was proved may be exceeded by more
             found.append(_Found(aim, prover.leaves(), prover.slopes))
