@@ -19,6 +19,7 @@ from plica.core.model.batching import MAX_CPU_ROWS, MIN_ROWS, MULTIPLE, Arithmet
 from plica.core.model.draws import MeanOfDraws
 from plica.core.model.fitting import ModelError
 from plica.core.model.gradient import gradient_errors, input_gradient, with_slope
+from plica.core.model.least_margin import LeastMargin
 from plica.core.model.precision import DTYPES, Autocast
 from plica.core.model.rounding import (
     MEASURED,
@@ -27,13 +28,11 @@ from plica.core.model.rounding import (
     constants,
     has_offset,
     is_half,
-    least_margin,
     may_be_masked,
     measure_noise,
     median_size,
     random_images,
     usual_size,
-    without,
 )
 from plica.goals import flat
 from plica.utils.limits import free_memory, out_of_memory
@@ -49,15 +48,7 @@ class CountedModel:
     rows not counted.
 
     Attributes:
-        few_digits: (b,) images at which differences of logits have few digits, as `first_logits` found.
-        noise: what was measured of the model where there are such images.
-        at_image: (b,) where an output is one or two numbers, their size at each image, or half of that at images of
-            random pixels if this is more (of two numbers only where no second run follows): at the boundary they may be
-            0, and do not tell how large their roundings are.
-        constant: (b, numbers) logits that a model sets to a large constant, as -1e9 for a class that it rules out;
-            they have no share in what rounding does to the others. None for no images.
-        floor: (b,) of a model under autocast, margins that count for nothing: twice that of an image which it
-            misclassifies there alone, so that this is not its own nearest point; None otherwise.
+        least: from which margin on a point of each image counts, as `first_logits` found.
 
     Args:
         model: (r, *image) -> (r, ...).
@@ -84,11 +75,7 @@ class CountedModel:
         self.model, self.fixed, self.bounds, self.grid = model, fixed, bounds, grid
         self.arithmetic = arithmetic or Arithmetic()
         self.mean = model if isinstance(model, MeanOfDraws) else None
-        self.noise, self.few_digits = Noise(), torch.zeros(images, dtype=torch.bool, device=device)
-        self.has_few = False  # whether there is such an image; known to the host
-        self.at_image = torch.zeros(images, device=device)
-        self.constant: Tensor | None = None
-        self.floor: Tensor | None = None
+        self.least = LeastMargin.unmeasured(images, device)
         self.max_rows = max(MIN_ROWS, max_rows // MULTIPLE * MULTIPLE)
         if self.mean is not None:  # a row of which is a batch of draws
             self.max_rows = max(1, max_rows // self.mean.draws)
@@ -144,8 +131,8 @@ class CountedModel:
         return self.logits(x, every), None
 
     def few(self, image: Int[Tensor, " r"]) -> Bool[Tensor, " r"]:
-        """`few_digits` of these images."""
-        return self.few_digits[image]
+        """Whether differences of logits have few digits at these images."""
+        return self.least.few_digits[image]
 
     @torch.no_grad()
     def first_logits(
@@ -163,27 +150,28 @@ class CountedModel:
             logits, random = self._logits_and_random(x)
         numbers = flat(logits).shape[1]
         if numbers <= 2 and self.mean is None:
-            self.at_image = flat(logits).abs().amax(1).nan_to_num(0, 0, 0)
+            at_image = flat(logits).abs().amax(1).nan_to_num(0, 0, 0)
             if random is not None:
-                self.at_image.clamp_(min=median_size(random) / 2)
+                at_image.clamp_(min=median_size(random) / 2)
             elif numbers == 1:
-                self.at_image.clamp_(min=usual_size(self.model, x, self.bounds) / 2)
+                at_image.clamp_(min=usual_size(self.model, x, self.bounds) / 2)
+            self.least = replace(self.least, at_image=at_image)
         masked = may_be_masked(logits) & classes
         if bool(masked.any()) and self.mean is None and bool((constant := constants(self.model, x, self.bounds)).any()):
-            self.constant = constant & masked[:, None]
+            self.least = replace(self.least, constant=constant & masked[:, None])
         few = has_offset(self.varying(logits, every)) & classes | self.half
         if bool(few.any()) and self.mean is None:
-            self.noise = measure_noise(self._without_constants(self.model), x, self.bounds)
-            self.few_digits = few & (self.noise.offset | self.half)
-            self.has_few = bool(self.few_digits.any())
+            noise = measure_noise(self.least.without_constants(self.model), x, self.bounds)
+            few = few & (noise.offset | self.half)
+            self.least = replace(self.least, noise=noise, few_digits=few, has_few=bool(few.any()))
         return logits
 
     def beside(self, finer: Callable[[Tensor], Tensor | None], x: Float[Tensor, "b *image"]) -> None:
         """Where `finer` changes more than float32 rounds, as with TF32, margins count from twice the change on."""
-        change = coarseness(self._without_constants(self.model), self._without_constants(finer), x, self.bounds)
-        if change > self.noise.change:
-            self.noise = replace(self.noise, change=change)
-            self.few_digits, self.has_few = torch.ones_like(self.few_digits), True
+        least = self.least
+        change = coarseness(least.without_constants(self.model), least.without_constants(finer), x, self.bounds)
+        if change > least.noise.change:
+            self.least = replace(least.of_all(), noise=replace(least.noise, change=change))
 
     def of(self, rows: Int[Tensor, " i"], fixed: Bool[Tensor, "*image"] | None = None) -> CountedModel:
         """The same for some of the images, with nothing charged yet."""
@@ -196,9 +184,7 @@ class CountedModel:
         counted = CountedModel(
             self.model, len(rows), self.max_rows, self.arithmetic, fixed, self.bounds, grid and some, rows.device
         )
-        counted.noise, counted.few_digits, counted.has_few = self.noise, self.few(rows), self.has_few
-        counted.at_image = self.at_image[rows]
-        counted.constant = None if self.constant is None else self.constant[rows]
+        counted.least = self.least.rows(rows)
         return counted
 
     def with_model(self, model: Model, grid: Grid | None) -> CountedModel:
@@ -206,8 +192,7 @@ class CountedModel:
         counted = CountedModel(
             model, len(self.forwards), self.max_rows, self.arithmetic, grid=grid, device=self.forwards.device
         )
-        counted.noise, counted.few_digits, counted.has_few = self.noise, self.few_digits, self.has_few
-        counted.at_image, counted.constant = self.at_image, self.constant
+        counted.least = self.least
         return counted
 
     @torch.no_grad()
@@ -234,9 +219,7 @@ class CountedModel:
             raise ValueError(
                 f"The model does not run under autocast to {precision} ({one_line(error)}); leave out the precision."
             ) from error
-        counted.at_image, counted.constant = self.at_image, self.constant
-        counted.floor = MEASURED * margin(logits).clamp(min=0)
-        counted.few_digits, counted.has_few = torch.ones_like(self.few_digits), True
+        counted.least = replace(self.least.of_all(), noise=Noise(), floor=MEASURED * margin(logits).clamp(min=0))
         return counted
 
     def with_grid(self, grid: Grid) -> CountedModel:
@@ -254,30 +237,11 @@ class CountedModel:
 
     def least_margin(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
         """How large a margin must be before it counts (model/rounding.py), from the output at points of `image`."""
-        few = self.few(image) if self.has_few else None
-        logits = self.varying(logits, image)
-        least = least_margin(logits, self.arithmetic.eps, few, self.noise)
-        if self.floor is not None:
-            least = torch.maximum(least, self.floor[image].to(least))
-        if flat(logits).shape[1] > 2:
-            return least
-        at_image = flat(self.at_image.to(logits)[image])  # instead of those at the points
-        return torch.maximum(least, least_margin(at_image, self.arithmetic.eps, few, self.noise))
+        return self.least(logits, image, self.arithmetic.eps)
 
     def varying(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *_"]:
-        """The output at points of `image`, with another of its logits in place of each of `constant`."""
-        return logits if self.constant is None else without(self.constant[image], logits)
-
-    def _without_constants(self, model: Callable[[Tensor], R]) -> Callable[[Tensor], R]:
-        if self.constant is None:
-            return model
-        columns = self.constant.any(0, keepdim=True)
-
-        def varying(z: Tensor) -> R:
-            output = model(z)
-            return without(columns, output) if isinstance(output, Tensor) else output
-
-        return varying
+        """The output at points of `image`, with another of its logits in place of each constant one."""
+        return self.least.varying(logits, image)
 
     def charge_forwards(self, image: Int[Tensor, " r"], runs: int = 1) -> None:
         """Add `runs` forward runs to the count of each of these images."""
