@@ -192,6 +192,17 @@ def test_every_batch_size_and_float64_are_asked():
     assert "class in batches of 1" not in found
 
 
+def test_a_copy_in_float64_is_tried_once_and_of_models_in_single_precision_alone():
+    net = torch.nn.Linear(2, 2).eval()
+    context = replace(CONTEXT, model=net)
+    found = context.with_float64(X)
+    assert found.fine is not None
+    assert found.with_float64(X) is found
+    drawn, half = replace(context, at_random=True), replace(context, model=torch.nn.Linear(2, 2).half().eval())
+    assert drawn.with_float64(X) is drawn
+    assert half.with_float64(X) is half
+
+
 def test_margins_are_those_of_the_last_batch_size_in_float64_where_there_is_such_a_copy():
     asked = []
 
