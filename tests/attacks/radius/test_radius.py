@@ -317,3 +317,11 @@ def test_l1_goes_to_classes_that_the_race_left_out():
     ]
     assert bool((radii[0] > 0.49).all())  # before: where this fails, the test says nothing
     assert bool((radii[1] < 0.42).all())
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_l1_goes_on_where_there_is_no_further_class(classes):
+    model, x, y, _, _ = linear(classes, images=2)
+    targets = None if classes == 2 else (y + 1) % classes
+    task, _ = attack(model, x, y, MinRadius(Lp(1)), 155, targets=targets)
+    assert bool((task.model.gradients == 155).all())

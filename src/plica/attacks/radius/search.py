@@ -206,6 +206,8 @@ class RadiusSearch(Multistart[RadiusRows]):
     def _other_classes(self) -> Iterator[RadiusRows]:
         """Searches from the image for the classes after the nearest one, of which the rounds follow what comes near."""
         target = self.class_distance.argsort(dim=1, stable=True)[:, 1 : 1 + SCHEDULE.others[0].kept].T.flatten()
+        if not len(target):  # a single class to aim at
+            return
         rows = self._start(target, torch.zeros_like(self.x).repeat(len(target) // len(self.x), 1), None)
         for stage in SCHEDULE.others:
             rows = self.keep(rows, stage.kept)
