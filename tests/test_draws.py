@@ -259,6 +259,14 @@ def test_the_mean_of_one_logit_is_that_of_the_mean_probability():
         assert float(logit.sigmoid()) == pytest.approx(float(torch.tensor(draws).sigmoid().mean()))
 
 
+def test_the_mean_of_classes_is_the_logarithm_of_the_mean_of_their_probabilities():
+    randomness = randomness_of(Noisy(), X)
+    assert randomness is not None
+    draws = torch.tensor([[0.0, 2.0, 1.0], [-1.0, 3.0, 0.5]])
+    (found,) = MeanOfDraws(lambda z: draws, 2, randomness, 0, X[:1], classes=True)(X[:1])
+    torch.testing.assert_close(found, draws.softmax(1).mean(0).log())
+
+
 def test_the_judge_draws_a_hundred_times_in_calls_of_64():
     sizes = []
 

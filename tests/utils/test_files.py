@@ -46,13 +46,14 @@ def test_a_written_file_is_flushed_to_the_disk_and_then_its_name(tmp_path, monke
 
     def fsync(number):
         status = os.fstat(number)
-        flushed.append(("folder" if stat.S_ISDIR(status.st_mode) else "file", status.st_ino))
+        folder = stat.S_ISDIR(status.st_mode)
+        flushed.append(("folder", status.st_ino) if folder else ("file", status.st_ino, status.st_size))
         real(number)
 
     monkeypatch.setattr(os, "fsync", fsync)
     write_whole(tmp_path / "file", b"bytes")
     names = {"file": (tmp_path / "file").stat().st_ino, "folder": tmp_path.stat().st_ino}
-    assert flushed == [("file", names["file"]), ("folder", names["folder"])]
+    assert flushed == [("file", names["file"], len(b"bytes")), ("folder", names["folder"])]
 
 
 def test_one_writer_at_a_time_who_clears_what_a_killed_one_left(tmp_path):
@@ -180,6 +181,19 @@ def test_a_failure_leaves_a_directory_as_it_was_and_no_new_one(tmp_path):
             written_and_failed(unfinished / "file")
     assert [file.name for file in tmp_path.iterdir()] == ["old"]
     assert [(file.name, file.read_text()) for file in (tmp_path / "old").iterdir()] == [("file", "before")]
+
+
+def test_on_a_file_system_without_locks_none_is_left_either(tmp_path, monkeypatch):
+    def none(lock, timeout):
+        raise NotImplementedError
+
+    monkeypatch.setattr(files.FileLock, "acquire", none)
+    with pytest.raises(KeyError), locked(tmp_path / "new"):
+        raise KeyError
+    assert not list(tmp_path.iterdir())
+    with locked(tmp_path / "new", keep=False):
+        (tmp_path / "new" / "file").touch()
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["file"]
 
 
 def test_a_lock_of_a_new_directory_leaves_none_where_nothing_was_written(tmp_path):

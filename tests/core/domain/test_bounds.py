@@ -387,3 +387,19 @@ def test_levels_must_be_told_apart_at_the_largest_bound(high, refused):
     expected = pytest.raises(ValueError, match="cannot tell 4096 levels") if refused else nullcontext()
     with expected:
         check_levels(levels, bounds, torch.float16, plica.MinRadius(plica.Lp(2)))
+
+
+def test_levels_are_a_unit_of_rounding_of_the_largest_bound_apart_and_bounds_finite():
+    question, zero, one = plica.MinRadius(plica.Lp(2)), torch.tensor(0.0), torch.tensor(1.0)
+    for low, high in ((zero, one), (-one, zero)):
+        check_levels(257, Bounds(low, high), torch.bfloat16, question)  # 2^-8 apart
+        with pytest.raises(ValueError, match="cannot tell 258 levels"):
+            check_levels(258, Bounds(low, high), torch.bfloat16, question)
+    check_levels(2, Bounds(zero, one), torch.float32, question)
+    check_levels(2**16, Bounds(zero, one), torch.float32, question)
+    partly = torch.tensor([1.0, torch.inf])
+    for bounds in (Bounds(torch.zeros(2), partly), Bounds(-partly, torch.ones(2))):
+        with pytest.raises(ValueError, match="which must be finite"):
+            check_levels(11, bounds, torch.float32, question)
+    equal = Bounds(torch.tensor([0.0, 0.5]), torch.tensor([1.0, 0.5]))  # a feature without room has one level
+    check_levels(257, equal, torch.bfloat16, question)
