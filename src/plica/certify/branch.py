@@ -46,7 +46,7 @@ class Branching:
     batch: int = 64
     candidates: int = 1
     root: Ascent = field(default_factory=Ascent)
-    ascent: Ascent = field(default_factory=lambda: Ascent(steps=6, slope_step=0.1, multiplier_step=0.1))
+    ascent: Ascent = field(default_factory=lambda: Ascent(steps=3, slope_step=0.1, multiplier_step=0.1))
     last: Ascent = field(default_factory=lambda: Ascent(steps=150, decay=0.98))
 
 
