@@ -86,7 +86,7 @@ def in_order(x, u, grad, p, weights, fixed):
     return [levels for _, levels in sorted(found)]
 
 
-@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, math.inf])
+@pytest.mark.parametrize("p", [1.0, 3.0, math.inf])
 @pytest.mark.parametrize("images", [ON, OFF], ids=["on", "off"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_every_change_that_lowers_the_distance_is_tried_in_the_order_of_the_predicted_margin(p, images, weighted):
@@ -175,7 +175,7 @@ def searched(x, u, p, gradients, forwards):
 
 
 @pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
-@pytest.mark.parametrize("gradients", [6, 20, 24, 30, 60])
+@pytest.mark.parametrize("gradients", [6, 30])
 def test_a_search_ends_where_the_largest_predicted_margins_lead_and_costs_as_much(p, gradients):
     x = [[5.0, 5.0, 5.0, 5.0], [4.0, 5.0, 6.0, 4.0]]
     starts = [[10.0, 10.0, 10.0, 10.0], [5.0, 0.0, 0.0, 1.0]]

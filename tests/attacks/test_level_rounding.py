@@ -87,7 +87,7 @@ def missed(x, end, p, ball, budget):
     return u, z, added, number
 
 
-@pytest.mark.parametrize("gradients", [1, 2, 3, 5, 15])
+@pytest.mark.parametrize("gradients", [2, 4, 15])
 @pytest.mark.parametrize("p", [2.0, math.inf])
 def test_points_that_miss_the_goal_are_stretched_from_the_second_on_and_aim_higher(gradients, p):
     search = rounding(END, p, gradients=gradients)
@@ -333,7 +333,7 @@ def test_images_whose_points_are_lost_by_rounding_are_told_from_those_without_an
 
     points = torch.full((3, 120), 500.0)
     points[0, 0], points[1, 1], points[2, 2] = 800.4, 900.4, 900.4
-    for batch in (1, 2, 8):
+    for batch in (1, 8):
         _, on_grid, output = run_on_levels(
             task(x=WIDE, model=model, batch=batch), LevelGrid.of(WIDE, BOX, LEVELS), points.tolist()
         )
