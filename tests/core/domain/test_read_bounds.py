@@ -1,6 +1,8 @@
 """Bounds from text and files: what is read, and one sentence for what is none."""
 
 import sys
+import zipfile
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -87,3 +89,17 @@ def test_pickled_objects_are_refused_and_do_not_run(tmp_path):
     with pytest.raises(ValueError, match="cannot be read as bounds"):
         read_bounds(written(tmp_path, low=np.array([Runs()], dtype=object)))
     assert "plica_bounds_ran" not in sys.modules
+
+
+def test_an_archive_is_checked_before_it_is_read_and_must_fit_into_memory(tmp_path, monkeypatch):
+    file = written(tmp_path, low=np.zeros(SHAPE, "f8"), high=np.ones(SHAPE, "f8"))
+    content = 2 * (128 + 6 * 8)  # of two members, each with its header
+    for memory, fits in ((content / 0.8 + 4, True), (content / 0.8 - 4, False)):
+        monkeypatch.setattr("plica.utils.limits.memory", lambda memory=memory: memory)
+        with nullcontext() if fits else pytest.raises(ValueError, match=r"claims .* GB of pixels"):
+            read_bounds(file)
+    monkeypatch.undo()
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("../low.npy", b"")
+    with pytest.raises(ValueError, match="points outside it"):
+        read_bounds(file)
