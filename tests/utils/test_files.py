@@ -111,6 +111,13 @@ def test_a_copy_has_the_same_bytes_whether_or_not_files_can_have_two_names(tmp_p
     ]  # fmt: skip
 
 
+def test_a_copy_that_was_cut_off_is_made_anew(tmp_path):
+    (tmp_path / "a").write_bytes(b"bytes")
+    os.link(tmp_path / "a", tmp_path / f"{files.TEMPORARY}{os.getpid()}-b")  # before it got its name
+    copy_whole(tmp_path / "a", tmp_path / "b")
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"a": b"bytes", "b": b"bytes"}
+
+
 def test_hashes_are_sha256(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert hash_file(tmp_path / "a").startswith("ba7816bf8f01cfea")  # FIPS 180-2, appendix B.1
