@@ -166,6 +166,12 @@ def test_what_does_not_go_with_it(more):
         plica.attack(net, x, y, MinRadius(Lp(2)), precision="bf16", **more)
 
 
+def test_outputs_with_too_few_digits_are_refused():
+    net, x, y = case(2)
+    with pytest.raises(ValueError, match="bf16 cannot tell them apart; leave out the precision"):
+        plica.attack(lambda z: net(z) + 1e4, x, y, MinRadius(Lp(2)), gradients=20, precision="bf16")
+
+
 def test_a_model_that_does_not_run_so():
     net, x, y = case(2)
 

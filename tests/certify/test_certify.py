@@ -10,7 +10,7 @@ from torch import nn
 import plica
 from certify.zoo import BUILDERS, FLAT, dense, images, network
 from linear import linear
-from plica.certify import CertificateStatus
+from plica.certify import CertificateStatus, api
 from shared_data import SHARED
 
 
@@ -246,6 +246,21 @@ def test_noise_that_is_added_is_refused_however_small():
     net, x, y = labelled(b=1)
     with pytest.raises(plica.Unsupported, match="random numbers"):
         plica.certify(lambda z: net(z + 1e-6 * torch.rand(z.shape[1:])), x, y, plica.MinRadius(plica.Lp(2)), nodes=1)
+
+
+@pytest.mark.parametrize("upper", ["abcd", [None] * 4, torch.ones(4) * 1j])
+def test_radii_of_an_attack_are_numbers(upper):
+    with pytest.raises(TypeError, match="upper must hold radii, one for each image, got"):
+        api._upper(upper, images())
+
+
+def test_the_search_goes_on_where_the_box_has_no_end():
+    torch.manual_seed(0)
+    net, x = dense(nn.ReLU(), FLAT, 6, 3), images(1)
+    y, question, endless = net(x).argmax(1), plica.MinRadius(plica.Lp("inf")), (-math.inf, math.inf)
+    found = plica.certify(net, x, y, question, bounds=endless, nodes=200)
+    attacked = plica.attack(net, x, y, question, bounds=endless, gradients=60)
+    assert 0.98 * attacked.distance <= found.radius <= attacked.distance
 
 
 def test_without_a_time_limit_the_search_goes_on_to_the_radius():

@@ -183,12 +183,17 @@ def _region(group: Group, x: Float[Tensor, "b *image"]) -> Region:
 
 
 def _upper(upper: Any, x: Tensor) -> Tensor:
-    upper = torch.as_tensor(upper)
-    if upper.shape != (len(x),):
-        raise ValueError(f"upper must have shape ({len(x)},), one radius for each image, got {tuple(upper.shape)}.")
-    if not bool((upper >= 0).all()):
-        raise ValueError(f"upper must hold radii >= 0, inf where none is known, got {shown(upper.tolist())}.")
-    return upper
+    try:
+        radii = torch.as_tensor(upper).detach()
+    except (TypeError, ValueError, RuntimeError):
+        radii = None
+    if radii is None or radii.is_complex():
+        raise TypeError(f"upper must hold radii, one for each image, got {shown(upper)}.")
+    if radii.shape != (len(x),):
+        raise ValueError(f"upper must have shape ({len(x)},), one radius for each image, got {tuple(radii.shape)}.")
+    if not bool((radii >= 0).all()):
+        raise ValueError(f"upper must hold radii >= 0, inf where none is known, got {shown(radii.tolist())}.")
+    return radii
 
 
 @dataclass(frozen=True)

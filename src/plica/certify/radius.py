@@ -26,6 +26,7 @@ PRECISION = 0.01  # of a radius, to which the first bounds are found
 ATTEMPTS = 24
 SHARE = 0.35  # of the time or the nodes that are left
 AGAIN = 0.02  # of the radius that is proved: how far beyond is tried again where everything beyond has failed
+MOST = 2.0  # times the radius that is proved, for the next one
 FIRST_STEP = 0.25  # of the way from the radius that is proved to the attack's
 
 
@@ -150,17 +151,19 @@ def refine(
     """
     prover = Prover(networks, region, x, a)
     (reached, _), unproved, step, found = first, min(upper, span), FIRST_STEP, list[_Found]()
-    failed = math.inf  # the radius of the last attempt that proved nothing
+    # the radius of the last attempt that proved nothing, and whether that was for a part that cannot be divided
+    failed, stuck = math.inf, False
     for _ in range(ATTEMPTS):
         farthest = min(upper * (1 - CLOSED / 2), span)
         spent = effort.nodes is not None and prover.nodes >= effort.nodes
         if reached >= min(upper * (1 - CLOSED), span) or spent or not effort.left(prover.reserve):
             break
-        aim = min(reached + step * (unproved - reached), farthest)
+        # where no attack found a point, the box may reach far beyond, or without end
+        aim = min(reached + step * (unproved - reached), MOST * reached if reached else math.inf, farthest)
         if farthest < min(upper, failed) and aim >= farthest * (1 - 3 * CLOSED):  # not tried yet, and near
             aim = farthest
         if aim <= reached * (1 + CLOSED / 4):
-            if unproved >= upper or aim >= farthest:
+            if unproved >= upper or aim >= farthest or stuck:
                 break
             # what was too far may be reached from the parts made since
             unproved = min((1 + AGAIN) * reached, upper, span)
@@ -169,7 +172,7 @@ def refine(
             reached, step = aim, min(0.8, 2 * step)  # what was proved may be exceeded by more
             found.append(_Found(aim, prover.leaves(), prover.slopes))
         else:
-            unproved, failed, step = aim, aim, max(FIRST_STEP, step / 2)
+            unproved, failed, stuck, step = aim, aim, prover.is_stuck, max(FIRST_STEP, step / 2)
             worst = prover.worst()
             if worst is not None:
                 upper = min(upper, probe(worst))

@@ -205,20 +205,26 @@ class CountedModel:
         margin: of the output at the images.
 
         Raises:
-            ValueError: the model does not run so.
+            ValueError: the model does not run so, or what it returns then has too few digits.
         """
+        every = torch.arange(len(x), device=x.device)
         counted = CountedModel(
             Autocast(self.model, DTYPES[precision]), len(self.forwards), self.max_rows, None, self.fixed, self.bounds,
             self.grid, x.device,
         )  # fmt: skip
         try:
-            logits = counted.logits(x, torch.arange(len(x), device=x.device))
+            logits = counted.logits(x, every)
         except Exception as error:  # a model may raise anything
             if out_of_memory(error):
                 raise
             raise ValueError(
                 f"The model does not run under autocast to {precision} ({one_line(error)}); leave out the precision."
             ) from error
+        if bool(has_offset(self.varying(logits, every), 0.5 / torch.finfo(DTYPES[precision]).eps).all()):
+            raise ValueError(
+                f"The model's outputs are so much larger than their differences that {precision} cannot tell them "
+                "apart; leave out the precision."
+            )
         counted.least = replace(self.least.of_all(), noise=Noise(), floor=MEASURED * margin(logits).clamp(min=0))
         return counted
 

@@ -71,10 +71,10 @@ def least_margin(
     return torch.where(few_digits, torch.maximum(least, MEASURED * noise.change * size), least)
 
 
-def has_offset(logits: Float[Tensor, "r *output"]) -> Bool[Tensor, " r"]:
-    """Rows whose logits are nearly the same, beside their size."""
+def has_offset(logits: Float[Tensor, "r *output"], times: float = OFFSET) -> Bool[Tensor, " r"]:
+    """Rows whose logits are nearly the same, beside their size: `times` as large as their differences."""
     size, spread = _size_and_spread(logits)
-    return OFFSET * spread < size
+    return times * spread < size
 
 
 def _size_and_spread(logits: Float[Tensor, "r *output"]) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
