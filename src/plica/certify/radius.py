@@ -26,7 +26,7 @@ PRECISION = 0.01  # of a radius, to which the first bounds are found
 ATTEMPTS = 24
 SHARE = 0.35  # of the time or the nodes that are left
 AGAIN = 0.02  # of the radius that is proved: how far beyond is tried again where everything beyond has failed
-MOST = 2.0  # times the radius that is proved, for the next one
+MOST = 3.0  # times the radius that is proved, for the next one
 FIRST_STEP = 0.25  # of the way from the radius that is proved to the attack's
 
 
