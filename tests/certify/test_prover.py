@@ -22,7 +22,7 @@ X = torch.full((1, 6), 0.5)
 A = torch.tensor([[1.0, -1.0, 0.0], [1.0, 0.0, -1.0]])
 SLOPES = torch.tensor([3], dtype=torch.uint8)
 NONE = np.zeros(0, dtype=np.int64)
-SOUND, OPEN, HALF = (Part(k, 0.0, NONE, NONE, NONE, SLOPES, NONE) for k in range(3))
+SOUND, OPEN, HALF = (Part(k, 0.0, NONE, NONE, NONE, SLOPES) for k in range(3))
 
 
 @pytest.fixture(scope="module")

@@ -24,10 +24,10 @@ from plica.certify.certificate import Leaf, Split
 from plica.certify.reduced import OpenReLU, can_be_reduced, reduced
 from plica.certify.slopes import Ascent, Parts, Rows, optimise, packed, unpacked
 
-LARGEST_BATCH = 256
-FAR = 8.0
-JUDGED = 256  # parts before a run is ended as too far
+LARGEST_BATCH = 256  # parts divided at once, at most
 NUMBERS = 2**19  # of coefficients for one batch, more or less
+FAR = 8.0  # times the effort there is, from which on a run is ended as too far
+JUDGED = 256  # parts before that
 
 Numbers = NDArray[Any]
 
@@ -38,13 +38,11 @@ class Branching:
 
     Attributes:
         batch: parts divided at once, at least.
-        candidates: neurons that are tried for a part, by the bounds of the two halves.
         ascent: steps on a new part, which begins where its parent left off.
         last: steps on a part that cannot be divided further.
     """
 
     batch: int = 64
-    candidates: int = 1
     root: Ascent = field(default_factory=Ascent)
     ascent: Ascent = field(default_factory=lambda: Ascent(steps=3, slope_step=0.1, multiplier_step=0.1))
     last: Ascent = field(default_factory=lambda: Ascent(steps=150, decay=0.98))
@@ -61,7 +59,7 @@ class Part:
         signs: theirs, 1 or -1.
         multipliers: of the splits.
         slopes: of the lines, as in certificate.Leaf.
-        candidates: neurons to divide by, the most promising first.
+        divides_by: the most promising neuron to divide by; None where the part cannot be divided.
     """
 
     function: int
@@ -70,7 +68,7 @@ class Part:
     signs: Numbers
     multipliers: Numbers
     slopes: UInt8[Tensor, " k"]
-    candidates: Numbers
+    divides_by: int | None = None
 
 
 class Entries:
@@ -162,7 +160,7 @@ class Search:
             if used is not None and _is_far(seen, used(self.nodes)):
                 break
             batch = [heapq.heappop(self.queue)[2] for _ in range(min(self.batch, len(self.queue)))]
-            halves = self._divide(batch)
+            halves = [_half(part, sign) for part in batch for sign in (1, -1)]
             self.nodes += len(halves)
             self._bound(halves, self.settings.ascent)
         return not self.queue
@@ -175,8 +173,8 @@ class Search:
     def whole(self) -> list[Part]:
         """The whole set for each function, with the lines to begin with."""
         (slopes,) = packed(self.whole_start, 1).cpu()
-        none = _none()
-        return [Part(row, -torch.inf, none, none, none, slopes, none) for row in range(len(self.root.a))]
+        none = np.zeros(0, np.int64)
+        return [Part(row, -torch.inf, none, none, none, slopes) for row in range(len(self.root.a))]
 
     def move(self, root: Rows) -> None:
         """To another input set, which is divided as the last one was; its parts are bounded with the same lines."""
@@ -230,14 +228,14 @@ class Search:
         left = (~proved).nonzero()[:, 0]
         if not len(left):
             return
-        candidates = self._candidates(rows.take(left), _take(parameters, left), _take(multipliers, left))
+        own = ({k: part[left] for k, part in each.items()} for each in (parameters, multipliers))
         whole = []
-        for position, row in enumerate(left.tolist()):
-            part = replace(parts[row], bound=float(value[row]), candidates=candidates[position])
-            if len(part.candidates):
-                self._queue(part)
-            else:
+        for row, neuron in zip(left.tolist(), self._promising(rows.take(left), *own), strict=True):
+            part = replace(parts[row], bound=float(value[row]), divides_by=neuron)
+            if neuron is None:
                 whole.append(part)
+            else:
+                self._queue(part)
         if whole and ascent is not self.settings.last:
             self._bound(whole, self.settings.last)
         for part in whole if ascent is self.settings.last else ():
@@ -264,13 +262,13 @@ class Search:
         for start in range(0, len(leaves), self.batch):
             parts = list(leaves[start : start + self.batch])
             rows = self._rows(self.root, self.entries, parts)
-            candidates = self._candidates(rows, self._parameters(parts), self._multipliers(self.entries, parts))
-            for part, own in zip(parts, candidates, strict=True):
-                self._queue(replace(part, bound=0.0, candidates=own))
+            neurons = self._promising(rows, self._parameters(parts), self._multipliers(self.entries, parts))
+            for part, neuron in zip(parts, neurons, strict=True):
+                self._queue(replace(part, bound=0.0, divides_by=neuron))
 
     def _queue(self, part: Part) -> None:
         heapq.heappush(self.queue, (part.bound, next(self.order), part))
-        self.stuck |= not len(part.candidates)
+        self.stuck |= part.divides_by is None
 
     def leaf(self, part: Part) -> Leaf:
         """As it is stored, with the number of the function for the rival."""
@@ -306,8 +304,9 @@ class Search:
         return [flat[row, self.entries.slot[part.neurons]] for row, part in enumerate(parts)]
 
     @torch.no_grad()
-    def _candidates(self, rows: Rows, parameters: Parts, multipliers: Parts) -> list[Numbers]:
-        """The neurons of each row whose chords lower its bound most, by the chord's offset times its coefficient."""
+    def _promising(self, rows: Rows, parameters: Parts, multipliers: Parts) -> list[int | None]:
+        """The neuron of each row whose chord lowers its bound most, by the chord's offset times its coefficient; None
+        where all signs are settled."""
         keep: Parts = {}
         rows.lower(parameters, multipliers, keep)
         scores = []
@@ -321,35 +320,11 @@ class Search:
                 a = op.of(keep[activation]) if isinstance(op, OpenReLU) else keep[activation].flatten(1)
             score = offset * (a.clamp(max=0).abs() + 1e-3 * a.abs())
             scores.append(torch.where(open_entries, score + 1e-30, 0))
-        if not scores:
-            return [_none()] * len(rows.a)
-        flat = torch.cat(scores, 1)
-        top, position = flat.topk(min(self.settings.candidates, flat.shape[1]), dim=1)
-        numbers = self.entries.numbers[position.cpu()].numpy()
-        return [own[is_open] for own, is_open in zip(numbers, (top > 0).cpu().numpy(), strict=True)]
-
-    @torch.no_grad()
-    def _divide(self, batch: list[Part]) -> list[Part]:
-        """The two halves of every part, by the candidate whose worse half has the better bound."""
-        counts = [len(part.candidates) for part in batch]
-        if max(counts) == 1:
-            return [_half(part, int(part.candidates[0]), sign) for part in batch for sign in (1, -1)]
-        owner = torch.from_numpy(np.repeat(np.arange(len(batch)), 2 * np.array(counts)))
-        neurons = np.concatenate([part.candidates for part in batch])
-        entries, places = self.entries, np.repeat(self.entries.slot[neurons], 2)
-        signs = entries.scattered(batch, [part.signs for part in batch])[owner]
-        signs[torch.arange(len(owner)), torch.from_numpy(places)] = signs.new_tensor([1.0, -1.0]).repeat(len(neurons))
-        used = np.concatenate([places, entries.places(batch)])
-        multipliers = entries.scattered(batch, [part.multipliers for part in batch])[owner]
-        function = torch.tensor([part.function for part in batch])[owner]
-        rows = replace(self.root.take(function), signs=entries.tensors(signs, used))
-        value = rows.lower(_take(self._parameters(batch), owner), entries.tensors(multipliers, used)).view(-1, 2)
-        # what lies above 0 is proved and counts no more; of equal ones the better other half
-        score = value.clamp(max=0).amin(1) + 1e-3 * value.clamp(max=0).amax(1)
-        best = [int(own.nan_to_num(-torch.inf).argmax()) for own in score.cpu().split(counts)]
-        return [
-            _half(part, int(part.candidates[i]), sign) for part, i in zip(batch, best, strict=True) for sign in (1, -1)
-        ]
+        if not any(score.shape[1] for score in scores):
+            return [None] * len(rows.a)
+        top, position = torch.cat(scores, 1).max(1)
+        numbers = self.entries.numbers[position.cpu()].tolist()
+        return [neuron if best > 0 else None for neuron, best in zip(numbers, top.tolist(), strict=True)]
 
 
 def _is_far(seen: list[tuple[int, float]], used: float) -> bool:
@@ -363,16 +338,11 @@ def _is_far(seen: list[tuple[int, float]], used: float) -> bool:
     return not gain > 0 or -bound / gain > math.log2(FAR / max(used, 1e-9))
 
 
-def _none() -> Numbers:
-    return np.zeros(0, np.int64)
-
-
-def _half(part: Part, neuron: int, sign: int) -> Part:
+def _half(part: Part, sign: int) -> Part:
+    """The half of the part in which the neuron that it divides by has this sign."""
+    assert part.divides_by is not None
     neurons, signs, multipliers = (
-        np.append(side, value) for side, value in ((part.neurons, neuron), (part.signs, sign), (part.multipliers, 0.0))
+        np.append(side, value)
+        for side, value in ((part.neurons, part.divides_by), (part.signs, sign), (part.multipliers, 0.0))
     )
-    return replace(part, neurons=neurons, signs=signs, multipliers=multipliers, candidates=_none())
-
-
-def _take(parts: Parts, rows: Int[Tensor, " r"]) -> Parts:
-    return {k: v[rows] for k, v in parts.items()}
+    return replace(part, neurons=neurons, signs=signs, multipliers=multipliers, divides_by=None)
