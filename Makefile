@@ -82,6 +82,7 @@ papers: $(READY)
 	$(PAPERS)/figure1.py --data $(DATA) --seconds 1.5
 	$(PAPERS)/figure6.py --data $(DATA) --n 30 --evaluations 250 --gradients 50
 	$(PAPERS)/figure8.py --data $(DATA) --n 16
+	$(PAPERS)/magnitudes.py --data $(DATA) --nets resnet_2b
 	$(PAPERS)/section2.py --data $(DATA) --n 25
 	$(PAPERS)/appendix_a.py --data $(DATA) --n 100 --steps 50
 	$(PAPERS)/appendix_b.py --data $(DATA) --n 30 --evaluations 250
@@ -104,6 +105,7 @@ papers-all: papers
 	$(BIN)/python benchmarks/training.py --data $(DATA) --into $(TRAINED) --sets table --seeds 1
 	$(PAPERS)/table1.py --data $(DATA) --trained $(TRAINED) --nets pgd-l1-0 pgd-l2-0 pgd-linf-0 pat-0.05-0
 	$(BIN)/python benchmarks/table4.py --data $(DATA) --net trained --weights $(TRAINED)/pat-0.05-0.safetensors --images 50
+	$(PAPERS)/magnitudes.py --data $(DATA) --trained $(TRAINED) --nets resnet_2b cifar_wide_kw standard-0
 	$(PAPERS)/training.py --data $(DATA) --trained $(TRAINED) --nets standard-0 pgd-l1-0 pgd-l2-0 pgd-linf-0 radius-l2-0 radius-union-0 pat-0.05-0
 
 lint: $(READY)

@@ -5,6 +5,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -18,6 +19,7 @@ FEW = {  # what keeps a script within seconds
     "figure1": "--seconds 0.3 --radius 0.1",
     "figure6": "--gradients 15 --evaluations 20",
     "figure8": "--gradients 15",
+    "magnitudes": "--gradients 15",
     "section2": "--gradients 20",
     "training": "--gradients 15",
     "appendix_a": "--steps 5",
@@ -89,3 +91,20 @@ def test_every_claim_has_a_test_a_figure_and_a_verdict():
         claim, _, _, verdict = cells
         assert claim.endswith(")"), f"{claim} does not say where it stands"
         assert verdict in VERDICTS[:3] or verdict.startswith(VERDICTS[3]), cells
+
+
+@pytest.mark.parametrize(("law", "power", "exponential"), [("pareto", 1, 0), ("exponential", 0, 1)])
+def test_law_of_magnitudes_is_told(script, law, power, exponential):
+    """Of 3,000 numbers drawn from either law, above 1; the exponent of the power law is 2.5."""
+    draw, module = np.random.default_rng(0), script("magnitudes")
+    sizes = 1 + (draw.pareto(1.5, 3000) if law == "pareto" else draw.exponential(1.0, 3000))
+    *shares, is_power, is_exponential, exponent = module.described(sizes, with_tail=True)
+    assert shares[0] == 0
+    assert (is_power, is_exponential) == (power, exponential)
+    if law == "pareto":
+        assert exponent == pytest.approx(2.5, abs=0.2)
+
+
+def test_shares_of_magnitudes(script):
+    sizes = np.array([0, 0, 0.5, 0.89, 0.91, 1])
+    assert script("magnitudes").described(sizes, with_tail=False) == [1 / 3, 1 / 3, None, None, None]
