@@ -17,6 +17,7 @@ from plica.runs.encode import leaf_table
 from plica.runs.schema import leaves_file
 from plica.trust import audit
 from plica.trust.audit import certificates
+from plica.trust.audit.activations import Relu
 from plica.trust.audit.balls import Ball
 from plica.trust.audit.certificates import RefusedError, check
 from plica.trust.audit.layers import UnknownStepError, trace
@@ -297,3 +298,14 @@ def test_whole_numbers_below_0_count_by_their_absolute_values(model):
     middle, half = torch.full_like(z, 0.5), (z / 9).abs()
     spread = op.size(half) - op.size(torch.zeros_like(half))
     assert ((op.value(middle + z / 9) - op.value(middle)).abs() <= spread + 1e-12).all()
+
+
+@pytest.mark.parametrize("slope", [0.1, 0.2, -0.3])
+def test_lines_of_a_known_sign_are_the_function_itself_in_float64(slope):
+    """A slope that was rounded to float32 had an upper line below the function."""
+    op = Relu(slope)
+    l, u = torch.tensor([[-2.0, 0.5]]).double(), torch.tensor([[-1.0, 2.0]]).double()
+    lines = op.lines(l, u, torch.full_like(l, 0.5))
+    for z in (l, u):
+        assert torch.equal(lines.low * z + lines.low_offset, op.value(z))
+        assert torch.equal(lines.up * z + lines.up_offset, op.value(z))

@@ -94,7 +94,7 @@ class Relu(Activation):
 
     def lines(self, l: Tensor, u: Tensor, t: Tensor) -> Lines:
         bent, width = self.is_open(l, u), (u - l).clamp(min=torch.finfo(l.dtype).tiny)
-        straight = torch.where(l >= 0, 1.0, self.slope)
+        straight = torch.where(l >= 0, 1.0, torch.full_like(l, self.slope))  # two bare numbers give float32
         low = torch.where(bent, (self.slope + (1 - self.slope) * t).clamp(max=1), straight)
         up = torch.where(bent, (u - self.slope * l) / width, straight)
         offset = torch.where(bent, (1 - self.slope) * -(l * u) / width + MOVED * (u - l) * (1 + abs(self.slope)), 0.0)
