@@ -268,8 +268,11 @@ class Paired:
             [json.loads((into / f"{n}-{seed}.json").read_text())["radii"] for seed in self.seeds] for n in self.names
         ]
         measured = {norm: np.array([[radii[norm] for radii in each] for each in lines]) for norm in NORMS}
-        values = {"clean": 100 * (measured["l2"] > 0).mean(1), **{norm: measured[norm].mean(1) for norm in NORMS}}
-        values["linf"] *= 255
+        measured["linf"] *= 255
+        measured["clean"] = 100.0 * (measured["l2"] > 0)
+        # of each seed alone: (ways, seeds)
+        self.of_seeds = {key: of_images.mean(2) for key, of_images in measured.items()}
+        values = {key: of_images.mean(1) for key, of_images in measured.items()}
         n = values["clean"].shape[1]
         shares = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=draws) / n
         # one row for the images as they are, then one for each resample: (1 + draws, ways)
@@ -286,12 +289,17 @@ def interval(values: np.ndarray, digits: int) -> str:
 
 
 def beside(into: Path, names: Sequence[str], other: str) -> str:
-    """What each way has more than `other`."""
+    """What each way has more than `other`, its interval over images, and behind it the difference of each seed."""
     paired = Paired(into, [other, *(name for name in names if name != other)])
     lines = [f"| less {WAYS[other].title} | clean % | linf x 255 | l2 | l1 |", "|---|---|---|---|---|"]
     for name in paired.names[1:]:
         more = {key: means - paired.of(other)[key] for key, means in paired.of(name).items()}
-        cells = [interval(more[key], digits) for key, digits in (("clean", 1), ("linf", 2), ("l2", 3), ("l1", 2))]
+        row = paired.names.index(name)
+        seeds = {key: values[row] - values[paired.names.index(other)] for key, values in paired.of_seeds.items()}
+        cells = []
+        for key, digits in (("clean", 1), ("linf", 2), ("l2", 3), ("l1", 2)):
+            each = "; " + ", ".join(f"{seed:+.{digits}f}" for seed in seeds[key]) if len(paired.seeds) > 1 else ""
+            cells.append(interval(more[key], digits) + each)
         lines.append(f"| {WAYS[name].title} | {' | '.join(cells)} |")
     return "\n".join(lines) + f"\n\nSeeds: {', '.join(paired.seeds)}\n"
 

@@ -1,4 +1,5 @@
-"""benchmarks/radii.py: optimality of curves whose area is known, its table, and its word on missing data."""
+"""benchmarks/radii.py: optimality of curves whose area is known, its table, and its word on missing data;
+benchmarks/training.py: differences of each seed; benchmarks/device.py on a CPU."""
 
 import importlib.util
 import json
@@ -9,15 +10,19 @@ import numpy as np
 import pytest
 
 
-@pytest.fixture(scope="module")
-def radii():
-    path = Path(__file__).parents[1] / "benchmarks" / "radii.py"
-    spec = importlib.util.spec_from_file_location("radii", path)
+def imported(name):
+    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def radii():
+    return imported("radii")
 
 
 def test_optimality_of_known_areas(radii):
@@ -56,6 +61,20 @@ def test_missing_data_is_named(radii, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["radii.py", "--data", str(tmp_path)])
     with pytest.raises(SystemExit, match=r"load\.py is missing; give the folder"):
         radii.main()
+
+
+def test_differences_between_ways_of_training_are_shown_for_each_seed(tmp_path):
+    """Two images, two seeds, of which PGD l2 classifies one image more by each: with radii .2 and .4 more."""
+    radii = {"standard-0": [0, 1], "standard-1": [0, 1], "pgd-l2-0": [0.2, 1], "pgd-l2-1": [0.4, 1]}
+    for name, l2 in radii.items():
+        line = {"radii": {"l1": l2, "l2": l2, "linf": l2}, "seconds": 1}
+        (tmp_path / f"{name}.json").write_text(json.dumps(line))
+    text = imported("training").beside(tmp_path, ["standard", "pgd-l2"], "standard")
+    _, clean, linf, l2, _ = text.splitlines()[2].strip("|").split(" | ")
+    assert clean == "+50.0 [0.0, 100.0]; +50.0, +50.0"
+    assert linf.endswith("; +25.50, +51.00")
+    assert l2.startswith("+0.150 [")
+    assert l2.endswith("; +0.100, +0.200")
 
 
 def test_the_measurement_on_a_device_runs_on_a_cpu(tmp_path):
