@@ -65,6 +65,7 @@ FILES = [
     "core/judging/judge.py",
     "core/judging/majority.py",
     "core/model/draws.py",
+    "core/model/least_margin.py",
     "core/model/rounding.py",
     "core/model/second_run.py",
     "evaluation/worker.py",

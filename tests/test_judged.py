@@ -183,3 +183,20 @@ def test_rows_side_by_side_take_2_to_the_28_numbers_and_are_16_to_256(pixels, ro
 )
 def test_rows_on_a_gpu_are_a_power_of_two_in_a_quarter_of_the_free_bytes(free, rows):
     assert rows_on_gpu(free, 1000) == rows
+
+
+@pytest.mark.parametrize("spent", [[0, 3], [3, 0], [0, 0], [3, 3]])
+def test_a_second_run_is_made_where_one_image_has_forward_runs_left_for_it(monkeypatch, spent):
+    """A fifth of 15 gradients, the fewest for which there is one, of which the other image has none left."""
+    judges, judged_by = [], judged.confirm
+
+    def confirm(judge, *rest):
+        judges.append(judge)
+        return judged_by(judge, *rest)
+
+    monkeypatch.setattr(judged, "confirm", confirm)
+    call = JudgedAttack(
+        CountedModel(model, 2), X[:2], Goal(Y[:2]), MinRadius(Lp(2)), None, (0.0, 1.0), 15, 0, 2, None
+    )  # fmt: skip
+    call._judge(call._task(torch.arange(2), model(X[:2])), torch.tensor(spent))
+    assert (judges[0].second is not None) == (min(spent) == 0)

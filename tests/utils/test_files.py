@@ -65,6 +65,7 @@ def test_one_writer_at_a_time_who_clears_what_a_killed_one_left(tmp_path):
             pass
     with locked(tmp_path):
         pass
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == [files.LOCK]  # for the next one
 
 
 def test_a_directory_whose_name_is_not_unicode_is_refused_before_it_is_made(tmp_path):
@@ -99,14 +100,15 @@ def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path):
 
 def test_a_copy_has_the_same_bytes_whether_or_not_files_can_have_two_names(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"bytes")
-    copy_whole(tmp_path / "a", tmp_path / "new" / "b")
+    copy_whole(tmp_path / "a", tmp_path / "deep" / "new" / "b")
+    write_whole(tmp_path / "deep" / "other" / "b", b"")  # makes its folders, too
 
     def refused(*_):
         raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refused)
-    copy_whole(tmp_path / "a", tmp_path / "new" / "c")
-    assert [(file.name, file.read_bytes()) for file in sorted((tmp_path / "new").iterdir())] == [
+    copy_whole(tmp_path / "a", tmp_path / "deep" / "new" / "c")
+    assert [(file.name, file.read_bytes()) for file in sorted((tmp_path / "deep" / "new").iterdir())] == [
         ("b", b"bytes"), ("c", b"bytes")
     ]  # fmt: skip
 
@@ -118,19 +120,41 @@ def test_a_copy_that_was_cut_off_is_made_anew(tmp_path):
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"a": b"bytes", "b": b"bytes"}
 
 
+def test_a_copy_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "a").write_bytes(b"bytes")
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        copy_whole(tmp_path / "a", tmp_path / "b")
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows opens no folders")
+def test_a_flushed_folder_is_closed(tmp_path, monkeypatch):
+    opened, closed = [], []
+    system_open, system_close = os.open, os.close
+    monkeypatch.setattr(os, "open", lambda *args, **more: opened.append(system_open(*args, **more)) or opened[-1])
+    monkeypatch.setattr(os, "close", lambda number: closed.append(number) or system_close(number))
+    write_whole(tmp_path / "file", b"bytes")
+    assert closed == opened != []
+
+
 def test_hashes_are_sha256(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert hash_file(tmp_path / "a").startswith("ba7816bf8f01cfea")  # FIPS 180-2, appendix B.1
     assert hash_json({"b": 1, "a": [None]}) == hash_json({"a": [None], "b": 1}) != hash_json({"a": [0], "b": 1})
 
 
-def test_a_text_is_read_up_to_the_longest(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "LONGEST", 10)
+def test_a_text_is_read_up_to_20_megabytes(tmp_path):
     file = tmp_path / "text"
-    file.write_text("0123456789")
-    assert files.read_small(file) == "0123456789"
-    file.write_text("0123456789a")
-    with pytest.raises(OSError, match="longer than"):
+    for size in (20_000_000, 20_000_001):
+        file.touch()
+        os.truncate(file, size)
+        if size == 20_000_000:
+            assert len(files.read_small(file)) == size
+    with pytest.raises(OSError, match="longer than 20 MB"):
         files.read_small(file)
 
 

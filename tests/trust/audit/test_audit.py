@@ -40,6 +40,13 @@ def test_an_honest_run_is_confirmed(tmp_path, metric, radius):
     assert 3 < task.perturbed < 10 + 2 * (radius is None)
 
 
+def test_a_model_is_asked_for_single_images_too(tmp_path):
+    sizes, model = set(), defects.Sound().eval()
+    model.register_forward_hook(lambda module, args, output: sizes.add((args[0].dtype, len(args[0]))))
+    audited(defects.saved_run(tmp_path, "l2", None), model)
+    assert {(torch.float32, 1), (torch.float32, 12)} <= sizes
+
+
 def rewrite(directory, row, **values):
     """Change cells of samples.parquet."""
     table = pq.read_table(directory / "samples.parquet")

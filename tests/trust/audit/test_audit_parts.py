@@ -47,6 +47,13 @@ def test_the_context_is_that_of_the_task():
     assert (context.at_random, context.radius, context.levels) == (True, 0.5, 256)
 
 
+def test_before_anything_is_measured_all_counts_are_0():
+    start = Audited(TASK)
+    counts = {name: value for name, value in vars(start).items() if name not in ("task", "prices", "differences")}
+    assert counts == dict.fromkeys(counts, 0)
+    assert start.agrees
+
+
 def model(z):
     """Class 1 where the mean exceeds 0.6."""
     mean = z.flatten(1).mean(1)

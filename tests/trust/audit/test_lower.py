@@ -249,6 +249,10 @@ def test_targets_and_one_logit():
     leaves = leaf_table(found.evidence, torch.arange(1)).to_pylist()
     ball = Ball.around(x, torch.zeros_like(x), torch.ones_like(x), float(found.radius), 2)
     check(trace(net, x), ball, int(y), int(target), leaves)
+    with pytest.raises(RefusedError, match="the radius is not positive"):
+        check(trace(net, x), replace(ball, radius=0.0), int(y), int(target), leaves)
+    with pytest.raises(RefusedError, match="there are no leaves"):
+        check(trace(net, x), ball, int(y), int(target), [])
     with pytest.raises(RefusedError, match="every other class"):
         check(trace(net, x), ball, int(y), None, leaves)
     one = dense(nn.ReLU(), FLAT, 8, 1).eval().requires_grad_(False)
