@@ -229,3 +229,8 @@ def test_modes_of_submodules_are_restored_one_by_one():
     with eval_mode(net):
         assert not any(module.training for module in net.modules())
     assert [name for name, module in net.named_modules() if module.training] == ["norm"]
+
+
+def test_images_in_8_bit_floats_are_refused():
+    with pytest.raises(TypeError, match=r"x is torch.float8_e4m3fn, .*write x.float\(\)"):
+        ASK(NET, X.to(torch.float8_e4m3fn), Y, L2)

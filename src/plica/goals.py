@@ -22,7 +22,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from plica.metrics.parse import import_object
-from plica.utils.messages import shown
+from plica.utils.messages import did_you_mean, shown
 
 GoalFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -228,4 +228,4 @@ def parse_goal(text: str) -> GoalFunction:
             return numbered[name](float(number))
     except ValueError as error:
         raise ValueError(f"The goal {shown(text)} cannot be had: {error}") from None
-    raise ValueError(f"There is no goal {shown(text)}; write {WRITTEN}.")
+    raise ValueError(f"There is no goal {shown(text)}; {did_you_mean(name, [*plain, *numbered])}write {WRITTEN}.")

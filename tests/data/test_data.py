@@ -110,6 +110,22 @@ def test_grey_pictures_have_one_channel(tmp_path):
     assert torch.equal(x[0, 0], torch.from_numpy(X[0, 0]).float() / 255)
 
 
+def test_a_grey_picture_that_comes_first_does_not_take_the_colour_of_the_others(tmp_path):
+    root = folder(tmp_path / "root")
+    x, _ = load_data(root)
+    (root / "a" / "0.png").write_bytes(png(X[0, 0]))
+    first = torch.from_numpy(X[0, :1]).float().expand(3, -1, -1) / 255
+    assert torch.equal(load_data(root)[0], torch.cat([first[None], x[1:]]))
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_pictures_of_more_than_8_bits_are_refused(tmp_path, kind):
+    """A conversion would cut off all that is above 255."""
+    (tmp_path / "k").mkdir()
+    Image.fromarray(np.full((5, 4), 1000, kind)).save(tmp_path / "k" / "0.tiff")
+    assert "has more than 8 bits" in refusal(tmp_path)
+
+
 @pytest.mark.parametrize("embedded", ["plain", "huggingface"])
 def test_parquet(tmp_path, embedded):
     content = [png(x) for x in X]

@@ -25,7 +25,7 @@ def pipe(path):
 @pytest.mark.parametrize("name", ["f", "f.npz", "f.safetensors", "f.parquet", "f.npy,f.npy", "f.py:data"])
 def test_data_from_a_pipe(tmp_path, name):
     pipe(tmp_path / name.partition(",")[0].partition(":")[0])
-    with pytest.raises(FileNotFoundError, match=r"no (data set )?file"):
+    with pytest.raises(FileNotFoundError, match=r"not a regular file|no data set file"):
         open_data(f"{tmp_path}/{name}".replace(",", f",{tmp_path}/"))
 
 

@@ -179,3 +179,41 @@ def test_a_full_disk_in_figures_leaves_nothing_and_names_the_place(whole, folder
     said = refusal(capsys, "figures", "whole", "-o", "new/figures")
     assert said == "plica: new/figures cannot be written (No space left on device); free some space.\n"
     assert not (folder / "new").exists()
+
+
+OWN = """
+def distance(x, z):
+    d = (x - z).flatten(1).norm(dim=1)
+    if float(d.detach().max()) > 0.2:
+        raise KIND("too\\nfar")
+    return d
+
+def goal(output, y):
+    if len(output) != 2:
+        raise KIND("too\\nmany")
+    return output.sum(1) - 100
+"""
+
+
+@pytest.mark.parametrize("kind", ["KeyError", "ValueError", "RuntimeError"])
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [(["--metric", "own:distance"], 5), (["--metric", "l2", "--goal", "own:goal"], 10)],
+    ids=["distance", "goal"],
+)
+def test_code_of_the_users_that_fails_late_is_named_with_its_line(folder, capsys, monkeypatch, kind, options, line):
+    (folder / "own.py").write_text(OWN.replace("KIND", kind))
+    monkeypatch.delitem(sys.modules, "own", raising=False)
+    monkeypatch.syspath_prepend(str(folder))
+    capsys.readouterr()
+    given = ["--model", "net.py:make", "--data", "d.npz", "--gradients", "5", "--n", "3"]
+    assert main(["radius", *given, *options, "--out", "new"]) == 1
+    said = capsys.readouterr().err
+    assert f"plica: own.py, line {line}, raised {kind}" in said
+    assert said.splitlines()[-1].startswith("plica: ")
+    assert not (folder / "new").exists()
+
+
+def test_nodes_take_the_place_of_seconds(folder, capsys):
+    said = refusal(capsys, "bracket", *FLAGS, "--nodes", "3", "--seconds", "1", "--out", "new")
+    assert said == "plica: --nodes takes the place of --seconds; give one of them.\n"

@@ -226,6 +226,16 @@ BAD = {
     "one per channel": (lambda x, z: (z - x).flatten(2).norm(dim=2), r"shape \(2,\), got \(2, 3\)"),
     "a float": (lambda x, z: float((z - x).norm()), r"shape \(2,\), got float"),
     "a similarity": (lambda x, z: 1 - (z - x).flatten(1).norm(dim=1), "must be 0 from an image to itself"),
+    "a negative one": (lambda x, z: -(z - x).flatten(1).norm(dim=1), "must not be negative.*change its sign"),
+    "a random one": (
+        lambda x, z: torch.rand(len(x)) * (z - x).flatten(1).norm(dim=1),
+        "The metric is random: it",
+    ),
+    "one of the company": (
+        lambda x, z: (z - x).flatten(1).norm(dim=1) * (1 + 0.1 * len(x)),
+        "The metric depends on the other images: it gives .* for the first image alone",
+    ),
+    "two lines": (lambda x, z: x.new_zeros(2, 3).view("a\nb"), r"raised TypeError for images of shape [^\n]*$"),
     "the root of 0": (lambda x, z: ((z - x) ** 2).flatten(1).sum(1).sqrt(), r"not finite at x_adv = x, often the root"),
     "roots in pixels": (
         lambda x, z: (((z - x)[:, :, 1:] * 0) ** 2).sqrt().flatten(1).sum(1) + (z - x).flatten(1).norm(dim=1),
@@ -272,3 +282,22 @@ def test_a_pixel_of_infinite_weight_must_not_move_by_the_least(p):
     assert WeightedLp(p, weights)(x, x_adv).isfinite().all()
     x_adv[1, 2] = torch.nextafter(torch.tensor(0.5), torch.tensor(1.0))
     assert WeightedLp(p, weights)(x, x_adv).isinf().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("method", ["auto", "pwcf"])
+@pytest.mark.parametrize("question", [plica.MinRadius, lambda metric: plica.MaxLoss(metric, 0.3)], ids=["min", "max"])
+def test_a_metric_may_sum_in_float64(method, question):
+    x, _ = images()
+
+    def single(a, b):
+        return torch.linalg.vector_norm((b - a).flatten(1), dim=1)
+
+    def double(a, b):
+        return torch.linalg.vector_norm((b - a).flatten(1).double(), dim=1)
+
+    def model(z):
+        return torch.stack([z.mean((1, 2, 3)) - 0.5, 0.5 - z.mean((1, 2, 3))], 1)
+
+    y = model(x).argmax(1)
+    found = [plica.attack(model, x, y, question(d), method=method, gradients=10).distance for d in (double, single)]
+    torch.testing.assert_close(*found, rtol=1e-4, atol=0)

@@ -37,6 +37,20 @@ def fails():
 
 def number():
     return 3
+
+def meta():
+    return make().to("meta")
+
+class Record(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = make()
+
+    def forward(self, x):
+        return {"logits": self.net(x)}
+
+def script():
+    return torch.jit.script(Record())
 """
 
 
@@ -180,9 +194,12 @@ def test_weights_are_read_without_running_code(net, tmp_path):
         ("builder.py", "not of a known form"),
         (":make", "not of the form"),
         ("none.py:make", "no model file"),
-        ("builder.py:other", "has no 'other'; it has Scale, make, module and 3 more"),
+        ("builder.py:other", "has no 'other'; it has Scale, make, module and 6 more"),
         ("builder.py:fails", "failed: RuntimeError: no GPU here."),
         ("builder.py:number", "type int, which cannot be called"),
+        ("builder.py:meta", "on the device meta (2.weight, 2.bias, 2.running_mean and 4 more); make it on cpu"),
+        ("builder.py:make@cifar11", "no normalisation 'cifar11'; did you mean 'cifar10'? write mean/deviation"),
+        ("builder.py:make@nothing", "no normalisation 'nothing'; write mean/deviation"),
         ("broken.py:make", "SyntaxError"),
         ("no.such.module:make", "No module named 'no'"),
         ("json:dumps", "missing 1 required positional argument"),
@@ -195,6 +212,12 @@ def test_models_that_cannot_be_made(net, tmp_path, monkeypatch, spec, said):
         load_model(spec)
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_a_factory_of_torchscript(net):
+    x = torch.from_numpy(X)
+    torch.testing.assert_close(load_model(net.replace(":make", ":script"))(x), load_model(net)(x))
 
 
 def test_a_device_that_is_not_there(net):

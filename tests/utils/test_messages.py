@@ -2,7 +2,12 @@
 
 import errno
 
-from plica.utils.messages import CUT, MOST, few, one_line, sentence, shown
+import pytest
+
+from plica.goals import parse_goal
+from plica.metrics import parse_metric
+from plica.perturbations import parse_through
+from plica.utils.messages import CUT, MOST, did_you_mean, few, one_line, sentence, shown
 
 
 def test_a_long_foreign_message_is_cut_with_a_mark():
@@ -31,3 +36,20 @@ def test_a_value_that_contains_itself_many_times_is_shown_quickly():
 
 def test_names_beyond_the_first_few_are_counted():
     assert few("abcde") == "a, b, c and 2 more"
+
+
+def test_the_nearest_name_is_asked_for_whatever_the_case_of_its_letters():
+    assert did_you_mean("pgdd", ("auto", "pgd")) == did_you_mean("PGD", ("auto", "pgd")) == "did you mean 'pgd'? "
+    assert did_you_mean("xyz", ("auto", "pgd")) == did_you_mean(None, ("auto", "pgd")) == ""
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "name"),
+    [
+        (parse_metric, "L2", "l2"), (parse_metric, "l_inf", "linf"), (parse_metric, "lpip", "lpips"),
+        (parse_through, "flw", "flow"), (parse_goal, "Deviates", "deviates"), (parse_goal, "anylabel", "any-label"),
+    ],
+)  # fmt: skip
+def test_misspelt_names_of_what_is_asked(parse, text, name):
+    with pytest.raises(ValueError, match=f"{text}'; did you mean '{name}'\\? write"):
+        parse(text)

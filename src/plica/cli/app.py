@@ -33,7 +33,7 @@ from plica.cli import (
     show,
     train,
 )
-from plica.cli.errors import Status, WrongInputError, wrong_input
+from plica.cli.errors import Status, WrongInputError, users_line, wrong_input
 from plica.cli.signals import ended_by_signals
 from plica.core.model.fitting import ModelError
 from plica.evaluation.worker import out_of_memory
@@ -122,11 +122,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ModelError as error:
             _say(str(error))
             return Status.OTHER
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            _say(f"There is not enough memory ({one_line(error)}); give fewer images (--n) or a smaller --batch-size.")
-            return Status.OTHER
         except SystemExit as error:  # of a model, a distance or a goal, as the program itself does not
             _say(
                 f"A module of yours ended the program by sys.exit({shown(error.code)}); let it raise an error instead."
@@ -134,6 +129,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return Status.OTHER
         except BrokenPipeError:  # whoever read the output has gone
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it when it ends
+            return Status.OTHER
+        except Exception as error:
+            line = users_line(error)
+            if isinstance(error, MemoryError | RuntimeError) and out_of_memory(error):
+                cure = "give fewer images (--n) or a smaller --batch-size"
+                _say(f"There is not enough memory ({one_line(error)}); {cure}.")
+            elif line is not None:
+                _say(f"{line}, raised {one_line(error, named=True)}.")
+            else:
+                raise
             return Status.OTHER
     if status == 130:  # how typer hands on an interruption
         _say("interrupted, nothing was written.")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from plica.cli.errors import WrongInputError
 from plica.cli.evaluate import OutOption, carry_out
 from plica.cli.options import (
     BoundsOption,
@@ -27,7 +28,9 @@ from plica.evaluation import Plan, PlanError, read_plan
 CHUNK = 8  # images that are stored together: at ten seconds each, an interruption loses little
 
 MetricOption = Annotated[list[str], typer.Option(help="linf, l2 or l1; repeatable")]
-SecondsOption = Annotated[float, typer.Option(help="approximate time for the proof of each image")]
+SecondsOption = Annotated[
+    float | None, typer.Option(help="approximate time for the proof of each image", show_default="10")
+]
 NodesOption = Annotated[
     int | None,
     typer.Option(min=1, help="instead of seconds, the number of parts of the ball to bound per image; reproducible"),
@@ -53,7 +56,7 @@ def bracket(
     data: DataOption,
     metric: MetricOption,
     out: OutOption,
-    seconds: SecondsOption = 10.0,
+    seconds: SecondsOption = None,
     nodes: NodesOption = None,
     arithmetic: ArithmeticOption = "real",
     gradients: GradientsOption = 300,
@@ -71,6 +74,8 @@ def bracket(
 
     Finished images are stored: after an interruption the same command resumes.
     """
+    if seconds is not None and nodes is not None:
+        raise WrongInputError("--nodes takes the place of --seconds; give one of them.")
     chosen = {"path": str(data), "n": n, "sample": sample or "first", "seed": seed, "indices": indices}
     plan = dict(
         models=[{"model": model, "weights": None if weights is None else str(weights), "trust": trust}],
@@ -78,7 +83,7 @@ def bracket(
         questions=[{"ask": "min-radius", "metric": metric}],
         methods=[method],
         gradients=gradients, seed=seed, bounds=bounds, device=device, chunk=CHUNK,
-        certify={"seconds": seconds, "nodes": nodes, "arithmetic": arithmetic},
+        certify={"seconds": 10.0 if seconds is None else seconds, "nodes": nodes, "arithmetic": arithmetic},
     )  # fmt: skip
     carry_out(lambda: _read(plan), Path(out))
 

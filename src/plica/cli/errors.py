@@ -1,10 +1,15 @@
 """The exit status, and wrong input: one sentence on standard error, before any work."""
 
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import Path
 
 from plica.utils.messages import sentence
+
+PACKAGE = str(Path(__file__).parents[1])
 
 
 class Status(IntEnum):
@@ -25,10 +30,26 @@ def wrong_input(
     accepted: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
     """These errors, if the block raises them, become a WrongInputError with the same message. Unless the input was
-    `accepted` before: then it is a fault of the program, and its traceback is shown."""
+    `accepted` before: then it is a fault of the program, and its traceback is shown; or code of the user's failed."""
     try:
         yield
     except errors as error:
-        if accepted():
+        if accepted() or users_line(error):
             raise
         raise WrongInputError(sentence(error)) from error
+
+
+def users_line(error: BaseException) -> str | None:
+    """Where code failed that plica called and that is neither its own nor an installed package's, such as a distance
+    or a goal: "net.py, line 5"."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [k for k, frame in enumerate(frames) if frame.filename.startswith(PACKAGE)]
+    called = frames[own[-1] + 1 :] if own else []
+    if not called or not called[0].filename.endswith(".py") or called[0].filename.startswith(_installed()):
+        return None
+    return f"{Path(called[0].filename).name}, line {called[0].lineno}"
+
+
+def _installed() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    return tuple(paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))

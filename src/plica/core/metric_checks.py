@@ -10,11 +10,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from plica.metrics import Metric, own_gradient, properties
+from plica.utils.messages import one_line
+
+SAME = 1e-3  # of a distance, which another batch may change by rounding
 
 
 def check_metric(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, float] = (0.0, 1.0)) -> None:
-    """Raises ValueError unless the metric gives one distance per image, 0 from an image to itself, with a gradient that
-    is finite there and beside it. Tried on the first two images."""
+    """Raises ValueError unless the metric gives one distance per image, 0 from an image to itself, positive and
+    repeatable beside it, whatever the other image, with a gradient that is finite at both places. Tried on the first
+    two images."""
     part = x[:2].detach()
     d = _distances(metric, part, part.clone())
     if not isinstance(d, Tensor) or tuple(d.shape) != (len(part),):
@@ -31,6 +35,16 @@ def check_metric(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[flo
         return
     noise = torch.rand(part.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(part)
     beside = torch.lerp(part, bounds[0] + (bounds[1] - bounds[0]) * noise, 0.02)
+    d, alone = (_distances(metric, part[rows], beside[rows]) for rows in (slice(None), slice(0, 1)))
+    if not bool((d >= 0).all()):
+        raise ValueError(f"The metric must not be negative, got {d.tolist()} beside an image; change its sign.")
+    again = _distances(metric, part, beside)
+    if not torch.allclose(d, again, rtol=SAME) or not torch.allclose(d[:1], alone, rtol=SAME):
+        why = "is random" if not torch.allclose(d, again, rtol=SAME) else "depends on the other images"
+        raise ValueError(
+            f"The metric {why}: it gives {d.tolist()}, then {again.tolist()}, and {alone.tolist()} for the first image "
+            "alone; write one that depends on an image and its perturbation alone."
+        )
     for where, z in (("beside an image", beside), ("at x_adv = x", part.clone())):
         grad = _gradient(metric, part, z)
         singular = where == "at x_adv = x" and known.singular_at_x
@@ -76,21 +90,20 @@ def _distances(metric: Callable[[Tensor, Tensor], Any], x: Tensor, x_adv: Tensor
     try:
         return metric(x, x_adv)
     except Exception as error:
-        if x.ndim == 4 and x.shape[1] == 1 and _takes_colours(metric, x):
+        if x.ndim == 4 and x.shape[1] == 1 and _takes_colours(metric, x, x_adv):
             raise ValueError(
                 f"The metric takes images of three channels, got {tuple(x.shape)}; a grey image is repeated by "
                 "metric=lambda x, z: d(x.expand(-1, 3, -1, -1), z.expand(-1, 3, -1, -1)) with d the distance."
             ) from error
         raise ValueError(
-            f"The metric raised {type(error).__name__} for images of shape {tuple(x.shape)}: {error}"
+            f"The metric raised {type(error).__name__} for images of shape {tuple(x.shape)}: {one_line(error)}"
         ) from error
 
 
-def _takes_colours(metric: Callable[[Tensor, Tensor], Any], x: Tensor) -> bool:
+def _takes_colours(metric: Callable[[Tensor, Tensor], Any], x: Tensor, x_adv: Tensor) -> bool:
     """Whether the metric takes the same images with their one channel repeated."""
-    colours = x.detach().expand(-1, 3, -1, -1)
     try:
-        metric(colours, colours)
+        metric(*(z.detach().expand(-1, 3, -1, -1) for z in (x, x_adv)))
     except Exception:  # then the error has another cause
         return False
     return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from plica.core.goals import Goal, finite
 from plica.core.model.draws import MOST
 from plica.goals import Misclassified, check_labels, class_logits, flat
 from plica.metrics import Metric, Unsupported, distance, fixed_pixels, lp_form
-from plica.utils.messages import one_line, shown
+from plica.utils.messages import did_you_mean, one_line, shown
 
 LEAST = 3  # gradients with which every method may come to a point: one at the image, the others past the boundary
 MOST_GRADIENTS = 10**9
@@ -61,10 +60,8 @@ def arguments(
         if draws > MOST:
             raise ValueError(f"draws must be at most {MOST}, got {draws}; 16 to 64 tell a mean from one draw.")
     if method not in methods:
-        close = get_close_matches(method, methods, 1) if isinstance(method, str) else []
         raise ValueError(
-            f"There is no method {shown(method)}; {f'did you mean {close[0]!r}? ' if close else ''}"
-            f"known are {', '.join(methods)}."
+            f"There is no method {shown(method)}; {did_you_mean(method, methods)}known are {', '.join(methods)}."
         )
     if isinstance(question, MaxLoss):
         radii(question, x)
@@ -116,6 +113,8 @@ def images(x: Any) -> None:
     stored("x", x)
     if not x.is_floating_point():
         raise TypeError(f"x must hold floating-point pixels, got {x.dtype}; for 8-bit images write x.float() / 255.")
+    if x.dtype.itemsize == 1:
+        raise TypeError(f"x is {x.dtype}, in which torch computes nothing; write x.float().")
     if x.ndim < 2 or 0 in x.shape:
         raise ValueError(f"x must have shape (b, *image) with at least one image, got {tuple(x.shape)}.")
 

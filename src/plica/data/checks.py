@@ -9,6 +9,11 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 
+def no_file(file: str | Path) -> str:
+    """The start of a sentence about what is no file: it is not there, or a folder, a pipe or a device is."""
+    return f"{file} is not a regular file" if Path(file).exists() else f"There is no file {file}"
+
+
 def as_pixels(x: np.ndarray, file: str | Path, allow_out_of_range: bool = False) -> Float[Tensor, "b *image"]:
     """float32 pixels: uint8 divided by 255, floats as they are. A float32 array is not copied.
 

@@ -23,11 +23,13 @@ from plica.utils.messages import one_line
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # EPS, for one, would be run by a program
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "y")  # how columns of labels are called
-GREY_MODES = ("1", "L", "LA", "I", "I;16")
+GREY_MODES = ("1", "L", "LA")
+FINE_MODES = ("I", "F")  # how modes of more than 8 bits begin, which a conversion to 8 would cut off
+HEADERS = 16  # of images, which are read to see whether all are grey
 
 
 class ImageSource:
-    """Images of one size, grey if the first is, else RGB.
+    """Images of one size, grey if all of HEADERS evenly spaced ones are, else RGB.
 
     Args:
         name: stands in messages.
@@ -50,7 +52,8 @@ class ImageSource:
             raise ValueError(f"{name} contains no images; give data with at least one.")
         self.name, self.open_image, self.labels, self.classes = name, open_image, labels, classes
         first = open_image(0)
-        self.size, self.mode = first.size, "L" if first.mode in GREY_MODES else "RGB"
+        some = range(0, len(labels), -(-len(labels) // HEADERS))
+        self.size, self.mode = first.size, "L" if all(map(self._is_grey, some)) else "RGB"
         if first.size[0] * first.size[1] > PIXELS:
             raise ValueError(f"The first image of {name} has {first.size[0]} x {first.size[1]} pixels, too many.")
         self.shape = (1 if self.mode == "L" else 3, self.size[1], self.size[0])
@@ -77,11 +80,22 @@ class ImageSource:
         x = torch.from_numpy(np.stack([self._pixels(i) for i in ids.tolist()]))
         return x.float() / 255, self.labels[ids]
 
+    def _is_grey(self, i: int) -> bool:
+        try:
+            return self.open_image(i).mode in GREY_MODES
+        except (OSError, ValueError):  # `read` raises it, when the image is needed
+            return True
+
     def _pixels(self, i: int) -> np.ndarray:
         image = self.open_image(i)
         if image.size != self.size:  # before decoding: an image may unfold to anything
             own, first = (f"{size[0]} x {size[1]}" for size in (image.size, self.size))
             raise ValueError(f"Image {i} of {self.name} has {own} pixels and the first {first}; make them one size.")
+        if image.mode.startswith(FINE_MODES):
+            raise ValueError(
+                f"Image {i} of {self.name} has more than 8 bits (mode {image.mode}); save 8 bits, or floats in [0, 1] "
+                "as arrays."
+            )
         try:
             pixels = np.array(image.convert(self.mode), dtype=np.uint8)
         except Exception as error:  # decoders raise all sorts of things

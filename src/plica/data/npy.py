@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from plica.data.arrays import ArraySource
+from plica.data.checks import no_file
 from plica.utils.messages import one_line
 
 MAGIC = b"\x93NUMPY"  # how a .npy file starts
@@ -27,7 +28,7 @@ def open_npy(spec: str, allow_out_of_range: bool = False) -> ArraySource:
 
 def _open_array(file: Path) -> np.ndarray:
     if not file.is_file():
-        raise FileNotFoundError(f"There is no file {file}; give x.npy,y.npy or a folder that holds both.")
+        raise FileNotFoundError(f"{no_file(file)}; give x.npy,y.npy or a folder that holds both.")
     try:
         return load_npy(file, mapped=True)
     except (OSError, ValueError) as error:

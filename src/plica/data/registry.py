@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from plica.data.checks import no_file
 from plica.data.factory import open_factory
 from plica.data.image_folder import open_folder
 from plica.data.npy import is_npy, open_npy
@@ -42,7 +43,7 @@ def _file_form(suffix: str, open_file: Callable[[str, bool], Source], help: str)
     def open_existing(text: str, allow_out_of_range: bool) -> Source:
         if not Path(text).is_file():
             forms = ", ".join(FORMS)
-            raise FileNotFoundError(f"There is no file {text}; data are one of {forms}: see plica radius --help.")
+            raise FileNotFoundError(f"{no_file(text)}; data are one of {forms}: see plica radius --help.")
         return open_file(text, allow_out_of_range)
 
     return DataForm(help, lambda text: text.endswith(suffix), open_existing)

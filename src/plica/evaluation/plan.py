@@ -111,8 +111,8 @@ class Method(Strict):
 
 
 class Certify(Strict):
-    """Lower bounds: seconds for each image, or the number of parts of the ball to bound, which is repeatable; of the
-    network in real arithmetic, or as it is executed in float32."""
+    """Lower bounds: seconds for each image, or in place of them, where it is given, the number of parts of the ball to
+    bound, which is repeatable; of the network in real arithmetic, or as it is executed in float32."""
 
     seconds: Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(not_boolean)] = 10.0
     nodes: Annotated[Number, Field(ge=1)] | None = None

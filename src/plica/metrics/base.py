@@ -143,7 +143,7 @@ def gradient(
         z = x_adv.detach().requires_grad_(True)
         value = metric(x, z)
         (grad,) = torch.autograd.grad(value.sum(), z)
-    return value.detach(), grad
+    return value.detach().to(grad), grad  # a metric may sum in float64
 
 
 def differentiable_value(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *point"]) -> Tensor:
@@ -170,14 +170,15 @@ class _OwnGradient(torch.autograd.Function):
 @torch.no_grad()
 def values(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *point"]) -> Float[Tensor, " b"]:
     """d(x, x_adv) with the same bits for any number of rows: a metric without the property
-    batch_invariant is called with at most ROWS_PER_CALL rows, the last one repeated up to a multiple of PAD."""
+    batch_invariant is called with at most ROWS_PER_CALL rows, the last one repeated up to a multiple of PAD. In the
+    dtype of x_adv, whatever the metric sums in."""
     if properties(metric).batch_invariant:
-        return metric(x, x_adv)
+        return metric(x, x_adv).to(x_adv.dtype)
     parts = []
     for a, b in zip(x.split(ROWS_PER_CALL), x_adv.split(ROWS_PER_CALL), strict=True):
         padded = torch.arange(-(-len(a) // PAD) * PAD, device=a.device).clamp(max=len(a) - 1)
         parts.append(metric(a[padded], b[padded])[: len(a)])
-    return torch.cat(parts)
+    return torch.cat(parts).to(x_adv.dtype)
 
 
 def distance(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *point"]) -> Float[Tensor, " b"]:

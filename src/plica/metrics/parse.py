@@ -11,7 +11,7 @@ from typing import Any, cast
 from plica.metrics.base import Metric
 from plica.metrics.lp import Lp
 from plica.metrics.registry import METRICS
-from plica.utils.messages import one_line, shown
+from plica.utils.messages import did_you_mean, one_line, shown
 
 
 def metric_names() -> str:
@@ -39,7 +39,8 @@ def parse_metric(text: str) -> Metric:
         return Lp(0, text.partition("-")[2] or None)
     power = re.fullmatch(r"l(inf|(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)", text, re.ASCII)
     if power is None or (power[1] != "inf" and not 0 < float(power[1]) < math.inf):
-        raise ValueError(f"There is no metric {shown(text)}; write {metric_names()}.")
+        similar = did_you_mean(text, ["l1", "l2", "linf", "l0", "l0-pixel", *METRICS])
+        raise ValueError(f"There is no metric {shown(text)}; {similar}write {metric_names()}.")
     return Lp(power[1])
 
 

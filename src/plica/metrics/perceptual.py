@@ -10,7 +10,6 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from plica.metrics.combine import Combinable
 from plica.metrics.lp import Lp, norm
+from plica.utils.messages import did_you_mean
 
 LEAST = 1e-10  # added to the length of a channel vector, so that a zero vector stays zero
 
@@ -115,11 +115,9 @@ class Taps:
         layers = list(self.layers)
         wrong = next((name for name in layers if name not in names), None)
         if wrong is not None or not layers:
-            similar = get_close_matches(str(wrong), names, 1)
             raise ValueError(
-                f"Perceptual.of(layers=...) needs names of layers, got {wrong!r}; "
-                + (f"did you mean {similar[0]!r}? " if similar else "")
-                + f"The module has {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}."
+                f"Perceptual.of(layers=...) needs names of layers, got {wrong!r}; {did_you_mean(wrong, names)}"
+                f"The module has {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}."
             )
         object.__setattr__(self, "layers", tuple(layers))
 

@@ -6,7 +6,6 @@ Similarities s in [0, 1] become 1 - s; measures that are 0 for equal images are 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 
 from plica.metrics.base import MetricProperties
 from plica.metrics.combine import Combinable
+from plica.utils.messages import did_you_mean
 from plica.utils.optional import require
 
 # name: (piq's function, a similarity, its gradient at x' = x is nan as it takes the root of 0 there)
@@ -48,9 +48,8 @@ class Similarity(Combinable):
 
     def __post_init__(self):
         if self.name not in MEASURES:
-            similar = get_close_matches(str(self.name), MEASURES, 1)
             raise ValueError(
-                f"There is no similarity {self.name!r}; {f'did you mean {similar[0]!r}? ' if similar else ''}"
+                f"There is no similarity {self.name!r}; {did_you_mean(self.name, MEASURES)}"
                 f"choose from {', '.join(MEASURES)}."
             )
         _piq()

@@ -8,10 +8,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from plica.models.adapt import Adapted, Normalisation, forward_hook, split_normalisation
+from plica.models.adapt import NAMED, Adapted, Normalisation, forward_hook, split_normalisation
 from plica.models.registry import form_of, help_text
 from plica.utils.factories import make
-from plica.utils.messages import few
+from plica.utils.messages import did_you_mean, few
 from plica.utils.weights import read_weights, without_prefix
 
 Model = Callable[[Tensor], Tensor]
@@ -54,6 +54,12 @@ def _from_factory(
 ) -> Model:
     if ":" not in name:
         raise ValueError(f"The model {name!r} is not of a known form; write one of: {help_text()}.")
+    _, at, text = name.rpartition("@")
+    if at and ":" not in text:  # no name of a function has an @
+        raise ValueError(
+            f"There is no normalisation {text!r}; {did_you_mean(text, NAMED)}write mean/deviation, as 0.5/0.25, or one "
+            f"of {', '.join(NAMED)}."
+        )
     made = make(name)
     kind = f"{name} gave an object of type {type(made).__name__}"
     if not callable(made):
@@ -64,7 +70,10 @@ def _from_factory(
         return cast(Model, made)
     if weights is not None:
         _load_state(made, weights)
-    if normalisation is not None:
+    empty = [key for key, value in made.state_dict().items() if value.is_meta]
+    if empty:
+        raise ValueError(f"{name} has weights without numbers, on the device meta ({few(empty)}); make it on cpu.")
+    if normalisation is not None or isinstance(made, torch.jit.ScriptModule):  # which takes no hooks
         return Adapted(made, normalisation).to(device).eval()
     made.register_forward_hook(forward_hook)
     return made.to(device).eval()

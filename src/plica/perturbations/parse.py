@@ -11,7 +11,7 @@ from plica.metrics import parse_metric
 from plica.metrics.parse import import_object
 from plica.perturbations.base import ParametricPerturbation
 from plica.perturbations.registry import PERTURBATIONS
-from plica.utils.messages import shown
+from plica.utils.messages import did_you_mean, shown
 
 Bounds = tuple[float | Tensor, float | Tensor]
 THROUGH = " through "
@@ -39,7 +39,7 @@ def parse_through(text: str, bounds: Bounds = (0.0, 1.0)) -> ParametricPerturbat
         return PERTURBATIONS[text]((low, high))
     cure = f"write {perturbation_names()}"
     if ":" not in text:
-        raise ValueError(f"There is no perturbation {shown(text)}; {cure}.")
+        raise ValueError(f"There is no perturbation {shown(text)}; {did_you_mean(text, PERTURBATIONS)}{cure}.")
     perturbation = import_object(text, "perturbation", cure)
     if isinstance(perturbation, type) or not isinstance(perturbation, ParametricPerturbation):
         raise ValueError(f"The perturbation {text!r} is not a plica.Perturbation and lacks methods of one; {cure}.")

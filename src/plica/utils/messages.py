@@ -3,6 +3,7 @@
 import os
 import reprlib
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 MOST = 300  # characters of a foreign message
 CUT = " [...]"  # marks where text was cut off
@@ -43,6 +44,14 @@ def few(names: Iterable[object], most: int = 3) -> str:
     """The first few names, and how many more there are."""
     words = [str(name) for name in names]
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
+def did_you_mean(word: object, names: Iterable[str]) -> str:
+    """The question for the name most like a word, whatever the case of letters, with a space at its end; "" where none
+    is like it."""
+    known = {name.lower(): name for name in names}
+    similar = get_close_matches(str(word)[:80].lower(), known, 1)  # it takes quadratic time
+    return f"did you mean {known[similar[0]]!r}? " if similar else ""
 
 
 def plain(text: str) -> str:
