@@ -87,3 +87,10 @@ def test_a_pixel_lies_on_a_level_up_to_two_roundings_of_float32_and_a_quarter_of
         False,
         False,
     ]
+
+
+def test_a_feature_without_room_keeps_its_value_on_the_grid():
+    bounds = Bounds(torch.tensor([0.0, 0.3]), torch.tensor([1.0, 0.3]))
+    grid = LevelGrid.of(torch.tensor([[0.2, 0.3]]), bounds, 6)
+    assert torch.equal(grid.level, torch.tensor([[1.0, 0.0]]))
+    assert torch.equal(grid(torch.tensor([[0.55, 0.3]]), torch.tensor([0])), torch.tensor([[0.6, 0.3]]))

@@ -4,12 +4,13 @@ import math
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
-from plica.runs import Task
+from plica.runs import Run, Task
 from plica.trust.audit import certificates
-from plica.trust.audit.audit import Audited, _chunk, _in_8_bits, _metric, _model, context_of
+from plica.trust.audit.audit import Audited, _chunk, _in_8_bits, _metric, _model, _task, context_of
 from plica.trust.audit.balls import Ball
 from plica.trust.audit.bounds import Enclosure
 from plica.trust.audit.certificates import RefusedError, _covers
@@ -120,6 +121,28 @@ def chunk(rows, ids=(4, 7), y=None, task=TASK, **more):
     images = Given(x, torch.zeros(2, dtype=torch.long) if y is None else y)
     _chunk(audited, rows, torch.tensor(ids), x_adv, None, images, context)
     return audited
+
+
+class Asked(Run):
+    """A run without parts that notes the columns it is asked for."""
+
+    def __init__(self):
+        self.__dict__["asked"] = []
+
+    def rows(self, task, columns=None):
+        self.asked.append(columns)
+        return pa.table({"id": pa.array([], pa.int64())})
+
+    def parts(self, task):
+        return iter(())
+
+
+def test_shares_are_read_of_random_models():
+    run, context = Asked(), MeasureContext(model, 2.0, None, (0.0, 1.0), (50,))
+    images = Given(torch.zeros(0, 1, 2, 2), torch.zeros(0, dtype=torch.long))
+    for task in (TASK, Task(**{**vars(TASK), "draws": 5})):
+        _task(run, task, context, images, lambda *_: None)
+    assert ["share" in columns for columns in run.asked] == [False, True]
 
 
 def row(number, distance, margin, **more):
