@@ -188,3 +188,23 @@ def test_scaling_the_objective_and_mu_together_changes_nothing_but_f():
     plain = BFGSSQP(max_evaluations=25).solve(Kinked(6), start(6))
     scaled = BFGSSQP(mu=1 / 1024, max_evaluations=25).solve(Scaled(6), start(6))
     torch.testing.assert_close(scaled.f, 1024 * plain.f, rtol=1e-3, atol=0)
+
+
+class Cliff:
+    """min |x|  s.t.  x_0 >= 1, where the constraint is told from x_0 = 0.95 on only."""
+
+    constraints, equalities = 1, 0
+
+    def __call__(self, x, rows):
+        size = torch.linalg.vector_norm(x, dim=1)
+        c = torch.where(x[:, 0] < 0.95, math.inf, 0.2 * (1 - x[:, 0]))
+        dc = torch.zeros_like(x)
+        dc[:, 0] = -0.2
+        return Evaluation(torch.stack([size, c], 1), torch.stack([x / size[:, None], dc], 1))
+
+
+def test_a_search_that_falls_towards_the_end_of_the_domain_goes_back_with_a_smaller_mu():
+    """There the slope of the objective is five times that of the violation."""
+    solution = BFGSSQP(max_evaluations=200).solve(Cliff(), torch.tensor([[3.0, 1.0, -2.0], [1.5, 0.0, 0.5]]).double())
+    torch.testing.assert_close(solution.f, torch.ones(2).double(), rtol=1e-4, atol=0)
+    assert (solution.violation <= 1e-6).all()

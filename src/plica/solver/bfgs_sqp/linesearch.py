@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -26,7 +26,8 @@ class SearchOutcome(IntEnum):
 
 @dataclass
 class Search:
-    """Where each row's search stands: next step t, bracket [lo, hi], values at 0, evaluations so far, outcome."""
+    """Where each row's search stands: next step t, bracket [lo, hi], values at 0, evaluations so far, outcome, and
+    whether it met a value that is not finite."""
 
     t: Float[Tensor, " r"]
     lo: Float[Tensor, " r"]
@@ -35,17 +36,20 @@ class Search:
     slope: Float[Tensor, " r"]
     tries: Int[Tensor, " r"]
     outcome: Int[Tensor, " r"]
+    wall: Bool[Tensor, " r"]
 
 
 @dataclass(frozen=True)
 class WeakWolfe:
     """c1: sufficient decrease; c2: curvature; tries: evaluations until a bracketed search fails, not counting
-    doublings; doublings: until an open one does."""
+    doublings; doublings: until an open one does. at_wall: tries that a value that is not finite counts for: what
+    decreases up to the end of the domain has no step to be found."""
 
     c1: float = 1e-4
     c2: float = 0.5
     tries: int = 40
     doublings: int = 60
+    at_wall: int = 4
 
     def __post_init__(self):
         if not 0 < self.c1 < self.c2 < 1:
@@ -58,7 +62,7 @@ class WeakWolfe:
         zero, count = torch.zeros_like(phi), torch.zeros_like(phi, dtype=torch.long)
         return Search(
             t=zero + t, lo=zero.clone(), hi=zero + torch.inf, phi=phi, slope=slope,
-            tries=count.clone(), outcome=count + int(SearchOutcome.TRYING),
+            tries=count.clone(), outcome=count + int(SearchOutcome.TRYING), wall=count > 0,
         )  # fmt: skip
 
     def step(self, s: Search, phi: Float[Tensor, " r"], slope: Float[Tensor, " r"]) -> Search:
@@ -70,7 +74,8 @@ class WeakWolfe:
         hi = torch.where(low_enough, s.hi, s.t)
         lo = torch.where(low_enough & ~flat_enough, s.t, s.lo)
         t = torch.where(hi.isinf(), 2 * s.t, (lo + hi) / 2)
-        tries = s.tries + 1
+        wall = phi.isinf()
+        tries = s.tries + torch.where(wall, self.at_wall, 1)
         # a direction that does not descend has failed before it began; the first search, from phi = inf, takes any step
         descends = (s.slope < 0) | s.phi.isinf()
         outcome = torch.where(
@@ -82,4 +87,4 @@ class WeakWolfe:
         spent = (tries >= most + hi.clamp(min=1).log2()) | (t <= lo) | (t >= hi)
         outcome = torch.where(trying & ((hi.isfinite() & spent) | ~descends), int(SearchOutcome.FAILED), outcome)
         outcome = torch.where(trying & hi.isinf() & (tries >= self.doublings), int(SearchOutcome.NO_UPPER_END), outcome)
-        return Search(t, lo, hi, s.phi, s.slope, tries, outcome)
+        return Search(t, lo, hi, s.phi, s.slope, tries, outcome, s.wall | wall)

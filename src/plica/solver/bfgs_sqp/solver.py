@@ -30,6 +30,7 @@ from plica.solver.rows import ALIGN, aligned, bmm, dot, pick, put, refill, take,
 DENSE_UP_TO = 200  # unknowns up to which a dense H is kept when `memory` is not given
 PAIRS = 10  # of limited memory otherwise
 GIVE = 0.3  # factor of mu where a row insists on its objective
+LEAST = 1e-3  # mu down to which a search that met the end of the domain goes back
 SHORT = 10  # bisections after which a step may be too short to move x
 
 
@@ -275,9 +276,15 @@ class BFGSSQP:
 
         The trial at which the search failed lies across a kink, as a rule: its gradient is worth a sample.
         """
-        live.rung[rows] += 1
         live.samples.add(rows, x, trial.grads)
         live.memory.reset(rows)
+        back = live.search.wall[rows] & (live.best.violation[rows] <= self.tol) & (live.mu[rows] > LEAST)
+        if bool(back.any()):
+            self._return(live, rows[back])
+            rows = rows[~back]
+            if not len(rows):
+                return
+        live.rung[rows] += 1
         at = take(live.at, rows)
         self._aim(live, rows, at)
         self._judge(live, rows, at)
@@ -287,6 +294,16 @@ class BFGSSQP:
             if len(some):
                 part = take(at, some)
                 self._search(live, rows[some], part, direction(live, rows[some], part))
+
+    def _return(self, live: State, rows: Tensor) -> None:
+        """A search that falls towards the end of the domain weighs the objective too much: it goes on from the best
+        feasible point, which is evaluated anew, with a smaller mu."""
+        live.mu[rows] *= GIVE
+        best = pick(live.best.x, rows)
+        write(live.x, rows, best)
+        write(live.d, rows, torch.zeros_like(best))
+        none = torch.zeros_like(live.mu[rows])
+        put(live.search, rows, self.search.start(none + torch.inf, none))
 
     def _hull(self, live: State, rows: Tensor, at: Evaluation) -> Float[Tensor, "r n"]:
         """d of Eq. (30) over the samples nearby; without samples, the direction that is there."""
