@@ -330,6 +330,41 @@ def test_where_random_points_of_the_box_are_looked_at_by_forward_runs():
 
 
 @pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
+@pytest.mark.parametrize("depth", [0.01, 0.05])
+def test_a_search_does_not_end_on_a_plateau_just_below_the_boundary(p, depth):
+    """All of the image's half of the box lacks as little as `depth`: less than the distance to the other half is worth,
+    so that a penalty with a weight of 1 prefers the image."""
+
+    def model(z):
+        past = (z[:, :1] - 0.6).clamp(min=-depth)
+        return torch.cat([torch.zeros_like(past), past], 1)
+
+    x, y = torch.full((2, 4), 0.2), torch.zeros(2, dtype=torch.long)
+    x[1] = 0.35
+    found = plica.attack(model, x, y, MinRadius(Lp(p)), method="pwcf", gradients=300)
+    torch.testing.assert_close(found.distance.to(x), 0.6 - x[:, 0], rtol=2e-5, atol=0)
+    assert Status.NOT_FINITE not in found.status  # zero gradients are no failure of the model
+
+
+@pytest.mark.slow
+def test_what_searches_on_plateaus_leave_does_not_depend_on_the_other_images():
+    """Searches of different images end after different numbers of gradients."""
+    draw = torch.Generator().manual_seed(3)
+    W, V = 2 * torch.randn(12, 3, generator=draw), torch.randn(3, 12, generator=draw)
+    x = torch.rand(8, 3, generator=draw)
+
+    def model(z):
+        return ((z - 0.5) @ W.T - 0.3).relu() @ V.T
+
+    y = model(x).argmax(1)
+    question = MinRadius(Lp(math.inf))
+    together = plica.attack(model, x, y, question, method="pwcf", gradients=700)
+    for i in (1, 5):
+        alone = plica.attack(model, x[i : i + 1], y[i : i + 1], question, method="pwcf", gradients=700)
+        assert torch.equal(alone.distance[0], together.distance[i])
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
 def test_from_a_plateau_the_nearest_of_its_edges_is_found_or_nearly(p):
     """Where the gradient is zero, starts are points of the box, nearer and nearer; of ten edges one is the nearest."""
     draw = torch.Generator().manual_seed(1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from plica.attacks.base import AttackInput
@@ -26,12 +26,15 @@ class PWCFProblem:
 
     Margins are divided by the norm of their gradient where the row starts, so that they too are distances and one
     penalty parameter suits every network.
+
+    blind: rows whose last point falls short of the boundary where the margin is flat; changed by every call.
     """
 
     task: AttackInput
     parametrization: Parametrization
     target_rows: TargetRows
     unit: Float[Tensor, " r"]
+    blind: Bool[Tensor, " r"]
 
     equalities = 0
 
@@ -54,9 +57,11 @@ class PWCFProblem:
         if task.radius is None:
             size, grads[:, 0] = parametrization.size(u, x)
             torch.mul(pull, -unit[:, None], out=grads[:, 1])
-            return Evaluation(
-                torch.stack([size, unit * (SETTINGS.passing * self.target_rows.margin[rows].abs() - loss)], 1), grads
-            )
+            violation = unit * (SETTINGS.passing * self.target_rows.margin[rows].abs() - loss)
+            # Nothing leads back to the boundary from there, and the distance alone would lead on to the image: to the
+            # line search the domain ends where the margin gets flat.
+            self.blind[rows] = blind = (violation > 0) & (pull == 0).all(1)
+            return Evaluation(torch.stack([size, violation.masked_fill(blind, torch.inf)], 1), grads)
         limit = self._loss_limit(logits, rows)
         torch.mul(pull, -torch.where(loss < limit, unit, 0)[:, None], out=grads[:, 0])
         values = [-unit * torch.minimum(loss, limit)]

@@ -7,7 +7,7 @@ boundaries by the linear model; all rows share the image's budget.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -46,8 +46,8 @@ def pwcf(task: AttackInput) -> AttackOutput:
     forwards = affordable(task.gradients)
     if task.question.through is None:
         if task.radius is None:
+            _last_starts(task)
             _restarts(task)
-            _last_starts(task, task.best.distance.isinf().nonzero()[:, 0])
         box_search(task, every, min(forwards - SETTINGS.boundary_forwards, SETTINGS.box_forwards))
     boundary_search(task, every, min(SETTINGS.boundary_forwards, forwards))
     status = [status for part in parts for status in part.status]
@@ -99,27 +99,36 @@ def _solve(task: AttackInput, images: Int[Tensor, " i"]) -> AttackOutput:
     )
 
 
-def _last_starts(task: AttackInput, images: Int[Tensor, " i"]) -> None:
+def _last_starts(task: AttackInput) -> None:
     """Images whose searches found no point spend what is left on points of the box and searches from there."""
-    tried, rows = _shares(task.gradients)
-    left = task.gradients - tried - rows * SETTINGS.longest
-    kept = left * 2 // 3 // SETTINGS.longest
-    if len(images) and kept > 0:
-        _search(task, images, *_in_box(task, images, left - kept * SETTINGS.longest, kept), kept)
+    kept = _left(task) * 2 // 3 // SETTINGS.longest
+    for images, rows in _alike(task, kept * task.best.distance.isinf()):
+        _search(task, images, *_in_box(task, images, rows * SETTINGS.longest // 2, rows), rows)
 
 
 def _restarts(task: AttackInput) -> None:
     """In few dimensions searches end early: what they leave is spent on others, from random directions beyond the
     boundary."""
-    each = SETTINGS.longest + 1
     for number in range(0, task.gradients if task.x[0].numel() <= FEW else 0, len(SETTINGS.around)):
-        left = task.gradients - task.model.gradients
-        images = ((left >= each) & task.best.distance.isfinite() & (task.best.distance > 0)).nonzero()[:, 0]
-        if not len(images):
+        kept = (_left(task) // (SETTINGS.longest + 1)).clamp(max=len(SETTINGS.around))
+        kept *= task.best.distance.isfinite() & (task.best.distance > 0)
+        if not bool(kept.any()):
             return
-        kept = min(len(SETTINGS.around), int(left[images].min()) // each)
-        for part in images.split(max(1, SETTINGS.batches * task.batch_size // kept)):
-            _search(task, part, *_around(task, part, range(number, number + kept)), kept)
+        for images, rows in _alike(task, kept):
+            _search(task, images, *_around(task, images, range(number, number + rows)), rows)
+
+
+def _left(task: AttackInput) -> Int[Tensor, " b"]:
+    return task.gradients - task.model.gradients
+
+
+def _alike(task: AttackInput, rows: Int[Tensor, " b"]) -> Iterator[tuple[Int[Tensor, " i"], int]]:
+    """Images that have so many rows each, and how many; a few batches of rows at a time. What one image is given must
+    not depend on the others."""
+    for number in rows.unique().tolist():
+        images = (rows == number).nonzero()[:, 0]
+        for part in images.split(max(1, SETTINGS.batches * task.batch_size // max(1, number))) if number else ():
+            yield part, number
 
 
 def _around(task: AttackInput, images: Int[Tensor, " i"], numbers: range) -> tuple[TargetRows, Tensor]:
@@ -183,7 +192,7 @@ def _search(
         )
     memory = None if start.shape[1] < task.x[0].numel() else SOLVER.memory  # few unknowns: dense
     solver = replace(SOLVER, memory=memory, max_evaluations=min(SETTINGS.longest, left // (len(start) // len(images))))
-    problem = PWCFProblem(task, parametrization, target_rows, unit)
+    problem = PWCFProblem(task, parametrization, target_rows, unit, torch.zeros_like(unit, dtype=torch.bool))
     solution = solver.solve(
         problem, start, task.batch_size, partial(_report_progress, task, target_rows.image, int(images[-1]) + 1)
     )
@@ -257,11 +266,16 @@ def _best_rows(solution: Solution, images: int, problem: PWCFProblem) -> AttackO
     order = torch.where(feasible, rows, 1e30 * (1 + solution.violation.view(images, -1)))
     best = order.nan_to_num(nan=torch.inf).argmin(1) + torch.arange(images, device=rows.device) * rows.shape[1]
     assert isinstance(solution.status, list)
+    # a flat start is an end of the domain to the solver, but no failure of the model
+    status = [
+        Status.LINE_SEARCH if blind else STATUS[solution.status[i]]
+        for i, blind in zip(best.tolist(), problem.blind[best].tolist(), strict=True)
+    ]
     x = problem.task.x[problem.target_rows.image[best]]
     end = (
         take(problem.parametrization, best).image(solution.x[best], x.flatten(1)).clamp(*problem.task.bounds).view_as(x)
     )
-    return AttackOutput(solution.stationarity[best], [STATUS[solution.status[i]] for i in best.tolist()], end=end)
+    return AttackOutput(solution.stationarity[best], status, end=end)
 
 
 STATUS = {
