@@ -7,14 +7,15 @@ from torch import nn
 import plica
 from plica.certify.capture import capture
 from plica.certify.intermediate import node_bounds
+from plica.certify.norms import with_norms
 from plica.certify.reduced import OpenReLU, can_be_reduced, reduced
 from plica.certify.sets import input_set
 from plica.certify.slopes import Rows
 
 
-def rows(net, x, radius):
-    graph = capture(net, x)
-    inputs = input_set(plica.Lp("inf"), x.double(), torch.tensor([radius]).double(), torch.tensor(0.0), torch.tensor(1))
+def rows(net, x, radius, p="inf"):
+    graph = with_norms(capture(net, x))
+    inputs = input_set(plica.Lp(p), x.double(), torch.tensor([radius]).double(), torch.tensor(0.0), torch.tensor(1))
     a = torch.randn(5, graph.nodes[-1].shape[0], dtype=torch.float64)
     return Rows(graph, a, inputs, node_bounds(graph, inputs), {})
 
@@ -33,10 +34,12 @@ def convolutional():
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("p", ["inf", 2])
 @pytest.mark.parametrize(("net", "shape"), [(dense, (6,)), (convolutional, (1, 6, 6))])
-def test_values_and_bounds_are_those_of_the_whole_network(net, shape):
+def test_values_and_bounds_are_those_of_the_whole_network(net, shape, p):
     torch.manual_seed(1)
-    whole = rows(net(), torch.rand(1, *shape), 0.05)
+    whole = rows(net(), torch.rand(1, *shape), 0.05 if p == "inf" else 0.2, p)
+    assert bool(whole.bounds.balls) == (p == 2)
     graph, bounds, numbers = reduced(whole.graph, whole.bounds)
     taken = [whole.graph.nodes[k].parents[0] for k, _ in whole.graph.activations()]
     low, high = (torch.cat([side[k].flatten() for k in taken]) for side in (whole.bounds.low, whole.bounds.high))
@@ -45,6 +48,7 @@ def test_values_and_bounds_are_those_of_the_whole_network(net, shape):
     size = {k: torch.Size(g.nodes[k].shape).numel() for g in (graph,) for k in taken}
     assert (size[taken[0]] < 20) == (net is dense)
     points = whole.inputs.low + torch.rand(50, *shape, dtype=torch.float64) * (whole.inputs.high - whole.inputs.low)
+    points = points if p == "inf" else whole.inputs.x + (points - whole.inputs.x) / points[0].numel() ** 0.5
     torch.testing.assert_close(_forward(graph, points), whole.graph.forward(points)[-1])
 
     function = torch.arange(5).repeat(8)

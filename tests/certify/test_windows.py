@@ -51,8 +51,7 @@ def test_bounds_are_the_same(name, p, radius):
     inputs = input_set(plica.Lp(p), x.double(), torch.full((2,), radius).double(), zero, one)
     bounds = node_bounds(graph, inputs, rigorous=True)
     slack = bounds.slack
-    balls = {k: ball for k, _ in graph.activations() if (ball := bounds.ball(graph.nodes[k].parents[0])) is not None}
-    run = Pass(graph, inputs, bounds.lines, slack=slack, balls=balls)
+    run = Pass(graph, inputs, bounds.lines, slack=slack, balls=bounds.balls)
     images = [k for k, node in enumerate(graph.nodes) if k and len(node.shape) == 3]
     assert len(images) > 3
     for k in images:

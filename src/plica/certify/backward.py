@@ -98,7 +98,7 @@ class Pass:
         size = 0.0
         if self.balls is not None and k in self.balls and isinstance(op, ReLU):
             ball = Ball(*(own(part, a, rows) for part in self.balls[k]))
-            curved, size = offset(plain(a), before, op.slope, ball)
+            curved, size = offset(*op.bent(plain(a), before, lines), op.slope, ball)
             constant, size = torch.maximum(constant, curved), size.detach()
         return a._replace(a=before) if isinstance(a, Window) else before, constant, size
 

@@ -36,7 +36,8 @@ def offset(
     """The best bound of a few m, for f(z) = max(z, slope z), and the sum of the absolute values of the terms with m."""
     a, g, low, high, centre = (part.flatten(1) for part in (a, g, *ball[:3]))
     square, tiny = (ball.spread**2)[:, None], torch.finfo(a.dtype).tiny
-    below, above = slope * a - g, a - g  # slopes of the function on either side of 0
+    # slopes of the function on either side of 0, as far as the interval reaches there
+    below, above = torch.where(low < 0, slope * a - g, 0), torch.where(high > 0, a - g, 0)
     bend = torch.minimum(torch.maximum(torch.zeros_like(low), low), high)  # 0, or the end next to it
 
     def least(m: Tensor) -> tuple[Tensor, Tensor]:

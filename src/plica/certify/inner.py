@@ -54,10 +54,7 @@ def optimised(
     for t in range(1, ascent.steps + 2):
         with torch.enable_grad():
             bounds = node_bounds(graph, inputs, slopes=moving, unit=unit)
-            balls = {
-                k: ball for k, _ in graph.activations() if (ball := bounds.ball(graph.nodes[k].parents[0])) is not None
-            }
-            margins = Pass(graph, inputs, bounds.lines, slack=bounds.slack, balls=balls).lower(
+            margins = Pass(graph, inputs, bounds.lines, slack=bounds.slack, balls=bounds.balls).lower(
                 a, len(graph.nodes) - 1, first
             )
             value = margins.clamp(max=0).sum()

@@ -16,9 +16,10 @@ from plica.certify.affine import Affine
 from plica.certify.backward import Pass
 from plica.certify.balls import Ball
 from plica.certify.graph import Graph
-from plica.certify.relax import Activation
+from plica.certify.relax import Activation, ReLU
 from plica.certify.rounding import Slack
 from plica.certify.sets import InputSet
+from plica.certify.spreads import Spreads
 from plica.certify.windows import unit
 
 FLOATS = 2**22  # of the largest coefficient tensor in one pass
@@ -35,6 +36,7 @@ class Bounds:
         slack: roundings that the bounds allow for; None where they do not.
         centre, spread: of each node, the value at the image and how far from it values lie in l_2; empty unless the
             graph has norms.
+        balls: where what an activation takes lies, for ReLUs; by the number of the activation.
     """
 
     low: dict[int, Tensor] = field(default_factory=dict)
@@ -44,16 +46,12 @@ class Bounds:
     slack: Slack | None = None
     centre: dict[int, Tensor] = field(default_factory=dict)
     spread: dict[int, Tensor] = field(default_factory=dict)
-
-    def ball(self, k: int) -> Ball | None:
-        """Where the value of a node lies."""
-        return Ball(self.low[k], self.high[k], self.centre[k], self.spread[k]) if k in self.spread else None
+    balls: dict[int, Ball] = field(default_factory=dict)
 
     def take(self, rows: Int[Tensor, " r"], nodes: Collection[int]) -> Bounds:
-        """Low and high, and balls, of some nodes for some of the problems."""
+        """Low and high of some nodes, and all balls, for some of the problems."""
         low, high = ({k: part[k][rows] for k in nodes} for part in (self.low, self.high))
-        centre, spread = ({k: part[k][rows] for k in nodes if k in part} for part in (self.centre, self.spread))
-        return Bounds(low, high, centre=centre, spread=spread)
+        return Bounds(low, high, balls={k: ball.take(rows) for k, ball in self.balls.items()})
 
 
 def node_bounds(
@@ -79,20 +77,21 @@ def node_bounds(
     slack = Slack.needed(graph, inputs.x.dtype, rigorous, unit)
     bounds = Bounds({0: inputs.low}, {0: inputs.high}, slack=slack)
     activated, behind = graph.activated(), graph.behind_activations()
-    balls: dict[int, Ball] = {}
     placed = graph.norms is not None and inputs.p == 2
     if placed:
         bounds.centre[0] = inputs.x
         bounds.spread[0] = inputs.radius / inputs.weights.flatten(1).amin(1) * (1 + 1e-9)
+    spreads = Spreads(graph, inputs, bounds.spread, slack)
     for k, node in enumerate(graph.nodes[1:], 1):
         low, high = ([part[parent] for parent in node.parents] for part in (bounds.low, bounds.high))
         if isinstance(node.op, Activation):
             bounds.low[k], bounds.high[k] = node.op.interval(low[0], high[0])
             bounds.start[k] = node.op.start(low[0], high[0]) if slopes is None else slopes[k]
             bounds.lines[k] = node.op.lines(node.op.prepare(low[0], high[0]), bounds.start[k])
-            ball = bounds.ball(node.parents[0])
-            if ball is not None:
-                balls[k] = ball
+            if placed and isinstance(node.op, ReLU):
+                bounds.balls[k] = spreads.ball(
+                    k, node.op, low[0], high[0], bounds.centre[node.parents[0]], crown and go_on()
+                )
             if slack is not None:
                 size = torch.maximum(low[0].abs(), high[0].abs())
                 slack.note(k, node.op, size)
@@ -107,7 +106,7 @@ def node_bounds(
             _place(bounds, graph, k, slack)
         # without an activation before it the interval of an l_inf ball is exact already
         if crown and k in activated and (k in behind or inputs.p != math.inf):
-            _tighten(Pass(graph, inputs, bounds.lines, slack=slack, balls=balls), bounds, k, go_on)
+            _tighten(Pass(graph, inputs, bounds.lines, slack=slack, balls=bounds.balls), bounds, k, go_on)
     return bounds
 
 

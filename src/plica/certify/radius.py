@@ -42,8 +42,7 @@ def crown_margin(
     graph, inputs = networks.graph(rigorous), region.around(x, radius, torch.float64 if rigorous else torch.float32)
     bounds = node_bounds(graph, inputs, crown=crown, rigorous=rigorous, unit=networks.unit, go_on=go_on)
     rows = torch.arange(len(x), device=x.device).repeat_interleave(a.shape[1])
-    balls = {k: ball for k, _ in graph.activations() if (ball := bounds.ball(graph.nodes[k].parents[0])) is not None}
-    value = Pass(graph, inputs, bounds.lines, slack=bounds.slack, balls=balls).lower(
+    value = Pass(graph, inputs, bounds.lines, slack=bounds.slack, balls=bounds.balls).lower(
         a.flatten(0, 1).to(inputs.x), len(graph.nodes) - 1, rows
     )
     return value.view(len(x), -1).amin(1), packed(bounds.start, len(x))

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from plica.certify.affine import Matrix
+from plica.certify.balls import Ball
 from plica.certify.graph import Graph, Node
 from plica.certify.intermediate import Bounds
 from plica.certify.relax import ReLU
@@ -52,12 +53,16 @@ class OpenReLU(ReLU):
         flat = a.flatten(1) * self.factor
         return flat.index_add_(1, self.entries, before + lines.pull).view(a.shape), constant
 
+    def bent(self, a: Float[Tensor, "r *z"], before: Tensor, lines: OpenLines) -> tuple[Tensor, Tensor]:
+        own = self.of(a)
+        return own, super().backward(own, lines)[0]
+
 
 def can_be_reduced(graph: Graph, bounds: Bounds) -> bool:
     """Whether all activations are ReLUs, each of a node of its own, and nothing else is asked of them."""
     taken = [graph.nodes[k].parents[0] for k, _ in graph.activations()]
-    is_plain = bounds.slack is None and not bounds.spread
-    return is_plain and 0 < len(taken) == len(set(taken)) and all(type(op) is ReLU for _, op in graph.activations())
+    is_plain = bounds.slack is None and all(type(op) is ReLU for _, op in graph.activations())
+    return is_plain and 0 < len(taken) == len(set(taken))
 
 
 def reduced(graph: Graph, bounds: Bounds) -> tuple[Graph, Bounds, Int[Tensor, " n"]]:
@@ -76,6 +81,10 @@ def reduced(graph: Graph, bounds: Bounds) -> tuple[Graph, Bounds, Int[Tensor, " 
         numbers.append(before + is_open.nonzero()[:, 0])
         before += len(is_open)
         own.low[taken], own.high[taken] = low[:, is_open], high[:, is_open]
+        if k in bounds.balls:
+            ball = bounds.balls[k]
+            places = (part.flatten(1)[:, is_open] for part in (ball.low, ball.high, ball.centre))
+            own.balls[k] = Ball(*places, spread=ball.spread)
         # nan stays nan
         known = torch.where(low >= 0, 1, torch.where(high <= 0, op.slope, torch.nan))
         factor = torch.where(is_open, 0, known).to(low)

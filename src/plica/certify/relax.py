@@ -97,6 +97,10 @@ class ReLU(Activation):
     def start(self, low: Tensor, high: Tensor) -> Tensor:
         return (high > -low).to(low)
 
+    def bent(self, a: Tensor, before: Tensor, lines: Any) -> tuple[Tensor, Tensor]:
+        """Coefficients of the entries whose sign is open, or of more: of their outputs, and of their inputs."""
+        return a, before
+
     def prepare(self, low: Tensor, high: Tensor) -> tuple[Tensor, Lines]:
         """Where the parameter counts, and the lines elsewhere."""
         mixed = self.unstable(low, high)

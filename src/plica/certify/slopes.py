@@ -108,12 +108,9 @@ class Rows:
     @cached_property
     def _balls(self) -> dict[int, Ball]:
         """Where the inputs of activations lie, cut by the signs."""
-        taken = {k: self.graph.nodes[k].parents[0] for k, _ in self.graph.activations()}
-        around = self.bounds
         return {
-            k: Ball(*self.interval(j), around.centre[j], around.spread[j])
-            for k, j in taken.items()
-            if j in around.spread
+            k: Ball(*self.interval(self.graph.nodes[k].parents[0]), ball.centre, ball.spread)
+            for k, ball in self.bounds.balls.items()
         }
 
     def lower(self, parameters: Parts, multipliers: Parts, keep: Parts | None = None) -> Float[Tensor, " r"]:

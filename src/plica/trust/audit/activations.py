@@ -112,7 +112,7 @@ class Relu(Activation):
         a, g, l, u, centre = (part.flatten(1) for part in (a, g, *around[:3]))
         square = (around.spread**2)[:, None]
         corners = [torch.minimum(torch.maximum(torch.zeros_like(l), l), u), l, u]
-        slopes = (self.slope * a - g, a - g)
+        slopes = (torch.where(l < 0, self.slope * a - g, 0.0), torch.where(u > 0, a - g, 0.0))
         m = torch.maximum(slopes[0].abs(), slopes[1].abs()).norm(dim=1, keepdim=True) / square.sqrt().clamp(min=1e-300)
         best, size = torch.full_like(a[:, 0], -torch.inf), torch.zeros_like(a[:, 0])
         for _ in range(TURNS):

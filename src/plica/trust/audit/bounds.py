@@ -16,6 +16,7 @@ from torch import Tensor
 
 from plica.trust.audit.activations import Activation, Around, Relu
 from plica.trust.audit.balls import Ball
+from plica.trust.audit.distances import Distances
 from plica.trust.audit.executed import error
 from plica.trust.audit.layers import Affine, Step
 from plica.trust.audit.stretch import MORE, stretches
@@ -48,6 +49,10 @@ class Enclosure:
         self.norms = stretches(steps) if ball.p == 2 and ball.radius < float("inf") else None
         self.centres = [ball.x.view(1, *steps[0].shape)]
         self.spreads = [torch.tensor([ball.radius * MORE], dtype=torch.float64)]
+        self.near: dict[int, Tensor] = {}  # how far the open entries lie of what a ReLU takes
+        distances = None
+        if self.norms is not None:
+            distances = Distances(steps, self.norms, ball.radius * MORE, self.spreads, self.errors)
         behind: set[int] = set()
         for k, step in enumerate(steps[1:], 1):
             if isinstance(step.op, Activation):
@@ -59,6 +64,9 @@ class Enclosure:
                 low, high = step.op.interval(l, u)
                 self._append(low - moved, high + moved, self.gamma * step.op.size(size) + moved)
                 self.lines[k] = step.op.lines(l, u, slopes[self.numbers[k]])
+                if distances is not None and isinstance(step.op, Relu):
+                    at = step.parents[0]
+                    self.near[at] = distances.of_open(k, step.op, l, u, self.centres[at])
                 self._place(k)
                 continue
             self._affine(step)
@@ -102,8 +110,10 @@ class Enclosure:
         return value + bound - off - self.gamma * (terms + size)
 
     def _around(self, k: int, cut: Mapping[int, tuple[Tensor, Tensor]] | None) -> Around:
-        low, high = (cut or {}).get(k, (self.low[k], self.high[k]))
-        return Around(low, high, self.centres[k], self.spreads[k])
+        l, u, centre = self.low[k], self.high[k], self.centres[k]
+        # entries of known sign do not count: theirs must not lie outside, by a rounding
+        centre = torch.where((l < 0) & (u > 0), centre, torch.minimum(torch.maximum(centre, l), u))
+        return Around(*(cut or {}).get(k, (l, u)), centre, self.near[k])
 
     def _place(self, k: int) -> None:
         """The value of step k at the image, and how far from it values lie, for an l_2 ball."""

@@ -42,9 +42,15 @@ def _largest(op: Affine, shape: tuple[int, ...], shapes: list[tuple[int, ...]]) 
         a = torch.zeros(len(part), n, dtype=torch.float64)
         a[torch.arange(len(part)), part] = 1
         rows.append(torch.cat([p.flatten(1) for p in op.back(a.view(len(part), *shape), shapes)[0]], 1))
-    matrix = torch.cat(rows)
-    gram = matrix @ matrix.T if n <= matrix.shape[1] else matrix.T @ matrix
-    return math.sqrt(max(0.0, float(torch.linalg.eigvalsh(gram)[-1]))) * MORE
+    return largest(torch.cat(rows))
+
+
+def largest(matrix: torch.Tensor) -> float:
+    """At least its largest singular value."""
+    gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+    if not bool(gram.isfinite().all()):
+        return math.inf
+    return math.sqrt(max(0.0, float(torch.linalg.eigvalsh(gram)[-1]))) * MORE if len(gram) else 0.0
 
 
 def _of_activation(op: Activation) -> float:

@@ -1,0 +1,123 @@
+"""Distances from the image inside a network, of the neurons whose sign is open: ours and the audit's."""
+
+import pytest
+import torch
+from torch import nn
+
+import plica
+from certify.zoo import BUILDERS, images, network
+from plica.certify.capture import capture
+from plica.certify.intermediate import node_bounds
+from plica.certify.norms import with_norms
+from plica.certify.relax import ReLU
+from plica.certify.sets import input_set
+from plica.certify.spreads import norm_above, slopes_between
+from plica.trust.audit.balls import Ball
+from plica.trust.audit.bounds import Enclosure
+from plica.trust.audit.layers import trace
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.2, -0.3])
+def test_slopes_from_the_centre_lie_between_two_that_are_met(slope):
+    torch.manual_seed(0)
+    centre = torch.randn(1, 200, dtype=torch.float64)
+    low, high = centre - torch.rand(1, 200), centre + torch.rand(1, 200)
+    middle, half = slopes_between(ReLU(slope), low, high, centre)
+    z = low + torch.linspace(0, 1, 101, dtype=torch.float64)[:, None] * (high - low)
+    apart = (z - centre).abs() > 1e-9
+    f = ReLU(slope).forward
+    seen = torch.where(apart, (f(z) - f(centre)) / torch.where(apart, z - centre, 1), middle)
+    assert (seen >= middle - half - 1e-12).all()
+    assert (seen <= middle + half + 1e-12).all()
+    torch.testing.assert_close(torch.stack([seen.amin(0), seen.amax(0)]), torch.cat([middle - half, middle + half]))
+    assert ((half > 0) == ((low < 0) & (high > 0))).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_norm_is_bounded_from_above_and_nearly_met(dtype):
+    torch.manual_seed(0)
+    plain = torch.randn(30, 50, dtype=dtype)
+    turned = torch.linalg.qr(torch.randn(30, 30, dtype=dtype))[0]
+    # two equal largest; one far above the others, with a start of the power method that is orthogonal to it
+    equal = turned * torch.tensor([3.0, 3.0] + 28 * [1.0], dtype=dtype)
+    hidden = torch.diag(torch.ones(30, dtype=dtype))
+    hidden[:2, :2] = torch.tensor([[1.0, -0.9], [-0.9, 1.0]])
+    for a, most in ((plain, 1.01), (equal, 1.01), (hidden, 1.03), (plain[:0], 1.0), (0 * plain, 1.0)):
+        exact = float(torch.linalg.matrix_norm(a, 2)) if len(a) else 0.0
+        bound = norm_above(a @ a.T)
+        assert exact * (1 - 1e-6) <= bound <= most * exact + 1e-6
+    assert norm_above(torch.full((2, 2), torch.nan, dtype=dtype)) == torch.inf
+    assert norm_above(torch.full((2, 2), torch.inf, dtype=dtype)) == torch.inf
+
+
+def stacked():
+    """Deep enough, and with biases, for many open and many closed ReLUs."""
+    torch.manual_seed(3)
+    layers = [nn.Flatten(), nn.Linear(72, 30)]
+    for _ in range(3):
+        layers += [nn.ReLU(), nn.Linear(30, 30)]
+    return nn.Sequential(*layers, nn.ReLU(), nn.Linear(30, 3)).eval().requires_grad_(False)
+
+
+NETWORKS = {"stacked": stacked} | {
+    name: lambda name=name: network(name) for name in BUILDERS if name not in ("sigmoid", "tanh")
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("radius", [0.2, 1.0])
+def test_no_input_is_farther_inside_than_the_bounds(name, radius):
+    net, x = NETWORKS[name](), images(1)
+    graph = with_norms(capture(net, x))
+    ends = torch.zeros(x.shape[1:]).double(), torch.ones(x.shape[1:]).double()
+    inputs = input_set(plica.Lp(2), x.double(), torch.tensor([radius]).double(), *ends)
+    bounds = node_bounds(graph, inputs, rigorous=True)
+    steps = trace(net, x)
+    slopes = dict(enumerate(bounds.start.values()))
+    audit = Enclosure(steps, Ball.around(x[0], *ends, radius, 2), slopes)
+    theirs = iter(audit.near.values())
+    assert bounds.balls
+    assert len(bounds.balls) == len(audit.near)
+    for k, ball in bounds.balls.items():
+        is_open = (ball.low < 0) & (ball.high > 0)
+        seen = farthest(graph, inputs, graph.nodes[k].parents[0], is_open)
+        other = float(next(theirs))
+        assert seen <= float(ball.spread) * (1 + 1e-12)
+        assert seen <= other * (1 + 1e-12)
+        # the audit must not be looser, or it would refuse proofs; their matrices are the same but for roundings
+        assert other <= float(ball.spread)
+    if name == "stacked":
+        assert seen > 0.2 * float(ball.spread)
+        assert float(ball.spread) < 0.5 * float(bounds.spread[graph.nodes[k].parents[0]])
+
+
+def farthest(graph, inputs, node, is_open):
+    """The largest distance that an ascent from 100 inputs finds."""
+    torch.manual_seed(0)
+    step = torch.randn(100, *inputs.x.shape[1:], dtype=torch.float64)
+    found = 0.0
+    for _ in range(60):
+        size = step.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        point = (inputs.x + step / size * inputs.radius).clamp(0, 1).requires_grad_(True)
+        values = graph.forward(point)[node] - graph.forward(inputs.x)[node]
+        apart = (values * is_open).flatten(1).norm(dim=1)
+        found = max(found, float(apart.detach().max()))
+        (grad,) = torch.autograd.grad(apart.sum(), point)
+        step = (point - inputs.x).detach() + 0.3 * inputs.radius * grad / grad.norm().clamp(min=1e-12) * 10
+    return found
+
+
+@pytest.mark.parametrize("name", ["relu", "residual"])
+def test_many_images_at_once_have_the_distances_of_each(name):
+    net, x = NETWORKS[name](), images(3)
+    graph = with_norms(capture(net, x))
+    ends = torch.zeros(x.shape[1:]).double(), torch.ones(x.shape[1:]).double()
+    radius = torch.tensor([0.1, 0.5, 1.0]).double()
+
+    def balls(rows):
+        return node_bounds(graph, input_set(plica.Lp(2), x[rows].double(), radius[rows], *ends)).balls
+
+    together, alone = balls(slice(None)), [balls(slice(row, row + 1)) for row in range(3)]
+    for k, ball in together.items():
+        for part, own in zip(ball, zip(*(each[k] for each in alone), strict=True), strict=True):
+            torch.testing.assert_close(part, torch.cat(own))
