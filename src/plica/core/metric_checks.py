@@ -12,7 +12,7 @@ from torch import Tensor
 from plica.metrics import Metric, own_gradient, properties
 from plica.utils.messages import one_line
 
-SAME = 1e-3  # of a distance, which another batch may change by rounding
+SAME = 1e-2  # of a distance, which another batch may change by the rounding of half precision
 
 
 def check_metric(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, float] = (0.0, 1.0)) -> None:
@@ -36,11 +36,12 @@ def check_metric(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[flo
     noise = torch.rand(part.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(part)
     beside = torch.lerp(part, bounds[0] + (bounds[1] - bounds[0]) * noise, 0.02)
     d, alone = (_distances(metric, part[rows], beside[rows]) for rows in (slice(None), slice(0, 1)))
-    if not bool((d >= 0).all()):
+    if bool((d < 0).any()):
         raise ValueError(f"The metric must not be negative, got {d.tolist()} beside an image; change its sign.")
     again = _distances(metric, part, beside)
-    if not torch.allclose(d, again, rtol=SAME) or not torch.allclose(d[:1], alone, rtol=SAME):
-        why = "is random" if not torch.allclose(d, again, rtol=SAME) else "depends on the other images"
+    is_repeatable, is_own = (_alike(d, again), _alike(d[:1], alone))
+    if not (is_repeatable and is_own):
+        why = "depends on the other images" if is_repeatable else "is random"
         raise ValueError(
             f"The metric {why}: it gives {d.tolist()}, then {again.tolist()}, and {alone.tolist()} for the first image "
             "alone; write one that depends on an image and its perturbation alone."
@@ -84,6 +85,10 @@ def _gradient(metric: Metric, x: Tensor, x_adv: Tensor) -> Tensor | None:
             f"returns {d.tolist()}; make them agree."
         )
     return grad
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=SAME, equal_nan=True)
 
 
 def _distances(metric: Callable[[Tensor, Tensor], Any], x: Tensor, x_adv: Tensor) -> Any:

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
+import plica
 from plica.solver import BFGSSQP, Evaluation, Stop
+from plica.solver.bfgs_sqp.linesearch import WeakWolfe
 
 ROWS = 7
 
@@ -203,8 +205,21 @@ class Cliff:
         return Evaluation(torch.stack([size, c], 1), torch.stack([x / size[:, None], dc], 1))
 
 
-def test_a_search_that_falls_towards_the_end_of_the_domain_goes_back_with_a_smaller_mu():
+def test_a_search_that_falls_towards_the_end_of_the_domain_retreats_with_a_smaller_mu():
     """There the slope of the objective is five times that of the violation."""
-    solution = BFGSSQP(max_evaluations=200).solve(Cliff(), torch.tensor([[3.0, 1.0, -2.0], [1.5, 0.0, 0.5]]).double())
+    solver = BFGSSQP(max_evaluations=200, retreat=True, search=WeakWolfe(at_wall=4))
+    solution = solver.solve(Cliff(), torch.tensor([[3.0, 1.0, -2.0], [1.5, 0.0, 0.5]]).double())
     torch.testing.assert_close(solution.f, torch.ones(2).double(), rtol=1e-4, atol=0)
     assert (solution.violation <= 1e-6).all()
+
+
+def test_steps_that_leave_the_domain_by_far_are_halved_until_they_do_not():
+    """log x ends at 0; the gradient at the start is 10,000, so that the first step has to be halved fourteen times."""
+
+    def f(x):
+        inside = (x > 0).all(1)
+        return torch.where(inside, 1e4 * x.sum(1) - torch.where(x > 0, x, 1).log().sum(1), math.inf)
+
+    solution = plica.minimize(f, torch.full((1, 3), 0.5).double(), max_steps=100)
+    torch.testing.assert_close(solution.x, torch.full((1, 3), 1e-4).double(), rtol=0.01, atol=0)
+    assert solution.status == [Stop.STATIONARY]

@@ -27,10 +27,14 @@ from plica.core.losses import spread
 from plica.core.status import Status
 from plica.metrics import plain_p
 from plica.solver import BFGSSQP, Solution, Stop
+from plica.solver.bfgs_sqp.linesearch import WeakWolfe
 from plica.solver.bfgs_sqp.stationarity import Stationarity
 from plica.solver.rows import take
 
-SOLVER = BFGSSQP(tol=1e-5, memory=5, patience=60, progress=1e-4, insist=3, measure=Stationarity(keep=0))
+SOLVER = BFGSSQP(
+    tol=1e-5, memory=5, patience=60, progress=1e-4, insist=3, retreat=True,
+    search=WeakWolfe(at_wall=4), measure=Stationarity(keep=0),
+)  # fmt: skip
 
 
 @treats_perturbations

@@ -42,14 +42,14 @@ class Search:
 @dataclass(frozen=True)
 class WeakWolfe:
     """c1: sufficient decrease; c2: curvature; tries: evaluations until a bracketed search fails, not counting
-    doublings; doublings: until an open one does. at_wall: tries that a value that is not finite counts for: what
-    decreases up to the end of the domain has no step to be found."""
+    doublings; doublings: until an open one does. at_wall: tries that a value that is not finite counts for; more than
+    one where what decreases up to the end of the domain is common, and has no step to be found."""
 
     c1: float = 1e-4
     c2: float = 0.5
     tries: int = 40
     doublings: int = 60
-    at_wall: int = 4
+    at_wall: int = 1
 
     def __post_init__(self):
         if not 0 < self.c1 < self.c2 < 1:

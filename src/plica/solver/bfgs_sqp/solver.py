@@ -30,7 +30,7 @@ from plica.solver.rows import ALIGN, aligned, bmm, dot, pick, put, refill, take,
 DENSE_UP_TO = 200  # unknowns up to which a dense H is kept when `memory` is not given
 PAIRS = 10  # of limited memory otherwise
 GIVE = 0.3  # factor of mu where a row insists on its objective
-LEAST = 1e-3  # mu down to which a search that met the end of the domain goes back
+LEAST = 1e-3  # mu down to which a search retreats from the end of the domain
 SHORT = 10  # bisections after which a step may be too short to move x
 
 
@@ -41,7 +41,8 @@ class BFGSSQP:
     tol: of the stationarity (Eq. 30) and of the largest violation. mu: first penalty parameter. memory: pairs of
     limited memory, None for a dense H up to 200 unknowns and 10 pairs beyond. patience: stop a feasible row after so
     many steps without a relative improvement of f by `progress`; None never does. insist: lower mu of a row that was
-    never feasible when so many steps have not halved its least violation; None never does. abyss: a feasible f below
+    never feasible when so many steps have not halved its least violation; None never does. retreat: where a search met
+    the end of the domain and failed, go on from the best feasible point with a lower mu. abyss: a feasible f below
     -abyss counts as unbounded.
     """
 
@@ -53,6 +54,7 @@ class BFGSSQP:
     patience: int | None = None
     progress: float = 1e-3
     insist: int | None = None
+    retreat: bool = False
     abyss: float = 1e12
     steering: Steering = field(default_factory=Steering)
     search: WeakWolfe = field(default_factory=WeakWolfe)
@@ -278,9 +280,9 @@ class BFGSSQP:
         """
         live.samples.add(rows, x, trial.grads)
         live.memory.reset(rows)
-        back = live.search.wall[rows] & (live.best.violation[rows] <= self.tol) & (live.mu[rows] > LEAST)
-        if bool(back.any()):
-            self._return(live, rows[back])
+        if self.retreat:
+            back = live.search.wall[rows] & (live.best.violation[rows] <= self.tol) & (live.mu[rows] > LEAST)
+            self._retreat(live, rows[back])
             rows = rows[~back]
             if not len(rows):
                 return
@@ -295,7 +297,7 @@ class BFGSSQP:
                 part = take(at, some)
                 self._search(live, rows[some], part, direction(live, rows[some], part))
 
-    def _return(self, live: State, rows: Tensor) -> None:
+    def _retreat(self, live: State, rows: Tensor) -> None:
         """A search that falls towards the end of the domain weighs the objective too much: it goes on from the best
         feasible point, which is evaluated anew, with a smaller mu."""
         live.mu[rows] *= GIVE
