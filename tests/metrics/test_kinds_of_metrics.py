@@ -1,5 +1,7 @@
 """Distances by name, their mixtures, and what is said of a bad one before any work."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -301,3 +303,19 @@ def test_a_metric_may_sum_in_float64(method, question):
     y = model(x).argmax(1)
     found = [plica.attack(model, x, y, question(d), method=method, gradients=10).distance for d in (double, single)]
     torch.testing.assert_close(*found, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_distances_that_roundings_make_negative_or_uneven_are_taken(seed):
+    """One less a cosine is about 1e-7 beside an image here: below 0, or another number for an image alone."""
+    torch.manual_seed(seed)
+    layers = [m for i in range(6) for m in (torch.nn.Conv2d(16 if i else 3, 16, 3, padding=1), torch.nn.ReLU())]
+    features = torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    check_metric(
+        lambda x, z: 1 - torch.nn.functional.cosine_similarity(features(x), features(z)), torch.rand(2, 3, 8, 8)
+    )
+
+
+@pytest.mark.parametrize("bounds", [(-math.inf, math.inf), (0, math.inf), (-1e38, 3e38)])
+def test_distances_are_tried_within_bounds_that_are_infinite(bounds):
+    check_metric(lambda x, z: torch.linalg.vector_norm(x - z, dim=1), torch.rand(3, 4), bounds)

@@ -12,6 +12,7 @@ from torch import Tensor
 from plica.metrics import Metric, own_gradient, properties
 from plica.utils.messages import one_line
 
+NIL = 1e-4  # what a distance from an image to itself may be, and what roundings may add to a distance
 SAME = 1e-2  # of a distance, which another batch may change by the rounding of half precision
 
 
@@ -25,7 +26,7 @@ def check_metric(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[flo
         seen = tuple(d.shape) if isinstance(d, Tensor) else type(d).__name__
         raise ValueError(f"The metric must return one distance for each image, shape ({len(part)},), got {seen}; "
                          f"reduce over all axes but the first.")  # fmt: skip
-    if not bool((d.abs() <= 1e-4).all()):
+    if not bool((d.abs() <= NIL).all()):
         raise ValueError(
             f"The metric must be 0 from an image to itself, got {d.tolist()}; "
             "is it a similarity rather than a distance?"
@@ -34,9 +35,11 @@ def check_metric(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[flo
     if known.prox:  # its gradient is not taken by autograd
         return
     noise = torch.rand(part.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(part)
-    beside = torch.lerp(part, bounds[0] + (bounds[1] - bounds[0]) * noise, 0.02)
+    far = 1 + float(part.abs().max())  # bounds may be infinite
+    low, high = max(bounds[0], -far), min(bounds[1], far)
+    beside = torch.lerp(part, low + (high - low) * noise, 0.02)
     d, alone = (_distances(metric, part[rows], beside[rows]) for rows in (slice(None), slice(0, 1)))
-    if bool((d < 0).any()):
+    if bool((d < -NIL).any()):
         raise ValueError(f"The metric must not be negative, got {d.tolist()} beside an image; change its sign.")
     again = _distances(metric, part, beside)
     is_repeatable, is_own = (_alike(d, again), _alike(d[:1], alone))
@@ -88,7 +91,7 @@ def _gradient(metric: Metric, x: Tensor, x_adv: Tensor) -> Tensor | None:
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:
-    return torch.allclose(a, b, rtol=SAME, equal_nan=True)
+    return torch.allclose(a, b, rtol=SAME, atol=NIL, equal_nan=True)
 
 
 def _distances(metric: Callable[[Tensor, Tensor], Any], x: Tensor, x_adv: Tensor) -> Any:

@@ -60,8 +60,10 @@ class PWCFProblem:
             violation = unit * (SETTINGS.passing * self.target_rows.margin[rows].abs() - loss)
             # Nothing leads back to the boundary from there, and the distance alone would lead on to the image: to the
             # line search the domain ends where the margin gets flat.
-            self.blind[rows] = blind = (violation > 0) & (pull == 0).all(1)
-            return Evaluation(torch.stack([size, violation.masked_fill(blind, torch.inf)], 1), grads)
+            if task.gradients >= SETTINGS.plateaus:
+                self.blind[rows] = blind = (violation > 0) & (pull == 0).all(1)
+                violation = violation.masked_fill(blind, torch.inf)
+            return Evaluation(torch.stack([size, violation], 1), grads)
         limit = self._loss_limit(logits, rows)
         torch.mul(pull, -torch.where(loss < limit, unit, 0)[:, None], out=grads[:, 0])
         values = [-unit * torch.minimum(loss, limit)]

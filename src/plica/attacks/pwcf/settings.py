@@ -22,6 +22,8 @@ class PWCFSettings:
         overshoot: of the first step: a start just inside the boundary is worth less than one just past it.
         noise: of the start, in units of a pixel: breaks ties and gives the distance a gradient.
         passing: share of the first margin by which the boundary is to be passed, so that the end point surely is past.
+        plateaus: gradients from which a search ends where the margin is flat and short of the boundary: what it leaves
+            pays for others; with fewer it does not, and such a search finds a point now and then.
         clip: share of the first margin past which a larger loss is no better (section 3.2).
         boundary_forwards: forward runs at the end towards the boundary.
         box_forwards: forward runs on random points of the box before, where more are left.
@@ -43,6 +45,7 @@ class PWCFSettings:
     overshoot: float = 1.1
     noise: float = 1e-3
     passing: float = 1e-4
+    plateaus: int = 200
     clip: float = 1e-2
     boundary_forwards: int = 6
     box_forwards: int = 200
