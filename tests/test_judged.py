@@ -2,6 +2,7 @@
 seconds, progress, and how many rows run side by side."""
 
 import math
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -13,9 +14,14 @@ from plica.api.batch import FLOATS, VECTORS, default_batch_size, rows_on_gpu
 from plica.api.entry import _confirmed
 from plica.api.judged import JudgedAttack
 from plica.attacks.base import AttackOutput
+from plica.attacks.own_precision import EXTRA
 from plica.core.goals import Goal
 from plica.core.model.counted import CountedModel
+from plica.core.model.draws import MeanOfDraws
+from plica.core.model.randomness import Randomness
 from plica.core.model.second_run import SecondRun
+from plica.solver.accelerator import forced
+from shift import Shift
 
 X = torch.tensor([[0.2, 0.5], [0.9, 0.5], [0.4, 0.5], [7.0, 0.5]])
 Y = torch.zeros(4, dtype=torch.long)
@@ -200,3 +206,74 @@ def test_a_second_run_is_made_where_one_image_has_forward_runs_left_for_it(monke
     )  # fmt: skip
     call._judge(call._task(torch.arange(2), model(X[:2])), torch.tensor(spent))
     assert (judges[0].second is not None) == (min(spent) == 0)
+
+
+def call_of(counted, x, question=None, gradients=20, **more):
+    goal, question = Goal(torch.zeros(len(x), dtype=torch.long)), question or MinRadius(Lp(2))
+    return JudgedAttack(counted, x, goal, question, None, (0.0, 9.0), gradients, 0, 8, None, **more)
+
+
+def test_theta_is_kept_where_the_point_counts_and_is_that_of_the_image_elsewhere():
+    """Of images 0 and 2, the second point is no success."""
+    theta = torch.tensor([[0.5], [0.125]])
+    question = MinRadius("theta", through=Shift())
+
+    def offer(task):
+        every = torch.arange(len(task.x))
+        z = task.question.through(task.x, theta)
+        task.best.offer(z, every, task.model.logits(z, every), theta=theta)
+        return AttackOutput(torch.zeros(2), [Status.STATIONARY] * 2)
+
+    result = call_of(CountedModel(model, len(X)), X, question).answer(offer)
+    assert result.theta.tolist() == [[0.5], [0], [0], [0]]
+    assert result.distance.tolist() == [1, 0, math.inf, math.inf]
+    assert result.x_adv[:3, 0].tolist() == pytest.approx([0.7, 0.9, 0.4])
+
+
+def test_the_search_under_autocast_is_paid_for(monkeypatch):
+    """One run under autocast at the image, 2 of the search and 5 gradients; then three runs of the model itself to the
+    boundary. These and the one at the image come on top of a fifth of the gradients, of which the rest is the judge's.
+    """
+    left, judged_by = [], judged.confirm
+
+    def confirm(judge, through, end, margins, runs):
+        left.append(runs.item())
+        return judged_by(judge, through, end, margins, runs)
+
+    monkeypatch.setattr(judged, "confirm", confirm)
+
+    def net(z):
+        return z * torch.tensor([0.0, 1.0]) + torch.tensor([0.6, -0.2])
+
+    def offer(task):
+        every, z = torch.arange(1), torch.tensor([[0.5, 0.9]])
+        task.model.logits(z, every)
+        task.best.offer(z, every, task.model.logits(z, every))
+        task.model._charge(task.model.gradients, every, 5)
+        return AttackOutput(torch.zeros(1), [Status.STATIONARY])
+
+    x, spent = torch.tensor([[0.5, 0.5]]), []
+    for precision in (None, "bf16"):
+        result = call_of(CountedModel(net, 1), x, gradients=100, precision=precision).answer(offer)
+        assert result.success.all()
+        assert result.gradients.item() == 5
+        spent.append(result.forwards.item())
+    assert spent == [1 + 2 + 2, 1 + (1 + 2) + 3 + 2]
+    assert left == [20 - 1 - 2, 20 - (1 + 2) - 3 - 1 + EXTRA]
+
+
+@pytest.mark.parametrize(("kind", "looks"), [("plain", 1), ("half", 0), ("draws", 0)])
+def test_on_an_accelerator_a_model_is_run_beside_its_copy_once(kind, looks, monkeypatch):
+    """Not where it computes in half precision, in which the copy would be another model, nor with draws."""
+    seen = []
+    monkeypatch.setattr(CountedModel, "beside", lambda counted, finer, x: seen.append(finer))
+    net = model
+    if kind == "half":
+        net = lambda z: model(z.bfloat16()).to(z)  # noqa: E731
+    if kind == "draws":
+        net = MeanOfDraws(model, 2, Randomness(True, True), 0, X[:1], classes=True)
+    for accelerated in (True, False):
+        with forced() if accelerated else nullcontext():
+            call_of(CountedModel(net, 1), X[:1]).answer(None)
+        assert [type(finer) for finer in seen] == [SecondRun] * looks
+

@@ -68,7 +68,15 @@ def test_a_point_on_the_radius_counts_and_one_beyond_does_not():
     exact = verdict([0.75, 0.5], radius=0.25)
     assert exact.sure.all()
     found = refused(verdict([0.75, 0.5], radius=0.25 * (1 - 1e-12)))
-    assert found.violation.item() == pytest.approx(0.25e-12, rel=1e-3)
+    assert found.violation.item() == pytest.approx(0.25e-12, rel=1e-3, abs=0)
+
+
+def test_the_violation_is_the_largest_one():
+    """0.15 beyond the bound, 0.1 beyond the radius, short of the margin by 0.5 or not."""
+    assert refused(verdict([0.55, 1.15], radius=0.5)).violation.item() == pytest.approx(0.5, rel=1e-5)
+    assert refused(verdict([0.8, 1.15], radius=9.0)).violation.item() == pytest.approx(0.15, rel=1e-5)
+    assert refused(verdict([0.8, 0.9], radius=0.4)).violation.item() == pytest.approx(0.1, rel=1e-5)
+    assert refused(verdict([0.8, 0.9], radius=0.1)).violation.item() == pytest.approx(0.4, rel=1e-5)
 
 
 def test_the_right_class():
