@@ -11,7 +11,7 @@ from torch import nn
 import plica
 from plica import Lp, MaxLoss, MinRadius
 from plica.core.model.draws import JUDGED, MeanOfDraws
-from plica.core.model.randomness import randomness_of, seed_of, seeded
+from plica.core.model.randomness import Randomness, randomness_of, seed_of, seeded
 from plica.goals import Deviates
 from plica.metrics import Held
 from plica.utils.wilson import wilson
@@ -229,7 +229,7 @@ def test_other_goals_bounds_masks_targets_and_half_precision():
 
 
 @pytest.mark.parametrize(
-    ("draws", "error"), [(0, ValueError), (-3, ValueError), (10**9, ValueError), (True, TypeError), (2.5, TypeError)]
+    ("draws", "error"), [(0, ValueError), (-3, ValueError), (10_001, ValueError), (True, TypeError), (2.5, TypeError)]
 )
 def test_bad_values_are_one_sentence_before_any_work(draws, error):
     def never(x):
@@ -287,3 +287,32 @@ def test_progress_counts_the_runs_of_the_model():
     seen = []
     found = plica.attack(Noisy(), X[:1], Y[:1], L2, draws=5, gradients=4, on_progress=seen.append)
     assert seen[-1].gradients == int(found.gradients.sum()) >= 5
+
+
+def test_another_form_of_the_model_is_judged_by_the_last_draws_of_this_one():
+    randomness = randomness_of(Noisy(), X)
+    assert randomness is not None
+    mean = MeanOfDraws(Noisy(), 2, randomness, 0, X[:1], classes=True)
+    first = mean.of(Noisy()).fresh(X[:1])
+    looks = [mean.fresh(X[:1]) for _ in range(3)]
+    assert torch.equal(looks[0], first)
+    other = mean.of(Noisy())
+    assert (mean.runs, other.runs) == (3 * JUDGED, 0)
+    assert torch.equal(other.fresh(X[:1]), looks[2])
+    assert not torch.equal(looks[1], looks[2])
+    assert len(other.others(X[:1])) == JUDGED
+    assert other.runs == 2 * JUDGED
+
+
+def test_where_a_call_draws_once_each_draw_is_a_call_of_its_own():
+    sizes = []
+
+    def net(z):
+        sizes.append(tuple(z.shape))
+        return torch.rand(1) + z[:, :2, 0]
+
+    x = torch.zeros(1, 2, 3)
+    mean = MeanOfDraws(net, 5, Randomness(by_row=False, repeatable=True), 0, x, classes=True)
+    assert mean(torch.zeros(2, 2, 3)).shape == (2, 2)
+    assert sizes == [(1, 2, 3)] * 10
+    assert len(mean.fresh(x).unique(dim=0)) == JUDGED

@@ -2,12 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from plica import Lp, MaxLoss, MinRadius
 from plica.core.domain.bounds import Bounds, check_bounds
-from plica.core.domain.levels import LevelGrid, check_levels, pixel_rounding
+from plica.core.domain.levels import LevelGrid, check_levels, level_count, pixel_rounding
 from plica.core.domain.units import unit_question
 
 ZERO, ONE = torch.tensor(0.0), torch.tensor(1.0)
@@ -59,10 +60,11 @@ def test_radii_in_units_leave_room_for_two_changes_of_units():
 @pytest.mark.parametrize("levels", [2, 2**16])
 def test_from_2_to_65536_levels(levels):
     bounds = Bounds(ZERO, ONE)
+    assert level_count(np.int64(levels)) == levels
     check_levels(levels, bounds, torch.float32, MinRadius(Lp(2)))
     beyond = 1 if levels == 2 else 2**16 + 1
     with pytest.raises(ValueError, match="between 2 and 65536"):
-        check_levels(beyond, bounds, torch.float64, MinRadius(Lp(2)))
+        level_count(beyond)
 
 
 def test_a_radius_in_linf_may_be_exceeded_by_a_unit_of_the_number_below_the_largest_bound():

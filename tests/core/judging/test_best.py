@@ -139,6 +139,22 @@ def test_distances_that_are_known_are_not_computed():
     assert best.distance.tolist() == [0.5, torch.inf, 0.125]
 
 
+def test_no_distance_is_computed_where_no_point_reaches_the_goal():
+    def never(x, z):
+        raise AssertionError("was computed")
+
+    best = BestPoints(never, X, Goal(Y), None)
+    best.offer(torch.ones(3, 2), torch.arange(3), torch.tensor([[1.0, 0.0]]).expand(3, 2))
+    assert best.distance.isinf().all()
+
+
+def test_of_points_equally_near_the_first_is_kept():
+    best = nearest()
+    offer(best, [(0, 3.0, 4.0, 0.1)])
+    offer(best, [(0, 4.0, 3.0, 0.9), (1, 0.0, 1.0, 0.1), (1, 1.0, 0.0, 0.9)])
+    assert best.x_adv.tolist() == [[3, 4], [0, 1], [0, 0]]
+
+
 class Double:
     """x + 2 theta in both pixels, theta (b, 1); its distance of theta is 3 |theta|."""
 
