@@ -277,3 +277,9 @@ def test_on_an_accelerator_a_model_is_run_beside_its_copy_once(kind, looks, monk
             call_of(CountedModel(net, 1), X[:1]).answer(None)
         assert [type(finer) for finer in seen] == [SecondRun] * looks
 
+
+def test_a_distance_is_checked_before_a_search_and_not_where_nothing_may_move():
+    question = MinRadius(lambda x, z: (x - z).abs().sum())
+    assert call_of(CountedModel(model, 1), X[:1], question).answer(None).status == [Status.FIXED]
+    with pytest.raises(ValueError, match="one distance for each image"):
+        call_of(CountedModel(model, 1), X[:1], question).answer(lambda task: pytest.fail("was asked"))

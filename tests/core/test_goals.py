@@ -102,3 +102,9 @@ def test_an_output_is_finite_where_every_number_is():
     output = torch.tensor([[1.0, 2.0], [1.0, nan], [inf, 0.0], [-inf, 0.0], [nan, nan]])
     assert finite(output).tolist() == [True, False, False, False, False]
     assert finite(output[:, None, :]).tolist() == [True, False, False, False, False]
+
+
+@GOALS
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_are_those_of_their_names(goal, name):
+    assert torch.equal(goal.loss(name, LOGITS), LOSSES[name](LOGITS, Y, goal.targets))

@@ -260,3 +260,32 @@ def test_second_margins_that_are_no_numbers_refuse():
 def test_a_margin_must_exceed_64_units_of_rounding_of_the_largest_logit(more):
     found = verdict([0.7, 0.5], model=lambda z: torch.tensor([[1 - 2.0**-17 - more, 1.0]]).expand(len(z), 2))
     assert found.sure.tolist() == [bool(more)]
+
+
+def test_a_model_that_computes_in_half_precision_has_no_copy_in_float64():
+    for inside, ways in ((torch.bfloat16, 1), (torch.float32, 2)):
+        counted = CountedModel(Inside(inside), 1)
+        counted.logits(X, torch.arange(1))
+        assert counted.half == (ways == 1)
+        assert len(SecondRun(counted, X.dtype).ways) == ways
+
+
+class Inside(Ramp):
+    def __init__(self, dtype):
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x):
+        return super().forward(x.to(self.dtype).to(x) if x.dtype == torch.float32 else x)
+
+
+class Hungry(Ramp):
+    def forward(self, x):
+        if x.dtype == torch.float64:
+            raise MemoryError("not enough memory")
+        return super().forward(x)
+
+
+def test_where_memory_runs_out_the_second_run_is_no_other_one():
+    with pytest.raises(MemoryError):
+        SecondRun(CountedModel(Hungry(), 1), X.dtype)(X.double())

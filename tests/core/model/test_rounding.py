@@ -17,11 +17,15 @@ from plica.core.model.rounding import (
     UNITS,
     Noise,
     coarseness,
+    constants,
     has_offset,
     least_margin,
+    may_be_masked,
     measure_noise,
     median_size,
     random_images,
+    usual_size,
+    without,
 )
 
 BF16, SINGLE = torch.finfo(torch.bfloat16).eps, torch.finfo(torch.float32).eps
@@ -260,3 +264,73 @@ def test_the_largest_change_of_another_arithmetic_counts():
     assert coarseness(lambda z: ones, lambda z: (ones + factor).double(), x, BOUNDS) == pytest.approx(1e-3, rel=1e-3)
     assert coarseness(lambda z: ones, lambda z: (ones + 1e-4 * factor).double(), x, BOUNDS) == 0
     assert coarseness(lambda z: ones, lambda z: None, x, BOUNDS) == 0
+
+
+def test_an_offset_is_more_than_64_times_the_differences():
+    assert has_offset(torch.tensor([[63.0, 64.0], [64.0, 65.0], [-65.0, -64.0]])).tolist() == [False, True, True]
+    assert has_offset(torch.tensor([[5.0]])).tolist() == [False]  # of one logit there is no difference
+
+
+def test_a_mask_is_more_than_100_times_the_two_largest_logits():
+    outputs = torch.tensor([[1.0, 0.5, -100.0], [1.0, 0.5, -100.5], [-0.5, -1.0, -101.0], [-0.5, -1.0, -99.0]])
+    assert may_be_masked(outputs).tolist() == [False, True, True, False]
+    assert may_be_masked(outputs[:, 1:]).tolist() == [False] * 4  # of two, both decide
+
+
+def test_a_logit_is_a_constant_where_two_others_are_none():
+    first = torch.tensor([1.0, 0.0, 0.0])
+    varying = lambda z, number: torch.cat([z[:, :number], torch.full((len(z), 3 - number), -7.0)], 1)  # noqa: E731
+    assert constants(lambda z: varying(z, 2), first[None], BOUNDS).tolist() == [False, False, True]
+    assert constants(lambda z: varying(z, 1), first[None], BOUNDS).tolist() == [False] * 3
+    assert constants(lambda z: z.nothing, first[None], BOUNDS).tolist() == [False]
+    logits = torch.tensor([[1.0, 3.0, -1e6], [-2.0, -3.0, 9.0]])
+    assert without(torch.tensor([[False, False, True]]), logits).tolist() == [[1, 3, 3], [-2, -3, -2]]
+
+
+def test_images_of_random_pixels_are_run_in_a_padded_batch():
+    shapes, x = [], torch.rand(1, 2, 3)
+
+    def model(z):
+        shapes.append(tuple(z.shape))
+        return z.flatten(1)
+
+    assert usual_size(model, x, BOUNDS) == median_size(random_images(x, BOUNDS).flatten(1))
+    assert usual_size(lambda z: z.nothing, x, BOUNDS) == 0
+    constants(model, x, BOUNDS)
+    coarseness(model, model, x, BOUNDS)
+    assert shapes == [(MIN_ROWS, 2, 3)] * 4
+
+
+def test_each_image_is_run_alone_and_among_three_in_the_reverse_order():
+    x = torch.zeros(1, 2, 3)
+    images, calls = random_images(x, BOUNDS), []
+
+    def model(z):
+        calls.append([int((images == row).flatten(1).all(1).nonzero()) for row in z])
+        return z.flatten(1)
+
+    assert measure_noise(model, x, BOUNDS) == Noise(0.0, False)
+    groups = [[7, 6, 5], [4, 3, 2], [1, 0]]
+    assert calls == [[*range(ROWS)] * (MIN_ROWS // ROWS), *[[row] for row in reversed(range(ROWS))], *groups]
+
+
+def test_the_largest_change_of_a_batch_counts_and_none_of_an_output_that_is_0():
+    x, images = torch.zeros(1, 3), random_images(torch.zeros(1, 3), BOUNDS)
+
+    def second_of_three(z):
+        grown = (z == images[3]).all(1, keepdim=True) & (len(z) == 3)
+        return torch.ones(len(z), 3) * torch.where(grown, 1.01, 1.0)
+
+    assert measure_noise(second_of_three, x, BOUNDS).change == pytest.approx(0.01, rel=1e-4)
+    for alone in (0.0, 1.0):
+        change = measure_noise(lambda z, a=alone: torch.full((len(z), 3), a * (len(z) == 1)), x, BOUNDS).change
+        assert change == 0
+        finer = lambda z, a=alone: torch.full((len(z), 3), a).double()  # noqa: E731
+        assert coarseness(lambda z: torch.zeros(len(z), 3), finer, x, BOUNDS) == 0
+
+
+def test_a_model_has_an_offset_where_it_has_one_at_every_image():
+    def model(z):
+        return 1 + torch.arange(2) * 1e-3 + (z[:, 1:] - z[:, :1] - 0.1).clamp(min=0) * torch.tensor([0.0, 1.0])
+
+    assert not measure_noise(model, torch.zeros(1, 2), BOUNDS).offset
