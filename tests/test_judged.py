@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from plica import Lp, MaxLoss, MinRadius, Status
+from plica import Held, Lp, MaxLoss, MinRadius, Status
 from plica.api import judged
 from plica.api.batch import FLOATS, VECTORS, default_batch_size, rows_on_gpu
 from plica.api.entry import _confirmed
@@ -154,6 +154,47 @@ def test_without_a_method_nothing_may_move():
     assert [status.name for status in result.status] == ["FIXED", "MISCLASSIFIED", "FIXED", "NOT_FINITE"]
     assert result.gradients.tolist() == [0] * 4
     assert result.forwards.tolist() == [1] * 4
+    assert result.violation.tolist()[:3] == pytest.approx([0.4, 0, 0.2], rel=1e-5)
+
+
+def test_logits_that_are_all_0_are_no_success():
+    result = call_of(CountedModel(torch.zeros_like, 1), X[:1]).answer(None)
+    assert [status.name for status in result.status] == ["FIXED"]
+
+
+@pytest.mark.parametrize(("margin", "success"), [(0.0, False), (0.5, True), (-0.5, False)])
+def test_with_draws_an_image_is_wrong_where_most_fresh_ones_are(margin, success):
+    """Two draws of the mean and a hundred fresh ones, all the same here."""
+    rows = 0
+
+    def net(z):
+        nonlocal rows
+        rows += len(z)
+        return torch.tensor([[0.0, margin]]).repeat(len(z), 1)
+
+    mean = MeanOfDraws(net, 2, Randomness(by_row=True, repeatable=True), 0, X[:1], classes=True)
+    result = call_of(CountedModel(mean, 1), X[:1]).answer(None)
+    assert result.success.tolist() == [success]
+    assert result.share.tolist() == [float(success)]
+    assert (result.forwards.item(), result.gradients.item()) == (2 + 100, 0)
+    assert rows == 2 + 100
+
+
+def test_a_radius_of_0_of_a_perturbation_is_asked():
+    question, radius, seen = MaxLoss(Lp(2), 0.0, through=Shift()), torch.zeros(1).double(), []
+    call_of(CountedModel(model, 1), X[:1], question, radius=radius).answer(lambda task: refused(task, seen))
+    assert len(seen) == 1
+
+
+def refused(task, seen):
+    seen.append(task)
+    return AttackOutput(torch.zeros(len(task.x)), [Status.STATIONARY] * len(task.x))
+
+
+def test_pixels_that_must_not_move_are_known_to_the_search_and_to_the_gradients():
+    seen, held = [], Held(Lp(2), torch.tensor([False, True]))
+    call_of(CountedModel(model, 1), X[:1], MinRadius(held)).answer(lambda task: refused(task, seen))
+    assert seen[0].fixed.tolist() == seen[0].model.fixed.tolist() == [False, True]
 
 
 def test_nothing_is_asked_of_a_method_where_all_images_are_done():
@@ -208,9 +249,9 @@ def test_a_second_run_is_made_where_one_image_has_forward_runs_left_for_it(monke
     assert (judges[0].second is not None) == (min(spent) == 0)
 
 
-def call_of(counted, x, question=None, gradients=20, **more):
+def call_of(counted, x, question=None, gradients=20, radius=None, **more):
     goal, question = Goal(torch.zeros(len(x), dtype=torch.long)), question or MinRadius(Lp(2))
-    return JudgedAttack(counted, x, goal, question, None, (0.0, 9.0), gradients, 0, 8, None, **more)
+    return JudgedAttack(counted, x, goal, question, radius, (0.0, 9.0), gradients, 0, 8, None, **more)
 
 
 def test_theta_is_kept_where_the_point_counts_and_is_that_of_the_image_elsewhere():
