@@ -4,6 +4,7 @@ import inspect
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -191,13 +192,23 @@ def test_questions_that_are_none():
         MinRadius("l2")
 
 
-@pytest.mark.parametrize("name", ["gradients", "seed", "batch_size"])
+@pytest.mark.parametrize("name", ["gradients", "seed", "batch_size", "draws"])
 def test_numbers(name):
-    for value in (1.5, True, "10"):
+    bools = (True, np.bool_(True), torch.tensor(True), np.array(True))
+    for value in (1.5, 2.0, np.float32(2), torch.tensor(2.0), "10", np.arange(2), torch.arange(2), *bools):
         refused(TypeError, f"{name} must be a whole number", **{name: value})
     refused(ValueError, f"{name} must be at least", **{name: -1})
     if name != "seed":
         refused(ValueError, f"{name} must be at least 1, got 0", **{name: 0})
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.array, torch.tensor], ids=lambda kind: kind.__name__)
+def test_whole_numbers_of_numpy_and_torch_are_taken(kind):
+    """They were refused: "must be a whole number, got np.int64(7)"."""
+    model, plain = nn.Sequential(nn.Flatten(), nn.Linear(8, 2)), dict(gradients=7, seed=3, batch_size=2, levels=200)
+    found = ASK(model, X, Y, L2, **plain)
+    other = ASK(model, X, Y, L2, **{name: kind(value) for name, value in plain.items()}, draws=kind(2))
+    assert torch.equal(found.x_adv, other.x_adv)
 
 
 def test_the_error_for_an_unknown_method_names_a_similar_one():

@@ -167,7 +167,18 @@ def test_starts_that_are_not_finite(value):
         CALL(parabola, torch.tensor([0.0, value, 1.0]))
 
 
-@pytest.mark.parametrize("more", [{"tol": 0.0}, {"tol": -1.0}, {"tol": math.nan}, {"max_steps": 0}, {"memory": 0}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tol": 0.0},
+        {"tol": -1.0},
+        {"tol": math.nan},
+        {"max_steps": 0},
+        {"max_steps": 2.5},
+        {"memory": 0},
+        {"memory": 2.5},
+    ],
+)
 def test_numbers(more):
     with pytest.raises(ValueError, match=next(iter(more))):
         CALL(parabola, torch.ones(3), **more)

@@ -18,7 +18,7 @@ from plica.core import validation
 from plica.core.domain.bounds import Bounds
 from plica.core.domain.groups import Group, each, groups, join_results, joined_progress
 from plica.core.domain.half import HalfModel, half_dtype
-from plica.core.domain.levels import check_levels, pixel_rounding
+from plica.core.domain.levels import check_levels, level_count, pixel_rounding
 from plica.core.formulations import Question
 from plica.core.goals import MISCLASSIFIED, Goal
 from plica.core.losses import Targets
@@ -109,7 +109,10 @@ def attack(
             are combined with a perturbation other than x + delta.
     """
     check_precision(precision, levels, draws)
-    validation.arguments(model, x, y, question, method, methods(), gradients, seed, batch_size, targets, goal, draws)
+    gradients, seed, batch_size, draws = validation.arguments(
+        model, x, y, question, method, methods(), gradients, seed, batch_size, targets, goal, draws
+    )
+    levels = None if levels is None else level_count(levels)
     boxes, half, original, model = groups(question, bounds, x), half_dtype(x), model, fitted(model)
     y, targets = validation.usable(y), None if targets is None else validation.usable(targets)
     x = validation.usable(x.detach())
@@ -123,7 +126,8 @@ def attack(
         with eval_mode(original, with_dropout=draws is not None), seeded(0, x.device):
             first = torch.zeros(1, dtype=torch.long, device=x.device)
             output = CountedModel(model, 1, device=x.device).logits(x[:1], first)
-        validation.output(output.expand(len(x), *output.shape[1:]), aim, question, everything=False)
+        every, masked = output.expand(len(x), *output.shape[1:]), validation.leaves_out(output)
+        validation.output(every, aim, question, everything=masked)
     if boxes is not None:
         parts: list[tuple[Group, Result]] = []
         for box in boxes:

@@ -166,8 +166,7 @@ def _checked(
         raise TypeError(f"seconds must be a number, got {shown(seconds)}.")
     if not seconds > 0:
         raise ValueError(f"seconds must be positive, got {seconds}.")
-    if nodes is not None:
-        validation.whole("nodes", nodes, least=1)
+    nodes = None if nodes is None else validation.whole("nodes", nodes, least=1)
     upper = torch.full((len(x),), torch.inf) if upper is None else _upper(upper, x)
     radius = validation.radii(question, x) if isinstance(question, MaxLoss) else None
     goal = Goal(validation.usable(y), None if targets is None else validation.usable(targets))

@@ -16,6 +16,7 @@ from plica.core.model.draws import MOST
 from plica.goals import Misclassified, check_labels, class_logits, flat
 from plica.metrics import Metric, Unsupported, distance, fixed_pixels, lp_form
 from plica.utils.messages import did_you_mean, one_line, shown
+from plica.utils.whole import as_int
 
 LEAST = 3  # gradients with which every method may come to a point: one at the image, the others past the boundary
 MOST_GRADIENTS = 10**9
@@ -36,8 +37,9 @@ def arguments(
     targets: Any,
     goal: Any = None,
     draws: Any = None,
-) -> None:
-    """Check all but the bounds, and what belongs to them, that can be checked without running the model."""
+) -> tuple[int, int, int | None, int | None]:
+    """Check all but the bounds, and what belongs to them, that can be checked without running the model. Returns
+    gradients, seed, batch_size and draws as ints."""
     if not callable(model) or isinstance(model, type):
         what = f"the class {model.__name__}" if isinstance(model, type) else shown(model)
         raise TypeError(f"model must be a torch module or a function (b, *image) -> (b, classes), got {what}.")
@@ -51,12 +53,11 @@ def arguments(
         aimed(targets, y, x)
     if not isinstance(question, MinRadius | MaxLoss):
         raise TypeError(f"question must be plica.MinRadius(...) or plica.MaxLoss(...), got {type(question).__name__}.")
-    whole("gradients", gradients, least=1, most=MOST_GRADIENTS)
-    whole("seed", seed, least=0, most=MOST_SEED)
-    if batch_size is not None:
-        whole("batch_size", batch_size, least=1)
+    gradients = whole("gradients", gradients, least=1, most=MOST_GRADIENTS)
+    seed = whole("seed", seed, least=0, most=MOST_SEED)
+    batch_size = None if batch_size is None else whole("batch_size", batch_size, least=1)
     if draws is not None:
-        whole("draws", draws, least=1)
+        draws = whole("draws", draws, least=1)
         if draws > MOST:
             raise ValueError(f"draws must be at most {MOST}, got {draws}; 16 to 64 tell a mean from one draw.")
     if method not in methods:
@@ -65,6 +66,7 @@ def arguments(
         )
     if isinstance(question, MaxLoss):
         radii(question, x)
+    return gradients, seed, batch_size, draws
 
 
 def within(question: Question, bounds: Any, x: Float[Tensor, "b *image"]) -> tuple[Float[Tensor, " b"] | None, Bounds]:
@@ -85,14 +87,17 @@ def aimed(targets: Any, y: Tensor, x: Tensor) -> None:
         )
 
 
-def whole(name: str, value: Any, least: int, most: int | None = None) -> None:
-    """Raises TypeError where the argument `name` is no int, ValueError where it is below `least` or above `most`."""
-    if not isinstance(value, int) or isinstance(value, bool):
+def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """The argument `name` as an int. Raises TypeError where it is no whole number, ValueError where it is below `least`
+    or above `most`."""
+    number = as_int(value)
+    if number is None:
         raise TypeError(f"{name} must be a whole number, got {shown(value)}.")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {shown(value)}.")
-    if most is not None and value > most:
-        raise ValueError(f"{name} must be at most {most:,}, got {shown(value)}.")
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {shown(number)}.")
+    if most is not None and number > most:
+        raise ValueError(f"{name} must be at most {most:,}, got {shown(number)}.")
+    return number
 
 
 def budget(gradients: int) -> None:
@@ -226,10 +231,15 @@ def output(output: Float[Tensor, "b *output"], goal: Goal, question: Question, e
     if goal.has_classes:
         _classes(class_logits(output), goal, question)
     if everything and not bool(finite(output).any()):
-        masked = bool((flat(output).isneginf() | flat(output).isfinite()).all(1).any())
         advice = "return a large negative number, such as -1e4, in place of the -inf of a class that is left out"
-        advice = advice if masked else "check its weights and the normalisation of x"
+        advice = advice if leaves_out(output) else "check its weights and the normalisation of x"
         raise ValueError(f"The model's output is nan or inf for every image; {advice}.")
+
+
+def leaves_out(output: Float[Tensor, "b *output"]) -> bool:
+    """Whether an image has -inf beside numbers, as where a model leaves out a class."""
+    numbers = flat(output)
+    return bool(((numbers.isneginf() | numbers.isfinite()).all(1) & numbers.isneginf().any(1)).any())
 
 
 def _classes(logits: Float[Tensor, "b classes"], goal: Goal, question: Question) -> None:

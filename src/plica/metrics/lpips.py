@@ -21,6 +21,7 @@ from plica.metrics.combine import Combinable
 from plica.metrics.perceptual import unit
 from plica.utils.optional import package_folder
 from plica.utils.weights import read_weights
+from plica.utils.whole import as_int
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pixels in [-1, 1], as published with the heads
 VARIABLE = "PLICA_LPIPS"
@@ -74,7 +75,7 @@ class LPIPS(Combinable):
     def __post_init__(self):
         if self.net not in TRUNKS:
             raise ValueError(f"LPIPS(net=...) must be one of {', '.join(TRUNKS)}, got {self.net!r}.")
-        if self.resize is not None and (not isinstance(self.resize, int) or self.resize < 32):
+        if self.resize is not None and (as_int(self.resize) or 0) < 32:
             raise ValueError(f"LPIPS(resize=...) must be a whole number of at least 32 pixels, got {self.resize!r}.")
         state = _weights(self.weights, self.net)
         for key in _keys(TRUNKS[self.net]):

@@ -21,6 +21,7 @@ from plica.perturbations.base import check_interval, check_positive
 from plica.perturbations.luv import HIGH, LOW, luv, rgb
 from plica.perturbations.sampling import images
 from plica.utils.messages import shown
+from plica.utils.whole import as_int
 
 SMALLEST = 1e-12  # added under the root, whose gradient is infinite at 0
 
@@ -47,7 +48,7 @@ class Recolor:
             raise ValueError(f"Recolor(space=...) must be rgb or luv, got {self.space!r}.")
         check_positive(self, "smooth", "unit")
         check_interval(self, self.bounds)
-        if not isinstance(self.nodes, int) or self.nodes < 2:
+        if (as_int(self.nodes) or 0) < 2:
             raise ValueError(f"Recolor(nodes=...) must be a whole number from 2, got {shown(self.nodes)}.")
 
     def start(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b k"]:

@@ -13,6 +13,7 @@ from plica.solver.bfgs_sqp.solver import BFGSSQP
 from plica.solver.bfgs_sqp.state import Solution
 from plica.solver.bfgs_sqp.stationarity import Stationarity
 from plica.solver.problem import Autograd, Written
+from plica.utils.whole import as_int
 
 PATIENCE = 100  # steps without a change of f beyond rounding
 FINEST = {torch.float64: 1e-12, torch.float32: 1e-5}  # below these, rounding of f and its gradients decides
@@ -64,8 +65,11 @@ def minimize(
         )
     if not bool(x0.isfinite().all()):
         raise ValueError("x0 must be finite; it contains nan or inf. Start from finite numbers.")
-    if not tol > 0 or max_steps < 1 or (memory is not None and memory < 1):
-        raise ValueError(f"tol > 0, max_steps >= 1 and memory >= 1 are needed, got {tol}, {max_steps} and {memory}.")
+    steps, pairs = as_int(max_steps), None if memory is None else as_int(memory) or 0
+    if not tol > 0 or steps is None or steps < 1 or (pairs is not None and pairs < 1):
+        raise ValueError(
+            f"tol > 0 and whole numbers max_steps >= 1 and memory >= 1 are needed, got {tol}, {max_steps} and {memory}."
+        )
     rows = x0 if x0.ndim == 2 else x0[None]
     for number, part in enumerate(data):
         if not isinstance(part, Tensor) or (x0.ndim == 2 and (not part.ndim or len(part) != len(x0))):
@@ -77,7 +81,7 @@ def minimize(
     tol = max(tol, FINEST[x0.dtype])
     least = 100 * torch.finfo(x0.dtype).eps
     measure = Stationarity(radius=tol)
-    solver = BFGSSQP(tol=tol, max_steps=max_steps, memory=memory, patience=PATIENCE, progress=least, measure=measure)
+    solver = BFGSSQP(tol=tol, max_steps=steps, memory=pairs, patience=PATIENCE, progress=least, measure=measure)
     solution = solver.solve(Autograd.of(fun, rows, parts), rows.detach())
     if x0.ndim == 2:
         return solution

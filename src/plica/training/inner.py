@@ -43,8 +43,8 @@ class Asker(ABC):
     """
 
     def __init__(self, questions: Sequence[InnerQuestion], gradients: int, seed: int, bounds: Any):
-        validation.whole("gradients", gradients, least=1)
-        validation.whole("seed", seed, least=0)
+        gradients = validation.whole("gradients", gradients, least=1)
+        seed = validation.whole("seed", seed, least=0)
         if any(one.starts > gradients for one in questions):
             raise ValueError(f"starts must be at most gradients = {gradients}, which the starts share.")
         self.questions, self.gradients, self.seed, self.bounds = list(questions), gradients, seed, bounds

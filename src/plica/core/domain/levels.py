@@ -19,22 +19,29 @@ from plica.core.formulations import Question
 from plica.metrics import Metric, Unsupported, fixed_pixels, plain_p
 from plica.solver.rows import pick
 from plica.utils.messages import shown
+from plica.utils.whole import as_int
 
 MOST_LEVELS = 2**16
 SAME = 2.0  # roundings of the largest bound (of float32 at least) within which a pixel of x is on the grid
 
 
-def check_levels(levels: Any, bounds: Bounds, dtype: torch.dtype, question: Question) -> None:
-    """Raises TypeError or ValueError unless `levels` is a number of levels that `dtype` can tell apart between the
-    bounds, and Unsupported for a perturbation other than x + delta."""
-    if not isinstance(levels, int) or isinstance(levels, bool):
+def level_count(levels: Any) -> int:
+    """`levels` as an int. Raises TypeError or ValueError unless it is a number of levels."""
+    number = as_int(levels)
+    if number is None:
         raise TypeError(
             f"levels must be a whole number, such as 256 for images of 8 bits, or None, got {shown(levels)}."
         )
-    if not 2 <= levels <= MOST_LEVELS:
+    if not 2 <= number <= MOST_LEVELS:
         raise ValueError(
-            f"levels must lie between 2 and {MOST_LEVELS}, got {shown(levels)}; for images of 8 bits give 256."
+            f"levels must lie between 2 and {MOST_LEVELS}, got {shown(number)}; for images of 8 bits give 256."
         )
+    return number
+
+
+def check_levels(levels: int, bounds: Bounds, dtype: torch.dtype, question: Question) -> None:
+    """Raises ValueError unless `dtype` can tell so many levels apart between the bounds, and Unsupported for a
+    perturbation other than x + delta."""
     largest = torch.maximum(bounds.low.abs(), bounds.high.abs()).double()
     if not bool(largest.isfinite().all()):
         raise ValueError("levels lie evenly between the bounds, which must be finite; pass bounds=(low, high).")

@@ -9,6 +9,7 @@ from plica.evaluation.executors import local, ray
 from plica.evaluation.worker import Resources, Steps
 from plica.utils.messages import shown
 from plica.utils.optional import require
+from plica.utils.whole import as_int
 
 Executor = Callable[[Iterable[Steps], Resources], None]
 
@@ -24,7 +25,7 @@ def find(name: str, workers: int | None = None, gpus: float = 0) -> Executor:
     """
     if name not in EXECUTORS:
         raise ValueError(f"There is no engine {shown(name)}; choose from {', '.join(EXECUTORS)}.")
-    if workers is not None and not (isinstance(workers, int) and 1 <= workers <= MOST):
+    if workers is not None and not 1 <= (as_int(workers) or 0) <= MOST:
         raise ValueError(f"workers must be a whole number from 1 to {MOST}, got {shown(workers)}.")
     if not (isinstance(gpus, int | float) and 0 <= gpus <= MOST and math.isfinite(gpus)):
         raise ValueError(f"gpus must be a number from 0 to {MOST}, got {shown(gpus)}.")
