@@ -319,3 +319,49 @@ def test_distances_that_roundings_make_negative_or_uneven_are_taken(seed):
 @pytest.mark.parametrize("bounds", [(-math.inf, math.inf), (0, math.inf), (-1e38, 3e38)])
 def test_distances_are_tried_within_bounds_that_are_infinite(bounds):
     check_metric(lambda x, z: torch.linalg.vector_norm(x - z, dim=1), torch.rand(3, 4), bounds)
+
+
+@pytest.mark.parametrize("method", ["auto", "pwcf"])
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda d: d.sum(), lambda d: d[:, None], lambda d: d[::2], lambda d: None, lambda d: 1.0],
+    ids=["none", "column", "half", "nothing", "number"],
+)
+def test_a_distance_whose_shape_changes_in_the_middle_of_the_work_is_told(method, spoil):
+    """Tracebacks of several kinds; of half of the distances, those of other images were reported."""
+    x, _ = images()
+    calls = 0
+
+    def metric(a, b):
+        nonlocal calls
+        calls += 1
+        d = torch.linalg.vector_norm((b - a).flatten(1), dim=1)
+        return d if calls < 20 else spoil(d)
+
+    def model(z):
+        return torch.stack([z.mean((1, 2, 3)) - 0.5, 0.5 - z.mean((1, 2, 3))], 1)
+
+    with pytest.raises(ValueError, match="one distance for each image, shape"):
+        plica.attack(model, x, model(x).argmax(1), plica.MinRadius(metric), method=method, gradients=20)
+
+
+def cosine(x, z):
+    """In float32, where the rounding of 1 is 1e-7."""
+    return 1 - nn.functional.cosine_similarity(x.flatten(1).float(), z.flatten(1).float())
+
+
+def test_a_distance_that_rounding_makes_negative_is_0():
+    """Radii of -2e-7 were reported: here every class has images at a cosine of 1."""
+    x = 0.25 + 0.5 * torch.rand(40, 4, generator=torch.Generator().manual_seed(0))
+    longer = 1.1 * x
+    assert (cosine(x, longer) < 0).any()
+    assert (distance(cosine, x, longer) >= 0).all()
+    assert (distance(lambda x, z: cosine(x, z) - 2e-4, x, longer) < -1e-4).all()  # more than rounding
+
+    def model(z):
+        return torch.stack([torch.full((len(z),), 2.0), z.sum(1)], 1)
+
+    found = plica.attack(model, x, model(x).argmax(1), plica.MinRadius(cosine), gradients=20)
+    assert found.success.all()
+    assert (found.distance >= 0).all()
+    assert (found.distance < 1e-6).all()

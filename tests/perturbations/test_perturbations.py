@@ -251,7 +251,8 @@ def test_what_cannot_be_asked():
         (Perturbation(lambda x, t: x + 1, torch.zeros(2)), "must give x at its start"),
         (Perturbation(lambda x, t: x[:, :1], torch.zeros(2)), "must return images like x"),
         (Perturbation(lambda x, t: x.missing, torch.zeros(2)), "raised AttributeError"),
-        (Perturbation(lambda x, t: x, torch.zeros(2), lambda a, b: b + 1), "must be one number for each image and 0"),
+        (Perturbation(lambda x, t: x, torch.zeros(2), lambda a, b: b + 1), "must return one distance for each image"),
+        (Perturbation(lambda x, t: x, torch.zeros(2), lambda a, b: b[:, 0] + 1), "one number for each image and 0"),
     ],
 )
 def test_a_bad_perturbation_is_told_in_a_sentence(through, says):

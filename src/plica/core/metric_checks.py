@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from plica.metrics import Metric, own_gradient, properties
+from plica.metrics.base import NIL, one_each
 from plica.utils.messages import one_line
 
-NIL = 1e-4  # what a distance from an image to itself may be, and what roundings may add to a distance
 SAME = 1e-2  # of a distance, which another batch may change by the rounding of half precision
 
 
@@ -21,11 +21,7 @@ def check_metric(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[flo
     repeatable beside it, whatever the other image, with a gradient that is finite at both places. Tried on the first
     two images."""
     part = x[:2].detach()
-    d = _distances(metric, part, part.clone())
-    if not isinstance(d, Tensor) or tuple(d.shape) != (len(part),):
-        seen = tuple(d.shape) if isinstance(d, Tensor) else type(d).__name__
-        raise ValueError(f"The metric must return one distance for each image, shape ({len(part)},), got {seen}; "
-                         f"reduce over all axes but the first.")  # fmt: skip
+    d = one_each(_distances(metric, part, part.clone()), part)
     if not bool((d.abs() <= NIL).all()):
         raise ValueError(
             f"The metric must be 0 from an image to itself, got {d.tolist()}; "

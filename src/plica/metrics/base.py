@@ -17,6 +17,7 @@ from torch import Tensor
 
 ROWS_PER_CALL = 64  # of a metric that may contain a network, at most
 PAD = 16  # such a call has a multiple of 16 rows
+NIL = 1e-4  # what a distance from an image to itself may be, and what roundings may add to a distance
 Metric = Callable[[Tensor, Tensor], Tensor]
 Count = Literal["entry", "pixel"]  # a pixel is all channels of one place
 
@@ -127,6 +128,15 @@ def fixed_pixels(metric: Metric, x: Float[Tensor, "b *image"]) -> Bool[Tensor, "
         ) from None
 
 
+def one_each(value: Any, images: Tensor) -> Tensor:
+    """A metric's value itself; raises ValueError unless it is one distance for each of the images."""
+    if not isinstance(value, Tensor) or value.shape != images.shape[:1]:
+        seen = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"The metric must return one distance for each image, shape ({len(images)},), got {seen}; "
+                         f"reduce over all axes but the first, however many images there are.")  # fmt: skip
+    return value
+
+
 def own_gradient(metric: Metric) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
     """The metric's method `gradient`, if it has one."""
     return getattr(metric, "gradient", None)
@@ -138,10 +148,11 @@ def gradient(
     """d(x, x_adv) and its gradient with respect to x_adv, the metric's own where it has one, else autograd's."""
     own = own_gradient(metric)
     if own is not None:
-        return own(x, x_adv)
+        value, grad = own(x, x_adv)
+        return one_each(value, x), grad
     with torch.enable_grad():
         z = x_adv.detach().requires_grad_(True)
-        value = metric(x, z)
+        value = one_each(metric(x, z), x)
         (grad,) = torch.autograd.grad(value.sum(), z)
     return value.detach().to(grad), grad  # a metric may sum in float64
 
@@ -150,7 +161,7 @@ def differentiable_value(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Fl
     """d(x, x_adv) for use in a larger expression: autograd uses the metric's own gradient there if it has one."""
     own = own_gradient(metric)
     if own is None or not (torch.is_grad_enabled() and x_adv.requires_grad):
-        return metric(x, x_adv)
+        return one_each(metric(x, x_adv), x)
     return _OwnGradient.apply(x_adv, x, own)  # type: ignore[return-value] - autograd's apply has no types
 
 
@@ -173,17 +184,19 @@ def values(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b
     batch_invariant is called with at most ROWS_PER_CALL rows, the last one repeated up to a multiple of PAD. In the
     dtype of x_adv, whatever the metric sums in."""
     if properties(metric).batch_invariant:
-        return metric(x, x_adv).to(x_adv.dtype)
+        return one_each(metric(x, x_adv), x).to(x_adv.dtype)
     parts = []
     for a, b in zip(x.split(ROWS_PER_CALL), x_adv.split(ROWS_PER_CALL), strict=True):
         padded = torch.arange(-(-len(a) // PAD) * PAD, device=a.device).clamp(max=len(a) - 1)
-        parts.append(metric(a[padded], b[padded])[: len(a)])
+        parts.append(one_each(metric(a[padded], b[padded]), padded)[: len(a)])
     return torch.cat(parts).to(x_adv.dtype)
 
 
 def distance(metric: Metric, x: Float[Tensor, "b *image"], x_adv: Float[Tensor, "b *point"]) -> Float[Tensor, " b"]:
-    """d(x, x_adv) in float64; computed in the precision of x where the metric cannot be computed in float64."""
+    """d(x, x_adv) in float64; computed in the precision of x where the metric cannot be computed in float64. What
+    rounding leaves below 0, as of 1 - cosine, is 0."""
     try:
-        return values(metric, x.double(), x_adv.double()).double()
+        d = values(metric, x.double(), x_adv.double()).double()
     except RuntimeError:  # a metric with float32 weights inside
-        return values(metric, x, x_adv).double()
+        d = values(metric, x, x_adv).double()
+    return torch.where((d < 0) & (d >= -NIL), 0, d)

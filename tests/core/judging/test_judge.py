@@ -289,3 +289,16 @@ class Hungry(Ramp):
 def test_where_memory_runs_out_the_second_run_is_no_other_one():
     with pytest.raises(MemoryError):
         SecondRun(CountedModel(Hungry(), 1), X.dtype)(X.double())
+
+
+@pytest.mark.parametrize("radius", [None, 1.0])
+def test_a_negative_distance_is_none(radius):
+    limit = None if radius is None else torch.tensor([radius]).double()
+    for shift, sure in ((-1.0, False), (-0.2 - 5e-5, True), (-0.2 - 2e-4, False)):
+        judge = Judge(
+            CountedModel(Ramp(), 1), None, lambda x, z, s=shift: Lp(2)(x, z) + s, X, Goal(Y), limit, (0.0, 1.0),
+            torch.arange(1),
+        )  # fmt: skip
+        found = judge(torch.tensor([[0.7, 0.5]]))
+        assert found.sure.tolist() == [sure]
+        assert found.distance.tolist() == [0.0 if sure else float("inf")]

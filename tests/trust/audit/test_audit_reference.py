@@ -118,6 +118,12 @@ def test_a_metric_that_float64_does_not_fit_is_measured_in_float32():
     assert (value.tolist(), tolerance) == ([2.0], 1e-6)
 
 
+def test_a_distance_that_rounding_makes_negative_is_measured_as_0():
+    for off, measured in ((-5e-5, 0.0), (-2e-4, -2e-4), (1e-9, 1e-9)):
+        value, _ = reference.distances(lambda x, z, off=off: (z - x).sum(1) + off, torch.zeros(1, 2), torch.zeros(1, 2))
+        assert value.tolist() == [measured]
+
+
 @pytest.mark.parametrize(("shape", "classes"), [((1,), 2), ((1, 1), 2), ((1, 3), 3)])
 def test_a_class_that_the_model_has_not_is_named(shape, classes):
     reference.margins(np.ones(shape), np.array([classes - 1]))

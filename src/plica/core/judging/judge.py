@@ -92,7 +92,8 @@ class Judge:
         violation = torch.maximum(outside, (-margin).clamp(min=0))
         if self.radius is not None:
             violation = torch.maximum(violation, (d - self.radius).clamp(min=0))
-        sure = sure & (outside == 0) & d.isfinite() & (d <= (torch.inf if self.radius is None else self.radius))
+        sure = sure & (outside == 0) & d.isfinite() & (d >= 0)  # a negative distance is none
+        sure = sure & (d <= (torch.inf if self.radius is None else self.radius))
         distances = torch.where(sure, d, torch.inf)
         return Judgement(sure, margin, distances, torch.where(sure, 0, violation), prediction, share)
 

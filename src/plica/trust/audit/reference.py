@@ -13,6 +13,7 @@ from torch import Tensor
 
 Model = Callable[[Tensor], Tensor]
 COUNT_OF_PIXELS = -1.0  # in place of p
+ROUNDED = 1e-4  # a distance may be so much below 0 by rounding
 Metric = float | Callable[[Tensor, Tensor], Tensor]  # p of an l_p norm, or any distance
 
 
@@ -57,14 +58,17 @@ def norms(p: float, x: Tensor, x_adv: Tensor) -> Float64[np.ndarray, " b"]:
 def distances(metric: Metric, x: Tensor, x_adv: Tensor) -> tuple[Float64[np.ndarray, " b"], float]:
     """Distances, and the relative difference that rounding allows between two measurements of them.
 
-    An l_p norm is given as p. Another metric is computed in float64, or in that of x where its weights need it.
+    An l_p norm is given as p. Another metric is computed in float64, or in that of x where its weights need it; what
+    rounding leaves below 0 is 0.
     """
     if not callable(metric):
         return norms(metric, x, x_adv), 1e-7
     try:
-        return metric(x.double(), x_adv.double()).double().cpu().numpy(), 1e-6
+        d, tolerance = metric(x.double(), x_adv.double()), 1e-6
     except RuntimeError:
-        return metric(x, x_adv).double().cpu().numpy(), 1e-4  # float32 sums
+        d, tolerance = metric(x, x_adv), 1e-4  # float32 sums
+    d = d.double().cpu().numpy()
+    return np.where((d < 0) & (d >= -ROUNDED), 0, d), tolerance
 
 
 @torch.no_grad()
