@@ -316,3 +316,29 @@ def test_where_a_call_draws_once_each_draw_is_a_call_of_its_own():
     assert mean(torch.zeros(2, 2, 3)).shape == (2, 2)
     assert sizes == [(1, 2, 3)] * 10
     assert len(mean.fresh(x).unique(dim=0)) == JUDGED
+
+
+@pytest.mark.parametrize("mask", [-1e4, -1e9, -1e30])
+@pytest.mark.parametrize("question", [L2, MaxLoss(Lp(2), 0.5)], ids=["min", "max"])
+def test_a_class_that_is_ruled_out_by_a_large_constant_changes_nothing(mask, question):
+    """No point counted: a margin of the mean had to exceed 64 roundings of the constant."""
+
+    class Masked(Noisy):
+        def forward(self, x):
+            logits = super().forward(x)
+            return torch.cat([logits, logits.new_full((len(x), 1), mask)], 1)
+
+    plain, masked = (plica.attack(net, X, Y, question, draws=16, gradients=10) for net in (Noisy(), Masked()))
+    assert masked.success.all()
+    assert (masked.share > 0.5).all()
+    if question is L2:
+        torch.testing.assert_close(masked.distance, plain.distance, rtol=1e-2, atol=0)
+
+
+def test_a_class_that_is_ruled_out_by_infinity_is_told():
+    class Masked(Noisy):
+        def forward(self, x):
+            return torch.cat([super().forward(x), torch.full((len(x), 1), -torch.inf)], 1)
+
+    with pytest.raises(ValueError, match="-1e4, in place of the -inf of a class that is left out"):
+        plica.attack(Masked(), X, Y, L2, draws=4, gradients=5)

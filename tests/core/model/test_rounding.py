@@ -279,7 +279,7 @@ def test_a_mask_is_more_than_100_times_the_two_largest_logits():
 
 def test_a_logit_is_a_constant_where_two_others_are_none():
     first = torch.tensor([1.0, 0.0, 0.0])
-    varying = lambda z, number: torch.cat([z[:, :number], torch.full((len(z), 3 - number), -7.0)], 1)  # noqa: E731
+    varying = lambda z, number: torch.cat([z[:, :number], torch.full((len(z), 3 - number), -700.0)], 1)  # noqa: E731
     assert constants(lambda z: varying(z, 2), first[None], BOUNDS).tolist() == [False, False, True]
     assert constants(lambda z: varying(z, 1), first[None], BOUNDS).tolist() == [False] * 3
     assert constants(lambda z: z.nothing, first[None], BOUNDS).tolist() == [False]

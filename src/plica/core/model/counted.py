@@ -157,7 +157,8 @@ class CountedModel:
                 at_image.clamp_(min=usual_size(self.model, x, self.bounds) / 2)
             self.least = replace(self.least, at_image=at_image)
         masked = may_be_masked(logits) & classes
-        if bool(masked.any()) and self.mean is None and bool((constant := constants(self.model, x, self.bounds)).any()):
+        model = self.model if self.mean is None else self.mean.drawn_once
+        if bool(masked.any()) and bool((constant := constants(model, x, self.bounds)).any()):
             self.least = replace(self.least, constant=constant & masked[:, None])
         few = has_offset(self.varying(logits, every)) & classes | self.half
         if bool(few.any()) and self.mean is None:

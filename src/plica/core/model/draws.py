@@ -64,6 +64,11 @@ class MeanOfDraws(nn.Module):
     def forward(self, z: Float[Tensor, "r *image"]) -> Float[Tensor, "r *output"]:
         return torch.cat([self._mean(self._outputs(point, self.draws, self.own)) for point in z.split(1)])
 
+    def drawn_once(self, z: Float[Tensor, "r *image"]) -> Float[Tensor, "r *output"]:
+        """The outputs themselves, for one draw of each row."""
+        with seeded(self.own, z.device):
+            return self.model(z)
+
     @torch.no_grad()
     def others(self, z: Float[Tensor, "1 *image"]) -> Float[Tensor, "draws *output"]:
         """The outputs for draws that no search has seen, and that are the same at every point."""

@@ -90,20 +90,23 @@ def may_be_masked(logits: Float[Tensor, "r *output"]) -> Bool[Tensor, " r"]:
     entries = flat(logits)
     if entries.shape[1] <= 2:
         return torch.zeros(len(entries), dtype=torch.bool, device=logits.device)
-    return entries.abs().amax(1) > MASKED * entries.topk(2).values.abs().amax(1)
+    return _outliers(entries).any(1)
+
+
+def _outliers(entries: Float[Tensor, "r numbers"]) -> Bool[Tensor, "r numbers"]:
+    return entries.abs() > MASKED * entries.topk(2).values.abs().amax(1, keepdim=True)
 
 
 @torch.no_grad()
 def constants(
     model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"], bounds: tuple[float, float]
 ) -> Bool[Tensor, " numbers"]:
-    """Logits that are one number, whatever the image: nothing is rounded in them. Two others at least remain. Measured
-    on images of random pixels, which are charged to no image."""
+    """Logits that are one number, whatever the image, and larger than the two that decide can explain: nothing is
+    rounded in them. Measured on images of random pixels, which are charged to no image."""
     images = random_images(x, bounds).repeat(MIN_ROWS // ROWS, *[1] * (x.ndim - 1))
     with suppress(Exception):  # a model may raise anything for random pixels
         outputs = flat(model(images)[:ROWS])
-        same = (outputs == outputs[:1]).all(0)
-        return same & (same.logical_not().sum() >= 2)
+        return ((outputs == outputs[:1]) & _outliers(outputs)).all(0)
     return torch.zeros(1, dtype=torch.bool, device=x.device)
 
 
