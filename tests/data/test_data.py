@@ -6,6 +6,7 @@ import pickle
 import struct
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,40 @@ def test_pictures_of_more_than_8_bits_are_refused(tmp_path, kind):
     (tmp_path / "k").mkdir()
     Image.fromarray(np.full((5, 4), 1000, kind)).save(tmp_path / "k" / "0.tiff")
     assert "has more than 8 bits" in refusal(tmp_path)
+
+
+def png_of_16_bits(channels):
+    def part(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    rows = np.full((5, 4 * channels), 1000, ">u2")
+    header = struct.pack(">IIBBBBB", 4, 5, 16, kind, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", pixels) + part(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *((f"{channels}.png", png_of_16_bits(channels)) for channels in (1, 2, 3, 4)),
+        ("0.ppm", b"P6 4 5 65535\n" + bytes(4 * 5 * 6)),
+        ("0.pgm", b"P5 4 5 1023\n" + bytes(4 * 5 * 2)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_pictures_of_more_than_8_bits_a_channel_are_refused(tmp_path, name, content):
+    """Of several channels the lower 8 bits were dropped without a word."""
+    (tmp_path / "k").mkdir()
+    (tmp_path / "k" / name).write_bytes(content)
+    assert "has more than 8 bits a channel" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["0.png", "0.bmp", "0.gif", "0.webp", "0.tiff", "0.ppm", "0.jpg"])
+def test_pictures_of_8_bits_are_taken(tmp_path, name):
+    (tmp_path / "k").mkdir()
+    Image.fromarray(np.ascontiguousarray(X[0].transpose(1, 2, 0))).save(tmp_path / "k" / name)
+    assert load_data(tmp_path)[0].shape == (1, 3, 5, 4)
 
 
 @pytest.mark.parametrize("embedded", ["plain", "huggingface"])

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import asdict, fields, replace
 
 import pyarrow as pa
@@ -108,8 +109,11 @@ def test_a_single_run_is_a_run_with_one_task(tmp_path):
 
 
 def test_what_is_no_run_or_a_broken_one(tmp_path, directory):
-    with pytest.raises(FileNotFoundError, match="is not a run"):
-        runs.load(tmp_path)
+    (tmp_path / "net.py").touch()
+    for given in (tmp_path, tmp_path / "net.py", tmp_path / "nowhere"):
+        with pytest.raises(FileNotFoundError, match=f"^{re.escape(str(given))} is not a run"):
+            runs.load(given)
+    assert runs.load(directory / "manifest.json").tasks == [NEAREST, INSIDE]
     file = directory / "parts" / NEAREST.name / "00000.safetensors"
     file.write_bytes(file.read_bytes()[:20])
     with pytest.raises(ValueError, match="cannot be read"):

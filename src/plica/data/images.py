@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # EPS, for one, 
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "y")  # how columns of labels are called
 GREY_MODES = ("1", "L", "LA")
 FINE_MODES = ("I", "F")  # how modes of more than 8 bits begin, which a conversion to 8 would cut off
+FINE_PACKED = re.compile(r";16[BLN]$")  # in the file; a 16 without the order of bytes is 5 or 6 bits for each channel
 HEADERS = 16  # of images, which are read to see whether all are grey
 
 
@@ -91,16 +93,27 @@ class ImageSource:
         if image.size != self.size:  # before decoding: an image may unfold to anything
             own, first = (f"{size[0]} x {size[1]}" for size in (image.size, self.size))
             raise ValueError(f"Image {i} of {self.name} has {own} pixels and the first {first}; make them one size.")
-        if image.mode.startswith(FINE_MODES):
+        if _is_fine(image):
             raise ValueError(
-                f"Image {i} of {self.name} has more than 8 bits (mode {image.mode}); save 8 bits, or floats in [0, 1] "
-                "as arrays."
+                f"Image {i} of {self.name} has more than 8 bits a channel (mode {image.mode}); save 8 bits, or floats "
+                "in [0, 1] as arrays."
             )
         try:
             pixels = np.array(image.convert(self.mode), dtype=np.uint8)
         except Exception as error:  # decoders raise all sorts of things
             raise ValueError(f"Image {i} of {self.name} cannot be read ({one_line(error)}).") from error
         return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _is_fine(image: Image.Image) -> bool:
+    """Whether a channel has more than 8 bits in the file; of several channels Pillow keeps the upper 8."""
+    if image.mode.startswith(FINE_MODES):
+        return True
+    for tile in getattr(image, "tile", []):  # how the decoder unpacks the file: a mode, or a tuple that begins with one
+        mode, *more = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if FINE_PACKED.search(str(mode)) or (tile[0] == "ppm" and more[0] > 255):
+            return True
+    return False
 
 
 def open_encoded(content: bytes | Path, name: str) -> Image.Image:

@@ -59,6 +59,8 @@ def import_object(text: str, kind: str, cure: str) -> Any:
     if not module or not name or module.startswith("."):
         raise ValueError(f"The {kind} {text!r} is not of the form module:name; {cure}.")
     if module.endswith(".py"):
+        if not Path(module).is_file():
+            raise ValueError(f"The {kind} {shown(text)} names a file that does not exist; {cure}.")
         raise ValueError(
             f"The {kind} {shown(text)} names a file, and a module is needed: write {Path(module).stem}:{name}, and run "
             "the command where the file lies, or put its folder on PYTHONPATH."

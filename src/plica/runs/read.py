@@ -147,7 +147,7 @@ def load(directory: str | Path) -> Run:
         FileNotFoundError: there is no run, or an incomplete one of `plica radius` or `plica attack`.
         ValueError: a file of it is broken.
     """
-    directory = Path(directory)
+    given = directory = Path(directory)
     if directory.is_file():
         directory = directory.parent
     check_unicode(directory)
@@ -163,7 +163,7 @@ def load(directory: str | Path) -> Run:
     except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise ValueError(f"The run {directory} is broken ({one_line(error)}); run it again.") from error
     raise FileNotFoundError(
-        f"{directory} is not a run (it has no {schema.MANIFEST} and no {schema.SAMPLES}); give the directory of a run."
+        f"{given} is not a run (it has no {schema.MANIFEST} and no {schema.SAMPLES}); give the directory of a run."
     )
 
 
