@@ -70,7 +70,9 @@ def test_crown_is_at_least_as_tight_as_intervals(name):
         assert (crown.low[k] >= intervals.low[k] - 1e-12).all()
         assert (crown.high[k] <= intervals.high[k] + 1e-12).all()
     deeper = graph.activated() & graph.behind_activations() - {k for k, _ in graph.activations()}
-    assert all((crown.low[k] > intervals.low[k] + 1e-6).any() for k in deeper)
+    # a limit that is subtracted and added again leaves the interval of some nodes as exact as it was
+    tighter = any if name == "clamped" else all
+    assert tighter((crown.low[k] > intervals.low[k] + 1e-6).any() for k in deeper)
 
 
 @NETWORKS

@@ -76,9 +76,17 @@ class Branches(nn.Module):
         (lambda x: x[:, 0, 0, :3].bfloat16().float(), "rounds to torch.bfloat16; leave autocast"),
         (nn.Sequential(nn.Flatten(), nn.Linear(48, 3)).bfloat16(), "in torch.bfloat16 differs.*write model.float"),
         (lambda x: x[:, :, :1, :3].mean((1, 2)).cumsum(1), "cumsum has no lower bounds"),
-        (lambda x: x.flatten(1)[:, :3].softmax(1), "before softmax; that changes no answer"),
-        (lambda x: x.flatten(1)[:, :3].log_softmax(1), "before softmax; that changes no answer"),
-        (lambda x: nn.functional.max_pool2d(x, 4, ceil_mode=True).flatten(1), "ceil_mode"),
+        (lambda x: x.flatten(1)[:, :3].softmax(1) * 2, "softmax has bounds only as the last operation"),
+        (lambda x: x[:, 0, 0, :3].log_softmax(0), "softmax has bounds only as the last operation"),
+        (lambda x: x.flatten(1)[:, :3].clamp(min=torch.tensor([0, 0, -torch.inf])), "limits must be finite"),
+        (lambda x: torch.clamp(x[0, 0, 0, :3], x.flatten(1)[:, :3], x.flatten(1)[:, 3:6])[None], "keep images apart"),
+        (lambda x: nn.functional.adaptive_max_pool2d(x, 5).flatten(1), "must divide an image of"),
+        (lambda x: x.amax((1, 2)), "only the largest pixel"),
+        (lambda x: nn.functional.interpolate(x, 9).flatten(1), "must be a multiple of"),
+        (lambda x: x.flatten(1)[:, :3].flip(0), "keep images apart"),
+        (lambda x: x.flatten(1)[:, :3].roll(1), "keep images apart"),
+        (lambda x: x.flatten(1)[:, :3].repeat(2, 1)[: len(x)], "keep images apart"),
+        (lambda x: nn.functional.max_pool2d(x, 4, ceil_mode=True).flatten(1), "reach beyond the image .ceil_mode"),
         (lambda x: nn.functional.leaky_relu(x, 2.0).flatten(1), "slope"),
         (lambda x: torch.ones(len(x), 3), "depend on the image"),
         (lambda x: x[:, 0], "returns logits"),
@@ -89,6 +97,23 @@ class Branches(nn.Module):
 def test_what_cannot_be_captured_is_refused_before_any_work(model, reason):
     with pytest.raises(plica.Unsupported, match=reason):
         capture(model, images())
+
+
+@pytest.mark.parametrize("last", [nn.Softmax(-1), nn.LogSoftmax(1)])
+def test_a_last_softmax_changes_no_bound(last):
+    net, x = network("relu"), images(2)
+    y, question, ending = net(x).argmax(1), plica.MinRadius(plica.Lp("inf")), nn.Sequential(net, last)
+    bare, found = (plica.certify(model, x, y, question, nodes=8) for model in (net, ending))
+    assert (bare.radius > 0).all()
+    assert torch.equal(found.radius, bare.radius)
+    with pytest.raises(plica.Unsupported, match="ends with softmax, whose roundings"):
+        plica.certify(ending, x, y, question, nodes=8, arithmetic="executed")
+
+
+def test_a_pool_in_ceil_mode_whose_windows_fill_the_image():
+    x = images(2)
+    graph = capture(lambda x: nn.functional.max_pool2d(x, 3, ceil_mode=True).flatten(1), x)
+    assert torch.equal(graph.forward(x.double())[-1], nn.functional.max_pool2d(x, 3).flatten(1).double())
 
 
 def test_roundings_of_a_model_in_float64_are_not_blamed():

@@ -52,6 +52,40 @@ class Left(nn.Module):
         return (self.second @ (self.first @ column + 0.1).relu()).squeeze(-1)
 
 
+class Clamped(nn.Module):
+    """Piecewise linear functions of values, and of values and constants."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.out = nn.Linear(FLAT, 8), nn.Linear(16, 8), nn.Linear(8, 3)
+        self.slopes = nn.PReLU(8, 0.3)
+        self.register_buffer("limits", torch.tensor([-0.25, -0.125, 0, 0.125]).repeat(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.first(x.flatten(1))
+        z = torch.cat([functional.relu6(4 * z) - 1, torch.maximum(self.limits, z).abs()], 1)
+        z = self.slopes(self.second(z))
+        return self.out(torch.minimum(z.clamp(max=0.4), functional.hardsigmoid(z.flip(1)) - 0.3))
+
+
+class Copied(nn.Module):
+    """Reflected borders, copies of pixels, channels as pixels and back, turned and repeated rows, largest pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3, padding=1, padding_mode="reflect"), nn.Conv2d(2, 4, 3)
+        self.row, self.out = nn.Conv1d(4, 3, 3, stride=2, padding=1), nn.Linear(13, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = functional.interpolate(self.first(x).relu()[:, :, ::2, ::2], scale_factor=2)
+        z = functional.pixel_unshuffle(functional.pixel_shuffle(z, 2), 2).flip(2).roll(1, 3)
+        z = functional.pad(z[:, 1:3], (1, 1, 0, 1), mode="replicate")
+        z = self.second(z)
+        top = torch.cat([z.amax((2, 3)), functional.adaptive_max_pool2d(z[:, :, 1:, :4], 1).flatten(1)], 1)
+        row = functional.max_pool1d(self.row(z.flatten(2)[:, :, :13]).relu(), 3, ceil_mode=False)
+        return self.out(torch.cat([top, top[:, :1].repeat(1, 2), row.flatten(1)[:, :3]], 1))
+
+
 def _norm() -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(3)
     with torch.no_grad():
@@ -96,6 +130,8 @@ BUILDERS = {
     "residual": lambda: nn.Sequential(Residual(), nn.Flatten(), nn.Linear(36, 8), nn.Tanh(), nn.Linear(8, 3)),
     "pieces": Pieces,
     "left": Left,
+    "clamped": Clamped,
+    "copied": Copied,
 }  # fmt: skip
 
 

@@ -134,6 +134,11 @@ def _check_arithmetic(arithmetic: str, graph: Graph, x: Tensor) -> None:
             "The model computes weights anew at every call, and what their roundings do is not known; store them as "
             "they are used, or ask with arithmetic='real'."
         )
+    if graph.softmax is not None:
+        raise Unsupported(
+            "The model ends with softmax, whose roundings can make two classes equal; return the logits, which changes "
+            "no other answer, or ask with arithmetic='real'."
+        )
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
         raise Unsupported(
             f"Roundings are known for float32 and float64 on a CPU, got {x.dtype} on {x.device.type}; move the model "

@@ -6,6 +6,7 @@ node is therefore a function of one row, and may be computed for any number of r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +34,7 @@ class Builder:
         self.nodes = [Node(None, (), tuple(x.shape[1:]))]
         self.values = [x]
         self.rounds_constants = False  # Graph's
+        self.softmax: Callable[[Tensor, int], Tensor] | None = None  # Graph's
 
     def add(self, op: Affine | Activation, *parents: Value) -> Value:
         value = op.forward(*(self.values[parent] for parent in parents))

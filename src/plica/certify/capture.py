@@ -99,6 +99,7 @@ def _paths(model: Any) -> Iterator[None]:
 def _compare(graph: Graph, model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"]) -> None:
     """Raises Unsupported where the captured network gives other logits than the model."""
     ours, theirs = graph.forward(x.double())[-1], model(x)
+    ours = ours if graph.softmax is None else graph.softmax(ours, 1)
     theirs = theirs[:, None] if theirs.ndim == 1 else theirs  # one logit
     if ours.shape != theirs.shape:
         raise Unsupported(

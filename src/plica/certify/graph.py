@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -35,11 +35,14 @@ class Graph:
         norms: by how much each operation stretches l_2 distances at most (norms.py); None where nobody asks.
         rounds_constants: whether the model computes constants from its weights at every call and rounds them; the
             nodes have them in float64.
+        softmax: torch.softmax or torch.log_softmax where the model ends with it; the nodes are those before it, as it
+            changes the order of no two classes.
     """
 
     nodes: tuple[Node, ...]
     norms: tuple[float, ...] | None = None
     rounds_constants: bool = False
+    softmax: Callable[[Tensor, int], Tensor] | None = None
 
     def forward(self, x: Float[Tensor, "r *image"]) -> list[Tensor]:
         """The value of every node."""

@@ -32,7 +32,7 @@ def _cast(builder: Builder, z: Value, *_: Any, dtype: torch.dtype | None = None,
     return z if dtype is None else builder.add(Scale(), z)  # which may be rounded when it is executed
 
 
-def _view(builder: Builder, z: Value, size: Any) -> Value:
+def view(builder: Builder, z: Value, size: Any) -> Value:
     shape = tuple(builder.values[z].reshape(size).shape)
     if not shape or shape[0] != 1:
         raise Refused("it does not keep images apart")
@@ -40,11 +40,11 @@ def _view(builder: Builder, z: Value, size: Any) -> Value:
 
 
 def _unsqueeze(builder: Builder, z: Value, dim: int) -> Value:
-    return _view(builder, z, torch.unsqueeze(builder.values[z], dim).shape)
+    return view(builder, z, torch.unsqueeze(builder.values[z], dim).shape)
 
 
 def _squeeze(builder: Builder, z: Value, *dim: Any) -> Value:
-    return _view(builder, z, torch.squeeze(builder.values[z], *dim).shape)
+    return view(builder, z, torch.squeeze(builder.values[z], *dim).shape)
 
 
 def _expand(builder: Builder, z: Value, size: Any, **_: Any) -> Value:
@@ -53,7 +53,7 @@ def _expand(builder: Builder, z: Value, size: Any, **_: Any) -> Value:
     return z
 
 
-def _behind_images(builder: Builder, z: Value, dims: Any) -> None:
+def behind_images(builder: Builder, z: Value, dims: Any) -> None:
     """Refuse `dims` if they include the first axis, which counts images; None means all axes."""
     axes = [dims] if isinstance(dims, int) else dims
     if not axes or any(axis % builder.ndim(z) == 0 for axis in axes):
@@ -61,20 +61,20 @@ def _behind_images(builder: Builder, z: Value, dims: Any) -> None:
 
 
 def _permute(builder: Builder, z: Value, dims: Any) -> Value:
-    _behind_images(builder, z, dims[1:])
+    behind_images(builder, z, dims[1:])
     return builder.add(Nonnegative(function=lambda t: t.permute(dims)), z)
 
 
 def _transpose(builder: Builder, z: Value, a: int, b: int) -> Value:
-    _behind_images(builder, z, [a, b])
+    behind_images(builder, z, [a, b])
     return builder.add(Nonnegative(function=lambda t: t.transpose(a, b)), z)
 
 
-def _along(function: Callable[..., Tensor]) -> Callable[..., Value]:
+def along(function: Callable[..., Tensor]) -> Callable[..., Value]:
     """An operation (z, dim, ...) without negative coefficients that leaves the first axis alone."""
 
     def builds(builder: Builder, z: Value, dim: Any = 0, *args: Any, **kwargs: Any) -> Value:
-        _behind_images(builder, z, dim)
+        behind_images(builder, z, dim)
         summands = math.prod(builder.shape(z)) if function in (torch.mean, torch.sum) else 0
         return builder.add(Nonnegative(function=lambda t: function(t, dim, *args, **kwargs), summands=summands), z)
 
@@ -109,7 +109,7 @@ def _cat(builder: Builder, parts: list[Any], dim: int = 0) -> Value:
     values = [part for part in parts if isinstance(part, Value)]
     if len(parts) == 1:
         return values[0]
-    _behind_images(builder, values[0], dim)
+    behind_images(builder, values[0], dim)
     if len(values) == len(parts):
         return builder.add(Nonnegative(function=lambda *t: torch.cat(t, dim)), *values)
     zeros = [None if isinstance(part, Value) else torch.zeros_like(part) for part in parts]
@@ -139,7 +139,7 @@ def _average(function: Callable[..., Tensor]) -> Callable[..., Value]:
     return builds
 
 
-def _factor(builder: Builder, z: Value, factor: Any) -> Value:
+def scale(builder: Builder, z: Value, factor: Any) -> Value:
     factor = _of_image(builder, z, factor) if isinstance(factor, Tensor) else float(factor)
     return builder.add(Scale(factor=factor), z)
 
@@ -152,12 +152,12 @@ def _of_image(builder: Builder, z: Value, constant: Tensor) -> Tensor:
 
 
 def _mul(builder: Builder, a: Any, b: Any) -> Value:
-    return _factor(builder, a, _constant(b)) if isinstance(a, Value) else _factor(builder, b, a)
+    return scale(builder, a, _constant(b)) if isinstance(a, Value) else scale(builder, b, a)
 
 
 def _div(builder: Builder, a: Any, b: Any) -> Value:
     _constant(b)
-    return _factor(builder, a, 1 / b)
+    return scale(builder, a, 1 / b)
 
 
 def _neg(builder: Builder, z: Value) -> Value:
@@ -169,22 +169,22 @@ def _shift(builder: Builder, z: Value, constant: Any) -> Value:
     return builder.add(Scale(offset=_of_image(builder, z, constant)), z)
 
 
-def _add(builder: Builder, a: Any, b: Any, *, alpha: float = 1) -> Value:
+def add(builder: Builder, a: Any, b: Any, *, alpha: float = 1) -> Value:
     if isinstance(a, Value) and isinstance(b, Value):
         if builder.shape(a) != builder.shape(b):
             raise Refused("it repeats values")
         return builder.add(Sum(sign=float(alpha)), a, b)
     if isinstance(a, Value):
         return _shift(builder, a, b * alpha)
-    return _shift(builder, b if alpha == 1 else _factor(builder, b, alpha), a)
+    return _shift(builder, b if alpha == 1 else scale(builder, b, alpha), a)
 
 
-def _sub(builder: Builder, a: Any, b: Any, *, alpha: float = 1) -> Value:
-    return _add(builder, a, b, alpha=-alpha)
+def sub(builder: Builder, a: Any, b: Any, *, alpha: float = 1) -> Value:
+    return add(builder, a, b, alpha=-alpha)
 
 
 def _rsub(builder: Builder, a: Any, b: Any, alpha: float = 1) -> Value:
-    return _add(builder, b, a, alpha=-alpha)
+    return add(builder, b, a, alpha=-alpha)
 
 
 def _matmul(builder: Builder, a: Any, b: Any) -> Value:
@@ -211,12 +211,19 @@ def _linear(builder: Builder, z: Value, weight: Any, bias: Any = None) -> Value:
     return builder.add(Matrix(right=_constant(weight).T, offset=offset), z)
 
 
-def _convolution(
+def convolution(
     builder: Builder, z: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool,
     output_padding: Any, groups: int,
 ) -> Value:  # fmt: skip
-    if transposed or not isinstance(z, Value) or not isinstance(_constant(weight), Tensor) or weight.ndim != 4:
-        raise Refused("only conv2d with constant weights is known")
+    if transposed or not isinstance(z, Value) or not isinstance(_constant(weight), Tensor) or weight.ndim > 4:
+        raise Refused("only conv1d and conv2d with constant weights are known")
+    if weight.ndim == 3:  # along the rows of an image of one column
+        parts = (stride, padding, dilation)
+        stride, padding, dilation = ([*part, *flat] for part, flat in zip(parts, ([1], [0], [1]), strict=True))
+        column = convolution(
+            builder, _unsqueeze(builder, z, -1), weight[..., None], bias, stride, padding, dilation, False, [], groups
+        )
+        return _squeeze(builder, column, -1)
     offset = None if bias is None else _constant(bias).reshape(1, -1, 1, 1)
     weight = weight.contiguous(memory_format=torch.channels_last)
     stride, padding, dilation = (tuple(size) for size in (stride, padding, dilation))
@@ -243,17 +250,20 @@ def _pair(size: Any) -> tuple[int, int]:
     return sizes[0], sizes[1]
 
 
-def _max_pool(
+def max_pool(
     builder: Builder, z: Value, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: bool = False
 ) -> tuple[Value, None]:
-    if ceil or builder.ndim(z) != 4:
-        raise Refused("ceil_mode, or a shape other than (b, c, height, width)")
+    if builder.ndim(z) != 4:
+        raise Refused("a shape other than (b, c, height, width)")
     image = builder.shape(z)[2:]
-    pool = MaxPool(_pair(kernel), _pair(stride or kernel), _pair(padding), _pair(dilation), (image[0], image[1]))
-    return builder.add(pool, z), None
+    windows = _pair(kernel), _pair(stride or kernel), _pair(padding), _pair(dilation)
+    value = builder.add(MaxPool(*windows, (image[0], image[1])), z)
+    if ceil and builder.shape(value) != functional.max_pool2d(builder.values[z], *windows, ceil_mode=True).shape:
+        raise Refused("its last windows reach beyond the image (ceil_mode)")
+    return value, None
 
 
-def _relu(builder: Builder, z: Value) -> Value:
+def relu(builder: Builder, z: Value) -> Value:
     return builder.add(ReLU(), z)
 
 
@@ -271,8 +281,8 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "_adaptive_avg_pool2d": _average(functional.adaptive_avg_pool2d),
     "_native_batch_norm_legit_no_training": _batch_norm,
     "_to_copy": _cast,
-    "_unsafe_view": _view,
-    "add": _add,
+    "_unsafe_view": view,
+    "add": add,
     "addmm": _addmm,
     "alias": _same,
     "avg_pool2d": _average(functional.avg_pool2d),
@@ -280,7 +290,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "cat": _cat,
     "clone": _same,
     "constant_pad_nd": _pad,
-    "convolution": _convolution,
+    "convolution": convolution,
     "detach": _same,
     "div": _div,
     "expand": _expand,
@@ -288,26 +298,26 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "lift_fresh_copy": _same,
     "linear": _linear,
     "matmul": _matmul,
-    "max_pool2d_with_indices": _max_pool,
-    "mean": _along(torch.mean),
+    "max_pool2d_with_indices": max_pool,
+    "mean": along(torch.mean),
     "mm": _matmul,
     "mul": _mul,
     "native_batch_norm": _batch_norm,
     "neg": _neg,
     "permute": _permute,
-    "relu": _relu,
-    "reshape": _view,
+    "relu": relu,
+    "reshape": view,
     "rsub": _rsub,
-    "select": _along(torch.select),
+    "select": along(torch.select),
     "sigmoid": _sigmoidal("sigmoid"),
     "slice": _slice,
     "split": _split(torch.split),
     "split_with_sizes": _split(torch.split),
     "squeeze": _squeeze,
-    "sub": _sub,
-    "sum": _along(torch.sum),
+    "sub": sub,
+    "sum": along(torch.sum),
     "tanh": _sigmoidal("tanh"),
     "transpose": _transpose,
     "unsqueeze": _unsqueeze,
-    "view": _view,
+    "view": view,
 }

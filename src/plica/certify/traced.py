@@ -10,10 +10,13 @@ from jaxtyping import Float
 from torch import Tensor, fx
 from torch.fx.node import map_aggregate, map_arg
 
+from plica.certify import composed, operations
 from plica.certify.builder import Builder, Refused, Value
 from plica.certify.graph import Graph
-from plica.certify.operations import BUILDERS
 from plica.metrics import Unsupported
+
+BUILDERS = operations.BUILDERS | composed.BUILDERS
+SOFTMAX = {"_softmax": torch.softmax, "_log_softmax": torch.log_softmax}
 
 
 def build(traced: fx.GraphModule, x: Float[Tensor, "1 *image"]) -> Graph:
@@ -47,7 +50,8 @@ def build(traced: fx.GraphModule, x: Float[Tensor, "1 *image"]) -> Graph:
 def _up_to(builder: Builder, output: Any) -> Graph:
     if not isinstance(output, Value) or len(builder.shape(output)) != 2:
         raise Unsupported("Lower bounds need a model that returns logits (b, classes), which depend on the image.")
-    return Graph(tuple(builder.nodes[: output + 1]), rounds_constants=builder.rounds_constants)
+    nodes = tuple(builder.nodes[: output + 1])
+    return Graph(nodes, rounds_constants=builder.rounds_constants, softmax=builder.softmax)
 
 
 def _apply(builder: Builder, node: fx.Node, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -61,8 +65,12 @@ def _apply(builder: Builder, node: fx.Node, args: Any, kwargs: dict[str, Any]) -
     if target is operator.getitem:
         return args[0][args[1]] if isinstance(args[0], tuple | list) else _refuse(node, "it is no tensor")
     name = target.overloadpacket.__name__ if hasattr(target, "overloadpacket") else str(target)
-    if name in ("_softmax", "_log_softmax"):
-        _refuse(node, "return the logits, before softmax; that changes no answer")
+    if name in SOFTMAX:
+        z, dim, *_ = args
+        if builder.ndim(z) != 2 or dim not in (1, -1) or any(user.op != "output" for user in node.users):
+            _refuse(node, "softmax has bounds only as the last operation, over classes")
+        builder.softmax = SOFTMAX[name]
+        return z
     if name not in BUILDERS:
         _refuse(node, f"{name} has no lower bounds")
     try:
@@ -83,4 +91,5 @@ def _double(constant: Any) -> Any:
 
 def _refuse(node: fx.Node, reason: str) -> Any:
     path = node.meta.get("path") or "the model itself"
-    raise Unsupported(f"Lower bounds do not go through {path}: {reason}. Known are {', '.join(sorted(BUILDERS))}.")
+    known = ", ".join(sorted({name.strip("_") for name in BUILDERS}))
+    raise Unsupported(f"Lower bounds do not go through {path}: {reason}. Known operations of torch are {known}.")

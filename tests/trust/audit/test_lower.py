@@ -201,7 +201,7 @@ def test_a_bound_of_the_executed_network_is_checked_as_such(whole, tmp_path):
     assert "no proof in arithmetic 'float16' is known" in found.differences["lower bound"][0]
 
 
-QUICK = ("relu", "sigmoid", "strides", "max pool", "pieces")
+QUICK = ("relu", "sigmoid", "strides", "max pool", "pieces", "clamped", "copied")
 NORMS = dict(zip(BUILDERS, 9 * [2, 1, torch.inf], strict=False))
 
 
@@ -267,9 +267,27 @@ def test_a_network_with_other_operations_is_not_taken_apart():
         lambda x: x.flatten(1) * x.flatten(1),
         lambda x: torch.nn.functional.gelu(x.flatten(1)),
         lambda x: 1 / x.flatten(1),
+        lambda x: 2 * x.flatten(1).softmax(1),
+        lambda x: torch.clamp(torch.ones(3), x.flatten(1)[:, :3]),
+        lambda x: torch.nn.functional.adaptive_max_pool2d(x, 5).flatten(1),
+        lambda x: x.amax((1, 2)),
     ):
         with pytest.raises(UnknownStepError):
             trace(function, images(1))
+    with pytest.raises(ValueError, match="beyond the image"):
+        trace(lambda x: torch.nn.functional.max_pool2d(x, 4, ceil_mode=True).flatten(1), images(1))
+
+
+def test_a_last_softmax_is_left_out_and_its_roundings_are_not_known():
+    net, x = network("relu"), images(1)
+    ending = nn.Sequential(net, nn.LogSoftmax(1))
+    y = net(x).argmax(1)
+    found = plica.certify(ending, x, y, plica.MinRadius(plica.Lp(2)), nodes=12)
+    leaves = leaf_table(found.evidence, torch.arange(1)).to_pylist()
+    ball = Ball.around(x, torch.zeros_like(x), torch.ones_like(x), float(found.radius), 2)
+    check(trace(ending, x), ball, int(y), None, leaves)
+    with pytest.raises(RefusedError, match="ends with softmax, with roundings that are not known"):
+        check(trace(ending, x), ball, int(y), None, leaves, "executed")
 
 
 @pytest.mark.parametrize("last", [nn.Flatten(0), nn.Flatten(1)], ids=["b", "b, 1"])

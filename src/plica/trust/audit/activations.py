@@ -204,15 +204,19 @@ class Pool(Activation):
     """
 
     def __init__(self, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False):
-        if ceil_mode:
-            raise ValueError("max_pool2d with ceil_mode")
+        self.ceil_mode = ceil_mode
         self.kernel, self.stride = _pair(kernel), _pair(stride or kernel)
         self.padding, self.dilation = _pair(padding), _pair(dilation)
         self.image = (0, 0)
 
     def value(self, z: Tensor) -> Tensor:
         self.image = (z.shape[2], z.shape[3])
-        return functional.max_pool2d(z, self.kernel, self.stride, self.padding, self.dilation)
+        windows = self.kernel, self.stride, self.padding, self.dilation
+        if self.ceil_mode:
+            wider = functional.max_pool2d(z, *windows, ceil_mode=True)
+            if wider.shape != functional.max_pool2d(z, *windows).shape:
+                raise ValueError("max_pool2d with windows that reach beyond the image (ceil_mode)")
+        return functional.max_pool2d(z, *windows)
 
     def parameters(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(self._windows(torch.zeros(1, *shape), 0.0).shape[i] for i in (1, 3))

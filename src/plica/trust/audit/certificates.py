@@ -50,7 +50,9 @@ def check(
     if arithmetic not in ("real", "executed"):
         raise RefusedError(f"no proof in arithmetic {arithmetic!r} is known")
     if arithmetic == "executed" and steps[0].rounds:
-        raise RefusedError("the model computes weights at every call, with roundings that are not known")
+        raise RefusedError(
+            "the model computes weights at every call, or ends with softmax, with roundings that are not known"
+        )
     net = Enclosure(steps, ball, dict(enumerate(_slopes(leaves[:1], shapes))), arithmetic == "executed")
     classes = max(2, torch.Size(steps[-1].shape).numel())
     rivals = {target} if target is not None else set(range(classes)) - {y}

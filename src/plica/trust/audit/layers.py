@@ -18,21 +18,20 @@ from torch.fx.node import map_aggregate, map_arg
 from plica.trust.audit.activations import ACTIVATIONS, Activation
 from plica.trust.audit.executed import terms
 from plica.trust.audit.reference import Model
+from plica.trust.audit.rewritten import REWRITTEN, UnknownStepError
 
 # of which a dependent operand goes in linearly; the second group turns signs
 PLAIN = {
     "_adaptive_avg_pool2d", "_to_copy", "_unsafe_view", "alias", "avg_pool2d", "cat", "clone", "constant_pad_nd",
-    "detach", "expand", "lift_fresh_copy", "mean", "permute", "reshape", "select", "slice", "split",
-    "split_with_sizes", "squeeze", "sum", "transpose", "unsqueeze", "view",
+    "detach", "expand", "flip", "lift_fresh_copy", "mean", "permute", "pixel_shuffle", "pixel_unshuffle",
+    "reflection_pad1d", "reflection_pad2d", "repeat", "replication_pad1d", "replication_pad2d", "reshape", "roll",
+    "select", "slice", "split", "split_with_sizes", "squeeze", "sum", "transpose", "unsqueeze", "upsample_nearest2d",
+    "view",
 }  # fmt: skip
 SIGNED = {"add", "addmm", "bmm", "convolution", "div", "linear", "matmul", "mm", "mul", "neg", "rsub", "sub"}
 DENSE = {"addmm", "bmm", "convolution", "linear", "matmul", "mm"}
 NORMS = {"_native_batch_norm_legit_no_training", "native_batch_norm"}
 SEVERAL = {"add", "cat", "rsub", "sub"}  # of operands that depend on the image
-
-
-class UnknownStepError(ValueError):
-    """An operation that this module does not know; the message names it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +67,8 @@ class Affine:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Node 0 is the image and has no operation; `rounds` of it says whether the model computes constants at every call
-    and rounds them."""
+    """Node 0 is the image and has no operation; `rounds` of it says whether the model rounds in a way that is not
+    known, because it computes constants at every call or ends with softmax."""
 
     op: Affine | Activation | None
     parents: tuple[int, ...]
@@ -91,7 +90,7 @@ def trace(model: Model, x: Tensor) -> tuple[Step, ...]:
 
     traced = make_fx(torch.func.functionalize(model))(x.clone())
     traced.graph.eliminate_dead_code()
-    steps, values, known = [Step(None, (), tuple(x.shape[1:]))], [x.double()], dict[fx.Node, Any]()
+    net, known = _Built([Step(None, (), tuple(x.shape[1:]))], [x.double()]), dict[fx.Node, Any]()
     own = dict[fx.Node, Any]()  # constants in the model's precision
     for node in traced.graph.nodes:
         if node.op == "placeholder":
@@ -103,18 +102,34 @@ def trace(model: Model, x: Tensor) -> tuple[Step, ...]:
             last = known.get(node.args[0]) if isinstance(node.args[0], fx.Node) else None
             if not isinstance(last, _Place):
                 raise UnknownStepError("its output is not one tensor that depends on the image")
-            return tuple(steps[: last + 1])
+            return tuple(net.steps[: last + 1])
         else:
             args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
-            known[node] = _next(steps, values, node.target, args, kwargs)
+            if _ends_with_softmax(node):  # which changes no order, but its roundings may
+                known[node] = args[0]
+                net.steps[0] = replace(net.steps[0], rounds=True)
+                continue
+            known[node] = _next(net, node.target, args, kwargs)
             if all(parent in own for parent in node.all_input_nodes):
                 function: Any = node.target
                 own[node] = function(*map_arg(node.args, own.__getitem__), **map_arg(node.kwargs, own.__getitem__))
-                steps[0] = replace(steps[0], rounds=steps[0].rounds or not _same(own[node], known[node]))
+                rounds = net.steps[0].rounds or not _same(own[node], known[node])
+                net.steps[0] = replace(net.steps[0], rounds=rounds)
     raise UnknownStepError("it has no output")
 
 
-def _next(steps: list[Step], values: list[Tensor], target: Any, args: Any, kwargs: Any) -> Any:
+@dataclass(frozen=True, eq=False)
+class _Built:
+    """The steps so far, and their values at the image; both grow."""
+
+    steps: list[Step]
+    values: list[Tensor]
+
+    def step(self, target: Any, *operands: Any) -> Any:
+        return _next(self, target, operands, {})
+
+
+def _next(net: _Built, target: Any, args: Any, kwargs: Any) -> Any:
     """The value of an operation: of constants, computed; else the number, or numbers, of new steps."""
     places: list[_Place] = []
     map_aggregate((args, kwargs), lambda a: places.append(a) if isinstance(a, _Place) else None)
@@ -125,18 +140,24 @@ def _next(steps: list[Step], values: list[Tensor], target: Any, args: Any, kwarg
     name = target.overloadpacket.__name__ if hasattr(target, "overloadpacket") else str(target)
 
     def add(op: Affine | Activation, parents: list[_Place]) -> _Place:
-        value = op.value(*(values[parent] for parent in parents))
+        value = op.value(*(net.values[parent] for parent in parents))
         if value.ndim == 1 and isinstance(op, Affine):  # a single logit
             f, size = op.function, op.absolute
             op = replace(op, function=lambda *z: f(*z)[:, None], absolute=lambda *z: size(*z)[:, None])
             value = value[:, None]
         if isinstance(op, Affine) and name not in NORMS:
-            before, after = tuple(values[parents[0]].shape), tuple(value.shape)
+            before, after = tuple(net.values[parents[0]].shape), tuple(value.shape)
             op = replace(op, terms=terms(name, args, kwargs, before, after))
-        steps.append(Step(op, tuple(int(parent) for parent in parents), tuple(value.shape[1:])))
-        values.append(value)
-        return _Place(len(steps) - 1)
+        net.steps.append(Step(op, tuple(int(parent) for parent in parents), tuple(value.shape[1:])))
+        net.values.append(value)
+        return _Place(len(net.steps) - 1)
 
+    if name in REWRITTEN:
+        if name in ("maximum", "minimum") and not isinstance(args[0], _Place):
+            args = args[::-1]
+        if not isinstance(args[0], _Place):
+            raise UnknownStepError(f"{name} of a constant")
+        return REWRITTEN[name](net, *args, **kwargs)
     if name in ACTIVATIONS:
         made = add(ACTIVATIONS[name](*args[1:], **kwargs), places[:1])
         return (made, None) if name == "max_pool2d_with_indices" else made
@@ -154,7 +175,7 @@ def _next(steps: list[Step], values: list[Tensor], target: Any, args: Any, kwarg
     numbers: list[int] = []
     map_aggregate((args, kwargs), lambda a: numbers.append(a.numel()) if isinstance(a, Tensor) else None)
     if name in ("split", "split_with_sizes"):
-        count = len(function(*(values[place][:, None][0] for place in places)))
+        count = len(function(*(net.values[place][:, None][0] for place in places)))
         return tuple(
             add(Affine(lambda z, i=i: function(z)[i], lambda z, i=i: function(z)[i], 0), places) for i in range(count)
         )
@@ -193,6 +214,12 @@ def _functions(name: str, target: Any, args: Any, kwargs: Any) -> tuple[Callable
         return target(*own, **named)
 
     return function, absolute if name in SIGNED | {"cat", "constant_pad_nd"} else function
+
+
+def _ends_with_softmax(node: fx.Node) -> bool:
+    if node.target not in (torch.ops.aten._softmax.default, torch.ops.aten._log_softmax.default):
+        return False
+    return node.args[1] in (1, -1) and all(user.op == "output" for user in node.users)
 
 
 def _norm(args: Any) -> Affine:

@@ -1,0 +1,127 @@
+"""Operations that are written as others: piecewise linear ones by ReLUs, which are branched on like any other.
+
+max(a, b) = b + relu(a - b)        min(a, b) = b - relu(b - a)        |z| = 2 relu(z) - z
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from plica.certify.affine import Nonnegative
+from plica.certify.builder import Builder, Refused, Value
+from plica.certify.operations import add, behind_images, max_pool, relu, scale, sub, view
+
+
+def _maximum(builder: Builder, a: Any, b: Any) -> Value:
+    a, b = (a, b) if isinstance(a, Value) else (b, a)
+    return add(builder, relu(builder, sub(builder, a, b)), b)
+
+
+def _minimum(builder: Builder, a: Any, b: Any) -> Value:
+    a, b = (a, b) if isinstance(a, Value) else (b, a)
+    return sub(builder, b, relu(builder, sub(builder, b, a)))
+
+
+def _clamp(builder: Builder, z: Value, low: Any = None, high: Any = None) -> Value:
+    if not isinstance(z, Value):
+        raise Refused("its limits depend on the image")
+    for limit, bounded in ((low, _maximum), (high, _minimum)):
+        if limit is None:
+            continue
+        if not isinstance(limit, Value) and not torch.as_tensor(limit).isfinite().all():
+            raise Refused("its limits must be finite; leave one out, or give None")
+        z = bounded(builder, z, limit)
+    return z
+
+
+def _hardtanh(builder: Builder, z: Value, low: float = -1.0, high: float = 1.0) -> Value:
+    return _clamp(builder, z, low, high)
+
+
+def _hardsigmoid(builder: Builder, z: Value) -> Value:
+    return scale(builder, _clamp(builder, add(builder, z, 3.0), 0.0, 6.0), 1 / 6)
+
+
+def _abs(builder: Builder, z: Value) -> Value:
+    return sub(builder, scale(builder, relu(builder, z), 2.0), z)
+
+
+def _prelu(builder: Builder, z: Value, slope: Any) -> Value:
+    """slope z + (1 - slope) relu(z), a slope for each channel."""
+    if not isinstance(slope, Tensor):
+        raise Refused("its slopes depend on the image")
+    return add(builder, scale(builder, relu(builder, z), 1 - slope), scale(builder, z, slope))
+
+
+def _adaptive_max_pool(builder: Builder, z: Value, size: Any) -> tuple[Value, None]:
+    image = builder.shape(z)[-2:]
+    if any(n % m for n, m in zip(image, size, strict=True)):
+        raise Refused(f"its {tuple(size)} windows must divide an image of {image} pixels")
+    return max_pool(builder, z, [n // m for n, m in zip(image, size, strict=True)])
+
+
+def _largest(builder: Builder, z: Value, dims: Any = (), keepdim: bool = False) -> Value:
+    """amax over whole images."""
+    if builder.ndim(z) != 4 or {dim % 4 for dim in dims} != {2, 3}:
+        raise Refused("only the largest pixel of each channel is known")
+    top = max_pool(builder, z, builder.shape(z)[2:])[0]
+    return top if keepdim else view(builder, top, builder.shape(z)[:2])
+
+
+def _copies(function: Callable[..., Tensor]) -> Callable[..., Value]:
+    """An operation of which each output is one of the numbers that go in, and which leaves the first axis alone."""
+    return lambda builder, z, *args: builder.add(Nonnegative(function=lambda t: function(t, *args)), z)
+
+
+def _flip(builder: Builder, z: Value, dims: Any) -> Value:
+    behind_images(builder, z, dims)
+    return builder.add(Nonnegative(function=lambda t: t.flip(dims)), z)
+
+
+def _roll(builder: Builder, z: Value, shifts: Any, dims: Any = ()) -> Value:
+    behind_images(builder, z, dims)
+    return builder.add(Nonnegative(function=lambda t: t.roll(shifts, dims)), z)
+
+
+def _repeat(builder: Builder, z: Value, repeats: Any) -> Value:
+    if len(repeats) != builder.ndim(z) or repeats[0] != 1:
+        raise Refused("it does not keep images apart")
+    return builder.add(Nonnegative(function=lambda t: t.repeat(repeats)), z)
+
+
+def _nearest(builder: Builder, z: Value, size: Any, *_: Any) -> Value:
+    """Each pixel as a block of copies."""
+    image = builder.shape(z)[2:]
+    if any(m % n for n, m in zip(image, size, strict=True)):
+        raise Refused(f"the new size {tuple(size)} must be a multiple of {image}")
+    return builder.add(Nonnegative(function=lambda t: functional.interpolate(t, tuple(size), mode="nearest")), z)
+
+
+BUILDERS: dict[str, Callable[..., Any]] = {
+    "_prelu_kernel": _prelu,
+    "abs": _abs,
+    "adaptive_max_pool2d": _adaptive_max_pool,
+    "amax": _largest,
+    "clamp": _clamp,
+    "clamp_max": lambda builder, z, high: _clamp(builder, z, None, high),
+    "clamp_min": _clamp,
+    "flip": _flip,
+    "hardsigmoid": _hardsigmoid,
+    "hardtanh": _hardtanh,
+    "maximum": _maximum,
+    "minimum": _minimum,
+    "pixel_shuffle": _copies(functional.pixel_shuffle),
+    "pixel_unshuffle": _copies(functional.pixel_unshuffle),
+    "reflection_pad1d": _copies(torch.ops.aten.reflection_pad1d.default),
+    "reflection_pad2d": _copies(torch.ops.aten.reflection_pad2d.default),
+    "repeat": _repeat,
+    "replication_pad1d": _copies(torch.ops.aten.replication_pad1d.default),
+    "replication_pad2d": _copies(torch.ops.aten.replication_pad2d.default),
+    "roll": _roll,
+    "upsample_nearest2d": _nearest,
+}
