@@ -211,6 +211,10 @@ def test_whole_numbers_of_numpy_and_torch_are_taken(kind):
     assert torch.equal(found.x_adv, other.x_adv)
 
 
+def test_what_is_called_with_the_progress_is_checked_before_any_work():
+    refused(TypeError, "on_progress must be a function of a plica.Progress, got 3", on_progress=3)
+
+
 def test_the_error_for_an_unknown_method_names_a_similar_one():
     refused(ValueError, "did you mean 'pwcf'", method="pcwf")
     refused(ValueError, "auto, pwcf", method="no such thing")

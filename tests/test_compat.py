@@ -12,6 +12,15 @@ from plica.compat import AutoAttack
 NORMS = {"Linf": float("inf"), "L2": 2, "L1": 1}
 
 
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_labels_that_are_no_tensor_are_told_what_to_write(device):
+    case = linear(classes=4)
+    arguments = dict(attacks_to_run=["auto"], version="custom", norm="L2", eps=1.0, verbose=False)
+    adversary = AutoAttack(case.model, device=device, **arguments)
+    with pytest.raises(TypeError, match="y_orig must be an int64 tensor of class indices, got ndarray"):
+        inspect.unwrap(AutoAttack.run_standard_evaluation)(adversary, case.x, case.y.numpy())
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_points_labels_and_radius_are_those_promised(norm):
     case = linear(classes=4, shape=(3, 8, 8))

@@ -192,7 +192,7 @@ class _Starts:
         self.result = replace(self.result, **spent)
         box = self.boxes.get(image)
         metric: Any = (self.question if box is None else box.question).metric
-        distance = float(metric(self.x[image : image + 1].double(), found.x_adv.double())[0])
+        distance = float(metric(self.x[image : image + 1].double(), found.x_adv.double()).detach()[0])
         if not bool(found.success[0]) or not distance < float(self.result.distance[image]):
             return
         own = ("x_adv", "success", "margin", "prediction", "stationarity")

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from plica.api import attack, methods
+from plica.core import validation
 from plica.core.formulations import MaxLoss
 from plica.evaluation.method_sets import AUTOATTACK, AUTOATTACK_L1, AUTOATTACK_RAND, RAND_DRAWS
 from plica.metrics import Lp, Unsupported
@@ -132,8 +133,9 @@ class AutoAttack:
             right = sum(int((self.model(self._to(x)).argmax(1) == self._to(y)).sum()) for x, y in parts)
         return right / len(x_orig)
 
-    def _evaluate(self, x_orig: Tensor, y_orig: Tensor, names: Sequence[str], size: int) -> tuple[Tensor, Tensor]:
-        x, y = self._to(x_orig), self._to(y_orig)
+    def _evaluate(self, x_orig: Tensor, y_orig: Any, names: Sequence[str], size: int) -> tuple[Tensor, Tensor]:
+        x, y = self._to(x_orig), self._to(y_orig) if isinstance(y_orig, Tensor) else y_orig
+        validation.labels("y_orig", y, x)
         x_adv, y_adv = x.clone(), y.clone()
         robust = torch.arange(len(x), device=x.device)
         rand = self.version == "rand"

@@ -323,3 +323,19 @@ def test_no_violated_instance_of_the_competition_is_proved(name, monkeypatch):
     proved = plica.certify(load_net(name), x, y, question, nodes=40).proved
     assert not proved[violated].any()
     assert proved[holds].sum() >= math.floor(0.3 * holds.sum())
+
+
+@pytest.mark.parametrize(
+    "wrap", [nn.DataParallel, lambda net: torch.compile(net, backend="eager")], ids=["DataParallel", "compile"]
+)
+def test_a_network_inside_of_a_wrapper_is_that_network(wrap):
+    """DataParallel was a traceback, and a compiled network refused as none of a fixed list of operations."""
+    net, x, y = labelled(b=2)
+    plain, wrapped = (plica.certify(model, x, y, plica.MinRadius(plica.Lp(2)), nodes=2) for model in (net, wrap(net)))
+    assert torch.equal(plain.radius, wrapped.radius)
+
+
+def test_images_of_another_precision_than_the_network_are_told_so():
+    net, x, y = labelled(b=2)
+    with pytest.raises(ValueError, match=r"parameters are torch.float32 and x is torch.float64; write x.to"):
+        plica.certify(net, x.double(), y, plica.MinRadius(plica.Lp(2)), nodes=2)

@@ -173,6 +173,7 @@ def test_starts_that_are_not_finite(value):
         {"tol": 0.0},
         {"tol": -1.0},
         {"tol": math.nan},
+        {"tol": "1e-4"},
         {"max_steps": 0},
         {"max_steps": 2.5},
         {"memory": 0},
@@ -260,3 +261,11 @@ def test_many_constraints_take_one_backward_pass(vectorised, monkeypatch):
     multipliers = torch.linalg.lstsq(active.T, goal - found.x).solution
     assert (multipliers >= -1e-4).all()
     torch.testing.assert_close(active.T @ multipliers, goal - found.x, rtol=0, atol=1e-4)
+
+
+def test_a_function_may_compute_in_float64():
+    """Of x in float32: "Index put requires the source and destination dtypes match"."""
+    for x0 in (torch.zeros(3), torch.zeros(2, 3)):
+        found = CALL(lambda x: (parabola(x.double()), x[:, :1].double()), x0)
+        assert found.x.dtype == torch.float32
+        torch.testing.assert_close(found.x, torch.tensor([0, -2, 0.5]).expand_as(x0), rtol=0, atol=1e-3)

@@ -33,6 +33,7 @@ from plica.core.status import Status
 from plica.goals import GoalFunction
 from plica.metrics import Unsupported
 from plica.perturbations.base import check
+from plica.utils.messages import shown
 
 NOT_REPEATABLE = (
     "The model draws random numbers that no seed of torch, numpy or random reaches, so that its answer cannot be "
@@ -113,6 +114,8 @@ def attack(
         model, x, y, question, method, methods(), gradients, seed, batch_size, targets, goal, draws
     )
     levels = None if levels is None else level_count(levels)
+    if on_progress is not None and not callable(on_progress):
+        raise TypeError(f"on_progress must be a function of a plica.Progress, got {shown(on_progress)}.")
     boxes, half, original, model = groups(question, bounds, x), half_dtype(x), model, fitted(model)
     y, targets = validation.usable(y), None if targets is None else validation.usable(targets)
     x = validation.usable(x.detach())

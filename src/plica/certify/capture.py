@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from plica.certify.graph import Graph
 from plica.certify.traced import build
 from plica.core.domain.half import half_dtype
-from plica.core.model.fitting import unfitted
+from plica.core.model.fitting import check_kind, unfitted
 from plica.metrics import Unsupported
 from plica.utils.messages import one_line
 
@@ -33,12 +33,19 @@ def capture(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"]) -> 
     Raises:
         Unsupported: an operation has no bounds, or the model cannot be captured or does not treat images one by one.
     """
-    model = unfitted(model)
+    model = _unwrapped(unfitted(model))
     _check_precision(model, x)
     traced = _trace(model, x[:1])
     graph = build(traced, x[:1].double())
     _compare(graph, model, x[:16])
     return graph
+
+
+def _unwrapped(model: Any) -> Any:
+    """The network inside of DataParallel and of torch.compile, which computes the same."""
+    while isinstance(model, nn.DataParallel) or hasattr(model, "_orig_mod"):
+        model = model.module if isinstance(model, nn.DataParallel) else model._orig_mod
+    return model
 
 
 def _check_precision(model: Any, x: Tensor) -> None:
@@ -60,6 +67,7 @@ def _trace(model: Callable[[Tensor], Tensor], x: Float[Tensor, "1 *image"]) -> f
             # functionalised: an operation in place becomes one that gives a new tensor
             return make_fx(torch.func.functionalize(model))(x.clone())
     except Exception as error:
+        check_kind(model, x, error)
         raise Unsupported(
             f"The model cannot be captured as a fixed list of operations ({one_line(error, named=True)}); lower bounds "
             "need a network whose operations do not depend on the values of pixels."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Real
 
 import torch
 from jaxtyping import Float
@@ -65,8 +66,8 @@ def minimize(
         )
     if not bool(x0.isfinite().all()):
         raise ValueError("x0 must be finite; it contains nan or inf. Start from finite numbers.")
-    steps, pairs = as_int(max_steps), None if memory is None else as_int(memory) or 0
-    if not tol > 0 or steps is None or steps < 1 or (pairs is not None and pairs < 1):
+    steps, pairs = as_int(max_steps) or 0, None if memory is None else as_int(memory) or 0
+    if not isinstance(tol, Real | Tensor) or not tol > 0 or steps < 1 or (pairs is not None and pairs < 1):
         raise ValueError(
             f"tol > 0 and whole numbers max_steps >= 1 and memory >= 1 are needed, got {tol}, {max_steps} and {memory}."
         )

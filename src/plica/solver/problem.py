@@ -177,6 +177,7 @@ class Autograd:
                 raise ValueError(
                     f"fun must return {name} of shape {shape} for x of shape {tuple(z.shape)}, got {tuple(part.shape)}."
                 )
+            part = part.to(z.dtype)  # fun may compute in another precision
             columns.append(part[:, None] if name == "f" else part)
         equalities = parts[2].shape[1] if len(parts) == 3 and parts[2] is not None else 0
         return torch.cat(columns, 1), equalities

@@ -129,7 +129,7 @@ class _Fit:
             ValueError: the model's precision or device is not that of x.
         """
         self.searched = True
-        _check_kind(model, x, error)
+        check_kind(model, x, error)
         size = next((size for size in SIZES if size != len(x) and _takes(safe, _filled(x[:size], size))), None)
         if size is None or _takes(safe, x):
             return None
@@ -169,11 +169,11 @@ def kind_errors(model: Model, x: Tensor) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        _check_kind(model, x, error)
+        check_kind(model, x, error)
         raise
 
 
-def _check_kind(model: Model, x: Tensor, error: Exception) -> None:
+def check_kind(model: Model, x: Tensor, error: Exception) -> None:
     """Raises ValueError where the model raised `error` because its parameters have another precision, or lie on another
     device, than x."""
     tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
