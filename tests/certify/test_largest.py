@@ -16,5 +16,5 @@ def test_no_radius_below_the_one_that_is_proved_already(least, holds, expected):
     """Of 0.6 and 1, which float32 proves, what float64 confirms: radii up to `holds`."""
     proof, prover = Evidence(torch.zeros(0, dtype=torch.uint8), ()), object.__new__(Prover)
     prover.confirm = lambda radius, leaves: proof if radius <= holds else None  # type: ignore[method-assign]
-    answer = _largest(prover, [_Found(0.6, [], None), _Found(1.0, [], None)], least)
+    answer = _largest(prover, [_Found(0.6, [], None, {}), _Found(1.0, [], None, {})], least)
     assert answer == (None if expected is None else (expected, proof))

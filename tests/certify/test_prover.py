@@ -11,10 +11,9 @@ import plica
 from plica.certify import prove
 from plica.certify.branch import Branching, Part
 from plica.certify.capture import capture
-from plica.certify.certificate import Leaf
 from plica.certify.inner import ASCENT, LARGEST
 from plica.certify.intermediate import node_bounds
-from plica.certify.prove import Effort, Networks, Prover, Region
+from plica.certify.prove import PARTS, Effort, Networks, Prover, Region
 from plica.certify.rounding import FLOAT32
 from plica.certify.slopes import packed, unpacked
 
@@ -113,9 +112,6 @@ class Searched:
     def worst(self):
         return X
 
-    def leaf(self, part):
-        return Leaf(part.function, (), (), SLOPES)
-
 
 @pytest.mark.parametrize("better", [True, False])
 def test_an_attempt_goes_on_from_the_last_one_and_counts_its_time(better, prover, monkeypatch):
@@ -132,6 +128,7 @@ def test_an_attempt_goes_on_from_the_last_one_and_counts_its_time(better, prover
     monkeypatch.setattr(prove, "Search", Searched)
     monkeypatch.setattr(prover, "_rows", rows)
     monkeypatch.setattr(prover, "_optimise", optimise)
+    prover.rounds = len(PARTS)
     clock(monkeypatch, 10.0, 12.0, 14.0, 20.0, 24.0, 30.0, 33.0, 36.0, 34.0)
     assert prover.nodes == 0
     assert not prover.is_stuck
@@ -156,7 +153,7 @@ def test_an_attempt_goes_on_from_the_last_one_and_counts_its_time(better, prover
 def test_an_attempt_may_take_all_by_default(prover, monkeypatch):
     monkeypatch.setattr(prove, "Search", Searched)
     clock(monkeypatch, 10.0, 10.0, 20.0)
-    prover.slopes = {}
+    prover.slopes, prover.rounds = {}, len(PARTS)
     monkeypatch.setattr(prover, "_rows", lambda *_: ("root", None))
     prover.attempt(0.5, Effort(100.0))
     assert prover.search.go_on.__self__ == Effort(100.0)
@@ -167,7 +164,7 @@ def test_an_attempt_may_take_all_by_default(prover, monkeypatch):
 def test_an_attempt_may_take_as_long_as_its_parts_took_to_be_moved(end, expected, prover, monkeypatch):
     monkeypatch.setattr(prove, "Search", Searched)
     clock(monkeypatch, 10.0, 12.0, 14.0, 20.0)
-    prover.slopes = {}
+    prover.slopes, prover.rounds = {}, len(PARTS)
     monkeypatch.setattr(prover, "_rows", lambda *_: ("root", None))
     prover.attempt(0.5, Effort(end), 0.01)
     assert prover.search.go_on.__self__ == Effort(expected)  # 6 seconds are set aside

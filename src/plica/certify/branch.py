@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from plica.certify.certificate import Leaf, Split
+from plica.certify.graph import Graph
+from plica.certify.intermediate import Bounds
 from plica.certify.reduced import OpenReLU, can_be_reduced, reduced
 from plica.certify.slopes import Ascent, Parts, Rows, optimise, packed, unpacked
 
@@ -108,6 +110,68 @@ class Entries:
         """Columns of all splits."""
         return self.slot[np.concatenate([part.neurons for part in parts])]
 
+    def rows(self, root: Rows, parts: Sequence[Part]) -> Rows:
+        """One row for each part; `root`: for each function."""
+        function = torch.tensor([part.function for part in parts], device=root.a.device)
+        signs = self.tensors(self.scattered(parts, [part.signs for part in parts]), self.places(parts))
+        return replace(root.take(function), signs=signs)
+
+    def multipliers(self, parts: Sequence[Part]) -> Parts:
+        """Of the splits."""
+        return self.tensors(self.scattered(parts, [part.multipliers for part in parts]), self.places(parts))
+
+
+def divided(graph: Graph) -> dict[int, int]:
+    """Nodes by whose signs a set can be divided, and the activation that takes each."""
+    return {graph.nodes[k].parents[0]: k for k, op in graph.activations() if op.splits}
+
+
+def sizes(graph: Graph) -> dict[int, int]:
+    """Entries of each of these nodes."""
+    return {k: torch.Size(graph.nodes[k].shape).numel() for k in divided(graph)}
+
+
+def stored(parts: Sequence[Part], graph: Graph) -> tuple[Leaf, ...]:
+    """As they are stored, with the number of the function for the rival."""
+    ends = np.cumsum([0, *sizes(graph).values()])
+    number = {k: number for number, (k, _) in enumerate(graph.activations())}
+    numbers, found = [number[k] for k in divided(graph).values()], []
+    for part in parts:
+        node = np.searchsorted(ends, part.neurons, "right") - 1
+        splits = tuple(
+            Split(numbers[i], entry, sign)
+            for i, entry, sign in zip(node, (part.neurons - ends[node]).tolist(), part.signs.tolist(), strict=True)
+        )
+        found.append(Leaf(part.function, splits, tuple(part.multipliers.tolist()), part.slopes))
+    return tuple(found)
+
+
+@torch.no_grad()
+def bounds_of_parts(root: Rows, parts: Sequence[Part], batch: int) -> Float[Tensor, " n"]:
+    """A lower bound of its function on each part, with slopes and multipliers as they are stored."""
+    entries, start, found = Entries(root, sizes(root.graph)), root.start(), [root.a.new_zeros(0)]
+    for first in range(0, len(parts), batch):
+        some = parts[first : first + batch]
+        slopes = torch.stack([part.slopes for part in some]).to(root.a.device)
+        parameters = unpacked(slopes, start, root.a.dtype)
+        found.append(entries.rows(root, some).lower(parameters, entries.multipliers(some)))
+    return torch.cat(found)
+
+
+def without_settled(parts: Sequence[Part], graph: Graph, bounds: Bounds) -> list[Part]:
+    """Without splits of neurons whose sign is the same on all of the set; halves of the other sign are empty."""
+    sides = (side for side in (bounds.low, bounds.high))
+    low, high = (torch.cat([torch.zeros(0), *(side[k][0].flatten().cpu() for k in divided(graph))]) for side in sides)
+    settled = ((low >= 0).int() - (high <= 0).int()).numpy()
+    kept = []
+    for part in parts:
+        signs = settled[part.neurons]
+        if (signs * part.signs < 0).any():
+            continue
+        neurons, own, multipliers = (side[signs == 0] for side in (part.neurons, part.signs, part.multipliers))
+        kept.append(replace(part, neurons=neurons, signs=own, multipliers=multipliers))
+    return kept
+
 
 class Search:
     """Proves functions of the logits positive over one input set, in the precision of the search; the parts that make
@@ -125,10 +189,7 @@ class Search:
         self.stuck = False  # whether a part is not proved and cannot be divided
         self.queue: list[tuple[float, int, Part]] = []
         self.order = itertools.count()
-        graph = root.graph
-        self.number = {k: number for number, (k, _) in enumerate(graph.activations())}
-        self.divided = {graph.nodes[k].parents[0]: k for k, op in graph.activations() if op.splits}
-        self.sizes = {k: torch.Size(graph.nodes[k].shape).numel() for k in self.divided}
+        self.divided, self.sizes = divided(root.graph), sizes(root.graph)
         self._go_to(root)
 
     def _go_to(self, root: Rows) -> None:
@@ -159,16 +220,34 @@ class Search:
             seen.append((self.nodes - first, self.queue[0][0]))
             if used is not None and _is_far(seen, used(self.nodes)):
                 break
-            batch = [heapq.heappop(self.queue)[2] for _ in range(min(self.batch, len(self.queue)))]
-            halves = [_half(part, sign) for part in batch for sign in (1, -1)]
-            self.nodes += len(halves)
-            self._bound(halves, self.settings.ascent)
+            self.divide([heapq.heappop(self.queue)[2] for _ in range(min(self.batch, len(self.queue)))])
         return not self.queue
+
+    def divide(self, parts: Sequence[Part]) -> None:
+        """Bound both halves of each of these parts."""
+        halves = [_half(part, sign) for part in parts for sign in (1, -1)]
+        self.nodes += len(halves)
+        self.bound(halves, self.settings.ascent)
+
+    def divide_each(self, parts: Sequence[Part]) -> None:
+        """Divide these parts of the queue, in batches, as long as there is time."""
+        left = {id(part): part for part in parts}
+        others = [part for _, _, part in self.queue if id(part) not in left]
+        self.queue = []
+        for start in range(0, len(parts), self.batch):
+            if not self.go_on(self.nodes):
+                break
+            some = parts[start : start + self.batch]
+            self.divide(some)
+            for part in some:
+                del left[id(part)]
+        for part in (*others, *left.values()):
+            self._queue(part)
 
     def begin(self) -> None:
         """Bound the whole set."""
         self.nodes = len(self.root.a)
-        self._bound(self.whole(), self.settings.root)
+        self.bound(self.whole(), self.settings.root)
 
     def whole(self) -> list[Part]:
         """The whole set for each function, with the lines to begin with."""
@@ -181,26 +260,10 @@ class Search:
         parts = [*self.leaves, *(part for _, _, part in self.queue)]
         self._go_to(root)
         self.leaves, self.queue, self.stuck = [], [], False
-        parts = self._without_settled(parts)
+        parts = without_settled(parts, self.root.graph, self.known)
         ascent = self.settings.ascent if len(parts) <= self.batch else Ascent(steps=0)
         for start in range(0, len(parts), self.batch):
-            self._bound(parts[start : start + self.batch], ascent)
-
-    def _without_settled(self, parts: list[Part]) -> list[Part]:
-        """Without splits of neurons whose sign is the same on all of the set; halves of the other sign are empty."""
-        low, high = (
-            torch.cat([side[k][0].flatten() for k in self.sizes]) if self.sizes else torch.zeros(0)
-            for side in (self.known.low, self.known.high)
-        )
-        settled = ((low >= 0).int() - (high <= 0).int()).cpu().numpy()
-        kept = []
-        for part in parts:
-            signs = settled[part.neurons]
-            if (signs * part.signs < 0).any():
-                continue
-            neurons, own, multipliers = (side[signs == 0] for side in (part.neurons, part.signs, part.multipliers))
-            kept.append(replace(part, neurons=neurons, signs=own, multipliers=multipliers))
-        return kept
+            self.bound(parts[start : start + self.batch], ascent)
 
     @torch.no_grad()
     def worst(self) -> Float[Tensor, "1 *image"] | None:
@@ -208,20 +271,21 @@ class Search:
         if not self.queue:
             return None
         parts, keep = [self.queue[0][2]], dict[int, Tensor]()
-        rows = self._rows(self.root, self.entries, parts)
-        rows.lower(self._parameters(parts), self._multipliers(self.entries, parts), keep)
+        rows = self.entries.rows(self.root, parts)
+        rows.lower(self._parameters(parts), self.entries.multipliers(parts), keep)
         return rows.inputs.minimiser(keep[0], None)
 
-    def _bound(self, parts: list[Part], ascent: Ascent) -> None:
+    def bound(self, parts: list[Part], ascent: Ascent) -> None:
         """Bound the parts; those that are not proved are queued, or stuck where they cannot be divided."""
-        rows = self._rows(self.root, self.entries, parts)
-        begin = self._parameters(parts), self._multipliers(self.entries, parts)
+        rows = self.entries.rows(self.root, parts)
+        begin = self._parameters(parts), self.entries.multipliers(parts)
         value, parameters, multipliers = optimise(rows, *begin, ascent)
         slopes = torch.stack([part.slopes for part in parts])
         slopes[:, self.stored] = packed(parameters, len(parts)).cpu()
         betas = self._betas(parts, multipliers)
         parts = [
-            replace(part, slopes=own, multipliers=beta) for part, own, beta in zip(parts, slopes, betas, strict=True)
+            replace(part, bound=bound, slopes=own, multipliers=beta)
+            for part, bound, own, beta in zip(parts, value.tolist(), slopes, betas, strict=True)
         ]
         proved = value > 0  # false for nan
         self.leaves += [part for part, is_proved in zip(parts, proved.tolist(), strict=True) if is_proved]
@@ -231,13 +295,13 @@ class Search:
         own = ({k: part[left] for k, part in each.items()} for each in (parameters, multipliers))
         whole = []
         for row, neuron in zip(left.tolist(), self._promising(rows.take(left), *own), strict=True):
-            part = replace(parts[row], bound=float(value[row]), divides_by=neuron)
+            part = replace(parts[row], divides_by=neuron)
             if neuron is None:
                 whole.append(part)
             else:
                 self._queue(part)
         if whole and ascent is not self.settings.last:
-            self._bound(whole, self.settings.last)
+            self.bound(whole, self.settings.last)
         for part in whole if ascent is self.settings.last else ():
             self._queue(part)
 
@@ -245,15 +309,7 @@ class Search:
     def proved(self, exact: Rows, leaves: Sequence[Part]) -> list[bool]:
         """Of each leaf, whether it is proved by `exact`, the functions in float64 with slack, with slopes and
         multipliers as they are stored."""
-        found: list[bool] = []
-        entries, start_of_lines = Entries(exact, self.sizes), exact.start()
-        for start in range(0, len(leaves), self.batch):
-            parts = list(leaves[start : start + self.batch])
-            slopes = torch.stack([part.slopes for part in parts]).to(exact.a.device)
-            parameters = unpacked(slopes, start_of_lines, torch.float64)
-            value = self._rows(exact, entries, parts).lower(parameters, self._multipliers(entries, parts))
-            found += (value > 0).tolist()
-        return found
+        return (bounds_of_parts(exact, leaves, self.batch) > 0).tolist()
 
     def reopen(self, leaves: Sequence[Part]) -> None:
         """To be divided further, since float64 does not prove them."""
@@ -261,8 +317,8 @@ class Search:
         self.leaves = [part for part in self.leaves if id(part) not in again]
         for start in range(0, len(leaves), self.batch):
             parts = list(leaves[start : start + self.batch])
-            rows = self._rows(self.root, self.entries, parts)
-            neurons = self._promising(rows, self._parameters(parts), self._multipliers(self.entries, parts))
+            rows = self.entries.rows(self.root, parts)
+            neurons = self._promising(rows, self._parameters(parts), self.entries.multipliers(parts))
             for part, neuron in zip(parts, neurons, strict=True):
                 self._queue(replace(part, bound=0.0, divides_by=neuron))
 
@@ -270,28 +326,9 @@ class Search:
         heapq.heappush(self.queue, (part.bound, next(self.order), part))
         self.stuck |= part.divides_by is None
 
-    def leaf(self, part: Part) -> Leaf:
-        """As it is stored, with the number of the function for the rival."""
-        ends = np.cumsum([0, *self.sizes.values()])
-        node = np.searchsorted(ends, part.neurons, "right") - 1
-        numbers = [self.number[k] for k in self.divided.values()]
-        splits = tuple(
-            Split(numbers[i], entry, sign)
-            for i, entry, sign in zip(node, (part.neurons - ends[node]).tolist(), part.signs.tolist(), strict=True)
-        )
-        return Leaf(part.function, splits, tuple(part.multipliers.tolist()), part.slopes)
-
-    def _rows(self, root: Rows, entries: Entries, parts: Sequence[Part]) -> Rows:
-        function = torch.tensor([part.function for part in parts], device=root.a.device)
-        signs = entries.tensors(entries.scattered(parts, [part.signs for part in parts]), entries.places(parts))
-        return replace(root.take(function), signs=signs)
-
     def _parameters(self, parts: Sequence[Part]) -> Parts:
         slopes = torch.stack([part.slopes for part in parts])[:, self.stored]
         return unpacked(slopes.to(self.root.a.device), self.start, torch.float32)
-
-    def _multipliers(self, entries: Entries, parts: Sequence[Part]) -> Parts:
-        return entries.tensors(entries.scattered(parts, [part.multipliers for part in parts]), entries.places(parts))
 
     def _betas(self, parts: Sequence[Part], multipliers: Parts) -> list[Numbers]:
         """The multipliers of the splits of each part."""

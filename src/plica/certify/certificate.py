@@ -53,16 +53,35 @@ class Leaf:
 
 
 @dataclass(frozen=True, eq=False)
+class Lemma:
+    """A bound of one neuron inside the network, the least of its bounds on parts that make up the whole set.
+
+    Attributes:
+        activation: that takes the neuron's value, counted as for a Split.
+        neuron: entry of what it takes, as flat.
+        sign: 1 for a lower bound of the value, -1 for one of minus the value.
+        leaves: of the parts; their slopes are of the lines before the activation, and rival says nothing.
+    """
+
+    activation: int
+    neuron: int
+    sign: int
+    leaves: tuple[Leaf, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Evidence:
     """The proof for one image.
 
     Attributes:
         slopes: as of a Leaf; of the lines behind the bounds inside the network, the same for all leaves.
         leaves: for every rival they make up the whole set.
+        lemmas: in the order of their activations; the proof of each may use those of earlier activations.
     """
 
     slopes: UInt8[Tensor, " k"]
     leaves: tuple[Leaf, ...]
+    lemmas: tuple[Lemma, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ def node_bounds(
     rigorous: bool = False,
     unit: float = 0.0,
     go_on: Callable[[], bool] = lambda: True,
+    tighten: Callable[[Bounds, int], None] | None = None,
 ) -> Bounds:
     """Bounds of every node.
 
@@ -73,6 +74,8 @@ def node_bounds(
         rigorous: roundings are allowed for, so that the bounds hold for real numbers; meant for float64.
         unit: unit roundoff of the network as it runs, whose values are bounded then; 0 for those in real arithmetic.
         go_on: asked now and then; once it says False, intervals have to do.
+        tighten: called with the bounds so far and each node behind an activation that another one takes; may replace
+            low and high of this node.
     """
     slack = Slack.needed(graph, inputs.x.dtype, rigorous, unit)
     bounds = Bounds({0: inputs.low}, {0: inputs.high}, slack=slack)
@@ -107,6 +110,8 @@ def node_bounds(
         # without an activation before it the interval of an l_inf ball is exact already
         if crown and k in activated and (k in behind or inputs.p != math.inf):
             _tighten(Pass(graph, inputs, bounds.lines, slack=slack, balls=bounds.balls), bounds, k, go_on)
+        if tighten is not None and k in activated and k in behind:
+            tighten(bounds, k)
     return bounds
 
 

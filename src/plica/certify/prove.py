@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from plica.certify.branch import Branching, Part, Search
+from plica.certify.branch import Branching, Part, Search, stored
 from plica.certify.certificate import Evidence
 from plica.certify.graph import Graph
 from plica.certify.inner import ASCENT, LARGEST, optimised, size_of_pass
-from plica.certify.intermediate import node_bounds
+from plica.certify.intermediate import Bounds, node_bounds
+from plica.certify.lemmas import Lemmas, found, stored_lemmas, tightened
 from plica.certify.norms import with_norms
 from plica.certify.rounding import FLOAT32
 from plica.certify.sets import InputSet, input_set
@@ -25,6 +26,9 @@ from plica.metrics import Metric
 CONFIRMING = 3.0  # times as long as in float32 take bounds inside the network in float64, about
 INNER = 0.2  # of the effort may go into better lines behind the bounds inside the network
 ROWS_OF_NODE = 16  # bounds of single neurons with their gradient, about as much work as a part of the set
+LOOK = 0.05  # of the effort goes into parts of the set before bounds of neurons, each time
+NEURONS = 0.3  # of the effort may go into bounds of neurons, each time
+PARTS = (8, 64)  # of the set for each of them, the first and the second time
 LEAVES = 0.1  # of the time of a search takes a check of its leaves in float64, at most
 
 
@@ -101,7 +105,8 @@ class Prover:
     """Proofs for one image, at one radius after another: each goes on from the parts that the last one made.
 
     Attributes:
-        nodes: parts of the set that were bounded.
+        lemmas: bounds of neurons, as they were found.
+        used: as they were used at the last radius.
     """
 
     def __init__(
@@ -112,11 +117,15 @@ class Prover:
         self.settings = settings or Branching()
         self.search: Search | None = None
         self.slopes: Parts | None = None  # of the lines inside the network, once they are optimised
+        self.lemmas: Lemmas = {}
+        self.used: Lemmas = {}
+        self.rounds = 0  # of bounds of neurons
         self.cost = 0.0  # of bounds inside the network, seconds
         self.spent = 0.0  # on attempts, seconds
 
     @property
     def nodes(self) -> int:
+        """Parts of the set that were bounded, for functions of the logits and for neurons."""
         return 0 if self.search is None else self.search.nodes
 
     @property
@@ -149,16 +158,52 @@ class Prover:
             self.search.move(root)
         if self.search.queue and self.slopes is None and self._optimise(root, effort):
             self.search.move(self._rows(radius, effort.left, False)[0])
+        if self.rounds < len(PARTS):
+            self._look_inside(radius, root, effort)
         if share == 1:
-            found = self.search.run()
+            self.search.go_on = effort.go_on
+            is_found = self.search.run()
         else:
             # at least as long as the parts took to be moved
             now = time.perf_counter()
             effort = replace(effort, deadline=max(effort.deadline, min(latest, 2 * now - began)))
             self.search.go_on = effort.go_on
-            found = self.search.run(lambda nodes: effort.used(now, first, nodes))
+            is_found = self.search.run(lambda nodes: effort.used(now, first, nodes))
         self.spent += time.perf_counter() - began
-        return found
+        return is_found
+
+    def _look_inside(self, radius: float, root: Rows, effort: Effort) -> None:
+        """Bounds of neurons, once a part of the effort has not been enough without them."""
+        assert self.search is not None
+        if effort.nodes is not None:
+            rows, _ = size_of_pass(root.graph, root.bounds)
+            if NEURONS * (effort.nodes - self.nodes) < rows:  # not even one part for each
+                return
+        while self.search.queue and not self.search.stuck and self.rounds < len(PARTS):
+            self.search.go_on = effort.part(LOOK, self.nodes, time.perf_counter(), 0.0).go_on
+            if self.search.run() or not effort.go_on(self.nodes):
+                return
+            self._find(radius, effort.part(NEURONS, self.nodes, time.perf_counter(), 0.0))
+            began = time.perf_counter()
+            moved, _ = self._rows(radius, effort.left, False)
+            self.cost = max(self.cost, time.perf_counter() - began)
+            self.search.move(moved)
+
+    def _find(self, radius: float, effort: Effort) -> None:
+        """Bounds of neurons whose signs are open within this radius."""
+        assert self.search is not None
+        search, parts, known = self.search, PARTS[self.rounds], self.lemmas
+        new: Lemmas = {}
+        self.rounds += 1
+        graph, inputs = self._problem(radius, False)
+
+        def tighten(bounds: Bounds, node: int) -> None:
+            search.nodes += found(
+                known, graph, inputs, bounds, node, new, parts, lambda nodes: effort.go_on(search.nodes + nodes)
+            )
+
+        self._bounds(graph, inputs, effort.left, False, tighten)
+        self.lemmas = new
 
     def leaves(self) -> list[Part]:
         """The parts that the last attempt found positive."""
@@ -174,7 +219,8 @@ class Prover:
                 part for part, is_proved in zip(leaves, self.search.proved(exact, leaves), strict=True) if not is_proved
             ]
             if not failed:
-                return Evidence(slopes, tuple(map(self.search.leaf, leaves)))
+                graph = self.networks.exact
+                return Evidence(slopes, stored(leaves, graph), stored_lemmas(self.used, graph))
             if effort is None:
                 return None
             self.search.reopen(failed)
@@ -209,10 +255,28 @@ class Prover:
     @torch.no_grad()
     def _rows(self, radius: float, go_on: Callable[[], bool], rigorous: bool) -> tuple[Rows, UInt8[Tensor, " k"]]:
         """The functions over one set, one row for each; and the slopes behind the bounds."""
-        graph = self.networks.graph(rigorous)
-        at = torch.tensor([radius], dtype=torch.float64, device=self.x.device)
-        inputs = self.region.around(self.x, at, torch.float64 if rigorous else torch.float32)
-        slopes = self.slopes and {k: part.to(inputs.x) for k, part in self.slopes.items()}
-        bounds = node_bounds(graph, inputs, slopes=slopes, rigorous=rigorous, unit=self.networks.unit, go_on=go_on)
+        graph, inputs = self._problem(radius, rigorous)
+        lemmas = self.used if rigorous else self.lemmas
+        used: Lemmas = {}
+
+        def tighten(bounds: Bounds, node: int) -> None:
+            tightened(lemmas, graph, inputs, bounds, node, used, not rigorous)
+
+        bounds = self._bounds(graph, inputs, go_on, rigorous, tighten)
+        self.used = used
         rows = Rows(graph, self.a.to(inputs.x), inputs, bounds, {}, bounds.slack)
         return rows, packed(bounds.start, 1)[0].cpu()
+
+    def _problem(self, radius: float, rigorous: bool) -> tuple[Graph, InputSet]:
+        at = torch.tensor([radius], dtype=torch.float64, device=self.x.device)
+        inputs = self.region.around(self.x, at, torch.float64 if rigorous else torch.float32)
+        return self.networks.graph(rigorous), inputs
+
+    def _bounds(
+        self, graph: Graph, inputs: InputSet, go_on: Callable[[], bool], rigorous: bool,
+        tighten: Callable[[Bounds, int], None],
+    ) -> Bounds:  # fmt: skip
+        slopes = self.slopes and {k: part.to(inputs.x) for k, part in self.slopes.items()}
+        return node_bounds(
+            graph, inputs, slopes=slopes, rigorous=rigorous, unit=self.networks.unit, go_on=go_on, tighten=tighten
+        )

@@ -17,6 +17,7 @@ from plica.certify.backward import Pass
 from plica.certify.branch import Part
 from plica.certify.certificate import CertificateStatus, Evidence, Leaf
 from plica.certify.intermediate import node_bounds
+from plica.certify.lemmas import Lemmas
 from plica.certify.prove import CONFIRMING, Effort, Networks, Prover, Region
 from plica.certify.slopes import Parts, packed
 
@@ -169,7 +170,7 @@ def refine(
             continue
         if prover.attempt(aim, effort, SHARE):
             reached, step = aim, min(0.8, 2 * step)  # what was proved may be exceeded by more
-            found.append(_Found(aim, prover.leaves(), prover.slopes))
+            found.append(_Found(aim, prover.leaves(), prover.slopes, prover.used))
         else:
             unproved, failed, stuck, step = aim, aim, prover.is_stuck, max(FIRST_STEP, step / 2)
             worst = prover.worst()
@@ -184,17 +185,19 @@ def refine(
 
 
 class _Found(NamedTuple):
-    """A radius that float32 proves, its leaves, and the slopes of the lines inside the network."""
+    """A radius that float32 proves, its leaves, the slopes of the lines inside the network, and bounds of neurons."""
 
     radius: float
     leaves: list[Part]
     slopes: Parts | None
+    used: Lemmas
 
 
 def _largest(prover: Prover, found: list[_Found], least: float) -> tuple[float, Evidence] | None:
     """The largest radius found beyond `least` that float64 proves, a little less where float32 promised too much."""
-    for radius, leaves, prover.slopes in reversed(found):
+    for radius, leaves, slopes, used in reversed(found):
         for tried in (radius, (1 - CLOSED / 4) * radius, 0.99 * radius):
+            prover.slopes, prover.used = slopes, used
             evidence = prover.confirm(tried, leaves) if tried > least else None
             if evidence is not None:
                 return tried, evidence

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from plica.core.result import Result
-from plica.runs.schema import LEAVES, MEASURED, arrow_schema, names
+from plica.runs.schema import INNER, LEAVES, MEASURED, NEURON, arrow_schema, names
 
 
 def sample_table(result: Result, ids: Int64[Tensor, " b"], y: Shaped[Tensor, "b *label"]) -> pa.Table:
@@ -29,15 +29,22 @@ def leaf_table(evidence: Sequence[Any], ids: Int64[Tensor, " b"]) -> pa.Table:
     for number, proof in zip(ids.tolist(), evidence, strict=True):
         if proof is None:
             continue
-        first = dict(rival=-1, activation=[], neuron=[], sign=[], multiplier=[], slopes=proof.slopes.numpy().tobytes())
+        first = dict(
+            rival=INNER, activation=[], neuron=[], sign=[], multiplier=[], slopes=proof.slopes.numpy().tobytes()
+        )
         rows.append({"id": number} | first)
-        for leaf in proof.leaves:
-            splits = {
-                name: [getattr(split, name) for split in leaf.splits] for name in ("activation", "neuron", "sign")
-            }
-            rest = dict(rival=leaf.rival, multiplier=list(leaf.multipliers), slopes=leaf.slopes.numpy().tobytes())
-            rows.append({"id": number} | splits | rest)
+        for lemma in proof.lemmas:
+            name = (lemma.activation, lemma.neuron, lemma.sign)
+            for leaf in lemma.leaves:
+                rows.append({"id": number} | _row(NEURON, [name, *leaf.splits], [0.0, *leaf.multipliers], leaf))
+        rows += [{"id": number} | _row(leaf.rival, leaf.splits, leaf.multipliers, leaf) for leaf in proof.leaves]
     return pa.Table.from_pylist(rows, schema=arrow_schema(LEAVES))
+
+
+def _row(rival: int, splits: Sequence[Any], multipliers: Sequence[float], leaf: Any) -> dict[str, Any]:
+    columns = zip(*splits, strict=True) if splits else ((), (), ())
+    named = {name: list(column) for name, column in zip(("activation", "neuron", "sign"), columns, strict=True)}
+    return dict(rival=rival, multiplier=list(multipliers), slopes=leaf.slopes.numpy().tobytes()) | named
 
 
 def pack(x: Float[Tensor, "b *image"]) -> Shaped[Tensor, "b *image"]:

@@ -32,6 +32,7 @@ SAMPLES = "samples.parquet"
 POINTS = "x_adv.safetensors"
 INPUTS = "inputs.safetensors"
 PICTURE = "perturbations.png"
+INNER, NEURON = -1, -2  # in the column `rival` of LEAVES
 NOTES = b"notes"  # key in the schema of a part and in the header of a chunk's images: sentences about failures, as JSON
 
 
@@ -85,7 +86,12 @@ TARGET_CLASS = Column(
 )
 LEAVES = (
     Column("id", "int64", "row of the image in the data; its first row here has the slopes of intermediate bounds"),
-    Column("rival", "int64", "the class that is excluded in this part of the ball; -1 in an image's first row"),
+    Column(
+        "rival",
+        "int64",
+        "the class that is excluded in this part of the ball; -1 in an image's first row; -2: the row is one of those "
+        "that bound a neuron inside the network, which the first split names (sign 1: from below, -1: from above)",
+    ),
     Column("activation", "list<int32>", "for each split: the activation, counted from 0 in the order of computation"),
     Column("neuron", "list<int32>", "for each split: the index into the activation's flattened input for one image"),
     Column("sign", "list<int8>", "for each split: 1 if this input is >= 0, -1 if it is <= 0"),

@@ -248,10 +248,10 @@ def test_the_function_is_the_logit_of_the_class_less_that_of_the_rival(shape, lo
     assert function(shape, logits, y, rival, target) == expected
 
 
-def path(**leaf):
+def path(activations=2, **leaf):
     net = network(numbers={3: 0, 5: 1}, taken=[0, 1], low=[torch.zeros(1, 4), torch.zeros(1, 2)])
     given = {"activation": [0, 1], "neuron": [3, 1], "sign": [1, -1], "multiplier": [0.0, 2.5]} | leaf
-    return certificates._path(net, given)
+    return certificates._path(net, given, activations)
 
 
 def test_splits_name_neurons_that_there_are():
@@ -263,6 +263,8 @@ def test_splits_name_neurons_that_there_are():
     ):  # fmt: skip
         with pytest.raises(RefusedError, match="a split names neuron"):
             path(**leaf)
+    with pytest.raises(RefusedError, match="a split names neuron 1 of activation 1"):  # which comes too late
+        path(activations=1)
     for multiplier in ([0.0, -1e-9], [math.nan, 1.0], [math.inf, 1.0]):
         with pytest.raises(RefusedError, match="a multiplier is not a number >= 0"):
             path(multiplier=multiplier)

@@ -67,8 +67,8 @@ def rows_of(run):
 
 
 def split_rows(rows):
-    """The rows of the leaves that have splits with multipliers above 0."""
-    return [k for k, row in enumerate(rows) if any(beta > 0 for beta in row["multiplier"])]
+    """The rows of the leaves of classes that have splits with multipliers above 0."""
+    return [k for k, row in enumerate(rows) if row["rival"] >= 0 and any(beta > 0 for beta in row["multiplier"])]
 
 
 def test_right_proofs_are_found_right(whole):
@@ -237,7 +237,7 @@ def check_proofs(name, p, b, nodes=12):
 
 def test_a_bound_of_0_proves_nothing(whole, monkeypatch):
     assert audited(whole).agrees
-    monkeypatch.setattr(certificates, "_bounds", lambda net, a, leaves, shapes: torch.zeros(len(leaves)))
+    monkeypatch.setattr(certificates, "_bounds", lambda net, a, leaves, shapes, at: torch.zeros(len(leaves)))
     assert "has the bound 0, not a positive one" in audited(whole).differences["lower bound"][0]
 
 

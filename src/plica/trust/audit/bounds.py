@@ -8,7 +8,7 @@ steps of <|a|, v>, where v is the sum of the absolute values of the terms of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -34,9 +34,14 @@ class Enclosure:
         ball: around the image.
         slopes: in [0, 1], for each activation by its number.
         executed: whether bounds are of the values that the network computes in float32.
+        least_of: for some steps that an activation takes, what gives for some entries a lower bound of sign * entry,
+            from the steps before: entries, signs and bounds.
     """
 
-    def __init__(self, steps: tuple[Step, ...], ball: Ball, slopes: Mapping[int, Tensor], executed: bool = False):
+    def __init__(
+        self, steps: tuple[Step, ...], ball: Ball, slopes: Mapping[int, Tensor], executed: bool = False,
+        least_of: Mapping[int, Callable[[Enclosure], tuple[Tensor, Tensor, Tensor]]] | None = None,
+    ):  # fmt: skip
         self.steps, self.ball, self.executed = steps, ball, executed
         self.numbers = {k: i for i, k in enumerate(k for k, s in enumerate(steps) if isinstance(s.op, Activation))}
         self.taken = [steps[k].parents[0] for k in self.numbers]  # the step whose value an activation takes
@@ -78,6 +83,8 @@ class Enclosure:
                 if any(i in self.taken for i, _ in takers):  # an activation of an activation: all its bounds count
                     is_open.append((self.high[k] > self.low[k]) & (self.high[k] > 0))
                 self._tighten(k, torch.stack(is_open).any(0).flatten())
+            if least_of is not None and k in least_of:
+                self._cut(k, *least_of[k](self))
 
     def least(
         self, a: Tensor, at: int, lines: Mapping[int, Any] | None = None, pulls: Mapping[int, Tensor] | None = None,
@@ -153,3 +160,12 @@ class Enclosure:
             a = a.view(len(part), *self.steps[k].shape)
             low[part] = torch.maximum(low[part], self.least(a, k))
             high[part] = torch.minimum(high[part], -self.least(-a, k))
+
+    def _cut(self, k: int, entries: Tensor, signs: Tensor, bounds: Tensor) -> None:
+        """Tighter bounds of some entries, by lower bounds of sign * entry; nan and -inf say nothing."""
+        low, high = self.low[k].view(-1), self.high[k].view(-1)
+        for entry, sign, bound in zip(entries.tolist(), signs.tolist(), bounds.tolist(), strict=True):
+            if sign > 0 and bound > float(low[entry]):
+                low[entry] = bound
+            if sign < 0 and -bound < float(high[entry]):
+                high[entry] = -bound

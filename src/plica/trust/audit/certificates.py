@@ -1,21 +1,29 @@
 """Checks stored proofs of lower bounds: for every class except the image's own, the leaves must cover the whole ball,
-and in each leaf a bound computed again must show that the logit of the class is below that of the image's class."""
+and in each leaf a bound computed again must show that the logit of the class is below that of the image's class.
+
+A proof may tell how to bound neurons inside the network. Their leaves must cover the whole ball as well; the least of
+the bounds of all of them, computed again, is one of the neuron.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from plica.trust.audit.activations import Activation
 from plica.trust.audit.balls import Ball
 from plica.trust.audit.bounds import Enclosure
-from plica.trust.audit.layers import Step
+from plica.trust.audit.layers import Affine, Step
 
 LEAVES = 64  # bounded at once
-Path = tuple[tuple[int, int, int], ...]  # activation, neuron, sign
+INNER, NEURON = -1, -2  # in place of a class: the slopes of the inner bounds; a leaf for a neuron, by its first split
+Split = tuple[int, int, int]  # activation, neuron, sign
+Path = tuple[Split, ...]
 
 
 class RefusedError(ValueError):
@@ -45,7 +53,7 @@ def check(
     if any(None in leaf[name] for leaf in leaves for name in ("activation", "neuron", "sign")):
         raise RefusedError("a leaf has an empty field")
     shapes = [s.op.parameters(steps[s.parents[0]].shape) for s in steps if hasattr(s.op, "parameters")]  # type: ignore[union-attr]
-    if leaves[0]["rival"] != -1:
+    if leaves[0]["rival"] != INNER:
         raise RefusedError("the slopes of the inner bounds are missing")
     if arithmetic not in ("real", "executed"):
         raise RefusedError(f"no proof in arithmetic {arithmetic!r} is known")
@@ -53,18 +61,26 @@ def check(
         raise RefusedError(
             "the model computes weights at every call, or ends with softmax, with roundings that are not known"
         )
-    net = Enclosure(steps, ball, dict(enumerate(_slopes(leaves[:1], shapes))), arithmetic == "executed")
+    neurons = _neurons([leaf for leaf in leaves if leaf["rival"] == NEURON])
+    leaves = [leaf for leaf in leaves if leaf["rival"] != NEURON]
+    net = Enclosure(
+        steps,
+        ball,
+        dict(enumerate(_slopes(leaves[:1], shapes))),
+        arithmetic == "executed",
+        _least_of(steps, neurons, shapes),
+    )
     classes = max(2, torch.Size(steps[-1].shape).numel())
     rivals = {target} if target is not None else set(range(classes)) - {y}
     if {leaf["rival"] for leaf in leaves[1:]} != rivals:
         raise RefusedError("the leaves do not exclude every other class")
     for rival in rivals:
         own = [leaf for leaf in leaves[1:] if leaf["rival"] == rival]
-        if not _covers([_path(net, leaf) for leaf in own]):
+        if not _covers([_path(net, leaf, len(net.numbers)) for leaf in own]):
             raise RefusedError(f"the leaves of class {rival} do not make up the whole ball")
         a = _function(net, ball, y, rival, target)
         for start in range(0, len(own), LEAVES):
-            bounds = _bounds(net, a, own[start : start + LEAVES], shapes)
+            bounds = _bounds(net, a, own[start : start + LEAVES], shapes, len(steps) - 1)
             if not bool((bounds > 0).all()):
                 raise RefusedError(
                     f"a leaf of class {rival} has the bound {float(bounds.min()):.3g}, not a positive one"
@@ -91,7 +107,59 @@ def _logits(steps: tuple[Step, ...], x: Tensor) -> Tensor:
     return values[-1]
 
 
-def _path(net: Enclosure, leaf: Mapping[str, Any]) -> Path:
+def _neurons(leaves: Sequence[Mapping[str, Any]]) -> dict[Split, list[Mapping[str, Any]]]:
+    """The leaves for each bound of a neuron, without the split that names it."""
+    found: dict[Split, list[Mapping[str, Any]]] = {}
+    for leaf in leaves:
+        names = ("activation", "neuron", "sign")
+        if not all(len(leaf[name]) for name in (*names, "multiplier")):
+            raise RefusedError("a leaf for a neuron does not name it")
+        first = (leaf["activation"][0], leaf["neuron"][0], leaf["sign"][0])
+        found.setdefault(first, []).append({**leaf, **{name: leaf[name][1:] for name in (*names, "multiplier")}})
+    return found
+
+
+def _least_of(
+    steps: tuple[Step, ...], neurons: Mapping[Split, Sequence[Mapping[str, Any]]], shapes: list[tuple[int, ...]]
+) -> dict[int, Callable[[Enclosure], tuple[Tensor, Tensor, Tensor]]]:
+    """For each step with neurons that the proof bounds, what gives their entries, signs and bounds."""
+    taken = [step.parents[0] for step in steps if isinstance(step.op, Activation)]
+    own: dict[int, dict[Split, Sequence[Mapping[str, Any]]]] = {}
+    for split, leaves in neurons.items():
+        activation, neuron, sign = split
+        known = 0 <= activation < len(taken) and isinstance(steps[taken[activation]].op, Affine) and sign in (-1, 1)
+        if not known or not 0 <= neuron < torch.Size(steps[taken[activation]].shape).numel():
+            raise RefusedError(f"a leaf is for neuron {neuron} of activation {activation} with the sign {sign}")
+        own.setdefault(taken[activation], {})[split] = leaves
+    return {k: partial(_bounds_of_neurons, k, some, shapes) for k, some in own.items()}
+
+
+def _bounds_of_neurons(
+    k: int, neurons: Mapping[Split, Sequence[Mapping[str, Any]]], shapes: list[tuple[int, ...]], net: Enclosure
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Entries of step k, signs, and lower bounds of sign * entry: the least over leaves that cover the ball."""
+    before = sum(j < k for j in net.numbers)
+    least, queue = dict[Split, float](), list[tuple[Split, Mapping[str, Any]]]()
+    for split, leaves in neurons.items():
+        if not _covers([_path(net, leaf, before) for leaf in leaves]):
+            raise RefusedError(
+                f"the leaves of neuron {split[1]} of activation {split[0]} do not make up the whole ball"
+            )
+        least[split] = float("inf")
+        queue += [(split, leaf) for leaf in leaves]
+    for start in range(0, len(queue), LEAVES):
+        some = queue[start : start + LEAVES]
+        a = torch.zeros(len(some), net.low[k].numel(), dtype=torch.float64)
+        for row, ((_, neuron, sign), _) in enumerate(some):
+            a[row, neuron] = sign
+        values = _bounds(net, a.view(-1, *net.steps[k].shape), [leaf for _, leaf in some], shapes[:before], k)
+        for (split, _), value in zip(some, values.tolist(), strict=True):
+            least[split] = min(least[split], value) if value == value else -float("inf")
+    _, entries, signs = (torch.tensor(column) for column in zip(*least, strict=True))
+    return entries, signs, torch.tensor(list(least.values()), dtype=torch.float64)
+
+
+def _path(net: Enclosure, leaf: Mapping[str, Any], activations: int) -> Path:
     columns = [leaf[name] for name in ("activation", "neuron", "sign")]
     path: Path = tuple(zip(*columns, strict=False))
     if len({len(c) for c in (*columns, leaf["multiplier"])}) > 1:
@@ -100,7 +168,7 @@ def _path(net: Enclosure, leaf: Mapping[str, Any]) -> Path:
     if not (np.isfinite(multipliers).all() and (multipliers >= 0).all()):
         raise RefusedError("a multiplier is not a number >= 0")
     for activation, neuron, sign in path:
-        known = 0 <= activation < len(net.numbers) and sign in (-1, 1)
+        known = 0 <= activation < activations and sign in (-1, 1)
         if not known or not 0 <= neuron < net.low[net.taken[activation]].numel():
             raise RefusedError(f"a split names neuron {neuron} of activation {activation} and the sign {sign}")
     return path
@@ -130,8 +198,16 @@ def _slopes(leaves: Sequence[Mapping[str, Any]], shapes: list[tuple[int, ...]]) 
     return [part.reshape(len(leaves), *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def _bounds(net: Enclosure, a: Tensor, leaves: Sequence[Mapping[str, Any]], shapes: list[tuple[int, ...]]) -> Tensor:
-    """A lower bound of the function in each leaf, less multiplier sign z for every split, in which sign z >= 0."""
+def _bounds(
+    net: Enclosure, a: Tensor, leaves: Sequence[Mapping[str, Any]], shapes: list[tuple[int, ...]], at: int
+) -> Tensor:
+    """A lower bound of <a, value of step `at`> in each leaf, less multiplier sign z for every split, in which
+    sign z >= 0.
+
+    Args:
+        a: one row, or one for each leaf.
+        shapes: of the slopes of the activations before.
+    """
     rows = len(leaves)
     low, high, pulls = dict[int, Tensor](), dict[int, Tensor](), dict[int, Tensor]()
     for row, leaf in enumerate(leaves):
@@ -147,8 +223,8 @@ def _bounds(net: Enclosure, a: Tensor, leaves: Sequence[Mapping[str, Any]], shap
             flat[neuron] = wall(float(flat[neuron]), 0.0)
             pulls[k][row].view(-1)[neuron] -= sign * multiplier
     slopes, lines = _slopes(leaves, shapes), {}
-    for k, number in net.numbers.items():
+    for k, number in list(net.numbers.items())[: len(shapes)]:
         parent, op = net.steps[k].parents[0], net.steps[k].op
         lines[k] = op.lines(low.get(parent, net.low[parent]), high.get(parent, net.high[parent]), slopes[number])  # type: ignore[union-attr]
     cut = {k: (low[k], high[k]) for k in low}
-    return net.least(a.repeat(rows, *[1] * (a.ndim - 1)), len(net.steps) - 1, lines, pulls, cut)
+    return net.least(a.expand(rows, *a.shape[1:]), at, lines, pulls, cut)

@@ -1,0 +1,175 @@
+"""Bounds of neurons inside the network that are proved by dividing the set, layer by layer.
+
+What CROWN's intervals inside a network lose is lost again at every layer behind them, and no division of the set for
+the logits makes up for it, since its parts keep the intervals of the whole set. A few parts for each neuron whose sign
+is open tighten its interval, and may settle its sign, for all layers and all parts that come after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from plica.certify.branch import Branching, Part, Search, bounds_of_parts, divided, stored, without_settled
+from plica.certify.certificate import Lemma
+from plica.certify.graph import Graph
+from plica.certify.intermediate import Bounds
+from plica.certify.sets import InputSet
+from plica.certify.slopes import Ascent, Rows
+
+GAIN = 0.01  # of the width of an interval; a bound that gains less is not kept
+_ASCENT = Ascent(steps=3, slope_step=0.1, multiplier_step=0.1)
+BRANCHING = Branching(root=Ascent(steps=10), ascent=_ASCENT, last=_ASCENT)
+
+
+@dataclass(frozen=True, eq=False)
+class Neurons:
+    """Bounds of neurons of one node: of sign * neuron, from below.
+
+    Attributes:
+        entries, signs: of each function, as flat.
+        parts: for each function, by its number, they make up the set.
+    """
+
+    entries: Int[Tensor, " n"]
+    signs: Int[Tensor, " n"]
+    parts: list[Part]
+
+    def rows(self, graph: Graph, inputs: InputSet, bounds: Bounds, node: int) -> Rows:
+        """The functions, of the network up to this node."""
+        shape = graph.nodes[node].shape
+        a = inputs.x.new_zeros(len(self.entries), torch.Size(shape).numel())
+        a[torch.arange(len(a)), self.entries] = self.signs.to(a)
+        before = replace(graph, nodes=graph.nodes[: node + 1])
+        return Rows(before, a.view(-1, *shape), inputs, bounds, {}, bounds.slack)
+
+    def least(self, values: Float[Tensor, " n"]) -> Float[Tensor, " f"]:
+        """Of each function, the least value among its parts; -inf where it has none, or one is not a number."""
+        function = torch.tensor([part.function for part in self.parts], dtype=torch.long, device=values.device)
+        values = torch.where(values.isnan(), -torch.inf, values)
+        least = values.new_full((len(self.entries),), torch.inf).scatter_reduce_(0, function, values, "amin")
+        return torch.where(least == torch.inf, -torch.inf, least)
+
+    def only(self, chosen: Sequence[int]) -> Neurons:
+        """Some of the functions."""
+        number = {f: i for i, f in enumerate(chosen)}
+        parts = [replace(part, function=number[part.function]) for part in self.parts if part.function in number]
+        return Neurons(self.entries[list(chosen)], self.signs[list(chosen)], parts)
+
+    def joined(self, others: Neurons) -> Neurons:
+        """With other functions."""
+        parts = [replace(part, function=part.function + len(self.entries)) for part in others.parts]
+        entries, signs = (torch.cat(both) for both in ((self.entries, others.entries), (self.signs, others.signs)))
+        return Neurons(entries, signs, self.parts + parts)
+
+
+Lemmas = dict[int, Neurons]  # by the node
+
+
+def tightened(
+    lemmas: Lemmas, graph: Graph, inputs: InputSet, bounds: Bounds, node: int, kept: Lemmas, settle: bool
+) -> None:
+    """Tighten the bounds of a node by what is known of it; `kept` gets the lemmas that were used.
+
+    Args:
+        settle: whether splits that are settled over this set are taken out, as for any set but the one they were
+            found for.
+    """
+    if node not in lemmas:
+        return
+    neurons = lemmas[node]
+    rows = neurons.rows(graph, inputs, bounds, node)
+    if settle:
+        neurons = replace(neurons, parts=without_settled(neurons.parts, rows.graph, bounds))
+    kept[node] = neurons
+    _replace(bounds, node, neurons, neurons.least(bounds_of_parts(rows, neurons.parts, BRANCHING.batch)))
+
+
+def found(
+    lemmas: Lemmas, graph: Graph, inputs: InputSet, bounds: Bounds, node: int, kept: Lemmas, parts: int,
+    go_on: Callable[[int], bool],
+) -> int:  # fmt: skip
+    """Tighten the bounds of a node by what is known of it, and by new parts, so many for each bound of a neuron whose
+    sign is open. The number of parts that were bounded; `kept` gets the lemmas of this node, old and new."""
+    tightened(lemmas, graph, inputs, bounds, node, kept, settle=False)
+    taken = divided(graph).get(node)
+    if taken is None or not go_on(0):
+        return 0
+    low, high = bounds.low[node].flatten(), bounds.high[node].flatten()
+    entries = ((low < 0) & (high > 0)).nonzero()[:, 0]
+    if not len(entries):
+        return 0
+    entries = entries[_height(low, high)[entries].argsort(descending=True, stable=True)]
+    new = Neurons(entries.repeat_interleave(2), torch.tensor([1, -1]).repeat(len(entries)), [])
+    search = Search(new.rows(graph, inputs, bounds, node), go_on, BRANCHING)
+    _divide(search, parts)
+    new = replace(new, parts=[*search.leaves, *(part for _, _, part in search.queue)])
+    values = new.least(torch.tensor([part.bound for part in new.parts]).to(low))
+    width = (high - low)[new.entries]
+    before = torch.where(new.signs > 0, low[new.entries], -high[new.entries])
+    is_settled = values >= 0
+    other = is_settled.view(-1, 2).flip(1).flatten()  # of the neuron's other bound
+    is_kept = is_settled | (~other & (values > before + GAIN * width))
+    chosen = is_kept.nonzero()[:, 0].tolist()
+    if chosen:
+        new = new.only(chosen)
+        kept[node] = kept[node].joined(new) if node in kept else new
+        _replace(bounds, node, new, values[chosen])
+    return search.nodes
+
+
+def stored_lemmas(lemmas: Lemmas, graph: Graph) -> tuple[Lemma, ...]:
+    """As they are stored."""
+    number = {k: number for number, (k, _) in enumerate(graph.activations())}
+    result = []
+    for node, neurons in sorted(lemmas.items()):
+        own: list[list[Part]] = [[] for _ in neurons.entries]
+        for part in neurons.parts:
+            own[part.function].append(part)
+        taken = number[divided(graph)[node]]
+        result += [
+            Lemma(taken, entry, sign, stored(parts, graph))
+            for entry, sign, parts in zip(neurons.entries.tolist(), neurons.signs.tolist(), own, strict=True)
+        ]
+    return tuple(result)
+
+
+def _height(low: Tensor, high: Tensor) -> Tensor:
+    """Of the chord above 0."""
+    return -low * high / (high - low).clamp(min=torch.finfo(low.dtype).tiny)
+
+
+def _divide(search: Search, parts: int) -> None:
+    """So many parts for each function, of which the one of the least bound is divided each time."""
+    whole = search.whole()
+    for start in range(0, len(whole), search.batch):
+        if not search.go_on(search.nodes):
+            return
+        some = whole[start : start + search.batch]
+        search.nodes += len(some)
+        search.bound(some, BRANCHING.root)
+    for _ in range(parts - 1):
+        worst = dict[int, Part]()
+        for _, _, part in sorted(search.queue):
+            if part.divides_by is not None:
+                worst.setdefault(part.function, part)
+        if not worst or not search.go_on(search.nodes):
+            return
+        search.divide_each(list(worst.values()))
+
+
+def _replace(bounds: Bounds, node: int, neurons: Neurons, values: Float[Tensor, " f"]) -> None:
+    """Bounds of the node where these are tighter."""
+    low, high = bounds.low[node].flatten(1).clone(), bounds.high[node].flatten(1).clone()
+    for sign, side, best in ((1, low, torch.maximum), (-1, high, torch.minimum)):
+        own = neurons.signs == sign
+        least = torch.full_like(side[0], -torch.inf)
+        least.scatter_reduce_(0, neurons.entries[own], values[own], "amax")
+        side[0] = best(side[0], sign * least)
+    # roundings of a search in float32 can cross two bounds that are nearly equal
+    low, high = torch.minimum(low, high), torch.maximum(low, high)
+    bounds.low[node], bounds.high[node] = (part.view_as(bounds.low[node]) for part in (low, high))

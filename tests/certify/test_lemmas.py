@@ -1,0 +1,181 @@
+"""Bounds of neurons inside the network, proved by dividing the set."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import plica
+from plica.certify import prove
+from plica.certify.api import margins
+from plica.certify.branch import Part, bounds_of_parts, without_settled
+from plica.certify.capture import capture
+from plica.certify.intermediate import node_bounds
+from plica.certify.lemmas import Neurons, found, tightened
+from plica.certify.prove import Effort, Networks, Prover, Region
+from plica.core.goals import Goal
+
+RADIUS = 0.28  # at which the network is right, and not proved without bounds of neurons
+
+
+def deep(depth=5, width=20):
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(10, width)]
+    for _ in range(depth - 1):
+        layers += [torch.nn.ReLU(), torch.nn.Linear(width, width)]
+    net = torch.nn.Sequential(*layers, torch.nn.ReLU(), torch.nn.Linear(width, 3)).eval().requires_grad_(False)
+    for weight in net.parameters():
+        weight *= 2
+    return net
+
+
+X = torch.full((1, 10), 0.5)
+
+
+def problem(p, radius, net=None):
+    graph = Networks.of(capture(net or deep(), X), p)
+    region = Region(plica.Lp(p), torch.zeros(10), torch.ones(10))
+    return graph, region, region.around(X, torch.tensor([radius]), torch.float32)
+
+
+def points(p, radius, n=20000):
+    direction = torch.randn(n, 10, generator=torch.Generator().manual_seed(0))
+    direction[: n // 2] = direction[: n // 2].sign()
+    scale = radius / direction.norm(p, dim=1, keepdim=True)
+    length = torch.rand(n, 1, generator=torch.Generator().manual_seed(1)).pow(0.1)
+    return (0.5 + direction * scale * length).clamp(0, 1)
+
+
+def with_lemmas(networks, inputs, parts, go_on=lambda nodes: True):
+    """The bounds, the lemmas, and the parts that they took."""
+    lemmas, nodes = {}, []
+
+    def tighten(bounds, node):
+        nodes.append(found({}, networks.search, inputs, bounds, node, lemmas, parts, go_on))
+
+    return node_bounds(networks.search, inputs, tighten=tighten), lemmas, sum(nodes)
+
+
+@pytest.mark.parametrize(("p", "radius"), [(math.inf, 0.15), (2, 0.3), (1, 0.5)])
+def test_intervals_are_tighter_with_more_parts_and_hold(p, radius):
+    networks, _, inputs = problem(p, radius)
+    plain = node_bounds(networks.search, inputs)
+    values, widths = networks.search.forward(points(p, radius)), []
+    for parts in (1, 4, 16):
+        bounds, lemmas, nodes = with_lemmas(networks, inputs, parts)
+        assert lemmas
+        assert nodes >= sum(len(own.parts) for own in lemmas.values())
+        for k, value in enumerate(values):
+            assert (value >= bounds.low[k] - 1e-5).all()
+            assert (value <= bounds.high[k] + 1e-5).all()
+        widths.append(sum(float((bounds.high[k] - bounds.low[k]).sum()) for k in networks.search.activated()))
+    before = sum(float((plain.high[k] - plain.low[k]).sum()) for k in networks.search.activated())
+    assert before > widths[0] > widths[1] > widths[2]
+
+
+def test_parts_make_up_the_set_for_every_function():
+    networks, _, inputs = problem(math.inf, 0.15)
+    _, lemmas, _ = with_lemmas(networks, inputs, 8)
+    for own in lemmas.values():
+        volume = np.zeros(len(own.entries))
+        for part in own.parts:
+            volume[part.function] += 0.5 ** len(part.neurons)
+        assert (volume == 1).all()
+
+
+def test_at_another_radius_they_are_bounded_again():
+    networks, _, inputs = problem(math.inf, 0.15)
+    _, lemmas, _ = with_lemmas(networks, inputs, 8)
+    for radius in (0.1, 0.2):
+        other = problem(math.inf, radius)[2]
+        used, plain = {}, node_bounds(networks.search, other)
+        bounds = node_bounds(
+            networks.search, other,
+            tighten=lambda b, k, to=other, kept=used: tightened(lemmas, networks.search, to, b, k, kept, True),
+        )  # fmt: skip
+        assert used.keys() == lemmas.keys()
+        for k, value in enumerate(networks.search.forward(points(math.inf, radius))):
+            assert (value >= bounds.low[k] - 1e-5).all()
+            assert (value <= bounds.high[k] + 1e-5).all()
+        width, before = (sum(float((each.high[k] - each.low[k]).sum()) for k in lemmas) for each in (bounds, plain))
+        assert width < before
+    assert all(len(used[k].parts) <= len(lemmas[k].parts) for k in used)
+
+
+def test_without_time_nothing_is_bounded():
+    networks, _, inputs = problem(math.inf, 0.15)
+    assert with_lemmas(networks, inputs, 8, lambda nodes: False)[1:] == ({}, 0)
+
+
+def test_a_function_without_parts_has_no_bound():
+    none = np.zeros(0, np.int64)
+    part = Part(1, 0.0, none, none, none, torch.zeros(0, dtype=torch.uint8))
+    neurons = Neurons(torch.tensor([0, 1, 2]), torch.tensor([1, 1, -1]), [part, replace(part, function=2), part])
+    assert neurons.least(torch.tensor([3.0, torch.nan, 2.0])).tolist() == [-math.inf, 2.0, -math.inf]
+    assert len(without_settled(neurons.parts, capture(deep(), X), node_bounds(*_args()))) == 3
+
+
+def _args():
+    networks, _, inputs = problem(math.inf, 0.1)
+    return networks.search, inputs
+
+
+def prover_of(net, p=math.inf):
+    networks, region, _ = problem(p, 0.1, net)
+    logits = net(X)
+    return Prover(networks, region, X, margins(Goal(logits.argmax(1)), logits.double())[0])
+
+
+def test_a_proof_is_confirmed_with_them_and_not_without(monkeypatch):
+    prover = prover_of(deep())
+    assert prover.attempt(RADIUS, Effort(math.inf, 4000))
+    assert prover.used
+    evidence = prover.confirm(RADIUS, prover.leaves())
+    assert evidence is not None
+    assert evidence.lemmas
+    assert [lemma.activation for lemma in evidence.lemmas] == sorted(lemma.activation for lemma in evidence.lemmas)
+    exact = prover._rows(RADIUS, lambda: True, True)[0]
+    values = networks_values(prover.networks, RADIUS)
+    for k, value in enumerate(values):
+        assert (value >= exact.bounds.low[k]).all()
+        assert (value <= exact.bounds.high[k]).all()
+    prover.used = {}
+    assert prover.confirm(RADIUS, prover.search.leaves) is None
+
+
+def networks_values(networks, radius):
+    return networks.exact.forward(points(math.inf, radius).double())
+
+
+def test_parts_of_neurons_count_as_nodes(monkeypatch):
+    monkeypatch.setattr(prove, "PARTS", (8,))
+    prover, counted = prover_of(deep()), []
+    real = found
+
+    def counting(*args):
+        counted.append(real(*args))
+        return counted[-1]
+
+    monkeypatch.setattr(prove, "found", counting)
+    monkeypatch.setattr(prove, "LOOK", 0.0)
+    prover.attempt(0.4, Effort(math.inf, 1000))
+    assert sum(counted) > 100
+    assert prover.rounds == 1
+    assert 1000 <= prover.nodes < 1000 + 2 * prover.search.batch
+    again = prover_of(deep())
+    again.attempt(0.4, Effort(math.inf, 1000))
+    assert again.nodes == prover.nodes
+    assert [part.bound for _, _, part in again.search.queue] == [part.bound for _, _, part in prover.search.queue]
+
+
+def test_bounds_of_parts_are_those_of_the_whole_without_splits():
+    networks, _, inputs = problem(math.inf, 0.15)
+    bounds, lemmas, _ = with_lemmas(networks, inputs, 1)
+    node, own = next(iter(lemmas.items()))
+    values = bounds_of_parts(
+        own.rows(networks.search, inputs, node_bounds(networks.search, inputs), node), own.parts, 2
+    )
+    expected = torch.where(own.signs > 0, bounds.low[node][0][own.entries], -bounds.high[node][0][own.entries])
+    assert torch.allclose(own.least(values), expected, atol=1e-3)
