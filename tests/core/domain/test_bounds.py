@@ -156,6 +156,12 @@ def test_bounds_that_are_none(bounds, said):
         plica.attack(Linear(), x, y, plica.MinRadius(plica.Lp(2)), bounds=bounds)
 
 
+def test_bounds_that_are_arrays():
+    for bounds in ((LOW.numpy(), HIGH.numpy()), (LOW.tolist(), HIGH.tolist())):
+        with pytest.raises(TypeError, match=r"write torch\.as_tensor.* around arrays"):
+            check_bounds(bounds, features()[0])
+
+
 @pytest.mark.parametrize(
     ("kind", "x", "said"),
     [

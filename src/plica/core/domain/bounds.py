@@ -143,9 +143,10 @@ def check_bounds(bounds: Any, x: Float[Tensor, "b *image"]) -> Bounds:
             raise TypeError
         low, high = (float(bound) for bound in bounds)
     except (TypeError, ValueError, OverflowError):
+        arrays = isinstance(bounds, tuple | list) and any(hasattr(bound, "__len__") for bound in bounds)
         raise TypeError(
             f"bounds must be two numbers (low, high), or two tensors of an image's shape {tuple(x.shape[1:])}, "
-            f"got {shown(bounds)}."
+            f"got {shown(bounds)}{'; write torch.as_tensor(...) around arrays and lists' if arrays else ''}."
         ) from None
     if not low < high:
         raise ValueError(f"bounds must be (low, high) with low < high, got {shown(bounds)}.")
