@@ -1,6 +1,7 @@
 """Bounds of neurons inside the network, proved by dividing the set."""
 
 import math
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -168,6 +169,15 @@ def test_parts_of_neurons_count_as_nodes(monkeypatch):
     again.attempt(0.4, Effort(math.inf, 1000))
     assert again.nodes == prover.nodes
     assert [part.bound for _, _, part in again.search.queue] == [part.bound for _, _, part in prover.search.queue]
+
+
+@pytest.mark.parametrize(("rows", "rounds"), [(1, len(prove.PARTS)), (10**9, 0)])
+def test_neurons_are_left_alone_where_a_few_parts_of_each_would_take_too_long(monkeypatch, rows, rounds):
+    monkeypatch.setattr(prove, "size_of_pass", lambda graph, bounds: (rows, 0))
+    prover = prover_of(deep())
+    prover.a = -prover.a  # which are not positive at the image itself
+    assert not prover.attempt(0.4, Effort(time.perf_counter() + 3))
+    assert prover.rounds == rounds
 
 
 def test_bounds_of_parts_are_those_of_the_whole_without_splits():

@@ -173,17 +173,22 @@ class Prover:
         return is_found
 
     def _look_inside(self, radius: float, root: Rows, effort: Effort) -> None:
-        """Bounds of neurons, once a part of the effort has not been enough without them."""
+        """Bounds of neurons, once a part of the effort has not been enough without them, where it suffices for the
+        first few parts of each."""
         assert self.search is not None
-        if effort.nodes is not None:
-            rows, _ = size_of_pass(root.graph, root.bounds)
-            if NEURONS * (effort.nodes - self.nodes) < rows:  # not even one part for each
-                return
+        rows, _ = size_of_pass(root.graph, root.bounds)
+        if effort.nodes is not None and NEURONS * (effort.nodes - self.nodes) < rows:  # not even one part for each
+            return
         while self.search.queue and not self.search.stuck and self.rounds < len(PARTS):
-            self.search.go_on = effort.part(LOOK, self.nodes, time.perf_counter(), 0.0).go_on
+            first, began = self.nodes, time.perf_counter()
+            self.search.go_on = effort.part(LOOK, self.nodes, began, 0.0).go_on
             if self.search.run() or not effort.go_on(self.nodes):
                 return
-            self._find(radius, effort.part(NEURONS, self.nodes, time.perf_counter(), 0.0))
+            now = time.perf_counter()
+            neurons, seconds = effort.part(NEURONS, self.nodes, now, 0.0), (now - began) / max(1, self.nodes - first)
+            if self.rounds == 0 and PARTS[0] * rows * seconds > neurons.deadline - now:
+                return
+            self._find(radius, neurons)
             began = time.perf_counter()
             moved, _ = self._rows(radius, effort.left, False)
             self.cost = max(self.cost, time.perf_counter() - began)
