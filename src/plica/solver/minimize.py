@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Real
@@ -14,7 +15,6 @@ from plica.solver.bfgs_sqp.solver import BFGSSQP
 from plica.solver.bfgs_sqp.state import Solution
 from plica.solver.bfgs_sqp.stationarity import Stationarity
 from plica.solver.problem import Autograd, Written
-from plica.utils.whole import as_int
 
 PATIENCE = 100  # steps without a change of f beyond rounding
 FINEST = {torch.float64: 1e-12, torch.float32: 1e-5}  # below these, rounding of f and its gradients decides
@@ -66,7 +66,7 @@ def minimize(
         )
     if not bool(x0.isfinite().all()):
         raise ValueError("x0 must be finite; it contains nan or inf. Start from finite numbers.")
-    steps, pairs = as_int(max_steps) or 0, None if memory is None else as_int(memory) or 0
+    steps, pairs = _whole(max_steps), None if memory is None else _whole(memory)
     if not isinstance(tol, Real | Tensor) or not tol > 0 or steps < 1 or (pairs is not None and pairs < 1):
         raise ValueError(
             f"tol > 0 and whole numbers max_steps >= 1 and memory >= 1 are needed, got {tol}, {max_steps} and {memory}."
@@ -87,3 +87,11 @@ def minimize(
     if x0.ndim == 2:
         return solution
     return replace(solution, **{k: v[0] for k, v in vars(solution).items()})
+
+
+def _whole(value: object) -> int:
+    """A whole number of any type as an int; 0 for anything else."""
+    try:
+        return 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type] - anything may come
+    except (TypeError, RuntimeError):
+        return 0
