@@ -11,10 +11,10 @@ import torch
 import plica
 from plica.certify import prove
 from plica.certify.api import margins
-from plica.certify.branch import Part, bounds_of_parts, without_settled
 from plica.certify.capture import capture
 from plica.certify.intermediate import node_bounds
 from plica.certify.lemmas import Neurons, found, tightened
+from plica.certify.parts import Part, bounds_of_parts, without_settled
 from plica.certify.prove import Effort, Networks, Prover, Region
 from plica.core.goals import Goal
 

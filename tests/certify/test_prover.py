@@ -9,10 +9,11 @@ import torch
 
 import plica
 from plica.certify import prove
-from plica.certify.branch import Branching, Part
+from plica.certify.branch import Branching
 from plica.certify.capture import capture
 from plica.certify.inner import ASCENT, LARGEST
 from plica.certify.intermediate import node_bounds
+from plica.certify.parts import Part
 from plica.certify.prove import PARTS, Effort, Networks, Prover, Region
 from plica.certify.rounding import FLOAT32
 from plica.certify.slopes import packed, unpacked

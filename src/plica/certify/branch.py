@@ -10,19 +10,15 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
-from numpy.typing import NDArray
+from jaxtyping import Float
 from torch import Tensor
 
-from plica.certify.certificate import Leaf, Split
-from plica.certify.graph import Graph
-from plica.certify.intermediate import Bounds
+from plica.certify.parts import Entries, Numbers, Part, bounds_of_parts, divided, half, sizes, without_settled
 from plica.certify.reduced import OpenReLU, can_be_reduced, reduced
 from plica.certify.slopes import Ascent, Parts, Rows, optimise, packed, unpacked
 
@@ -30,8 +26,6 @@ LARGEST_BATCH = 256  # parts divided at once, at most
 NUMBERS = 2**19  # of coefficients for one batch, more or less
 FAR = 8.0  # times the effort there is, from which on a run is ended as too far
 JUDGED = 256  # parts before that
-
-Numbers = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -48,129 +42,6 @@ class Branching:
     root: Ascent = field(default_factory=Ascent)
     ascent: Ascent = field(default_factory=lambda: Ascent(steps=3, slope_step=0.1, multiplier_step=0.1))
     last: Ascent = field(default_factory=lambda: Ascent(steps=150, decay=0.98))
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """One part of the set for one function; a small record, since many wait.
-
-    Attributes:
-        function: index of the row of the root.
-        bound: the best known.
-        neurons: that are split, as numbered by Entries.
-        signs: theirs, 1 or -1.
-        multipliers: of the splits.
-        slopes: of the lines, as in certificate.Leaf.
-        divides_by: the most promising neuron to divide by; None where the part cannot be divided.
-    """
-
-    function: int
-    bound: float
-    neurons: Numbers
-    signs: Numbers
-    multipliers: Numbers
-    slopes: UInt8[Tensor, " k"]
-    divides_by: int | None = None
-
-
-class Entries:
-    """Numbers for all entries that ReLUs take, one node after the other, and tensors of values of the open ones.
-
-    Args:
-        rows: whose graph has the nodes.
-        sizes: entries of each of these nodes.
-        numbers: of the entries that bounds of the rows are of; None for all.
-    """
-
-    def __init__(self, rows: Rows, sizes: Mapping[int, int], numbers: Int[Tensor, " n"] | None = None):
-        total = sum(sizes.values())
-        self.numbers = torch.arange(total) if numbers is None else numbers.cpu()
-        slot = torch.full((total,), -1)
-        slot[self.numbers] = torch.arange(len(self.numbers))
-        self.slot = slot.numpy()
-        self.shapes = {k: rows.bounds.low[k].shape[1:] for k in sizes}
-        self.ends = np.cumsum([0, *(shape.numel() for shape in self.shapes.values())])
-        self.like = rows.a
-
-    def tensors(self, flat: Float[Tensor, "r n"], only: Numbers) -> Parts:
-        """By nodes; only those of which some of these columns are."""
-        used = set(np.searchsorted(self.ends, only, "right") - 1)
-        parts = zip(self.shapes.items(), flat.split(np.diff(self.ends).tolist(), 1), strict=True)
-        return {k: part.view(len(flat), *shape) for i, ((k, shape), part) in enumerate(parts) if i in used}
-
-    def scattered(self, parts: Sequence[Part], values: Sequence[Numbers]) -> Float[Tensor, "r n"]:
-        """One number for each split, at its entry; 0 elsewhere."""
-        flat = self.like.new_zeros(len(parts), len(self.numbers))
-        rows = np.repeat(np.arange(len(parts)), [len(part.neurons) for part in parts])
-        places = torch.from_numpy(rows * len(self.numbers) + self.places(parts)).to(flat.device)
-        flat.view(-1)[places] = torch.from_numpy(np.concatenate(values)).to(flat)
-        return flat
-
-    def places(self, parts: Sequence[Part]) -> Numbers:
-        """Columns of all splits."""
-        return self.slot[np.concatenate([part.neurons for part in parts])]
-
-    def rows(self, root: Rows, parts: Sequence[Part]) -> Rows:
-        """One row for each part; `root`: for each function."""
-        function = torch.tensor([part.function for part in parts], device=root.a.device)
-        signs = self.tensors(self.scattered(parts, [part.signs for part in parts]), self.places(parts))
-        return replace(root.take(function), signs=signs)
-
-    def multipliers(self, parts: Sequence[Part]) -> Parts:
-        """Of the splits."""
-        return self.tensors(self.scattered(parts, [part.multipliers for part in parts]), self.places(parts))
-
-
-def divided(graph: Graph) -> dict[int, int]:
-    """Nodes by whose signs a set can be divided, and the activation that takes each."""
-    return {graph.nodes[k].parents[0]: k for k, op in graph.activations() if op.splits}
-
-
-def sizes(graph: Graph) -> dict[int, int]:
-    """Entries of each of these nodes."""
-    return {k: torch.Size(graph.nodes[k].shape).numel() for k in divided(graph)}
-
-
-def stored(parts: Sequence[Part], graph: Graph) -> tuple[Leaf, ...]:
-    """As they are stored, with the number of the function for the rival."""
-    ends = np.cumsum([0, *sizes(graph).values()])
-    number = {k: number for number, (k, _) in enumerate(graph.activations())}
-    numbers, found = [number[k] for k in divided(graph).values()], []
-    for part in parts:
-        node = np.searchsorted(ends, part.neurons, "right") - 1
-        splits = tuple(
-            Split(numbers[i], entry, sign)
-            for i, entry, sign in zip(node, (part.neurons - ends[node]).tolist(), part.signs.tolist(), strict=True)
-        )
-        found.append(Leaf(part.function, splits, tuple(part.multipliers.tolist()), part.slopes))
-    return tuple(found)
-
-
-@torch.no_grad()
-def bounds_of_parts(root: Rows, parts: Sequence[Part], batch: int) -> Float[Tensor, " n"]:
-    """A lower bound of its function on each part, with slopes and multipliers as they are stored."""
-    entries, start, found = Entries(root, sizes(root.graph)), root.start(), [root.a.new_zeros(0)]
-    for first in range(0, len(parts), batch):
-        some = parts[first : first + batch]
-        slopes = torch.stack([part.slopes for part in some]).to(root.a.device)
-        parameters = unpacked(slopes, start, root.a.dtype)
-        found.append(entries.rows(root, some).lower(parameters, entries.multipliers(some)))
-    return torch.cat(found)
-
-
-def without_settled(parts: Sequence[Part], graph: Graph, bounds: Bounds) -> list[Part]:
-    """Without splits of neurons whose sign is the same on all of the set; halves of the other sign are empty."""
-    sides = (side for side in (bounds.low, bounds.high))
-    low, high = (torch.cat([torch.zeros(0), *(side[k][0].flatten().cpu() for k in divided(graph))]) for side in sides)
-    settled = ((low >= 0).int() - (high <= 0).int()).numpy()
-    kept = []
-    for part in parts:
-        signs = settled[part.neurons]
-        if (signs * part.signs < 0).any():
-            continue
-        neurons, own, multipliers = (side[signs == 0] for side in (part.neurons, part.signs, part.multipliers))
-        kept.append(replace(part, neurons=neurons, signs=own, multipliers=multipliers))
-    return kept
 
 
 class Search:
@@ -225,7 +96,7 @@ class Search:
 
     def divide(self, parts: Sequence[Part]) -> None:
         """Bound both halves of each of these parts."""
-        halves = [_half(part, sign) for part in parts for sign in (1, -1)]
+        halves = [half(part, sign) for part in parts for sign in (1, -1)]
         self.nodes += len(halves)
         self.bound(halves, self.settings.ascent)
 
@@ -373,13 +244,3 @@ def _is_far(seen: list[tuple[int, float]], used: float) -> bool:
         return False
     gain = bound - half[-1]
     return not gain > 0 or -bound / gain > math.log2(FAR / max(used, 1e-9))
-
-
-def _half(part: Part, sign: int) -> Part:
-    """The half of the part in which the neuron that it divides by has this sign."""
-    assert part.divides_by is not None
-    neurons, signs, multipliers = (
-        np.append(side, value)
-        for side, value in ((part.neurons, part.divides_by), (part.signs, sign), (part.multipliers, 0.0))
-    )
-    return replace(part, neurons=neurons, signs=signs, multipliers=multipliers, divides_by=None)

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from plica.certify.affine import Nonnegative
 from plica.certify.builder import Builder, Refused, Value
-from plica.certify.operations import add, behind_images, max_pool, relu, scale, sub, view
+from plica.certify.operations import add, max_pool, relu, scale, sub
+from plica.certify.rearranged import view
 
 
 def _maximum(builder: Builder, a: Any, b: Any) -> Value:
@@ -73,35 +72,6 @@ def _largest(builder: Builder, z: Value, dims: Any = (), keepdim: bool = False) 
     return top if keepdim else view(builder, top, builder.shape(z)[:2])
 
 
-def _copies(function: Callable[..., Tensor]) -> Callable[..., Value]:
-    """An operation of which each output is one of the numbers that go in, and which leaves the first axis alone."""
-    return lambda builder, z, *args: builder.add(Nonnegative(function=lambda t: function(t, *args)), z)
-
-
-def _flip(builder: Builder, z: Value, dims: Any) -> Value:
-    behind_images(builder, z, dims)
-    return builder.add(Nonnegative(function=lambda t: t.flip(dims)), z)
-
-
-def _roll(builder: Builder, z: Value, shifts: Any, dims: Any = ()) -> Value:
-    behind_images(builder, z, dims)
-    return builder.add(Nonnegative(function=lambda t: t.roll(shifts, dims)), z)
-
-
-def _repeat(builder: Builder, z: Value, repeats: Any) -> Value:
-    if len(repeats) != builder.ndim(z) or repeats[0] != 1:
-        raise Refused("it does not keep images apart")
-    return builder.add(Nonnegative(function=lambda t: t.repeat(repeats)), z)
-
-
-def _nearest(builder: Builder, z: Value, size: Any, *_: Any) -> Value:
-    """Each pixel as a block of copies."""
-    image = builder.shape(z)[2:]
-    if any(m % n for n, m in zip(image, size, strict=True)):
-        raise Refused(f"the new size {tuple(size)} must be a multiple of {image}")
-    return builder.add(Nonnegative(function=lambda t: functional.interpolate(t, tuple(size), mode="nearest")), z)
-
-
 BUILDERS: dict[str, Callable[..., Any]] = {
     "_prelu_kernel": _prelu,
     "abs": _abs,
@@ -110,18 +80,8 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "clamp": _clamp,
     "clamp_max": lambda builder, z, high: _clamp(builder, z, None, high),
     "clamp_min": _clamp,
-    "flip": _flip,
     "hardsigmoid": _hardsigmoid,
     "hardtanh": _hardtanh,
     "maximum": _maximum,
     "minimum": _minimum,
-    "pixel_shuffle": _copies(functional.pixel_shuffle),
-    "pixel_unshuffle": _copies(functional.pixel_unshuffle),
-    "reflection_pad1d": _copies(torch.ops.aten.reflection_pad1d.default),
-    "reflection_pad2d": _copies(torch.ops.aten.reflection_pad2d.default),
-    "repeat": _repeat,
-    "replication_pad1d": _copies(torch.ops.aten.replication_pad1d.default),
-    "replication_pad2d": _copies(torch.ops.aten.replication_pad2d.default),
-    "roll": _roll,
-    "upsample_nearest2d": _nearest,
 }

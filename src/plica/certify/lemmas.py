@@ -14,10 +14,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from plica.certify.branch import Branching, Part, Search, bounds_of_parts, divided, stored, without_settled
+from plica.certify.branch import Branching, Search
 from plica.certify.certificate import Lemma
 from plica.certify.graph import Graph
 from plica.certify.intermediate import Bounds
+from plica.certify.parts import Part, bounds_of_parts, divided, stored, without_settled
 from plica.certify.sets import InputSet
 from plica.certify.slopes import Ascent, Rows
 

@@ -1,4 +1,8 @@
-"""Torch's own operations as nodes: BUILDERS has one entry for each operation that has bounds."""
+"""Torch's own operations as nodes: BUILDERS has one entry for each operation that has bounds.
+
+Sums, products, layers with weights, pooling and activations are here; what only moves or copies numbers is in
+rearranged.py, what is written as other operations in composed.py.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from plica.certify.affine import Convolution, Matrix, Nonnegative, Reshape, Scale, Sum
+from plica.certify.affine import Convolution, Matrix, Nonnegative, Scale, Sum
 from plica.certify.builder import Builder, Refused, Value
 from plica.certify.maxpool import MaxPool
+from plica.certify.rearranged import squeeze, unsqueeze
 from plica.certify.relax import ReLU, Sigmoidal
 
 
@@ -22,111 +27,10 @@ def _constant(value: Any) -> Any:
     return value
 
 
-def _same(builder: Builder, z: Value, **_: Any) -> Value:
-    return z
-
-
 def _cast(builder: Builder, z: Value, *_: Any, dtype: torch.dtype | None = None, **__: Any) -> Value:
     if dtype not in (None, torch.float32, torch.float64):
         raise Refused(f"rounds to {dtype}; leave autocast and casts to half precision out")
     return z if dtype is None else builder.add(Scale(), z)  # which may be rounded when it is executed
-
-
-def view(builder: Builder, z: Value, size: Any) -> Value:
-    shape = tuple(builder.values[z].reshape(size).shape)
-    if not shape or shape[0] != 1:
-        raise Refused("it does not keep images apart")
-    return builder.add(Reshape(shape=shape[1:]), z)
-
-
-def _unsqueeze(builder: Builder, z: Value, dim: int) -> Value:
-    return view(builder, z, torch.unsqueeze(builder.values[z], dim).shape)
-
-
-def _squeeze(builder: Builder, z: Value, *dim: Any) -> Value:
-    return view(builder, z, torch.squeeze(builder.values[z], *dim).shape)
-
-
-def _expand(builder: Builder, z: Value, size: Any, **_: Any) -> Value:
-    if builder.values[z].expand(size).shape != builder.values[z].shape:
-        raise Refused("it repeats values")
-    return z
-
-
-def behind_images(builder: Builder, z: Value, dims: Any) -> None:
-    """Refuse `dims` if they include the first axis, which counts images; None means all axes."""
-    axes = [dims] if isinstance(dims, int) else dims
-    if not axes or any(axis % builder.ndim(z) == 0 for axis in axes):
-        raise Refused("it does not keep images apart")
-
-
-def _permute(builder: Builder, z: Value, dims: Any) -> Value:
-    behind_images(builder, z, dims[1:])
-    return builder.add(Nonnegative(function=lambda t: t.permute(dims)), z)
-
-
-def _transpose(builder: Builder, z: Value, a: int, b: int) -> Value:
-    behind_images(builder, z, [a, b])
-    return builder.add(Nonnegative(function=lambda t: t.transpose(a, b)), z)
-
-
-def along(function: Callable[..., Tensor]) -> Callable[..., Value]:
-    """An operation (z, dim, ...) without negative coefficients that leaves the first axis alone."""
-
-    def builds(builder: Builder, z: Value, dim: Any = 0, *args: Any, **kwargs: Any) -> Value:
-        behind_images(builder, z, dim)
-        summands = math.prod(builder.shape(z)) if function in (torch.mean, torch.sum) else 0
-        return builder.add(Nonnegative(function=lambda t: function(t, dim, *args, **kwargs), summands=summands), z)
-
-    return builds
-
-
-def _split(function: Callable[..., Any]) -> Callable[..., tuple[Value, ...]]:
-    """An operation (z, sizes, dim) that cuts a tensor into several."""
-
-    def builds(builder: Builder, z: Value, sizes: Any, dim: int = 0) -> tuple[Value, ...]:
-        if dim % builder.ndim(z) == 0:  # images one by one
-            return (z,)
-        count = len(function(builder.values[z], sizes, dim))
-        parts = [Nonnegative(function=lambda t, i=i: function(t, sizes, dim)[i]) for i in range(count)]
-        return tuple(builder.add(part, z) for part in parts)
-
-    return builds
-
-
-def _slice(builder: Builder, z: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Value:
-    def cut(t: Tensor) -> Tensor:
-        return torch.ops.aten.slice.Tensor(t, dim, start, end, step)
-
-    if dim % builder.ndim(z) == 0:
-        if cut(builder.values[z]).shape != builder.shape(z):
-            raise Refused("it does not keep images apart")
-        return z
-    return builder.add(Nonnegative(function=cut), z)
-
-
-def _cat(builder: Builder, parts: list[Any], dim: int = 0) -> Value:
-    values = [part for part in parts if isinstance(part, Value)]
-    if len(parts) == 1:
-        return values[0]
-    behind_images(builder, values[0], dim)
-    if len(values) == len(parts):
-        return builder.add(Nonnegative(function=lambda *t: torch.cat(t, dim)), *values)
-    zeros = [None if isinstance(part, Value) else torch.zeros_like(part) for part in parts]
-
-    def joined(*t: Tensor) -> Tensor:
-        rest = iter(t)
-        return torch.cat([next(rest) if c is None else c.to(t[0]).expand(len(t[0]), *c.shape[1:]) for c in zeros], dim)
-
-    places = [torch.zeros_like(builder.values[part]) if isinstance(part, Value) else part for part in parts]
-    return builder.add(Nonnegative(function=joined, offset=torch.cat(places, dim)), *values)
-
-
-def _pad(builder: Builder, z: Value, pad: list[int], value: float = 0.0) -> Value:
-    if len(pad) // 2 >= builder.ndim(z):
-        raise Refused("it does not keep images apart")
-    border = functional.pad(torch.zeros_like(builder.values[z]), pad, value=value)
-    return builder.add(Nonnegative(function=lambda t: functional.pad(t, pad), offset=border if value else None), z)
 
 
 def _average(function: Callable[..., Tensor]) -> Callable[..., Value]:
@@ -221,9 +125,9 @@ def convolution(
         parts = (stride, padding, dilation)
         stride, padding, dilation = ([*part, *flat] for part, flat in zip(parts, ([1], [0], [1]), strict=True))
         column = convolution(
-            builder, _unsqueeze(builder, z, -1), weight[..., None], bias, stride, padding, dilation, False, [], groups
+            builder, unsqueeze(builder, z, -1), weight[..., None], bias, stride, padding, dilation, False, [], groups
         )
-        return _squeeze(builder, column, -1)
+        return squeeze(builder, column, -1)
     offset = None if bias is None else _constant(bias).reshape(1, -1, 1, 1)
     weight = weight.contiguous(memory_format=torch.channels_last)
     stride, padding, dilation = (tuple(size) for size in (stride, padding, dilation))
@@ -281,43 +185,23 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "_adaptive_avg_pool2d": _average(functional.adaptive_avg_pool2d),
     "_native_batch_norm_legit_no_training": _batch_norm,
     "_to_copy": _cast,
-    "_unsafe_view": view,
     "add": add,
     "addmm": _addmm,
-    "alias": _same,
     "avg_pool2d": _average(functional.avg_pool2d),
     "bmm": _matmul,
-    "cat": _cat,
-    "clone": _same,
-    "constant_pad_nd": _pad,
     "convolution": convolution,
-    "detach": _same,
     "div": _div,
-    "expand": _expand,
     "leaky_relu": _leaky,
-    "lift_fresh_copy": _same,
     "linear": _linear,
     "matmul": _matmul,
     "max_pool2d_with_indices": max_pool,
-    "mean": along(torch.mean),
     "mm": _matmul,
     "mul": _mul,
     "native_batch_norm": _batch_norm,
     "neg": _neg,
-    "permute": _permute,
     "relu": relu,
-    "reshape": view,
     "rsub": _rsub,
-    "select": along(torch.select),
     "sigmoid": _sigmoidal("sigmoid"),
-    "slice": _slice,
-    "split": _split(torch.split),
-    "split_with_sizes": _split(torch.split),
-    "squeeze": _squeeze,
     "sub": sub,
-    "sum": along(torch.sum),
     "tanh": _sigmoidal("tanh"),
-    "transpose": _transpose,
-    "unsqueeze": _unsqueeze,
-    "view": view,
 }

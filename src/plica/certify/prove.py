@@ -11,13 +11,14 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from plica.certify.branch import Branching, Part, Search, stored
+from plica.certify.branch import Branching, Search
 from plica.certify.certificate import Evidence
 from plica.certify.graph import Graph
 from plica.certify.inner import ASCENT, LARGEST, optimised, size_of_pass
 from plica.certify.intermediate import Bounds, node_bounds
 from plica.certify.lemmas import Lemmas, found, stored_lemmas, tightened
 from plica.certify.norms import with_norms
+from plica.certify.parts import Part, stored
 from plica.certify.rounding import FLOAT32
 from plica.certify.sets import InputSet, input_set
 from plica.certify.slopes import Parts, Rows, packed, unpacked

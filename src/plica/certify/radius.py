@@ -14,10 +14,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from plica.certify.backward import Pass
-from plica.certify.branch import Part
 from plica.certify.certificate import CertificateStatus, Evidence, Leaf
 from plica.certify.intermediate import node_bounds
 from plica.certify.lemmas import Lemmas
+from plica.certify.parts import Part
 from plica.certify.prove import CONFIRMING, Effort, Networks, Prover, Region
 from plica.certify.slopes import Parts, packed
 

@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, fx
 from torch.fx.node import map_aggregate, map_arg
 
-from plica.certify import composed, operations
+from plica.certify import composed, operations, rearranged
 from plica.certify.builder import Builder, Refused, Value
 from plica.certify.graph import Graph
 from plica.metrics import Unsupported
 
-BUILDERS = operations.BUILDERS | composed.BUILDERS
+BUILDERS = operations.BUILDERS | rearranged.BUILDERS | composed.BUILDERS
 SOFTMAX = {"_softmax": torch.softmax, "_log_softmax": torch.log_softmax}
 
 
