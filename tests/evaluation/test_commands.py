@@ -104,6 +104,7 @@ def test_the_same_from_flags(folder, whole, capsys):
         (["--metric", "l2", "--n", "21"], "choose n between 1 and 20"),
         (["--metric", "l2", "--out", "net.py"], "net.py is a file"),
         (["plan.yaml"], "A plan and --model were given"),
+        (["net.py:make"], "A model stands in the place of the plan; write --model net.py:make"),
         (["--metric", "l2", "--radius", "-1"], "is not a distance"),
     ],
 )

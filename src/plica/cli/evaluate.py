@@ -162,6 +162,8 @@ def _from_flags(plan: Path | None, flags: dict[str, Any]) -> Path | Plan:
     """
     options = {name: value for name, value in flags.items() if value or (name == "target" and value is not None)}
     if plan is not None:
+        if ":" in plan.name:  # as models are named
+            raise PlanError(f"A model stands in the place of the plan; write --model {plan}.")
         if options:
             raise PlanError(
                 f"A plan and --{next(iter(options))} were given; write it into the plan, or give flags alone."
