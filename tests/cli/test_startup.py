@@ -1,5 +1,6 @@
-"""What is imported before anything is computed: a session and a command line wait for it each time."""
+"""What is imported before anything is computed, and help that nobody reads to its end."""
 
+import os
 import subprocess
 import sys
 
@@ -21,3 +22,13 @@ def test_heavy_packages_wait_until_they_are_used(code, absent):
     code = f"import sys; {code}; print('loaded:', *[name for name in {absent} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+def test_help_that_nobody_reads_says_nothing():
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "plica", "bracket", "--help"], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")

@@ -90,6 +90,9 @@ def _double(constant: Any) -> Any:
 
 
 def _refuse(node: fx.Node, reason: str) -> Any:
-    path = node.meta.get("path") or "the model itself"
-    known = ", ".join(sorted({name.strip("_") for name in BUILDERS}))
-    raise Unsupported(f"Lower bounds do not go through {path}: {reason}. Known operations of torch are {known}.")
+    path = node.meta.get("path")
+    place = f"the module {path}" if path else "the model itself"
+    raise Unsupported(
+        f"Lower bounds do not go through {place}: {reason}. The page 'Attacked, certified, exact' of the documentation "
+        "lists the operations that have them, such as convolutions and ReLU; for other networks ask an attack alone."
+    )

@@ -123,13 +123,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _say(str(error))
             return Status.OTHER
         except SystemExit as error:  # of a model, a distance or a goal, as the program itself does not
+            if isinstance(error.__context__, BrokenPipeError):  # but typer does, where nobody reads its help
+                return _unread()
             _say(
                 f"A module of yours ended the program by sys.exit({shown(error.code)}); let it raise an error instead."
             )
             return Status.OTHER
-        except BrokenPipeError:  # whoever read the output has gone
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it when it ends
-            return Status.OTHER
+        except BrokenPipeError:
+            return _unread()
         except Exception as error:
             line = users_line(error)
             if isinstance(error, MemoryError | RuntimeError) and out_of_memory(error):
@@ -144,6 +145,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say("interrupted, nothing was written.")
         return Status.OTHER
     return status
+
+
+def _unread() -> Status:
+    """Whoever read the output has gone."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it when it ends
+    return Status.OTHER
 
 
 def _given(error: typer.TyperException, words: list[str]) -> str:

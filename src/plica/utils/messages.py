@@ -31,8 +31,8 @@ def sentence(error: BaseException) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as Python writes it, for a message; cut where it is long or deep."""
-    return plain(_short.repr(value))
+    """A value as Python writes it, for a message; in one line, and cut where it is long or deep."""
+    return plain(" ".join(line.strip() for line in _short.repr(value).splitlines()))
 
 
 def _line(error: BaseException) -> str:

@@ -158,7 +158,7 @@ def test_bounds_that_are_none(bounds, said):
 
 def test_bounds_that_are_arrays():
     for bounds in ((LOW.numpy(), HIGH.numpy()), (LOW.tolist(), HIGH.tolist())):
-        with pytest.raises(TypeError, match=r"write torch\.as_tensor.* around arrays"):
+        with pytest.raises(TypeError, match=r"got \(.*; write torch\.as_tensor.* around arrays"):
             check_bounds(bounds, features()[0])
 
 
