@@ -140,6 +140,15 @@ def test_a_model_that_does_not_draw_is_attacked_as_without():
     assert torch.equal(drawn.share > 0.5, drawn.success)
 
 
+def test_a_draw_of_equal_logits_is_not_one_that_the_model_gets_wrong():
+    result = plica.attack(
+        nn.Flatten(), torch.full((1, 2), 0.5), torch.tensor([0]), MaxLoss(Lp(2), 0.0), draws=16, gradients=5
+    )
+    assert result.margin.tolist() == [0.0]
+    assert result.share is not None
+    assert result.share.tolist() == [0.0]
+
+
 def test_dropout_that_was_left_on_stays_on_and_modes_are_restored():
     net = nn.Sequential(nn.Linear(2, 400), nn.Dropout(), nn.Linear(400, 2)).eval().requires_grad_(False)
     net[0].weight.copy_(torch.tensor([1.0, -1.0]).expand(400, 2))

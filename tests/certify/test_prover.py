@@ -59,7 +59,7 @@ def steps(prover, monkeypatch, effort, rows=32, coefficients=LARGEST):
     if not seen:
         return None
     assert seen[0][1:] == ([A[1].tolist()], (1, 6), {1}, 0.0)
-    begin = {k: part[:1] + 0.25 for k, part in root.start().items()}
+    begin = {k: part + 0.25 for k, part in root.start().items()}
     expected = unpacked(packed(begin, 1), begin, torch.float64)
     assert all(torch.equal(prover.slopes[k], expected[k]) for k in expected)
     return seen[0][0]

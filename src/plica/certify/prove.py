@@ -251,9 +251,10 @@ class Prover:
         if steps < 2 or not rows or coefficients > LARGEST:
             return False
         is_open = sorted({part.function for _, _, part in self.search.queue})
-        begin = {k: part[:1] for k, part in root.start().items()}
         ascent = replace(ASCENT, steps=int(min(ASCENT.steps, steps)))
-        found = optimised(root.graph, root.inputs, root.a[is_open], begin, self.networks.unit, effort.left, ascent)
+        found = optimised(
+            root.graph, root.inputs, root.a[is_open], root.start(), self.networks.unit, effort.left, ascent
+        )
         # as they are stored
         self.slopes = unpacked(packed(found, 1), found, torch.float64)
         return True

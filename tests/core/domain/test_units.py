@@ -7,7 +7,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from plica import Lp, WeightedLp
+from plica import Held, Lp, WeightedLp
 from plica.core.domain.bounds import Bounds, check_bounds
 from plica.core.domain.units import unit_metric
 
@@ -99,6 +99,17 @@ def test_a_distance_in_units_is_the_distance(box, share, p, weighted):
     v = torch.where(bounds.span > 0, v, u)
     there = metric(bounds.from_units(u), bounds.from_units(v))
     torch.testing.assert_close(unit_metric(metric, bounds)(u, v), there, rtol=1e-9, atol=1e-9)
+
+
+def test_features_that_another_distance_holds_are_held_in_units():
+    def distance(x, z):
+        return (x - z).abs().sum(1)
+
+    pixels, bounds = torch.tensor([True, False]), Bounds(torch.zeros(2), torch.tensor([2.0, 4.0]))
+    held = unit_metric(Held(distance, pixels), bounds).fixed_pixels()
+    assert held is not None
+    assert held.tolist() == [True, False]
+    assert unit_metric(distance, bounds).fixed_pixels() is None
 
 
 @pytest.mark.parametrize(
