@@ -121,9 +121,7 @@ def check_metric(metric: Metric) -> None:
     """Raises Unsupported unless the metric is an l_inf, l_2 or l_1 norm, with weights or held pixels or without."""
     form = lp_form(metric)
     if form is None or form.p not in (math.inf, 2, 1):
-        raise Unsupported(
-            f"Lower bounds are known for linf, l2 and l1, with weights or held pixels, got {metric}; ask with plica.Lp."
-        )
+        raise Unsupported(f"Lower bounds are known for linf, l2 and l1, with weights or held pixels, not for {metric}.")
 
 
 def input_set(

@@ -84,8 +84,12 @@ def _print(task: Audited) -> None:
     if task.perturbed:
         is_parametric = task.task.through is not None
         inside = "" if task.task.radius is None or is_parametric else f", {task.within} of them within the radius"
-        print(f"  8 bits: {task.survive} of {task.perturbed} perturbed answers survive{inside}", end="")
-        print("" if task.price is None else f"; repaired, the median distance is {task.price:.4f} times the reported")
+        print(
+            f"  rounded to 8 bits: {task.survive} of {task.perturbed} perturbed images stay misclassified{inside}",
+            end="",
+        )
+        farther = "; moved farther until they do, the median distance is {:.4f} times the reported"
+        print("" if task.price is None else farther.format(task.price))
     if task.certified:
         print(f"  {task.certified} lower bounds, {task.proved} proofs found right")
     for kind, sentences in task.differences.items():

@@ -411,7 +411,8 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert "12 of 12 successes confirmed in float64" in said
     task = audited(directory)
     survivors = (
-        f"8 bits: {task.survive} of 11 perturbed answers survive; repaired, the median distance is {task.price:.3f}"
+        f"8 bits: {task.survive} of 11 perturbed images stay misclassified; moved farther until they do, the median "
+        f"distance is {task.price:.3f}"
     )
     assert survivors in said
     assert said.endswith("12 answers, no disagreement\n")
