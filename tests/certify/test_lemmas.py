@@ -1,8 +1,10 @@
 """Bounds of neurons inside the network, proved by dividing the set."""
 
+import itertools
 import math
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -130,8 +132,9 @@ def prover_of(net, p=math.inf):
 
 
 def test_a_proof_is_confirmed_with_them_and_not_without(monkeypatch):
+    monkeypatch.setattr(prove, "LOOK", 0.002)  # parts of the whole set alone would soon be enough
     prover = prover_of(deep())
-    assert prover.attempt(RADIUS, Effort(math.inf, 4000))
+    assert prover.attempt(RADIUS, Effort(math.inf, 6000))
     assert prover.used
     evidence = prover.confirm(RADIUS, prover.leaves())
     assert evidence is not None
@@ -151,7 +154,7 @@ def networks_values(networks, radius):
 
 
 def test_parts_of_neurons_count_as_nodes(monkeypatch):
-    monkeypatch.setattr(prove, "PARTS", (8,))
+    monkeypatch.setattr(prove, "PARTS", (2,))
     prover, counted = prover_of(deep()), []
     real = found
 
@@ -161,23 +164,40 @@ def test_parts_of_neurons_count_as_nodes(monkeypatch):
 
     monkeypatch.setattr(prove, "found", counting)
     monkeypatch.setattr(prove, "LOOK", 0.0)
-    prover.attempt(0.4, Effort(math.inf, 1000))
+    prover.attempt(0.4, Effort(math.inf, 1500))
     assert sum(counted) > 100
     assert prover.rounds == 1
-    assert 1000 <= prover.nodes < 1000 + 2 * prover.search.batch
+    assert 1500 <= prover.nodes < 1500 + 2 * prover.search.batch
     again = prover_of(deep())
-    again.attempt(0.4, Effort(math.inf, 1000))
+    again.attempt(0.4, Effort(math.inf, 1500))
     assert again.nodes == prover.nodes
     assert [part.bound for _, _, part in again.search.queue] == [part.bound for _, _, part in prover.search.queue]
 
 
-@pytest.mark.parametrize(("rows", "rounds"), [(1, len(prove.PARTS)), (10**9, 0)])
-def test_neurons_are_left_alone_where_a_few_parts_of_each_would_take_too_long(monkeypatch, rows, rounds):
+@pytest.mark.parametrize(
+    ("rows", "nodes", "rounds"),
+    [(1, None, len(prove.PARTS)), (10**9, None, 0), (36, 1000, len(prove.PARTS)), (38, 1000, 0)],
+)
+def test_neurons_are_left_alone_where_a_few_parts_of_each_would_take_too_long(monkeypatch, rows, nodes, rounds):
     monkeypatch.setattr(prove, "size_of_pass", lambda graph, bounds: (rows, 0))
     prover = prover_of(deep())
     prover.a = -prover.a  # which are not positive at the image itself
-    assert not prover.attempt(0.4, Effort(time.perf_counter() + 3))
+    assert not prover.attempt(0.4, Effort(time.perf_counter() + 3, nodes))
     assert prover.rounds == rounds
+
+
+def test_a_number_of_parts_means_the_same_on_a_machine_that_has_no_time(monkeypatch):
+    monkeypatch.setattr(prove, "PARTS", (2,))
+    monkeypatch.setattr(prove, "LOOK", 0.0)
+    found = []
+    for seconds in (0.0, 100.0):
+        now = itertools.count(0.0, seconds)
+        monkeypatch.setattr(prove, "time", SimpleNamespace(perf_counter=lambda now=now: next(now)))
+        prover = prover_of(deep())
+        prover.attempt(0.4, Effort(1.0, 1500))
+        found.append((prover.rounds, prover.nodes, [part.bound for _, _, part in prover.search.queue]))
+    assert found[0][0] > 0
+    assert found[0] == found[1]
 
 
 def test_bounds_of_parts_are_those_of_the_whole_without_splits():

@@ -178,7 +178,7 @@ class Prover:
         first few parts of each."""
         assert self.search is not None
         rows, _ = size_of_pass(root.graph, root.bounds)
-        if effort.nodes is not None and NEURONS * (effort.nodes - self.nodes) < rows:  # not even one part for each
+        if effort.nodes is not None and PARTS[0] * rows > NEURONS * (effort.nodes - self.nodes):
             return
         while self.search.queue and not self.search.stuck and self.rounds < len(PARTS):
             first, began = self.nodes, time.perf_counter()
@@ -187,7 +187,7 @@ class Prover:
                 return
             now = time.perf_counter()
             neurons, seconds = effort.part(NEURONS, self.nodes, now, 0.0), (now - began) / max(1, self.nodes - first)
-            if self.rounds == 0 and PARTS[0] * rows * seconds > neurons.deadline - now:
+            if effort.nodes is None and self.rounds == 0 and PARTS[0] * rows * seconds > neurons.deadline - now:
                 return
             self._find(radius, neurons)
             began = time.perf_counter()
