@@ -9,7 +9,7 @@ import torch
 
 from plica.certify.certificate import CertificateStatus, Evidence
 from plica.certify.prove import Effort, Networks, Prover, Region
-from plica.certify.radius import AGAIN, CLOSED, FIRST_STEP, refine
+from plica.certify.radius import AGAIN, CLOSED, FIRST_STEP, MOST, refine
 
 PROOF = Evidence(torch.zeros(0, dtype=torch.uint8), ())
 X, A = torch.zeros(1, 2), torch.ones(1, 2)
@@ -65,6 +65,11 @@ def test_the_radii_that_are_tried_in_turn(monkeypatch):
     answer, tried = answered(monkeypatch, 0.3, 1.0, probe=0.4, nodes=5)
     assert tried == pytest.approx([0.25, 0.625, 0.2875, 0.34375, 0.3015625])
     assert answer.radius == tried[2]
+
+
+def test_radii_grow_by_a_factor_where_neither_an_attack_nor_the_box_ends_them(monkeypatch):
+    _, tried = answered(monkeypatch, 0.5, math.inf, first=0.1, nodes=2)
+    assert tried == pytest.approx([0.1 * MOST, 0.1 * MOST**2])
 
 
 def test_attempts_have_a_number_and_nothing_may_be_proved(monkeypatch):

@@ -160,6 +160,25 @@ def test_changed_bounds_of_neurons_are_refused(proved, change, why):
         check(steps, ball, y, None, rows)
 
 
+@pytest.mark.parametrize("leaf", [0, 1, -1])
+def test_a_bound_of_a_neuron_that_is_no_number_proves_nothing(proved, leaf, monkeypatch):
+    """The least of some numbers may pass over nan."""
+    steps, ball, y, rows = proved
+    real, changed = certificates._bounds, []
+
+    def spoilt(net, a, leaves, shapes, at):
+        values = real(net, a, leaves, shapes, at)
+        if at < len(steps) - 1:
+            values[leaf] = torch.nan
+            changed.append(at)
+        return values
+
+    monkeypatch.setattr(certificates, "_bounds", spoilt)
+    with pytest.raises(RefusedError, match="not a positive one"):
+        check(steps, ball, y, None, rows)
+    assert changed
+
+
 def test_bounds_of_neurons_hold_for_points(proved):
     steps, _, _, rows = proved
     at = sorted({row["activation"][0] for row in rows if row["rival"] == -2})
