@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.attacks.base import AttackInput
 from plica.perturbations.base import interpolate
 
 FEW = 100
+NEARER = 3e-3  # share of the distance by which the next point of a search must be nearer than the best one to be tried
 RESERVED = 4  # forward runs that the logits at the image and the judge need (core/judging/confirm.py)
 
 
@@ -30,33 +31,57 @@ def box_search(task: AttackInput, images: Int[Tensor, " i"], forwards: int) -> N
         task.best.offer(z, images, task.model.logits(z, images))
 
 
-def boundary_search(task: AttackInput, images: Int[Tensor, " i"], forwards: int) -> None:
+def boundary_search(
+    task: AttackInput, images: Int[Tensor, " i"], forwards: int, ahead: Float[Tensor, "i *image"] | None = None
+) -> None:
     """Shrink the best perturbations of the given images towards the boundary, by the Illinois variant of regula falsi
     (Dowell, Jarratt 1971) on the margin. Every point tried is offered. Does nothing for MaxLoss.
 
     The search aims at twice the smallest margin that counts, so that float64 agrees.
 
+    A search that has not converged knows a nearer point, its next one. If that is misclassified, it is the best point;
+    if not, the boundary is searched between the two, where distances are at most their weighted mean.
+
     Args:
         task: whose `best` is read and improved.
         images: indices of images of the task.
         forwards: model calls for each of them.
+        ahead: these next points, for questions without a perturbation; the best point where there is none.
     """
     best = task.best
     rows = images[best.distance[images].isfinite()]
     if task.radius is not None or not len(rows):
         return
     x, goal, through = task.x[rows], task.goal[rows], task.question.through
+    clean = goal.margin(task.logits[rows])
+    start, next_point = x, torch.zeros_like(rows, dtype=torch.bool)  # whether `start` is one that is not evaluated yet
+    nearest = 0.5  # share of the bracket; regula falsi goes no nearer to its lower end
+    if ahead is not None:
+        ahead = ahead[best.distance[images].isfinite()]
+        next_point = task.question.metric(x, ahead) < (1 - NEARER) * best.distance[rows]
+        start, nearest = _where(next_point, ahead, x), torch.where(next_point, 0.25, 0.5)
     end = best.x_adv[rows].clone() if best.theta is None else best.theta[rows].clone()
-    # shares of the way from the image to `end` on either side of the boundary, and the margins there
+    # shares of the way from `start` to `end` on either side of the boundary, and the margins there
     low, high = torch.zeros_like(best.margin[rows]), torch.ones_like(best.margin[rows])
-    below, above = goal.margin(task.logits[rows]), best.margin[rows].clone()
+    below, above = clean, best.margin[rows].clone()
     for _ in range(forwards):
-        share = torch.maximum(high - above * (high - low) / (above - below), 0.5 * (low + high))
-        theta, z = interpolate(through, x, end, share, task.bounds)
+        share = high - above * (high - low) / (above - below)
+        share = torch.maximum(share, (1 - nearest) * low + nearest * high)
+        share = share.masked_fill(next_point, 0)
+        theta, z = interpolate(through, start, end, share, task.bounds)
         logits = task.model.logits(z, rows)
         best.offer(z, rows, logits, theta=theta)
         m = goal.margin(logits) - 2 * task.model.least_margin(logits, rows)
         past = m > 0
+        if ahead is not None:  # from a next point that is misclassified the ray to the image is searched
+            reached = next_point & past
+            end, start = _where(reached, start, end), _where(reached, x, start)
+            share, below = share.masked_fill(reached, 1), torch.where(reached, 2 * clean, below)
+            next_point = torch.zeros_like(next_point)
         below = torch.where(past, below / 2, m)
         high, above = torch.where(past, share, high), torch.where(past, m, above)
         low = torch.where(past, low, share)
+
+
+def _where(rows: Bool[Tensor, " i"], first: Float[Tensor, "i *image"], second: Float[Tensor, "i *image"]) -> Tensor:
+    return torch.where(rows.view(-1, *[1] * (first.ndim - 1)), first, second)

@@ -155,7 +155,7 @@ class RadiusSearch(Multistart[RadiusRows]):
         yield from self._steps(rows, stage.steps)
         put(pool, index, rows)
         if stage.search_boundary:
-            self._search_boundary()
+            self._search_boundary(rows)
 
     def _elsewhere(self, pool: RadiusRows, stage: Elsewhere) -> Iterator[RadiusRows]:
         """The stage on rows of its own."""
@@ -166,7 +166,7 @@ class RadiusSearch(Multistart[RadiusRows]):
         rows = self.keep(self._start(*start, self._reach()), 1)
         yield from self._steps(rows, stage.steps)
         if stage.search_boundary:
-            self._search_boundary()
+            self._search_boundary(rows)
 
     def _beside(self, rows: RadiusRows) -> tuple[Tensor, Tensor]:
         """For each image the class of its row that came nearest, and a start along that row's plane, without the
@@ -335,9 +335,15 @@ class RadiusSearch(Multistart[RadiusRows]):
     def _as_images(self, rows: RadiusRows) -> Tensor:
         return self.points[: self.task.model.padded(len(rows))].view(-1, *self.task.x.shape[1:])
 
-    def _search_boundary(self) -> None:
-        """Forward runs as far as the gradients spent so far allow: part of the sequence, whatever the budget."""
+    def _search_boundary(self, rows: RadiusRows | None = None) -> None:
+        """Forward runs as far as the gradients spent so far allow: part of the sequence, whatever the budget. rows, one
+        for each image at most: their next points are tried where they are nearer."""
         runs = min(SCHEDULE.boundary_forwards, affordable(self.spent) - self.forwards)
         if runs > 0:
-            boundary_search(self.task, self.images[~self.answered(slice(None))], runs)
+            live, ahead = ~self.answered(slice(None)), None
+            if rows is not None:
+                ahead = self.task.best.x_adv[self.images]
+                ahead[rows.index] = self._points(rows)[: len(rows)]
+                ahead = ahead[live]
+            boundary_search(self.task, self.images[live], runs, ahead)
             self.forwards += runs
