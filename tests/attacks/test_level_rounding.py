@@ -233,7 +233,7 @@ def test_points_outside_the_radius_are_moved_in_whatever_the_others_are():
 def test_a_point_aims_at_a_multiple_of_the_margin_that_counts_and_must_exceed_it_once():
     this = task(model=constant(0.25))
     this.model.least_margin = lambda logits, image: torch.full((len(image),), 0.25)  # type: ignore[method-assign]
-    search = GridPoints(this, torch.tensor([0, 1]), X, LevelGrid.of(X, BOX, LEVELS), None)
+    search = GridPoints(this, torch.tensor([0, 1]), X.clone(), LevelGrid.of(X, BOX, LEVELS), None)
     rows = torch.tensor([1])
     assert search.evaluate(X[rows], rows, torch.tensor([False])).tolist() == [False]
     assert search.least.tolist() == [0, ENOUGH * 0.25]
@@ -248,7 +248,7 @@ def test_a_gradient_that_is_no_number_somewhere_is_replaced_by_the_slope():
     def model(z):
         return torch.stack([z[:, 0] * 0, z[:, 0] + 0.5 + (z[:, 1] * 0).sqrt()], 1)
 
-    search = GridPoints(task(model=model), torch.tensor([0, 1]), X, LevelGrid.of(X, BOX, LEVELS), None)
+    search = GridPoints(task(model=model), torch.tensor([0, 1]), X.clone(), LevelGrid.of(X, BOX, LEVELS), None)
     u = X[:1] + torch.tensor([[0.2, 0.0, 0.1]])
     assert search._gradient(u, torch.tensor([0])).tolist() == [True]
     close(search.grad[0], [0.8, 0, 0.4], 1e-5)  # 0.2 / |delta|^2 delta
