@@ -92,7 +92,7 @@ def test_a_point_that_stays_where_it_is_is_not_run_again():
 
 def test_without_a_gradient_the_slope_from_the_image_takes_its_place():
     model = linear([1.0, 0, 0, 0], 0.75)
-    search = GridPoints(task(model=lambda z: model(z).detach()), ROW, X, LevelGrid.of(X, BOX, 11), LpForm(2.0))
+    search = GridPoints(task(model=lambda z: model(z).detach()), ROW, X.clone(), LevelGrid.of(X, BOX, 11), LpForm(2.0))
     u = torch.tensor([[0.8, 0.6, 0.5, 0.5]])
     assert search._gradient(u, ROW).tolist() == [True]
     assert search.grad[0].tolist() == pytest.approx([0.9, 0.3, 0, 0])  # 0.3 / |delta|^2 delta
