@@ -54,9 +54,18 @@ class Pass:
 
         keep: filled with the coefficients of every activation's output, and of the input (0); for dense `a` only.
         """
+        return self.lower_of({at: a}, rows, keep)
+
+    def lower_of(
+        self,
+        coefficients: Mapping[int, Coefficients],
+        rows: Int[Tensor, " r"] | None = None,
+        keep: dict[int, Tensor] | None = None,
+    ) -> Float[Tensor, " r"]:
+        """The same for a sum over several nodes, by number."""
         graph, bound, moved, terms = self.graph, 0.0, 0.0, 0.0
-        pulled: dict[int, Coefficients] = {at: a}
-        for k in range(at, 0, -1):
+        pulled = dict(coefficients)
+        for k in range(max(pulled), 0, -1):
             if k not in pulled:
                 continue
             node = graph.nodes[k]
@@ -80,11 +89,12 @@ class Pass:
             for parent, part in zip(node.parents, parts, strict=True):
                 pulled[parent] = _sum(pulled[parent], part, graph.nodes[parent]) if parent in pulled else part
         first = pulled.get(0)
-        if first is None:  # the node does not depend on the input
+        if first is None:  # the nodes do not depend on the input
+            a = next(iter(coefficients.values()))
             first = plain(a).new_zeros(len(plain(a)), *graph.nodes[0].shape)
         if keep is not None:
             keep[0] = plain(first)
-        value, size = self.inputs.minimum(first, rows)
+        value, size = self.inputs.minimum(first, rows, self.slack is not None)
         value = value + bound
         return value if self.slack is None else value - moved - self.slack.gamma * (terms + size)
 

@@ -18,8 +18,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from plica.certify.intermediate import Bounds
+from plica.certify.openrelu import OpenReLU
 from plica.certify.parts import Entries, Numbers, Part, bounds_of_parts, divided, half, sizes, without_settled
-from plica.certify.reduced import OpenReLU, can_be_reduced, reduced
+from plica.certify.reduced import can_be_reduced, reduced
 from plica.certify.slopes import Ascent, Parts, Rows, optimise, packed, unpacked
 
 LARGEST_BATCH = 256  # parts divided at once, at most
@@ -67,14 +69,17 @@ class Search:
         """Search over this set from now on."""
         self.whole_start = root.start()
         self.known = root.bounds
-        numbers = None
-        if can_be_reduced(root.graph, root.bounds):
+        numbers, condensed = None, root.bounds.condensed
+        if condensed is not None and len(condensed.graph.nodes) == len(root.graph.nodes):
+            numbers, bounds = condensed.numbers(), Bounds(condensed.low, condensed.high, balls=condensed.balls)
+            root = replace(root, graph=condensed.condensed(), bounds=bounds)
+        elif can_be_reduced(root.graph, root.bounds):
             graph, bounds, numbers = reduced(root.graph, root.bounds)
             root = replace(root, graph=graph, bounds=bounds)
         self.root, self.entries = root, Entries(root, self.sizes, numbers)
         self.start = root.start()
         self.stored = slice(None) if numbers is None else numbers  # of the parameters of all lines, those in use
-        width = sum(torch.Size(node.shape).numel() for node in root.graph.nodes)
+        width = sum(torch.Size(node.shape).numel() for node in root.graph.used())
         self.batch = max(self.settings.batch, min(LARGEST_BATCH, NUMBERS // width))
 
     def run(self, used: Callable[[int], float] | None = None) -> bool:

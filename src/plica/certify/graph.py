@@ -62,6 +62,22 @@ class Graph:
             if isinstance(node.op, Activation):
                 yield k, node.op
 
+    def depth(self) -> list[int]:
+        """Of every node, how many activations lie on the longest way to it, itself included."""
+        depth: list[int] = []
+        for node in self.nodes:
+            before = max((depth[parent] for parent in node.parents), default=0)
+            depth.append(before + isinstance(node.op, Activation))
+        return depth
+
+    def used(self) -> Iterator[Node]:
+        """Nodes that the last one depends on, from there."""
+        wanted = {len(self.nodes) - 1}
+        for k in range(len(self.nodes) - 1, -1, -1):
+            if k in wanted:
+                wanted |= set(self.nodes[k].parents)
+                yield self.nodes[k]
+
     def activated(self) -> set[int]:
         """Nodes whose value an activation takes."""
         return {self.nodes[k].parents[0] for k, _ in self.activations()}

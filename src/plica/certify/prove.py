@@ -17,6 +17,7 @@ from plica.certify.graph import Graph
 from plica.certify.inner import ASCENT, LARGEST, optimised, size_of_pass
 from plica.certify.intermediate import Bounds, node_bounds
 from plica.certify.lemmas import Lemmas, found, stored_lemmas, tightened
+from plica.certify.merged import merged
 from plica.certify.norms import with_norms
 from plica.certify.parts import Part, stored
 from plica.certify.rounding import FLOAT32
@@ -80,7 +81,8 @@ class Networks:
     def of(cls, graph: Graph, p: float = math.inf, executed: bool = False) -> Networks:
         """Of a graph in float64, for balls of an l_p norm; executed: as it runs in float32."""
         graph = with_norms(graph) if p == 2 else graph
-        return cls(graph.to(torch.float32), graph, FLOAT32 if executed else 0.0)
+        search = graph if executed else merged(graph)
+        return cls(search.to(torch.float32), graph, FLOAT32 if executed else 0.0)
 
     def graph(self, rigorous: bool) -> Graph:
         return self.exact if rigorous else self.search

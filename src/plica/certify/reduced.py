@@ -6,56 +6,19 @@ proof of its leaves uses the whole one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from plica.certify.affine import Matrix
 from plica.certify.balls import Ball
 from plica.certify.graph import Graph, Node
 from plica.certify.intermediate import Bounds
+from plica.certify.openrelu import OpenReLU
 from plica.certify.relax import ReLU
-
-
-class OpenLines(NamedTuple):
-    """Lines of the open entries, and what multipliers add to the coefficients of their inputs."""
-
-    low_slope: Tensor
-    low_offset: Tensor
-    up_slope: Tensor
-    up_offset: Tensor
-    pull: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class OpenReLU(ReLU):
-    """max(z, slope z) where the signs of all entries but some are known; bounds and lines are of these alone.
-
-    Attributes:
-        entries: as flat, of those whose sign is open.
-        factor: slope of every other entry; 0 at the open ones.
-    """
-
-    entries: Int[Tensor, " n"] | None = None
-    factor: Float[Tensor, "1 z"] | None = None
-
-    def of(self, a: Float[Tensor, "r *z"]) -> Float[Tensor, "r n"]:
-        assert self.entries is not None
-        return a.flatten(1)[:, self.entries]
-
-    def backward(self, a: Float[Tensor, "r *z"], lines: OpenLines) -> tuple[Tensor, Tensor]:
-        assert self.entries is not None
-        assert self.factor is not None
-        before, constant = super().backward(self.of(a), lines)
-        flat = a.flatten(1) * self.factor
-        return flat.index_add_(1, self.entries, before + lines.pull).view(a.shape), constant
-
-    def bent(self, a: Float[Tensor, "r *z"], before: Tensor, lines: OpenLines) -> tuple[Tensor, Tensor]:
-        own = self.of(a)
-        return own, super().backward(own, lines)[0]
 
 
 def can_be_reduced(graph: Graph, bounds: Bounds) -> bool:

@@ -45,16 +45,21 @@ class InputSet:
         return replace(self, **{f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "p"})
 
     def minimum(
-        self, a: Coefficients, rows: Int[Tensor, " r"] | None
+        self, a: Coefficients, rows: Int[Tensor, " r"] | None, sized: bool = True
     ) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
         """A lower bound of <a, x'> over the set of problem rows[i] (of problem i where None), and the sum of the
-        absolute values of its terms."""
+        absolute values of its terms; for nothing where not `sized`."""
         x, low, high = (own(part, a, rows).flatten(1) for part in (self.x, self.low, self.high))
         w, radius = own(self.weights, a, rows, 1.0).flatten(1), own(self.radius, a, rows)
         a = plain(a).flatten(1)
         if self.p == math.inf:
-            point = torch.where(a > 0, low, high)
-            return (a * point).sum(1), (a.abs() * torch.maximum(low.abs(), high.abs())).sum(1).detach()
+            middle = (low + high) / 2
+            half, size = torch.maximum(high - middle, middle - low), torch.maximum(low.abs(), high.abs())
+            absolute = a.abs()
+            if len(middle) == 1:  # products of matrices are faster than sums of products
+                value = (a @ middle[0]) - absolute @ half[0]
+                return value, (absolute @ size[0]).detach() if sized else torch.zeros_like(value)
+            return (a * middle - absolute * half).sum(1), (absolute * size).sum(1).detach()
         below, above = (low - x) * w, (high - x) * w
         scaled = a / w
         bound = _minimum_l2 if self.p == 2 else _minimum_l1

@@ -19,7 +19,7 @@ from plica.certify.balls import Ball
 from plica.certify.certificate import STEPS
 from plica.certify.graph import Graph
 from plica.certify.intermediate import Bounds
-from plica.certify.reduced import OpenLines, OpenReLU
+from plica.certify.openrelu import OpenLines, OpenReLU
 from plica.certify.rounding import Slack
 from plica.certify.sets import InputSet
 

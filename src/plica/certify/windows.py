@@ -114,8 +114,9 @@ def own(values: Tensor, a: Coefficients, rows: Int[Tensor, " r"] | None, fill: f
     return values if rows is None else values[rows]
 
 
-def unit(entry: Int[Tensor, " r"], shape: tuple[int, ...], like: Tensor, factor: float = 1.0) -> Coefficients:
-    """`factor` at an entry (as flat) of a node of `shape`, in the dtype of `like`; of an image as a window."""
+def unit(entry: Int[Tensor, " r"], shape: tuple[int, ...], like: Tensor, factor: float | Tensor = 1.0) -> Coefficients:
+    """`factor`, or one for each row, at an entry (as flat) of a node of `shape`, in the dtype of `like`; of an image as
+    a window."""
     row = torch.arange(len(entry), device=like.device)
     if len(shape) != 3:
         a = like.new_zeros(len(entry), math.prod(shape))
