@@ -12,7 +12,7 @@ from certify.zoo import images, network
 from plica.certify import radius as module
 from plica.certify.capture import capture
 from plica.certify.prove import Effort, Networks, Region
-from plica.certify.radius import crown_margin, crown_radii
+from plica.certify.radius import FIRST_GUESS, crown_margin, crown_radii
 
 ALWAYS = Effort(math.inf, 1000)
 FALLING = (
@@ -81,17 +81,16 @@ def falsi(function, guess, upper, crown):
 def test_each_image_is_tried_where_its_chord_crosses_zero(crown, monkeypatch):
     networks, calls = of_functions(monkeypatch)
     rows = list(range(len(FALLING)))
-    radii, slopes = searched(networks, rows, crown=crown)
+    radii = searched(networks, rows, crown=crown)
     for k in rows:
         tried, proved = falsi(FALLING[k], GUESS[k], UPPER[k], crown)
         of_image = [radii[rows.index(k)] for rows, radii, rigorous, _ in calls if k in rows and not rigorous]
         assert of_image == pytest.approx(tried, rel=1e-5)
         assert float(radii[k]) == pytest.approx(proved, rel=1e-5)
-    assert {crown for *_, crown in calls} == {crown}
-    assert slopes.tolist() == [[k, 10 + crown] for k in rows]
+    assert {(rigorous, crown) for *_, rigorous, crown in calls} == {(False, crown)}
 
 
-def test_no_guess_is_made_that_leaves_no_time_to_confirm(monkeypatch):
+def test_no_guess_is_made_that_there_is_no_time_for(monkeypatch):
     networks, calls = of_functions(monkeypatch, times=[0, 2, 10, 15, 20, 21, 30, 31])
     asked = []
 
@@ -100,10 +99,10 @@ def test_no_guess_is_made_that_leaves_no_time_to_confirm(monkeypatch):
             asked.append(reserve)
             return len(asked) < 5
 
-    radii, _ = searched(networks, [1], Watched(math.inf))
-    assert asked == [4 * cost for cost in (0, 2, 5, 5, 5)]
-    assert len(calls) == 4 + 1
-    assert radii.tolist() == pytest.approx([max([r for _, [r], *_ in calls[:4] if FALLING[1](r) > 0])], rel=1e-6)
+    radii = searched(networks, [1], Watched(math.inf))
+    assert asked == [0, 2, 5, 5, 5]
+    assert len(calls) == 4
+    assert radii.tolist() == pytest.approx([max([r for _, [r], *_ in calls if FALLING[1](r) > 0])], rel=1e-6)
 
 
 @pytest.mark.parametrize(("promised", "factors"), [(0.9995, [1, 0.999]), (0.95, [1, 0.999, 0.9]), (1.0, [1])])
@@ -129,7 +128,7 @@ def test_a_margin_of_0_confirms_nothing(monkeypatch):
 
 def test_a_bound_that_overflows_is_no_proof_and_radii_far_below_are_tried(monkeypatch):
     networks, calls = of_functions(monkeypatch)
-    radii, _ = searched(networks, [6])
+    radii = searched(networks, [6])
     assert calls[1][1] == pytest.approx([0.1 * GUESS[6]])
     assert 0.2 * (1 - 0.1) < radii.item() < 0.2
 
@@ -149,9 +148,10 @@ def test_images_without_a_radius_are_searched_again_with_intervals_alone(monkeyp
     guess, upper = torch.tensor([0.3, 0.4]).double(), torch.tensor([math.inf, 0.6]).double()
     region = object.__new__(Region)
     over = crown_radii(networks, region, x, a, guess, upper, Effort(-1.0))
-    assert {crown for *_, crown in calls} == {False}
-    for k, (radius, evidence) in enumerate(over):
-        assert radius == pytest.approx(falsi(FALLING[k], GUESS[k], UPPER[k], False)[1], rel=1e-5)
+    assert {(rigorous, crown) for *_, rigorous, crown in calls} == {(False, False)}
+    for k, first in enumerate(over):
+        radius, evidence = first.confirm()
+        assert first.radius == radius == pytest.approx(falsi(FALLING[k], GUESS[k], UPPER[k], False)[1], rel=1e-5)
         assert evidence.slopes.tolist() == [k, 10]
         assert [(leaf.rival, leaf.splits, leaf.multipliers) for leaf in evidence.leaves] == [
             (rival, (), ()) for rival in range(3)
@@ -160,18 +160,24 @@ def test_images_without_a_radius_are_searched_again_with_intervals_alone(monkeyp
     calls.clear()
     once = crown_radii(networks, region, x, a, guess, upper, ALWAYS)
     assert {crown for *_, crown in calls} == {True}
-    assert [evidence.slopes.tolist() for _, evidence in once] == [[0, 11], [1, 11]]
+    assert calls[0][1] == pytest.approx([0.3, FIRST_GUESS * 0.6])
+    assert not any(rigorous for *_, rigorous, _ in calls)  # only when it is asked for
+    assert [first.confirm()[1].slopes.tolist() for first in once] == [[0, 11], [1, 11]]
 
 
 def test_an_image_of_which_nothing_is_proved_has_no_evidence(monkeypatch):
     networks, calls = of_functions(monkeypatch, 0.5)  # float64 confirms nothing of image 0, and all of image 3
     x, a = torch.tensor([[0.0, 0.0], [3.0, 3.0]]), torch.ones(2, 2, 2).double()
     guess, upper = torch.tensor([0.3, 0.1]).double(), torch.tensor([math.inf, 0.9]).double()
-    (radius, evidence), (whole, proof) = crown_radii(networks, object.__new__(Region), x, a, guess, upper, ALWAYS)
-    assert (radius, evidence) == (0, None)
+    nothing, first = crown_radii(networks, object.__new__(Region), x, a, guess, upper, ALWAYS)
+    assert nothing.radius > 0  # as float32 has it
+    assert first.radius == pytest.approx(0.9)
+    whole, proof = first.confirm()
     assert whole == pytest.approx(0.9)
-    assert proof.slopes.tolist() == [3, 11]  # its own, of the first search
-    assert next(numbers for numbers, *_, crown in calls if not crown) == [0]
+    assert proof.slopes.tolist() == [3, 11]
+    calls.clear()
+    assert nothing.confirm() == (0, None)
+    assert next(numbers for numbers, _, rigorous, crown in calls if not crown and not rigorous) == [0]
 
 
 def test_the_least_of_the_functions_counts_and_float64_and_intervals_prove_less():

@@ -17,7 +17,7 @@ from plica.certify.capture import capture
 from plica.certify.certificate import Certificate, CertificateStatus, Evidence
 from plica.certify.graph import Graph
 from plica.certify.prove import Effort, Networks, Prover, Region
-from plica.certify.radius import Answer, crown_radii, refine
+from plica.certify.radius import Answer, First, crown_radii, refine
 from plica.certify.sets import check_metric
 from plica.core import validation
 from plica.core.domain.bounds import check_bounds
@@ -239,9 +239,9 @@ class _Call:
         margin = goal.margin(logits)
         searched = (logits.isfinite().all(1) & (margin < 0)).nonzero()[:, 0]
         began = time.perf_counter()
-        first: dict[int, tuple[float, Evidence | None]] = {}
+        first: dict[int, First] = {}
         if self.radius is None and len(searched):
-            deadline = began + 0.25 * self.seconds * len(searched)
+            deadline = began + 0.15 * self.seconds * len(searched)
             upper = torch.minimum(self.upper[part].to(x.device), self.region.span(x))
             radii = crown_radii(
                 networks, self.region, x[searched], a[searched], guess[searched], upper[searched],
@@ -257,17 +257,16 @@ class _Call:
                 yield Answer(0.0, CertificateStatus.MISCLASSIFIED, 0), 0.0
             else:
                 effort = Effort(began + self.seconds - shared, self.nodes)
-                answer = self._one(networks, x[row : row + 1], a[row], start + row, first.get(row, (0, None)), effort)
+                answer = self._one(networks, x[row : row + 1], a[row], start + row, first.get(row), effort)
                 named = answer.evidence and _named(answer.evidence, rivals(goal[row : row + 1], logits.shape[1]))
                 yield replace(answer, evidence=named), time.perf_counter() - began + shared
 
-    def _one(
-        self, networks: Networks, x: Tensor, a: Tensor, image: int, first: tuple[float, Evidence | None], effort: Effort
-    ) -> Answer:
+    def _one(self, networks: Networks, x: Tensor, a: Tensor, image: int, first: First | None, effort: Effort) -> Answer:
         upper, span = float(self.upper[image]), float(self.region.span(x))
-        if self.radius is None:
+        if first is not None:
             probe = lambda point: math.inf if self.probe is None else self.probe(image, point)  # noqa: E731
             return refine(networks, self.region, x, a, first, upper, span, effort, probe)
+        assert self.radius is not None
         radius = float(self.radius[image])
         if upper < math.inf and upper <= radius:
             return Answer(0.0, CertificateStatus.ATTACKED, 0)

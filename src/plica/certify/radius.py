@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -18,11 +19,12 @@ from plica.certify.certificate import CertificateStatus, Evidence, Leaf
 from plica.certify.intermediate import node_bounds
 from plica.certify.lemmas import Lemmas
 from plica.certify.parts import Part
-from plica.certify.prove import CONFIRMING, Effort, Networks, Prover, Region
+from plica.certify.prove import Effort, Networks, Prover, Region
 from plica.certify.slopes import Parts, packed
 
 CLOSED = 1e-3  # of the upper bound: a lower one that comes so near is as good as exact
 GUESSES = 9
+FIRST_GUESS = 0.4  # of the attack's radius, at most
 PRECISION = 0.01  # of a radius, to which the first bounds are found
 ATTEMPTS = 24
 SHARE = 0.35  # of the time or the nodes that are left
@@ -49,36 +51,57 @@ def crown_margin(
     return value.view(len(x), -1).amin(1), packed(bounds.start, len(x))
 
 
+class First(NamedTuple):
+    """The first radius of an image, as float32 proves it; `confirm` gives the radius that float64 proves and the proof,
+    or 0 and None."""
+
+    radius: float
+    confirm: Callable[[], tuple[float, Evidence | None]]
+
+
 def crown_radii(
     networks: Networks, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
     guess: Float[Tensor, " b"], upper: Float[Tensor, " b"], effort: Effort,
-) -> list[tuple[float, Evidence | None]]:  # fmt: skip
-    """The largest radius of each image that one pass proves in float64, and its proof. Where the time is too short for
-    one, a radius is proved with intervals alone inside the network, whose passes take next to no time.
+) -> list[First]:  # fmt: skip
+    """The largest radius of each image that one pass proves. Where the time is too short for one, a radius is proved
+    with intervals alone inside the network, whose passes take next to no time.
 
     Args:
         guess: a radius to begin with, positive; a fair one saves passes.
         upper: never tried beyond.
     """
-    radius, slopes = _searched(networks, region, x, a, guess, upper, effort)
-    none = (radius == 0).nonzero()[:, 0]
+    radius = _searched(networks, region, x, a, torch.minimum(guess, FIRST_GUESS * upper), upper, effort)
+    none, crown = (radius == 0).nonzero()[:, 0], radius > 0
     if len(none):
-        radius[none], own = _searched(
-            networks, region, x[none], a[none], guess[none], upper[none], Effort(math.inf), crown=False
-        )
-        slopes = slopes if slopes.shape[1] == own.shape[1] else own.new_zeros(len(x), own.shape[1])
-        slopes[none] = own
-    return [
-        (radius, Evidence(own, tuple(Leaf(rival, (), (), own) for rival in range(a.shape[1]))) if radius > 0 else None)
-        for radius, own in zip(radius.tolist(), slopes.cpu(), strict=True)
-    ]
+        radius[none] = _of_intervals(networks, region, x[none], a[none], guess[none], upper[none])
+
+    def confirm(row: int) -> tuple[float, Evidence | None]:
+        own = slice(row, row + 1)
+        images, margins = x[own], a[own]
+        found, slopes = _confirmed(networks, region, images, margins, radius[own], bool(crown[row]))
+        if not found > 0 and crown[row]:
+            less = _of_intervals(networks, region, images, margins, guess[own], upper[own])
+            found, slopes = _confirmed(networks, region, images, margins, less, False)
+        if not found > 0:
+            return 0.0, None
+        leaves = (Leaf(rival, (), (), slopes[0].cpu()) for rival in range(margins.shape[1]))
+        return float(found), Evidence(slopes[0].cpu(), tuple(leaves))
+
+    return [First(own, partial(confirm, row)) for row, own in enumerate(radius.tolist())]
+
+
+def _of_intervals(
+    networks: Networks, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
+    guess: Float[Tensor, " b"], upper: Float[Tensor, " b"],
+) -> Float[Tensor, " b"]:  # fmt: skip
+    return _searched(networks, region, x, a, guess, upper, Effort(math.inf), crown=False)
 
 
 def _searched(
     networks: Networks, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
     guess: Float[Tensor, " b"], upper: Float[Tensor, " b"], effort: Effort, crown: bool = True,
-) -> tuple[Float[Tensor, " b"], UInt8[Tensor, "b k"]]:  # fmt: skip
-    """Radii by regula falsi in float32, as far as float64 proves them, and the slopes."""
+) -> Float[Tensor, " b"]:  # fmt: skip
+    """Radii by regula falsi in float32."""
     low, high = torch.zeros_like(guess), upper.clone()
     # the margin itself: a ball of radius 0 is smaller than the roundings of a search in float32
     at_low = (a @ networks.exact.forward(x.double())[-1][:, :, None])[:, :, 0].amin(1)
@@ -86,7 +109,7 @@ def _searched(
     tried, cost = torch.minimum(guess, upper), 0.0
     for _ in range(GUESSES):
         rows = (high - low > PRECISION * low).nonzero()[:, 0]  # the others are left as they are
-        if not len(rows) or not effort.left((1 + CONFIRMING) * cost):
+        if not len(rows) or not effort.left(cost):
             break
         began = time.perf_counter()
         value = crown_margin(networks, region, x[rows], a[rows], tried[rows], effort.left, crown=crown)[0].double()
@@ -99,7 +122,7 @@ def _searched(
         if not crown:  # bounds from intervals alone fall steeply, and any radius is better than none
             between = torch.where(low == 0, torch.minimum(between, high / 4), between)
         tried = torch.where(at_high.isnan(), torch.minimum(2 * low, high), between)
-    return _confirmed(networks, region, x, a, low, crown)
+    return low
 
 
 def _confirmed(
@@ -135,7 +158,7 @@ class Answer:
 
 def refine(
     networks: Networks, region: Region, x: Float[Tensor, "1 *image"], a: Float[Tensor, "m classes"],
-    first: tuple[float, Evidence | None], upper: float, span: float, effort: Effort, probe: Probe,
+    first: First, upper: float, span: float, effort: Effort, probe: Probe,
 ) -> Answer:  # fmt: skip
     """A larger radius than the one that is proved, by branching, until the effort is spent or the bracket is closed.
 
@@ -144,13 +167,13 @@ def refine(
     that float64 confirms is the answer.
 
     Args:
-        first: a radius that is proved already, or 0, and the proof.
+        first: a radius that needs no branching, or 0.
         upper: a radius that an attack found.
         span: at which the ball holds the whole box: once it is proved, no input of the box is misclassified.
         probe: asked for a radius at the worst point of what an attempt leaves open.
     """
     prover = Prover(networks, region, x, a)
-    (reached, _), unproved, step, found = first, min(upper, span), FIRST_STEP, list[_Found]()
+    reached, unproved, step, found = first.radius, min(upper, span), FIRST_STEP, list[_Found]()
     # the radius of the last attempt that proved nothing, and whether that was for a part that cannot be divided
     failed, stuck = math.inf, False
     for _ in range(ATTEMPTS):
@@ -159,7 +182,8 @@ def refine(
         if reached >= min(upper * (1 - CLOSED), span) or spent or not effort.left(prover.reserve):
             break
         # where no attack found a point, the box may reach far beyond, or without end
-        aim = min(reached + step * (unproved - reached), MOST * reached if reached else math.inf, farthest)
+        most = MOST * reached if reached and upper == math.inf else math.inf
+        aim = min(reached + step * (unproved - reached), most, farthest)
         if farthest < min(upper, failed) and aim >= farthest * (1 - 3 * CLOSED):  # not tried yet, and near
             aim = farthest
         if aim <= reached * (1 + CLOSED / 4):
@@ -177,7 +201,7 @@ def refine(
             if worst is not None:
                 upper = min(upper, probe(worst))
                 unproved = min(unproved, upper)
-    proved, evidence = _largest(prover, found, first[0]) or first
+    proved, evidence = _largest(prover, found, first.radius) or first.confirm()
     if proved >= span:
         return Answer(math.inf, CertificateStatus.PROVED, prover.nodes, evidence)
     closed = proved >= upper * (1 - CLOSED)
