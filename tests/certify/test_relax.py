@@ -3,10 +3,16 @@
 import pytest
 import torch
 
+from plica.certify import curves
 from plica.certify.maxpool import MaxPool
-from plica.certify.relax import ReLU, Sigmoidal
+from plica.certify.relax import ReLU
 
-ACTIVATIONS = [ReLU(), ReLU(0.1), ReLU(-0.5), ReLU(1.0), Sigmoidal("sigmoid"), Sigmoidal("tanh")]
+CURVES = [
+    curves.SIGMOID, curves.TANH, curves.SILU, curves.MISH, curves.GELU, curves.GELU_TANH, curves.LOG_SIGMOID,
+    curves.HARDSWISH, curves.softplus(), curves.softplus(30.0), curves.elu(0.5), curves.elu(-0.5),
+    curves.elu(1.6732632423543772, 1.0507009873554805), curves.elu(0.7, 1.0, 1 / 0.7),
+]  # fmt: skip
+ACTIVATIONS = [ReLU(), ReLU(0.1), ReLU(-0.5), ReLU(1.0), *CURVES]
 KINDS = pytest.mark.parametrize("op", ACTIVATIONS, ids=str)
 
 
@@ -44,7 +50,10 @@ def test_lines_touch_the_activation_at_both_ends_or_inside(op):
     """Valid lines could be far away; these are not: each comes within roundings of the curve somewhere."""
     low, high = intervals()
     at = low + (high - low) * torch.linspace(0, 1, 2001, dtype=torch.float64)
-    lines = op.lines(op.prepare(low, high), op.start(low, high))
+    kinks = [torch.full_like(low, z).clamp(low, high) for z in getattr(op, "breaks", ())]
+    at = torch.cat([at, *kinks], 1)
+    parameter = (op.start(low, high) * curves.GAPS).round() / curves.GAPS  # lines of curves between these are mixed
+    lines = op.lines(op.prepare(low, high), parameter)
     for slope, offset in (lines[:2], lines[2:]):
         gap = (slope * at + offset - op.forward(at)).abs().amin(1)
         assert (gap <= 1e-5 * (1 + (high - low)[:, 0] ** 2)).all()  # a grid of 2001 points

@@ -60,7 +60,7 @@ def stacked():
 
 
 NETWORKS = {"stacked": stacked} | {
-    name: lambda name=name: network(name) for name in BUILDERS if name not in ("sigmoid", "tanh")
+    name: lambda name=name: network(name) for name in BUILDERS if name not in ("sigmoid", "smooth", "tanh")
 }
 
 

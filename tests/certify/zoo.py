@@ -68,6 +68,18 @@ class Clamped(nn.Module):
         return self.out(torch.minimum(z.clamp(max=0.4), functional.hardsigmoid(z.flip(1)) - 0.3))
 
 
+class Smooth(nn.Module):
+    """Curved activations: one that is not monotone, one with a kink."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.out = nn.Linear(FLAT, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.first(x.flatten(1))
+        return self.out(torch.cat([functional.gelu(z[:, :4]), functional.selu(z[:, 4:])], 1))
+
+
 class Copied(nn.Module):
     """Reflected borders, copies of pixels, channels as pixels and back, turned and repeated rows, largest pixels."""
 
@@ -132,6 +144,7 @@ BUILDERS = {
     "left": Left,
     "clamped": Clamped,
     "copied": Copied,
+    "smooth": Smooth,
 }  # fmt: skip
 
 

@@ -68,8 +68,8 @@ def certify(
         arithmetic: "real"; or "executed", for the network as it runs on a CPU in float32 (or float64), operation by
             operation in any order of summation: IEEE rounding to nearest, with or without fused multiplication and
             addition, subnormal results flushed to 0 or not, convolutions as sums of products (neither by Winograd's nor
-            by Fourier's transform), sigmoid and tanh wrong by at most 2^-21; no TF32, no bfloat16, no autocast. Its
-            radii are a little smaller.
+            by Fourier's transform), sigmoid, tanh and GELU of z wrong by at most 2^-20 (1 + |z|), others alike; no
+            TF32, no bfloat16, no autocast. Its radii are a little smaller.
         probe: for MinRadius, called with the number of an image and an input (1, *image), the worst of what an attempt
             left open; gives a radius that an attack found from there, inf for none, which is then the image's `upper`
             if it is less.

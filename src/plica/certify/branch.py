@@ -138,6 +138,8 @@ class Search:
         self.leaves, self.queue, self.stuck = [], [], False
         parts = without_settled(parts, self.root.graph, self.known)
         ascent = self.settings.ascent if len(parts) <= self.batch else Ascent(steps=0)
+        if ascent.steps:  # which take as long as those of new parts
+            self.nodes += len(parts)
         for start in range(0, len(parts), self.batch):
             self.bound(parts[start : start + self.batch], ascent)
 

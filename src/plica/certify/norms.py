@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from plica.certify.affine import Affine, Convolution, Matrix, Reshape, Scale
+from plica.certify.curves import Curve
 from plica.certify.graph import Graph, Node
 from plica.certify.maxpool import MaxPool
-from plica.certify.relax import ReLU, Sigmoidal
+from plica.certify.relax import ReLU
 
 LARGEST = 2**24  # entries of a matrix, up to which its norm is computed and not only bounded
 SLACK = 1 + 1e-8  # far more than the roundings of a singular value in float64
@@ -34,8 +35,8 @@ def operator_norm(node: Node, shapes: list[tuple[int, ...]]) -> float:
     op = node.op
     if isinstance(op, ReLU):
         return max(1.0, abs(op.slope))
-    if isinstance(op, Sigmoidal):
-        return 0.25 if op.name == "sigmoid" else 1.0
+    if isinstance(op, Curve):
+        return op.steepest * SLACK
     if isinstance(op, MaxPool):
         return math.sqrt(math.prod(op.kernel))  # an input lies in no more windows than the kernel has places
     assert isinstance(op, Affine)

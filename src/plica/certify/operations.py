@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from plica.certify import curves
 from plica.certify.affine import Convolution, Matrix, Nonnegative, Scale, Sum
 from plica.certify.builder import Builder, Refused, Value
 from plica.certify.maxpool import MaxPool
 from plica.certify.rearranged import squeeze, unsqueeze
-from plica.certify.relax import ReLU, Sigmoidal
+from plica.certify.relax import ReLU
 
 
 def _constant(value: Any) -> Any:
@@ -177,8 +178,28 @@ def _leaky(builder: Builder, z: Value, slope: float = 0.01) -> Value:
     return builder.add(ReLU(float(slope)), z)
 
 
-def _sigmoidal(name: str) -> Callable[[Builder, Value], Value]:
-    return lambda builder, z: builder.add(Sigmoidal(name), z)
+def _curve(op: curves.Curve) -> Callable[[Builder, Value], Value]:
+    return lambda builder, z: builder.add(op, z)
+
+
+def _gelu(builder: Builder, z: Value, *, approximate: str = "none") -> Value:
+    return builder.add(curves.GELU if approximate == "none" else curves.GELU_TANH, z)
+
+
+def _elu(builder: Builder, z: Value, alpha: float = 1.0, scale: float = 1.0, within: float = 1.0) -> Value:
+    if not (math.isfinite(alpha) and 0 < scale < math.inf and 0 < within < math.inf):
+        raise Refused(f"its parameters must be finite, and its scales positive; got {alpha}, {scale} and {within}")
+    return builder.add(curves.elu(alpha, scale, within), z)
+
+
+def _celu(builder: Builder, z: Value, alpha: float = 1.0) -> Value:
+    return _elu(builder, z, alpha, 1.0, 1 / alpha)
+
+
+def _softplus(builder: Builder, z: Value, beta: float = 1.0, threshold: float = 20.0) -> Value:
+    if not (0 < beta < math.inf and threshold >= 20):
+        raise Refused(f"its beta must be positive and its threshold at least 20, got {beta} and {threshold}")
+    return builder.add(curves.softplus(beta), z)
 
 
 BUILDERS: dict[str, Callable[..., Any]] = {
@@ -189,19 +210,27 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "addmm": _addmm,
     "avg_pool2d": _average(functional.avg_pool2d),
     "bmm": _matmul,
+    "celu": _celu,
     "convolution": convolution,
     "div": _div,
+    "elu": _elu,
+    "gelu": _gelu,
+    "hardswish": _curve(curves.HARDSWISH),
     "leaky_relu": _leaky,
     "linear": _linear,
+    "log_sigmoid_forward": lambda builder, z: (builder.add(curves.LOG_SIGMOID, z), None),
     "matmul": _matmul,
     "max_pool2d_with_indices": max_pool,
+    "mish": _curve(curves.MISH),
     "mm": _matmul,
     "mul": _mul,
     "native_batch_norm": _batch_norm,
     "neg": _neg,
     "relu": relu,
     "rsub": _rsub,
-    "sigmoid": _sigmoidal("sigmoid"),
+    "sigmoid": _curve(curves.SIGMOID),
+    "silu": _curve(curves.SILU),
+    "softplus": _softplus,
     "sub": sub,
-    "tanh": _sigmoidal("tanh"),
+    "tanh": _curve(curves.TANH),
 }

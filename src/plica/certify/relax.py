@@ -15,8 +15,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 MOVED = 32 * torch.finfo(torch.float64).eps  # of what makes a line, by which it is moved outward
-BISECTIONS = 40
-MIDDLE = 128 / 255  # about a half, and one of the parameters that can be stored
 
 
 class Lines(NamedTuple):
@@ -122,76 +120,3 @@ class ReLU(Activation):
 
     def rounded(self, z: Tensor) -> Tensor | None:
         return abs(self.slope) * z if self.slope else None
-
-
-class _Curve(NamedTuple):
-    """f over an interval: whether its chord lies above it, the chord, and from where to where tangents do."""
-
-    chord_is_above: Tensor
-    chord: Tensor
-    chord_offset: Tensor
-    first: Tensor
-    last: Tensor
-
-
-@dataclass(frozen=True)
-class Sigmoidal(Activation):
-    """sigmoid or tanh: convex below 0, concave above, f(-z) = 2 f(0) - f(z).
-
-    Upper: the chord where it lies above f, else a tangent at a point as far right as the parameter says. The lower line
-    is the upper one of the mirrored function.
-    """
-
-    name: str = "sigmoid"
-
-    def forward(self, z: Tensor) -> Tensor:
-        return torch.sigmoid(z) if self.name == "sigmoid" else torch.tanh(z)
-
-    def slope(self, z: Tensor) -> Tensor:
-        f = self.forward(z)
-        return f * (1 - f) if self.name == "sigmoid" else 1 - f * f
-
-    def interval(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        return self.forward(low) - MOVED, self.forward(high) + MOVED
-
-    def start(self, low: Tensor, high: Tensor) -> Tensor:
-        return torch.full((len(low), 2, *low.shape[1:]), MIDDLE, dtype=low.dtype, device=low.device)
-
-    def prepare(self, low: Tensor, high: Tensor) -> tuple[_Curve, _Curve, Tensor]:
-        """Of the mirrored function, of the function itself, and by how much lines are moved outward."""
-        return self._curve(-high, -low), self._curve(low, high), MOVED * (1 + high.abs() + low.abs())
-
-    def lines(self, prepared: tuple[_Curve, _Curve, Tensor], parameter: Tensor) -> Lines:
-        mirrored, curve, moved = prepared
-        slope, offset = self._upper(mirrored, parameter[:, 0])
-        up_slope, up_offset = self._upper(curve, parameter[:, 1])
-        middle = 1.0 if self.name == "sigmoid" else 0.0  # 2 f(0)
-        return Lines(slope, middle - offset - moved, up_slope, up_offset + moved)
-
-    def magnitude(self, z: Tensor) -> Tensor:
-        return 4 + 3 * z  # slopes are at most 1, and tangents touch inside the interval
-
-    def rounded(self, z: Tensor) -> Tensor:
-        return torch.ones_like(z)
-
-    def _curve(self, low: Tensor, high: Tensor) -> _Curve:
-        f_low, width = self.forward(low), high - low
-        chord = torch.where(width > 0, (self.forward(high) - f_low) / torch.where(width > 0, width, 1), 0)
-        is_above = (high <= 0) | ((low < 0) & (self.slope(high) >= chord))
-        return _Curve(is_above, chord, f_low - chord * low, self._first_tangent(low, high, f_low), high)
-
-    def _upper(self, curve: _Curve, parameter: Tensor) -> tuple[Tensor, Tensor]:
-        """Slope and offset of a line above f."""
-        at = curve.first + parameter * (curve.last - curve.first)
-        slope = torch.where(curve.chord_is_above, curve.chord, self.slope(at))
-        return slope, torch.where(curve.chord_is_above, curve.chord_offset, self.forward(at) - slope * at)
-
-    def _first_tangent(self, low: Tensor, high: Tensor, f_low: Tensor) -> Tensor:
-        """The leftmost point of [max(low, 0), high] whose tangent lies above f at `low`, from the right by bisection;
-        `high` where there is none."""
-        left, right = low.clamp(min=0), high
-        for _ in range(BISECTIONS):
-            middle = (left + right) / 2
-            above = self.forward(middle) + self.slope(middle) * (low - middle) >= f_low
-            left, right = torch.where(above, left, middle), torch.where(above, middle, right)
-        return torch.where(low >= 0, low, right)

@@ -1,6 +1,7 @@
 """Activations between two lines, for the audit: any slopes, each with the smallest offset that makes its line a bound.
 
 Intervals [l, u] have one row (1, *z) or one for each row of coefficients; a line is moved outward by a few roundings.
+Activations that are not straight are in curves.py.
 """
 
 from __future__ import annotations
@@ -133,62 +134,6 @@ class Relu(Activation):
         return best, size
 
 
-@dataclass(frozen=True)
-class Curve(Activation):
-    """sigmoid or tanh. t: how far between the first tangent that is a bound and the one at the end, below and above."""
-
-    name: str
-
-    def value(self, z: Tensor) -> Tensor:
-        return torch.sigmoid(z) if self.name == "sigmoid" else torch.tanh(z)
-
-    def parameters(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return (2, *shape)
-
-    def lines(self, l: Tensor, u: Tensor, t: Tensor) -> Lines:
-        low, offset = self._above(-u, -l, t[:, 0])  # of the function turned around its middle
-        up, up_offset = self._above(l, u, t[:, 1])
-        middle = 1.0 if self.name == "sigmoid" else 0.0
-        moved = MOVED * (1 + l.abs() + u.abs())
-        return Lines(low, middle - offset - moved, up, up_offset + moved)
-
-    def size(self, z: Tensor) -> Tensor:
-        return 3 + 2 * z
-
-    def rounded(self, z: Tensor) -> Tensor:
-        return torch.ones_like(z)
-
-    def _slope(self, z: Tensor) -> Tensor:
-        f = self.value(z)
-        return f * (1 - f) if self.name == "sigmoid" else 1 - f * f
-
-    def _above(self, l: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """A slope, and the least offset with which the line lies above: f(z) - slope z is largest at an end, or where
-        the slope of f is this one and f concave."""
-        chord = (self.value(u) - self.value(l)) / (u - l).clamp(min=torch.finfo(l.dtype).tiny)
-        first = self._first(l, u)
-        by_chord = (u <= 0) | ((l < 0) & (self._slope(u) >= chord))
-        slope = torch.where(by_chord, chord, self._slope(first + t * (u - first)))
-        inner = slope.clamp(1e-300, 0.25 if self.name == "sigmoid" else 1.0)
-        if self.name == "sigmoid":  # f (1 - f) = slope
-            root = (1 - 4 * inner).clamp(min=0).sqrt()
-            there = torch.log((1 + root) ** 2 / (4 * inner))
-        else:  # 1 - f^2 = slope
-            root = (1 - inner).clamp(min=0).sqrt()
-            there = torch.log((1 + root) ** 2 / inner) / 2
-        there = torch.minimum(torch.maximum(there, l), u)
-        return slope, torch.stack([self.value(z) - slope * z for z in torch.broadcast_tensors(l, u, there)]).amax(0)
-
-    def _first(self, l: Tensor, u: Tensor) -> Tensor:
-        """Where the tangent through (l, f(l)) touches, from the right, by bisection."""
-        left, right = l.clamp(min=0), u
-        for _ in range(40):
-            middle = (left + right) / 2
-            above = self.value(middle) + self._slope(middle) * (l - middle) >= self.value(l)
-            left, right = torch.where(above, left, middle), torch.where(above, middle, right)
-        return torch.where(l >= 0, l, right)
-
-
 class Planes(NamedTuple):
     """Of the inputs of each window: (r, c, k, windows), and the offset of the upper one, (r, c, windows)."""
 
@@ -257,7 +202,5 @@ def _pair(size: Any) -> tuple[int, int]:
 ACTIVATIONS: dict[str, Any] = {
     "relu": Relu,
     "leaky_relu": lambda slope=0.01, **_: Relu(float(slope)),
-    "sigmoid": lambda: Curve("sigmoid"),
-    "tanh": lambda: Curve("tanh"),
     "max_pool2d_with_indices": Pool,
 }

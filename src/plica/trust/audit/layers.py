@@ -16,6 +16,7 @@ from torch import Tensor, fx
 from torch.fx.node import map_aggregate, map_arg
 
 from plica.trust.audit.activations import ACTIVATIONS, Activation
+from plica.trust.audit.curves import CURVES
 from plica.trust.audit.executed import terms
 from plica.trust.audit.reference import Model
 from plica.trust.audit.rewritten import REWRITTEN, UnknownStepError
@@ -158,9 +159,9 @@ def _next(net: _Built, target: Any, args: Any, kwargs: Any) -> Any:
         if not isinstance(args[0], _Place):
             raise UnknownStepError(f"{name} of a constant")
         return REWRITTEN[name](net, *args, **kwargs)
-    if name in ACTIVATIONS:
-        made = add(ACTIVATIONS[name](*args[1:], **kwargs), places[:1])
-        return (made, None) if name == "max_pool2d_with_indices" else made
+    if name in ACTIVATIONS | CURVES:
+        made = add((ACTIVATIONS | CURVES)[name](*args[1:], **kwargs), places[:1])
+        return (made, None) if name in ("log_sigmoid_forward", "max_pool2d_with_indices") else made
     if name in NORMS:
         if len(args) == 8 and args[5]:
             raise UnknownStepError(f"{name} with the statistics of the batch")

@@ -7,7 +7,8 @@ from functools import lru_cache
 
 import torch
 
-from plica.trust.audit.activations import Activation, Curve, Pool, Relu
+from plica.trust.audit.activations import Activation, Pool, Relu
+from plica.trust.audit.curves import Curve
 from plica.trust.audit.layers import Affine, Step
 
 LARGEST = 2**24  # entries of a matrix that is written out
@@ -58,4 +59,5 @@ def _of_activation(op: Activation) -> float:
         return max(1.0, abs(op.slope))
     if isinstance(op, Pool):
         return math.sqrt(math.prod(op.kernel))  # of so many windows an input is at most the largest
-    return 0.25 if isinstance(op, Curve) and op.name == "sigmoid" else 1.0
+    assert isinstance(op, Curve)
+    return op.steep * MORE
