@@ -162,7 +162,7 @@ class _Starts:
             row = slice(image, image + 1)
             box = self.boxes.get(image)
             question, bounds = (self.question, self.bounds) if box is None else (box.question, box.bounds)
-            low, high = (torch.as_tensor(end).to(self.x) for end in bounds)
+            low, high = (torch.as_tensor(end, device=self.x.device).to(self.x) for end in bounds)
             start = self._best(image, torch.minimum(torch.maximum(point.to(self.x), low), high))
             found = attack(
                 self.model, start, self.y[row], question, gradients=BUDGET, bounds=bounds,
@@ -175,7 +175,7 @@ class _Starts:
     def _best(self, image: int, point: Float[Tensor, "1 *image"]) -> Float[Tensor, "1 *image"]:
         """On the way from the image to the point where the margin is largest."""
         row = slice(image, image + 1)
-        part = torch.linspace(0, 1, LOOKS + 1)[1:].to(self.x).view(-1, *[1] * (self.x.ndim - 1))
+        part = torch.linspace(0, 1, LOOKS + 1, device=self.x.device)[1:].to(self.x).view(-1, *[1] * (self.x.ndim - 1))
         on_the_way = torch.lerp(self.x[row], point, part)
         targets = None if self.targets is None else self.targets[row].expand(LOOKS)
         with eval_mode(self.model):

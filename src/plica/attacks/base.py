@@ -69,20 +69,24 @@ class AttackInput:
 
         n: length, that of an image by default.
         """
-        u = torch.rand(n or self._n, generator=self._generator(0), dtype=torch.float32)  # for any default dtype
+        u = torch.rand(
+            n or self._n, generator=self._generator(0), dtype=torch.float32, device="cpu"
+        )  # for any default dtype
         return self._zero_where_fixed(u.to(self.x) * 2 - 1, n)
 
     def direction(self, number: int, n: int | None = None) -> Float[Tensor, " n"]:
         """A random unit vector that depends on `number` and the seed, the same for every image. n: length, that of an
         image by default."""
-        u = torch.randn(n or self._n, generator=self._generator(1 + number), dtype=torch.float32)
+        u = torch.randn(n or self._n, generator=self._generator(1 + number), dtype=torch.float32, device="cpu")
         u = self._zero_where_fixed(u.to(self.x), n)
         return u / torch.linalg.vector_norm(u)
 
     def box_point(self, number: int, images: Int[Tensor, " i"]) -> Float[Tensor, "i *image"]:
         """The random point number `number` of the box, the same for every image but for fixed pixels."""
         low, high = self.bounds
-        share = torch.rand(self._n, generator=self._generator(-1 - number), dtype=torch.float32).to(self.x)
+        share = torch.rand(self._n, generator=self._generator(-1 - number), dtype=torch.float32, device="cpu").to(
+            self.x
+        )
         point = low + (high - low) * share
         x = self.x[images]
         point = point.view(x.shape[1:]).expand_as(x)

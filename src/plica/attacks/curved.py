@@ -68,7 +68,7 @@ def curved(task: AttackInput) -> AttackOutput:
             not_finite[images] = search.not_finite & task.best.distance[images].isinf()
         stationarity[images], metric_gradients[images] = search.residual, search.measure.gradients
         task.progress(int(images[-1]) + 1)
-    done = task.best.distance.isfinite() & torch.tensor(task.radius is not None)
+    done = task.best.distance.isfinite() & torch.tensor(task.radius is not None, device="cpu")
     status = [Status.BUDGET] * len(every)
     for images, why in (not_finite, Status.NOT_FINITE), (done, Status.SUCCEEDED):
         status = [why if holds else other for holds, other in zip(images.tolist(), status, strict=True)]

@@ -50,6 +50,6 @@ def grid(task: AttackInput) -> AttackOutput:
             task.best.offer(z, images, task.model.logits(z, images), theta=theta)
         boundary_search(task, images, SETTINGS.boundary_forwards)
         task.progress(int(images[-1]) + 1)
-    answered = task.best.distance.isfinite() if task.radius is not None else torch.zeros(len(task.x))
+    answered = task.best.distance.isfinite() if task.radius is not None else torch.zeros(len(task.x), device="cpu")
     status = [Status.SUCCEEDED if done else Status.BUDGET for done in answered.tolist()]
     return AttackOutput(task.x.new_full((len(task.x),), torch.nan), status)

@@ -91,16 +91,16 @@ def certify(
         own = (answer for start in range(0, len(rows), CHUNK) for answer in call.answers(networks, start))
         found |= dict(zip(rows.tolist(), own, strict=True))
     answers = [found[row] for row in range(len(x))]
-    radius = torch.tensor([answer.radius for answer, _ in answers], dtype=torch.float64)
+    radius = torch.tensor([answer.radius for answer, _ in answers], dtype=torch.float64, device="cpu")
     proved = radius > 0
     if whole.radius is not None:
-        proved = torch.tensor([answer.status == CertificateStatus.PROVED for answer, _ in answers])
+        proved = torch.tensor([answer.status == CertificateStatus.PROVED for answer, _ in answers], device="cpu")
     return Certificate(
         radius=radius.to(x.device),
         proved=proved.to(x.device),
         status=[answer.status for answer, _ in answers],
-        nodes=torch.tensor([answer.nodes for answer, _ in answers]).to(x.device),
-        seconds=torch.tensor([spent for _, spent in answers], dtype=torch.float64).to(x.device),
+        nodes=torch.tensor([answer.nodes for answer, _ in answers], device=x.device),
+        seconds=torch.tensor([spent for _, spent in answers], dtype=torch.float64, device=x.device),
         arithmetic=[arithmetic] * len(answers),
         evidence=[answer.evidence for answer, _ in answers],
     )
@@ -172,7 +172,7 @@ def _checked(
     if not seconds > 0:
         raise ValueError(f"seconds must be positive, got {seconds}.")
     nodes = None if nodes is None else validation.whole("nodes", nodes, least=1)
-    upper = torch.full((len(x),), torch.inf) if upper is None else _upper(upper, x)
+    upper = torch.full((len(x),), torch.inf, device="cpu") if upper is None else _upper(upper, x)
     radius = validation.radii(question, x) if isinstance(question, MaxLoss) else None
     goal = Goal(validation.usable(y), None if targets is None else validation.usable(targets))
     call = _Call(
@@ -188,7 +188,7 @@ def _region(group: Group, x: Float[Tensor, "b *image"]) -> Region:
 
 def _upper(upper: Any, x: Tensor) -> Tensor:
     try:
-        radii = torch.as_tensor(upper).detach()
+        radii = torch.as_tensor(upper, device="cpu").detach()
     except (TypeError, ValueError, RuntimeError):
         radii = None
     if radii is None or radii.is_complex():

@@ -32,7 +32,7 @@ def _clamp(builder: Builder, z: Value, low: Any = None, high: Any = None) -> Val
     for limit, bounded in ((low, _maximum), (high, _minimum)):
         if limit is None:
             continue
-        if not isinstance(limit, Value) and not torch.as_tensor(limit).isfinite().all():
+        if not isinstance(limit, Value) and not torch.as_tensor(limit, device="cpu").isfinite().all():
             raise Refused("its limits must be finite; leave one out, or give None")
         z = bounded(builder, z, limit)
     return z

@@ -105,7 +105,7 @@ class Condensed:
         like = self.low[next(iter(self.low))]
         shape = self.graph.nodes[k].shape
         a = like.new_zeros(len(entries), torch.Size(shape).numel())
-        a[torch.arange(len(a)), entries] = 1
+        a[torch.arange(len(a), device=a.device), entries] = 1
         pulled, factors, constant = {k: a.view(len(a), *shape)}, dict[int, Tensor](), like.new_zeros(len(a))
         for j in range(k, 0, -1):
             if j not in pulled:

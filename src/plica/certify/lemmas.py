@@ -44,7 +44,7 @@ class Neurons:
         """The functions, of the network up to this node."""
         shape = graph.nodes[node].shape
         a = inputs.x.new_zeros(len(self.entries), torch.Size(shape).numel())
-        a[torch.arange(len(a)), self.entries] = self.signs.to(a)
+        a[torch.arange(len(a), device=a.device), self.entries] = self.signs.to(a)
         before = replace(graph, nodes=graph.nodes[: node + 1])
         return Rows(before, a.view(-1, *shape), inputs, bounds, {}, bounds.slack)
 
@@ -105,11 +105,11 @@ def found(
     if not len(entries):
         return 0
     entries = entries[_height(low, high)[entries].argsort(descending=True, stable=True)]
-    new = Neurons(entries.repeat_interleave(2), torch.tensor([1, -1]).repeat(len(entries)), [])
+    new = Neurons(entries.repeat_interleave(2), torch.tensor([1, -1], device=entries.device).repeat(len(entries)), [])
     search = Search(new.rows(graph, inputs, bounds, node), go_on, BRANCHING)
     _divide(search, parts)
     new = replace(new, parts=[*search.leaves, *(part for _, _, part in search.queue)])
-    values = new.least(torch.tensor([part.bound for part in new.parts]).to(low))
+    values = new.least(torch.tensor([part.bound for part in new.parts], device="cpu").to(low))
     width = (high - low)[new.entries]
     before = torch.where(new.signs > 0, low[new.entries], -high[new.entries])
     is_settled = values >= 0

@@ -31,7 +31,7 @@ def _without_scale(nodes: list[Node], node: Node) -> Node | None:
     scale, channels = scaled.op, op.weight.shape[1]
     if not isinstance(scale, Scale):
         return None
-    factor = torch.as_tensor(scale.factor).to(op.weight)
+    factor = torch.as_tensor(scale.factor, device=op.weight.device).to(op.weight)
     if factor.numel() not in (1, channels) or (factor.numel() > 1 and factor.shape[-3:] != (channels, 1, 1)):
         return None
     offset: Tensor | None = op.offset

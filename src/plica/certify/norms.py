@@ -43,16 +43,16 @@ def operator_norm(node: Node, shapes: list[tuple[int, ...]]) -> float:
     if isinstance(op, Reshape):
         return 1.0
     if isinstance(op, Scale):
-        return float(torch.as_tensor(op.factor).abs().max()) * SLACK
+        return float(torch.as_tensor(op.factor, device="cpu").abs().max()) * SLACK
     small = math.prod(node.shape) * sum(math.prod(shape) for shape in shapes) <= LARGEST
     if isinstance(op, Matrix) and small:
         return math.prod(_largest(m.double()) for m in (op.left, op.right) if m is not None) * SLACK
     if isinstance(op, Convolution) and small:
         return _convolution(op, shapes[0]) * SLACK
-    ones = [torch.ones(1, *shape, dtype=torch.float64) for shape in shapes]
+    ones = [torch.ones(1, *shape, dtype=torch.float64, device="cpu") for shape in shapes]
     rows = float(op.absolute(*ones).max())  # the largest sum of absolute values
     pull = torch.func.vjp(op.absolute, *ones)[1]
-    columns = max(float(part.max()) for part in pull(torch.ones(1, *node.shape, dtype=torch.float64)))
+    columns = max(float(part.max()) for part in pull(torch.ones(1, *node.shape, dtype=torch.float64, device="cpu")))
     return math.sqrt(rows * columns) * SLACK
 
 

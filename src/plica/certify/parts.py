@@ -54,9 +54,9 @@ class Entries:
 
     def __init__(self, rows: Rows, sizes: Mapping[int, int], numbers: Int[Tensor, " n"] | None = None):
         total = sum(sizes.values())
-        self.numbers = torch.arange(total) if numbers is None else numbers.cpu()
-        slot = torch.full((total,), -1)
-        slot[self.numbers] = torch.arange(len(self.numbers))
+        self.numbers = torch.arange(total, device="cpu") if numbers is None else numbers.cpu()
+        slot = torch.full((total,), -1, device="cpu")
+        slot[self.numbers] = torch.arange(len(self.numbers), device="cpu")
         self.slot = slot.numpy()
         self.shapes = {k: rows.bounds.low[k].shape[1:] for k in sizes}
         self.ends = np.cumsum([0, *(shape.numel() for shape in self.shapes.values())])
@@ -131,7 +131,10 @@ def bounds_of_parts(root: Rows, parts: Sequence[Part], batch: int) -> Float[Tens
 def without_settled(parts: Sequence[Part], graph: Graph, bounds: Bounds) -> list[Part]:
     """Without splits of neurons whose sign is the same on all of the set; halves of the other sign are empty."""
     sides = (side for side in (bounds.low, bounds.high))
-    low, high = (torch.cat([torch.zeros(0), *(side[k][0].flatten().cpu() for k in divided(graph))]) for side in sides)
+    low, high = (
+        torch.cat([torch.zeros(0, device="cpu"), *(side[k][0].flatten().cpu() for k in divided(graph))])
+        for side in sides
+    )
     settled = ((low >= 0).int() - (high <= 0).int()).numpy()
     kept = []
     for part in parts:

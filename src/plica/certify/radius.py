@@ -131,7 +131,7 @@ def _confirmed(
 ) -> tuple[Float[Tensor, " b"], UInt8[Tensor, "b k"]]:  # fmt: skip
     """The radii as far as float64 proves them, and the slopes; a little smaller where float32 promised too much, else
     0."""
-    confirmed, slopes = torch.zeros_like(radius), torch.zeros(len(x), 0, dtype=torch.uint8)
+    confirmed, slopes = torch.zeros_like(radius), torch.zeros(len(x), 0, dtype=torch.uint8, device=x.device)
     for factor in (1.0, 0.999, 0.9):
         rows = ((radius > 0) & (confirmed == 0)).nonzero()[:, 0]
         if not len(rows):

@@ -29,7 +29,7 @@ Parts = dict[int, Tensor]  # one tensor for each activation, or for each node th
 def packed(parameters: Parts, rows: int) -> UInt8[Tensor, "r k"]:
     """Parameters of lines, in the order of the activations, in steps of 1 / STEPS."""
     flat = [(STEPS * v).round().to(torch.uint8).flatten(1) for v in parameters.values()]
-    return torch.cat(flat, 1) if flat else torch.zeros(rows, 0, dtype=torch.uint8)
+    return torch.cat(flat, 1) if flat else torch.zeros(rows, 0, dtype=torch.uint8, device="cpu")
 
 
 def unpacked(slopes: UInt8[Tensor, "r k"], like: Parts, dtype: torch.dtype) -> Parts:

@@ -30,7 +30,9 @@ def check_metric(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[flo
     known = properties(metric)
     if known.prox:  # its gradient is not taken by autograd
         return
-    noise = torch.rand(part.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(part)
+    noise = torch.rand(part.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu").to(
+        part
+    )
     far = 1 + float(part.abs().max())  # bounds may be infinite
     low, high = max(bounds[0], -far), min(bounds[1], far)
     beside = torch.lerp(part, low + (high - low) * noise, 0.02)

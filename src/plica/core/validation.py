@@ -192,7 +192,7 @@ def radii(question: MaxLoss, x: Tensor) -> Float[Tensor, " b"]:
         raise TypeError(
             f"MaxLoss(radius=...) must be a real number, or one for each image, got {shown(question.radius)}."
         )
-    radius = torch.as_tensor(question.radius, dtype=torch.float64).to(x.device)  # not by way of float32
+    radius = torch.as_tensor(question.radius, dtype=torch.float64, device=x.device)  # not by way of float32
     if radius.ndim > 1 or (radius.ndim == 1 and len(radius) != len(x)):
         raise ValueError(
             f"MaxLoss(radius=...) must be a number or have shape ({len(x)},), one for each image, "

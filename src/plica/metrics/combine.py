@@ -67,7 +67,7 @@ class Sum(Combinable):
         form = lp_form(metric)
         if others or form is None:
             return None
-        weights = torch.ones((), dtype=torch.float64) if form.weights is None else form.weights
+        weights = torch.ones((), dtype=torch.float64, device="cpu") if form.weights is None else form.weights
         return form if factor == 1 else LpForm(form.p, factor * weights)
 
     def fixed_pixels(self) -> Bool[Tensor, "..."] | None:

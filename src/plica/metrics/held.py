@@ -59,7 +59,7 @@ class Held(Combinable):
         form = lp_form(self.metric)
         if form is None:
             return None
-        weights = torch.ones(self.pixels.shape) if form.weights is None else form.weights
+        weights = torch.ones(self.pixels.shape, device=self.pixels.device) if form.weights is None else form.weights
         return LpForm(form.p, torch.where(self.pixels, torch.inf, weights.to(self.pixels.device)))
 
     def counts(self) -> Count | None:

@@ -60,6 +60,6 @@ class RotateTranslate:
 
 def grid(counts: tuple[int, ...]) -> Float[Tensor, "g k"]:
     """The centres of so many equal cells of [-1, 1] along each axis, nearest to the middle first."""
-    axes = [(2 * torch.arange(n, dtype=torch.float32) + 1 - n) / n for n in counts]
+    axes = [(2 * torch.arange(n, dtype=torch.float32, device="cpu") + 1 - n) / n for n in counts]
     nodes = torch.cartesian_prod(*axes).view(-1, len(counts))
     return nodes[nodes.abs().amax(1).argsort(stable=True)]

@@ -57,7 +57,7 @@ class Batch:
 
     def noise(self, like: Tensor) -> Tensor:
         """Standard normal numbers of the shape of `like`."""
-        return torch.randn(like.shape, generator=self.generator, dtype=torch.float32).to(like)
+        return torch.randn(like.shape, generator=self.generator, dtype=torch.float32, device="cpu").to(like)
 
     @cached_property
     def unknowns(self) -> Unknowns:

@@ -27,7 +27,7 @@ Picked = tuple[Answer, Int[Tensor, " b"]]
 
 def random(questions: Sequence[InnerQuestion], batches: Sequence[Batch]) -> Picked:
     """One random question for each batch (E-AT: Croce, Hein 2022), the same on every rank."""
-    index = int(torch.randint(len(questions), (), generator=batches[0].shared))
+    index = int(torch.randint(len(questions), (), generator=batches[0].shared, device="cpu"))
     answer = questions[index].solve(batches[index])
     return answer, torch.full_like(batches[0].y, index)
 
@@ -38,8 +38,8 @@ def estimate(questions: Sequence[InnerQuestion], batches: Sequence[Batch]) -> Pi
     first, batch = first_gradient(batches[0]), batches[0]
     reach = torch.stack([_reach(part, first) / part.radius for part in batches])
     picked = reach.nan_to_num(nan=torch.inf).argmin(0)
-    drawn = torch.rand(len(batch), generator=batch.generator, dtype=torch.float32) < EXPLORED
-    other = torch.randint(len(questions), (len(batch),), generator=batch.generator)
+    drawn = torch.rand(len(batch), generator=batch.generator, dtype=torch.float32, device="cpu") < EXPLORED
+    other = torch.randint(len(questions), (len(batch),), generator=batch.generator, device="cpu")
     picked = torch.where(drawn.to(picked.device), other.to(picked), picked)
     parts = []
     for index, (question, part) in enumerate(zip(questions, batches, strict=True)):

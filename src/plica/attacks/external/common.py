@@ -164,7 +164,7 @@ class Peer:
                         watched.check_gradient()
                     raise
                 task.progress(int(images[-1]) + 1)
-        answered = task.best.distance.isfinite() if task.radius is not None else torch.zeros(len(task.x))
+        answered = task.best.distance.isfinite() if task.radius is not None else torch.zeros(len(task.x), device="cpu")
         status = [Status.SUCCEEDED if done else Status.BUDGET for done in answered.tolist()]
         return AttackOutput(task.x.new_full((len(task.x),), torch.nan), status)
 

@@ -56,7 +56,11 @@ class Parametrization(Protocol):
 def within(bounds: tuple[float, float], u: Float[Tensor, "r n"], grad: Float[Tensor, "r n"]) -> Float[Tensor, "r n"]:
     """The gradient of a function of u clamped into the bounds: 0 where u lies outside, the bounds themselves inside."""
     low, high = (
-        float(torch.nextafter(torch.tensor(bound, dtype=u.dtype), torch.tensor(way, dtype=u.dtype)))
+        float(
+            torch.nextafter(
+                torch.tensor(bound, dtype=u.dtype, device="cpu"), torch.tensor(way, dtype=u.dtype, device="cpu")
+            )
+        )
         for bound, way in zip(bounds, (-math.inf, math.inf), strict=True)
     )
     # one pass, where a mask and a product take eight times as long

@@ -228,11 +228,15 @@ class FewSearch(Multistart[FewRows]):
         if count > len(self.random[0]):
             n, seed = self.x.shape[1], self.task.seed * 1_000_003 % 2**31
             count = 2 * count  # the sequence does not depend on how much of it is drawn
-            directions = torch.randn(count, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+            directions = torch.randn(
+                count, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64, device="cpu"
+            )
             if n <= SCHEDULE.dimensions:
                 points = SobolEngine(n, scramble=True, seed=seed).draw(count, dtype=torch.float64)
             else:
-                points = torch.rand(count, n, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64)
+                points = torch.rand(
+                    count, n, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64, device="cpu"
+                )
             directions = directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
             self.random = directions.to(self.x.device), points.to(self.x.device)
         return self.random

@@ -302,7 +302,9 @@ class RadiusSearch(Multistart[RadiusRows]):
         random point of the box where there is none."""
         low, high = self.settings.box(self.x)
         generator = torch.Generator().manual_seed((self.task.seed * 1_000_003 + number) % 2**63)
-        point = torch.lerp(low, high, torch.rand(self.x.shape[1], generator=generator, dtype=torch.float32).to(self.x))
+        point = torch.lerp(
+            low, high, torch.rand(self.x.shape[1], generator=generator, dtype=torch.float32, device="cpu").to(self.x)
+        )
         lengths = SCHEDULE.sparse_far if self.settings.sparse else SCHEDULE.far
         factor = lengths[number % len(lengths)]
         best = self.settings.scaled(self.task.best.x_adv[self.images].flatten(1) - self.x)
@@ -314,7 +316,7 @@ class RadiusSearch(Multistart[RadiusRows]):
         these are directions of u, where a fixed pixel has an empty box."""
         seed = (self.task.seed * 1_000_003 + number) % 2**63
         generator = torch.Generator().manual_seed(seed)
-        direction = torch.randn(self.x.shape[1], generator=generator, dtype=torch.float32).to(self.x)
+        direction = torch.randn(self.x.shape[1], generator=generator, dtype=torch.float32, device="cpu").to(self.x)
         return direction / torch.linalg.vector_norm(direction)
 
     def _points(self, rows: RadiusRows) -> Tensor:

@@ -68,7 +68,7 @@ def sparse(task: AttackInput) -> AttackOutput:
             (Status.SETTLED, search.answered),
             (Status.ZERO_GRADIENT, search.zero_gradient),
             (Status.NOT_FINITE, search.not_finite & ~found),
-            (Status.SUCCEEDED, found & torch.tensor(task.radius is not None)),
+            (Status.SUCCEEDED, found & torch.tensor(task.radius is not None, device="cpu")),
         )
         for why, holds in reasons:
             for i in images[holds.to(images.device)].tolist():
@@ -125,7 +125,7 @@ class SparseSearch:
     def _random(self, number: int) -> Float[Tensor, "*image"]:
         """Uniform in [0, 1], the same for every image."""
         generator = torch.Generator().manual_seed((self.task.seed * 1_000_003 + number) % 2**63)
-        return torch.rand(self.x.shape[1:], generator=generator, dtype=torch.float32).to(self.x)
+        return torch.rand(self.x.shape[1:], generator=generator, dtype=torch.float32, device="cpu").to(self.x)
 
     def _start(self, rows: Int[Tensor, " r"], number: int) -> None:
         """The gradient at the image, and k from it or, where there is a point, one less than that has."""

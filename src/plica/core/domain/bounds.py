@@ -153,7 +153,7 @@ def check_bounds(bounds: Any, x: Float[Tensor, "b *image"]) -> Bounds:
     if any(torch.finfo(x.dtype).max < abs(bound) < math.inf for bound in (low, high)):
         raise ValueError(f"bounds must be numbers that {x.dtype} can hold, got {shown(bounds)}.")
     # as tensors of bounds, and pixels clamped to them, are: 1.1 is a little more in float32
-    low, high = (float(torch.tensor(bound, dtype=x.dtype)) for bound in (low, high))
+    low, high = (float(torch.tensor(bound, dtype=x.dtype, device="cpu")) for bound in (low, high))
     lowest, highest = float(x.detach().min()), float(x.detach().max())
     if not (low <= lowest and highest <= high):
         beyond = max(low - lowest, highest - high)
@@ -171,13 +171,13 @@ def check_bounds(bounds: Any, x: Float[Tensor, "b *image"]) -> Bounds:
     if x[0].numel() * largest * largest > squares.max or span * span < squares.tiny:
         seen = f"pixels of size {largest:g}" if largest > 1 else f"bounds that are {span:g} apart"
         raise ValueError(f"x has {seen}, and {x.dtype} cannot hold the squares; rescale x and the bounds.")
-    return Bounds(*(torch.tensor(bound, dtype=torch.float64) for bound in (low, high)))
+    return Bounds(*(torch.tensor(bound, dtype=torch.float64, device="cpu") for bound in (low, high)))
 
 
 def _check_tensors(pair: Sequence[Any], x: Float[Tensor, "b *image"]) -> Bounds:
     shape = tuple(x.shape[1:])
     try:
-        low, high = (torch.as_tensor(bound).to(x).expand(shape) for bound in pair)
+        low, high = (torch.as_tensor(bound, device=x.device).to(x).expand(shape) for bound in pair)
     except (RuntimeError, TypeError, ValueError):
         seen = ", ".join(str(tuple(b.shape)) if isinstance(b, Tensor) else repr(b) for b in pair)
         raise ValueError(f"bounds must be two tensors (low, high) of an image's shape {shape}, got {seen}.") from None

@@ -108,7 +108,7 @@ def joined_progress(on_progress: Callable[[Any], None] | None, others: list[Resu
     found = [distance[distance.isfinite()] for distance in attacked]
 
     def report(progress: Any) -> None:
-        own = torch.full((progress.done,), progress.radius, dtype=torch.float64)
+        own = torch.full((progress.done,), progress.radius, dtype=torch.float64, device="cpu")
         radius = float(torch.cat([*found, own[~own.isnan()]]).nanmedian())
         spent = gradients + progress.gradients
         on_progress(replace(progress, done=done + progress.done, total=total, gradients=spent, radius=radius))

@@ -26,7 +26,7 @@ def read_bounds(source: str | Path | Sequence[float]) -> Bounds:
     if isinstance(source, str | Path) and not str(source).endswith(".npz"):
         source = _numbers(str(source))
     if not isinstance(source, str | Path):
-        low, high = (torch.tensor(float(bound), dtype=torch.float64) for bound in source)
+        low, high = (torch.tensor(float(bound), dtype=torch.float64, device="cpu") for bound in source)
         return checked_bounds(Bounds(low, high), f"{tuple(source)}")
     file = Path(source)
     if not file.is_file():
@@ -39,8 +39,10 @@ def read_bounds(source: str | Path | Sequence[float]) -> Bounds:
         kinds = "b" if name == "mask" else "fiu"
         if array.dtype.kind not in kinds:
             raise ValueError(f"{name} in {file} is {array.dtype}; save {'booleans' if name == 'mask' else 'numbers'}.")
-    low, high = (torch.as_tensor(arrays.get(name, float(k))).double() for k, name in enumerate(("low", "high")))
-    mask = torch.as_tensor(arrays["mask"]) if "mask" in arrays else None
+    low, high = (
+        torch.as_tensor(arrays.get(name, float(k)), device="cpu").double() for k, name in enumerate(("low", "high"))
+    )
+    mask = torch.as_tensor(arrays["mask"], device="cpu") if "mask" in arrays else None
     return checked_bounds(Bounds(low, high, mask), str(file))
 
 

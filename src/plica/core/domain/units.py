@@ -25,7 +25,7 @@ from plica.metrics import BaseMetric, Metric, WeightedLp, counts, differentiable
 from plica.solver.rows import put, take
 
 MARGIN = 4e-6  # of a radius, left free for the roundings of two changes of units
-UNITS = Bounds(torch.tensor(0.0, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64))
+UNITS = Bounds(*torch.tensor([0.0, 1.0], dtype=torch.float64, device="cpu"))
 ENLARGE = 1.001  # factor of a perturbation that the judge refuses at x, once
 
 

@@ -68,7 +68,7 @@ def beyond(judge: Judge) -> Float[Tensor, "1 *image"]:
     the mean's margin, by as much as the margins of draws differ."""
     assert judge.mean is not None
     outputs = judge.mean.others(judge.x)
-    margins = judge.goal[torch.zeros(len(outputs), dtype=torch.long)].margin(outputs)
+    margins = judge.goal[torch.zeros(len(outputs), dtype=torch.long, device=outputs.device)].margin(outputs)
     _, _, grad = judge.model.gradient(judge.x, judge.image, lambda output, rows: judge.goal[rows].margin(output))
     low, high = judge.bounds
     return (judge.x + grad * margins.std() / grad.square().sum().clamp(min=1e-30)).clamp(low, high)

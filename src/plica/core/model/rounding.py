@@ -124,7 +124,7 @@ def random_images(x: Float[Tensor, "b *image"], bounds: tuple[float, float]) -> 
     if low == -math.inf:
         low = 0.0 if high == math.inf else high - 1
     high = low + 1 if high == math.inf else high
-    draw = torch.rand(ROWS, *x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    draw = torch.rand(ROWS, *x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
     return (low + (high - low) * draw).to(x)
 
 
