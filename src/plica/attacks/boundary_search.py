@@ -59,7 +59,7 @@ def boundary_search(
     if ahead is not None:
         ahead = ahead[best.distance[images].isfinite()]
         next_point = task.question.metric(x, ahead) < (1 - NEARER) * best.distance[rows]
-        start, nearest = _where(next_point, ahead, x), torch.where(next_point, 0.25, 0.5)
+        start, nearest = _where(next_point, ahead, x), torch.where(next_point, 0.25, 0.5).to(best.margin)
     end = best.x_adv[rows].clone() if best.theta is None else best.theta[rows].clone()
     # shares of the way from `start` to `end` on either side of the boundary, and the margins there
     low, high = torch.zeros_like(best.margin[rows]), torch.ones_like(best.margin[rows])
