@@ -9,7 +9,7 @@ import torch
 
 from plica.certify.certificate import CertificateStatus, Evidence
 from plica.certify.prove import Effort, Networks, Prover, Region
-from plica.certify.radius import AGAIN, CLOSED, FIRST_STEP, MOST, First, refine
+from plica.certify.radius import AGAIN, CLOSED, FIRST_STEP, MOST, FirstRadius, refine
 
 PROOF = Evidence(torch.zeros(0, dtype=torch.uint8), ())
 X, A = torch.zeros(1, 2), torch.ones(1, 2)
@@ -37,7 +37,7 @@ def answered(monkeypatch, proves, upper, first=0.0, span=math.inf, nodes=None, c
     monkeypatch.setattr(Prover, "nodes", property(lambda prover: len(tried)))
     network, region = object.__new__(Networks), object.__new__(Region)
     effort = Effort(time.perf_counter() + 1000, nodes)
-    start = First(first, lambda: (first, PROOF if first else None))
+    start = FirstRadius(first, lambda: (first, PROOF if first else None))
     return refine(network, region, X, A, start, upper, span, effort, lambda z: probe), tried
 
 

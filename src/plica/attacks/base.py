@@ -69,25 +69,18 @@ class AttackInput:
 
         n: length, that of an image by default.
         """
-        u = torch.rand(
-            n or self._n, generator=self._generator(0), dtype=torch.float32, device="cpu"
-        )  # for any default dtype
-        return self._zero_where_fixed(u.to(self.x) * 2 - 1, n)
+        return self._zero_where_fixed(self._drawn(torch.rand, 0, n) * 2 - 1, n)
 
     def direction(self, number: int, n: int | None = None) -> Float[Tensor, " n"]:
         """A random unit vector that depends on `number` and the seed, the same for every image. n: length, that of an
         image by default."""
-        u = torch.randn(n or self._n, generator=self._generator(1 + number), dtype=torch.float32, device="cpu")
-        u = self._zero_where_fixed(u.to(self.x), n)
+        u = self._zero_where_fixed(self._drawn(torch.randn, 1 + number, n), n)
         return u / torch.linalg.vector_norm(u)
 
     def box_point(self, number: int, images: Int[Tensor, " i"]) -> Float[Tensor, "i *image"]:
         """The random point number `number` of the box, the same for every image but for fixed pixels."""
         low, high = self.bounds
-        share = torch.rand(self._n, generator=self._generator(-1 - number), dtype=torch.float32, device="cpu").to(
-            self.x
-        )
-        point = low + (high - low) * share
+        point = low + (high - low) * self._drawn(torch.rand, -1 - number)
         x = self.x[images]
         point = point.view(x.shape[1:]).expand_as(x)
         return point.clone() if self.fixed is None else torch.where(self.fixed, x, point)
@@ -99,8 +92,10 @@ class AttackInput:
     def _n(self) -> int:
         return self.x[0].numel()
 
-    def _generator(self, stream: int) -> torch.Generator:
-        return torch.Generator().manual_seed(1000003 * self.seed + stream)
+    def _drawn(self, draw: Callable[..., Tensor], stream: int, n: int | None = None) -> Float[Tensor, " n"]:
+        """The same numbers on every device, whatever torch's default dtype and device are."""
+        generator = torch.Generator().manual_seed(1000003 * self.seed + stream)
+        return draw(n or self._n, generator=generator, dtype=torch.float32, device="cpu").to(self.x)
 
 
 @dataclass(frozen=True)

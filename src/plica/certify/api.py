@@ -17,7 +17,7 @@ from plica.certify.capture import capture
 from plica.certify.certificate import Certificate, CertificateStatus, Evidence
 from plica.certify.graph import Graph
 from plica.certify.prove import Effort, Networks, Prover, Region
-from plica.certify.radius import Answer, First, crown_radii, refine
+from plica.certify.radius import Answer, FirstRadius, crown_radii, refine
 from plica.certify.sets import check_metric
 from plica.core import validation
 from plica.core.domain.bounds import check_bounds
@@ -239,7 +239,7 @@ class _Call:
         margin = goal.margin(logits)
         searched = (logits.isfinite().all(1) & (margin < 0)).nonzero()[:, 0]
         began = time.perf_counter()
-        first: dict[int, First] = {}
+        first: dict[int, FirstRadius] = {}
         if self.radius is None and len(searched):
             deadline = began + 0.15 * self.seconds * len(searched)
             upper = torch.minimum(self.upper[part].to(x.device), self.region.span(x))
@@ -261,7 +261,9 @@ class _Call:
                 named = answer.evidence and _named(answer.evidence, rivals(goal[row : row + 1], logits.shape[1]))
                 yield replace(answer, evidence=named), time.perf_counter() - began + shared
 
-    def _one(self, networks: Networks, x: Tensor, a: Tensor, image: int, first: First | None, effort: Effort) -> Answer:
+    def _one(
+        self, networks: Networks, x: Tensor, a: Tensor, image: int, first: FirstRadius | None, effort: Effort
+    ) -> Answer:
         upper, span = float(self.upper[image]), float(self.region.span(x))
         if first is not None:
             probe = lambda point: math.inf if self.probe is None else self.probe(image, point)  # noqa: E731

@@ -70,6 +70,7 @@ class Search:
         self.whole_start = root.start()
         self.known = root.bounds
         numbers, condensed = None, root.bounds.condensed
+        # a search for neurons has the nodes up to theirs alone, of which none is condensed
         if condensed is not None and len(condensed.graph.nodes) == len(root.graph.nodes):
             numbers, bounds = condensed.numbers(), Bounds(condensed.low, condensed.high, balls=condensed.balls)
             root = replace(root, graph=condensed.condensed(), bounds=bounds)

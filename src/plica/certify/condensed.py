@@ -17,7 +17,7 @@ from torch import Tensor
 from plica.certify.affine import Affine, Convolution, Shapes
 from plica.certify.balls import Ball
 from plica.certify.graph import Graph, Node
-from plica.certify.openrelu import First, OpenLines
+from plica.certify.openrelu import NonzeroReLU, OpenLines
 from plica.certify.relax import Activation, ReLU
 
 LARGEST = 2**25  # entries of all matrices of a network
@@ -114,7 +114,7 @@ class Condensed:
             if isinstance(node.op, Activation):
                 op = self.nodes[j].op
                 flat, taken = a.flatten(1), node.parents[0]
-                if isinstance(op, First):
+                if isinstance(op, NonzeroReLU):
                     factors[j] = flat[:, torch.cat([self.entries[taken], op.positive])]  # type: ignore[list-item]
                     continue
                 factors[j] = flat[:, self.entries[taken]]
@@ -147,7 +147,7 @@ class Condensed:
             self.lines[j] = lines
             return
         positive = (~is_open & (self.known[j][0] != 0)).nonzero()[:, 0]
-        first = First(op.slope, entries, None, positive, tuple(self.graph.nodes[k].shape))
+        first = NonzeroReLU(op.slope, entries, None, positive, tuple(self.graph.nodes[k].shape))
         self.nodes[j] = replace(self.graph.nodes[j], op=first, shape=(len(entries) + len(positive),))
         self.lines[j] = OpenLines(*lines, pull=low.new_zeros(()))
 

@@ -51,7 +51,7 @@ class OpenReLU(ReLU):
 
 
 @dataclass(frozen=True, eq=False)
-class First(OpenReLU):
+class NonzeroReLU(OpenReLU):
     """An OpenReLU whose outputs are only those that are not known to be 0: the open ones, then those that are >= 0.
 
     Attributes:

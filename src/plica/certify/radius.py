@@ -51,7 +51,7 @@ def crown_margin(
     return value.view(len(x), -1).amin(1), packed(bounds.start, len(x))
 
 
-class First(NamedTuple):
+class FirstRadius(NamedTuple):
     """The first radius of an image, as float32 proves it; `confirm` gives the radius that float64 proves and the proof,
     or 0 and None."""
 
@@ -62,7 +62,7 @@ class First(NamedTuple):
 def crown_radii(
     networks: Networks, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
     guess: Float[Tensor, " b"], upper: Float[Tensor, " b"], effort: Effort,
-) -> list[First]:  # fmt: skip
+) -> list[FirstRadius]:  # fmt: skip
     """The largest radius of each image that one pass proves. Where the time is too short for one, a radius is proved
     with intervals alone inside the network, whose passes take next to no time.
 
@@ -87,7 +87,7 @@ def crown_radii(
         leaves = (Leaf(rival, (), (), slopes[0].cpu()) for rival in range(margins.shape[1]))
         return float(found), Evidence(slopes[0].cpu(), tuple(leaves))
 
-    return [First(own, partial(confirm, row)) for row, own in enumerate(radius.tolist())]
+    return [FirstRadius(own, partial(confirm, row)) for row, own in enumerate(radius.tolist())]
 
 
 def _of_intervals(
@@ -158,7 +158,7 @@ class Answer:
 
 def refine(
     networks: Networks, region: Region, x: Float[Tensor, "1 *image"], a: Float[Tensor, "m classes"],
-    first: First, upper: float, span: float, effort: Effort, probe: Probe,
+    first: FirstRadius, upper: float, span: float, effort: Effort, probe: Probe,
 ) -> Answer:  # fmt: skip
     """A larger radius than the one that is proved, by branching, until the effort is spent or the bracket is closed.
 

@@ -55,14 +55,8 @@ class Parametrization(Protocol):
 
 def within(bounds: tuple[float, float], u: Float[Tensor, "r n"], grad: Float[Tensor, "r n"]) -> Float[Tensor, "r n"]:
     """The gradient of a function of u clamped into the bounds: 0 where u lies outside, the bounds themselves inside."""
-    low, high = (
-        float(
-            torch.nextafter(
-                torch.tensor(bound, dtype=u.dtype, device="cpu"), torch.tensor(way, dtype=u.dtype, device="cpu")
-            )
-        )
-        for bound, way in zip(bounds, (-math.inf, math.inf), strict=True)
-    )
+    walls, outward = torch.tensor([bounds, (-math.inf, math.inf)], dtype=u.dtype, device="cpu")
+    low, high = torch.nextafter(walls, outward).tolist()
     # one pass, where a mask and a product take eight times as long
     return torch.ops.aten.hardtanh_backward(grad, u, low, high)
 
