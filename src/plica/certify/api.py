@@ -62,7 +62,8 @@ def certify(
         question: a MinRadius or a MaxLoss under l_inf, l_2 or l_1, with weights or held pixels or without.
         upper: radii that an attack found, inf where it found none; the search never goes beyond them.
         seconds: for each image, about; the best bound until then is the answer.
-        nodes: parts of the input set to bound for each image, instead of seconds; the answer is then repeatable.
+        nodes: parts of the input set to bound for each image, about, instead of seconds; the answer is then repeatable.
+            A part counts again where it is bounded again at another radius, and the first radius is always tried.
         bounds: as in `plica.attack`.
         targets: (b,) the only class that counts as a misclassification, or None for any.
         arithmetic: "real"; or "executed", for the network as it runs on a CPU in float32 (or float64), operation by
