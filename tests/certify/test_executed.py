@@ -1,5 +1,7 @@
 """Bounds of the network as it runs in float32: they hold whatever the order of its sums, and proofs allow for them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -29,15 +31,14 @@ def executed(graph, x):
 
 
 def in_order(op, z, order):
-    """A Matrix or a Convolution in float32, its sums added one by one in an order of the inputs' channels."""
+    """A matrix or a convolution in float32, its sums added one by one in an order of the inputs' channels."""
     total = None
-    for i in order(z.shape[1] if isinstance(op, Convolution) else z.shape[-1]).tolist():
+    for i in order(z.shape[-1] if isinstance(op, Matrix) else z.shape[1]).tolist():
         if isinstance(op, Matrix):
             part = z[..., i : i + 1] * op.right[i]
         else:
-            part = nn.functional.conv2d(
-                z[:, i : i + 1], op.weight[:, i : i + 1], None, op.stride, op.padding, op.dilation
-            )
+            weight = op.weight[:, i : i + 1] if isinstance(op, Convolution) else op.weight[i : i + 1]
+            part = replace(op, weight=weight).linear(z[:, i : i + 1])
         total = part if total is None else total + part
     return total if op.offset is None else total + op.offset
 

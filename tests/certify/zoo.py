@@ -98,6 +98,21 @@ class Copied(nn.Module):
         return self.out(torch.cat([top, top[:, :1].repeat(1, 2), row.flatten(1)[:, :3]], 1))
 
 
+class Decoder(nn.Module):
+    """A code of a few numbers, blown up to an image and to a row."""
+
+    def __init__(self):
+        super().__init__()
+        self.code = nn.Conv2d(2, 4, 3, stride=3)
+        self.image = nn.ConvTranspose2d(4, 4, 3, stride=(2, 1), padding=1, output_padding=(1, 0), groups=2)
+        self.row = nn.ConvTranspose1d(4, 2, 3, padding=2, output_padding=1, dilation=2, bias=False)
+        self.out = nn.Linear(4 * 4 * 2 + 2 * 5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.code(x).relu()
+        return self.out(torch.cat([self.image(z).flatten(1), self.row(z.flatten(2)).flatten(1)], 1).relu())
+
+
 def _norm() -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(3)
     with torch.no_grad():
@@ -145,6 +160,7 @@ BUILDERS = {
     "clamped": Clamped,
     "copied": Copied,
     "smooth": Smooth,
+    "decoder": Decoder,
 }  # fmt: skip
 
 

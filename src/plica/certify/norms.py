@@ -18,6 +18,7 @@ from plica.certify.curves import Curve
 from plica.certify.graph import Graph, Node
 from plica.certify.maxpool import MaxPool
 from plica.certify.relax import ReLU
+from plica.certify.transposed import TransposedConvolution
 
 LARGEST = 2**24  # entries of a matrix, up to which its norm is computed and not only bounded
 SLACK = 1 + 1e-8  # far more than the roundings of a singular value in float64
@@ -49,6 +50,8 @@ def operator_norm(node: Node, shapes: list[tuple[int, ...]]) -> float:
         return math.prod(_largest(m.double()) for m in (op.left, op.right) if m is not None) * SLACK
     if isinstance(op, Convolution) and small:
         return _convolution(op, shapes[0]) * SLACK
+    if isinstance(op, TransposedConvolution) and small:  # a matrix and its transpose have the same singular values
+        return _convolution(op.back(), node.shape) * SLACK
     ones = [torch.ones(1, *shape, dtype=torch.float64, device="cpu") for shape in shapes]
     rows = float(op.absolute(*ones).max())  # the largest sum of absolute values
     pull = torch.func.vjp(op.absolute, *ones)[1]

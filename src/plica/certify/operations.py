@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from plica.certify.builder import Builder, Refused, Value
 from plica.certify.maxpool import MaxPool
 from plica.certify.rearranged import squeeze, unsqueeze
 from plica.certify.relax import ReLU
+from plica.certify.transposed import TransposedConvolution
 
 
 def _constant(value: Any) -> Any:
@@ -120,21 +122,22 @@ def convolution(
     builder: Builder, z: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool,
     output_padding: Any, groups: int,
 ) -> Value:  # fmt: skip
-    if transposed or not isinstance(z, Value) or not isinstance(_constant(weight), Tensor) or weight.ndim > 4:
-        raise Refused("only conv1d and conv2d with constant weights are known")
+    if not isinstance(z, Value) or not isinstance(_constant(weight), Tensor) or weight.ndim > 4:
+        raise Refused("only convolutions over one or two axes with constant weights are known")
     if weight.ndim == 3:  # along the rows of an image of one column
-        parts = (stride, padding, dilation)
-        stride, padding, dilation = ([*part, *flat] for part, flat in zip(parts, ([1], [0], [1]), strict=True))
+        parts = (stride, padding, dilation, output_padding)
+        sizes = ([*part, one] for part, one in zip(parts, (1, 0, 1, 0), strict=True))
+        stride, padding, dilation, output_padding = sizes
         column = convolution(
-            builder, unsqueeze(builder, z, -1), weight[..., None], bias, stride, padding, dilation, False, [], groups
-        )
+            builder, unsqueeze(builder, z, -1), weight[..., None], bias, stride, padding, dilation, transposed,
+            output_padding, groups,
+        )  # fmt: skip
         return squeeze(builder, column, -1)
-    offset = None if bias is None else _constant(bias).reshape(1, -1, 1, 1)
+    sizes = dict(stride=tuple(stride), padding=tuple(padding), dilation=tuple(dilation), groups=groups)
+    kind: Any = partial(TransposedConvolution, output_padding=tuple(output_padding)) if transposed else Convolution
     weight = weight.contiguous(memory_format=torch.channels_last)
-    stride, padding, dilation = (tuple(size) for size in (stride, padding, dilation))
-    return builder.add(
-        Convolution(offset=offset, weight=weight, stride=stride, padding=padding, dilation=dilation, groups=groups), z
-    )
+    offset = None if bias is None else _constant(bias).reshape(1, -1, 1, 1)
+    return builder.add(kind(offset=offset, weight=weight, **sizes), z)
 
 
 def _batch_norm(builder: Builder, z: Value, weight: Any, bias: Any, mean: Any, var: Any, *rest: Any) -> Any:

@@ -201,7 +201,7 @@ def test_a_bound_of_the_executed_network_is_checked_as_such(whole, tmp_path):
     assert "no proof in arithmetic 'float16' is known" in found.differences["lower bound"][0]
 
 
-QUICK = ("relu", "sigmoid", "strides", "max pool", "pieces", "clamped", "copied", "smooth")
+QUICK = ("relu", "sigmoid", "strides", "max pool", "pieces", "clamped", "copied", "smooth", "decoder")
 NORMS = dict(zip(BUILDERS, 9 * [2, 1, torch.inf], strict=False))
 
 

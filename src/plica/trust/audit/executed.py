@@ -38,7 +38,8 @@ def terms(name: str, args: Any, kwargs: Any, before: tuple[int, ...], after: tup
     if name == "_adaptive_avg_pool2d":
         return math.prod(min(n, -(-n // m) + 1) for n, m in zip(before[-2:], after[-2:], strict=True))
     if name == "convolution":
-        return args[1][0].numel()
+        weight, transposed, groups = args[1], args[6], args[8]
+        return weight[:, 0].numel() // groups if transposed else weight[0].numel()
     if name == "linear":
         return args[1].shape[1]
     if name in ("addmm", "bmm", "matmul", "mm"):
