@@ -171,3 +171,14 @@ def test_a_scale_of_single_pixels_is_left_before_the_convolution():
 
     graph = capture(Scaled(), torch.rand(1, 1, 5, 5))
     assert merged(graph).nodes == graph.nodes
+
+
+def test_a_relu_of_a_relu_is_left_as_it_is():
+    """A network with one was a traceback."""
+    torch.manual_seed(0)
+    parts = nn.Conv2d(1, 2, 2), nn.ReLU(), nn.ReLU(), nn.Conv2d(2, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)
+    net, x, question = nn.Sequential(*parts).requires_grad_(False), torch.rand(1, 1, 4, 4), plica.MinRadius(plica.Lp(2))
+    y = net(x).argmax(1)
+    assert not can_be_condensed(capture(net, x))
+    found = plica.certify(net, x, y, question, nodes=4)
+    assert 0 < found.radius <= plica.attack(net, x, y, question, gradients=30).distance

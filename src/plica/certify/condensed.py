@@ -173,12 +173,13 @@ class Condensed:
 
 
 def can_be_condensed(graph: Graph) -> bool:
-    """Whether it has convolutions, all activations are max(z, 0), each of a node of its own, and none is last."""
+    """Whether it has convolutions, all activations are max(z, 0), each of a node of its own that is not an activation
+    itself, and none is last."""
     ops = [op for _, op in graph.activations()]
     taken = [graph.nodes[k].parents[0] for k, _ in graph.activations()]
     return (
         any(isinstance(node.op, Convolution) for node in graph.nodes)
         and all(type(op) is ReLU and op.slope == 0 for op in ops)
         and len(set(taken)) == len(taken) > 0
-        and not isinstance(graph.nodes[-1].op, Activation)
+        and not any(isinstance(graph.nodes[k].op, Activation) for k in (*taken, -1))
     )
