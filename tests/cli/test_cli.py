@@ -208,6 +208,22 @@ def test_an_interruption_ends_tidily(folder, capsys, monkeypatch):
     assert not (folder / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evalute"], "No such command 'evalute'. Did you mean 'evaluate'? See plica --help."),
+        (
+            ["bracket", "--nosuch"],
+            "No such option: --nosuch (Possible options: --nodes, --out); see plica bracket --help.",
+        ),
+        (["figures"], "Missing argument 'RUN...'; see plica figures --help."),
+    ],
+)
+def test_wrong_words_name_the_help_to_read(words, message, capsys):
+    assert main(words) == 2
+    assert capsys.readouterr().err == f"plica: {message}\n"
+
+
 def test_a_fault_of_the_program_is_not_called_wrong_input(folder, monkeypatch):
     answer(monkeypatch, lambda: plica.Lp(-1))  # which code of plica refuses, after the work began
     with pytest.raises(ValueError, match=r"Lp\(p\) needs p >= 0"):

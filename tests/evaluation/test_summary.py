@@ -97,6 +97,10 @@ def test_what_was_broken_and_missed_is_one_number_in_every_table(tmp_path, capsy
     assert [row["missed"] for row in question["methods"]] == [1, 0]
     assert question["union"]["broken"] == 2
     print_summary(summary)
+    assert "misclassifies 2 of 4 images without a perturbation" in capsys.readouterr().out.replace("\n", " ")
+    print_summary(summary | {"questions": [question | {"wrong": 0}]})
+    assert "misclassifies" not in capsys.readouterr().out
+    print_summary(summary)
     assert main(["show", str(tmp_path)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     printed = [line[:5] for line in lines if line[:1] in (["a"], ["b"])]

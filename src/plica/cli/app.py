@@ -117,7 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _say(str(error))
             return Status.WRONG_INPUT
         except typer.TyperException as error:
-            _say(f"{error.format_message().rstrip('.')}{_given(error, words)}; see plica --help.")
+            message = f"{error.format_message().rstrip('.')}{_given(error, words)}"
+            _say(f"{message}{' See' if message.endswith('?') else '; see'} {_command(error)} --help.")
             return Status.WRONG_INPUT
         except ModelError as error:
             _say(str(error))
@@ -145,6 +146,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say("interrupted, nothing was written.")
         return Status.OTHER
     return status
+
+
+def _command(error: typer.TyperException) -> str:
+    """plica, or the command whose options are wrong: plica radius."""
+    context = getattr(error, "ctx", None)
+    return "plica" if context is None else context.command_path
 
 
 def _unread() -> Status:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from plica.bracket import BUDGET, STARTS
 from plica.cli.errors import WrongInputError
 from plica.cli.evaluate import OutOption, carry_out
 from plica.cli.options import (
@@ -14,7 +15,6 @@ from plica.cli.options import (
     CountOption,
     DataOption,
     DeviceOption,
-    GradientsOption,
     IndicesOption,
     MethodOption,
     ModelOption,
@@ -27,6 +27,14 @@ from plica.evaluation import Plan, PlanError, read_plan
 
 CHUNK = 8  # images that are stored together: at ten seconds each, an interruption loses little
 
+GradientsOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="budget of the attack per image; where a proof is stuck the attack starts anew near by, up to "
+        f"{STARTS} times with {BUDGET} gradients each",
+    ),
+]
 MetricOption = Annotated[list[str], typer.Option(help="linf, l2 or l1; repeatable")]
 SecondsOption = Annotated[
     float | None, typer.Option(help="approximate time for the proof of each image", show_default="10")

@@ -29,7 +29,7 @@ def print_summary(summary: dict[str, Any]) -> None:
         console.print(_brackets(certified))
     for sentence in filter(None, map(widest_sentence, certified)):
         console.print(Text(sentence))
-    for note in dict.fromkeys(map(_wrong, summary["questions"])):
+    for note in filter(None, dict.fromkeys(map(_wrong, summary["questions"]))):
         console.print(Text(note))
     for question in summary["questions"]:
         if question["unanswered"]:
@@ -72,9 +72,12 @@ def _distance(question: dict[str, Any]) -> str:
 
 
 def _wrong(question: dict[str, Any]) -> str:
+    """Why the counts of methods do not add up to the images; "" where they do."""
+    if not question["wrong"]:
+        return ""
     return (
         f"note: {question['model']} misclassifies {question['wrong']} of {question['images']} images without a "
-        "perturbation; no method breaks these"
+        "perturbation; they count as broken by no method"
     )
 
 
