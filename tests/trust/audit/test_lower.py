@@ -66,6 +66,22 @@ def rows_of(run):
     return next(iter(run.leaves(run.tasks[0]))).to_pylist()
 
 
+def test_a_network_in_float64_is_taken_apart_at_images_in_float32(tmp_path):
+    """An audit refused every proof of such a network."""
+    (tmp_path / "net.py").write_text(
+        "from certify.zoo import network\ndef make():\n    return network('relu').double()\n"
+    )
+    x = images(2)
+    np.savez(tmp_path / "data.npz", x=x.numpy(), y=network("relu")(x).argmax(1))
+    plan = dict(
+        models=f"{tmp_path / 'net.py'}:make", data=str(tmp_path / "data.npz"), gradients=10, certify=dict(nodes=4),
+        questions=dict(ask="min-radius", metric="linf"),
+    )  # fmt: skip
+    (found,) = audit(evaluate(plan, tmp_path / "run"), {"make": network("relu").double()})
+    assert found.agrees
+    assert found.proved == 2
+
+
 def split_rows(rows):
     """The rows of the leaves of classes that have splits with multipliers above 0."""
     return [k for k, row in enumerate(rows) if row["rival"] >= 0 and any(beta > 0 for beta in row["multiplier"])]

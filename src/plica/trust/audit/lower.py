@@ -15,7 +15,7 @@ from plica.trust.audit.balls import Ball
 from plica.trust.audit.certificates import RefusedError, check
 from plica.trust.audit.images import Images
 from plica.trust.audit.layers import Step, trace
-from plica.trust.audit.reference import Model, norm_of
+from plica.trust.audit.reference import Model, norm_of, precision_of
 
 COLUMNS = ["id", "label", "success", "distance", "lower", "arithmetic"]
 
@@ -95,7 +95,7 @@ def _is(table: Any, number: int) -> Any:
 def _steps(model: Model, x: Tensor) -> tuple[Step, ...]:
     try:
         with torch.no_grad():
-            return trace(unfitted(model), x)
+            return trace(unfitted(model), x.to(precision_of(model, x)))
     except Exception as error:  # a model that is traced may raise anything
         raise RefusedError(f"the model cannot be taken apart ({error})") from error
 

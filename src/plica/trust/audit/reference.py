@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 Model = Callable[[Tensor], Tensor]
 COUNT_OF_PIXELS = -1.0  # in place of p
@@ -69,6 +69,12 @@ def distances(metric: Metric, x: Tensor, x_adv: Tensor) -> tuple[Float64[np.ndar
         d, tolerance = metric(x, x_adv), 1e-4  # float32 sums
     d = d.double().cpu().numpy()
     return np.where((d < 0) & (d >= -ROUNDED), 0, d), tolerance
+
+
+def precision_of(model: Model, x: Tensor) -> torch.dtype:
+    """The dtype of the model's weights, or of x where it has none."""
+    weights = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((w.dtype for w in weights if w.is_floating_point()), x.dtype)
 
 
 @torch.no_grad()

@@ -9,9 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
-from plica.trust.audit.reference import Goal, Metric, Model, ParametricPerturbation, distances, margins, outputs
+from plica.trust.audit.reference import (
+    Goal,
+    Metric,
+    Model,
+    ParametricPerturbation,
+    distances,
+    margins,
+    outputs,
+    precision_of,
+)
 from plica.trust.probe import doubled, half_precision
 
 UNITS = 1000  # of rounding of the largest logit; margins of two correct runs differ by less
@@ -70,12 +79,7 @@ class MeasureContext:
 
     def half(self, x: Float[Tensor, "b *image"]) -> torch.dtype | None:
         """The half precision that the model computes in, if it does."""
-        return half_precision(self.model, x[:1].to(self.precision(x)))
-
-    def precision(self, x: Tensor) -> torch.dtype:
-        """The dtype of the model's weights, or of x where it has none."""
-        weights = self.model.parameters() if isinstance(self.model, nn.Module) else ()
-        return next((w.dtype for w in weights if w.is_floating_point()), x.dtype)
+        return half_precision(self.model, x[:1].to(precision_of(self.model, x)))
 
     def pixel_rounding(self, x: Tensor) -> float:
         """How far two levels of the grid may be apart more than they are, each rounded to the dtype of x."""
@@ -97,12 +101,12 @@ class MeasureContext:
 
     def margins(self, x: Float[Tensor, "b *image"], y: Shaped[np.ndarray, "b *label"]) -> Float64[np.ndarray, " b"]:
         """Margins in float64 where there is such a copy, else in the model's precision."""
-        model, dtype = (self.model, self.precision(x)) if self.fine is None else (self.fine, torch.float64)
+        model, dtype = (self.model, precision_of(self.model, x)) if self.fine is None else (self.fine, torch.float64)
         return self.goal(outputs(model, x.to(dtype), self.sizes[-1]), y)
 
     def shares(self, x: Float[Tensor, "b *image"], y: Shaped[np.ndarray, "b *label"]) -> Float64[np.ndarray, " b"]:
         """The share of DRAWS runs of the model, in its own precision, in which the goal is reached."""
-        x = x.to(self.precision(x))
+        x = x.to(precision_of(self.model, x))
         with torch.random.fork_rng():
             torch.manual_seed(0)  # an audit says the same each time, of models that draw by torch
             reached = [self.goal(outputs(self.model, x, self.sizes[-1]), y) > 0 for _ in range(DRAWS)]
@@ -220,7 +224,7 @@ class Answers:
 
     def _classes(self, context: MeasureContext, differences: Differences) -> np.ndarray:
         """Successes are misclassified in float64 and at every batch size; images without a success are not."""
-        own = context.precision(self.x_adv)
+        own = precision_of(context.model, self.x_adv)
         runs = [(f"batches of {size}", context.model, own, size) for size in context.sizes]
         runs += [("float64", context.fine, torch.float64, context.sizes[-1])] if context.fine is not None else []
         half = context.half(self.x_adv)
