@@ -37,6 +37,16 @@ def fails():
     raise RuntimeError("no GPU")
 """
 
+LATE = """
+import net
+import torch
+
+def make():
+    model = net.make()
+    torch.set_default_device("meta")
+    return model
+"""
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
@@ -222,6 +232,15 @@ def test_an_interruption_ends_tidily(folder, capsys, monkeypatch):
 def test_wrong_words_name_the_help_to_read(words, message, capsys):
     assert main(words) == 2
     assert capsys.readouterr().err == f"plica: {message}\n"
+
+
+@pytest.mark.filterwarnings("always:late.py sets")
+def test_a_default_device_that_a_file_sets_is_set_back(folder, capsys):
+    """Commands ended in a traceback. The device meta stands in for a GPU: its tensors have no numbers."""
+    (folder / "late.py").write_text(LATE)
+    assert call(model="late.py:make") == 0
+    assert torch.get_default_device() == torch.device("cpu")
+    assert "late.py sets torch's default device to meta, which is cpu again" in capsys.readouterr().err
 
 
 def test_a_fault_of_the_program_is_not_called_wrong_input(folder, monkeypatch):

@@ -11,6 +11,7 @@ from typing import Any, cast
 from plica.metrics.base import Metric
 from plica.metrics.lp import Lp
 from plica.metrics.registry import METRICS
+from plica.utils.factories import same_default_device
 from plica.utils.messages import did_you_mean, one_line, shown
 
 
@@ -66,7 +67,8 @@ def import_object(text: str, kind: str, cure: str) -> Any:
             "the command where the file lies, or put its folder on PYTHONPATH."
         )
     try:
-        return getattr(importlib.import_module(module), name)
+        with same_default_device(module):
+            return getattr(importlib.import_module(module), name)
     except Exception as error:  # a module may raise anything while it is imported
         raise ValueError(
             f"The {kind} {shown(text)} cannot be imported ({one_line(error, named=True)}); {cure}."

@@ -3,9 +3,13 @@
 import importlib
 import importlib.util
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from plica.utils.messages import few, one_line
@@ -22,17 +26,36 @@ def make(spec: str, what: str = "model") -> Any:
         raise ValueError(
             f"The {what} {spec!r} is not of the form file.py:factory or package.module:factory, or any other."
         )
-    module = _file(Path(source), what) if source.endswith(".py") else _module(source, what)
-    if not hasattr(module, name):
-        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise ValueError(f"{source} has no {name!r}; it has {few(functions) or 'no functions'}.")
-    factory = getattr(module, name)
-    if isinstance(factory, nn.Module) or not callable(factory):
-        return factory
+    with same_default_device(source):
+        module = _file(Path(source), what) if source.endswith(".py") else _module(source, what)
+        if not hasattr(module, name):
+            functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+            raise ValueError(f"{source} has no {name!r}; it has {few(functions) or 'no functions'}.")
+        factory = getattr(module, name)
+        if isinstance(factory, nn.Module) or not callable(factory):
+            return factory
+        try:
+            return factory()
+        except Exception as error:
+            raise ValueError(f"The {what} factory {spec} failed: {one_line(error, named=True)}.") from error
+
+
+@contextmanager
+def same_default_device(source: str) -> Iterator[None]:
+    """torch's default device is set back where the code of `source` sets another: images, labels and results of a run
+    are on the CPU until they go to the model, and the model goes to the device that the command names."""
+    before = torch.get_default_device()
     try:
-        return factory()
-    except Exception as error:
-        raise ValueError(f"The {what} factory {spec} failed: {one_line(error, named=True)}.") from error
+        yield
+    finally:
+        after = torch.get_default_device()
+        if after != before:
+            torch.set_default_device(None if before.type == "cpu" else before)
+            warnings.warn(
+                f"{source} sets torch's default device to {after}, which is {before} again; give tensors that are made "
+                "in a call the device of its input, as device=x.device.",
+                stacklevel=2,
+            )
 
 
 def _file(path: Path, what: str) -> Any:
