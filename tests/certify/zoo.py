@@ -113,6 +113,24 @@ class Decoder(nn.Module):
         return self.out(torch.cat([self.image(z).flatten(1), self.row(z.flatten(2)).flatten(1)], 1).relu())
 
 
+class Wrapped(nn.Module):
+    """Circular borders, a slope above 1, means that are taken off and repeated, windows that end beyond the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(2, 3, 3, stride=2, padding=(1, 2), padding_mode="circular")
+        self.act, self.out = nn.LeakyReLU(1.5), nn.Linear(24, 3)
+        self.register_buffer("gates", torch.tensor([1.0, -0.5]).view(2, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.act(self.first(x))
+        z = functional.max_pool2d(z - z.mean((2, 3), keepdim=True), 2, ceil_mode=True)  # 3 x 4 pixels
+        both = z[:, :1] * self.gates + z[:, 1:2].expand(-1, 2, -1, -1)
+        z = torch.cat([both, z.mean(1, keepdim=True) + self.gates, z.index_select(1, torch.tensor([2, 0]))], 1)
+        z = functional.pad(z, (0, 1, 1, 0), mode="circular")
+        return self.out(functional.avg_pool2d(z, 2, ceil_mode=True).relu().flatten(1))
+
+
 def _norm() -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(3)
     with torch.no_grad():
@@ -161,6 +179,7 @@ BUILDERS = {
     "copied": Copied,
     "smooth": Smooth,
     "decoder": Decoder,
+    "wrapped": Wrapped,
 }  # fmt: skip
 
 

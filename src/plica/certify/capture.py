@@ -6,13 +6,15 @@ pixel values is an error. Operations without bounds are refused with the path of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, fx, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from plica.certify.graph import Graph
 from plica.certify.traced import build
@@ -63,7 +65,7 @@ def _trace(model: Callable[[Tensor], Tensor], x: Float[Tensor, "1 *image"]) -> f
     from torch.fx.experimental.proxy_tensor import make_fx  # takes seconds to import
 
     try:
-        with _paths(model):
+        with _paths(model), _Circular():
             # functionalised: an operation in place becomes one that gives a new tensor
             return make_fx(torch.func.functionalize(model))(x.clone())
     except Exception as error:
@@ -72,6 +74,26 @@ def _trace(model: Callable[[Tensor], Tensor], x: Float[Tensor, "1 *image"]) -> f
             f"The model cannot be captured as a fixed list of operations ({one_line(error, named=True)}); lower bounds "
             "need a network whose operations do not depend on the values of pixels."
         ) from error
+
+
+class _Circular(TorchFunctionMode):
+    """While it lasts, circular padding joins slices of the tensor; torch's own writes into one that is empty."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is functional.pad and kwargs.get("mode") == "circular" and min(args[1]) >= 0:
+            return _wrapped(*args)
+        return func(*args, **kwargs)
+
+
+def _wrapped(z: Tensor, pad: Sequence[int]) -> Tensor:
+    """`pad` has two numbers for each axis, of the last one first."""
+    for k, (before, behind) in enumerate(zip(pad[::2], pad[1::2], strict=True)):
+        dim = z.ndim - 1 - k
+        size = z.shape[dim]
+        parts = ((size - before, before), (0, size), (0, behind))
+        z = torch.cat([z.narrow(dim, start, length) for start, length in parts if length], dim)
+    return z
 
 
 @contextmanager

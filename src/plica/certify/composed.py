@@ -5,6 +5,7 @@ max(a, b) = b + relu(a - b)        min(a, b) = b - relu(b - a)        |z| = 2 re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from plica.certify.builder import Builder, Refused, Value
 from plica.certify.operations import add, max_pool, relu, scale, sub
 from plica.certify.rearranged import view
+from plica.certify.relax import ReLU
 
 
 def _maximum(builder: Builder, a: Any, b: Any) -> Value:
@@ -57,6 +59,15 @@ def _prelu(builder: Builder, z: Value, slope: Any) -> Value:
     return add(builder, scale(builder, relu(builder, z), 1 - slope), scale(builder, z, slope))
 
 
+def _leaky(builder: Builder, z: Value, slope: float = 0.01) -> Value:
+    """max(z, slope z); of a slope above 1 written as a PReLU."""
+    if not math.isfinite(slope):
+        raise Refused(f"its slope must be finite, got {slope}")
+    if slope <= 1:
+        return builder.add(ReLU(float(slope)), z)
+    return _prelu(builder, z, torch.tensor(slope, dtype=torch.float64, device="cpu"))
+
+
 def _adaptive_max_pool(builder: Builder, z: Value, size: Any) -> tuple[Value, None]:
     image = builder.shape(z)[-2:]
     if any(n % m for n, m in zip(image, size, strict=True)):
@@ -82,6 +93,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "clamp_min": _clamp,
     "hardsigmoid": _hardsigmoid,
     "hardtanh": _hardtanh,
+    "leaky_relu": _leaky,
     "maximum": _maximum,
     "minimum": _minimum,
 }

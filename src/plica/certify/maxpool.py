@@ -16,6 +16,8 @@ from torch.nn import functional
 
 from plica.certify.relax import MOVED, Activation
 
+TIE = 1e-5  # more than the roundings of float32
+
 
 class Planes(NamedTuple):
     """Coefficients (r, c, k, windows) and offsets (r, c, windows) of the lower and the upper plane of each window of k
@@ -38,14 +40,28 @@ class MaxPool(Activation):
     padding: tuple[int, int]
     dilation: tuple[int, int]
     image: tuple[int, int]  # height and width of the input
+    ceil: bool = False  # whether a last window that begins inside the image or before it may end beyond
 
     def forward(self, z: Tensor) -> Tensor:
-        return functional.max_pool2d(z, self.kernel, self.stride, self.padding, self.dilation)
+        return functional.max_pool2d(z, self.kernel, self.stride, self.padding, self.dilation, self.ceil)
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """Height and width that the windows reach over."""
+        return self._reach(0), self._reach(1)
+
+    def _reach(self, axis: int) -> int:
+        size, padding, stride = self.image[axis], self.padding[axis], self.stride[axis]
+        usual, window = size + 2 * padding, self.dilation[axis] * (self.kernel[axis] - 1) + 1
+        left_over = (usual - window) % stride
+        start = usual - window - left_over + stride  # of one more window
+        return start + window if self.ceil and left_over and start < size + padding else usual
 
     def _windows(self, z: Float[Tensor, "r c h w"], fill: float) -> Float[Tensor, "r c k windows"]:
         """The inputs of each window; padding counts as `fill`."""
-        high, wide = self.padding
-        padded = functional.pad(z, (wide, wide, high, high), value=fill)
+        (high, wide), (rows, columns) = self.padding, self.padded
+        more = columns - wide - self.image[1], rows - high - self.image[0]
+        padded = functional.pad(z, (wide, more[0], high, more[1]), value=fill)
         # unfold multiplies nothing: it copies, infinities too
         columns = functional.unfold(padded, self.kernel, self.dilation, 0, self.stride)
         return columns.view(*z.shape[:2], -1, columns.shape[-1])
@@ -70,7 +86,11 @@ class MaxPool(Activation):
         """The lower plane, and the upper one of the chords alone."""
         l, u = self._windows(low, -torch.inf), self._windows(high, -torch.inf)
         best = l.amax(2, keepdim=True)
-        pick = functional.one_hot((l + u).argmax(2), l.shape[2]).movedim(-1, 2).to(low)
+        ends = l + u
+        largest = ends.amax(2, keepdim=True)
+        # of ends that are the same but for roundings the first, so that any precision chooses the same
+        first = (ends >= largest - TIE * (1 + largest.abs())).int().argmax(2)
+        pick = functional.one_hot(first, l.shape[2]).movedim(-1, 2).to(low)
         taking_part = u > best
         width = torch.where(taking_part, u - l, 1)
         slope = torch.where(taking_part, (u - best) / width, 0)
@@ -86,8 +106,7 @@ class MaxPool(Activation):
         positive, negative = flat.clamp(min=0), flat.clamp(max=0)
         columns = positive[:, :, None] * lines.low + negative[:, :, None] * lines.up
         high, wide = self.padding
-        size = (self.image[0] + 2 * high, self.image[1] + 2 * wide)
-        folded = functional.fold(columns.flatten(1, 2), size, self.kernel, self.dilation, 0, self.stride)
+        folded = functional.fold(columns.flatten(1, 2), self.padded, self.kernel, self.dilation, 0, self.stride)
         inside = folded[:, :, high : high + self.image[0], wide : wide + self.image[1]]
         return inside, (negative * lines.up_offset).flatten(1).sum(1)
 

@@ -19,7 +19,7 @@ from plica.certify import curves
 from plica.certify.affine import Convolution, Matrix, Nonnegative, Scale, Sum
 from plica.certify.builder import Builder, Refused, Value
 from plica.certify.maxpool import MaxPool
-from plica.certify.rearranged import squeeze, unsqueeze
+from plica.certify.rearranged import expand, squeeze, unsqueeze
 from plica.certify.relax import ReLU
 from plica.certify.transposed import TransposedConvolution
 
@@ -47,15 +47,16 @@ def _average(function: Callable[..., Tensor]) -> Callable[..., Value]:
 
 
 def scale(builder: Builder, z: Value, factor: Any) -> Value:
-    factor = _of_image(builder, z, factor) if isinstance(factor, Tensor) else float(factor)
+    if not isinstance(factor, Tensor):
+        return builder.add(Scale(factor=float(factor)), z)
+    z, factor = _of_image(builder, z, factor)
     return builder.add(Scale(factor=factor), z)
 
 
-def _of_image(builder: Builder, z: Value, constant: Tensor) -> Tensor:
-    """A constant with as many axes as z; refused where z would take a larger shape from it."""
-    if torch.broadcast_shapes(constant.shape, builder.shape(z)) != builder.shape(z):
-        raise Refused("it repeats values")
-    return constant.to(builder.values[0]).reshape(*[1] * (builder.ndim(z) - constant.ndim), *constant.shape)
+def _of_image(builder: Builder, z: Value, constant: Tensor) -> tuple[Value, Tensor]:
+    """z as large as the result, and the constant with as many axes."""
+    z = expand(builder, z, torch.broadcast_shapes(constant.shape, builder.shape(z)))
+    return z, constant.to(builder.values[0]).reshape(*[1] * (builder.ndim(z) - constant.ndim), *constant.shape)
 
 
 def _mul(builder: Builder, a: Any, b: Any) -> Value:
@@ -73,14 +74,14 @@ def _neg(builder: Builder, z: Value) -> Value:
 
 def _shift(builder: Builder, z: Value, constant: Any) -> Value:
     constant = torch.as_tensor(constant, dtype=builder.values[0].dtype, device=builder.values[0].device)
-    return builder.add(Scale(offset=_of_image(builder, z, constant)), z)
+    z, offset = _of_image(builder, z, constant)
+    return builder.add(Scale(offset=offset), z)
 
 
 def add(builder: Builder, a: Any, b: Any, *, alpha: float = 1) -> Value:
     if isinstance(a, Value) and isinstance(b, Value):
-        if builder.shape(a) != builder.shape(b):
-            raise Refused("it repeats values")
-        return builder.add(Sum(sign=float(alpha)), a, b)
+        size = torch.broadcast_shapes(builder.shape(a), builder.shape(b))
+        return builder.add(Sum(sign=float(alpha)), expand(builder, a, size), expand(builder, b, size))
     if isinstance(a, Value):
         return _shift(builder, a, b * alpha)
     return _shift(builder, b if alpha == 1 else scale(builder, b, alpha), a)
@@ -165,20 +166,11 @@ def max_pool(
         raise Refused("a shape other than (b, c, height, width)")
     image = builder.shape(z)[2:]
     windows = _pair(kernel), _pair(stride or kernel), _pair(padding), _pair(dilation)
-    value = builder.add(MaxPool(*windows, (image[0], image[1])), z)
-    if ceil and builder.shape(value) != functional.max_pool2d(builder.values[z], *windows, ceil_mode=True).shape:
-        raise Refused("its last windows reach beyond the image (ceil_mode)")
-    return value, None
+    return builder.add(MaxPool(*windows, (image[0], image[1]), ceil), z), None
 
 
 def relu(builder: Builder, z: Value) -> Value:
     return builder.add(ReLU(), z)
-
-
-def _leaky(builder: Builder, z: Value, slope: float = 0.01) -> Value:
-    if not slope <= 1 or not math.isfinite(slope):
-        raise Refused(f"its slope must be at most 1, got {slope}")
-    return builder.add(ReLU(float(slope)), z)
 
 
 def _curve(op: curves.Curve) -> Callable[[Builder, Value], Value]:
@@ -219,7 +211,6 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "elu": _elu,
     "gelu": _gelu,
     "hardswish": _curve(curves.HARDSWISH),
-    "leaky_relu": _leaky,
     "linear": _linear,
     "log_sigmoid_forward": lambda builder, z: (builder.add(curves.LOG_SIGMOID, z), None),
     "matmul": _matmul,

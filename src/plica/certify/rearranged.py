@@ -33,10 +33,13 @@ def squeeze(builder: Builder, z: Value, *dim: Any) -> Value:
     return view(builder, z, torch.squeeze(builder.values[z], *dim).shape)
 
 
-def _expand(builder: Builder, z: Value, size: Any, **_: Any) -> Value:
-    if builder.values[z].expand(size).shape != builder.values[z].shape:
-        raise Refused("it repeats values")
-    return z
+def expand(builder: Builder, z: Value, size: Any, **_: Any) -> Value:
+    """Each entry several times, along axes of length 1; the axis of images stays the first."""
+    if builder.values[z].expand(size).shape == builder.values[z].shape:
+        return z
+    if len(size) != builder.ndim(z) or size[0] not in (1, -1):
+        raise Refused("it does not keep images apart")
+    return builder.add(Nonnegative(function=lambda t: t.expand(-1, *size[1:])), z)
 
 
 def behind_images(builder: Builder, z: Value, dims: Any) -> None:
@@ -151,8 +154,9 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "clone": _same,
     "constant_pad_nd": _pad,
     "detach": _same,
-    "expand": _expand,
+    "expand": expand,
     "flip": _flip,
+    "index_select": along(torch.index_select),
     "lift_fresh_copy": _same,
     "mean": along(torch.mean),
     "permute": _permute,

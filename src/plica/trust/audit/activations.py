@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 TURNS = 10  # of the fixed point for a multiplier
+TIED = 1e-5  # of the middles of intervals, whose roundings must not choose
 MOVED = 16 * torch.finfo(torch.float64).eps  # of what makes an offset
 
 
@@ -156,12 +157,7 @@ class Pool(Activation):
 
     def value(self, z: Tensor) -> Tensor:
         self.image = (z.shape[2], z.shape[3])
-        windows = self.kernel, self.stride, self.padding, self.dilation
-        if self.ceil_mode:
-            wider = functional.max_pool2d(z, *windows, ceil_mode=True)
-            if wider.shape != functional.max_pool2d(z, *windows).shape:
-                raise ValueError("max_pool2d with windows that reach beyond the image (ceil_mode)")
-        return functional.max_pool2d(z, *windows)
+        return functional.max_pool2d(z, self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode)
 
     def parameters(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(self._windows(torch.zeros(1, *shape), 0.0).shape[i] for i in (1, 3))
@@ -169,7 +165,10 @@ class Pool(Activation):
     def lines(self, l: Tensor, u: Tensor, t: Tensor) -> Planes:
         low, high = self._windows(l, -torch.inf), self._windows(u, -torch.inf)
         top, floor = high.amax(2), low.amax(2, keepdim=True)
-        pick = functional.one_hot((low + high).argmax(2), low.shape[2]).movedim(-1, 2).to(l)
+        both = low + high
+        most = both.amax(2, keepdim=True)
+        chosen = (both >= most - TIED * (1 + most.abs())).int().argmax(2)  # the first that is largest, or nearly so
+        pick = functional.one_hot(chosen, low.shape[2]).movedim(-1, 2).to(l)
         slope = torch.where(high > floor, (high - floor) / torch.where(high > floor, high - low, 1.0), 0.0)
         at_low = (slope * torch.where(high > floor, low, 0.0)).sum(2)
         ends = (slope * torch.where(high > floor, low.abs() + high.abs(), 0.0)).sum(2)
@@ -181,16 +180,22 @@ class Pool(Activation):
         over, under = flat.clamp(min=0), flat.clamp(max=0)
         columns = (over[:, :, None] * lines.low + under[:, :, None] * lines.up).flatten(1, 2)
         (high, wide), (rows, across) = self.padding, self.image
-        size = (rows + 2 * high, across + 2 * wide)
+        size = tuple(n + p + end for n, p, end in zip(self.image, self.padding, self._ends(), strict=True))
         folded = functional.fold(columns, size, self.kernel, self.dilation, 0, self.stride)
         return folded[:, :, high : high + rows, wide : wide + across], (under * lines.up_offset).flatten(1).sum(1)
 
     def size(self, z: Tensor) -> Tensor:
         return 4 * self._windows(z, 0.0).sum(2).view(len(z), *self.value(z).shape[1:])
 
+    def _ends(self) -> list[int]:
+        """Rows and columns beyond the end of the image that windows take in."""
+        windows = self.value(torch.zeros(1, 1, *self.image)).shape[2:]
+        axes = zip(windows, self.image, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        return [max(p, (w - 1) * s + (k - 1) * d + 1 - p - n) for w, n, k, s, p, d in axes]
+
     def _windows(self, z: Tensor, fill: float) -> Tensor:
-        high, wide = self.padding
-        padded = functional.pad(z, (wide, wide, high, high), value=fill)
+        (high, wide), (below, right) = self.padding, self._ends()
+        padded = functional.pad(z, (wide, right, high, below), value=fill)
         columns = functional.unfold(padded, self.kernel, self.dilation, 0, self.stride)
         return columns.view(*z.shape[:2], -1, columns.shape[-1])
 

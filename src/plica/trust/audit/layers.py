@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.fx.node import map_aggregate, map_arg
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from plica.trust.audit.activations import ACTIVATIONS, Activation
 from plica.trust.audit.curves import CURVES
@@ -24,10 +26,10 @@ from plica.trust.audit.rewritten import REWRITTEN, UnknownStepError
 # of which a dependent operand goes in linearly; the second group turns signs
 PLAIN = {
     "_adaptive_avg_pool2d", "_to_copy", "_unsafe_view", "alias", "avg_pool2d", "cat", "clone", "constant_pad_nd",
-    "detach", "expand", "flip", "lift_fresh_copy", "mean", "permute", "pixel_shuffle", "pixel_unshuffle",
-    "reflection_pad1d", "reflection_pad2d", "repeat", "replication_pad1d", "replication_pad2d", "reshape", "roll",
-    "select", "slice", "split", "split_with_sizes", "squeeze", "sum", "transpose", "unsqueeze", "upsample_nearest2d",
-    "view",
+    "detach", "expand", "flip", "index_select", "lift_fresh_copy", "mean", "permute", "pixel_shuffle",
+    "pixel_unshuffle", "reflection_pad1d", "reflection_pad2d", "repeat", "replication_pad1d", "replication_pad2d",
+    "reshape", "roll", "select", "slice", "split", "split_with_sizes", "squeeze", "sum", "transpose",
+    "unsqueeze", "upsample_nearest2d", "view",
 }  # fmt: skip
 SIGNED = {"add", "addmm", "bmm", "convolution", "div", "linear", "matmul", "mm", "mul", "neg", "rsub", "sub"}
 DENSE = {"addmm", "bmm", "convolution", "linear", "matmul", "mm"}
@@ -89,7 +91,8 @@ def trace(model: Model, x: Tensor) -> tuple[Step, ...]:
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    traced = make_fx(torch.func.functionalize(model))(x.clone())
+    with _Circular():
+        traced = make_fx(torch.func.functionalize(model))(x.clone())
     traced.graph.eliminate_dead_code()
     net, known = _Built([Step(None, (), tuple(x.shape[1:]))], [x.double()]), dict[fx.Node, Any]()
     own = dict[fx.Node, Any]()  # constants in the model's precision
@@ -117,6 +120,21 @@ def trace(model: Model, x: Tensor) -> tuple[Step, ...]:
                 rounds = net.steps[0].rounds or not _same(own[node], known[node])
                 net.steps[0] = replace(net.steps[0], rounds=rounds)
     raise UnknownStepError("it has no output")
+
+
+class _Circular(TorchFunctionMode):
+    """Circular padding as a choice of entries."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not functional.pad or kwargs.get("mode") != "circular":
+            return func(*args, **kwargs)
+        z, sides = args
+        for axis in range(len(sides) // 2):
+            size = z.shape[-1 - axis]
+            entries = torch.arange(-sides[2 * axis], size + sides[2 * axis + 1], device=z.device) % size
+            z = z.index_select(z.ndim - 1 - axis, entries)
+        return z
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +171,8 @@ def _next(net: _Built, target: Any, args: Any, kwargs: Any) -> Any:
         net.values.append(value)
         return _Place(len(net.steps) - 1)
 
+    if name == "leaky_relu" and args[1:] and args[1] > 1:  # not convex
+        name = "_prelu_kernel"
     if name in REWRITTEN:
         if name in ("maximum", "minimum") and not isinstance(args[0], _Place):
             args = args[::-1]
@@ -168,6 +188,12 @@ def _next(net: _Built, target: Any, args: Any, kwargs: Any) -> Any:
         return add(_norm(args), places), None, None
     if name not in PLAIN | SIGNED or (len(places) > 1 and name not in SEVERAL):
         raise UnknownStepError(name)
+    if name in ("add", "rsub", "sub") and len(places) == 2:  # repeated before: else its copies stretch the other, too
+        size = torch.broadcast_shapes(*(net.values[place].shape for place in places))
+        places = [
+            p if net.values[p].shape == size else net.step(torch.ops.aten.expand.default, p, size) for p in places
+        ]
+        args = (*places, *args[2:])
     if name == "div" and not isinstance(args[0], _Place):
         raise UnknownStepError("a division by values that depend on the image")
     if kwargs.get("dtype") not in (None, torch.float32, torch.float64):

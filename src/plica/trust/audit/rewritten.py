@@ -59,7 +59,7 @@ def _abs(net: Network, z: Any) -> Any:
     return net.step(aten.sub.Tensor, net.step(aten.mul.Tensor, net.step(aten.relu.default, z), 2.0), z)
 
 
-def _prelu(net: Network, z: Any, slope: Tensor) -> Any:
+def _prelu(net: Network, z: Any, slope: Tensor | float) -> Any:
     """slope z + (1 - slope) max(z, 0)."""
     bent = net.step(aten.mul.Tensor, net.step(aten.relu.default, z), 1 - slope)
     return net.step(aten.add.Tensor, bent, net.step(aten.mul.Tensor, z, slope))
