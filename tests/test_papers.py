@@ -75,7 +75,8 @@ def test_a_page_gets_its_tables(script, tmp_path, monkeypatch):
     assert page.read_text() == "before\n<!-- one -->\n| a | b |\n|---|---|\n| 1 | 2 |\n<!-- end of one -->\nafter\n"
 
 
-def test_every_claim_has_a_test_a_figure_and_a_verdict():
+def claims():
+    """The cells of every row of the page that states a claim."""
     rows, inside = [], False
     for line in PAGE.read_text().splitlines():
         if line.startswith("| claim |"):
@@ -84,6 +85,11 @@ def test_every_claim_has_a_test_a_figure_and_a_verdict():
             inside = False
         elif inside and not line.startswith("|---"):
             rows.append([cell.strip() for cell in line.strip("|").split(" | ")])
+    return rows
+
+
+def test_every_claim_has_a_test_a_figure_and_a_verdict():
+    rows = claims()
     assert len(rows) >= 30
     for cells in rows:
         assert len(cells) == 4, cells
@@ -91,6 +97,14 @@ def test_every_claim_has_a_test_a_figure_and_a_verdict():
         claim, _, _, verdict = cells
         assert claim.endswith(")"), f"{claim} does not say where it stands"
         assert verdict in VERDICTS[:3] or verdict.startswith(VERDICTS[3]), cells
+
+
+def test_the_summary_counts_the_verdicts():
+    verdicts = [cells[3] for cells in claims()]
+    said = re.search(r"Of (\d+) claims (\d+) hold here, (\d+) hold in part, (\d+) do not hold, and (\d+) cannot", PAGE.read_text())  # fmt: skip # noqa: E501
+    assert said is not None
+    counts = [verdicts.count(verdict) for verdict in VERDICTS[:3]]
+    assert [int(number) for number in said.groups()] == [len(verdicts), *counts, len(verdicts) - sum(counts)]
 
 
 @pytest.mark.parametrize(("law", "power", "exponential"), [("pareto", 1, 0), ("exponential", 0, 1)])
