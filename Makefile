@@ -16,7 +16,7 @@ help:
 	@echo "make mutants   small changes to the code that judges: does a test fail for each? (half an hour)"
 	@echo "make docs      the documentation site, into build/site"
 	@echo "make bench     the tables of README.md and docs/benchmarks.md; for the latter DATA=folder of networks and images"
-	@echo "make papers    the papers' tables and figures, on ten to two hundred images: half an hour; make papers-all: the rest, ten hours"
+	@echo "make papers    the papers' tables and figures, on ten to two hundred images: three quarters of an hour; make papers-all: the rest, ten hours"
 	@echo "make lint      style; make types: the type checker; make format: rewrite in style"
 
 setup: $(READY)
@@ -73,7 +73,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/table.py
 	$(BIN)/python benchmarks/radii.py --data $(DATA) --into docs/benchmarks.md --figure docs/radii
 
-# Half an hour of one core: resnet_2b of DATA, ten to two hundred images.
+# Three quarters of an hour of one core: resnet_2b of DATA, ten to two hundred images.
 PAPERS = $(BIN)/python benchmarks/papers
 papers: $(READY)
 	$(PAPERS)/table1.py --data $(DATA) --nets resnet_2b --n 60 --attacks APGD-ce APGD-margin PWCF-ce PWCF-margin auto
@@ -86,7 +86,7 @@ papers: $(READY)
 	$(PAPERS)/section2.py --data $(DATA) --n 25
 	$(PAPERS)/appendix_a.py --data $(DATA) --n 100 --steps 50
 	$(PAPERS)/appendix_b.py --data $(DATA) --n 30 --evaluations 250
-	$(PAPERS)/ablations.py --data $(DATA) --n 10 --evaluations 100
+	$(PAPERS)/ablations.py --data $(DATA) --n 100 --evaluations 100
 
 # The rest, as many images as the scripts' own defaults and the networks of benchmarks/training.py: some ten hours of one core.
 TRAINED ?= build/training
