@@ -17,11 +17,11 @@ from torch import nn
 
 def make():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 4))
+    return nn.Sequential(nn.Flatten(), nn.Linear(144, 32), nn.ReLU(), nn.Linear(32, 4))
 
 def other():
     torch.manual_seed(1)
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 4))
+    return nn.Sequential(nn.Flatten(), nn.Linear(144, 32), nn.ReLU(), nn.Linear(32, 4))
 
 class Sometimes(nn.Module):
     "Not a number where the first pixel is white."
@@ -55,7 +55,7 @@ def made(tmp_path_factory):
     folder, former = tmp_path_factory.mktemp("made"), os.getcwd()
     os.chdir(folder)
     (folder / "net.py").write_text(NET)
-    x = torch.randint(40, 200, (20, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    x = torch.randint(40, 200, (20, 1, 12, 12), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     y = load_model("net.py:make")(x.float() / 255).argmax(1)
     y[[3, 17]] = (y[[3, 17]] + 1) % 4
     np.savez("d.npz", x=x.numpy(), y=y.numpy())

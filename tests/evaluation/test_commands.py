@@ -50,7 +50,7 @@ def test_a_plan_from_a_file_ends_with_a_table(file, whole, capsys):
 def test_a_model_that_is_a_program_needs_trust(folder, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, of the form
-        torch.jit.trace(load_model("net.py:make"), torch.rand(2, 1, 8, 8)).save("net.ts")
+        torch.jit.trace(load_model("net.py:make"), torch.rand(2, 1, 12, 12)).save("net.ts")
     line = ["evaluate", "--model", "net.ts", *FLAGS[2:], "--metric", "l2", "--n", "3", "--out", "traced"]
     assert "give --trust" in refusal(capsys, *line)
     assert main([*line, "--trust"]) == 0

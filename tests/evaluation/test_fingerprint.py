@@ -22,7 +22,7 @@ class Scaled(nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(144, 4))
         self.temperature = float(Path("value.txt").read_text())
 
     def forward(self, x):

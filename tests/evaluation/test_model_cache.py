@@ -42,7 +42,7 @@ def test_models_that_do_not_fit_into_memory_together_are_loaded_again(folder, mo
     cache.load(second, "cpu")
     again = cache.load(first, "cpu")
     assert again is not kept
-    x = torch.rand(2, 1, 8, 8)
+    x = torch.rand(2, 1, 12, 12)
     assert torch.equal(again(x), kept(x))
 
 

@@ -254,8 +254,8 @@ def test_no_images_are_a_part_of_no_rows():
     part = no_part(work(0))
     assert (part.samples.num_rows, len(part.ids), part.theta, part.notes) == (0, 0, None, [])
     flow = replace(TASK, through="flow")
-    part = no_part(work(0, Job(flow, SPEC, "auto", 10, 3), x=torch.zeros(0, 1, 8, 8)))
-    assert part.theta.shape == (0, 2 * 8 * 8)
+    part = no_part(work(0, Job(flow, SPEC, "auto", 10, 3), x=torch.zeros(0, 1, 12, 12)))
+    assert part.theta.shape == (0, 2 * 12 * 12)
 
 
 def test_threads_are_set_where_they_are_given(monkeypatch):
