@@ -127,7 +127,7 @@ class Wrapped(nn.Module):
         z = functional.max_pool2d(z - z.mean((2, 3), keepdim=True), 2, ceil_mode=True)  # 3 x 4 pixels
         both = z[:, :1] * self.gates + z[:, 1:2].expand(-1, 2, -1, -1)
         z = torch.cat([both, z.mean(1, keepdim=True) + self.gates, z.index_select(1, torch.tensor([2, 0]))], 1)
-        z = functional.pad(z, (0, 1, 1, 0), mode="circular")
+        z = functional.pad(functional.pad(z, pad=(0, 1, 0, 0), mode="circular"), (0, 0, 1, 0), "circular")
         return self.out(functional.avg_pool2d(z, 2, ceil_mode=True).relu().flatten(1))
 
 

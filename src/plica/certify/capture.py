@@ -81,9 +81,16 @@ class _Circular(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is functional.pad and kwargs.get("mode") == "circular" and min(args[1]) >= 0:
-            return _wrapped(*args)
+        if func is functional.pad:
+            z, pad, mode = _named(*args, **kwargs)
+            if mode == "circular" and min(pad) >= 0:
+                return _wrapped(z, pad)
         return func(*args, **kwargs)
+
+
+def _named(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = None) -> Any:
+    """The arguments of `functional.pad`, by position or by name."""
+    return input, pad, mode
 
 
 def _wrapped(z: Tensor, pad: Sequence[int]) -> Tensor:

@@ -127,9 +127,10 @@ class _Circular(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is not functional.pad or kwargs.get("mode") != "circular":
+        given = dict(zip(("input", "pad", "mode", "value"), args, strict=False)) | kwargs
+        if func is not functional.pad or given.get("mode") != "circular":
             return func(*args, **kwargs)
-        z, sides = args
+        z, sides = given["input"], given["pad"]
         for axis in range(len(sides) // 2):
             size = z.shape[-1 - axis]
             entries = torch.arange(-sides[2 * axis], size + sides[2 * axis + 1], device=z.device) % size
