@@ -76,6 +76,8 @@ def test_what_has_no_lower_bounds_is_refused_before_the_attack():
         plica.bracket(Counted(), x, y, plica.MinRadius(plica.Lp(3)))
     with pytest.raises(TypeError, match="MinRadius"):
         plica.bracket(Counted(), x, y, plica.MaxLoss(plica.Lp(2), 0.1))
+    with pytest.raises(ValueError, match="nodes takes the place of seconds; give one of them"):
+        plica.bracket(Counted(), x, y, plica.MinRadius(plica.Lp(2)), nodes=2, seconds=3)
     with pytest.raises(ValueError, match="at least one image"):
         plica.bracket(Counted(), x[:0], y[:0], plica.MinRadius(plica.Lp(2)))
 

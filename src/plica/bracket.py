@@ -13,6 +13,7 @@ from torch import Tensor
 
 from plica.api import attack
 from plica.certify import Certificate, certify, check_certifiable
+from plica.certify.api import limits_of
 from plica.core.domain.groups import Group, groups
 from plica.core.formulations import MinRadius, Question
 from plica.core.goals import Goal
@@ -67,7 +68,7 @@ def bracket(
     question: MinRadius,
     *,
     gradients: int = 300,
-    seconds: float = 10.0,
+    seconds: float | None = None,
     nodes: int | None = None,
     seed: int = 0,
     bounds: tuple[float | Tensor, float | Tensor] = (0.0, 1.0),
@@ -82,7 +83,7 @@ def bracket(
         model, x, y, bounds, targets: as in `plica.attack`; the model must be one that `plica.certify` can treat.
         question: a MinRadius under a metric that has lower bounds.
         gradients, seed: of the attack; where the search is stuck, STARTS times BUDGET gradients at most come on top.
-        seconds, nodes, arithmetic: of the certificate; the first two for each image.
+        seconds, nodes, arithmetic: as in `plica.certify`; one of the first two, for each image.
         attacking: further arguments of `plica.attack`; lower bounds know neither a goal other than misclassification
             nor draws. With levels the lower bound is that of any numbers.
 
@@ -94,6 +95,7 @@ def bracket(
         raise TypeError(
             f"plica.bracket answers plica.MinRadius(...), got {type(question).__name__}; use plica.certify."
         )
+    limits_of(seconds, nodes)
     check_certifiable(model, x, question, attacking.get("goal"), attacking.get("draws"), arithmetic)
     settings: dict[str, Any] = dict(seed=seed, bounds=bounds, targets=targets) | attacking
     attacked = attack(model, x, y, question, gradients=gradients, **settings)
@@ -112,7 +114,7 @@ def certified(
     result: Result,
     *,
     upper: Float[Tensor, " b"] | None = None,
-    seconds: float,
+    seconds: float | None,
     nodes: int | None,
     bounds: tuple[float | Tensor, float | Tensor],
     targets: Targets = None,

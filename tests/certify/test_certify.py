@@ -96,6 +96,9 @@ def test_upper_is_never_exceeded_and_ends_a_hopeless_proof():
     capped = plica.certify(net, x, y, plica.MinRadius(plica.Lp("inf")), nodes=10, upper=free / 2)
     assert (capped.radius <= free / 2).all()
     assert capped.status == [CertificateStatus.CLOSED] * 4
+    one = plica.certify(net, x, y, plica.MinRadius(plica.Lp("inf")), nodes=10, upper=float(free.min()) / 2)
+    assert (one.radius <= free.min() / 2).all()
+    assert one.status == [CertificateStatus.CLOSED] * 4
     found = plica.certify(net, x, y, plica.MaxLoss(plica.Lp("inf"), 0.1), upper=torch.full((4,), 0.05))
     assert found.status == [CertificateStatus.ATTACKED] * 4
 
@@ -280,9 +283,12 @@ def test_the_time_limit_is_respected():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (dict(question=plica.MinRadius(plica.Lp(3))), plica.Unsupported, "linf, l2 and l1"),
+        (dict(question=plica.MinRadius(plica.Lp(3))), plica.Unsupported, "not for l3; ask for linf, under which no"),
+        (dict(question=plica.MinRadius(plica.Lp(1.5))), plica.Unsupported, "not for l1.5; ask for l2, under which no"),
+        (dict(question=plica.MinRadius(lambda x, z: x)), plica.Unsupported, "function of your own; ask plica.attack"),
+        (dict(seconds=3), ValueError, "nodes takes the place of seconds; give one of them"),
         (dict(question=plica.MinRadius("theta", through=plica.Flow())), plica.Unsupported, "through"),
-        (dict(seconds=0), ValueError, "seconds must be positive"),
+        (dict(seconds=0, nodes=None), ValueError, "seconds must be positive"),
         (dict(nodes=0), ValueError, "nodes must be at least 1"),
         (dict(upper=torch.tensor([1.0, -1, 1, 1])), ValueError, "upper must hold radii >= 0"),
         (dict(y=torch.zeros(4).long(), targets=torch.tensor([1, 0, 1, 1])), ValueError, "targets must differ from y"),

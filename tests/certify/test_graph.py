@@ -9,6 +9,7 @@ from certify.zoo import BUILDERS, FLAT, IMAGE, images, network
 from plica.certify.affine import Affine
 from plica.certify.capture import capture
 from plica.models import load_model
+from plica.trust.audit.layers import trace
 from shared_data import SHARED
 
 NETWORKS = pytest.mark.parametrize("name", list(BUILDERS))
@@ -94,7 +95,14 @@ class Branches(nn.Module):
         (lambda x: torch.ones(len(x), 3), "depend on the image"),
         (lambda x: x[:, 0], "returns logits"),
         (lambda x: x.flatten(1)[:, :3] * len(x), "differ from the model's by up to.*treats every image by itself"),
-        (lambda x: x.flatten(1)[:, :3] + 1e6 - 1e6, r"Or roundings are that large.*model\.double\(\)"),
+        (lambda x: x.flatten(1)[:, :3].float() + 1e6 - 1e6, r"Or roundings are that large.*model\.double\(\)"),
+        (lambda x: x.flatten(1)[:, :3] / x.flatten(1)[:, 3:6], "divides by values that depend on the image"),
+        (nn.Sequential(nn.Flatten(), nn.LayerNorm(FLAT)), "LayerNorm divides by statistics.*use BatchNorm"),
+        (nn.GroupNorm(1, 2), "GroupNorm divides by statistics.*use BatchNorm"),
+        (nn.InstanceNorm2d(2), "statistics of the images themselves, as InstanceNorm.*use BatchNorm"),
+        (lambda x: nn.functional.rrelu(x, training=True).flatten(1), "draws random slopes; leave training=True out"),
+        (nn.Softplus(2.0, 5.0), r"jump by up to 0\.0034 at its threshold, 5, .*leave threshold=\.\.\. out"),
+        (lambda x: x.flatten(1)[:, :3] + torch.empty_like(x).flatten(1)[:, :3], "differ from the model's by up to nan"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_captured_is_refused_before_any_work(model, reason):
@@ -111,6 +119,34 @@ def test_a_last_softmax_changes_no_bound(last):
     assert torch.equal(found.radius, bare.radius)
     with pytest.raises(plica.Unsupported, match="ends with softmax, whose roundings"):
         plica.certify(ending, x, y, question, nodes=8, arithmetic="executed")
+
+
+def test_logits_that_cancel_are_those_of_the_model_in_float64():
+    """In float32 they are a tenth off, and the network was refused."""
+
+    class Cancelling(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.large = nn.Linear(FLAT, 3), nn.Parameter(torch.full((3,), 1e6))
+
+        def forward(self, x):
+            return self.layer(x.flatten(1)) + self.large - self.large
+
+    torch.manual_seed(0)
+    net, x = Cancelling().requires_grad_(False), images(3)
+    logits = capture(net, x).forward(x.double())[-1]
+    assert (logits - net(x)).abs().max() > 0.01
+    torch.testing.assert_close(logits, net.double()(x.double()), rtol=0, atol=1e-8)  # float64, beside 1e6
+
+
+def test_random_slopes_are_their_mean_in_eval_mode():
+    net, x = nn.Sequential(nn.Flatten(), nn.Linear(FLAT, 3), nn.RReLU(0.1, 0.5)).eval().requires_grad_(False), images(3)
+    net = net.double()
+    torch.testing.assert_close(capture(net, x.double()).forward(x.double())[-1], net(x.double()))
+    value = x[:1].double()
+    for step in trace(net, value)[1:]:
+        value = step.op.value(value)
+    torch.testing.assert_close(value, net(x[:1].double()))
 
 
 def test_roundings_of_a_model_in_float64_are_not_blamed():

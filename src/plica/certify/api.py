@@ -30,6 +30,7 @@ from plica.goals import Misclassified
 from plica.metrics import Unsupported, lp_form
 from plica.utils.messages import shown
 
+SECONDS = 10.0  # for each image
 CHUNK = 64  # images whose first bounds are computed together
 
 
@@ -40,8 +41,8 @@ def certify(
     y: Int[Tensor, " b"],
     question: Question,
     *,
-    upper: Float[Tensor, " b"] | None = None,
-    seconds: float = 10.0,
+    upper: Float[Tensor, " b"] | float | None = None,
+    seconds: float | None = None,
     nodes: int | None = None,
     bounds: tuple[float | Tensor, float | Tensor] = (0.0, 1.0),
     targets: Targets = None,
@@ -60,10 +61,13 @@ def certify(
         x: images, inside the bounds.
         y: labels, class numbers from 0.
         question: a MinRadius or a MaxLoss under l_inf, l_2 or l_1, with weights or held pixels or without.
-        upper: radii that an attack found, inf where it found none; the search never goes beyond them.
-        seconds: for each image, about; the best bound until then is the answer.
-        nodes: parts of the input set to bound for each image, about, instead of seconds; the answer is then repeatable.
-            A part counts again where it is bounded again at another radius, and the first radius is always tried.
+        upper: radii that an attack found, inf where it found none, or one number for all images; the search never goes
+            beyond them.
+        seconds: for each image, about; the best bound until then is the answer. 10 if neither it nor `nodes` is given.
+        nodes: parts of the input set to bound for each image, instead of seconds; the answer is then repeatable. A part
+            counts once for each other class, and again where it is bounded at another radius. No step begins once so
+            many are bounded, but a step that has begun bounds all its parts: the first one, the whole ball for each
+            other class, once or twice. So nodes=1 spends up to twice the number of other classes.
         bounds: as in `plica.attack`.
         targets: (b,) the only class that counts as a misclassification, or None for any.
         arithmetic: "real"; or "executed", for the network as it runs on a CPU in float32 (or float64), operation by
@@ -154,8 +158,8 @@ def _check_question(question: Question) -> None:
 
 
 def _checked(
-    model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, question: Question, upper: Tensor | None, seconds: float,
-    nodes: int | None, bounds: tuple[float | Tensor, float | Tensor], targets: Targets,
+    model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, question: Question, upper: Tensor | float | None,
+    seconds: float | None, nodes: int | None, bounds: tuple[float | Tensor, float | Tensor], targets: Targets,
     probe: Callable[[int, Tensor], float] | None,
 ) -> tuple[_Call, list[tuple[Tensor, Region]]]:  # fmt: skip
     """The call, and the numbers of the images of each region; one region unless boxes differ from image to image."""
@@ -168,11 +172,7 @@ def _checked(
     validation.labels("y", y, x)
     if targets is not None:
         validation.aimed(targets, y, x)
-    if not isinstance(seconds, Real) or isinstance(seconds, bool):
-        raise TypeError(f"seconds must be a number, got {shown(seconds)}.")
-    if not seconds > 0:
-        raise ValueError(f"seconds must be positive, got {seconds}.")
-    nodes = None if nodes is None else validation.whole("nodes", nodes, least=1)
+    seconds, nodes = limits_of(seconds, nodes)
     upper = torch.full((len(x),), torch.inf, device="cpu") if upper is None else _upper(upper, x)
     radius = validation.radii(question, x) if isinstance(question, MaxLoss) else None
     goal = Goal(validation.usable(y), None if targets is None else validation.usable(targets))
@@ -180,6 +180,19 @@ def _checked(
         model, validation.usable(x.detach()), goal, regions[0][1], radius, upper.double().cpu(), seconds, nodes, probe
     )
     return call, regions
+
+
+def limits_of(seconds: float | None, nodes: int | None) -> tuple[float, int | None]:
+    """Both checked; `nodes` comes before seconds."""
+    if seconds is not None and nodes is not None:
+        raise ValueError("nodes takes the place of seconds; give one of them.")
+    if seconds is None:
+        return SECONDS, None if nodes is None else validation.whole("nodes", nodes, least=1)
+    if not isinstance(seconds, Real) or isinstance(seconds, bool):
+        raise TypeError(f"seconds must be a number, got {shown(seconds)}.")
+    if not seconds > 0:
+        raise ValueError(f"seconds must be positive, got {seconds}.")
+    return seconds, None
 
 
 def _region(group: Group, x: Float[Tensor, "b *image"]) -> Region:
@@ -194,6 +207,7 @@ def _upper(upper: Any, x: Tensor) -> Tensor:
         radii = None
     if radii is None or radii.is_complex():
         raise TypeError(f"upper must hold radii, one for each image, got {shown(upper)}.")
+    radii = radii.expand(len(x)) if radii.ndim == 0 else radii
     if radii.shape != (len(x),):
         raise ValueError(f"upper must have shape ({len(x)},), one radius for each image, got {tuple(radii.shape)}.")
     if not bool((radii >= 0).all()):

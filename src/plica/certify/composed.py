@@ -68,6 +68,19 @@ def _leaky(builder: Builder, z: Value, slope: float = 0.01) -> Value:
     return _prelu(builder, z, torch.tensor(slope, dtype=torch.float64, device="cpu"))
 
 
+def _rrelu(
+    builder: Builder, z: Value, noise: Any, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, *_: Any
+) -> Value:  # fmt: skip
+    if training:
+        raise Refused("it draws random slopes; leave training=True out, or use nn.RReLU, which draws none in eval mode")
+    return _leaky(builder, z, (lower + upper) / 2)
+
+
+def _undefined(builder: Builder, z: Value, *_: Any, **__: Any) -> Tensor:
+    """Numbers that nothing was written to yet; where some are used, the network is refused as it gives nan."""
+    return torch.full_like(builder.values[z], torch.nan)
+
+
 def _adaptive_max_pool(builder: Builder, z: Value, size: Any) -> tuple[Value, None]:
     image = builder.shape(z)[-2:]
     if any(n % m for n, m in zip(image, size, strict=True)):
@@ -91,9 +104,11 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "clamp": _clamp,
     "clamp_max": lambda builder, z, high: _clamp(builder, z, None, high),
     "clamp_min": _clamp,
+    "empty_like": _undefined,
     "hardsigmoid": _hardsigmoid,
     "hardtanh": _hardtanh,
     "leaky_relu": _leaky,
     "maximum": _maximum,
     "minimum": _minimum,
+    "rrelu_with_noise": _rrelu,
 }

@@ -64,7 +64,8 @@ def _mul(builder: Builder, a: Any, b: Any) -> Value:
 
 
 def _div(builder: Builder, a: Any, b: Any) -> Value:
-    _constant(b)
+    if isinstance(b, Value):
+        raise Refused("it divides by values that depend on the image")
     return scale(builder, a, 1 / b)
 
 
@@ -144,7 +145,10 @@ def convolution(
 def _batch_norm(builder: Builder, z: Value, weight: Any, bias: Any, mean: Any, var: Any, *rest: Any) -> Any:
     """(z - mean) weight / sqrt(var + eps) + bias with stored statistics; `rest` is (training,) momentum, eps."""
     if len(rest) == 3 and rest[0]:
-        raise Refused("it uses the statistics of the batch; call eval()")
+        raise Refused(
+            "it takes statistics of the images themselves, as InstanceNorm and BatchNorm(track_running_stats=False) "
+            "do; use BatchNorm, whose statistics are stored"
+        )
     shape = (1, -1, *[1] * (builder.ndim(z) - 2))
     z = builder.add(Scale(offset=-mean.reshape(shape)), z)
     factor = (var.double() + rest[-1]).rsqrt()
@@ -192,8 +196,14 @@ def _celu(builder: Builder, z: Value, alpha: float = 1.0) -> Value:
 
 
 def _softplus(builder: Builder, z: Value, beta: float = 1.0, threshold: float = 20.0) -> Value:
-    if not (0 < beta < math.inf and threshold >= 20):
-        raise Refused(f"its beta must be positive and its threshold at least 20, got {beta} and {threshold}")
+    if not 0 < beta < math.inf:
+        raise Refused(f"its beta must be positive and finite, got {beta}")
+    if not threshold >= 20:
+        step = math.exp(-threshold) / beta
+        raise Refused(
+            f"its values jump by up to {step:.2g} at its threshold, {threshold:g}, which must be at least 20; leave "
+            "threshold=... out, which changes no value by more"
+        )
     return builder.add(curves.softplus(beta), z)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -125,8 +126,23 @@ def _minimum_l1(a: Tensor, below: Tensor, above: Tensor, radius: Tensor) -> tupl
 def check_metric(metric: Metric) -> None:
     """Raises Unsupported unless the metric is an l_inf, l_2 or l_1 norm, with weights or held pixels or without."""
     form = lp_form(metric)
-    if form is None or form.p not in (math.inf, 2, 1):
-        raise Unsupported(f"Lower bounds are known for linf, l2 and l1, with weights or held pixels, not for {metric}.")
+    if form is not None and form.p in (math.inf, 2, 1):
+        return
+    known = "Lower bounds are known for linf, l2 and l1, with weights or held pixels, not for"
+    if form is None:
+        raise Unsupported(f"{known} {_named(metric)}; ask plica.attack alone, for upper bounds of the radii.")
+    less = "linf" if form.p > 2 else "l2" if form.p > 1 else "l1"
+    raise Unsupported(
+        f"{known} {metric}; ask for {less}, under which no distance is larger: its bounds hold here, too."
+    )
+
+
+def _named(metric: Any) -> str:
+    name = getattr(metric, "__name__", None)
+    if name is not None:
+        return "a function of your own" if name == "<lambda>" else f"the function {name}"
+    says = type(metric).__str__ is not object.__str__ or type(metric).__repr__ is not object.__repr__
+    return str(metric) if says else f"the distance {type(metric).__name__}"
 
 
 def input_set(

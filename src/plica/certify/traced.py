@@ -16,6 +16,7 @@ from plica.certify.graph import Graph
 from plica.metrics import Unsupported
 
 BUILDERS = operations.BUILDERS | rearranged.BUILDERS | composed.BUILDERS
+NORMS = {"native_group_norm": "GroupNorm", "native_layer_norm": "LayerNorm"}
 SOFTMAX = {"_softmax": torch.softmax, "_log_softmax": torch.log_softmax}
 
 
@@ -71,6 +72,8 @@ def _apply(builder: Builder, node: fx.Node, args: Any, kwargs: dict[str, Any]) -
             _refuse(node, "softmax has bounds only as the last operation, over classes")
         builder.softmax = SOFTMAX[name]
         return z
+    if name in NORMS:
+        _refuse(node, f"{NORMS[name]} divides by statistics of the image itself; use BatchNorm, whose are stored")
     if name not in BUILDERS:
         _refuse(node, f"{name} has no lower bounds")
     try:

@@ -174,9 +174,11 @@ class Worker:
         assert job.certify is not None
         question = job.question(self.bounds, x.shape[1:])
         upper = torch.full((len(x),), torch.inf) if work.upper is None else work.upper
+        own, nodes = job.certify, job.certify.nodes
         try:
             result, certificate = certified(
-                model, x, y, question, result, upper=upper, **job.certify.model_dump(),
+                model, x, y, question, result, upper=upper, seconds=own.seconds if nodes is None else None,
+                nodes=nodes, arithmetic=own.arithmetic,
                 bounds=self.bounds.pair, method=job.method, seed=job.seed, batch_size=self.fitting_size,
                 levels=job.task.levels, targets=job.targets(y, work.ids),
             )  # fmt: skip

@@ -62,6 +62,13 @@ def test_a_model_of_another_precision_is_named_with_both_ways_out(dtype):
         plica.attack(model, X, Y, QUESTION, gradients=5)
 
 
+def test_a_model_without_numbers_is_not_told_to_move():
+    """model.to('cpu') fails where there is nothing to copy."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 4, device="meta"))
+    with pytest.raises(ValueError, match=r"weights without numbers, on the device meta; make it on cpu, .*to_empty"):
+        plica.attack(model, X, Y, QUESTION, gradients=5)
+
+
 class NoGrad(nn.Module):
     @torch.no_grad()
     def forward(self, x):

@@ -177,6 +177,11 @@ def check_kind(model: Model, x: Tensor, error: Exception) -> None:
     """Raises ValueError where the model raised `error` because its parameters have another precision, or lie on another
     device, than x."""
     tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
+    if any(t.is_meta for t in tensors):
+        raise ValueError(
+            "The model has weights without numbers, on the device meta; make it on cpu, or write model.to_empty("
+            "device='cpu') and load its weights then."
+        ) from error
     own = next((t for t in tensors if t.is_floating_point()), None)
     if own is None or (own.dtype == x.dtype and own.device == x.device):
         return

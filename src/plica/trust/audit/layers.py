@@ -172,6 +172,13 @@ def _next(net: _Built, target: Any, args: Any, kwargs: Any) -> Any:
         net.values.append(value)
         return _Place(len(net.steps) - 1)
 
+    if name == "empty_like":  # the noise of RReLU, which eval mode has no use for
+        return torch.full_like(net.values[args[0]], torch.nan)
+    if name == "rrelu_with_noise":
+        z, _, lower, upper, training, *_ = (*args, *(1 / 8, 1 / 3, False)[len(args) - 2 :])
+        if training:
+            raise UnknownStepError("rrelu with random slopes")
+        name, args = "leaky_relu", (z, (lower + upper) / 2)
     if name == "leaky_relu" and args[1:] and args[1] > 1:  # not convex
         name = "_prelu_kernel"
     if name in REWRITTEN:
