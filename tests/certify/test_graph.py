@@ -9,6 +9,9 @@ from certify.zoo import BUILDERS, FLAT, IMAGE, images, network
 from plica.certify.affine import Affine
 from plica.certify.capture import capture
 from plica.models import load_model
+from plica.runs.encode import leaf_table
+from plica.trust.audit.balls import Ball
+from plica.trust.audit.certificates import check
 from plica.trust.audit.layers import trace
 from shared_data import SHARED
 
@@ -137,6 +140,22 @@ def test_logits_that_cancel_are_those_of_the_model_in_float64():
     logits = capture(net, x).forward(x.double())[-1]
     assert (logits - net(x)).abs().max() > 0.01
     torch.testing.assert_close(logits, net.double()(x.double()), rtol=0, atol=1e-8)  # float64, beside 1e6
+
+
+def test_softsign_is_one_activation():
+    net, x = nn.Sequential(nn.Flatten(), nn.Linear(FLAT, 3), nn.Softsign()).requires_grad_(False).double(), images(1)
+    graph = capture(net, x.double())
+    assert [op.name for _, op in graph.activations()] == ["softsign"]
+    torch.testing.assert_close(graph.forward(x.double())[-1], net(x.double()))
+    y, question = net(x.double()).argmax(1), plica.MinRadius(plica.Lp(2))
+    found = plica.certify(net, x.double(), y, question, nodes=2)
+    assert 0 < found.radius <= plica.attack(net, x.double(), y, question, gradients=30).distance
+    leaves = leaf_table(found.evidence, torch.arange(1)).to_pylist()
+    ball = Ball.around(x, torch.zeros_like(x), torch.ones_like(x), float(found.radius), 2.0)
+    check(trace(net, x.double()), ball, int(y), None, leaves)
+    for other in (lambda z: z / (2 + z.abs()), lambda z: z / (1 + z.flip(1).abs()), lambda z: z / (1 + z.relu())):
+        with pytest.raises(plica.Unsupported, match="divides by values"):
+            capture(other, x.flatten(1)[:, :3])
 
 
 def test_random_slopes_are_their_mean_in_eval_mode():

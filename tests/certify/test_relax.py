@@ -9,7 +9,7 @@ from plica.certify.relax import ReLU
 
 CURVES = [
     curves.SIGMOID, curves.TANH, curves.SILU, curves.MISH, curves.GELU, curves.GELU_TANH, curves.LOG_SIGMOID,
-    curves.HARDSWISH, curves.softplus(), curves.softplus(30.0), curves.elu(0.5), curves.elu(-0.5),
+    curves.SOFTSIGN, curves.HARDSWISH, curves.softplus(), curves.softplus(30.0), curves.elu(0.5), curves.elu(-0.5),
     curves.elu(1.6732632423543772, 1.0507009873554805), curves.elu(0.7, 1.0, 1 / 0.7),
 ]  # fmt: skip
 ACTIVATIONS = [ReLU(), ReLU(0.1), ReLU(-0.5), ReLU(1.0), *CURVES]

@@ -216,6 +216,7 @@ GELU_TANH = Curve(
     "gelu by tanh", partial(functional.gelu, approximate="tanh"), _gelu_tanh_slope,
     (-1.4185040087908284, 1.4185040087908284), (-1, 1, -1), 1.13,
 )  # fmt: skip
+SOFTSIGN = Curve("softsign", functional.softsign, lambda z: (1 + z.abs()) ** -2, (0.0,), (1, -1))
 LOG_SIGMOID = Curve("log_sigmoid", functional.logsigmoid, lambda z: torch.sigmoid(-z), (), (-1,))
 HARDSWISH = Curve(
     "hardswish", functional.hardswish,

@@ -235,6 +235,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "sigmoid": _curve(curves.SIGMOID),
     "silu": _curve(curves.SILU),
     "softplus": _softplus,
+    "softsign": _curve(curves.SOFTSIGN),
     "sub": sub,
     "tanh": _curve(curves.TANH),
 }

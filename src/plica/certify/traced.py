@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, fx
 from torch.fx.node import map_aggregate, map_arg
+from torch.nn import functional
 
 from plica.certify import composed, operations, rearranged
 from plica.certify.builder import Builder, Refused, Value
@@ -26,6 +27,8 @@ def build(traced: fx.GraphModule, x: Float[Tensor, "1 *image"]) -> Graph:
     Raises:
         Unsupported: an operation has no bounds; the message names the module.
     """
+    for node in traced.graph.nodes:
+        _put_together(node)
     traced.graph.eliminate_dead_code()
     builder, known, stored = Builder(x), dict[fx.Node, Any](), dict[fx.Node, Any]()  # stored: as the model has them
     for node in traced.graph.nodes:
@@ -48,6 +51,17 @@ def build(traced: fx.GraphModule, x: Float[Tensor, "1 *image"]) -> Graph:
     raise Unsupported("The model has no output.")
 
 
+def _put_together(node: fx.Node) -> None:
+    """z / (1 + |z|), as torch writes Softsign, as one operation."""
+    if node.target is not torch.ops.aten.div.Tensor or not isinstance(below := node.args[1], fx.Node):
+        return
+    if below.target is not torch.ops.aten.add.Tensor or below.args[1:] != (1,) or below.kwargs:
+        return
+    size = below.args[0]
+    if isinstance(size, fx.Node) and size.target is torch.ops.aten.abs.default and size.args[0] is node.args[0]:
+        node.target, node.args = functional.softsign, size.args
+
+
 def _up_to(builder: Builder, output: Any) -> Graph:
     if not isinstance(output, Value) or len(builder.shape(output)) != 2:
         raise Unsupported("Lower bounds need a model that returns logits (b, classes), which depend on the image.")
@@ -65,7 +79,7 @@ def _apply(builder: Builder, node: fx.Node, args: Any, kwargs: dict[str, Any]) -
         return map_aggregate(target(*args, **kwargs), _double)
     if target is operator.getitem:
         return args[0][args[1]] if isinstance(args[0], tuple | list) else _refuse(node, "it is no tensor")
-    name = target.overloadpacket.__name__ if hasattr(target, "overloadpacket") else str(target)
+    name = getattr(getattr(target, "overloadpacket", target), "__name__", str(target))
     if name in SOFTMAX:
         z, dim, *_ = args
         if builder.ndim(z) != 2 or dim not in (1, -1) or any(user.op != "output" for user in node.users):

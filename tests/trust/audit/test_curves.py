@@ -18,6 +18,7 @@ PAIRS = {
     "sigmoid": (curves.SIGMOID, CURVES["sigmoid"]()),
     "silu": (curves.SILU, CURVES["silu"]()),
     "softplus": (curves.softplus(3.0), CURVES["softplus"](3.0)),
+    "softsign": (curves.SOFTSIGN, CURVES["softsign"]()),
     "tanh": (curves.TANH, CURVES["tanh"]()),
 }
 

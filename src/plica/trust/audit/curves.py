@@ -190,5 +190,6 @@ CURVES: dict[str, Callable[..., Any]] = {
     "sigmoid": lambda: Curve(torch.sigmoid, (0.0,), (1, -1), 0.25),
     "silu": lambda: _waves()["silu"],
     "softplus": _softplus,
+    "softsign": lambda: Curve(lambda z: z / (1 + z.abs()), (0.0,), (1, -1)),
     "tanh": lambda: Curve(torch.tanh, (0.0,), (1, -1)),
 }

@@ -93,6 +93,9 @@ def trace(model: Model, x: Tensor) -> tuple[Step, ...]:
 
     with _Circular():
         traced = make_fx(torch.func.functionalize(model))(x.clone())
+    for node in traced.graph.nodes:
+        if _is_softsign(node):
+            node.target, node.args = torch.nn.functional.softsign, node.args[:1]
     traced.graph.eliminate_dead_code()
     net, known = _Built([Step(None, (), tuple(x.shape[1:]))], [x.double()]), dict[fx.Node, Any]()
     own = dict[fx.Node, Any]()  # constants in the model's precision
@@ -157,7 +160,8 @@ def _next(net: _Built, target: Any, args: Any, kwargs: Any) -> Any:
         return map_aggregate(target(*args, **kwargs), _double)
     if target is operator.getitem:
         return args[0][args[1]]
-    name = target.overloadpacket.__name__ if hasattr(target, "overloadpacket") else str(target)
+    own = target.overloadpacket if hasattr(target, "overloadpacket") else target
+    name = own.__name__ if hasattr(own, "__name__") else str(own)
 
     def add(op: Affine | Activation, parents: list[_Place]) -> _Place:
         value = op.value(*(net.values[parent] for parent in parents))
@@ -249,6 +253,16 @@ def _functions(name: str, target: Any, args: Any, kwargs: Any) -> tuple[Callable
         return target(*own, **named)
 
     return function, absolute if name in SIGNED | {"cat", "constant_pad_nd"} else function
+
+
+def _is_softsign(node: fx.Node) -> bool:
+    """z / (|z| + 1)"""
+    aten, z = torch.ops.aten, node.args[0] if node.args else None
+    if node.target != aten.div.Tensor or node.kwargs or not isinstance(node.args[1], fx.Node):
+        return False
+    more = node.args[1]
+    size = more.args[0] if more.target == aten.add.Tensor and more.args[1] == 1 and not more.kwargs else None
+    return isinstance(size, fx.Node) and size.target == aten.abs.default and size.args == (z,)
 
 
 def _ends_with_softmax(node: fx.Node) -> bool:
