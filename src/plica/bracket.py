@@ -13,7 +13,7 @@ from torch import Tensor
 
 from plica.api import attack
 from plica.certify import Certificate, certify, check_certifiable
-from plica.certify.api import limits_of
+from plica.certify.api import SECONDS, limits_of
 from plica.core.domain.groups import Group, groups
 from plica.core.formulations import MinRadius, Question
 from plica.core.goals import Goal
@@ -68,7 +68,7 @@ def bracket(
     question: MinRadius,
     *,
     gradients: int = 300,
-    seconds: float | None = None,
+    seconds: float = SECONDS,
     nodes: int | None = None,
     seed: int = 0,
     bounds: tuple[float | Tensor, float | Tensor] = (0.0, 1.0),
@@ -114,7 +114,7 @@ def certified(
     result: Result,
     *,
     upper: Float[Tensor, " b"] | None = None,
-    seconds: float | None,
+    seconds: float,
     nodes: int | None,
     bounds: tuple[float | Tensor, float | Tensor],
     targets: Targets = None,

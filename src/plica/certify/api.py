@@ -42,7 +42,7 @@ def certify(
     question: Question,
     *,
     upper: Float[Tensor, " b"] | float | None = None,
-    seconds: float | None = None,
+    seconds: float = SECONDS,
     nodes: int | None = None,
     bounds: tuple[float | Tensor, float | Tensor] = (0.0, 1.0),
     targets: Targets = None,
@@ -63,7 +63,7 @@ def certify(
         question: a MinRadius or a MaxLoss under l_inf, l_2 or l_1, with weights or held pixels or without.
         upper: radii that an attack found, inf where it found none, or one number for all images; the search never goes
             beyond them.
-        seconds: for each image, about; the best bound until then is the answer. 10 if neither it nor `nodes` is given.
+        seconds: for each image, about; the best bound until then is the answer.
         nodes: parts of the input set to bound for each image, instead of seconds; the answer is then repeatable. A part
             counts once for each other class, and again where it is bounded at another radius. No step begins once so
             many are bounded, but a step that has begun bounds all its parts: the first one, the whole ball for each
@@ -159,7 +159,7 @@ def _check_question(question: Question) -> None:
 
 def _checked(
     model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, question: Question, upper: Tensor | float | None,
-    seconds: float | None, nodes: int | None, bounds: tuple[float | Tensor, float | Tensor], targets: Targets,
+    seconds: float, nodes: int | None, bounds: tuple[float | Tensor, float | Tensor], targets: Targets,
     probe: Callable[[int, Tensor], float] | None,
 ) -> tuple[_Call, list[tuple[Tensor, Region]]]:  # fmt: skip
     """The call, and the numbers of the images of each region; one region unless boxes differ from image to image."""
@@ -182,17 +182,15 @@ def _checked(
     return call, regions
 
 
-def limits_of(seconds: float | None, nodes: int | None) -> tuple[float, int | None]:
-    """Both checked; `nodes` comes before seconds."""
-    if seconds is not None and nodes is not None:
-        raise ValueError("nodes takes the place of seconds; give one of them.")
-    if seconds is None:
-        return SECONDS, None if nodes is None else validation.whole("nodes", nodes, least=1)
+def limits_of(seconds: float, nodes: int | None) -> tuple[float, int | None]:
+    """Both checked; nodes takes the place of seconds."""
     if not isinstance(seconds, Real) or isinstance(seconds, bool):
         raise TypeError(f"seconds must be a number, got {shown(seconds)}.")
     if not seconds > 0:
         raise ValueError(f"seconds must be positive, got {seconds}.")
-    return seconds, None
+    if nodes is not None and seconds != SECONDS:
+        raise ValueError("nodes takes the place of seconds; give one of them.")
+    return seconds, None if nodes is None else validation.whole("nodes", nodes, least=1)
 
 
 def _region(group: Group, x: Float[Tensor, "b *image"]) -> Region:

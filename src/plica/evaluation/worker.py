@@ -15,6 +15,7 @@ from plica.attacks.external.common import Peer
 from plica.attacks.registry import ATTACKS
 from plica.bracket import CLOSED, certified, gap
 from plica.certify import Certificate
+from plica.certify.api import SECONDS
 from plica.core.domain.bounds import Bounds
 from plica.core.domain.read_bounds import read_bounds
 from plica.core.result import Result
@@ -172,13 +173,13 @@ class Worker:
         """The part with lower bounds; where they cannot be had, with bounds of 0 and a note."""
         job, certificate = work.job, None
         assert job.certify is not None
+        own = job.certify
         question = job.question(self.bounds, x.shape[1:])
         upper = torch.full((len(x),), torch.inf) if work.upper is None else work.upper
-        own, nodes = job.certify, job.certify.nodes
         try:
             result, certificate = certified(
-                model, x, y, question, result, upper=upper, seconds=own.seconds if nodes is None else None,
-                nodes=nodes, arithmetic=own.arithmetic,
+                model, x, y, question, result, upper=upper, seconds=own.seconds if own.nodes is None else SECONDS,
+                nodes=own.nodes, arithmetic=own.arithmetic,
                 bounds=self.bounds.pair, method=job.method, seed=job.seed, batch_size=self.fitting_size,
                 levels=job.task.levels, targets=job.targets(y, work.ids),
             )  # fmt: skip
