@@ -40,6 +40,38 @@ def test_points_labels_and_radius_are_those_promised(norm):
     assert adversary.clean_accuracy(x_adv, case.y) == pytest.approx(1 - float(broken.double().mean()))
 
 
+def test_clean_accuracy_of_one_logit_is_that_of_the_classes_0_and_logit():
+    """The argmax of one column is 0, whatever the logit."""
+    case = linear()
+    for net in (lambda x: case.model(x).diff(dim=1), lambda x: case.model(x).diff(dim=1)[:, 0]):
+        assert AutoAttack(net).clean_accuracy(case.x, case.y) == 1.0
+        assert AutoAttack(net).clean_accuracy(case.x, 1 - case.y) == 0.0
+
+
+def test_clean_accuracy_leaves_images_and_modes_as_they_are():
+    class Net(torch.nn.Module):
+        def forward(self, x):
+            x.sub_(0.5)
+            return (-1 if self.training else 1) * case.model(x + 0.5)
+
+    case, net = linear(), Net().train()
+    x = case.x.clone()
+    assert AutoAttack(net).clean_accuracy(x, case.y, bs=2) == 1.0
+    assert torch.equal(x, case.x)
+    assert net.training
+
+
+@pytest.mark.parametrize("name", ["clean_accuracy", "run_standard_evaluation"])
+def test_images_that_are_none_are_refused_in_a_sentence(name):
+    """It was a division by zero, "one device, got cpu and cpu", or an AttributeError."""
+    case = linear()
+    call = inspect.unwrap(getattr(AutoAttack, name))
+    with pytest.raises(TypeError, match="x must be a torch tensor of images, got ndarray"):
+        call(AutoAttack(case.model), case.x.numpy(), case.y)
+    with pytest.raises(ValueError, match="with at least one image, got"):
+        call(AutoAttack(case.model), case.x[:0], case.y[:0])
+
+
 def test_it_needs_no_import_of_its_own():
     assert plica.compat.AutoAttack is AutoAttack
 

@@ -18,7 +18,12 @@ from torch import Tensor
 from plica.api import attack, methods
 from plica.core import validation
 from plica.core.formulations import MaxLoss
+from plica.core.goals import MISCLASSIFIED
+from plica.core.model.counted import CountedModel
+from plica.core.model.eval_mode import eval_mode
+from plica.core.model.fitting import fitted
 from plica.evaluation.method_sets import AUTOATTACK, AUTOATTACK_L1, AUTOATTACK_RAND, RAND_DRAWS
+from plica.goals import class_logits
 from plica.metrics import Lp, Unsupported
 
 NORMS = {"Linf": Lp("inf"), "L2": Lp(2), "L1": Lp(1)}
@@ -127,15 +132,16 @@ class AutoAttack:
         return {name: both if return_labels else both[0] for name, both in answers.items()}
 
     def clean_accuracy(self, x_orig: Float[Tensor, "b *image"], y_orig: Int64[Tensor, " b"], bs: int = 250) -> float:
-        """The share of the images that the model gets right."""
-        parts = zip(x_orig.split(bs), y_orig.split(bs), strict=True)
-        with torch.no_grad():
-            right = sum(int((self.model(self._to(x)).argmax(1) == self._to(y)).sum()) for x, y in parts)
-        return right / len(x_orig)
+        """The share of the images that the model gets right, run as the attacks run it."""
+        x, y = self._inputs(x_orig, y_orig)
+        model = CountedModel(fitted(self.model), len(x), validation.whole("bs", bs, least=1), device=x.device)
+        with eval_mode(self.model, with_dropout=self.version == "rand"):
+            logits = model.logits(x, torch.arange(len(x), device=x.device))
+        MISCLASSIFIED.check(logits, y)
+        return int((class_logits(logits).argmax(1) == y).sum()) / len(x)
 
-    def _evaluate(self, x_orig: Tensor, y_orig: Any, names: Sequence[str], size: int) -> tuple[Tensor, Tensor]:
-        x, y = self._to(x_orig), self._to(y_orig) if isinstance(y_orig, Tensor) else y_orig
-        validation.labels("y_orig", y, x)
+    def _evaluate(self, x_orig: Any, y_orig: Any, names: Sequence[str], size: int) -> tuple[Tensor, Tensor]:
+        x, y = self._inputs(x_orig, y_orig)
         x_adv, y_adv = x.clone(), y.clone()
         robust = torch.arange(len(x), device=x.device)
         rand = self.version == "rand"
@@ -162,6 +168,13 @@ class AutoAttack:
             robust = robust[~result.success]
             self._log(f"robust accuracy after {name}: {len(robust) / len(x):.2%}")
         return x_adv.to(x_orig.device), y_adv.to(y_orig.device)
+
+    def _inputs(self, x_orig: Any, y_orig: Any) -> tuple[Tensor, Tensor]:
+        """Images and labels on the device; raises TypeError or ValueError where they are none."""
+        validation.images(x_orig)
+        x, y = self._to(x_orig), self._to(y_orig) if isinstance(y_orig, Tensor) else y_orig
+        validation.labels("y_orig", y, x)
+        return x, y
 
     def _to(self, t: Tensor) -> Tensor:
         return t if self.device is None else t.to(self.device)
