@@ -103,6 +103,28 @@ def test_what_there_is_not_is_refused(arguments, said):
         AutoAttack(lambda x: x, **arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (dict(version="custom", attacks_to_run="apgd-ce"), "must be a list of names, such as .*, got 'apgd-ce'"),
+        (dict(version="custom", attacks=7), "must be a list of names, such as .*, got 7"),
+        (dict(version="custom", attacks_to_run=[["pgd"]]), r"There is no attack \['pgd'\]"),
+        (dict(norm=["L2"]), r"norm must be one of Linf, L2, L1, got \['L2'\]"),
+        (dict(device="nope"), "The device 'nope' cannot be used here; this machine has cpu"),
+        (
+            dict(log_path="nowhere/log.txt"),
+            "log_path must be a file that can be written, got 'nowhere/log.txt': No such",
+        ),
+        (dict(log_path=3), "log_path must be a file that can be written, got '3'"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_in_a_sentence_before_any_work(arguments, said, tmp_path, monkeypatch):
+    """A string was taken for its letters, a list was unhashable, and the log was missed after the first attack."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((TypeError, ValueError), match=said):
+        inspect.unwrap(AutoAttack.__init__)(object.__new__(AutoAttack), linear().model, **arguments)
+
+
 @pytest.mark.needs("pyautoattack")
 def test_what_the_package_takes_is_taken_and_what_it_finds_is_found():
     package = pytest.importorskip("pyautoattack.autoattack").AutoAttack

@@ -7,7 +7,7 @@ packages' attacks; every point returned was measured by the judge.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from plica.core.model.fitting import fitted
 from plica.evaluation.method_sets import AUTOATTACK, AUTOATTACK_L1, AUTOATTACK_RAND, RAND_DRAWS
 from plica.goals import class_logits
 from plica.metrics import Lp, Unsupported
+from plica.models.load import parse_device
+from plica.utils.messages import one_line, shown
 
 NORMS = {"Linf": Lp("inf"), "L2": Lp(2), "L1": Lp(1)}
 # plica's method for a name of AutoAttack's: the margin is the DLR loss before it is rescaled, and FAB is run towards
@@ -57,7 +59,9 @@ class AutoAttack:
         attacks: pyautoattack's name of attacks_to_run.
 
     Raises:
-        ValueError: a norm, version or attack that there is not, or attacks with a version other than custom.
+        ValueError: a norm, version, attack or device that there is not, attacks with a version other than custom, or a
+            log that cannot be written.
+        TypeError: attacks_to_run is not a list.
     """
 
     def __init__(
@@ -75,18 +79,30 @@ class AutoAttack:
         *,
         attacks: Sequence[str] | None = None,
     ):
-        named = tuple(attacks_to_run or attacks or ())
-        if norm not in NORMS:
-            raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}.")
+        given = attacks_to_run or attacks or ()
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise TypeError(f"attacks_to_run must be a list of names, such as ['apgd-ce'], got {shown(given)}.")
+        named = tuple(given)
+        if not isinstance(norm, str) or norm not in NORMS:
+            raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {shown(norm)}.")
         if is_tf_model:
             raise ValueError("plica runs PyTorch models only; convert the model, for example by way of ONNX.")
         if version not in (*VERSIONS, "custom"):
-            raise ValueError(f"version must be one of {', '.join(VERSIONS)} or custom, got {version!r}.")
+            raise ValueError(f"version must be one of {', '.join(VERSIONS)} or custom, got {shown(version)}.")
         if bool(named) != (version == "custom"):
             raise ValueError(f"attacks_to_run goes with version='custom' alone, got {list(named)} and {version!r}.")
         for name in named:
-            if SYNONYMS.get(name, name) not in methods():
-                raise ValueError(f"There is no attack {name!r}; known are {', '.join((*SYNONYMS, *methods()))}.")
+            if not isinstance(name, str) or SYNONYMS.get(name, name) not in methods():
+                raise ValueError(f"There is no attack {shown(name)}; known are {', '.join((*SYNONYMS, *methods()))}.")
+        if device is not None:
+            parse_device(device)
+        if log_path is not None:
+            try:
+                Path(log_path).open("a", encoding="utf-8").close()
+            except (OSError, TypeError) as error:
+                raise ValueError(
+                    f"log_path must be a file that can be written, got {shown(str(log_path))}: {one_line(error)}."
+                ) from error
         self.model, self.norm, self.epsilon, self.seed, self.verbose = model, norm, eps, seed or 0, verbose
         self.attacks_to_run = list(named or VERSIONS[version])
         self.version, self.device, self.log_path = version, device, log_path

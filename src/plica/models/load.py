@@ -32,7 +32,7 @@ def load_model(spec: str, weights: str | Path | None = None, device: str = "cpu"
     Raises:
         FileNotFoundError, ValueError: one sentence that says what was wrong and what to do.
     """
-    target = _device(device)
+    target = parse_device(device)
     name, normalisation, stated = split_normalisation(spec)
     form = form_of(name)
     if form is None:
@@ -99,11 +99,14 @@ def _load_state(model: nn.Module, file: str | Path) -> None:
     model.load_state_dict(state)
 
 
-def _device(name: str) -> torch.device:
+def parse_device(name: str | torch.device) -> torch.device:
+    """The device of that name; raises ValueError where this machine has none that can be used."""
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # "meta" has tensors without numbers
     except Exception as error:
         known = ["cpu"] + ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
-        raise ValueError(f"The device {name!r} cannot be used here; this machine has {', '.join(known)}.") from error
+        raise ValueError(
+            f"The device {str(name)!r} cannot be used here; this machine has {', '.join(known)}."
+        ) from error
     return device
