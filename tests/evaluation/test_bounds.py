@@ -178,6 +178,23 @@ def test_bounds_that_do_not_fit(folder, capsys, arrays, said):
     assert said in capsys.readouterr().err
 
 
+def test_bounds_with_a_row_for_each_image_are_refused_before_the_work(folder, capsys):
+    """plica radius takes them; evaluate, bracket and doctor ended in a traceback when all the searches were done."""
+    x = np.load("d.npz")["x"]
+    np.savez("box.npz", low=x - 1, high=x + 1)
+    with pytest.raises(ValueError, match="a row for each image; here"):
+        plica.evaluate(PLAN | {"chunk": 12}, "run")
+    line = ["--model", "net.py:make", "--data", "d.npz", "--bounds", "box.npz"]
+    searched = ["--metric", "l2", "--gradients", "20", "--out"]
+    assert main(["radius", *line, *searched, "one"]) == 0
+    assert main(["audit", "one", "--trust"]) == 0
+    for command in (["bracket", *line, *searched, "run"], ["doctor", *line], ["doctor", "one", "--trust"]):
+        capsys.readouterr()
+        assert main(command) == 2
+        assert "shape (12, 6), a row for each image; here" in capsys.readouterr().err
+    assert not (folder / "run").exists()
+
+
 def test_a_mask_needs_weights(folder):
     asked = {"ask": "min-radius", "metric": "ssim"}
     with pytest.raises(PlanError, match="A mask goes with l_p distances"):

@@ -15,6 +15,7 @@ import torch
 
 from plica.api import attack
 from plica.certify import check_certifiable
+from plica.core.domain.bounds import check_shared
 from plica.core.domain.read_bounds import read_bounds
 from plica.core.model.eval_mode import eval_mode
 from plica.core.model.fitting import fitted
@@ -51,6 +52,7 @@ def prepare(
     bounds = read_bounds(plan.bounds)
     any_y = all(question.goal is not None for question in plan.questions)
     source = open_data(plan.data.path, allow_out_of_range=not bounds.is_default, any_y=any_y)
+    check_shared(bounds.pair, source.shape)
     ids = select(source.labels, plan.data.n, plan.data.indices, plan.data.sample, plan.data.seed)
     for chain in plan_chains:
         job = chain.jobs[0]

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from plica.core.domain.bounds import check_shared
 from plica.core.model.fitting import ModelError, fitted
 from plica.core.model.randomness import randomness_of
 from plica.models.inputs import refusal
@@ -50,10 +51,12 @@ def examine(
         spec: the model as the command line has it, for what is to be typed.
 
     Raises:
-        ValueError: the model cannot take the images, or x and y do not fit each other.
+        ValueError: the model cannot take the images, x and y do not fit each other, or the bounds have a row for each
+            image.
     """
     if len(x) != len(y) or not len(x):
         raise ValueError(f"x and y need one label per image, and at least one image, got {len(x)} and {len(y)}.")
+    check_shared(bounds, x.shape[1:])
     low, high = (torch.as_tensor(bound, dtype=x.dtype, device=x.device) for bound in bounds)
     x, y = x[: max(IMAGES, images)].detach(), y[: max(IMAGES, images)]
     layers = train_mode_layers(model)

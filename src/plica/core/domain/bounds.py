@@ -195,5 +195,16 @@ def _check_tensors(pair: Sequence[Any], x: Float[Tensor, "b *image"]) -> Bounds:
     return Bounds(*(bound.cpu() for bound in first)) if is_pair else Bounds(low, high)
 
 
+def check_shared(bounds: Sequence[Any], shape: Sequence[int]) -> None:
+    """Raises ValueError where `bounds` (low, high) have a row for each image, for images of this shape."""
+    low, high = (tuple(getattr(bound, "shape", ())) for bound in bounds)
+    rows = max(low, high, key=len)
+    if len(rows) > len(shape):
+        raise ValueError(
+            f"The bounds have shape {rows}, a row for each image; here all images share them: give them the shape of "
+            f"one, {tuple(shape)}. plica radius, plica attack and, in Python, plica.attack take a row for each image."
+        )
+
+
 def in_order(low: Tensor, high: Tensor) -> bool:
     return bool((low <= high).all()) and bool((high - low).isfinite().all())
