@@ -76,6 +76,32 @@ def test_a_training_writes_weights_a_log_and_a_run_of_both_networks(plan, tmp_pa
     assert main(["report", str(tmp_path / "out" / "run"), "-o", str(tmp_path / "report.html")]) == 0
 
 
+ONE_LOGIT = """
+from torch import nn
+
+def column():
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 1))
+
+def flat():
+    return nn.Sequential(column(), nn.Flatten(0))
+"""
+
+
+@pytest.mark.parametrize("net", ["column", "flat"])
+def test_networks_with_one_logit_are_trained_on_both_classes(plan, tmp_path, net):
+    """Label 1 was out of bounds for the plain cross-entropy, and of label 0 it was always 0."""
+    (tmp_path / "one.py").write_text(ONE_LOGIT)
+    data = dict(np.load(tmp_path / "train.npz"))
+    np.savez(tmp_path / "two.npz", x=data["x"], y=data["y"] == 1)
+    plan |= {"model": f"{tmp_path / 'one.py'}:{net}", "data": str(tmp_path / "two.npz"), "augment": False}
+    plan |= {"questions": [], "report_n": 1}
+    train(plan, tmp_path / "out")
+    assert pq.read_table(tmp_path / "out" / "log.parquet").to_pylist()[-1]["held_out_accuracy"] > 0.9
+    np.savez(tmp_path / "two.npz", x=data["x"], y=0 * data["y"])
+    train(plan | {"epochs": 1}, tmp_path / "zeros")
+    assert pq.read_table(tmp_path / "zeros" / "log.parquet").to_pylist()[-1]["loss"] > 0
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -183,7 +183,7 @@ class Multistart(ABC, Generic[C]):
         noise = noise if scale is None else noise * scale
         return Evaluation(value, noise, grad.flatten(1), reached)
 
-    def value(self, rows: C, goal: Goal, logits: Float[Tensor, "p classes"], part: slice) -> Float[Tensor, " p"]:
+    def value(self, rows: C, goal: Goal, logits: Float[Tensor, "p *output"], part: slice) -> Float[Tensor, " p"]:
         """The margin of the alternative that each row of a part aims at, which it increases. goal: of all rows."""
         return goal[part].margin_to(logits, rows.target[part])
 

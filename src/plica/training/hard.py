@@ -64,10 +64,10 @@ class Hard:
             raise ValueError(f"weight must be a number from 0, got {shown(weight)}.")
         kind = OUTER[outer]
         if not kind.weight:
-            adv = clean = _logits(model, self.x_adv)
+            adv = clean = logits(model, self.x_adv)
         else:
             # one call for both: DDP and the statistics of batch normalisation take two before a backward pass badly
-            clean, adv = _logits(model, torch.cat([self.x, self.x_adv])).chunk(2)
+            clean, adv = logits(model, torch.cat([self.x, self.x_adv])).chunk(2)
         return kind.value(adv, clean, self.y, kind.weight if weight is None else weight).mean()
 
     def radius_of(self, model: Callable[[Tensor], Tensor]) -> Float[Tensor, " b"]:
@@ -83,11 +83,12 @@ class Hard:
         """
         if bool(self.multiplier.isnan().any()):
             raise Unsupported("radius_of is the radius of MinRadius questions; of a MaxLoss take loss(model).")
-        radius = self.distance - self.multiplier * margin(_logits(model, self.x_adv), self.y)
+        radius = self.distance - self.multiplier * margin(logits(model, self.x_adv), self.y)
         return torch.where(self.correct, torch.minimum(radius, self.cap), 0)
 
 
-def _logits(model: Callable[[Tensor], Tensor], x: Tensor) -> Float[Tensor, "b classes"]:
+def logits(model: Callable[[Tensor], Tensor], x: Tensor) -> Float[Tensor, "b classes"]:
+    """Of a model in training, in float32 or wider; one logit is taken for two classes, [0, logit]."""
     with kind_errors(model, x):
         out = model(x)
     return class_logits(out if out.dtype == torch.float64 else out.float())

@@ -32,7 +32,7 @@ from plica.models import load_model
 from plica.models.adapt import Adapted, logits_of
 from plica.training.augment import augmented
 from plica.training.checkpoint import LOG, WEIGHTS, read_checkpoint, write_checkpoint, write_weights
-from plica.training.hard import Hard
+from plica.training.hard import Hard, logits
 from plica.training.overfitting import ALARM, MORE, PROBED, share_gained
 from plica.training.plan import FARTHEST, TrainingPlan
 from plica.utils.files import write_whole
@@ -204,7 +204,7 @@ class Trainer:
                 hard = self.inner(self.model, x, y)
                 loss = hard.loss(self.model, plan.outer, plan.weight)
             else:
-                loss = cross_entropy(self.model(x).float(), y)
+                loss = cross_entropy(logits(self.model, x), y)
         self.optimizer.zero_grad()
         loss.backward()
         grads = [p.grad for p in self.model.parameters() if p.grad is not None]
