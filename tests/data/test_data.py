@@ -190,6 +190,38 @@ def test_parquet_that_points_elsewhere_or_has_no_pictures(tmp_path):
     assert "cannot be read as Parquet" in refusal(file)
 
 
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        (pa.array([1.0, None]), "double"),  # as pandas writes integers of which one is missing
+        (pa.array(["cat", "dog"]), "string"),
+        (pa.nulls(2), "null"),
+    ],
+)
+def test_parquet_whose_labels_are_no_integers(tmp_path, labels, kind):
+    """The message said that a column called label is needed, and that the file has one."""
+    file, columns = tmp_path / "d.parquet", {"image": [png(x) for x in X[:2]], "label": labels}
+    pq.write_table(pa.table(columns), file)
+    assert f"Column label of {file} is {kind}; labels must be integers" in refusal(file)
+    pq.write_table(pa.table(columns | {"id": [7, 8]}), file)
+    assert f"is {kind}; labels must be integers" in refusal(file)  # id was taken for the labels
+
+
+def test_parquet_with_the_index_of_pandas(tmp_path):
+    content, index = [png(x) for x in X], list(range(3, 3 + len(X)))
+    pq.write_table(pa.table({"image": content, "kind": Y, "__index_level_0__": index}), tmp_path / "d.parquet")
+    same(tmp_path / "d.parquet", None)
+    pq.write_table(pa.table({"image": content, "__index_level_0__": index}), tmp_path / "d.parquet")
+    assert "needs a column of images" in refusal(tmp_path / "d.parquet")  # the index was taken for the labels
+
+
+def test_parquet_without_rows(tmp_path):
+    for kind in (pa.null(), pa.binary()):
+        columns = {"image": pa.array([], kind), "label": pa.array([], pa.null())}
+        pq.write_table(pa.table(columns), tmp_path / "d.parquet")
+        assert "d.parquet has no rows; it must have at least one image" in refusal(tmp_path / "d.parquet")
+
+
 def test_a_data_set_that_hugging_face_saved(tmp_path):
     datasets = pytest.importorskip("datasets")
     datasets.disable_progress_bars()

@@ -19,12 +19,14 @@ def open_parquet(spec: str, allow_out_of_range: bool = False) -> ImageSource:
     """One row group is in memory at a time.
 
     Raises:
-        ValueError: the file has no such columns, or is broken; one sentence.
+        ValueError: the file has no such columns or no rows, or is broken; one sentence.
     """
     file = Path(spec)
     try:
         table = pq.ParquetFile(file)
         schema = table.schema_arrow
+        if not table.metadata.num_rows:  # the types of its columns say nothing
+            raise ValueError(f"{spec} has no rows; it must have at least one image.")
         image_column, label_column = _columns(schema, spec)
         labels = table.read([label_column])[label_column].to_numpy()
     except (pa.ArrowException, OSError) as error:
@@ -55,7 +57,14 @@ def _columns(schema: pa.Schema, spec: str) -> tuple[str, str]:
         return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
     images = [field.name for field in schema if has_bytes(field.type)]
+    named = [name for name in LABEL_COLUMNS if name in schema.names]
     integers = [field.name for field in schema if pa.types.is_integer(field.type)]
+    integers = [name for name in integers if not name.startswith("__index_level_")]  # which pandas adds
+    if images and named and not set(named) & set(integers):
+        raise ValueError(
+            f"Column {named[0]} of {spec} is {schema.field(named[0]).type}; labels must be integers, one class number "
+            "per image, and none may be missing."
+        )
     labels = [name for name in LABEL_COLUMNS if name in integers] or (integers if len(integers) == 1 else [])
     if not images or not labels:
         raise ValueError(
