@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from plica.core.model.fitting import unfitted
 from plica.runs import Run, Task
 from plica.trust.audit import certificates
 from plica.trust.audit.audit import Audited, _chunk, _in_8_bits, _metric, _model, _task, context_of
@@ -34,7 +35,7 @@ def test_a_distance_that_is_no_norm_must_be_given():
 
 
 def test_a_model_must_be_given():
-    assert _model({"m": abs}, TASK) is abs
+    assert unfitted(_model({"m": abs}, TASK)) is abs
     with pytest.raises(ValueError, match="No model was given for 'm'"):
         _model({"other": abs}, TASK)
 

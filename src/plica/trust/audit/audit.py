@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from plica.core.model.fitting import fitted
 from plica.runs import Run, Task
 from plica.trust.audit.images import Images
 from plica.trust.audit.load import measured_goal, through_of
@@ -140,9 +141,10 @@ def context_of(models: Mapping[str, Model], metrics, task: Task, bounds, mask, s
 
 
 def _model(models: Mapping[str, Model], task: Task) -> Model:
+    """The model of a task, as one that takes any number of images and leaves its input as it is."""
     if task.model not in models:
         raise ValueError(f"No model was given for {task.model!r} of {task.name}; give one with --model.")
-    return models[task.model]
+    return fitted(models[task.model])
 
 
 def _metric(metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]], task: Task) -> Metric:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from plica.core.model.fitting import fitted
 from plica.goals import parse_goal
 from plica.metrics import parse_metric
 from plica.models import load_model
@@ -27,7 +28,8 @@ ALTERNATIVES = {"model": ", or name it with --model", "distance": ", or name it 
 def models_of(
     run: Run, specs: Mapping[str, str], weights: str | None = None, trust: bool = False, device: str = "cpu"
 ) -> dict[str, Model]:
-    """The models of the tasks: from `specs`, by name ("" for all), else as the run's plan specifies them.
+    """The models of the tasks: from `specs`, by name ("" for all), else as the run's plan specifies them. They take any
+    number of images, and leave their input as it is.
 
     Raises:
         ValueError, FileNotFoundError: a model is missing, or is Python code and `trust` is false.
@@ -37,13 +39,13 @@ def models_of(
     for name in dict.fromkeys(task.model for task in run.tasks):
         spec = specs.get(name, specs.get("", None))
         if spec is not None:
-            models[name] = load_model(spec, weights, device, trust)
+            models[name] = fitted(load_model(spec, weights, device, trust))
             continue
         if name not in plan:
             raise ValueError(f"{run.directory} does not specify the model {name!r}; give it with --model.")
         spec, plan_weights = plan[name]
         _check_trusted("model", spec, trust)
-        models[name] = load_model(spec, weights or plan_weights, device, trust)
+        models[name] = fitted(load_model(spec, weights or plan_weights, device, trust))
     return models
 
 
