@@ -86,6 +86,13 @@ def test_what_is_measured_of_each_kind_of_image():
     assert (result.theta, result.share, result.end) == (None, None, None)
 
 
+def test_a_distance_of_zero_is_that_of_the_image_alone():
+    """A metric of the second feature alone is 0 at the points of images 0 and 2; all accuracies were 0 there."""
+    result, _ = answered([[0.7, 0.5], [0.8, 0.5]], MinRadius(lambda x, z: (z - x)[:, 1].abs()))
+    assert result.distance.tolist() == [1e-38, 0.0, 1e-38, math.inf]
+    assert result.success.tolist() == [True, True, True, False]
+
+
 def test_the_end_of_a_search_is_kept_at_its_image():
     result, _ = answered(POINTS, end=lambda task: task.x + 5)
     assert result.end.tolist() == [(X[0] + 5).tolist(), X[1].tolist(), (X[2] + 5).tolist(), X[3].tolist()]

@@ -31,6 +31,8 @@ from plica.metrics import counts, fixed_pixels, lp_form
 from plica.perturbations.base import ThetaDistance
 from plica.solver.accelerator import is_accelerator
 
+LEAST = 1e-38  # the distance of a point that is not the image but as near, so that 0 means misclassified as it is
+
 
 @dataclass(frozen=True)
 class JudgedAttack:
@@ -147,6 +149,8 @@ class JudgedAttack:
         for name in names:  # of the image where its point was refused
             column = getattr(result, name)
             column[rows] = torch.where(judgement.sure, getattr(judgement, name), column[rows])
+        free = judgement.sure & (judgement.distance == 0) & (x_adv != task.x).flatten(1).any(1)
+        result.distance[rows] = result.distance[rows].masked_fill(free, LEAST)
         result.success[rows] = judgement.sure
         result.stationarity[rows] = output.stationarity.double()
         result.gradients[rows] += task.model.gradients.to(rows.device)

@@ -58,7 +58,12 @@ MEASURED = (
     Column(
         "success", "bool", "x_adv is misclassified (or reaches the goal), within the bounds and the radius of max-loss"
     ),
-    Column("distance", "double", "metric(x, x_adv); 0 if the image itself is misclassified, inf if success is false"),
+    Column(
+        "distance",
+        "double",
+        "metric(x, x_adv); 0 if the image itself is misclassified, 1e-38 where the metric is 0 at another point, inf "
+        "if success is false",
+    ),
     Column("margin", "double", "largest logit of another class minus that of the label, at x_adv; > 0: misclassified"),
     Column("violation", "double", "largest amount by which x_adv violates a constraint; 0 if success is true"),
     Column("stationarity", "double", "the solver's measure of stationarity at its end; nan for methods without one"),
