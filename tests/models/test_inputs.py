@@ -91,7 +91,10 @@ def test_floats_stay_as_they_are(tmp_path, dtype):
         (dict(x=np.where(X > 0.5, np.nan, X), y=Y), "not finite"),
         (dict(x=(X * 255).astype(np.int64), y=Y), "int64; save uint8"),
         (dict(x=X, y=Y[:3]), "shape (3,); 6 images need one label each"),
-        (dict(x=X, y=Y[:, None]), "shape (6, 1)"),
+        (
+            dict(x=X, y=Y[:, None]),
+            "shape (6, 1); 6 images need one label each, (6,), or name the goal that y belongs to.",
+        ),
         (dict(x=X, y=Y.astype(float)), "holds floats; labels must be integers"),
         (dict(x=X, y=Y - 1), "the label -1"),
         (dict(x=X[:0], y=Y[:0]), "at least one image"),

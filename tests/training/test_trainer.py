@@ -300,6 +300,8 @@ def detached():
         ({"test": "small.npz"}, r"fails on images of the test, \(3, 4, 4\)"),
         ({"test": "labels.npz"}, "y of the test must hold classes from 0 to 2"),
         ({"test": "nowhere.npz"}, "nowhere.npz"),
+        ({"test": "tags.npz"}, r"\(4, 2\); 4 images need one label each, \(4,\)\.$"),  # no goal can be named here
+        ({"data": "tags.npz"}, r"\(4, 2\); 4 images need one label each, \(4,\)\.$"),
         ({"seed": 2**70}, "seed: input should be less than or equal"),
         ({"bounds": [0.0, float("inf")]}, "bounds: two finite numbers are needed"),
     ],
@@ -309,8 +311,9 @@ def test_what_cannot_be_trained_is_one_sentence_before_any_work(plan, tmp_path, 
     x = np.random.default_rng(0).random((4, 3, 8, 8), dtype=np.float32)
     np.savez(tmp_path / "small.npz", x=x[:, :, ::2, ::2], y=np.arange(4) % 3)
     np.savez(tmp_path / "labels.npz", x=x, y=np.arange(4))
+    np.savez(tmp_path / "tags.npz", x=x, y=np.ones((4, 2), dtype=int))
     (tmp_path / "odd.py").write_text(ODD)
     change |= {"model": f"{tmp_path / 'odd.py'}:{change.get('model', 'net')}"}
-    change |= {"test": str(tmp_path / change["test"])} if "test" in change else {}
+    change |= {key: str(tmp_path / change[key]) for key in ("data", "test") if key in change}
     with pytest.raises((ValueError, OSError), match=sentence):
         train(plan | change, tmp_path / "out", on_progress=lambda progress: pytest.fail("a step was taken"))

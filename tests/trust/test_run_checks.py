@@ -152,6 +152,9 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert "fatal, accuracy: The model is right on 0% of" in capsys.readouterr().out
     assert main(["doctor", "--model", "defects:Sound"]) == 2
     assert "Give a run, or --model and --data" in capsys.readouterr().err
+    np.savez("d.npz", x=x.numpy(), y=np.stack([y.numpy()] * 2, 1))
+    assert main(["doctor", "--model", "defects:Sound", "--data", "d.npz"]) == 2
+    assert "goal" not in capsys.readouterr().err  # there is no option for one
 
 
 def test_the_command_on_a_run(tmp_path, capsys):

@@ -70,7 +70,7 @@ def _run(directory: Path, model, weights, images: int, seed: int, device: str, t
 def _model(
     spec: str, data: Path, weights, surrogates: list[str], bounds: Bounds, images: int, seed: int, device: str, trust
 ) -> Verdict:
-    source = open_data(data, allow_out_of_range=not bounds.is_default)
+    source = open_data(data, allow_out_of_range=not bounds.is_default, takes_goals=False)
     x, y = source.read(select(source.labels, min(IMAGES, len(source)), None, "balanced", seed))
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     net = load_model(spec, weights, device, trust)

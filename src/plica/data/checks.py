@@ -42,18 +42,17 @@ def as_labels(y: np.ndarray, file: str | Path) -> Shaped[Tensor, "b *label"]:
     return torch.from_numpy(y.astype(np.float32 if y.dtype.kind == "f" else np.int64))
 
 
-def check_classes(labels: Shaped[Tensor, "b *label"], file: str | Path) -> None:
-    """Raises ValueError unless they are class numbers from 0, one for each image."""
+def check_classes(labels: Shaped[Tensor, "b *label"], file: str | Path, takes_goals: bool = True) -> None:
+    """Raises ValueError unless they are class numbers from 0, one for each image. takes_goals: whether a goal can be
+    named for others, which is advised then."""
+    goal = ", or name the goal that y belongs to" if takes_goals else ""
     if labels.ndim != 1:
         raise ValueError(
             f"Array y in {file} has shape {tuple(labels.shape)}; {len(labels)} images need one label each, "
-            f"({len(labels)},), or name the goal that y belongs to."
+            f"({len(labels)},){goal}."
         )
     if labels.is_floating_point():
-        raise ValueError(
-            f"Array y in {file} holds floats; labels must be integers, one class number per image, or name the goal "
-            "that y belongs to."
-        )
+        raise ValueError(f"Array y in {file} holds floats; labels must be integers, one class number per image{goal}.")
     if len(labels) and int(labels.min()) < 0:
         raise ValueError(f"Array y in {file} has the label {int(labels.min())}; classes are counted from 0.")
 

@@ -14,13 +14,16 @@ from plica.data.source import Source
 from plica.utils.limits import check_memory
 
 
-def open_data(spec: str | Path, allow_out_of_range: bool = False, any_y: bool = False) -> Source:
+def open_data(
+    spec: str | Path, allow_out_of_range: bool = False, any_y: bool = False, takes_goals: bool = True
+) -> Source:
     """A source for any of the forms of plica.data.registry.
 
     Args:
         spec: a file, a folder or a name.
         allow_out_of_range: floats may lie outside [0, 1].
         any_y: y may be anything with an entry for each image, not only class numbers: there is a goal for it.
+        takes_goals: whether there could be one: a sentence about other y advises it.
 
     Raises:
         FileNotFoundError, ValueError: one sentence that says what was wrong and what to do.
@@ -28,7 +31,7 @@ def open_data(spec: str | Path, allow_out_of_range: bool = False, any_y: bool = 
     text = str(spec)
     source = form_of(text).open(text, allow_out_of_range)
     if not any_y:
-        check_classes(source.labels, text)
+        check_classes(source.labels, text, takes_goals)
     return source
 
 

@@ -111,7 +111,7 @@ class Trainer:
             raise ValueError(
                 f"{directory} holds a training with another plan ({', '.join(different)}); give another --out."
             )
-        source = open_data(plan.data.path)
+        source = open_data(plan.data.path, takes_goals=False)
         ids = select(source.labels, plan.data.n, plan.data.indices, plan.data.sample, plan.data.seed)
         if len(ids) <= plan.held_out:
             raise ValueError(f"held_out = {plan.held_out} leaves no image to train on; there are {len(ids)}.")

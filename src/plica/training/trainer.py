@@ -53,7 +53,7 @@ def train(
     with locked(directory):
         trainer = Trainer(read, directory, "training", say)
         if read.test is not None:  # what is wrong with these images is said before the training
-            test, source = read.test, open_data(read.test.path)
+            test, source = read.test, open_data(read.test.path, takes_goals=False)
             ids = select(source.labels, test.n, test.indices, test.sample, test.seed)
             trainer.check("the test", source.read(ids[:2])[0], source.labels[ids])
         plain = None
