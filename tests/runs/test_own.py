@@ -5,8 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 from plica.cli import main
+from plica.models import load_model
 from plica.runs.own import is_own, remember
 
 NET = """
@@ -58,3 +60,27 @@ def test_nothing_is_stored_where_the_folder_cannot_be_written(folder, monkeypatc
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "here" / "net.py"))
     remember(["net.py:make", None, "l2"])
     assert not is_own("net.py:make")
+
+
+def test_a_command_in_another_folder_than_the_run_was_made_in_says_what_works(folder, capsys, monkeypatch):
+    """The message said to give file.py:factory, which no argument of the command takes."""
+    (folder / "here" / "mine.py").write_text(NET)
+    save_file(load_model("mine.py:make").state_dict(), "net.safetensors")
+    line = ["--data", "d.npz", "--gradients", "5", "--model", "mine.py:make", "--metric", "l2", "--out"]
+    assert main(["radius", *line, "plain"]) == 0
+    assert main(["evaluate", *line, "weighted", "--weights", "net.safetensors"]) == 0
+    monkeypatch.chdir(folder)
+
+    def refusal(*command):
+        capsys.readouterr()
+        assert main([*command, "--trust"]) == 2
+        return capsys.readouterr().err
+
+    cure = "run the command in the folder where the run was made, or name"
+    for command in ("audit", "doctor"):
+        assert f"model file mine.py; {cure} it with --model (" in refusal(command, "here/plain")
+        assert f"model file mine.py; {cure} the model with --model and its w" in refusal(command, "here/weighted")
+        assert main([command, "here/plain", "--model", "here/mine.py:make", "--trust"]) == 0
+    monkeypatch.chdir(folder / "here")
+    (folder / "here" / "net.safetensors").unlink()
+    assert f"weights file net.safetensors; {cure} the model" in refusal("audit", "weighted")

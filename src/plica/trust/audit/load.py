@@ -22,7 +22,10 @@ from plica.runs import Run, Task
 from plica.runs.own import is_own
 from plica.trust.audit.reference import Goal, Model, goal_of, margins, norm_of
 
-ALTERNATIVES = {"model": ", or name it with --model", "distance": ", or name it with --metric"}
+ALTERNATIVES = {
+    "model": ", or name it with --model (plica audit, plica doctor)",
+    "distance": ", or name it with --metric (plica audit)",
+}
 
 
 def models_of(
@@ -45,7 +48,7 @@ def models_of(
             raise ValueError(f"{run.directory} does not specify the model {name!r}; give it with --model.")
         spec, plan_weights = plan[name]
         _check_trusted("model", spec, trust)
-        models[name] = fitted(load_model(spec, weights or plan_weights, device, trust))
+        models[name] = fitted(_load_named(spec, weights or plan_weights, device, trust))
     return models
 
 
@@ -103,6 +106,19 @@ def _planned(run: Run) -> dict[str, tuple[str, str | None]]:
 
 def _text(value: Any) -> str | None:
     return None if value is None else str(value)
+
+
+def _load_named(spec: str, weights: str | None, device: str, trust: bool) -> Model:
+    """A model that the run names. The paths of its files are relative to the folder where the run was made."""
+    try:
+        return load_model(spec, weights, device, trust)
+    except FileNotFoundError as error:
+        missing = str(error).partition("; give ")[0].removesuffix(".")
+        others = "it with --model" if weights is None else "the model with --model and its weights with --weights"
+        raise FileNotFoundError(
+            f"{missing}; run the command in the folder where the run was made, or name {others} "
+            "(plica audit, plica doctor)."
+        ) from error
 
 
 def _check_trusted(what: str, spec: str, trust: bool) -> None:
