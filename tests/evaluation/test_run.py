@@ -266,3 +266,18 @@ def test_the_seed_of_a_plan_is_that_of_its_attacks(plan, folder):
     assert not torch.equal(*points)
     (mixed,) = plica.evaluate(asked | {"methods": {"name": "pwcf", "seed": 5}}, "mixed").tasks
     assert runs.load("mixed").rows(mixed)["distance"].to_pylist() == other.samples["distance"].to_pylist()
+
+
+def test_distances_of_a_model_in_half_precision_are_those_from_the_images_that_it_takes(plan, folder):
+    (folder / "half.py").write_text("import net\n\ndef make():\n    return net.make().bfloat16()\n")
+    asked = {"models": "half.py:make", "questions": {"ask": "min-radius", "metric": "l2"}, "methods": "radius"}
+    run = plica.evaluate(plan | asked | {"gradients": 30}, "half")
+    rows, (task,) = run.rows(run.tasks[0]), run.tasks
+    x, x_adv = (torch.cat([part[1] for part in parts]) for parts in (run.inputs(), run.points(task)))
+    attacked = x.to(x_adv.dtype)  # as docs/reference/directory.md has it
+    distance = torch.tensor(rows["distance"].to_pylist(), dtype=torch.float64)
+    assert x.dtype == torch.float32
+    assert x_adv.dtype == torch.bfloat16
+    expected = (x_adv.double() - attacked.double()).flatten(1).norm(dim=1)
+    torch.testing.assert_close(distance, expected, rtol=1e-6, atol=0)  # summed in float32
+    assert not torch.allclose(distance, (x_adv.double() - x.double()).flatten(1).norm(dim=1), rtol=1e-4)

@@ -131,7 +131,11 @@ class Run(ShownInNotebooks):
             yield read_leaves(schema.leaves_file(table))
 
     def inputs(self) -> Iterator[tuple[Int64[Tensor, " b"], Float[Tensor, "b *image"], Shaped[Tensor, "b *label"]]]:
-        """ids, x and y of the images, chunk by chunk; nothing where the run does not contain them."""
+        """ids, x and y of the images, chunk by chunk; nothing where the run does not contain them.
+
+        Of `plica evaluate` x is as in the data, in float32. A model in another precision is attacked at x rounded to
+        it, from where distances are measured: x.to(x_adv.dtype), with x_adv of `points`.
+        """
         for file in self.images:
             images = read_images(file)
             yield images["id"], unpack(images["x"]), images["y"]

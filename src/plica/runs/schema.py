@@ -123,7 +123,7 @@ CONSTANT = (
 )  # the same in all rows of a task
 TASK = Column("task", "string", "the task's name, and that of its folder in parts/")
 IMAGES = (
-    Column("x", "(b, *image) uint8 or float", "the attacked images; uint8 if x = uint8 / 255 exactly"),
+    Column("x", "(b, *image) uint8 or float", "the images; uint8 if x = uint8 / 255 exactly"),
     Column("y", "(b,) int64, or (b, ...)", "the labels, or the values that the goal compares with"),
     Column("targets", "(b,) int64", "the target class of each image; absent if any other class is a success"),
     Column("id", "(b,) int64", "rows in the data; 0, 1, 2, ... if it is absent"),
