@@ -287,6 +287,10 @@ def in_place():
 
 def detached():
     return Odd("detached")
+
+
+def unflattened():
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 3, 1))
 """
 
 
@@ -297,6 +301,10 @@ def detached():
         ({"model": "without"}, "has no parameters to train"),
         ({"model": "in_place"}, "changes its input"),
         ({"model": "detached"}, "has no gradient in its parameters"),
+        (
+            {"model": "unflattened", "questions": []},
+            r"logits of shape \(b, classes\), got \(2, 3, 1, 1\); let it return",
+        ),
         ({"test": "small.npz"}, r"fails on images of the test, \(3, 4, 4\)"),
         ({"test": "labels.npz"}, "y of the test must hold classes from 0 to 2"),
         ({"test": "nowhere.npz"}, "nowhere.npz"),

@@ -154,10 +154,14 @@ class Trainer:
             raise ValueError(f"{name} fails on {seen}: {one_line(error, named=True)}.{cure}") from error
         if not torch.equal(images, first):
             raise ValueError(f"{name} changes its input; let it compute on a copy, as x = x - mean does.")
-        if isinstance(output, Tensor) and not output.requires_grad:
+        if not isinstance(output, Tensor) or not 1 <= output.ndim <= 2:
+            seen = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(
+                f"{name} must return logits of shape (b, classes), got {seen}; let it return them, as by flatten(1)."
+            )
+        if not output.requires_grad:
             raise ValueError(f"The output of {name} has no gradient in its parameters; take no_grad and detach out.")
-        if isinstance(output, Tensor) and output.ndim <= 2:  # others are refused when they are asked
-            check_labels(f"y of {what}", y, class_logits(output)[:1].expand(len(y), -1))
+        check_labels(f"y of {what}", y, class_logits(output)[:1].expand(len(y), -1))
 
     @property
     def selected(self) -> nn.Module:
