@@ -13,6 +13,7 @@ from plica.certify.capture import capture
 from plica.certify.norms import with_norms
 from plica.certify.prove import Networks, Region
 from plica.certify.radius import crown_margin
+from plica.certify.transposed import TransposedConvolution
 from plica.trust.audit.layers import trace
 from plica.trust.audit.stretch import stretches
 
@@ -50,11 +51,12 @@ def test_no_operation_stretches_a_distance_by_more_than_its_norm(name):
                 break
             steps = node.op.transpose(moved / moved.norm().clamp(min=1e-9), tuple(shapes))
             z = [q + p for p, q in zip(steps, other, strict=True)]
-    dense = (Convolution, Matrix)
+    dense = (Convolution, TransposedConvolution, Matrix)
     ours = [norm for norm, node in zip(graph.norms, graph.nodes, strict=True) if isinstance(node.op, dense)]
     steps = trace(net, x[:1])
     exact = [norm for norm, step in zip(stretches(steps), steps, strict=True) if getattr(step.op, "dense", False)]
     # the audit's must not be larger; a periodic grid stretches more than the few places of a small image
+    assert len(exact) == len(ours)
     assert all(norm <= our <= 3 * norm for norm, our in zip(exact, ours, strict=True))
 
 
