@@ -113,6 +113,20 @@ def test_what_cannot_be_captured_is_refused_before_any_work(model, reason):
         capture(model, images())
 
 
+def test_an_image_without_finite_logits_hides_no_other():
+    """Where one image had such logits, none was compared with the captured network."""
+    x = images()
+    bound = x[:, 0, 0, 0].topk(2).values.mean()
+
+    def model(z):
+        largest = nn.functional.relu(z[:, :1, 0, 0].float() - bound) * 1e30 * 1e30  # inf in one image
+        return z.flatten(1)[:, :3] * len(z) + largest
+
+    assert (~model(x).isfinite().all(1)).sum() == 1
+    with pytest.raises(plica.Unsupported, match="differ from the model's by up to"):
+        capture(model, x)
+
+
 @pytest.mark.parametrize("last", [nn.Softmax(-1), nn.LogSoftmax(1)])
 def test_a_last_softmax_changes_no_bound(last):
     net, x = network("relu"), images(2)
