@@ -132,8 +132,9 @@ def check_metric(metric: Metric) -> None:
     if form is None:
         raise Unsupported(f"{known} {_named(metric)}; ask plica.attack alone, for upper bounds of the radii.")
     less = "linf" if form.p > 2 else "l2" if form.p > 1 else "l1"
+    weights = "" if form.weights is None else " with the same weights"
     raise Unsupported(
-        f"{known} {metric}; ask for {less}, under which no distance is larger: its bounds hold here, too."
+        f"{known} {metric}; ask for {less}{weights}, under which no distance is larger: its bounds hold here, too."
     )
 
 
