@@ -285,7 +285,7 @@ def test_the_time_limit_is_respected():
     [
         (dict(question=plica.MinRadius(plica.Lp(3))), plica.Unsupported, "not for l3; ask for linf, under which no"),
         (dict(question=plica.MinRadius(plica.Lp(1.5))), plica.Unsupported, "not for l1.5; ask for l2, under which no"),
-        (dict(question=plica.MinRadius(plica.WeightedLp(3, torch.ones(1)))), plica.Unsupported, "with the same weights"),
+        (dict(question=plica.MinRadius(plica.WeightedLp(3, torch.ones(1)))), plica.Unsupported, "the same weights"),
         (dict(question=plica.MinRadius(lambda x, z: x)), plica.Unsupported, "function of your own; ask plica.attack"),
         (dict(seconds=3), ValueError, "nodes takes the place of seconds; give one of them"),
         (dict(question=plica.MinRadius("theta", through=plica.Flow())), plica.Unsupported, "through"),

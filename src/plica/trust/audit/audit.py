@@ -1,7 +1,7 @@
 """Checks every stored result of a run again, in float64 and at other batch sizes, and records what differs.
 
-Neither the judge nor the attacks' losses and norms are used: a mistake there would be repeated. Only how a model is given
-its batches (core/model/fitting.py) is shared.
+Neither the judge nor the attacks' losses and norms are used: a mistake there would be repeated. Only how a model is
+given its batches (core/model/fitting.py) is shared.
 """
 
 from __future__ import annotations
