@@ -30,7 +30,7 @@ class PGDSettings:
 
 
 SETTINGS = PGDSettings()
-FIRST = 32  # pixels of an l1 step that are sorted at first
+FIRST = 24  # pixels of an l1 step that are sorted at first
 
 
 def pgd(task: AttackInput) -> AttackOutput:
@@ -86,8 +86,8 @@ def steepest(
     if p == math.inf:
         return length[:, None] * grad.sign()
     if p == 2:
-        size = total(grad**2).sqrt()[:, None]
-        return length[:, None] * grad / size.clamp(min=torch.finfo(grad.dtype).tiny)
+        size = total(grad.square()).sqrt()[:, None]
+        return (grad / size.clamp(min=torch.finfo(grad.dtype).tiny)).mul_(length[:, None])
     (low, high), up = bounds, grad.sign()
     # to the bound that the gradient points to; 0 without a gradient
     room = (up * torch.finfo(grad.dtype).max).clamp_(low - z, high - z).abs_()

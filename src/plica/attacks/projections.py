@@ -59,10 +59,7 @@ def project(
     if p == math.inf:
         moved = delta.clamp_(least, most).clamp_(-reach, reach)
     else:
-        # how far each pixel may move in the direction in which it wants to
-        room = (delta * most_of_type).clamp_(least, most).abs_()
-        size = delta.abs()
-        moved = (_onto_l2 if p == 2 else _onto_l1)(size, room, reach).mul_(delta.sign_())
+        moved = (_onto_l2 if p == 2 else _onto_l1)(delta, least, most, reach)
     return moved.add_(flat).clamp_(low, high).view_as(x)
 
 
@@ -77,49 +74,61 @@ def safely_inside(
     return ((1 - SETTINGS.slack) * radius - pixel).clamp(min=0).to(x)
 
 
-def _onto_l2(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
-    """min(s * size, room) with the largest s <= 1 such that its l_2 norm is at most reach: s = 1 / (1 + multiplier).
+def _onto_l2(delta: Tensor, least: Tensor, most: Tensor, reach: Tensor) -> Tensor:
+    """s delta between least and most, with the largest s <= 1 such that its l_2 norm is at most reach.
 
-    Starting with no pixel at a bound, s is computed for the pixels that are free and never too large. It can only grow,
-    so more and more pixels reach a bound, until s stays the same.
+    s is 1 / (1 + multiplier). The square of the norm is a concave and piecewise linear function of s^2, to whose slope
+    each pixel adds until it is at a wall. So a line through two of its points meets reach^2 too early or just there,
+    and s grows until it stays the same.
     """
-    tiny = torch.finfo(size.dtype).tiny
-    s = (reach / _sum(size**2).sqrt().clamp(min=tiny)).clamp(max=1)
-    free, work = torch.empty_like(size), torch.empty_like(size)
+    enough = (1 - SETTINGS.settled * torch.finfo(delta.dtype).eps) * reach
+    moved, square = torch.empty_like(delta), torch.empty_like(delta)
+    before, below = torch.zeros_like(reach), torch.zeros_like(reach)
+    tiny, now = torch.finfo(delta.dtype).tiny, _share(reach**2, _sum(torch.square(delta, out=square)))
     for _ in range(SETTINGS.steps):
-        torch.lt(torch.mul(s, size, out=work), room, out=free)  # 1 where a pixel is free, 0 at a wall
-        free_square = _sum(torch.mul(free, size, out=work).square_())
-        left = reach**2 - _sum(free.neg_().add_(1).mul_(room).square_())
-        larger = (left.clamp(min=0) / free_square.clamp(min=tiny)).sqrt().clamp(max=1)
-        if bool((larger <= s).all()):
+        torch.mul(delta, now.sqrt(), out=moved).clamp_(least, most)
+        at = _sum(torch.square(moved, out=square))
+        going = (at < enough**2) & (now < 1) & (now > before)
+        if not bool(going.any()):
             break
-        s = torch.maximum(s, larger)
-    return torch.minimum(s * size, room)
+        further = now + (reach**2 - at) * (now - before) / (at - below).clamp(min=tiny)
+        before, below = now, at
+        now = torch.where(going, further.clamp(max=1), now)
+    return moved
 
 
-def _onto_l1(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
-    """min(max(size - t, 0), room) with the least t >= 0, the multiplier, whose l_1 norm is at most reach.
+def _onto_l1(delta: Tensor, least: Tensor, most: Tensor, reach: Tensor) -> Tensor:
+    """delta, moved towards 0 by the least t >= 0, the multiplier, between least and most, such that its l_1 norm is at
+    most reach.
 
-    Newton's method for t, of which the norm is a piecewise linear function, inside a bracket: where it leaves that, the
-    middle of the bracket.
+    The norm is a piecewise linear function of t. A line through the last two points of it gives the next, inside a
+    bracket: where it leaves that, the middle of the bracket does.
     """
-    eps, t = torch.finfo(size.dtype).eps, torch.zeros_like(reach)
-    low, high, settled = t, size.amax(1, keepdim=True), torch.zeros_like(reach, dtype=torch.bool)
-    moved, free = torch.empty_like(size), torch.empty_like(size)
+    eps, size = torch.finfo(delta.dtype).eps, delta.abs()
+    up = delta.sign_()
+    # how far each pixel may move in the direction in which it wants to
+    room = (up * torch.finfo(delta.dtype).max).clamp_(least, most).abs_()
+    moved = torch.minimum(size, room)
+    above = _sum(moved) - reach
+    low, high, before = torch.zeros_like(reach), size.amax(1, keepdim=True), torch.zeros_like(reach)
+    t = torch.where(above > 0, above / size.shape[1], low)  # as if all pixels moved
     for _ in range(SETTINGS.steps):
-        torch.sub(size, t, out=moved).clamp_(min=0)
-        count = _sum(torch.lt(moved, room, out=free).mul_(torch.sign(moved)))  # of pixels that move and are at no wall
-        excess = _sum(torch.minimum(moved, room, out=moved)) - reach
-        off = torch.where(t > 0, excess.abs(), excess)  # at t = 0 the point itself is inside
-        settled |= off <= SETTINGS.settled * eps * (reach + count * t)
-        if bool(settled.all()):
+        torch.minimum(torch.sub(size, t, out=moved).clamp_(min=0), room, out=moved)
+        excess = _sum(moved) - reach
+        going = (t != before) & (excess.abs() > SETTINGS.settled * eps * (reach + t))
+        if not bool(going.any()):
             break
         low, high = torch.where(excess > 0, t, low), torch.where(excess > 0, high, t)
-        newton = t + excess / count.clamp(min=1)
-        step = torch.where((newton > low) & (newton < high), newton, (low + high) / 2)
-        t = torch.where(settled, t, step)
+        line = t + excess * (t - before) / (above - excess)
+        before, above = t, excess
+        t = torch.where(going, torch.where((line > low) & (line < high), line, (low + high) / 2), t)
     # t has the rounding error of the largest entry, which may exceed a much smaller ball
-    return moved * (reach / _sum(moved).clamp(min=torch.finfo(moved.dtype).tiny)).clamp(max=1)
+    return moved.mul_(_share(reach, _sum(moved))).mul_(up)
+
+
+def _share(part: Tensor, whole: Tensor) -> Tensor:
+    """part / whole, at most 1."""
+    return (part / whole.clamp(min=torch.finfo(whole.dtype).tiny)).clamp(max=1)
 
 
 def _sum(t: Tensor) -> Tensor:
