@@ -49,6 +49,11 @@ def test_differences_are_sorted_and_lost_images_counted():
     assert [text.get_text() for text in drawn.get_legend().get_texts()] == ["b nearer: 1", "a nearer: 1"]
 
 
+def test_an_image_without_a_point_of_either_leaves_no_warning():
+    """Its difference, inf - inf, was taken before it was left out."""
+    assert plot.radius_difference([1, 2, math.inf], [2, 1, math.inf]).get_title() == "2 images, 1 without a point"
+
+
 def test_measures_are_shares_of_images_in_common_bins():
     generator = torch.Generator().manual_seed(0)
     dense, sparse = torch.randn(50, 3, 8, 8, generator=generator), torch.zeros(20, 3, 8, 8)

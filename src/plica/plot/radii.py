@@ -85,7 +85,7 @@ def radius_difference(
     first, second = of(a), of(b)
     compared = np.isfinite(first) & np.isfinite(second)
     compared &= (first > 0) | (second > 0)  # an image that is misclassified unperturbed needs no search
-    change = np.sort((second - first)[compared])
+    change = np.sort(second[compared] - first[compared])
     rank = np.arange(len(change))
     for better, series, name in ((change < 0, 0, names[1]), (change > 0, 1, names[0])):
         label = f"{name} nearer: {int(better.sum())}"
