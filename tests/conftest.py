@@ -4,6 +4,7 @@ A test is skipped where an optional package is missing: `pytest.importorskip`, o
 With --extras it fails instead, so that `make test-extras` leaves none out.
 """
 
+import gc
 import importlib
 import os
 import sys
@@ -33,6 +34,12 @@ def pytest_configure(config):
     if config.getoption("extras"):
         pytest.importorskip = imported
     typechecking.every_call = config.getoption("every_call")
+
+
+def pytest_collection_finish():
+    """What is there by now stays: gc.collect, called where memory ended, need not look through it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def imported(name, **_):

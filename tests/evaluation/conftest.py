@@ -44,7 +44,7 @@ PLAN = {
         {"ask": "max-loss", "metric": "linf", "radius": "8/255"},
     ],
     "methods": ["radius", "pwcf"],
-    "gradients": 8,
+    "gradients": 4,
     "chunk": 6,
 }
 

@@ -18,7 +18,7 @@ from plica.evaluation.run import Event
 from plica.evaluation.tasks import chains
 from plica.models import load_model
 
-FLAGS = ["--model", "net.py:make", "--data", "d.npz", "--method", "radius", "--gradients", "8"]
+FLAGS = ["--model", "net.py:make", "--data", "d.npz", "--method", "radius", "--gradients", "4"]
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def test_the_answers_are_those_of_plica_attack(plan, whole):
     x, y = (torch.from_numpy(np.load("d.npz")[name]) for name in "xy")
     x, model = x.float() / 255, load_model("net.py:make")
     for method, p in itertools.product(("radius", "pwcf"), (2, 1)):
-        found = plica.attack(model, x, y, plica.MinRadius(plica.Lp(p)), method=method, gradients=8)
+        found = plica.attack(model, x, y, plica.MinRadius(plica.Lp(p)), method=method, gradients=4)
         task = whole.task(f"make--min-radius-l{p}--{method}")
         assert whole.rows(task)["distance"].to_pylist() == found.distance.tolist()
         assert torch.equal(torch.cat([x_adv for _, x_adv in whole.points(task)]), found.x_adv)
@@ -173,7 +173,7 @@ def test_an_interrupted_run_goes_on_where_it_ended(plan, whole, monkeypatch, par
 
 def test_another_plan_model_or_data_is_refused(plan, whole, folder):
     for change, said in (
-        ({"gradients": 13}, "another plan: gradients is 8 there and 13 here"),
+        ({"gradients": 13}, "another plan: gradients is 4 there and 13 here"),
         ({"methods": ["radius", "auto"]}, r'another plan: methods\[1\].name is "pwcf" there and "auto" here'),
         ({"data": {"path": "d.npz", "n": 5}}, "another plan: data.n is null there and 5 here"),
         ({"models": {"model": "net.py:other", "name": "make"}}, r"another model make \(hash \w{8} there, \w{8} here\)"),
@@ -260,7 +260,7 @@ def test_the_seed_of_a_plan_is_that_of_its_attacks(plan, folder):
     model = load_model("net.py:make")
     points = []
     for run, seed in ((first, 0), (other, 5)):
-        found = plica.attack(model, x, y, plica.MinRadius(plica.Lp(1)), method="pwcf", gradients=8, seed=seed)
+        found = plica.attack(model, x, y, plica.MinRadius(plica.Lp(1)), method="pwcf", gradients=4, seed=seed)
         assert run.samples["distance"].to_pylist() == found.distance.tolist()
         points.append(found.x_adv)
     assert not torch.equal(*points)
