@@ -40,7 +40,7 @@ PLAN = {
     "methods": ["radius", "pwcf"],
     "individual": True,
     "bounds": "box.npz",
-    "gradients": 100,
+    "gradients": 40,
     "chunk": 5,
 }
 
@@ -129,7 +129,7 @@ def test_an_audit_knows_the_box_and_the_mask(folder):
 
 
 def test_the_same_on_the_command_line(folder, capsys):
-    line = ["--model", "net.py:make", "--data", "d.npz", "--metric", "l2", "--method", "radius", "--gradients", "100"]
+    line = ["--model", "net.py:make", "--data", "d.npz", "--metric", "l2", "--method", "radius", "--gradients", "40"]
     assert main(["radius", *line, "--bounds", "box.npz", "--out", "one"]) == 0
     assert main(["evaluate", *line, "--bounds", "box.npz", "--out", "all"]) == 0
     one, every = runs.load("one"), runs.load("all")

@@ -33,7 +33,7 @@ def plan(tmp_path_factory):
     return dict(
         models=f"{folder / 'net.py'}:make", data=str(folder / "data.npz"), gradients=10, chunk=2,
         questions=[dict(ask="min-radius", metric="linf"), dict(ask="max-loss", metric="l2", radius=0.3)],
-        methods=["auto", "pwcf"], certify=dict(nodes=4),
+        methods=["auto", "pwcf"], certify=dict(nodes=2),
     )  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def test_more_gradients_are_not_advised_where_all_is_proved(tmp_path, monkeypatc
 
 def test_the_command_bracket_and_what_is_made_of_its_runs(plan, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    options = ["--data", plan["data"], "--metric", "linf", "--nodes", "8", "--gradients", "40"]
+    options = ["--data", plan["data"], "--metric", "linf", "--nodes", "4", "--gradients", "20"]
     model = plan["models"].replace("net.py", "two.py")
     Path(model.removesuffix(":make")).write_text(MODEL.replace("relu", "leaky"))
     for out, spec in (("a", plan["models"]), ("b", model), ("b", model)):  # the second time nothing is left to do
