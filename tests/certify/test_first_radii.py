@@ -71,7 +71,10 @@ def falsi(function, guess, upper, crown):
         if last is None:
             radius = min(2 * proved, upper)
         else:
-            radius = proved + (failed - proved) * min(0.9, max(0.1, first / (first - last)))
+            gap, least = failed - proved, 0.1 * (failed - proved)
+            if upper == math.inf and last > -math.inf:
+                least = min(least, 3 * proved)
+            radius = proved + max(gap * min(0.9, first / (first - last)), least)
             if not crown and not proved:
                 radius = min(radius, failed / 4)
     return tried, proved
@@ -131,6 +134,23 @@ def test_a_bound_that_overflows_is_no_proof_and_radii_far_below_are_tried(monkey
     radii = searched(networks, [6])
     assert calls[1][1] == pytest.approx([0.1 * GUESS[6]])
     assert 0.2 * (1 - 0.1) < radii.item() < 0.2
+
+
+def test_a_guess_that_is_too_large_by_many_powers_of_ten_is_mended_in_a_box_without_end(monkeypatch):
+    networks, calls = of_functions(monkeypatch)
+    monkeypatch.setitem(globals(), "GUESS", (1e12, *GUESS[1:]))
+    assert float(searched(networks, [0])) == pytest.approx(1, rel=0.1)
+
+
+def test_an_image_without_a_gradient_has_a_bound_in_a_box_without_end():
+    """Its first-order radius is infinite: both ReLUs are inactive at x."""
+    net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU(), torch.nn.Linear(2, 2))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.eye(2)), net[0].bias.fill_(-1.0)
+        net[2].weight.copy_(torch.tensor([[-1.0, -1.0], [0.0, 0.0]])), net[2].bias.copy_(torch.tensor([0.5, 0.0]))
+    x, y, question = torch.zeros(1, 2), torch.tensor([0]), plica.MinRadius(plica.Lp("inf"))
+    certified = plica.certify(net, x, y, question, nodes=20, bounds=(-math.inf, math.inf))
+    assert float(certified.radius) == pytest.approx(1.25, rel=0.05)  # relu(r - 1) twice is .5
 
 
 def test_what_float64_does_not_confirm_is_0(monkeypatch):

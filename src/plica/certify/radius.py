@@ -118,7 +118,10 @@ def _searched(
         good, bad = rows[value > 0], rows[value <= 0]
         low[good], at_low[good] = tried[good], value[value > 0]
         high[bad], at_high[bad] = tried[bad], value[value <= 0]
-        between = low + (high - low) * (at_low / (at_low - at_high)).clamp(0.1, 0.9)
+        least = 0.1 * (high - low)
+        # in a box without end a guess may be wrong by many powers of ten, as where the gradient at the image is 0
+        least = torch.where(upper.isinf() & at_high.isfinite(), torch.minimum(least, 3 * low), least)
+        between = low + torch.maximum((high - low) * (at_low / (at_low - at_high)).clamp(max=0.9), least)
         if not crown:  # bounds from intervals alone fall steeply, and any radius is better than none
             between = torch.where(low == 0, torch.minimum(between, high / 4), between)
         tried = torch.where(at_high.isnan(), torch.minimum(2 * low, high), between)
