@@ -332,14 +332,34 @@ def test_no_violated_instance_of_the_competition_is_proved(name, monkeypatch):
     assert proved[holds].sum() >= math.floor(0.3 * holds.sum())
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # deprecated, and used
 @pytest.mark.parametrize(
-    "wrap", [nn.DataParallel, lambda net: torch.compile(net, backend="eager")], ids=["DataParallel", "compile"]
+    "wrap",
+    [
+        nn.DataParallel,
+        lambda net: torch.compile(net, backend="eager"),
+        lambda net: torch.compile(lambda x: net(x), backend="eager"),
+        lambda net: net.forward,
+        lambda net: lambda x, scale=1: net(x) * scale,
+        torch.jit.script,
+        lambda net: torch.jit.trace(net, images(2)),
+    ],
+    ids=["DataParallel", "compile", "compiled function", "forward", "default", "script", "trace"],
 )
 def test_a_network_inside_of_a_wrapper_is_that_network(wrap):
-    """DataParallel was a traceback, and a compiled network refused as none of a fixed list of operations."""
-    net, x, y = labelled(b=2)
+    """DataParallel was a traceback; the others were refused as none of a fixed list of operations."""
+    net, x, y = labelled("strides", b=2)
     plain, wrapped = (plica.certify(model, x, y, plica.MinRadius(plica.Lp(2)), nodes=2) for model in (net, wrap(net)))
     assert torch.equal(plain.radius, wrapped.radius)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # deprecated, and used
+def test_a_script_for_inference_is_refused():
+    """Tracing it ended the process with a segmentation fault."""
+    net, x, y = labelled("strides", b=2)
+    optimised = torch.jit.optimize_for_inference(torch.jit.script(net))
+    with pytest.raises(plica.Unsupported, match=r"optimize_for_inference leaves it.*give it as it was before"):
+        plica.certify(optimised, x, y, plica.MinRadius(plica.Lp(2)), nodes=2)
 
 
 def test_images_of_another_precision_than_the_network_are_told_so():

@@ -137,7 +137,7 @@ def test_a_bound_that_overflows_is_no_proof_and_radii_far_below_are_tried(monkey
 
 
 def test_a_guess_that_is_too_large_by_many_powers_of_ten_is_mended_in_a_box_without_end(monkeypatch):
-    networks, calls = of_functions(monkeypatch)
+    networks, _ = of_functions(monkeypatch)
     monkeypatch.setitem(globals(), "GUESS", (1e12, *GUESS[1:]))
     assert float(searched(networks, [0])) == pytest.approx(1, rel=0.1)
 
@@ -146,8 +146,10 @@ def test_an_image_without_a_gradient_has_a_bound_in_a_box_without_end():
     """Its first-order radius is infinite: both ReLUs are inactive at x."""
     net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU(), torch.nn.Linear(2, 2))
     with torch.no_grad():
-        net[0].weight.copy_(torch.eye(2)), net[0].bias.fill_(-1.0)
-        net[2].weight.copy_(torch.tensor([[-1.0, -1.0], [0.0, 0.0]])), net[2].bias.copy_(torch.tensor([0.5, 0.0]))
+        net[0].weight.copy_(torch.eye(2))
+        net[0].bias.fill_(-1.0)
+        net[2].weight.copy_(torch.tensor([[-1.0, -1.0], [0.0, 0.0]]))
+        net[2].bias.copy_(torch.tensor([0.5, 0.0]))
     x, y, question = torch.zeros(1, 2), torch.tensor([0]), plica.MinRadius(plica.Lp("inf"))
     certified = plica.certify(net, x, y, question, nodes=20, bounds=(-math.inf, math.inf))
     assert float(certified.radius) == pytest.approx(1.25, rel=0.05)  # relu(r - 1) twice is .5

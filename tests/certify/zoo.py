@@ -131,6 +131,19 @@ class Wrapped(nn.Module):
         return self.out(functional.avg_pool2d(z, 2, ceil_mode=True).relu().flatten(1))
 
 
+class Mixer(nn.Module):
+    """Linear layers of several vectors of each image, along either axis, and vectors that are stacked."""
+
+    def __init__(self):
+        super().__init__()
+        self.along, self.across, self.out = nn.Linear(6, 4), nn.Linear(6, 3, bias=False), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.along(x).relu()[:, 0].transpose(1, 2)  # of 2 x 6 vectors
+        z = torch.stack([self.across(z), -z[..., :3], torch.ones_like(z[..., :3])], 2)
+        return self.out(z.sum(2).transpose(1, 2).relu().flatten(1))
+
+
 def _norm() -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(3)
     with torch.no_grad():
@@ -180,6 +193,7 @@ BUILDERS = {
     "smooth": Smooth,
     "decoder": Decoder,
     "wrapped": Wrapped,
+    "mixer": Mixer,
 }  # fmt: skip
 
 

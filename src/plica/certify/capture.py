@@ -45,10 +45,16 @@ def capture(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"]) -> 
 
 
 def _unwrapped(model: Any) -> Any:
-    """The network inside of DataParallel and of torch.compile, which computes the same."""
-    while isinstance(model, nn.DataParallel) or hasattr(model, "_orig_mod"):
-        model = model.module if isinstance(model, nn.DataParallel) else model._orig_mod
-    return model
+    """The network, or function, inside of DataParallel and of torch.compile, which computes the same."""
+    while True:
+        if isinstance(model, nn.DataParallel):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        elif not isinstance(model, nn.Module) and hasattr(model, "_torchdynamo_orig_callable"):
+            model = model._torchdynamo_orig_callable
+        else:
+            return model
 
 
 def _check_precision(model: Any, x: Tensor) -> None:
@@ -65,10 +71,16 @@ def _check_precision(model: Any, x: Tensor) -> None:
 def _trace(model: Callable[[Tensor], Tensor], x: Float[Tensor, "1 *image"]) -> fx.GraphModule:
     from torch.fx.experimental.proxy_tensor import make_fx  # takes seconds to import
 
+    if isinstance(model, torch.jit.ScriptModule) and "mkldnn" in str(model.inlined_graph):
+        raise Unsupported(
+            "The model is TorchScript as torch.jit.optimize_for_inference leaves it, which cannot be traced; give it "
+            "as it was before."
+        )
     try:
-        with _paths(model), _Circular():
+        with _paths(model), _Rewritten():
             # functionalised: an operation in place becomes one that gives a new tensor
-            return make_fx(torch.func.functionalize(model))(x.clone())
+            # called with the image alone: make_fx would ask for arguments that have defaults, too
+            return make_fx(torch.func.functionalize(lambda z: model(z)))(x.clone())
     except Exception as error:
         check_kind(model, x, error)
         raise Unsupported(
@@ -77,8 +89,10 @@ def _trace(model: Callable[[Tensor], Tensor], x: Float[Tensor, "1 *image"]) -> f
         ) from error
 
 
-class _Circular(TorchFunctionMode):
-    """While it lasts, circular padding joins slices of the tensor; torch's own writes into one that is empty."""
+class _Rewritten(TorchFunctionMode):
+    """While it lasts, circular padding joins slices of the tensor; torch's own writes into one that is empty. And a
+    linear layer of several vectors of each image is a convolution, where torch's own puts images and vectors on one
+    axis."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -86,7 +100,17 @@ class _Circular(TorchFunctionMode):
             z, pad, mode = _named(*args, **kwargs)
             if mode == "circular" and min(pad) >= 0:
                 return _wrapped(z, pad)
+        if func is functional.linear:
+            z, weight, bias = _of_linear(*args, **kwargs)
+            if z.ndim > 2:
+                last = functional.conv1d(z.flatten(1, -2).transpose(1, 2), weight[:, :, None], bias)
+                return last.transpose(1, 2).unflatten(1, z.shape[1:-1])
         return func(*args, **kwargs)
+
+
+def _of_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The arguments of `functional.linear`, by position or by name."""
+    return input, weight, bias
 
 
 def _named(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = None) -> Any:
@@ -125,7 +149,7 @@ def _paths(model: Any) -> Iterator[None]:
 
     hooks = []
     for path, module in model.named_modules() if isinstance(model, nn.Module) else ():
-        if path:
+        if path and not isinstance(module, torch.jit.ScriptModule):  # TorchScript takes no such hooks
             hooks += [module.register_forward_pre_hook(enter(path)), module.register_forward_hook(leave(path))]
     try:
         yield

@@ -209,6 +209,7 @@ def _softplus(builder: Builder, z: Value, beta: float = 1.0, threshold: float = 
 
 BUILDERS: dict[str, Callable[..., Any]] = {
     "_adaptive_avg_pool2d": _average(functional.adaptive_avg_pool2d),
+    "_convolution": lambda builder, *args: convolution(builder, *args[:9]),  # as torch.jit.trace has it, with flags
     "_native_batch_norm_legit_no_training": _batch_norm,
     "_to_copy": _cast,
     "add": add,

@@ -111,6 +111,14 @@ def _cat(builder: Builder, parts: list[Any], dim: int = 0) -> Value:
     return builder.add(Nonnegative(function=joined, offset=torch.cat(places, dim)), *values)
 
 
+def _stack(builder: Builder, parts: list[Any], dim: int = 0) -> Value:
+    ndim = 1 + max(builder.ndim(part) if isinstance(part, Value) else part.ndim for part in parts)
+    if dim % ndim == 0:
+        raise Refused("it does not keep images apart")
+    layers = [unsqueeze(builder, z, dim) if isinstance(z, Value) else z.unsqueeze(dim) for z in parts]
+    return _cat(builder, layers, dim)
+
+
 def _pad(builder: Builder, z: Value, pad: list[int], value: float = 0.0) -> Value:
     if len(pad) // 2 >= builder.ndim(z):
         raise Refused("it does not keep images apart")
@@ -174,6 +182,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "split": _split(torch.split),
     "split_with_sizes": _split(torch.split),
     "squeeze": squeeze,
+    "stack": _stack,
     "sum": along(torch.sum),
     "transpose": _transpose,
     "unsqueeze": unsqueeze,

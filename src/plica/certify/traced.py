@@ -18,6 +18,7 @@ from plica.metrics import Unsupported
 
 BUILDERS = operations.BUILDERS | rearranged.BUILDERS | composed.BUILDERS
 NORMS = {"native_group_norm": "GroupNorm", "native_layer_norm": "LayerNorm"}
+FILLED = {"zeros_like": 0, "new_zeros": 0, "ones_like": 1, "new_ones": 1}  # constants that take the kind of a value
 SOFTMAX = {"_softmax": torch.softmax, "_log_softmax": torch.log_softmax}
 
 
@@ -29,6 +30,7 @@ def build(traced: fx.GraphModule, x: Float[Tensor, "1 *image"]) -> Graph:
     """
     for node in traced.graph.nodes:
         _put_together(node)
+        _make_constant(node)
     traced.graph.eliminate_dead_code()
     builder, known, stored = Builder(x), dict[fx.Node, Any](), dict[fx.Node, Any]()  # stored: as the model has them
     for node in traced.graph.nodes:
@@ -60,6 +62,16 @@ def _put_together(node: fx.Node) -> None:
     size = below.args[0]
     if isinstance(size, fx.Node) and size.target is torch.ops.aten.abs.default and size.args[0] is node.args[0]:
         node.target, node.args = functional.softsign, size.args
+
+
+def _make_constant(node: fx.Node) -> None:
+    """zeros_like(z) and others, which depend on the shape of z alone."""
+    target: Any = node.target
+    number = FILLED.get(getattr(getattr(target, "overloadpacket", None), "__name__", ""))
+    if number is not None:
+        kind = node.meta["tensor_meta"]
+        node.target, node.args = torch.ops.aten.full.default, (list(kind.shape), number)
+        node.kwargs = {"dtype": kind.dtype, "device": node.meta["val"].device}
 
 
 def _up_to(builder: Builder, output: Any) -> Graph:

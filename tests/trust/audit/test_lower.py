@@ -217,7 +217,19 @@ def test_a_bound_of_the_executed_network_is_checked_as_such(whole, tmp_path):
     assert "no proof in arithmetic 'float16' is known" in found.differences["lower bound"][0]
 
 
-QUICK = ("relu", "sigmoid", "strides", "max pool", "pieces", "clamped", "copied", "smooth", "decoder", "wrapped")
+QUICK = (
+    "relu",
+    "sigmoid",
+    "strides",
+    "max pool",
+    "pieces",
+    "clamped",
+    "copied",
+    "smooth",
+    "decoder",
+    "wrapped",
+    "mixer",
+)
 NORMS = dict(zip(BUILDERS, 9 * [2, 1, torch.inf], strict=False))
 
 
@@ -249,6 +261,19 @@ def check_proofs(name, p, b, nodes=12):
             ball = Ball.around(x[row], torch.zeros_like(x[row]), torch.ones_like(x[row]), 2 * ball.radius, p)
             with pytest.raises(RefusedError, match="not a positive one"):
                 check(steps, ball, int(y[row]), None, leaves)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # deprecated, and used
+@pytest.mark.parametrize(
+    "make", [torch.jit.script, lambda net: torch.jit.trace(net, images(2))], ids=["script", "trace"]
+)
+def test_proofs_of_torchscript_are_found_right(make):
+    net, x = make(network("strides")), images(1)
+    y = net(x).argmax(1)
+    found = plica.certify(net, x, y, plica.MinRadius(plica.Lp(2)), nodes=4)
+    leaves = leaf_table(found.evidence, torch.arange(1)).to_pylist()
+    ball = Ball.around(x[0], torch.zeros_like(x[0]), torch.ones_like(x[0]), float(found.radius[0]), 2)
+    check(trace(net, x), ball, int(y[0]), None, leaves)
 
 
 def test_a_bound_of_0_proves_nothing(whole, monkeypatch):

@@ -133,8 +133,8 @@ class Enclosure:
         self.spreads.append((self.norms[k] * operands + self.errors[k].norm()) * MORE)
 
     def _append(self, low: Tensor, high: Tensor, error: Tensor) -> None:
-        self.low.append(low)
-        self.high.append(high)
+        self.low.append(low.contiguous())  # to be written to by the number of the entry
+        self.high.append(high.contiguous())
         self.errors.append(error)
 
     def _affine(self, step: Step) -> None:

@@ -18,8 +18,8 @@ LARGER = 1 + 1e-7  # what is below is computed in float64
 EXACT = {
     "alias", "cat", "clone", "detach", "expand", "flip", "index_select", "lift_fresh_copy", "neg", "permute",
     "pixel_shuffle", "pixel_unshuffle", "reflection_pad1d", "reflection_pad2d", "repeat", "replication_pad1d",
-    "replication_pad2d", "reshape", "roll", "select", "slice", "split", "split_with_sizes", "squeeze", "transpose",
-    "unsqueeze", "upsample_nearest2d", "view", "_unsafe_view",
+    "replication_pad2d", "reshape", "roll", "select", "slice", "split", "split_with_sizes", "squeeze", "stack",
+    "transpose", "unsqueeze", "upsample_nearest2d", "view", "_unsafe_view",
 }  # fmt: skip
 
 

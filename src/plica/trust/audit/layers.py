@@ -28,13 +28,17 @@ PLAIN = {
     "_adaptive_avg_pool2d", "_to_copy", "_unsafe_view", "alias", "avg_pool2d", "cat", "clone", "constant_pad_nd",
     "detach", "expand", "flip", "index_select", "lift_fresh_copy", "mean", "permute", "pixel_shuffle",
     "pixel_unshuffle", "reflection_pad1d", "reflection_pad2d", "repeat", "replication_pad1d", "replication_pad2d",
-    "reshape", "roll", "select", "slice", "split", "split_with_sizes", "squeeze", "sum", "transpose",
+    "reshape", "roll", "select", "slice", "split", "split_with_sizes", "squeeze", "stack", "sum", "transpose",
     "unsqueeze", "upsample_nearest2d", "view",
 }  # fmt: skip
 SIGNED = {"add", "addmm", "bmm", "convolution", "div", "linear", "matmul", "mm", "mul", "neg", "rsub", "sub"}
 DENSE = {"addmm", "bmm", "convolution", "linear", "matmul", "mm"}
 NORMS = {"_native_batch_norm_legit_no_training", "native_batch_norm"}
-SEVERAL = {"add", "cat", "rsub", "sub"}  # of operands that depend on the image
+FILLS = {  # the number that fills them
+    f"aten.{name}_{own}.default": number
+    for name, own, number in (("zeros", "like", 0), ("ones", "like", 1), ("new", "zeros", 0), ("new", "ones", 1))
+}
+SEVERAL = {"add", "cat", "rsub", "stack", "sub"}  # of operands that depend on the image
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,11 +95,16 @@ def trace(model: Model, x: Tensor) -> tuple[Step, ...]:
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    with _Circular():
+    with _Plain():
         traced = make_fx(torch.func.functionalize(model))(x.clone())
     for node in traced.graph.nodes:
         if _is_softsign(node):
             node.target, node.args = torch.nn.functional.softsign, node.args[:1]
+        number = FILLS.get(str(node.target))
+        if number is not None:  # of the shape alone
+            like = node.meta["val"]
+            node.target, node.args = torch.ops.aten.full.default, (list(like.shape), number)
+            node.kwargs = {"dtype": like.dtype, "device": like.device}
     traced.graph.eliminate_dead_code()
     net, known = _Built([Step(None, (), tuple(x.shape[1:]))], [x.double()]), dict[fx.Node, Any]()
     own = dict[fx.Node, Any]()  # constants in the model's precision
@@ -125,20 +134,35 @@ def trace(model: Model, x: Tensor) -> tuple[Step, ...]:
     raise UnknownStepError("it has no output")
 
 
-class _Circular(TorchFunctionMode):
-    """Circular padding as a choice of entries."""
+class _Plain(TorchFunctionMode):
+    """Circular padding as a choice of entries; a linear layer of several vectors of each image as a matrix on the left
+    of their columns."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        given = dict(zip(("input", "pad", "mode", "value"), args, strict=False)) | kwargs
-        if func is not functional.pad or given.get("mode") != "circular":
-            return func(*args, **kwargs)
-        z, sides = given["input"], given["pad"]
-        for axis in range(len(sides) // 2):
-            size = z.shape[-1 - axis]
-            entries = torch.arange(-sides[2 * axis], size + sides[2 * axis + 1], device=z.device) % size
-            z = z.index_select(z.ndim - 1 - axis, entries)
-        return z
+        if func is functional.pad:
+            given = dict(zip(("input", "pad", "mode", "value"), args, strict=False)) | kwargs
+            if given.get("mode") == "circular":
+                return _circular(given["input"], given["pad"])
+        if func is functional.linear:
+            given = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
+            if given["input"].ndim > 2:
+                return _columns(given["input"], given["weight"], given.get("bias"))
+        return func(*args, **kwargs)
+
+
+def _circular(z: Tensor, sides: Any) -> Tensor:
+    for axis in range(len(sides) // 2):
+        size = z.shape[-1 - axis]
+        entries = torch.arange(-sides[2 * axis], size + sides[2 * axis + 1], device=z.device) % size
+        z = z.index_select(z.ndim - 1 - axis, entries)
+    return z
+
+
+def _columns(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    columns = torch.bmm(weight.expand(len(z), -1, -1), z.reshape(len(z), -1, z.shape[-1]).transpose(1, 2))
+    columns = columns if bias is None else columns + bias[:, None]
+    return columns.transpose(1, 2).reshape(*z.shape[:-1], len(weight))
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +200,8 @@ def _next(net: _Built, target: Any, args: Any, kwargs: Any) -> Any:
         net.values.append(value)
         return _Place(len(net.steps) - 1)
 
+    if name == "_convolution":  # as torch.jit.trace has it, with flags
+        return _next(net, torch.ops.aten.convolution.default, args[:9], {})
     if name == "empty_like":  # the noise of RReLU, which eval mode has no use for
         return torch.full_like(net.values[args[0]], torch.nan)
     if name == "rrelu_with_noise":
@@ -252,7 +278,7 @@ def _functions(name: str, target: Any, args: Any, kwargs: Any) -> tuple[Callable
             return first + second * (named.get("alpha", 1) if len(own) < 3 else own[2])
         return target(*own, **named)
 
-    return function, absolute if name in SIGNED | {"cat", "constant_pad_nd"} else function
+    return function, absolute if name in SIGNED | {"cat", "constant_pad_nd", "stack"} else function
 
 
 def _is_softsign(node: fx.Node) -> bool:
