@@ -80,7 +80,7 @@ def test_auto_takes_it_where_there_is_no_prox():
 
 
 @pytest.mark.parametrize(
-    ("metric", "budgets"), [(blurred, (1, 4, 9, 12, 20, 31, 60)), (squared, (1, 9, 20))], ids=["norm", "square"]
+    ("metric", "budgets"), [(blurred, (1, 4, 9, 20, 60)), (squared, (1, 9, 20))], ids=["norm", "square"]
 )
 def test_more_gradients_are_never_worse(metric, budgets):
     net, x, y = convolutional()
@@ -99,10 +99,10 @@ def test_answers_do_not_depend_on_other_images(kind):
     """Equal to the bit alone, in another order, in other batches."""
     net, x, y = convolutional(b=4)
     metric = {"norm": blurred, "features": Perceptual.of(net, ["1", "3"]), "ssim": Similarity("ssim")}[kind]
-    found = ask(net, x, y, MinRadius(metric), gradients=10)
+    found = ask(net, x, y, MinRadius(metric), gradients=6)
     assert found.success.any()
     for rows, more in (([3], {}), ([2, 0, 3, 1], {"batch_size": 3})):
-        other = ask(net, x[rows], y[rows], MinRadius(metric), gradients=10, **more)
+        other = ask(net, x[rows], y[rows], MinRadius(metric), gradients=6, **more)
         assert torch.equal(found.x_adv[rows], other.x_adv)
         assert torch.equal(found.distance[rows], other.distance)
         assert torch.equal(found.stationarity[rows], other.stationarity)

@@ -30,10 +30,10 @@ def test_a_captured_network_computes_what_the_model_does(name):
 @NETWORKS
 def test_transposes_and_absolute_values_are_those_of_the_matrix(name):
     """The matrix of every affine operation, column by column from L, against L^T, |L| and the offset."""
-    for node in capture(network(name), images()).nodes:
+    graph = capture(network(name), images())
+    for node in graph.nodes:
         if not isinstance(node.op, Affine):
             continue
-        graph = capture(network(name), images())
         shapes = tuple(graph.nodes[parent].shape for parent in node.parents)
         sizes = [torch.Size(shape).numel() for shape in shapes]
         zeros = [torch.zeros(sum(sizes), *shape, dtype=torch.float64) for shape in shapes]

