@@ -14,6 +14,17 @@ from solver.references import INFEASIBLE, REFERENCES, UNBOUNDED, Reference, part
 GAP, VIOLATION = 1e-4, 1e-5  # what counts as reached, as in benchmarks/references.py
 EVALUATIONS = 2000  # twice what the hardest may need, fifty times the median; a failed line search spends forty
 BY_NAME = pytest.mark.parametrize("name", REFERENCES)
+# Those that take more than five seconds, and in float32 more than one.
+LONG = {"hs64", "mifflin1", "wong1", "chained_cb3"}
+LONG_IN_FLOAT32 = LONG | {
+    "maxquad", "basis_pursuit", "hs81", "chained_lq", "maxq", "hs31", "linf_to_halfspace", "plane_in_l1_ball", "maxl",
+    "hs113", "l1_in_ball", "hs50", "hs52", "l1_on_plane", "shor", "concave", "rosen_suzuki_max", "hs32", "rosenbrock",
+    "hs65",
+}  # fmt: skip
+
+
+def names(long: set[str]) -> list:
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in long else []) for name in REFERENCES]
 
 
 def gap(name: str, f) -> float:
@@ -47,7 +58,7 @@ def test_a_row_does_not_see_the_others(name):
     assert parts(reference.fun(x.float()))[0].dtype == torch.float32
 
 
-@BY_NAME
+@pytest.mark.parametrize("name", names(LONG))
 def test_the_optimum_is_reached(name):
     reference = REFERENCES[name]
     found = plica.minimize(reference.fun, reference.start())
@@ -59,7 +70,7 @@ def test_the_optimum_is_reached(name):
     assert found.evaluations <= EVALUATIONS
 
 
-@BY_NAME
+@pytest.mark.parametrize("name", names(LONG_IN_FLOAT32))
 def test_float32_comes_close(name):
     """1e-3: single precision holds f to 1e-7 of its largest term, and a minimiser to the square root of that.
 
@@ -88,20 +99,21 @@ def test_never_worse_than_a_feasible_start(name, max_steps):
 SOME = ["hs71", "hs43", "hs6", "rosenbrock", "cb2", "shor", "theta", "l1_in_ball", "parrott"]
 
 
+@pytest.mark.parametrize("b", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", SOME)
-def test_alone_equals_in_a_batch(name):
-    """Four starts at once and one by one.
+def test_alone_equals_in_a_batch(name, b):
+    """Several starts at once and one by one.
 
     To rounding where the trajectories agree to the bit, which elementwise functions grant; to the accuracy of an
     answer otherwise, since a kink may magnify the last bit of a matrix product or an eigenvalue.
     """
     reference = REFERENCES[name]
-    starts = around(reference, 4, 0.05)
+    starts = around(reference, b, 0.05)
     together = plica.minimize(reference.fun, starts)
     backwards = plica.minimize(reference.fun, starts.flip(0))
     for i, start in enumerate(starts):
         alone = plica.minimize(reference.fun, start)
-        for f, missed in ((together.f[i], together.violation[i]), (backwards.f[3 - i], backwards.violation[3 - i])):
+        for f, missed in ((together.f[i], together.violation[i]), (backwards.f[-1 - i], backwards.violation[-1 - i])):
             assert f.item() == pytest.approx(alone.f.item(), rel=1e-5, abs=1e-5)
             assert missed <= VIOLATION
 
