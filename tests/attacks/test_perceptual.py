@@ -67,10 +67,10 @@ def test_a_ball_a_little_larger_than_the_radius_is_broken_and_a_smaller_one_is_n
 @pytest.mark.parametrize("method", METHODS)
 def test_success_is_within_the_radius_and_costs_no_more_than_the_budget(method, loss):
     net, x, y, metric = small()
-    found = plica.attack(net, x, y, MaxLoss(metric, 0.6, loss=loss), method=method, gradients=40)
+    found = plica.attack(net, x, y, MaxLoss(metric, 0.6, loss=loss), method=method, gradients=20)
     assert found.success.any()
     assert (found.distance[found.success] <= 0.6).all()
-    assert (found.gradients <= 40).all()
+    assert (found.gradients <= 20).all()
     assert found.end is not None
     if method in ("ppgd", "lpa"):  # bisection never ends outside
         assert (metric(x, found.end) <= 0.6).all()

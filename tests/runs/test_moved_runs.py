@@ -46,7 +46,7 @@ def folder(tmp_path, monkeypatch):
 
 def call(command, *more, through="flow", metric="theta", out="out"):
     return main([command, "--model", "moved_net.py:make", "--data", "d.safetensors", "--metric", metric, "--through",
-                 through, "--gradients", "40", "--out", out, *more])  # fmt: skip
+                 through, "--gradients", "15", "--out", out, *more])  # fmt: skip
 
 
 @pytest.mark.parametrize("through", NAMES)

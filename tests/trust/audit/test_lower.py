@@ -235,7 +235,7 @@ NORMS = dict(zip(BUILDERS, 9 * [2, 1, torch.inf], strict=False))
 
 @pytest.mark.parametrize(("name", "p"), [(name, NORMS[name]) for name in QUICK])
 def test_proofs_are_found_right(name, p):
-    check_proofs(name, p, b=1)
+    check_proofs(name, p, b=1, nodes=6)
 
 
 @pytest.mark.slow
@@ -244,7 +244,7 @@ def test_proofs_of_every_network_are_found_right(name, p):
     check_proofs(name, p, b=3, nodes=60)
 
 
-def check_proofs(name, p, b, nodes=12):
+def check_proofs(name, p, b, nodes):
     net, x = network(name), images(b)
     y = net(x).argmax(1)
     found = plica.certify(net, x, y, plica.MinRadius(plica.Lp(p)), nodes=nodes)
