@@ -130,7 +130,7 @@ def test_a_radius_without_end_breaks_what_a_large_one_breaks(method, p):
     radii = (math.inf, 1e30, float(validation.reach(Lp(p), case.x, read_bounds((0, 1))).max()))
     try:
         *endless, large = (
-            plica.attack(case.model, case.x, case.y, MaxLoss(Lp(p), r), method=method, gradients=20) for r in radii
+            plica.attack(case.model, case.x, case.y, MaxLoss(Lp(p), r), method=method, gradients=10) for r in radii
         )
     except Unsupported:
         pytest.skip("the method has no such distance")

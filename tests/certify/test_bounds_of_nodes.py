@@ -14,7 +14,16 @@ from plica.certify.sets import input_set
 from plica.certify.slopes import Ascent, Rows, optimise
 
 NETWORKS = pytest.mark.parametrize("name", list(BUILDERS))
-NORMS = pytest.mark.parametrize(("p", "radius"), [("inf", 0.2), (2, 0.3), (1, 0.8)])
+SETS = (("inf", 0.2), (2, 0.3), (1, 0.8))
+# Each network with one of the norms; with the other two in the slow tests.
+IN_TURN = pytest.mark.parametrize(
+    ("name", "p", "radius"),
+    [
+        pytest.param(name, *ball, marks=pytest.mark.slow if (i + k) % 3 else [])
+        for i, name in enumerate(BUILDERS)
+        for k, ball in enumerate(SETS)
+    ],
+)
 LOW, HIGH = torch.tensor(0.0, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
 
 
@@ -41,8 +50,7 @@ def points(inputs, graph, n=90):
     return inputs.x + (delta * scale[..., None]).view(shape)
 
 
-@NETWORKS
-@NORMS
+@IN_TURN
 @pytest.mark.parametrize("crown", [True, False], ids=["crown", "intervals"])
 def test_bounds_of_every_node_hold(name, p, radius, crown):
     x = images().double()
@@ -75,8 +83,7 @@ def test_crown_is_at_least_as_tight_as_intervals(name):
     assert tighter((crown.low[k] > intervals.low[k] + 1e-6).any() for k in deeper)
 
 
-@NETWORKS
-@NORMS
+@IN_TURN
 def test_optimised_bounds_of_margins_hold_and_are_no_worse(name, p, radius):
     """Also under settled signs with multipliers, at the points where the signs are so."""
     graph = capture(network(name), images())

@@ -64,8 +64,15 @@ NETWORKS = {"stacked": stacked} | {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("radius", [0.2, 1.0])
+# In turn small and large; the other radius of each in the slow tests.
+@pytest.mark.parametrize(
+    ("name", "radius"),
+    [
+        pytest.param(name, radius, marks=pytest.mark.slow if (i + k) % 2 else [])
+        for i, name in enumerate(NETWORKS)
+        for k, radius in enumerate((0.2, 1.0))
+    ],
+)
 def test_no_input_is_farther_inside_than_the_bounds(name, radius):
     net, x = NETWORKS[name](), images(1)
     graph = with_norms(capture(net, x))
