@@ -187,11 +187,11 @@ def test_each_distance_is_lowered_in_the_way_that_suits_it(monkeypatch):
     def kinked(x, x_adv):
         return turned(x_adv - x).abs().sum(1)
 
-    chosen, forced = [ask(net, x, y, MinRadius(metric), gradients=20) for metric in (uneven, kinked)], []
+    chosen, forced = [ask(net, x, y, MinRadius(metric), gradients=14) for metric in (uneven, kinked)], []
     for smooth in (torch.inf, 0):
         schedule = CurvedSchedule(smooth=smooth)
         monkeypatch.setattr("plica.attacks.curved.SCHEDULE", schedule)
-        forced.append([ask(net, x, y, MinRadius(metric), gradients=20) for metric in (uneven, kinked)])
+        forced.append([ask(net, x, y, MinRadius(metric), gradients=14) for metric in (uneven, kinked)])
     (averaged_uneven, averaged_kinked), (newton_uneven, newton_kinked) = forced
     assert torch.equal(chosen[0].distance, newton_uneven.distance)
     assert (newton_uneven.distance < 0.8 * averaged_uneven.distance).all()

@@ -59,7 +59,7 @@ def by_grid(model, x, y, p, points=401):
 def test_no_point_of_a_fine_grid_is_nearer(p, seed):
     model, x, y = network(2, 3, seed)
     nearest, step = by_grid(model, x, y, p)
-    found = radii(model, x, y, p, 100)
+    found = radii(model, x, y, p, 60)
     assert (found <= nearest * (1 + 1e-4)).all()
     assert (found >= nearest - 2 * step).all()
 

@@ -87,7 +87,7 @@ def test_a_curved_boundary(way):
     def margin(z):
         return 0.04 - ((z - centre) ** 2).sum(1)
 
-    rows = solve(lambda z: ((z - x) ** 2).sum(1), margin, x, steps=80, quadratic=True, way=way)
+    rows = solve(lambda z: ((z - x) ** 2).sum(1), margin, x, steps=40, quadratic=True, way=way)
     torch.testing.assert_close(rows.z, x + (centre - x) / 3, rtol=0, atol=1e-3)
 
 
