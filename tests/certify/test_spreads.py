@@ -1,5 +1,7 @@
 """Distances from the image inside a network, of the neurons whose sign is open: ours and the audit's."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -11,7 +13,7 @@ from plica.certify.intermediate import node_bounds
 from plica.certify.norms import with_norms
 from plica.certify.relax import ReLU
 from plica.certify.sets import input_set
-from plica.certify.spreads import norm_above, slopes_between
+from plica.certify.spreads import norm_above, side_by_side, slopes_between
 from plica.trust.audit.balls import Ball
 from plica.trust.audit.bounds import Enclosure
 from plica.trust.audit.layers import trace
@@ -48,6 +50,26 @@ def test_a_norm_is_bounded_from_above_and_nearly_met(dtype):
         assert exact * (1 - 1e-6) <= bound <= most * exact + 1e-6
     assert norm_above(torch.full((2, 2), torch.nan, dtype=dtype)) == torch.inf
     assert norm_above(torch.full((2, 2), torch.inf, dtype=dtype)) == torch.inf
+
+
+def test_the_norm_of_a_sum_is_bounded_for_all_its_terms_together():
+    torch.manual_seed(0)
+    parts = [torch.randn(20, n, dtype=torch.float64) * 4**-k for k, n in enumerate((30, 5, 12))]
+    bound = side_by_side([a @ a.T for a in parts])
+    u = [torch.randn(n, 1000, dtype=torch.float64) for n in (30, 5, 12)]
+    for _ in range(50):  # an ascent on the norm of the sum over all vectors of length 1
+        u = [a.T @ sum(b @ v for b, v in zip(parts, u, strict=True)) for a in parts]
+        u = [v / v.norm(dim=0) for v in u]
+    seen = float(sum(a @ v for a, v in zip(parts, u, strict=True)).norm(dim=0).max())
+    alone = [float(torch.linalg.matrix_norm(a, 2)) for a in parts]
+    assert seen <= bound <= 1.1 * seen
+    assert bound < 0.95 * sum(alone)
+    # of two at right angles the lengths are the legs of a triangle; one alone has its own norm
+    legs = torch.diag(torch.tensor([9.0, 0.0])), torch.diag(torch.tensor([0.0, 9.0]))
+    assert side_by_side(list(legs)) == pytest.approx(math.sqrt(18), rel=0.02)
+    assert side_by_side([legs[0]]) == pytest.approx(3, rel=0.02)
+    assert side_by_side([legs[0], torch.full((2, 2), torch.inf)]) == math.inf
+    assert side_by_side([]) == 0
 
 
 def stacked():

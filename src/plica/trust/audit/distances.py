@@ -2,6 +2,8 @@
 
 f(z) - f(c) = s (z - c) with a slope s between those to the two ends of the interval: s = m + e, |e| <= h. So a step is
 the image times the weights and the slopes m, which is one matrix, and for every ReLU before it e times what lies there.
+The matrices, each times the length of what it takes, are put beside each other with weights: |sum A_j u_j| is at most
+the norm of [A_j / sqrt(w_j)] for |u_j| <= 1 and sum w_j = 1.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from plica.trust.audit.activations import MOVED, Activation, Relu
 from plica.trust.audit.layers import Step
-from plica.trust.audit.stretch import MORE, largest
+from plica.trust.audit.stretch import MORE
 
 OPEN, ENTRIES = 1100, 2**24 + 2**21  # neurons, and numbers of a matrix, up to which matrices are made
 TIMES = 3.0  # the error of a step: of its value, of the value at the image, of the matrix
@@ -68,22 +70,40 @@ class Distances:
         """Of some entries of a step, each times a weight."""
         rows = torch.zeros(len(numbers), math.prod(self.steps[at].shape), dtype=torch.float64)
         rows[range(len(numbers)), numbers] = weights
-        waiting, far = {at: rows.view(-1, *self.steps[at].shape)}, 0.0
+        waiting, far, squares = {at: rows.view(-1, *self.steps[at].shape)}, 0.0, []
         while waiting:
             k = max(waiting)
             step, a = self.steps[k], waiting.pop(k)
             if step.op is None:
-                return (far + largest(a.flatten(1)) * self.radius) * MORE
+                squares.append(_square(a, self.radius))
+                continue
             far += TIMES * float((a.abs() * self.errors[k]).flatten(1).sum(1).norm())
             if isinstance(step.op, Relu):
                 bend = self.bends[k]
-                far += largest((a * bend.h.sqrt()).flatten(1)) * bend.weighed
+                squares.append(_square(a * bend.h.sqrt(), bend.weighed))
                 parts = [a * bend.m]
             elif isinstance(step.op, Activation):
-                far += largest(a.flatten(1)) * self.norms[k] * float(self.spreads[step.parents[0]])
+                squares.append(_square(a, self.norms[k] * float(self.spreads[step.parents[0]])))
                 parts = []
             else:
                 parts = step.op.back(a, [self.steps[parent].shape for parent in step.parents])[0]
             for parent, part in zip(step.parents, parts, strict=False):
                 waiting[parent] = waiting[parent] + part if parent in waiting else part
-        return far * MORE
+        return (far + _beside_each_other(squares)) * MORE
+
+
+def _square(a: Tensor, length: float) -> Tensor:
+    """A A^T for A = length times a matrix."""
+    return (a.flatten(1) @ a.flatten(1).T) * length**2
+
+
+def _beside_each_other(squares: list[Tensor]) -> float:
+    """At least the norm of [A_j / sqrt(w_j)], from A_j A_j^T, with w_j in proportion to the roots of their norms."""
+    parts = [(square, float(square.norm()) ** 0.5) for square in squares if bool(square.any())]
+    if not all(0 < size < math.inf for _, size in parts):
+        return math.inf  # also of nan, and of numbers so small that their squares are 0
+    if not parts:
+        return 0.0
+    whole = sum(size for _, size in parts)
+    beside = torch.stack([square * (whole / size) for square, size in parts]).sum(0)
+    return math.sqrt(max(0.0, float(torch.linalg.eigvalsh(beside)[-1]))) * MORE
