@@ -354,6 +354,26 @@ def test_a_network_inside_of_a_wrapper_is_that_network(wrap):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")  # deprecated, and used
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda net: torch.compile(net, backend="eager"),
+        lambda net: torch.compile(lambda x: net(x), backend="eager"),
+        torch.jit.script,
+        lambda net: nn.DataParallel(torch.jit.trace(net, images(2))),
+    ],
+    ids=["compile", "compiled function", "script", "trace"],
+)
+def test_roundings_of_a_compiled_network_are_not_known(wrap):
+    """It was taken for one whose operations run one by one."""
+    net, x, y = labelled("strides", b=2)
+    model, question = wrap(net), plica.MinRadius(plica.Lp(2))
+    for ask in (plica.certify, plica.bracket):
+        with pytest.raises(plica.Unsupported, match=r"before torch.compile or torch.jit.*arithmetic='real'"):
+            ask(model, x, y, question, nodes=2, arithmetic="executed")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # deprecated, and used
 def test_a_script_for_inference_is_refused():
     """Tracing it ended the process with a segmentation fault."""
     net, x, y = labelled("strides", b=2)

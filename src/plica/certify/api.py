@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from plica.certify.capture import capture
+from plica.certify.capture import capture, runs_as_written
 from plica.certify.certificate import Certificate, CertificateStatus, Evidence
 from plica.certify.graph import Graph
 from plica.certify.prove import Effort, Networks, Prover, Region
@@ -86,7 +86,7 @@ def certify(
     whole, regions = _checked(model, x, y, question, upper, seconds, nodes, bounds, targets, probe)
     with eval_mode(model):
         graph = capture(model, whole.x)
-    _check_arithmetic(arithmetic, graph, x)
+    _check_arithmetic(arithmetic, model, graph, x)
     logits = torch.cat([graph.forward(part)[-1] for part in whole.x.double().split(CHUNK)])
     validation.output(logits, whole.goal, question)
     networks = Networks.of(graph, whole.p, arithmetic == "executed")
@@ -126,14 +126,19 @@ def check_certifiable(
     _check_question(question)
     with eval_mode(model):
         graph = capture(model, x.detach())
-    _check_arithmetic(arithmetic, graph, x)
+    _check_arithmetic(arithmetic, model, graph, x)
 
 
-def _check_arithmetic(arithmetic: str, graph: Graph, x: Tensor) -> None:
+def _check_arithmetic(arithmetic: str, model: object, graph: Graph, x: Tensor) -> None:
     if arithmetic not in ("real", "executed"):
         raise ValueError(f"arithmetic must be 'real' or 'executed', got {shown(arithmetic)}.")
     if arithmetic == "real":
         return
+    if not runs_as_written(model):
+        raise Unsupported(
+            "Roundings are known for operations that run one by one, and a compiled model fuses them; give the model "
+            "as it was before torch.compile or torch.jit, or ask with arithmetic='real'."
+        )
     if graph.rounds_constants:
         raise Unsupported(
             "The model computes weights anew at every call, and what their roundings do is not known; store them as "

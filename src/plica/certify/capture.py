@@ -57,6 +57,16 @@ def _unwrapped(model: Any) -> Any:
             return model
 
 
+def runs_as_written(model: Any) -> bool:
+    """Whether no part of it is seen to be compiled, so that operations may be fused and round otherwise."""
+    model = unfitted(model)
+    return not any(
+        hasattr(part, "_orig_mod") or hasattr(part, "_torchdynamo_orig_callable")
+        or isinstance(part, torch.jit.ScriptModule | torch.jit.ScriptFunction)
+        for part in (model.modules() if isinstance(model, nn.Module) else [model])
+    )  # fmt: skip
+
+
 def _check_precision(model: Any, x: Tensor) -> None:
     """Raises Unsupported where the images or the weights are in half precision."""
     tensors = [x, *model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else [x]
