@@ -97,7 +97,8 @@ def test_labels_of_another_type(y):
 @pytest.mark.parametrize(
     ("kind", "targets", "match"),
     [
-        (TypeError, 1, "targets must be an int64 tensor"),
+        (TypeError, 1, r"targets must be an int64 tensor.* got int; for all images write torch.full\(\(3,\), 1\)"),
+        (TypeError, [1, 2, 0], r"got list; write torch.as_tensor\(targets\).long\(\)"),
         (ValueError, torch.tensor([1]), r"targets must have shape \(3,\)"),
         (ValueError, torch.tensor([1, 0, 0]), r"targets must differ from y, but targets\[2\]"),
     ],

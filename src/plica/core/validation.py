@@ -141,10 +141,11 @@ def labels(name: str, y: Any, x: Tensor) -> None:
     """Raises TypeError or ValueError unless y is an int64 tensor (b,) on the device of x; `name` is the argument's."""
     if not isinstance(y, Tensor) or y.dtype != torch.int64:
         seen = str(y.dtype) if isinstance(y, Tensor) else type(y).__name__
-        raise TypeError(
-            f"{name} must be an int64 tensor of class indices, got {seen}; "
-            f"convert it with torch.as_tensor({name}).long()."
+        one = isinstance(y, int) and not isinstance(y, bool)
+        advice = (
+            f"for all images write torch.full(({len(x)},), {y})" if one else f"write torch.as_tensor({name}).long()"
         )
+        raise TypeError(f"{name} must be an int64 tensor of class indices, got {seen}; {advice}.")
     stored(name, y)
     if y.ndim != 1 or len(y) != len(x):
         raise ValueError(f"{name} must have shape ({len(x)},), one label for each image of x, got {tuple(y.shape)}.")
