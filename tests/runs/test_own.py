@@ -76,11 +76,18 @@ def test_a_command_in_another_folder_than_the_run_was_made_in_says_what_works(fo
         assert main([*command, "--trust"]) == 2
         return capsys.readouterr().err
 
-    cure = "run the command in the folder where the run was made, or name"
+    moved, cure = "here/mine.py:make", "run the command in the folder where the run was made, or name"
     for command in ("audit", "doctor"):
         assert f"model file mine.py; {cure} it with --model (" in refusal(command, "here/plain")
         assert f"model file mine.py; {cure} the model with --model and its w" in refusal(command, "here/weighted")
         assert main([command, "here/plain", "--model", "here/mine.py:make", "--trust"]) == 0
+    # a model that is given has the weights that the run names, as the help says; it had none of them
+    assert f"weights file net.safetensors; {cure} the model" in refusal("audit", "here/weighted", "--model", moved)
+    weights = str(folder / "here" / "net.safetensors")
+    assert main(["audit", "here/weighted", "--model", moved, "--weights", weights, "--trust"]) == 0
     monkeypatch.chdir(folder / "here")
+    other = (folder / "here" / "mine.py").read_text().replace("manual_seed(0)", "manual_seed(1)")
+    (folder / "here" / "other.py").write_text(other)
+    assert main(["audit", "weighted", "--model", "other.py:make", "--trust"]) == 0
     (folder / "here" / "net.safetensors").unlink()
     assert f"weights file net.safetensors; {cure} the model" in refusal("audit", "weighted")

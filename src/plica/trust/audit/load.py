@@ -31,8 +31,8 @@ ALTERNATIVES = {
 def models_of(
     run: Run, specs: Mapping[str, str], weights: str | None = None, trust: bool = False, device: str = "cpu"
 ) -> dict[str, Model]:
-    """The models of the tasks: from `specs`, by name ("" for all), else as the run's plan specifies them. They take any
-    number of images, and leave their input as it is.
+    """The models of the tasks: from `specs`, by name ("" for all), else as the run's plan specifies them; their weights
+    likewise. They take any number of images, and leave their input as it is.
 
     Raises:
         ValueError, FileNotFoundError: a model is missing, or is Python code and `trust` is false.
@@ -40,15 +40,14 @@ def models_of(
     plan = _planned(run)
     models: dict[str, Model] = {}
     for name in dict.fromkeys(task.model for task in run.tasks):
-        spec = specs.get(name, specs.get("", None))
-        if spec is not None:
-            models[name] = fitted(load_model(spec, weights, device, trust))
-            continue
-        if name not in plan:
+        planned, planned_weights = plan.get(name, (None, None))
+        given = specs.get(name, specs.get(""))
+        if (spec := given or planned) is None:
             raise ValueError(f"{run.directory} does not specify the model {name!r}; give it with --model.")
-        spec, plan_weights = plan[name]
-        _check_trusted("model", spec, trust)
-        models[name] = fitted(_load_named(spec, weights or plan_weights, device, trust))
+        if given is None:
+            _check_trusted("model", spec, trust)
+        load = load_model if given and (weights or not planned_weights) else _load_named
+        models[name] = fitted(load(spec, weights or planned_weights, device, trust))
     return models
 
 
