@@ -64,7 +64,7 @@ def test_progress_ends_with_the_gradients_and_the_median_distance_of_the_answers
         return NET(x + 0.01 * torch.randn_like(x))
 
     seen, model = [], noisy if "draws" in more else NET
-    result = plica.attack(model, X, Y, MinRadius(Lp(2)), gradients=8, on_progress=seen.append, **more)
+    result = plica.attack(model, X, Y, MinRadius(Lp(2)), gradients=20, on_progress=seen.append, **more)
     found = result.distance[result.success]
     assert len(found) > 1
     # points are settled, and changed by a level, after the last report
