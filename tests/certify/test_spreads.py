@@ -69,6 +69,7 @@ def test_the_norm_of_a_sum_is_bounded_for_all_its_terms_together():
     assert side_by_side(list(legs)) == pytest.approx(math.sqrt(18), rel=0.02)
     assert side_by_side([legs[0]]) == pytest.approx(3, rel=0.02)
     assert side_by_side([legs[0], torch.full((2, 2), torch.inf)]) == math.inf
+    assert side_by_side([1e4 * legs[0], 0 * legs[0]]) == pytest.approx(300, rel=0.02)
     assert side_by_side([]) == 0
 
 

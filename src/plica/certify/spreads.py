@@ -30,6 +30,7 @@ from plica.certify.sets import InputSet
 ROWS = 1024  # of M, at most; with more the product of norms has to do
 ENTRIES = 2**24  # of the largest A_j
 POWERS, ABOVE = 20, 1.01  # steps of the power method, and by how much more than its eigenvalue is tried
+LEAST = 1e-30  # weight of a term that is 0, as where no neuron of a layer is open; any will do
 ROUNDED = 4.0  # times the error of each node: of its value, of the value at the image, of the coefficients
 
 
@@ -128,7 +129,7 @@ def side_by_side(squares: list[Float[Tensor, "n n"]]) -> float:
     The weights are in proportion to the fourth roots of the sums of fourth powers of the singular values: within two
     per cent of the best ones, where it was tried.
     """
-    weights = [square.norm().sqrt().clamp(min=torch.finfo(square.dtype).tiny) for square in squares]
+    weights = [square.norm().sqrt().clamp(min=LEAST) for square in squares]
     if not squares:
         return 0.0
     parts = [square * (sum(weights) / weight) for square, weight in zip(squares, weights, strict=True)]
