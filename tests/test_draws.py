@@ -327,7 +327,7 @@ def test_where_a_call_draws_once_each_draw_is_a_call_of_its_own():
     assert len(mean.fresh(x).unique(dim=0)) == JUDGED
 
 
-@pytest.mark.parametrize("mask", [-1e4, -1e30])
+@pytest.mark.parametrize("mask", [-1e4, pytest.param(-1e9, marks=pytest.mark.slow), -1e30])
 @pytest.mark.parametrize("question", [L2, MaxLoss(Lp(2), 0.5)], ids=["min", "max"])
 def test_a_class_that_is_ruled_out_by_a_large_constant_changes_nothing(mask, question):
     """No point counted: a margin of the mean had to exceed 64 roundings of the constant."""

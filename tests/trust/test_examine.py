@@ -160,16 +160,9 @@ def sample(shared, name):
 
 NETWORKS = (
     "resnet_2b", "cifar_wide_kw", "cifar10_small", "mnist-net_256x2", "mnist_relu_9_200", "ffnnSIGMOID__Point_6x200",
-    "Convnet_maxpool",
+    "Convnet_avgpool", "Convnet_maxpool",
 )  # fmt: skip
-OF_OTHER_SIZES = (
-    "cifar_base_kw",
-    "cifar10_medium",
-    "cifar10_large",
-    "mnist-net_256x4",
-    "mnist-net_256x6",
-    "Convnet_avgpool",
-)
+OF_OTHER_SIZES = ("cifar_base_kw", "cifar10_medium", "cifar10_large", "mnist-net_256x4", "mnist-net_256x6")
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in OF_OTHER_SIZES)])

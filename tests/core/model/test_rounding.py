@@ -209,6 +209,10 @@ def masked_by(net, value):
         (torch.float32, -1e4, (-1.0, math.inf)),
         (torch.bfloat16, -1e4, (0.0, 1.0)),
         (torch.bfloat16, -1e30, (-1.0, math.inf)),
+        pytest.param(torch.float32, -1e4, (0.0, 1.0), marks=pytest.mark.slow),
+        pytest.param(torch.float32, -1e30, (-1.0, math.inf), marks=pytest.mark.slow),
+        pytest.param(torch.bfloat16, -1e30, (0.0, 1.0), marks=pytest.mark.slow),
+        pytest.param(torch.bfloat16, -1e4, (-1.0, math.inf), marks=pytest.mark.slow),
     ],
 )
 def test_a_class_that_is_ruled_out_by_a_large_constant_changes_nothing(mask, dtype, bounds):
