@@ -21,10 +21,10 @@ from plica.core.losses import Targets
 from plica.core.model.eval_mode import eval_mode
 from plica.core.result import Result
 
-CLOSED = 1e-3  # a gap that counts as closed
-STARTS = 8  # of the attack, at most, at open parts of an image's search
-BUDGET = 20  # gradients of each
-LOOKS = 32  # forward runs before each
+CLOSED = 1e-3  # largest gap that counts as closed
+STARTS = 8  # further attacks on an image, at most, each from a point in an open part of the certificate's search
+BUDGET = 20  # gradients of each further attack
+LOOKS = 32  # forward runs that choose the starting point of each
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,12 @@ class Bracket:
     """One entry per image.
 
     Attributes:
-        lower: no misclassified input of the box lies nearer; 0 where nothing is proved.
+        lower: no input of the box that is nearer than this is misclassified; 0 where nothing is proved.
         upper: the distance of a misclassified input; inf where none was found.
-        result: the attack's.
+        result: of the attack.
         certificate: of the lower bounds.
-        attacked: `upper` as the attack alone had it, before the search for the certificate said where else to start.
+        attacked: the distance that the first attack found, before it was started again at points that the search for
+            the certificate suggested; at least `upper`.
     """
 
     lower: Float[Tensor, " b"]
@@ -76,20 +77,22 @@ def bracket(
     arithmetic: str = "real",
     **attacking: Any,
 ) -> Bracket:
-    """The radius of every image from both sides: an attack's distance caps the search for a certificate, and where that
-    search is stuck the attack starts again.
+    """A lower and an upper bound of every image's radius. An attack gives the upper bound, beyond which the search for
+    a certificate need not go; where that search makes no progress, the attack is started again from a point there.
 
     Args:
         model, x, y, bounds, targets: as in `plica.attack`; the model must be one that `plica.certify` can treat.
         question: a MinRadius under a metric that has lower bounds.
-        gradients, seed: of the attack; where the search is stuck, STARTS times BUDGET gradients at most come on top.
-        seconds, nodes, arithmetic: as in `plica.certify`; one of the first two, for each image.
-        attacking: further arguments of `plica.attack`; lower bounds know neither a goal other than misclassification
-            nor draws. With levels the lower bound is that of any numbers.
+        gradients, seed: of the attack. Attacks that are started again spend at most 160 gradients per image in
+            addition.
+        seconds, nodes, arithmetic: as in `plica.certify`: the time or the number of nodes for each image, and the
+            arithmetic that the bounds hold in.
+        attacking: further arguments of `plica.attack`, except for draws and goals other than misclassification, for
+            which there are no lower bounds. With levels, the lower bound also holds off the grid.
 
     Raises:
         ValueError, TypeError: as `plica.attack` and `plica.certify`; a question that is no MinRadius.
-        Unsupported: the metric or an operation of the model has no lower bounds; said before the attack.
+        Unsupported: the metric or an operation of the model has no lower bounds; raised before the attack.
     """
     if not isinstance(question, MinRadius):
         raise TypeError(
@@ -121,11 +124,11 @@ def certified(
     arithmetic: str = "real",
     **attacking: Any,
 ) -> tuple[Result, Certificate]:
-    """The lower bounds that go with a result of `plica.attack`, and the result, with nearer points where such were
-    found on the way.
+    """The certificate for the images of a result of `plica.attack`, and that result, with nearer points where attacks
+    that were started again found some.
 
     Args:
-        upper: radii that are known beside those of the result.
+        upper: upper bounds of the radii that are known in addition to the distances of the result.
     """
     known = result.distance if upper is None else torch.minimum(result.distance, upper.to(result.distance))
     starts = _Starts(model, x, y, question, bounds, targets, attacking, result)
@@ -157,8 +160,8 @@ class _Starts:
         self.result = replace(self.result, forwards=self.result.forwards.clone())
 
     def __call__(self, image: int, point: Float[Tensor, "1 *image"]) -> float:
-        """The least distance known of the image, after an attack whose image is the point."""
-        # starts are on no level, and a misclassified start would be the result
+        """Attack from `point` in place of the image; returns the smallest distance now known for the image."""
+        # with levels, not from here: the point lies off the grid, and if it is misclassified it would be the result
         if self.made[image] < STARTS and self.attacking.get("levels") is None:
             self.made[image] += 1
             row = slice(image, image + 1)
@@ -175,7 +178,7 @@ class _Starts:
 
     @torch.no_grad()
     def _best(self, image: int, point: Float[Tensor, "1 *image"]) -> Float[Tensor, "1 *image"]:
-        """On the way from the image to the point where the margin is largest."""
+        """The point of largest margin on the line from the image to `point`, of LOOKS that are tried."""
         row = slice(image, image + 1)
         part = torch.linspace(0, 1, LOOKS + 1, device=self.x.device)[1:].to(self.x).view(-1, *[1] * (self.x.ndim - 1))
         on_the_way = torch.lerp(self.x[row], point, part)
@@ -187,7 +190,8 @@ class _Starts:
         return on_the_way[best : best + 1]
 
     def _keep(self, image: int, found: Result) -> None:
-        """The point, where it lies nearer: judged as misclassified already, but measured from the start."""
+        """Keep the point found if it is nearer to the image. Its distance is measured anew, since `found` measures from
+        the start of its attack."""
         spent = {name: getattr(self.result, name).clone() for name in ("gradients", "forwards", "seconds")}
         for name, column in spent.items():
             column[image] += getattr(found, name)[0]

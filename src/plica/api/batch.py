@@ -24,9 +24,9 @@ from plica.core.model.draws import MeanOfDraws
 from plica.core.result import Result
 from plica.metrics import fixed_pixels, plain_p
 
-FLOATS = 2**28  # of memory that a batch of searches may take, about 1 GiB in float32
-SHARE = 0.25  # of a GPU's free memory, likewise; the network takes the rest
-VECTORS = 64  # of image size that one row of a search keeps
+FLOATS = 2**28  # numbers that the searches of a batch may keep on a CPU, about 1 GiB in float32
+SHARE = 0.25  # of a GPU's free memory that they may take; the network needs the rest
+VECTORS = 64  # vectors of an image's size that one search keeps
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Batch:
         on_progress: Callable[[Progress], None] | None,
         mean: MeanOfDraws | None = None,
     ) -> Result:
-        """The answers for images side by side; those of the mean for one image."""
+        """Attack and judge the images x of the batch. mean: the mean over draws of a model with random outputs, in
+        place of the model; x is then a single image."""
         limits, half, levels = self.limits, self.half, self.levels
         grid, spend = None if half is None else HalfGrid(x, half), (self.gradients, self.seed, self.batch_size)
         if question.through is None and limits.leave_none(fixed_pixels(question.metric, x)):
@@ -87,10 +88,10 @@ class Batch:
 
 
 def default_batch_size(x: Float[Tensor, "b *image"], device: torch.device | None = None) -> int:
-    """The number of searches that run at once if `batch_size` is not given, by the memory they need: 16 to 256, on a
-    GPU a power of two up to 1024.
+    """The number of searches that run at once if `batch_size` is not given, chosen by the memory they need: 16 to 256
+    on a CPU, a power of two from 16 to 1024 on a GPU.
 
-    device: where they are solved; that of x if None.
+    device: where the searches run; that of x if None.
     """
     device, row = device or x.device, VECTORS * max(1, x[0].numel())
     if device.type != "cuda":
@@ -99,6 +100,9 @@ def default_batch_size(x: Float[Tensor, "b *image"], device: torch.device | None
 
 
 def rows_on_gpu(free: int, row: int) -> int:
-    """Rows of so many float32 numbers that take SHARE of the free bytes, as a power of two: a batch of another size may
-    round otherwise there, so it should not follow every megabyte."""
+    """The number of searches that fit into SHARE of the free bytes, at most 1024; each keeps `row` float32 numbers.
+
+    A power of two: on a GPU results may be rounded differently in batches of another size, so a few megabytes more or
+    less of free memory should not change it.
+    """
     return min(1024, 1 << max(4, int(SHARE * free / (4 * row)).bit_length() - 1))

@@ -31,7 +31,7 @@ from plica.metrics import counts, fixed_pixels, lp_form
 from plica.perturbations.base import ThetaDistance
 from plica.solver.accelerator import is_accelerator
 
-LEAST = 1e-38  # the distance of a point that is not the image but as near, so that 0 means misclassified as it is
+LEAST = 1e-38  # reported for a point other than the image at distance 0: 0 means that the image itself is misclassified
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class JudgedAttack:
     precision: str | None = None  # of the search, where it is not the model's own
 
     def answer(self, method: Callable[[AttackInput], AttackOutput] | None) -> Result:
-        """Attack the images that the model gets right, and measure the answers. Without a method nothing may move."""
+        """Attack the images that the model gets right, and judge the points found. method: None if no pixel may change,
+        so that there is nothing to search."""
         start = time.perf_counter()
         x, metric = self.x, self.question.metric
         if not isinstance(metric, ThetaDistance) and method is not None:
@@ -78,7 +79,8 @@ class JudgedAttack:
 
     @property
     def _fixed(self) -> Bool[Tensor, " b"]:
-        """Images that are alone in the ball of their radius, 0 under an l_p norm or less than 1 under a count."""
+        """Whether an image is the only point of its ball: the radius is 0 under an l_p norm, or below 1 under a
+        count."""
         metric, none = self.question.metric, torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
         if self.radius is None or self.question.through is not None:
             return none
@@ -87,8 +89,8 @@ class JudgedAttack:
         return self.radius == 0 if lp_form(metric) is not None else none
 
     def _unattacked(self, logits: Float[Tensor, "b *output"]) -> Result:
-        """The result from the model's logits at x alone: images that are misclassified from the start have succeeded,
-        the others are not finite, or still to be attacked."""
+        """The result before any attack, from the logits at x: images that are misclassified from the start have
+        succeeded; all others have the status NOT_FINITE, which an attack replaces."""
         x, margin, device = self.x, self.goal.margin(logits), self.x.device
         prediction, share = self.goal.prediction(logits), None
         if self.model.mean is None:
@@ -115,7 +117,8 @@ class JudgedAttack:
 
     @torch.no_grad()
     def _reached(self, logits: Float[Tensor, "b *output"], margin: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
-        """Whether each image reaches the goal without a perturbation; margins within rounding are checked again."""
+        """Whether each image reaches the goal without a perturbation. Margins that rounding could explain are checked
+        in a second run."""
         model, every = self.model, torch.arange(len(self.x), device=self.x.device)
         success = finite(logits) & (margin > model.least_margin(logits, every))
         doubtful = (finite(logits) & ~success & (margin > 0) & model.few(every)).nonzero()[:, 0]
@@ -146,7 +149,7 @@ class JudgedAttack:
         if result.theta is not None and theta is not None:
             result.theta[rows] = torch.where(judgement.sure[:, None], theta, result.theta[rows])
         names = ("margin", "distance", "violation", "prediction", *["share"] * (result.share is not None))
-        for name in names:  # of the image where its point was refused
+        for name in names:  # where the point was refused, the values of the image itself stay
             column = getattr(result, name)
             column[rows] = torch.where(judgement.sure, getattr(judgement, name), column[rows])
         free = judgement.sure & (judgement.distance == 0) & (x_adv != task.x).flatten(1).any(1)
@@ -164,7 +167,7 @@ class JudgedAttack:
     def _under_autocast(
         self, method: Callable[[AttackInput], AttackOutput], task: AttackInput, precision: str
     ) -> AttackOutput:
-        """Search under autocast, and offer what is found in the model's own precision."""
+        """Search under autocast, then offer the points found to the judge in the model's own precision."""
         model = task.model.under_autocast(precision, task.x, task.goal.margin)
         found = BestPoints(task.question.metric, task.x, task.goal, task.radius, task.question.through, model)
         output = method(replace(task, model=model, best=found, progress=self._progress(model, found)))
@@ -174,7 +177,8 @@ class JudgedAttack:
         return output
 
     def _judge(self, task: AttackInput, spent: Int[Tensor, " i"]) -> tuple[Tensor, Tensor | None, Judgement]:
-        """Best points, their theta and the judgement (judging/confirm.py). spent: forward runs before the attack."""
+        """The best points, their theta, and the judgement on them (judging/confirm.py). spent: forward runs of each
+        image before the attack."""
         runs = self.gradients // 5
         left = runs - spent - task.model.forwards.to(task.x.device)
         if runs > LOOKS:  # methods may exceed the budget; their points get two runs too
@@ -225,7 +229,8 @@ class JudgedAttack:
         )
 
     def _progress(self, model: CountedModel, best: BestPoints) -> Callable[[int], None]:
-        """A function of the number of attacked images that are done, which calls on_progress."""
+        """A function report(done) for the method to call: it passes the number of finished images, the gradients spent
+        and the median distance so far on to on_progress."""
         unattacked, runs = len(self.x) - len(best.x), 1 if model.mean is None else model.mean.draws
 
         def report(done: int) -> None:

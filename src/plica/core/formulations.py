@@ -24,8 +24,8 @@ class MinRadius:
     """min d(x, x')  s.t.  x' is misclassified and lies in the box: the robustness radius (Eq. 4).
 
     Args:
-        metric: the distance d between the images x and x', a callable (x, x') -> (b,); or "theta", the own distance of
-            the perturbation.
+        metric: the distance d between the images x and x', a callable (x, x') -> (b,); or "theta", the distance that
+            the perturbation defines between its parameters.
         through: the perturbation x' = T(x, theta), if not x + delta: plica.Flow(), RotateTranslate(), Recolor(),
             HueSaturation(), or a plica.Perturbation of one's own.
     """

@@ -20,8 +20,8 @@ class Goal:
     """The goal of b images, one entry per image.
 
     Attributes:
-        y: what belongs to the images: labels, class numbers from 0; for other goals any tensor with leading axis b.
-        targets: the only class that counts as a success, for each image; None for any class other than y.
+        y: labels, class numbers from 0; for goals other than misclassification, any tensor with leading axis b.
+        targets: for each image the only class that counts as a success; None for any class other than y.
         function: goal(output, y) -> (b,), positive where the model misbehaves; may have `alternatives` (plica.goals).
     """
 
@@ -35,27 +35,28 @@ class Goal:
 
     @property
     def has_classes(self) -> bool:
-        """Whether it is that the model's class is another, so that losses and attacks which know classes apply."""
+        """Whether the goal is misclassification, so that losses and attacks that need classes apply."""
         return isinstance(self.function, Misclassified)
 
     @property
     def has_alternatives(self) -> bool:
-        """Whether there are ways to reach it that can be aimed at one by one."""
+        """Whether the goal is the largest of several alternatives, at which a search can aim one by one."""
         return self.targets is None and hasattr(self.function, "alternatives")
 
     def margin(self, output: Float[Tensor, "b *output"]) -> Float[Tensor, " b"]:
-        """The margin beyond the boundary, in units of the output: positive exactly where the goal is reached. Its dtype
-        is that of the output, also if y is float64."""
+        """The value of the goal, in units of the output: positive exactly where the goal is reached. Its dtype is that
+        of the output, even if y is float64."""
         if self.targets is not None:
             return margin(output, self.y, self.targets)
         return self.function(output, self.y).to(output.dtype) if len(output) else output.new_zeros(0)
 
     def loss(self, name: str, output: Float[Tensor, "b *output"]) -> Float[Tensor, " b"]:
-        """A loss of losses.LOSSES by name, larger the nearer to the goal; without classes there is the margin only."""
+        """A loss of losses.LOSSES by name, which increases towards the goal. Goals without classes have only the
+        margin."""
         return self.margin(output) if name == "margin" else LOSSES[name](output, self.y, self.targets)
 
     def alternatives(self, output: Float[Tensor, "b *output"]) -> Float[Tensor, "b alternatives"]:
-        """The margin of each way to reach the goal, such as each other class; of a goal without such, its margin."""
+        """The margin of each alternative, such as each class other than y; the margin itself if there are none."""
         if not self.has_alternatives:
             return self.margin(output)[:, None]
         return self.function.alternatives(output, self.y).to(output.dtype)  # type: ignore[attr-defined]
@@ -67,8 +68,8 @@ class Goal:
         return self.alternatives(output).gather(1, alternative[:, None])[:, 0]
 
     def aim(self, alternative: Int[Tensor, " b"], output: Float[Tensor, "_ *output"]) -> Aim | None:
-        """What aiming at one alternative for each image needs, for many outputs like this one; None where alternatives
-        are not differences of two of several logits."""
+        """An Aim at one alternative for each image, for outputs like this one. None unless the alternatives are
+        differences of two logits among several."""
         if self.targets is not None or not self.has_classes or output.ndim != 2 or output.shape[1] == 1:
             return None
         pair = torch.stack([self.y, alternative + (alternative >= self.y)], 1)
@@ -78,7 +79,7 @@ class Goal:
         return Aim(slope.argsort(dim=1), slope)
 
     def prediction(self, output: Float[Tensor, "b *output"]) -> Int[Tensor, " b"]:
-        """The class of largest logit; -1 where the goal knows no classes."""
+        """The class with the largest logit; -1 if the goal has no classes."""
         if not self.has_classes:
             return torch.full((len(output),), -1, device=output.device)
         return class_logits(output).argmax(1)
@@ -86,22 +87,22 @@ class Goal:
 
 @dataclass(frozen=True)
 class Aim:
-    """One class for each row to aim at, looked up once for many outputs.
+    """The class that each row aims at, prepared once and used for many outputs.
 
     Attributes:
-        order: the classes by slope: the label first, the one aimed at last.
-        slope: the gradient of the margin of that class with respect to the logits, the same for all logits.
+        order: the classes sorted by slope: the label first, the class aimed at last.
+        slope: the gradient of f_class - f_y, for the class aimed at, with respect to the logits f.
     """
 
     order: Int[Tensor, "r classes"]
     slope: Float[Tensor, "r classes"]
 
     def margins(self, logits: Float[Tensor, "r classes"], part: slice = slice(None)) -> Float[Tensor, "r others"]:
-        """f_class - f_y of each class other than y, last of the one aimed at."""
+        """f_class - f_y for each class other than y; the last is that of the class aimed at."""
         ordered = logits.gather(1, self.order[part])
         return ordered[:, 1:] - ordered[:, :1]
 
 
 def finite(output: Float[Tensor, "b *output"]) -> Tensor:
-    """Whether all that the model returns for an image is finite.  (b,)"""
+    """Whether every number that the model returns for an image is finite.  (b,)"""
     return flat(output).isfinite().all(1)

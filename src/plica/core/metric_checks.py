@@ -13,13 +13,16 @@ from plica.metrics import Metric, own_gradient, properties
 from plica.metrics.base import NIL, one_each
 from plica.utils.messages import one_line
 
-SAME = 1e-2  # of a distance, which another batch may change by the rounding of half precision
+SAME = 1e-2  # relative change of a distance between batches that is put down to rounding in half precision
 
 
 def check_metric(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, float] = (0.0, 1.0)) -> None:
-    """Raises ValueError unless the metric gives one distance per image, 0 from an image to itself, positive and
-    repeatable beside it, whatever the other image, with a gradient that is finite at both places. Tried on the first
-    two images."""
+    """Try the metric on the first two images.
+
+    Raises:
+        ValueError: it does not return one number per image; it is not 0 from an image to itself; near an image it is
+            negative, random, or depends on the other images of the batch; or its gradient is not finite.
+    """
     part = x[:2].detach()
     d = one_each(_distances(metric, part, part.clone()), part)
     if not bool((d.abs() <= NIL).all()):

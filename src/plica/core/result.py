@@ -27,8 +27,8 @@ class Result(ShownInNotebooks):
         x_adv: the best verified point, within the bounds; x itself if none was found.
         success: x_adv is misclassified (with a target, as the target; with a goal, it reaches the goal), lies within
             the bounds and, for MaxLoss, within the radius.
-        distance: metric(x, x_adv) in float64; inf if success is false. 0 where x itself counts alone: a metric that is
-            0 at another point, as one of a part of the image may be, has 1e-38 there.
+        distance: metric(x, x_adv) in float64; inf if success is false. 0 only if x itself is misclassified: where the
+            metric is 0 at another point, as one that ignores part of the image may be, it is reported as 1e-38.
         violation: the largest amount by which x_adv violates a constraint (negative margin, distance beyond the
             radius); 0 if success is true.
         stationarity: the solver's measure at its end point (Eq. 29-30); nan for methods that have none and where

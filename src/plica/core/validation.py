@@ -18,9 +18,9 @@ from plica.metrics import Metric, Unsupported, distance, fixed_pixels, lp_form
 from plica.utils.messages import did_you_mean, one_line, shown
 from plica.utils.whole import as_int
 
-LEAST = 3  # gradients with which every method may come to a point: one at the image, the others past the boundary
+LEAST = 3  # least budget without a warning: a method needs one gradient at the image, and some to cross the boundary
 MOST_GRADIENTS = 10**9
-MOST_SEED = 10**12  # a million streams of random numbers are made of each, in 64 bits
+MOST_SEED = 10**12  # each seed is split into a million streams of random numbers, within 64 bits
 LARGEST = 1e37  # finite in float32, with room for sums and multiples
 
 
@@ -38,7 +38,7 @@ def arguments(
     goal: Any = None,
     draws: Any = None,
 ) -> tuple[int, int, int | None, int | None]:
-    """Check all but the bounds, and what belongs to them, that can be checked without running the model. Returns
+    """Check what can be checked without running the model, except for what depends on the bounds (`within`). Returns
     gradients, seed, batch_size and draws as ints."""
     if not callable(model) or isinstance(model, type):
         what = f"the class {model.__name__}" if isinstance(model, type) else shown(model)
@@ -70,7 +70,7 @@ def arguments(
 
 
 def within(question: Question, bounds: Any, x: Float[Tensor, "b *image"]) -> tuple[Float[Tensor, " b"] | None, Bounds]:
-    """The radii of checked images in float64, None for MinRadius, and the bounds, which are checked."""
+    """Check the bounds; returns the radii of the images in float64, None for MinRadius, and the bounds."""
     limits = check_bounds(bounds, x)
     fixed_pixels(question.metric, x)
     radius = radii(question, x) if isinstance(question, MaxLoss) else None
@@ -78,7 +78,7 @@ def within(question: Question, bounds: Any, x: Float[Tensor, "b *image"]) -> tup
 
 
 def aimed(targets: Any, y: Tensor, x: Tensor) -> None:
-    """Raises TypeError or ValueError where `targets` are no classes other than the labels y."""
+    """Raises TypeError or ValueError unless `targets` are classes (b,), each other than the label y."""
     labels("targets", targets, x)
     if bool((targets == y).any()):
         row = int((targets == y).nonzero()[0])
@@ -88,8 +88,8 @@ def aimed(targets: Any, y: Tensor, x: Tensor) -> None:
 
 
 def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """The argument `name` as an int. Raises TypeError where it is no whole number, ValueError where it is below `least`
-    or above `most`."""
+    """The argument `name` as an int. Raises TypeError unless it is a whole number, ValueError if it is below `least` or
+    above `most`."""
     number = as_int(value)
     if number is None:
         raise TypeError(f"{name} must be a whole number, got {shown(value)}.")
@@ -101,7 +101,7 @@ def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
 
 
 def budget(gradients: int) -> None:
-    """Warns of a budget that ends most searches before they come to a point."""
+    """Warns of a budget that ends most searches before they find a point."""
     if gradients < LEAST:
         spent = "1 gradient" if gradients == 1 else f"{gradients} gradients"
         warnings.warn(
@@ -125,7 +125,7 @@ def images(x: Any) -> None:
 
 
 def stored(name: str, t: Tensor) -> None:
-    """Raises TypeError or ValueError unless the tensor holds numbers, one for each of its entries."""
+    """Raises TypeError or ValueError unless the tensor is dense and holds numbers."""
     if t.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got {t.layout}; write {name}.to_dense().")
     if t.is_meta:
@@ -133,7 +133,7 @@ def stored(name: str, t: Tensor) -> None:
 
 
 def usable(t: Tensor) -> Tensor:
-    """t itself, or a copy of one that was made under torch.inference_mode, which no gradient can pass."""
+    """t itself, or a copy if it was made under torch.inference_mode, since autograd cannot use such a tensor."""
     return t.clone() if t.is_inference() else t
 
 
@@ -154,7 +154,8 @@ def labels(name: str, y: Any, x: Tensor) -> None:
 
 
 def _goal(goal: Any, targets: Any, question: Any) -> None:
-    """Raises unless the goal is a function, and has classes where targets or a loss need them."""
+    """Raises TypeError, ValueError or Unsupported unless the goal is a function, and one with classes if there are
+    targets or a loss that needs them."""
     if goal is None or isinstance(goal, Misclassified):
         return
     if not callable(goal) or isinstance(goal, type):
@@ -206,10 +207,10 @@ def radii(question: MaxLoss, x: Tensor) -> Float[Tensor, " b"]:
 
 @torch.no_grad()
 def reach(metric: Metric, x: Float[Tensor, "b *image"], bounds: Bounds) -> Float[Tensor, " b"]:
-    """No point inside the bounds is further from x, (b,) in float64; a radius beyond it, such as inf, says no more.
+    """A finite radius (b,), in float64, that no point inside the bounds exceeds. Larger radii, such as inf, are
+    replaced by it, since searches take steps in proportion to the radius.
 
-    Searches step by parts of the radius, and need a finite one. Of an l_p norm it is the distance of the corner that is
-    farthest in every pixel; of any other distance LARGEST.
+    For an l_p norm it is the distance of the farthest corner of the box; for any other distance LARGEST.
     """
     far = torch.full((len(x),), LARGEST, dtype=torch.float64, device=x.device)
     if lp_form(metric) is None:
@@ -223,8 +224,8 @@ def reach(metric: Metric, x: Float[Tensor, "b *image"], bounds: Bounds) -> Float
 
 
 def output(output: Float[Tensor, "b *output"], goal: Goal, question: Question, everything: bool = True) -> None:
-    """Raises ValueError unless the model's output at the images belongs to the goal, has a class for every label and,
-    if it is `everything` that was asked, is finite for at least one image."""
+    """Raises ValueError unless the model's output at the images fits the goal and has a class for every label.
+    everything: whether it must also be finite for at least one image."""
     check = getattr(goal.function, "check", None)
     if check is not None:
         check(output, goal.y)
@@ -238,7 +239,7 @@ def output(output: Float[Tensor, "b *output"], goal: Goal, question: Question, e
 
 
 def leaves_out(output: Float[Tensor, "b *output"]) -> bool:
-    """Whether an image has -inf beside numbers, as where a model leaves out a class."""
+    """Whether some image has logits of -inf beside finite ones, as if the model leaves out a class."""
     numbers = flat(output)
     return bool(((numbers.isneginf() | numbers.isfinite()).all(1) & numbers.isneginf().any(1)).any())
 
@@ -255,7 +256,7 @@ def _classes(logits: Float[Tensor, "b classes"], goal: Goal, question: Question)
 
 
 def _goal_values(output: Float[Tensor, "b *output"], goal: Goal) -> None:
-    """A user's goal gives one differentiable number for each of the first two images."""
+    """Raises ValueError unless the goal gives one differentiable number for each of the first two images."""
     part = slice(0, 2)
     with torch.enable_grad():
         try:

@@ -29,8 +29,8 @@ class Bounds:
     """low <= x <= high.
 
     Attributes:
-        low: the least value, a number of shape (), or a bound for each feature, of an input's shape.
-        high: the largest, likewise; a feature whose bounds are equal does not change.
+        low: the lower bound: of shape () for all features, or of an input's shape, one for each feature.
+        high: the upper bound, likewise; a feature whose bounds are equal does not change.
         mask: of an input's shape; features where it is false do not change. None: all may change.
     """
 
@@ -64,7 +64,7 @@ class Bounds:
         return self.high - self.low
 
     def leave_none(self, fixed: Bool[Tensor, "..."] | None) -> bool:
-        """Whether no feature may move, where those that are True in `fixed` stay too."""
+        """Whether no feature may change. fixed: True for features that may not change for another reason."""
         stays = self.span <= 0
         return bool((stays if fixed is None else stays.to(fixed.device) | fixed).all())
 
@@ -81,7 +81,7 @@ class Bounds:
         return self.low.to(u) + self.span.to(u) * u
 
     def metric(self, metric: Metric, shape: Sequence[int] | None = None) -> Metric:
-        """The distance with an infinite weight on what the mask lets not move, for inputs of this shape.
+        """The distance with an infinite weight on the features that the mask fixes, for inputs of this shape.
 
         Raises:
             Unsupported: there is a mask, and the distance takes no weights.
@@ -103,7 +103,8 @@ class Bounds:
         """`metric` and `through` of a question by name (parse_distance).
 
         Raises:
-            ValueError: there is no such distance, or a perturbation goes with two numbers for all features alone.
+            ValueError: there is no such distance or perturbation, or there is a perturbation and bounds that differ
+                between features.
             Unsupported: there is a mask, and `through` names a perturbation.
         """
         distance, perturbation = parse_distance(metric, through, self.pair, parse)
@@ -112,22 +113,22 @@ class Bounds:
         return distance, perturbation
 
     def digest(self) -> str:
-        """SHA-256 of `packed`, in hexadecimal digits."""
+        """SHA-256 of `packed()`, in hexadecimal digits."""
         return hashlib.sha256(self.packed()).hexdigest()
 
     def packed(self) -> bytes:
-        """As a safetensors file."""
+        """The bounds as the bytes of a safetensors file."""
         tensors = {name: tensor for name in NAMES if (tensor := getattr(self, name)) is not None}
         return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 
 def check_bounds(bounds: Any, x: Float[Tensor, "b *image"]) -> Bounds:
-    """The argument `bounds` of plica.attack: two numbers, or two tensors that expand to the shape of an image, of which
-    one may be a number. Bounds of features come back expanded, in the dtype and on the device of x; as two numbers
-    where they are the same for all features.
+    """Check the argument `bounds` of plica.attack: two numbers, or two tensors that expand to the shape of an image, of
+    which one may be a number. Returns bounds for each feature expanded, in the dtype and on the device of x; if they
+    are the same for all features, as two numbers.
 
     Raises:
-        TypeError: they are neither.
+        TypeError: they are neither numbers nor tensors.
         ValueError: they have another shape, low is above high somewhere, or x lies outside.
     """
     rows = ~x.isfinite().flatten(1).all(1)

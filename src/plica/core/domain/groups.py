@@ -21,7 +21,7 @@ from plica.metrics import Held
 
 @dataclass(frozen=True)
 class Group:
-    """Images of one box: their rows, the question with what belongs to them, and the bounds of an image, as given."""
+    """Images with the same bounds and fixed pixels: their rows, the question restricted to them, and their bounds."""
 
     rows: Int[Tensor, " r"]
     question: Question
@@ -98,8 +98,8 @@ def join_results(parts: list[tuple[Group, Result]], x: Float[Tensor, "b *image"]
 
 
 def joined_progress(on_progress: Callable[[Any], None] | None, others: list[Result], total: int) -> Any:
-    """on_progress for one group, with the results of `others`, the groups finished before, added. In the median
-    distance every image of the group counts with the group's median so far."""
+    """on_progress for the attack on one group, which adds what the groups finished before it have done and spent. For
+    the median distance, every finished image of the group counts with the group's median."""
     if on_progress is None:
         return None
     done, gradients = sum(len(o) for o in others), sum(int(o.gradients.sum()) for o in others)

@@ -41,14 +41,16 @@ class HalfModel:
 
 @dataclass(frozen=True)
 class HalfGrid:
-    """Rounds points to pixels of `dtype`, towards the image x that each belongs to: no l_p distance grows by that, and
-    no bound is crossed. Inside a ball under l_inf, and for MinRadius, they go to the nearest pixels that the ball and
-    the bounds have: near the pixel step the way back to the image would take most of a perturbation with it.
+    """Rounds points to pixels of `dtype`.
+
+    With `radius` None, pixels are rounded towards the image x that the point belongs to, so that no l_p distance grows
+    and no bound is crossed. Given radii, they are rounded to the nearest value that lies in the l_inf ball and in the
+    bounds: a perturbation as small as the spacing of pixel values would mostly be lost by rounding towards x.
 
     Attributes:
-        slack: a point that lies so little short of such a pixel, as seen from x, is that pixel.
+        slack: a pixel that misses a value of `dtype` by no more than this, on the side of x, is rounded to that value.
         radius: (b,) of the ball of each image under l_inf, inf for MinRadius; None elsewhere.
-        bounds: of the pixels, or of each feature, where there is a radius.
+        bounds: of the pixels, or of each feature; used if there is a radius.
     """
 
     x: Float[Tensor, "b *image"]
@@ -72,7 +74,7 @@ class HalfGrid:
 
 @dataclass(frozen=True)
 class UnitGrid:
-    """The same of points in units u of bounds."""
+    """HalfGrid for points u in units of the bounds, u = (x - low) / (high - low)."""
 
     grid: HalfGrid
     bounds: Bounds

@@ -56,8 +56,8 @@ def check_levels(levels: int, bounds: Bounds, dtype: torch.dtype, question: Ques
 
 
 def pixel_rounding(metric: Metric, bounds: Bounds, dtype: torch.dtype) -> float:
-    """The amount by which a radius in l_inf may be exceeded, so that points at its edge count: two levels differ by so
-    much more after each was rounded to the dtype. 0 for other distances."""
+    """The tolerance added to a radius in l_inf, 0 for other distances: once both are rounded to the dtype, two levels
+    that lie exactly a radius apart may differ by this much more."""
     return _rounding(bounds, dtype) if plain_p(metric) == math.inf else 0.0
 
 
@@ -69,21 +69,21 @@ def _rounding(bounds: Bounds, dtype: torch.dtype) -> float:
 def level_grid(
     x: Float[Tensor, "b *image"], bounds: Bounds, levels: int, metric: Metric, dtype: torch.dtype | None = None
 ) -> LevelGrid:
-    """The grid of images, of which the pixels stay that the metric lets not change. dtype: see LevelGrid."""
+    """The grid of images x, with the pixels fixed that must not change under the metric. dtype: see LevelGrid."""
     return LevelGrid.of(x, bounds, levels, fixed_pixels(metric, x), dtype)
 
 
 @dataclass(frozen=True, eq=False)
 class LevelGrid:
-    """Rounds points to the nearest level, each belonging to one of the images x.
+    """Rounds points to the nearest level. Each point belongs to one of the images x.
 
-    Where an image lies on the grid up to rounding, its pixels stand for their levels, so that one which did not move is
-    x to the bit; a pixel that must not move stays, wherever it lies.
+    If an image lies on the grid up to rounding, its own pixel values stand for their levels, so that a pixel which does
+    not change keeps its bits. A fixed pixel keeps its value even if that is no level.
 
     Attributes:
-        fixed: pixels that must not move; None for none.
-        dtype: half precision that the levels are rounded to; None for that of x.
-        level: (b, *image) of the pixels of images that lie on the grid; -1 in the others.
+        fixed: pixels that must not change; None for none.
+        dtype: half precision that the levels are rounded to; None for the dtype of x.
+        level: (b, *image) the level of each pixel, for images that lie on the grid; -1 for all pixels of the others.
     """
 
     x: Float[Tensor, "b *image"]
@@ -122,7 +122,7 @@ class LevelGrid:
 
     @property
     def step(self) -> Float[Tensor, "..."]:
-        """The distance of two levels: a number, or one for each feature."""
+        """The distance between neighbouring levels: a number, or one for each feature."""
         return (self.bounds.span.double() / (self.levels - 1)).to(self.x)
 
     @torch.no_grad()

@@ -24,13 +24,14 @@ from plica.core.result import Result
 from plica.metrics import BaseMetric, Metric, WeightedLp, counts, differentiable_value, lp_form
 from plica.solver.rows import put, take
 
-MARGIN = 4e-6  # of a radius, left free for the roundings of two changes of units
+MARGIN = 4e-6  # share of a radius that is kept free for the rounding of two changes of units
 UNITS = Bounds(*torch.tensor([0.0, 1.0], dtype=torch.float64, device="cpu"))
 ENLARGE = 1.001  # factor of a perturbation that the judge refuses at x, once
 
 
 class UnitModel(nn.Module):
-    """A model of x as one of u. A module even where the model is a function: its buffers follow it to float64."""
+    """A model of x as one of u. It is a module even if the model is a function, so that its buffers are converted with
+    it to float64."""
 
     low: Tensor
     span: Tensor
@@ -60,7 +61,7 @@ class UnitMetric(BaseMetric):
 
 
 class UnitLp(WeightedLp):
-    """An l_p norm of x as a weighted one of u, called in messages as the user knows it."""
+    """An l_p norm of x as a weighted l_p norm of u. Messages name the metric that the user gave."""
 
     metric: Metric
 
@@ -73,7 +74,8 @@ class UnitLp(WeightedLp):
 
 
 def unit_metric(metric: Metric, bounds: Bounds) -> Metric:
-    """The same distance, of u; an l_p norm stays one that has a prox, and a count itself."""
+    """The same distance as a function of u: an l_p norm becomes a weighted one, so that its prox is known, and a count
+    is returned unchanged."""
     if counts(metric) is not None:
         return metric
     form, span = lp_form(metric), bounds.span
@@ -86,8 +88,8 @@ def unit_metric(metric: Metric, bounds: Bounds) -> Metric:
 def unit_question(
     question: Question, radius: Float[Tensor, " b"] | None, bounds: Bounds, outside: bool = False
 ) -> tuple[Question, Float[Tensor, " b"] | None]:
-    """The same question and radii, of u; the radii a little smaller, so that rounding cannot lead out of them, or
-    larger if `outside`, so that no point of a grid is lost."""
+    """The same question and radii for u. The radii are made a little smaller, so that rounding cannot lead beyond them;
+    or a little larger if `outside`, so that no point of a grid of levels is lost."""
     metric = unit_metric(question.metric, bounds)
     if radius is None or not isinstance(question, MaxLoss):
         return replace(question, metric=metric), None
@@ -127,7 +129,7 @@ def judge_at_x(
             points[refused] = model.on_grid(enlarged, rows[refused])
             put(judgement, refused, take(judge, refused)(points[refused]))
         lost = (~judgement.sure).nonzero()[:, 0]
-        if len(lost):  # the point is the image, and is judged as such
+        if len(lost):  # report the image itself in its place
             points[lost] = x[rows[lost]]
             put(judgement, lost, take(judge, lost)(points[lost]))
         x_adv[rows], success[rows] = points, judgement.sure

@@ -1,5 +1,5 @@
-"""Best verified point per image, over every evaluation: each evaluated point is a candidate, whether or not the search
-goes on from it."""
+"""The best verified point per image, over all evaluations: every point at which a search runs the model is a candidate,
+even if the search does not continue from it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from plica.solver.rows import pick, write
 
 
 class BestPoints:
-    """For each image the nearest point that reaches the goal by more than rounding; or, given radii, the one of largest
-    margin within its radius. Changed in place.
+    """For each image the nearest point that reaches the goal by more than rounding; or, given radii, the point of
+    largest margin within the radius. Changed in place.
 
     Attributes:
         x_adv: (b, *image), x where there is none yet.
         distance: (b,), inf where there is none yet.
         margin: (b,), -inf where there is none yet.
-        theta: (b, k), what x_adv was made of, for a perturbation `through`; None without.
-        model: whose logits are offered, which says what margin is more than rounding.
+        theta: (b, k) with x_adv = T(x, theta), for a perturbation `through`; None without.
+        model: the model that the offered logits come from; its `least_margin` says which margins exceed rounding.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class BestPoints:
         Args:
             z: points within the bounds.
             image: index of each point's image; several points may have the same.
-            logits: the model's, at z.
+            logits: of the model at z.
             d: the distances of z if they are known; otherwise they are computed.
             theta: the parameters of z = T(x, theta), with a perturbation.
         """
@@ -82,13 +82,13 @@ class BestPoints:
         theta: Float[Tensor, "r k"] | None = None,
         once: bool = False,
     ) -> None:
-        """As `offer`, of points whose margins are known.
+        """As `offer`, for points whose margins are known.
 
         Args:
-            z: points, and what else may follow the r first.
-            image, margin, d, theta: of the points.
-            sure: which of them are offered, all of a margin that is more than rounding.
-            once: no image occurs twice.
+            z: the r points; rows beyond these, such as padding, are ignored.
+            image, margin, d, theta: of the r points.
+            sure: which points are offered: those whose margin exceeds rounding.
+            once: whether no image occurs twice.
         """
         sure = self._surer(sure, margin, image)
         some = rows_to_copy(sure)
@@ -118,7 +118,7 @@ class BestPoints:
             write(self._theta, target, theta)
 
     def _first(self, d: Float[Tensor, " r"], good: Bool[Tensor, " r"], image: Int[Tensor, " r"]) -> Bool[Tensor, " r"]:
-        """For each image, the good row with the smallest d; the first one if there are several."""
+        """True for one row of each image: the good row with the smallest d, the first one if there are several."""
         none = len(d)
         nearest = torch.full_like(self.distance, torch.inf).scatter_reduce(0, image, d, "amin")
         every = torch.arange(none, device=d.device)
@@ -127,16 +127,16 @@ class BestPoints:
         return first[image] == every
 
     def promising(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Int[Tensor, " p"]:
-        """The rows that `offer` would keep if they were near enough: those that reach the goal by more than rounding
-        and, with radii, by a larger margin than the point kept."""
+        """The rows that `offer` would keep if their distance allowed it: those that reach the goal by more than
+        rounding and, given radii, by a larger margin than the point kept so far."""
         margin = self.goal[image].margin(logits)
         return self._surer(margin > self.model.least_margin(logits, image), margin, image).nonzero()[:, 0]
 
     def _surer(self, sure: Tensor, margin: Tensor, image: Tensor) -> Bool[Tensor, " r"]:
-        """With radii, those of a larger margin than the point kept."""
+        """Given radii, the sure rows with a larger margin than the point kept so far; else all sure rows."""
         return sure if self.radius is None else sure & (margin > self.margin[image])
 
     def adopt(self, other: BestPoints, images: Int[Tensor, " i"]) -> None:
-        """Copy the points of `other` for some of the same images; theta does not change."""
+        """Copy the points that `other`, which has the same images, keeps for some of them; theta is not copied."""
         for own, new in ((self.x_adv, other.x_adv), (self.distance, other.distance), (self.margin, other.margin)):
             own[images] = new[images]

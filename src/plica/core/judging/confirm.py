@@ -1,11 +1,12 @@
-"""The judgement on the best points: one that the second run rejects is enlarged by the smallest factor that passes.
+"""The judgement on the best points. A perturbation that the second run rejects is enlarged by the smallest factor tried
+that passes.
 
-    factor = 1 + 2 (wanted - m2) / (m2 - m(x)),   then 8 times as much beyond 1, and so on
+    factor = 1 + 2 (wanted - m2) / (m2 - m(x)),   and if that fails, factor - 1 is multiplied by 8, and so on
 
-m2 is the margin in the second run (usually in float64) and m(x) that of the image, so along the ray the margin
-increases by m2 - m(x) per length of the perturbation. The second run comes first, so that a point that it rejects costs
-no other run. It and the two runs of an enlarged point take three forward runs. With fewer left, the second run is not
-started, since a rejected point could not be enlarged and checked in both ways.
+m2 is the margin in the second run (usually in float64) and m(x) the margin at the image, so along the ray through both
+the margin increases by m2 - m(x) per length of the perturbation. The second run comes first, so that a point that it
+rejects costs no other run. Together with the two runs of an enlarged point this makes three forward runs. With fewer
+left, there is no second run, since a rejected point could not be enlarged and checked in both ways.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from plica.perturbations.base import ParametricPerturbation, interpolate
 from plica.solver.rows import put, take
 
 TRIES = 5  # enlarged points of one image, at most
-GROW = 8.0  # of the factor's excess over 1, from try to try
-SURE = 8.0  # times as much where it is the last try: a point is not lost to a kink of the margin
-LEAST, MOST = 1e-6, 1e-2  # excess
-LOOKS = 3  # forward runs from which there is a second run
-SAFE = 6.0  # margin wanted, in differences between the two runs; the judge asks for three
+GROW = 8.0  # growth of factor - 1 from try to try
+SURE = 8.0  # factor - 1 is this many times larger at the last try, so that a kink of the margin does not lose the point
+LEAST, MOST = 1e-6, 1e-2  # smallest and largest factor - 1
+LOOKS = 3  # least number of forward runs left for which there is a second run
+SAFE = 6.0  # the margin aimed at, over the difference between the two runs; the judge requires three
 
 
 @torch.no_grad()
@@ -40,11 +41,11 @@ def confirm(
 
     Args:
         judge: of the images.
-        through: the perturbation, whose points are made of theta again; None for x' = x + delta.
+        through: the perturbation, with which enlarged points are computed from their theta; None for x' = x + delta.
         end: the points, or their theta.
-        found: margins at the image, and at the points as the search saw them (-inf where it has none).
-        runs: forward runs that may be spent on each image, the second run from LOOKS on; the first look is taken in any
-            case.
+        found: the margins at the images, and those at the points in the search's run (-inf where it found none).
+        runs: forward runs left for each image. The first check is made even if none is left, the second run only with
+            LOOKS or more.
     """
     first, last = (margin.double() for margin in found)
     share, runs = torch.ones_like(last), runs.clone()
@@ -57,7 +58,7 @@ def confirm(
         runs[rows] -= 1
         if bool(second[rows].isnan().all()):
             judge = replace(judge, second=None)  # the model runs one way only
-    looks = torch.where(second.isnan(), 1, 2)  # at each enlarged point
+    looks = torch.where(second.isnan(), 1, 2)  # forward runs that each enlarged point costs
     doubtful = ~(second.isnan() | confirms(second, last, judge.model.few(judge.image)))
     required = last + SAFE * (second - last).abs()
     excess = (2 * (required - second) / (second - first).clamp(min=1e-30)).nan_to_num(LEAST).clamp(LEAST, MOST)

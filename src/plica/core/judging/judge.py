@@ -1,8 +1,8 @@
 """The judge: checks every point again, in the same way for every method.
 
-A point counts if it reaches the goal by a margin that rounding cannot undo (rounding.py), in two runs if the model can
-be run in two ways (model.SecondRun), lies within the bounds and, for MaxLoss, within the radius, with the distance
-computed in float64.
+A point counts if all of these hold. It reaches the goal by a margin that rounding cannot undo (rounding.py), in two
+runs if the model can be run in two ways (model.SecondRun). It lies within the bounds. For MaxLoss, its distance,
+computed in float64, is at most the radius.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ from plica.solver.rows import WHOLE
 
 @dataclass
 class Judgement:
-    """What the judge measured at each point; `sure` points count.
+    """What the judge measured at each point. When points are judged again, rows.put replaces their values.
 
-    margin: of the goal, in units of the output. distance: inf where not sure. violation: the largest amount by which a
-    constraint is missed (bounds, margin, radius); 0 where sure. prediction: the class with the largest logit, -1 if the
-    goal has no classes. share: of the judge's draws that reach the goal, nan for models without random outputs. When
-    some points are judged again, the new values replace the old ones (rows.put).
+    Attributes:
+        sure: whether the point counts.
+        margin: the value of the goal, in units of the output.
+        distance: of the metric, in float64; inf where not sure.
+        violation: the largest amount by which a constraint (bounds, margin, radius) is missed; 0 where sure.
+        prediction: the class with the largest logit; -1 if the goal has no classes.
+        share: of the judge's draws that reach the goal; nan for models without random outputs.
     """
 
     sure: Bool[Tensor, " b"]
@@ -45,14 +48,14 @@ class Judge:
     """Measures a point x_adv for each of the images x. Judges of some of the images: rows.take.
 
     Attributes:
-        model: runs and counts; a look costs one forward run, and one more where there is a second run.
-        second: the model run another way (model.SecondRun), which gives None where it runs one way only; None where it
-            exceeds the budget.
+        model: runs the model and counts: judging a point costs one forward run, two with a second run.
+        second: the model run in another way (model.SecondRun); it returns None if there is no other way. None if a
+            second run would exceed the budget.
         goal: of each image.
         radius: of each image, in the metric's units; None for MinRadius.
         bounds: of all pixels.
-        image: index of the image, among those `model` counts, that each point is charged to.
-        mean: of a model with random outputs, of which fresh draws are judged; the image is then the only one.
+        image: index, among the images that `model` counts, of the image that each point is charged to.
+        mean: for a model with random outputs, whose fresh draws are judged; there is then a single image.
     """
 
     model: CountedModel
@@ -72,8 +75,14 @@ class Judge:
         theta: Float[Tensor, "b k"] | None = None,
         second: Float[Tensor, " b"] | None = None,
     ) -> Judgement:
-        """theta: what x_adv was made of, for a metric on theta. second: `second_margin` of x_adv where it is known
-        already, nan for points that are to be judged without; None for a second run now."""
+        """Judge a point for each image.
+
+        Args:
+            x_adv: the points.
+            theta: their parameters, x_adv = T(x, theta), for a metric on theta.
+            second: `second_margin` of x_adv if it is known, nan for points to be judged without a second run; None to
+                start the second run here.
+        """
         if self.mean is not None:
             margin, prediction, share = majority(self.goal, self.mean.fresh(x_adv))
             sure = margin > 0
@@ -92,13 +101,13 @@ class Judge:
         violation = torch.maximum(outside, (-margin).clamp(min=0))
         if self.radius is not None:
             violation = torch.maximum(violation, (d - self.radius).clamp(min=0))
-        sure = sure & (outside == 0) & d.isfinite() & (d >= 0)  # a negative distance is none
+        sure = sure & (outside == 0) & d.isfinite() & (d >= 0)  # a metric of the user may return negative numbers
         sure = sure & (d <= (torch.inf if self.radius is None else self.radius))
         distances = torch.where(sure, d, torch.inf)
         return Judgement(sure, margin, distances, torch.where(sure, 0, violation), prediction, share)
 
     def distances(self, x_adv: Float[Tensor, "b *image"], theta: Float[Tensor, "b k"] | None) -> Float[Tensor, " b"]:
-        """The metric's, in float64."""
+        """The distance of each point by the metric, in float64."""
         point = x_adv if theta is None or not isinstance(self.metric, ThetaDistance) else theta
         return distance(self.metric, self.x, point)
 
@@ -121,9 +130,11 @@ class Judge:
 def majority(
     goal: Goal, outputs: Float[Tensor, "draws *output"]
 ) -> tuple[Float[Tensor, " 1"], Int[Tensor, " 1"], Float[Tensor, " 1"]]:
-    """Of draws for the one image of the goal: the median of their margins, of two the lower one, so that it is positive
-    where more than half of them reach the goal; the most frequent class; the share that reaches the goal. An output
-    that is not finite does not."""
+    """The median margin, the most frequent class and the share that reaches the goal, over draws at one point.
+
+    Of an even number of draws the median is the lower of the two middle ones, so that it is positive exactly if more
+    than half of the draws reach the goal. An output that is not finite does not reach it.
+    """
     goal = goal[torch.zeros(len(outputs), dtype=torch.long, device=outputs.device)]
     margins = torch.where(finite(outputs), goal.margin(outputs).double(), -torch.inf)
     share = (margins > 0).double().mean()[None]
@@ -133,6 +144,7 @@ def majority(
 def confirms(
     second: Float[Tensor, " b"], margin: Float[Tensor, " b"], few_digits: Bool[Tensor, " b"]
 ) -> Bool[Tensor, " b"]:
-    """Whether the second run agrees: a margin that it changes by a third is made of rounding; where differences of
-    logits have few digits, one that it changes by its own size. So both margins are positive."""
+    """Whether the second run confirms a success. A margin that it changes by a third is put down to rounding; where
+    differences of logits have few digits, one that it changes by its own size. Both margins of a confirmed success are
+    thus positive."""
     return (second - margin).abs() < margin / torch.where(few_digits, 1.0, 3.0)

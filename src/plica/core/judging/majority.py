@@ -16,11 +16,13 @@ from torch import Tensor
 from plica.core.judging.judge import Judge, Judgement, majority
 from plica.perturbations.base import ParametricPerturbation, interpolate
 
-WANTED = 0.6  # share of the draws that choose: 1.4 standard deviations of the difference of two shares of 100 above 0.5
-FARTHER = (1.02, 1.05, 1.1, 1.2, 1.4, 2.0, 4.0)  # lengths of the perturbation that are tried
-HALVINGS = 4  # of the interval between a length that is too short and the next that is not
-TRIES = 3  # points that the judge looks at, with draws of their own
-AGAIN = 1.05  # times as long, where it refuses one
+# share of the separate draws that must be misclassified at the length chosen: above 0.5 by 1.4 standard deviations of
+# the difference between the shares of two sets of 100 draws
+WANTED = 0.6
+FARTHER = (1.02, 1.05, 1.1, 1.2, 1.4, 2.0, 4.0)  # lengths that are tried, in lengths of the perturbation found
+HALVINGS = 4  # of the interval between the longest length that is too short and the next one tried
+TRIES = 3  # points that are judged, each with fresh draws
+AGAIN = 1.05  # a perturbation that the judge rejects is made this many times as long
 
 
 @torch.no_grad()
@@ -33,7 +35,7 @@ def settle(
 
     Args:
         judge: of the one image, with the mean that was attacked.
-        through: the perturbation, whose points are made of theta again; None for x' = x + delta.
+        through: the perturbation, with which points are computed from their theta; None for x' = x + delta.
         end: the point that the search found, or its theta.
     """
     mean = judge.mean
@@ -64,8 +66,9 @@ def settle(
 
 
 def beyond(judge: Judge) -> Float[Tensor, "1 *image"]:
-    """An end for `settle` where the mean misbehaves at the image itself, and most draws do not: along the gradient of
-    the mean's margin, by as much as the margins of draws differ."""
+    """The point to pass to `settle` if the mean reaches the goal at the image itself but most draws do not: a step
+    along the gradient of the mean's margin that increases the margin by the standard deviation of the draws' margins.
+    """
     assert judge.mean is not None
     outputs = judge.mean.others(judge.x)
     margins = judge.goal[torch.zeros(len(outputs), dtype=torch.long, device=outputs.device)].margin(outputs)
@@ -75,8 +78,8 @@ def beyond(judge: Judge) -> Float[Tensor, "1 *image"]:
 
 
 def _length(share: Callable[[float], float], nearest: bool) -> float:
-    """The length at which the share is that wanted: the least one if `nearest`, else any; where there is none, that of
-    the largest share."""
+    """A length at which the share is at least WANTED: the smallest one if `nearest`, else the first one tried. If there
+    is none, the length with the largest share."""
     shares = {1.0: share(1.0)}
     if shares[1.0] < WANTED:
         for length in FARTHER:

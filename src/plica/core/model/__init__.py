@@ -1,1 +1,2 @@
-"""The model as attacks see it: counted, padded, fitted to any number of images, with its noise and its randomness."""
+"""The model as attacks call it: calls are counted and padded, any number of images is taken, and the effects of
+rounding and of random outputs are measured."""

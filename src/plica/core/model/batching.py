@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-MIN_ROWS = 16  # of a call
-MULTIPLE = 8
-VECTOR = 32  # numbers that a kernel takes at a time, at most
-MAX_CPU_ROWS = 256  # of a call on a CPU: more bring nothing, and may no longer fit its cache
-FIRST_ROWS, SMALLEST_ROWS = 64, 32  # of a call: the size tried first, and the smallest
-TIMED = 3  # calls of a size before its time counts
-SHRINK = 0.97  # time per row of calls half as large, over the present, below which they are preferred
-TOLERANCE = 0.3  # over the number of calls timed, by which twice as large calls may be slower: the first is cold
+MIN_ROWS = 16  # least number of rows of a call
+MULTIPLE = 8  # the number of rows of a call is a multiple of this
+VECTOR = 32  # most numbers that a kernel computes at a time
+MAX_CPU_ROWS = 256  # of a call on a CPU: larger ones are not faster, and may not fit into its cache
+FIRST_ROWS, SMALLEST_ROWS = 64, 32  # rows of a call: the number tried first, and the smallest
+TIMED = 3  # calls of a size that are timed before sizes are compared
+SHRINK = 0.97  # smaller calls are preferred if their time per row is less than this share of the present one
+TOLERANCE = 0.3  # over the number of calls timed: how much slower larger calls may be, since the first calls are cold
 
 # functions that round correctly, so that a number's bits do not depend on its place in the batch
 EXACT = {
@@ -65,7 +65,7 @@ class _ArithmeticMode(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if not isinstance(out, Tensor) or out.numel() < self.rows:  # numbers of a layer's own
+        if not isinstance(out, Tensor) or out.numel() < self.rows:  # computed from a layer's parameters alone
             return out
         if out.is_floating_point():
             self.eps = max(self.eps, torch.finfo(out.dtype).eps)
@@ -84,11 +84,8 @@ def observe(model: Callable[[Tensor], Any], x: Tensor, arithmetic: Arithmetic) -
 
 
 class BatchSizeTuner:
-    """Finds the number of rows of a call that takes least time per row: doubles a middle size, else halves it, while
-    that helps.
-
-    It changes the time only: results are the same for every size.
-    """
+    """Finds the number of rows of a call that takes the least time per row: starting from FIRST_ROWS, it is doubled, or
+    else halved, as long as that is faster. Results are the same for every size."""
 
     def __init__(self) -> None:
         self.calls: Counter[int] = Counter()  # timed calls of each size

@@ -1,4 +1,4 @@
-"""The model as attacks see it: every call padded (batching.py), and every image charged for the calls it causes."""
+"""The model as attacks call it: every call is padded (batching.py), and counted for the images that it is made for."""
 
 from __future__ import annotations
 
@@ -44,21 +44,22 @@ R = TypeVar("R")
 
 
 class CountedModel:
-    """A model and the gradients (forward and backward) and forwards (alone) that each of b images has cost, padding
-    rows not counted.
+    """A model, with counts of its runs for each of b images. Rows of padding are not counted.
 
     Attributes:
-        least: from which margin on a point of each image counts, as `first_logits` found.
+        gradients: (b,) runs forward and backward.
+        forwards: (b,) runs forward alone.
+        least: the smallest margin that counts at each image, as `first_logits` measured it.
 
     Args:
         model: (r, *image) -> (r, ...).
         images: b.
         max_rows: rows of a call, at most; rounded down to a multiple of 8, at least 16.
-        arithmetic: how the model computes, where that was observed already; the first call writes it.
-        fixed: pixels that must not move: the gradient is 0 there, so that no search moves them.
+        arithmetic: how the model computes, if that is known; otherwise the first call observes it.
+        fixed: pixels that must not change: their gradient is set to 0, so that no search changes them.
         bounds: of the pixels.
-        grid: (z, image) -> the points that the model is run at in place of z, where pixels have few values.
-        device: of the images, where counts are kept, so that counting is no wait for the device.
+        grid: (z, image) -> the points at which the model is run in place of z, if pixels have few values.
+        device: where the counts are kept: that of the images, so that counting does not wait for the device.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class CountedModel:
         self.mean = model if isinstance(model, MeanOfDraws) else None
         self.least = LeastMargin.unmeasured(images, device)
         self.max_rows = max(MIN_ROWS, max_rows // MULTIPLE * MULTIPLE)
-        if self.mean is not None:  # a row of which is a batch of draws
+        if self.mean is not None:  # each of its rows is a batch of draws
             self.max_rows = max(1, max_rows // self.mean.draws)
         self.tuner = BatchSizeTuner()
         self.gradients = torch.zeros(images, dtype=torch.long, device=device)
@@ -99,7 +100,7 @@ class CountedModel:
         return torch.cat([x, x[:1].expand(short, *x.shape[1:])]) if short else x
 
     def parts(self, rows: int, device: torch.device) -> list[slice]:
-        """So many rows cut into calls of about equal size, of which only the last may need padding."""
+        """Slices that divide the rows into calls of about equal size, of which only the last may need padding."""
         if self.mean is not None:
             return [slice(start, min(start + self.max_rows, rows)) for start in range(0, rows, self.max_rows)]
         limit = min(self.max_rows, self.tuner.size(min(rows, MAX_CPU_ROWS))) if device.type == "cpu" else self.max_rows
@@ -110,7 +111,7 @@ class CountedModel:
 
     @torch.no_grad()
     def logits(self, x: Float[Tensor, "r *image"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *output"]:
-        """The output of the model at x; image: index of the image that each row is charged to."""
+        """The output of the model at x. image: index of the image that each row is counted for."""
         self.charge_forwards(image)
         return self._outputs(self.on_grid(x, image))
 
@@ -122,7 +123,8 @@ class CountedModel:
         return self._where_it_fits(run, len(x))
 
     def _logits_and_random(self, x: Float[Tensor, "b *image"]) -> tuple[Float[Tensor, "b *output"], Tensor | None]:
-        """The output at the images and, from the same call, at images of random pixels; None where it fails."""
+        """The output at the images and, from the same call, at images of random pixels; None for the latter if the
+        model raises an error at them."""
         every = torch.arange(len(x), device=x.device)
         with suppress(ModelError):  # a model may raise anything for random pixels
             outputs = self._outputs(torch.cat([self.on_grid(x, every), random_images(x, self.bounds)]))
@@ -138,10 +140,10 @@ class CountedModel:
     def first_logits(
         self, x: Float[Tensor, "b *image"], classes: bool = True, second_run: bool = True
     ) -> Float[Tensor, "b *output"]:
-        """The output at the images, which also shows for which of them differences of logits have few digits.
+        """The output at the images. Also measures `least`, the smallest margins that count.
 
         classes: whether the output is logits of classes, of which only differences matter.
-        second_run: whether the points will be run a second time.
+        second_run: whether the judge will run the points a second time.
         """
         every, random = torch.arange(len(x), device=x.device), None
         if second_run or self.mean is not None:  # whose noise comes from its draws
@@ -168,14 +170,15 @@ class CountedModel:
         return logits
 
     def beside(self, finer: Callable[[Tensor], Tensor | None], x: Float[Tensor, "b *image"]) -> None:
-        """Where `finer` changes more than float32 rounds, as with TF32, margins count from twice the change on."""
+        """Raise `least` to twice the change that `finer`, the same model in finer arithmetic, makes to the output, if
+        that is more than rounding in float32 explains, as with TF32."""
         least = self.least
         change = coarseness(least.without_constants(self.model), least.without_constants(finer), x, self.bounds)
         if change > least.noise.change:
             self.least = replace(least.of_all(), noise=replace(least.noise, change=change))
 
     def of(self, rows: Int[Tensor, " i"], fixed: Bool[Tensor, "*image"] | None = None) -> CountedModel:
-        """The same for some of the images, with nothing charged yet."""
+        """The model for some of the images, with counts of 0."""
         grid = self.grid
 
         def some(z: Tensor, image: Tensor) -> Tensor:
@@ -189,7 +192,7 @@ class CountedModel:
         return counted
 
     def with_model(self, model: Model, grid: Grid | None) -> CountedModel:
-        """The same of another form of the model, with nothing charged yet."""
+        """The same images with another form of the model, and counts of 0."""
         counted = CountedModel(
             model, len(self.forwards), self.max_rows, self.arithmetic, grid=grid, device=self.forwards.device
         )
@@ -200,13 +203,13 @@ class CountedModel:
     def under_autocast(
         self, precision: str, x: Float[Tensor, "b *image"], margin: Callable[[Tensor], Tensor]
     ) -> CountedModel:
-        """The same under autocast to `precision`, charged with a forward run at every image. What another batch changes
-        is not asked: the model in its own precision judges the points.
+        """The model under autocast to `precision`, after one forward run at every image, which is counted. The effect
+        of rounding is not measured, since the points found are judged in the model's own precision.
 
-        margin: of the output at the images.
+        margin: a function of the output at the images.
 
         Raises:
-            ValueError: the model does not run so, or what it returns then has too few digits.
+            ValueError: the model does not run under autocast, or its outputs then have too few digits.
         """
         every = torch.arange(len(x), device=x.device)
         counted = CountedModel(
@@ -230,24 +233,24 @@ class CountedModel:
         return counted
 
     def with_grid(self, grid: Grid) -> CountedModel:
-        """The same at points of a grid; what it costs is charged to both."""
+        """The model at points of a grid; its runs are counted in both objects."""
         counted = copy.copy(self)
         counted.grid = grid
         return counted
 
     def on_grid(self, z: Float[Tensor, "r *image"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *image"]:
-        """The points that the model is run at in place of z; gradients pass straight through."""
+        """The points at which the model is run in place of z. The gradient ignores the rounding (straight-through)."""
         if self.grid is None:
             return z
         points = self.grid(z.detach(), image)
         return z + (points - z.detach()) if z.requires_grad else points
 
     def least_margin(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
-        """How large a margin must be before it counts (model/rounding.py), from the output at points of `image`."""
+        """The smallest margin that counts (model/rounding.py), from the output at points of `image`."""
         return self.least(logits, image, self.arithmetic.eps)
 
     def varying(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *_"]:
-        """The output at points of `image`, with another of its logits in place of each constant one."""
+        """The output at points of `image`, with each constant logit replaced by the largest of the others."""
         return self.least.varying(logits, image)
 
     def charge_forwards(self, image: Int[Tensor, " r"], runs: int = 1) -> None:
@@ -278,9 +281,12 @@ class CountedModel:
         """value(logits of some rows, the slice of these rows) for all r rows, the logits, and the value's gradient with
         respect to x, 0 at fixed pixels.
 
-        image: index of the image that each row is charged to. x may bring its own padding: rows past the r, `padded(r)`
-        in all. slope: the gradient of one number of a row with respect to the logits, where it does not depend on them;
-        the gradient is that number's then, and `value` may be any tensor with an entry for each row.
+        Args:
+            x: the r points, which padding rows may follow, `padded(r)` rows in all.
+            image: index of the image that each of the r rows is counted for.
+            value: see above.
+            slope: the gradient of the number to be differentiated with respect to the logits, if it does not depend on
+                them. `value` may then return any tensor with an entry for each row.
 
         Raises:
             NoGradientError: the model leaves autograd.
@@ -313,7 +319,7 @@ class CountedModel:
     def _gradient(
         self, x: Float[Tensor, "p *image"], length: int, value: Callable[[Tensor, slice], Tensor], slope: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`gradient` of the first `length` rows, part by part, with nothing charged and no pixel fixed."""
+        """`gradient` for the first `length` rows, part by part, without counting and without fixed pixels."""
         results: list[tuple[Tensor, Tensor, Tensor]] = []
         for rows in self.parts(length, x.device):
             size, start = rows.stop - rows.start, thread_time()

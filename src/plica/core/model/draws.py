@@ -20,7 +20,7 @@ from plica.core.model.randomness import Randomness, seed_of, seeded
 
 JUDGED = 100  # fresh draws that the judge takes
 MOST = 10_000  # largest number of draws
-CALL = 64  # rows of a call, at most
+CALL = 64  # most rows of a call
 
 
 class MeanOfDraws(nn.Module):
@@ -30,14 +30,14 @@ class MeanOfDraws(nn.Module):
 
     Args:
         model: the model.
-        draws: of the mean.
+        draws: number of draws in the mean.
         randomness: how the model draws.
-        seed: with the image, of all draws.
+        seed: determines all draws, together with the image.
         x: the image, (1, *image).
-        classes: whether the output is logits of classes, whose probabilities are averaged; else the output itself is.
+        classes: whether the output is logits of classes. Then probabilities are averaged, else the outputs.
 
     Attributes:
-        runs: of the model by `fresh` and `others`, beside those of the mean.
+        runs: runs of the model by `fresh` and `others`; those of the mean are not included.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class MeanOfDraws(nn.Module):
         self.own, self.runs, self.looks = seed_of(seed, x[0], "search"), 0, 0
 
     def of(self, model: Callable[[Tensor], Tensor]) -> MeanOfDraws:
-        """The same of another form of the model. Its first fresh draws are the last of this one, so that a point is not
-        lost by being looked at in both forms; runs count from 0."""
+        """The mean of another form of the model, with `runs` = 0. Its first fresh draws are the last ones made here, so
+        that a point which passed with them is judged with the same draws in the other form."""
         other = MeanOfDraws(model, self.draws, self.randomness, self.seed, self.x, self.classes)
         other.looks = max(0, self.looks - 1)
         return other
@@ -65,19 +65,19 @@ class MeanOfDraws(nn.Module):
         return torch.cat([self._mean(self._outputs(point, self.draws, self.own)) for point in z.split(1)])
 
     def drawn_once(self, z: Float[Tensor, "r *image"]) -> Float[Tensor, "r *output"]:
-        """The outputs themselves, for one draw of each row."""
+        """The outputs for a single draw per row."""
         with seeded(self.own, z.device):
             return self.model(z)
 
     @torch.no_grad()
     def others(self, z: Float[Tensor, "1 *image"]) -> Float[Tensor, "draws *output"]:
-        """The outputs for draws that no search has seen, and that are the same at every point."""
+        """The outputs for JUDGED draws that no search uses, the same at every point."""
         self.runs += JUDGED
         return self._outputs(z, JUDGED, seed_of(self.seed, self.x[0], "others"))
 
     @torch.no_grad()
     def fresh(self, z: Float[Tensor, "1 *image"]) -> Float[Tensor, "draws *output"]:
-        """The outputs for draws that were used nowhere before."""
+        """The outputs for JUDGED new draws at every call."""
         self.runs, self.looks = self.runs + JUDGED, self.looks + 1
         return self._outputs(z, JUDGED, seed_of(self.seed, self.x[0], f"judge {self.looks}"))
 

@@ -1,4 +1,4 @@
-"""Eval mode while an attack runs, whatever mode a model came in."""
+"""Puts a model into eval mode while an attack runs, and restores its mode."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout
 
 @contextmanager
 def eval_mode(model: Model, with_dropout: bool = False) -> Iterator[None]:
-    """Eval mode for a module and its submodules, each of whose modes is restored afterwards; nothing for functions.
+    """Eval mode for a module and all its submodules, whose modes are restored afterwards. Functions do not change.
 
-    with_dropout: of a module in eval mode the layers of dropout that are in train mode, which is on purpose, stay so.
+    with_dropout: if the module is in eval mode but some of its dropout layers are in train mode, which must be on
+        purpose, these layers stay in train mode.
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     modes = [getattr(module, "training", False) for module in modules]

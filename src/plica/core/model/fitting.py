@@ -17,7 +17,7 @@ from plica.utils.limits import out_of_memory
 from plica.utils.messages import one_line
 
 Model = Callable[[Tensor], Tensor]
-# Sizes that are tried where a batch is refused: powers of two first, which most are.
+# Batch sizes that are tried after the model refused one: powers of two first, the most common ones.
 SIZES = (*(2**k for k in range(7)), *(s for s in range(3, 64) if s & (s - 1)), 96, 100, 128, 200, 250, 256)
 
 
@@ -26,8 +26,8 @@ class ModelError(RuntimeError):
 
 
 def fitted(model: Model) -> Model:
-    """The model made to run any number of images: where it refuses a batch it gets the one size that it takes. A module
-    stays a module."""
+    """The model, made to take any number of images: if it refuses a batch, it is run with the one batch size that it
+    accepts. The result is a module if the model is one."""
     fit = _Fit()
     if isinstance(model, FittedModule) or getattr(model, "fitted", False):
         return model
@@ -42,7 +42,8 @@ def fitted(model: Model) -> Model:
 
 
 def unfitted(model: Model) -> Model:
-    """What `fitted` was given: what it adds depends on the values of pixels, and cannot be captured as operations."""
+    """The model that `fitted` was given. Graphs must be captured from it, since what `fitted` adds depends on the
+    values of pixels."""
     return getattr(model, "net", model) if isinstance(model, FittedModule) or getattr(model, "fitted", False) else model
 
 
@@ -59,12 +60,12 @@ class FittedModule(nn.Module):
 
 
 class _Fit:
-    """Runs a model, and looks for the size of its batches at the first one that it refuses.
+    """Runs a model, and searches for its batch size when it first refuses a batch.
 
     Attributes:
-        size: the size; None while any is taken.
-        searched: whether it was looked for.
-        writes: whether the model writes to its input, and gets a copy; None before the first call, which gets one.
+        size: the only batch size that the model accepts; None as long as it has refused none.
+        searched: whether the size was searched for.
+        writes: whether the model writes to its input, and so gets a copy; None before the first call, which gets one.
     """
 
     def __init__(self) -> None:
@@ -73,14 +74,14 @@ class _Fit:
         self.writes: bool | None = None
 
     def __call__(self, model: Model, x: Tensor) -> Any:
-        if is_accelerator(x.device):  # no kernel ends the process there, and a look at x would be a wait
+        if is_accelerator(x.device):  # nan ends no process there, and reading a value of x would wait for the device
             out = self._checked(model, x)
             if not isinstance(out, Tensor) or not out.is_floating_point() or len(out) != len(x):
                 return out
             size = torch.linalg.vector_norm(x.detach().flatten(1), torch.inf, dim=1).to(out.dtype)
             # 0 times the size is nan where x is not finite
             return torch.add(out, size.view(-1, *[1] * (out.ndim - 1)), alpha=0)
-        # one number that is not finite makes the sum so, which is cheaper than a look at each
+        # if a number is not finite, neither is the sum, which is cheaper than a test of each
         if math.isfinite(x.detach().sum().item()):
             return self._checked(model, x)
         finite = x.isfinite().flatten(1).all(1)
@@ -112,7 +113,7 @@ class _Fit:
             return out
 
     def _without_writing(self, model: Model, x: Tensor) -> Any:
-        """The output for x, which stays as it is."""
+        """The output for x, which the model does not change."""
         if self.writes is False:
             return model(x)
         copy = x.clone()
@@ -122,8 +123,8 @@ class _Fit:
         return out
 
     def _search(self, model: Model, safe: Model, x: Tensor, error: Exception) -> Tensor | None:
-        """The output for x in batches of a size that the model takes; None where that is not what it minds. safe: the
-        model, which leaves x as it is.
+        """The output for x in batches of a size that the model accepts; None if the batch size is not the reason for
+        its error. safe: the model, called so that it cannot change x.
 
         Raises:
             ValueError: the model's precision or device is not that of x.
@@ -174,8 +175,7 @@ def kind_errors(model: Model, x: Tensor) -> Iterator[None]:
 
 
 def check_kind(model: Model, x: Tensor, error: Exception) -> None:
-    """Raises ValueError where the model raised `error` because its parameters have another precision, or lie on another
-    device, than x."""
+    """Raises ValueError if the model raised `error` because its parameters differ from x in precision or device."""
     tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
     if any(t.is_meta for t in tensors):
         raise ValueError(

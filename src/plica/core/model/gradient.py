@@ -14,7 +14,7 @@ from plica.core.model.fitting import ModelError
 from plica.utils.limits import out_of_memory
 from plica.utils.messages import one_line
 
-# Parts of messages of torch when a forward pass leaves autograd, and what they mean.
+# Parts of torch's error messages for a forward pass that leaves autograd, and what they mean.
 LEAVES = {
     "call numpy() on tensor that requires grad": "it converts x to numpy",
     "requires grad. use": "it converts x to numpy",
@@ -27,7 +27,7 @@ LEAVES = {
 
 
 class NoGradientError(ValueError):
-    """The model gives no gradient with respect to its input; the message names the ways out."""
+    """The model gives no gradient with respect to its input; the message says why, and what can be done."""
 
     def __init__(self, why: str = "its output is not connected to x"):
         super().__init__(
@@ -39,7 +39,7 @@ class NoGradientError(ValueError):
 
 @contextmanager
 def gradient_errors() -> Iterator[None]:
-    """Errors of torch that mean that a model leaves autograd become NoGradientError; other errors do not change."""
+    """Converts torch's errors for a model that leaves autograd into NoGradientError; other errors do not change."""
     try:
         yield
     except NoGradientError:
@@ -54,7 +54,8 @@ def gradient_errors() -> Iterator[None]:
 
 @contextmanager
 def backward_errors() -> Iterator[None]:
-    """Errors in backward passes that the model defines become ModelError, like errors in its forward pass."""
+    """Converts errors in backward passes that the model itself defines into ModelError, like those in its forward
+    pass."""
     try:
         yield
     except Exception as error:
@@ -78,8 +79,8 @@ def input_gradient(value: Float[Tensor, ""], x: Float[Tensor, "b *image"]) -> Fl
 
 
 def with_slope(output: Float[Tensor, "r *output"], slope: Float[Tensor, "r *output"]) -> Float[Tensor, ""]:
-    """A number of any value whose gradient with respect to `output` is `slope`. torch.autograd.grad has an argument for
-    that, but imports sympy at its first use, for half a second."""
+    """A number whose gradient with respect to `output` is `slope`; its value is arbitrary. torch.autograd.grad has an
+    argument for this, but with it imports sympy at first use, which takes half a second."""
     return _WithSlope.apply(output, slope)  # type: ignore[return-value] - autograd's apply has no types
 
 

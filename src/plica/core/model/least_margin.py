@@ -18,19 +18,19 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, eq=False)
 class LeastMargin:
-    """What was measured of a model at b images, and the margin that follows from it.
+    """The smallest margin that counts at points of each of b images, from measurements of the model.
 
     Attributes:
         few_digits: (b,) images at which differences of logits have few digits.
-        at_image: (b,) where an output is one or two numbers, their size at each image, or half of that at images of
-            random pixels if this is more (of two numbers only where no second run follows): at the boundary they may be
-            0, and do not tell how large their roundings are.
-        noise: what was measured of the model where there are such images.
-        has_few: whether there is such an image; known to the host.
-        constant: (b, numbers) logits that a model sets to a large constant, as -1e9 for a class that it rules out;
-            they have no share in what rounding does to the others. None for no images.
-        floor: (b,) of a model under autocast, margins that count for nothing: twice that of an image which it
-            misclassifies there alone, so that this is not its own nearest point; None otherwise.
+        at_image: (b,) for an output of one or two numbers: their size at each image, or half of their usual size at
+            images of random pixels if that is larger (for two numbers only if no second run follows). At the boundary
+            the numbers may be 0, so that their size there does not tell how large their rounding errors are.
+        noise: the effect of rounding on the model's output, measured if there are images with few digits.
+        has_few: whether there is an image with few digits; kept on the host.
+        constant: (b, numbers) logits that the model sets to a large constant, such as -1e9 for a class that it rules
+            out. They do not affect the rounding of the others. None for no images.
+        floor: (b,) for a model under autocast: twice the margin of an image that it misclassifies only there, so that
+            the image is not its own nearest point. None otherwise.
     """
 
     few_digits: Bool[Tensor, " b"]
@@ -42,11 +42,11 @@ class LeastMargin:
 
     @classmethod
     def unmeasured(cls, images: int, device: torch.device | str) -> LeastMargin:
-        """Of so many images, before the model was run at them."""
+        """For this many images, before the model was run at them."""
         return cls(torch.zeros(images, dtype=torch.bool, device=device), torch.zeros(images, device=device))
 
     def __call__(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"], eps: float) -> Float[Tensor, " r"]:
-        """From the output at points of `image`; eps: unit of rounding of the model."""
+        """The smallest margin that counts at each point. image: index of its image. eps: unit roundoff of the model."""
         few = self.few_digits[image] if self.has_few else None
         logits = self.varying(logits, image)
         least = least_margin(logits, eps, few, self.noise)
@@ -58,20 +58,20 @@ class LeastMargin:
         return torch.maximum(least, least_margin(at_image, eps, few, self.noise))
 
     def rows(self, rows: Int[Tensor, " i"]) -> LeastMargin:
-        """Of some of the images."""
+        """The same for some of the images."""
         constant, floor = (None if part is None else part[rows] for part in (self.constant, self.floor))
         return LeastMargin(self.few_digits[rows], self.at_image[rows], self.noise, self.has_few, constant, floor)
 
     def of_all(self) -> LeastMargin:
-        """The same with few digits at all images."""
+        """The same, but with few digits at all images."""
         return replace(self, few_digits=torch.ones_like(self.few_digits), has_few=True)
 
     def varying(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *_"]:
-        """The output at points of `image`, with another of its logits in place of each of `constant`."""
+        """The output at points of `image`, with each logit of `constant` replaced by the largest of the others."""
         return logits if self.constant is None else without(self.constant[image], logits)
 
     def without_constants(self, model: Callable[[Tensor], R]) -> Callable[[Tensor], R]:
-        """The model, with another of its logits in place of each that is constant at some image."""
+        """The model, with each logit that is constant at some image replaced by the largest of the others."""
         if self.constant is None:
             return model
         columns = self.constant.any(0, keepdim=True)

@@ -23,7 +23,7 @@ PRECISIONS = (OWN, *DTYPES)
 
 
 class Autocast(nn.Module):
-    """A model under autocast of the device of x."""
+    """A model under torch.autocast for the device of x."""
 
     def __init__(self, model: Model, dtype: torch.dtype):
         super().__init__()
@@ -36,7 +36,7 @@ class Autocast(nn.Module):
 
 
 def check_precision(precision: Any, levels: Any, draws: Any) -> None:
-    """Check the name, and that nothing excludes half precision.
+    """Check the name, and that half precision is not combined with levels or draws.
 
     Raises:
         ValueError: there is no such precision.
@@ -59,8 +59,8 @@ def search_precision(precision: str | None) -> str | None:
 
 @contextmanager
 def without_tf32() -> Iterator[None]:
-    """Matrix products and convolutions in all digits of float32, as far as torch's settings say; they stay as they are
-    where they were made in the newer of the two ways that torch has, which do not mix."""
+    """Computes matrix products and convolutions in full float32 within the context. Torch has two ways to set this,
+    which cannot be mixed: if the newer one was used, the settings stay as they are."""
     before: list[tuple[Any, Any]] = []
     with suppress(RuntimeError):
         before = [(part, part.allow_tf32) for part in (torch.backends.cudnn, torch.backends.cuda.matmul)]

@@ -1,4 +1,4 @@
-"""How a model draws random numbers, and draws that a seed and an image repeat."""
+"""How a model draws random numbers, and how its draws are made repeatable from a seed and an image."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-ROWS = 7  # rows of the observed call: a number that is seldom another size
-UNITS = 2000  # of rounding of the largest output, within which two runs are the same
+ROWS = 7  # rows of the observed call: a number that is seldom the size of another axis
+UNITS = 2000  # largest difference of two equal runs, in units of rounding of the largest output
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Randomness:
     """How a model draws.
 
     Attributes:
-        by_row: every random number belongs to one row of a batch, so that copies of a point in one call are draws of
-            their own; otherwise each draw is a call of its own, as where one size is drawn for all images of a call.
+        by_row: whether every random number belongs to one row of a batch, so that copies of a point in one call are
+            separate draws. If not, as when one number is drawn for all images of a call, each draw needs a call.
         repeatable: the same seed gives the same output.
     """
 
@@ -42,8 +42,8 @@ def seed_of(seed: int, x: Float[Tensor, "*image"], stream: str) -> int:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """The global random numbers of torch, numpy and Python start at the seed, and go on afterwards as if they had not
-    been used."""
+    """Seeds the global random number generators of torch, numpy and Python within the context; afterwards they continue
+    as if they had not been used."""
     generators = _generators(device)
     states, numpy_state, python_state = [g.get_state() for g in generators], np.random.get_state(), random.getstate()
     for generator in generators:  # torch.manual_seed takes milliseconds where there is no GPU
@@ -60,14 +60,14 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _generators(device: torch.device) -> list[torch.Generator]:
-    """Torch's own of the CPU, and of the GPU where the model is on one."""
+    """Torch's global generators: of the CPU, and of the GPU if the model is on one."""
     if device.type != "cuda":
         return [torch.default_generator]
     return [torch.default_generator, torch.cuda.default_generators[device.index or 0]]
 
 
 class _RandomOps(TorchDispatchMode):
-    """Observes whether each random operation of torch makes numbers for each of `rows` rows."""
+    """Observes whether every random operation of torch draws separate numbers for each of `rows` rows."""
 
     def __init__(self, rows: int):
         super().__init__()
@@ -89,15 +89,15 @@ class _RandomOps(TorchDispatchMode):
 
 @torch.no_grad()
 def randomness_of(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"]) -> Randomness | None:
-    """How the model draws, from three calls on copies of the first image; None where it does not.
+    """How the model draws, from three calls on copies of the first image; None if it draws nothing.
 
-    They are not charged, and leave the global random numbers as they were.
+    The calls are not counted, and do not change the global random numbers.
     """
     rows = x[:1].repeat(ROWS, *[1] * (x.ndim - 1))
     with seeded(0, x.device):
         with _RandomOps(ROWS) as ops:
             first = model(rows.clone())
-        # not as they were before the first call, which may import modules that draw
+        # taken after the first call, which may import modules that draw
         torch_before, numpy_before, python_before = _torch_state(x.device), _numpy_state(), random.getstate()
         other = model(rows.clone())
         by_others = random.getstate() != python_before or _numpy_state() != numpy_before
@@ -122,7 +122,7 @@ def _numpy_state() -> bytes:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """But for rounding."""
+    """Whether two outputs are equal up to rounding."""
     if a.numel() == 0 or a.shape != b.shape:
         return True
     unit = UNITS * torch.finfo(a.dtype).eps * a.abs().nan_to_num(0, 0, 0).amax()

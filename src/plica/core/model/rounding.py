@@ -22,17 +22,17 @@ from torch import Tensor
 from plica.core.model.batching import MIN_ROWS
 from plica.goals import flat
 
-UNITS = 64  # of rounding of the largest logit that a margin must exceed
-OFFSET = 64  # largest logit over the differences of logits, from which on these have few digits
-MEASURED = 2.0  # times the largest change that was measured
-ROWS = 8  # images that it is measured on
-GROUP = 3  # rows of the calls that are compared with single rows
-MASKED = 100  # times the two largest logits, from which another one may be a mask
+UNITS = 64  # a margin must exceed this many units of rounding of the largest logit
+OFFSET = 64  # differences of logits have few digits if the largest logit is more than this many times as large
+MEASURED = 2.0  # a margin must exceed this many times the largest change that was measured
+ROWS = 8  # random images that the change is measured on
+GROUP = 3  # rows of the smaller batches that are compared with a padded one, beside single rows
+MASKED = 100  # a logit may be a mask if it is more than this many times as large as the two largest logits
 SINGLE = torch.finfo(torch.float32).eps
 
 
 def is_half(eps: float) -> bool:
-    """Whether a model with so coarse results computes in half precision."""
+    """Whether a model whose results have this unit of rounding computes in half precision."""
     return eps > SINGLE
 
 
@@ -42,7 +42,7 @@ class Noise:
 
     Attributes:
         change: the largest change of a logit or of the difference of two between batches, over the largest logit.
-        offset: whether all logits of all images had something large in common.
+        offset: whether the logits of all images have few digits, because of a large offset common to all classes.
     """
 
     change: float = 0.0
@@ -52,11 +52,11 @@ class Noise:
 def least_margin(
     logits: Float[Tensor, "r *output"], eps: float, few_digits: Bool[Tensor, " r"] | None, noise: Noise
 ) -> Float[Tensor, " r"]:
-    """How large a margin must be before it counts.
+    """The smallest margin that counts at each point.
 
     Args:
-        logits: of the points in question.
-        eps: unit of rounding of the model, where it is coarser than that of the logits.
+        logits: of the points.
+        eps: unit of rounding of the model, if it is coarser than that of the logits.
         few_digits: rows for which the measured change is used; None for no rows.
         noise: the measured changes.
     """
@@ -72,21 +72,21 @@ def least_margin(
 
 
 def has_offset(logits: Float[Tensor, "r *output"], times: float = OFFSET) -> Bool[Tensor, " r"]:
-    """Rows whose logits are nearly the same, beside their size: `times` as large as their differences."""
+    """Rows whose largest logit is more than `times` as large as the largest difference of two logits."""
     size, spread = _size_and_spread(logits)
     return times * spread < size
 
 
 def _size_and_spread(logits: Float[Tensor, "r *output"]) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
-    """The largest absolute value of each row, and the difference of its largest and least entry; of a single entry the
-    former twice."""
+    """The largest absolute value of each row, and the difference between its largest and smallest entry; for a single
+    entry, its absolute value twice."""
     entries = flat(logits)
     size = entries.abs().amax(1)
     return size, size if entries.shape[1] == 1 else entries.amax(1) - entries.amin(1)
 
 
 def may_be_masked(logits: Float[Tensor, "r *output"]) -> Bool[Tensor, " r"]:
-    """Rows of three or more logits, of which one is larger than those that decide can explain."""
+    """Rows of three or more logits with one so large, compared with the two largest, that it may mask out a class."""
     entries = flat(logits)
     if entries.shape[1] <= 2:
         return torch.zeros(len(entries), dtype=torch.bool, device=logits.device)
@@ -101,8 +101,8 @@ def _outliers(entries: Float[Tensor, "r numbers"]) -> Bool[Tensor, "r numbers"]:
 def constants(
     model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"], bounds: tuple[float, float]
 ) -> Bool[Tensor, " numbers"]:
-    """Logits that are one number, whatever the image, and larger than the two that decide can explain: nothing is
-    rounded in them. Measured on images of random pixels, which are charged to no image."""
+    """Logits that mask out a class: the same number for every image, and much larger in size than the two largest
+    logits. Constants have no rounding errors. Measured on images of random pixels, in a run that is not counted."""
     images = random_images(x, bounds).repeat(MIN_ROWS // ROWS, *[1] * (x.ndim - 1))
     with suppress(Exception):  # a model may raise anything for random pixels
         outputs = flat(model(images)[:ROWS])
@@ -111,15 +111,15 @@ def constants(
 
 
 def without(constant: Bool[Tensor, "#r numbers"], logits: Float[Tensor, "r *output"]) -> Float[Tensor, "r numbers"]:
-    """The logits, with the largest of the others in place of each constant."""
+    """The logits, with each constant replaced by the largest of the others."""
     entries = flat(logits)
     largest = entries.masked_fill(constant, -torch.inf).amax(1, keepdim=True)
     return torch.where(constant, largest, entries)
 
 
 def random_images(x: Float[Tensor, "b *image"], bounds: tuple[float, float]) -> Float[Tensor, "rows *image"]:
-    """Images like x of random pixels, the same whatever is attacked, so that no answer depends on other images. Pixels
-    without bounds are from 0 to 1, those with one bound lie within 1 of it."""
+    """Images of random pixels in the shape of x. They do not depend on the pixels of x, so that no result depends on
+    other images. Pixels without bounds lie in [0, 1], those with one bound within 1 of it."""
     low, high = bounds
     if low == -math.inf:
         low = 0.0 if high == math.inf else high - 1
@@ -130,8 +130,8 @@ def random_images(x: Float[Tensor, "b *image"], bounds: tuple[float, float]) -> 
 
 @torch.no_grad()
 def usual_size(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"], bounds: tuple[float, float]) -> float:
-    """The median size of the output at images of random pixels, a run that is not charged to an image; 0 where the
-    model has no finite answer there."""
+    """The median size of the output at images of random pixels, in a run that is not counted; 0 if the model raises an
+    error or gives nothing finite there."""
     images = random_images(x, bounds)
     with suppress(Exception):  # a model may raise anything for random pixels
         return median_size(model(images.repeat(MIN_ROWS // ROWS, *[1] * (x.ndim - 1)))[:ROWS])
@@ -139,7 +139,7 @@ def usual_size(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"], 
 
 
 def median_size(outputs: Float[Tensor, "r *output"]) -> float:
-    """The median of the largest absolute values of each row, of which those that are not finite count as 0."""
+    """The median over rows of the largest absolute value of a row; one that is not finite counts as 0."""
     return float(_size_and_spread(outputs.double())[0].nan_to_num(0, 0).median())
 
 
@@ -147,9 +147,9 @@ def median_size(outputs: Float[Tensor, "r *output"]) -> float:
 def measure_noise(
     model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"], bounds: tuple[float, float]
 ) -> Noise:
-    """The noise of a model of images like x, measured on images of random pixels.
+    """The effect of rounding on a model's logits, measured on images of random pixels in the shape of x.
 
-    They are run in a padded batch, alone, and a few at a time in the reverse order, charged to no image.
+    The images are run in a padded batch, alone, and a few at a time in reverse order; these runs are not counted.
     """
     images = random_images(x, bounds)
     usual = model(images.repeat(MIN_ROWS // ROWS, *[1] * (x.ndim - 1)))[:ROWS].double()
@@ -168,9 +168,12 @@ def coarseness(
     x: Float[Tensor, "b *image"],
     bounds: tuple[float, float],
 ) -> float:
-    """The largest change of a logit or of the difference of two, over the largest logit, that `finer` makes at images
-    of random pixels, given in float64; 0 where it does not run, or makes none that 64 units of rounding do not cover.
-    They are charged to no image."""
+    """How much `finer`, the same model in finer arithmetic, changes the output at images of random pixels: the largest
+    change of a logit or of a difference of two logits, over the largest logit.
+
+    0 if `finer` does not run, or if 64 units of rounding of x cover the change. `finer` gets its images in float64. The
+    runs are not counted.
+    """
     images = random_images(x, bounds).repeat(MIN_ROWS // ROWS, *[1] * (x.ndim - 1))
     with suppress(Exception):  # a model may raise anything for random pixels
         usual, other = model(images)[:ROWS].double(), finer(images.double())

@@ -17,7 +17,7 @@ class SecondRun:
     """A second, independent run of a model: in float64, or else with each image alone.
 
     Images are run alone if the model cannot run in float64, or if it computes in half precision (its float64 copy would
-    be a different model). The first points show what the model can do; if it can do neither, None is returned. Models
+    be a different model). Which way works is found out at the first call; if neither does, the output is None. Models
     with random outputs have no second run: their draws are judged instead (judge.majority).
 
     Images that are run alone are computed without TF32, so that on GPUs that have it the arithmetic differs.
