@@ -8,6 +8,7 @@ that a run that was ended goes on where it was, and several at once share the wo
 is there: means over the seeds, and behind them the largest difference from the mean. `--beside NAME` adds what each way
 has more than that one, `--frontier` how far radius training under the union lies beyond the others' frontiers, both
 with 95 % intervals by bootstrap of the test images in pairs, which hold the networks fixed; `--figure` draws these.
+`--dead` counts the neurons that are 0 on all test images.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ NORMS = {"linf": plica.Lp("inf"), "l2": plica.Lp(2), "l1": plica.Lp(1)}
 RADII = {"linf": 4 / 255, "l2": 0.4, "l1": 6.0}
 BATCH = 64
 PERCEPTUAL = (0.025, 0.05, 0.1)  # the middle one lets points be about as far away in l2 as RADII does
+TEST = Path("cifar10", "cifar10_test_5000.npz")
 SHORT = 0.25  # radii that steps which are too short sum to
 
 
@@ -373,6 +375,20 @@ def draw(into: Path, file: Path) -> None:
         figure.savefig(file, dpi=160)
 
 
+@torch.no_grad()
+def dead(into: Path, names: Sequence[str], x: Tensor) -> str:
+    """How many of the 64 neurons before the logits are 0 on all of x, in each network that is there."""
+    lines = ["| way | dead, by seed |", "|---|---|"]
+    for name in names:
+        counts = []
+        for weights in sorted(into.glob(f"{name}-[0-9].safetensors")):
+            (net := build_net()).load_state_dict(load_file(weights))
+            counts.append(int((net[:-1](x) == 0).all(0).sum()))
+        if counts:
+            lines.append(f"| {WAYS[name].title} | {', '.join(map(str, counts))} |")
+    return "\n".join(lines) + "\n"
+
+
 def cost(x: Tensor) -> str:
     """Time of an inner step over that of the network's own gradient, on one batch, least of ten in turns."""
     net = build_net().eval()
@@ -414,6 +430,7 @@ def main() -> None:
     parser.add_argument("--beside", choices=WAYS, help="with --show, differences from this way")
     parser.add_argument("--frontier", action="store_true", help="with --show, distances from frontiers")
     parser.add_argument("--figure", type=Path, help="with --show, where to draw the frontiers")
+    parser.add_argument("--dead", action="store_true", help="with --show, neurons that are 0 on all test images")
     parser.add_argument("--cost", action="store_true", help="only the time of an inner step over that of a gradient")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -426,12 +443,14 @@ def main() -> None:
             print(frontier(arguments.into))
         if arguments.figure:
             draw(arguments.into, arguments.figure)
+        if arguments.dead:
+            print(dead(arguments.into, names, _images(arguments.data / TEST, arguments.test)[0]))
         return
     images = _images(arguments.data / "cifar10" / "cifar10_train_20000.npz", arguments.images)
     if arguments.cost:
         print(cost(images[0][:128]))
         return
-    test = _images(arguments.data / "cifar10" / "cifar10_test_5000.npz", arguments.test)
+    test = _images(arguments.data / TEST, arguments.test)
     work(names, arguments.seeds, images, test, arguments.each, arguments.gradients, arguments.into)
     print(table(results(arguments.into), names))
 
