@@ -23,20 +23,21 @@ class AttackInput:
     """The images to attack, all of them classified correctly by the model, and the budget.
 
     Attributes:
-        model: runs the network and counts what each image costs; every call of an attack goes through it.
+        model: runs the network and counts the runs for each image; an attack calls the network only through it.
         best: the best verified point of each image so far; an attack offers every point that it evaluates.
         x: images inside `bounds`.
         goal: what counts as a success, for each image.
-        logits: what the model returns at x: logits, or whatever the goal reads.
+        logits: the model's output at x: logits, or for other goals any tensor.
         question: MinRadius or MaxLoss.
         radius: of each image, in the metric's units; None for MinRadius.
         gradients: budget of gradient evaluations per image.
-        seed: of everything drawn at random.
-        bounds: least and greatest value of a pixel.
-        batch_size: searches that are run side by side.
-        progress: called with the number of images that are done.
-        fixed: pixels that must not change, or None; gradients are 0 there, and so is all noise drawn here.
-        enough: of MaxLoss, the distance from which a search for the nearest point may end; None for the radius.
+        seed: of all random numbers.
+        bounds: the smallest and the largest value of a pixel.
+        batch_size: number of searches that run at once.
+        progress: to be called with the number of images that are finished.
+        fixed: pixels that must not change, or None. Gradients and all noise drawn here are 0 there.
+        enough: for MaxLoss, a distance smaller than the radius: a search for the nearest point continues until it has a
+            point at most this far away; None for the radius itself.
     """
 
     model: CountedModel
@@ -78,7 +79,8 @@ class AttackInput:
         return u / torch.linalg.vector_norm(u)
 
     def box_point(self, number: int, images: Int[Tensor, " i"]) -> Float[Tensor, "i *image"]:
-        """The random point number `number` of the box, the same for every image but for fixed pixels."""
+        """A random point of the box that depends on `number` and the seed, the same for every image except for fixed
+        pixels."""
         low, high = self.bounds
         point = low + (high - low) * self._drawn(torch.rand, -1 - number)
         x = self.x[images]
@@ -119,7 +121,7 @@ Attack = Callable[[AttackInput], AttackOutput]
 
 
 def refuse_counts(name: str, question: Question) -> None:
-    """Raises Unsupported for a metric that counts changed entries or pixels, which has no gradient to follow."""
+    """Raises Unsupported for a metric that counts changed entries or pixels, since it has no gradient."""
     metric = question.metric
     if counts(metric) is None:
         return
@@ -129,9 +131,8 @@ def refuse_counts(name: str, question: Question) -> None:
 
 
 def treats_perturbations(attack: Attack) -> Attack:
-    """Mark an attack that also answers questions about perturbations x' = T(x, theta), `through=...`.
-
-    Other attacks are refused such questions before any work.
+    """Mark an attack that also searches perturbations x' = T(x, theta), `through=...`. For other attacks such a
+    question raises Unsupported before any work.
     """
     attack.perturbations = True  # type: ignore[attr-defined]
     return attack

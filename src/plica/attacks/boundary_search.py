@@ -9,8 +9,8 @@ from torch import Tensor
 from plica.attacks.base import AttackInput
 from plica.perturbations.base import interpolate
 
-FEW = 100
-NEARER = 3e-3  # share of the distance by which the next point of a search must be nearer than the best one to be tried
+FEW = 100  # dimensions up to which random points of the box are likely to be near
+NEARER = 3e-3  # the next point of a search is tried if it is nearer than the best one by this share of the distance
 RESERVED = 4  # forward runs that the logits at the image and the judge need (core/judging/confirm.py)
 
 
@@ -39,14 +39,15 @@ def boundary_search(
 
     The search aims at twice the smallest margin that counts, so that float64 agrees.
 
-    A search that has not converged knows a nearer point, its next one. If that is misclassified, it is the best point;
-    if not, the boundary is searched between the two, where distances are at most their weighted mean.
+    A search that has not converged has a next point, which is nearer than the best one but not evaluated yet. If it is
+    misclassified, it becomes the best point. If not, the boundary is searched on the line between the two, on which no
+    point is farther from the image than the best one.
 
     Args:
-        task: whose `best` is read and improved.
+        task: the task whose `best` is improved.
         images: indices of images of the task.
         forwards: model calls for each of them.
-        ahead: these next points, for questions without a perturbation; the best point where there is none.
+        ahead: the next points, for questions without a perturbation; for an image without one, its best point.
     """
     best = task.best
     rows = images[best.distance[images].isfinite()]
@@ -54,8 +55,8 @@ def boundary_search(
         return
     x, goal, through = task.x[rows], task.goal[rows], task.question.through
     clean = goal.margin(task.logits[rows])
-    start, next_point = x, torch.zeros_like(rows, dtype=torch.bool)  # whether `start` is one that is not evaluated yet
-    nearest = 0.5  # share of the bracket; regula falsi goes no nearer to its lower end
+    start, next_point = x, torch.zeros_like(rows, dtype=torch.bool)  # next_point: whether `start` is not evaluated yet
+    nearest = 0.5  # the least step from the lower end of the bracket, as a share of it
     if ahead is not None:
         ahead = ahead[best.distance[images].isfinite()]
         next_point = task.question.metric(x, ahead) < (1 - NEARER) * best.distance[rows]

@@ -1,8 +1,8 @@
 """MinRadius for distances of which only the gradient is known (solver/linearized): the schedule of classes and starts.
 
-The first 50 gradients go to the classes with the largest logits, of which the best one is continued; then follow rounds
-from starts far beyond the boundary. MaxLoss is answered by the same search: an image is broken at radius r exactly if
-its radius is at most r.
+The first 50 gradients are spent on searches towards the classes with the largest logits, of which the best one is
+continued. Rounds from starts far beyond the boundary follow. MaxLoss is answered by the same search: there is a
+misclassified point within the radius r exactly if the image's robustness radius is at most r.
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ class CurvedSchedule:
     """The order in which rows are stepped; docs/design/curved.md has the alternatives that were measured.
 
     Attributes:
-        classes: tried, by logit.
-        first_steps: gradients for the first of them.
-        other_steps: gradients for each other one.
-        race_until: gradients, of which the best class gets the rest, before the first start far outside.
-        far: lengths of these starts, in turn, in lengths of the perturbation.
-        outside_steps: gradients for such a start alone, and again for the better one of it and the best so far.
-        trial: the first step takes so many times the usual gradients of the distance, by either way to lower it.
-        smooth: L-BFGS is used for an image where averaged steps end so many times as far away.
-        inside: share of the radius that MaxLoss may use: float64 may find a point farther away than float32 does.
+        classes: number of classes tried, those with the largest logits.
+        first_steps: gradients for the first class.
+        other_steps: gradients for each other class.
+        race_until: gradients spent before the first start far beyond the boundary; the best class gets what the first
+            steps leave of them.
+        far: distances of the starts far beyond the boundary, used in turn, in lengths of the perturbation.
+        outside_steps: gradients for such a start alone, and again for the better of it and the best search so far.
+        trial: the first step is made by both ways to lower the distance, each with this many times the usual number of
+            gradients of the distance.
+        smooth: L-BFGS is used for an image if averaged steps end this many times as far away.
+        inside: share of the radius that MaxLoss may use, since distances in float64 may be larger than in float32.
     """
 
     classes: int = 3
@@ -83,7 +85,8 @@ class CurvedRows(Candidates):
 
 
 class CurvedSearch(Multistart[CurvedRows]):
-    """The search on some images, in two groups: one for each way to lower the distance (solver/linearized/descent)."""
+    """The search on some images, in two groups: one for each way to lower the distance
+    (solver/linearized/descent.py)."""
 
     def __init__(self, task: AttackInput, images: Int[Tensor, " i"]):
         super().__init__(task, images)
@@ -92,13 +95,13 @@ class CurvedSearch(Multistart[CurvedRows]):
         self.order = self.targets
 
     def run_all(self) -> None:
-        """Spend the first gradient on choosing the way for each image, then run the search of each group."""
+        """Spend the first gradient on choosing a way for each image, then run the search of each group."""
         for solver, pool in self._first_step():
             self.solver, self.spent = solver, 1
             self.run(self._schedule(pool))
 
     def _first_step(self) -> list[tuple[CurvedSQP, CurvedRows]]:
-        """A step towards the first class, by either way; the images that each suits."""
+        """Step towards the first class in both ways. Returns each solver with the rows of the images that it suits."""
         every = torch.arange(len(self.x), device=self.x.device)
         solvers = [CurvedSQP(descent(self.task.bounds)) for descent in (Averaged, QuasiNewton)]
         pools = [self._start(solver, every, self.order[:, 0]) for solver in solvers]
@@ -113,7 +116,8 @@ class CurvedSearch(Multistart[CurvedRows]):
         return [(s, taken(pool, some, len(some))) for s, pool, some in zip(solvers, pools, groups, strict=True)]
 
     def _schedule(self, pool: CurvedRows) -> Iterator[CurvedRows]:
-        """The first class by logit, two more with what it learnt of the metric, then the row of least estimate."""
+        """First the class with the largest logit; then two more, whose rows begin with the memory of the metric that
+        the first has; then rounds. Each time the row with the smallest estimate goes on."""
         for _ in range(SCHEDULE.first_steps - 1):
             yield pool
         others = self.order[pool.index, 1 : SCHEDULE.classes].T
@@ -158,8 +162,8 @@ class CurvedSearch(Multistart[CurvedRows]):
     def _start(
         self, solver: CurvedSQP, index: Tensor, target: Tensor, memory=None, images: int | None = None
     ) -> CurvedRows:
-        """Rows at the images themselves, with what other rows of the same images know of the metric; one for each
-        image, or rows for so many."""
+        """Rows that start at the images themselves. memory: of the metric, from other rows of the same images; images:
+        their number, if there are several rows for each."""
         state = solver.start(self.x[index], self.quadratic[index], memory)
         return CurvedRows(index, target, state, len(index) if images is None else images)
 

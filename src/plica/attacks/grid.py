@@ -1,4 +1,4 @@
-"""Perturbations with a few unknowns, tried on an even grid (Engstrom et al. 2019), with forward runs only."""
+"""Grid search for perturbations with few parameters (Engstrom et al. 2019), with forward runs only."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class GridSettings:
     """How the budget is spent.
 
     Attributes:
-        forwards: runs in place of one gradient, which costs about as much.
-        boundary_forwards: of them, at the end towards the boundary.
+        forwards: forward runs per gradient of the budget; a gradient costs about as much.
+        boundary_forwards: those of them that, at the end, move the best point towards the boundary.
     """
 
     forwards: int = 3
@@ -31,7 +31,7 @@ SETTINGS = GridSettings()
 
 @treats_perturbations
 def grid(task: AttackInput) -> AttackOutput:
-    """Every theta of the grid on every image, three forward runs for each gradient of the budget.
+    """Try every theta of the grid on every image; the grid has about three nodes for each gradient of the budget.
 
     Raises Unsupported for a perturbation without a grid.
     """

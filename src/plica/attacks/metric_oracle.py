@@ -1,5 +1,5 @@
-"""The metric as a search calls it: values and gradients of rows, counted for each image; features of the images are
-computed once.
+"""The metric as a search calls it: values and gradients for rows, counted for each image. For distances between
+features, those of the images are computed once.
 
 Calls are padded like those of the model (core/model/counted.py), so that results do not depend on batch composition.
 """
@@ -14,13 +14,15 @@ from plica.core.model.counted import CountedModel
 from plica.metrics import Embedding, Metric, gradient, own_gradient, properties
 from plica.metrics.lp import norm
 
-PROBE = 1e-2  # of the box: the length per pixel of the step that distinguishes a norm from its square
+PROBE = 1e-2  # length per pixel, in widths of the box, of the step that tells a norm from its square
 
 
 class MetricOracle:
     """d(x, z) and its gradient with respect to z, for rows of some images.
 
-    gradients (i,): evaluations so far, for each image. model: whose padding and batch size are used.
+    Attributes:
+        gradients: (i,) evaluations so far for each image.
+        model: the model, whose padding and batch size are used.
     """
 
     def __init__(self, metric: Metric, x: Float[Tensor, "i *image"], model: CountedModel):

@@ -1,8 +1,9 @@
-"""The search driver: several searches per image, run side by side, of which the most promising ones go on.
+"""The search driver: several searches per image run at once, and the most promising ones are continued.
 
-A schedule is a generator of the rows to step next, one gradient each. It does not know the budget, so a larger budget
-continues where a smaller one stopped. `Multistart.run` steps what the schedule yields until the budget is spent or no
-image is left. The radius attack (radius/search.py) and the curved attack (curved.py) are schedules of this driver.
+A schedule is a generator of the rows to step next, at one gradient each. It does not know the budget, so a larger
+budget continues where a smaller one stopped. `Multistart.run` steps the rows that the schedule yields until the budget
+is spent or no image is left. The radius attack (radius/search.py) and the curved attack (curved.py) are schedules of
+this driver.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from plica.core.goals import Aim, Goal
 from plica.goals import flat
 from plica.solver.rows import take
 
-LARGE = 1e12  # an output beyond it, or below its reciprocal, is scaled
-MOST_DOUBLINGS = 120  # that float32 can represent
+LARGE = 1e12  # an output larger than this, or smaller than its reciprocal, is scaled
+MOST_DOUBLINGS = 120  # largest power of two by which an output is scaled, within the range of float32
 
 
 @dataclass
@@ -30,11 +31,11 @@ class Candidates:
     """Rows of a search, m for each of some images: row (j, i) of image i at j * images + i.
 
     Attributes:
-        index: of the row's image among the images of the search.
-        target: the alternative of the goal that is aimed at, by its column (Goal.alternatives).
-        state: of the solver, which knows the row's point, its `size` (the distance to the image), the `estimate` of
-            the distance at which the boundary is met, and the `residual` of the optimality conditions.
-        images: number of images that there are rows for; the first so many rows belong to one image each.
+        index: index of the row's image among the images of the search.
+        target: the alternative of the goal that the row aims at, by its column (Goal.alternatives).
+        state: of the solver: the row's point, its `size` (the distance to the image), the `estimate` of the distance
+            at which the row will reach the boundary, and the `residual` of the optimality conditions.
+        images: number of images that have rows; the first `images` rows belong to one image each.
     """
 
     index: Int[Tensor, " r"]
@@ -57,8 +58,14 @@ def taken(rows: C, some: Int[Tensor, " s"], images: int) -> C:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of one model call for each row: the margin of its target, the least margin that counts, the gradient
-    of the margin with respect to the image, and the row's size where the goal is reached (else inf)."""
+    """The result of one model call for each row.
+
+    Attributes:
+        value: the margin of the row's target.
+        rounding: the smallest margin that counts.
+        grad: the gradient of `value` with respect to the image.
+        size: the row's size if it reaches the goal, else inf.
+    """
 
     value: Float[Tensor, " r"]
     rounding: Float[Tensor, " r"]
@@ -67,14 +74,16 @@ class Evaluation:
 
 
 class Multistart(ABC, Generic[C]):
-    """The search on some images of a task. `best` and `residual` (i,) are the least size at which each image was
-    misclassified, and the residual of that row. `not_finite` (i,) are images where the first gradient is not finite.
+    """The search on some images of a task.
 
-    `scale` (i,) is what margins and their gradients are multiplied by: 1, or the power of two that brings an output of
-    about 1e20 or 1e-20, whose squares float32 cannot hold, near 1; None where it is 1 for all images.
-
-    same_point: relative distance to the best below which a row has come back to the same point.
-    keeps_aim: whether rows.target stays as it is.
+    Attributes:
+        best: (i,) the smallest size at which each image was misclassified.
+        residual: (i,) the residual of the row that reached it.
+        not_finite: (i,) images whose first gradient is not finite.
+        scale: (i,) factor of margins and their gradients: 1, or the power of two that brings an output of a size such
+            as 1e20 or 1e-20, whose square float32 cannot hold, near 1; None if it is 1 for all images.
+        same_point: a row has returned to the best point if its size exceeds `best` by no more than this share.
+        keeps_aim: whether rows.target never changes.
     """
 
     same_point = 0.0
@@ -97,7 +106,7 @@ class Multistart(ABC, Generic[C]):
 
     @property
     def targets(self) -> Int[Tensor, "i alternatives"]:
-        """The alternatives of the goal to aim at, by their margin at the image, largest first."""
+        """The alternatives of the goal, by their columns, sorted by their margin at the image, largest first."""
         margins = self.goal.alternatives(self.task.logits[self.images])
         return margins.argsort(dim=1, descending=True, stable=True)
 
@@ -107,7 +116,7 @@ class Multistart(ABC, Generic[C]):
 
     @abstractmethod
     def answered(self, index: Int[Tensor, " i"] | slice) -> Bool[Tensor, " i"]:
-        """Images that nothing more is spent on."""
+        """Images that are finished, so that no more gradients are spent on them."""
 
     def run(self, schedule: Iterator[C]) -> None:
         """Step the rows that the schedule yields while the budget lasts; each image pays one gradient per row."""
@@ -122,8 +131,8 @@ class Multistart(ABC, Generic[C]):
             self.step(rows)
 
     def least(self, pool: C, kept: int) -> tuple[Int[Tensor, " k"], int]:
-        """The `kept` rows of least estimate of every image that is not answered, and the number of these images; the
-        one wait for the device of a stage."""
+        """The `kept` rows with the smallest estimates of every image that is not finished, and the number of these
+        images. This is the only time in a stage that the host waits for the device."""
         images = pool.images
         if not images:
             return pool.index, 0
@@ -133,7 +142,7 @@ class Multistart(ABC, Generic[C]):
         return (rows if len(left) == images else rows[:, left]).flatten(), len(left)
 
     def keep(self, pool: C, kept: int) -> C:
-        """The rows of `least`, the least first; the pool itself where they are all of it, one for each image."""
+        """The rows of `least`, sorted by estimate; the pool itself if it has one row per image and all are kept."""
         rows, images = self.least(pool, kept)
         return pool if len(rows) == len(pool) == images else taken(pool, rows, images)
 
@@ -205,8 +214,8 @@ class Multistart(ABC, Generic[C]):
             self.residual[index], self.best[index] = known, best
 
     def _of(self, rows: C) -> tuple[Int[Tensor, " r"], Goal, Float[Tensor, " r"] | None, Aim | None]:
-        """Each row's image among those of the task, its goal, its scale and its aim, where that stays; looked up once
-        for all steps of rows."""
+        """The index of each row's image among those of the task, its goal, its scale and, if `keeps_aim`, its aim. They
+        are looked up once for all steps of the same rows."""
         if self._looked_up is not rows.index:
             self._looked_up, index = rows.index, rows.index
             image, goal = self.images[index], self.goal[index]

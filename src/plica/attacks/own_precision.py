@@ -9,15 +9,16 @@ from plica.attacks.boundary_search import boundary_search
 from plica.core.judging.best import BestPoints
 from plica.perturbations.base import interpolate
 
-LOOKS = 3  # forward runs at an image; as the one under autocast, they come on top of a fifth of the gradients
-EXTRA = 1 + LOOKS
-MOST = 1.0  # share by which a perturbation is lengthened in one step, at most
+LOOKS = 3  # forward runs per image in the model's own precision
+EXTRA = 1 + LOOKS  # with the first run under autocast: these are allowed in addition to a fifth of the gradients
+MOST = 1.0  # largest share by which a perturbation is lengthened in one step
 
 
 @torch.no_grad()
 def in_own_precision(task: AttackInput, found: BestPoints) -> None:
-    """Offer the points of `found` to `task.best`, shortened or lengthened to where the margin of the model in its own
-    precision is just enough; as they are where that takes more than LOOKS runs, for the judge.
+    """Offer the points of `found` to `task.best`, after making each perturbation shorter or longer until the margin of
+    the model in its own precision is just large enough. A perturbation that needs more than LOOKS runs for this is
+    offered unchanged, for the judge to decide.
 
     Args:
         task: with the model in its own precision.

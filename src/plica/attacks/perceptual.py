@@ -32,17 +32,17 @@ TINY = 1e-12  # in place of 0 under a fraction
 
 @dataclass(frozen=True)
 class PerceptualSettings:
-    """What the attacks share; published values where the papers state them.
+    """Settings of all attacks of this file: the published values, where the papers state them.
 
     Attributes:
-        start: standard deviation of the noise at the start, in ranges of a pixel: at the image d has no gradient.
-        probe: length of the step by which the growth of d along a direction is measured.
-        projection_steps: halvings of the segment, or Newton steps.
-        inside: share of the radius that a projection aims at: the judge measures in float64.
-        pace: how far the last step moves d, in radii; the first moves it by one radius, and each later one by less.
+        start: standard deviation of the noise added at the start, in ranges of a pixel; d has no gradient at the image.
+        probe: length of the step with which the growth of d along a direction is measured.
+        projection_steps: bisections of a projection, or Newton steps.
+        inside: share of the radius that a projection aims at, since the judge measures in float64.
+        pace: the change of d by the last step, in radii; it decreases geometrically from one radius at the first step.
         multiplier: of LPA in its first round; that of Fast-LPA grows from 1 to `growth`.
         growth: factor of the multiplier from round to round.
-        difference: length of the step by which J v is taken.
+        difference: length of the finite difference that approximates J v.
     """
 
     start: float = 0.01
@@ -88,13 +88,13 @@ class Ball:
 
     @torch.no_grad()
     def growth(self, z: Tensor, way: Tensor, phi: Tensor | None) -> Float[Tensor, " r"]:
-        """How far apart z and z + probe way are, over probe; phi: of z, where it is known."""
+        """The distance between z and z + probe * way, over probe. phi: the features of z, if they are known."""
         if isinstance(self.metric, Embedding) and phi is not None:
             return norm(self.metric.embed(z + SETTINGS.probe * way) - phi, self.metric.p) / SETTINGS.probe
         return self.metric(z, z + SETTINGS.probe * way).clamp(min=0) ** (1 / self.exponent) / SETTINGS.probe
 
     def gradient(self, z: Tensor) -> tuple[Float[Tensor, " r"], Float[Tensor, "r *image"], Tensor | None]:
-        """root(d) and its gradient, and phi(z) between features."""
+        """The root of d, its gradient, and for distances between features phi(z)."""
         if isinstance(self.metric, Embedding):
             with torch.enable_grad():
                 z = z.detach().requires_grad_(True)
@@ -107,7 +107,7 @@ class Ball:
         return root, _rows(root / (self.exponent * value.clamp(min=TINY)), grad) if self.exponent > 1 else grad, None
 
     def nearer(self, z: Tensor) -> Tensor:
-        """The last point inside on the way from x to z, by bisection."""
+        """The last point of the line from x to z that lies inside the ball, by bisection."""
         inside, outside = torch.zeros_like(self.radius), torch.ones_like(self.radius)
         inside = torch.where(self.distance(z) <= SETTINGS.inside * self.radius, outside, inside)
         for _ in range(SETTINGS.projection_steps):
@@ -117,7 +117,7 @@ class Ball:
         return torch.lerp(self.x, z, _wide(inside, z)).clamp(*self.bounds)
 
     def newton(self, z: Tensor) -> Tensor:
-        """Newton's steps towards d = radius along the gradient of d, from z outside; they may end outside."""
+        """Newton steps from z, outside the ball, towards d = radius along the gradient of d. They may end outside."""
         for _ in range(SETTINGS.projection_steps):
             d, grad, _ = self.gradient(z)
             over = d - SETTINGS.inside * self.radius
@@ -130,7 +130,7 @@ class Ball:
 
 @dataclass(frozen=True)
 class LPA:
-    """rounds of `iterations` gradients each, fewer where the budget is less than both together."""
+    """`rounds` rounds of `iterations` gradients each, fewer if the budget is smaller."""
 
     name: str
     iterations: int
@@ -148,8 +148,8 @@ class LPA:
 
         Args:
             ball: where to search.
-            start: beside the images, at which the distance has no gradient.
-            gradients: calls of `climb`, at most.
+            start: a point near each image, at which itself the distance has no gradient.
+            gradients: most calls of `climb`.
             climb: z -> the gradient of the loss there.
         """
         z = start
@@ -158,7 +158,7 @@ class LPA:
         fast = self.rounds == 1
         lam = torch.full_like(ball.radius, SETTINGS.multiplier)
         for _ in range(rounds):
-            z = start  # each multiplier has a search of its own: where one too small has led is hard to come back from
+            z = start  # a search with too small a multiplier ends so far outside that the next one starts anew
             for t in range(iterations):
                 grad = climb(z)
                 d, away, phi = ball.gradient(z)
@@ -196,7 +196,7 @@ class PPGD:
         return z
 
     def _solve(self, metric: Embedding, z: Tensor, grad: Tensor) -> tuple[Tensor, Float[Tensor, " r"]]:
-        """v with J'J v = grad, by conjugate gradients, and ||J v||; J v by a difference, J'u by one backward run."""
+        """v with J'J v = grad, by conjugate gradients, and ||J v||. J v is a finite difference, J'u a backward pass."""
         with torch.enable_grad():
             at = z.detach().requires_grad_(True)
             phi = metric.embed(at)
@@ -219,7 +219,7 @@ class PPGD:
 
 
 def _each_batch(task: AttackInput, name: str, search: Callable[[AttackInput, Tensor, Ball], Tensor]) -> AttackOutput:
-    """Search batch by batch; the end points are evaluated once more and offered unchanged."""
+    """Search batch by batch; the end points are evaluated once more and offered."""
     if task.radius is None:
         raise Unsupported(f'{name} maximises a loss inside a given radius; for MinRadius use method="auto".')
     end, metric = task.x.clone(), task.question.metric
@@ -244,7 +244,7 @@ def _start(task: AttackInput, images: Int[Tensor, " i"]) -> Tensor:
 
 
 def _climb(task: AttackInput, images: Int[Tensor, " i"], z: Tensor) -> Tensor:
-    """The gradient of the loss at z, which is offered to the best points."""
+    """The gradient of the loss at z; z is offered to the best points."""
     assert isinstance(task.question, MaxLoss)
     loss, goal = task.question.loss, task.goal[images]
     _, logits, grad = task.model.gradient(z, images, lambda logits, rows: goal[rows].loss(loss, logits))
@@ -253,7 +253,8 @@ def _climb(task: AttackInput, images: Int[Tensor, " i"], z: Tensor) -> Tensor:
 
 
 def _pace(ball: Ball, z: Tensor, phi: Tensor | None, grad: Tensor, share: float) -> Tensor:
-    """The step along grad that moves d by so much of the radius, as measured by a small step; phi: of z."""
+    """The step along grad that changes d by `share` of the radius, as measured with a small step. phi: features of
+    z."""
     size = torch.linalg.vector_norm(grad.flatten(1), dim=1)
     way = _rows(1 / size.clamp(min=TINY), grad)
     growth = ball.growth(z, way, phi).clamp(min=TINY)

@@ -24,7 +24,7 @@ from plica.metrics import Unsupported, plain_p, total
 
 @dataclass(frozen=True)
 class PGDSettings:
-    """total_length: of all steps together, in radii: every point of the ball can be reached (Madry et al.)."""
+    """total_length: of all steps together, in radii, so that every point of the ball can be reached (Madry et al.)."""
 
     total_length: float = 2.5
 
@@ -34,7 +34,7 @@ FIRST = 24  # pixels of an l1 step that are sorted at first
 
 
 def pgd(task: AttackInput) -> AttackOutput:
-    """One ascent per image from the image itself; an image with a point inside its radius is left at once.
+    """One ascent per image, from the image itself; it ends at the first misclassified point.
 
     Raises Unsupported for MinRadius, and for distances other than l1, l2, linf.
     """
@@ -80,8 +80,8 @@ def steepest(
 ) -> Float[Tensor, "r n"]:
     """argmax <grad, s> over ||s||_p <= length.
 
-    For l1 also over z + s in the box: a pixel alone, the steepest step of the ball, soon stands at its wall, and what
-    it leaves of the length goes to the next one.
+    For l1 the maximum is also over z + s in the box. The steepest step of the ball alone would change a single pixel,
+    which soon reaches its bound; what this pixel leaves of the length goes to the pixel of next largest gradient.
     """
     if p == math.inf:
         return length[:, None] * grad.sign()
@@ -95,7 +95,8 @@ def steepest(
 
 
 def _fill(size: Tensor, room: Tensor, length: Tensor, k: int) -> Tensor:
-    """All of the room of the pixels of largest size, as far as `length` reaches; the k largest will do, as a rule."""
+    """Steps that use up the room of the pixels in order of decreasing size, until their lengths add up to `length`. The
+    k largest are sorted at first, which is usually enough."""
     order = size.topk(min(k, size.shape[1]), dim=1).indices
     ordered = room.gather(1, order)
     after = ordered.cumsum(1)

@@ -19,12 +19,12 @@ from plica.metrics import Unsupported, total
 
 @dataclass(frozen=True)
 class ProjectionSettings:
-    """How exact projections are.
+    """The accuracy of projections.
 
     Attributes:
-        steps: towards the multiplier of the ball, at most; a few are enough, as a rule.
-        settled: roundings of its length by which a point may be off the ball.
-        slack: share of a radius that is left free: roundings of many pixels add up, at random.
+        steps: most steps towards the multiplier of the ball; a few are usually enough.
+        settled: a point may miss the surface of the ball by this many units of rounding of its length.
+        slack: share of a radius that is left free, since the rounding errors of many pixels add up at random.
     """
 
     steps: int = 40
@@ -52,7 +52,7 @@ def project(
             f"Projections are exact for l1, l2 and linf; l{p:g} has none here. "
             f'Use method="auto", which needs no projection.'
         )
-    most_of_type = torch.finfo(x.dtype).max  # instead of infinite bounds, times which 0 is nan
+    most_of_type = torch.finfo(x.dtype).max  # in place of infinite bounds, since 0 times inf is nan
     low, high = max(bounds[0], -most_of_type), min(bounds[1], most_of_type)
     flat, reach = x.flatten(1), radius.to(x)[:, None]
     delta, least, most = z.flatten(1) - flat, low - flat, high - flat
@@ -66,7 +66,8 @@ def project(
 def safely_inside(
     radius: Float[Tensor, " b"], x: Float[Tensor, "b *image"], bounds: tuple[float, float]
 ) -> Float[Tensor, " b"]:
-    """The radius less what rounding x + delta to pixels may add to it: the judge measures in float64."""
+    """The radius minus what rounding x + delta to pixels may add to the distance, which the judge measures in
+    float64."""
     largest = max(abs(bound) for bound in bounds)
     if largest == math.inf:  # no point of the ball has a larger pixel, in any l_p
         largest = x.detach().flatten(1).abs().amax(1) + radius.to(x.device)
@@ -75,11 +76,11 @@ def safely_inside(
 
 
 def _onto_l2(delta: Tensor, least: Tensor, most: Tensor, reach: Tensor) -> Tensor:
-    """s delta between least and most, with the largest s <= 1 such that its l_2 norm is at most reach.
+    """s delta clamped between least and most, with the largest s <= 1 such that its l_2 norm is at most reach.
 
-    s is 1 / (1 + multiplier). The square of the norm is a concave and piecewise linear function of s^2, to whose slope
-    each pixel adds until it is at a wall. So a line through two of its points meets reach^2 too early or just there,
-    and s grows until it stays the same.
+    s is 1 / (1 + multiplier). The square of the norm is a concave, piecewise linear function of s^2, since each pixel
+    contributes to its slope until it reaches its bound. So the line through two earlier points of the function never
+    overshoots the solution, and s increases until it converges.
     """
     enough = (1 - SETTINGS.settled * torch.finfo(delta.dtype).eps) * reach
     moved, square = torch.empty_like(delta), torch.empty_like(delta)
@@ -98,15 +99,15 @@ def _onto_l2(delta: Tensor, least: Tensor, most: Tensor, reach: Tensor) -> Tenso
 
 
 def _onto_l1(delta: Tensor, least: Tensor, most: Tensor, reach: Tensor) -> Tensor:
-    """delta, moved towards 0 by the least t >= 0, the multiplier, between least and most, such that its l_1 norm is at
-    most reach.
+    """delta moved towards 0 by t and clamped between least and most, with the least t >= 0, the multiplier, such that
+    its l_1 norm is at most reach.
 
-    The norm is a piecewise linear function of t. A line through the last two points of it gives the next, inside a
-    bracket: where it leaves that, the middle of the bracket does.
+    The norm is a piecewise linear function of t. The line through its last two points gives the next t; if that leaves
+    the bracket, the middle of the bracket is taken.
     """
     eps, size = torch.finfo(delta.dtype).eps, delta.abs()
     up = delta.sign_()
-    # how far each pixel may move in the direction in which it wants to
+    # how far each pixel may move in the direction of delta
     room = (up * torch.finfo(delta.dtype).max).clamp_(least, most).abs_()
     moved = torch.minimum(size, room)
     above = _sum(moved) - reach

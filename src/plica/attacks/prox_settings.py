@@ -1,4 +1,4 @@
-"""A metric as the proximal solver sees it: its prox, its units per pixel, and the settings that suit it."""
+"""What the proximal solver needs of a metric: its proximal map, its weights, and the settings tuned for it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from plica.solver.linearized.proximal_sqp import ProximalSQP
 
 @dataclass(frozen=True)
 class ProxSettings:
-    """A weighted norm is the plain one of u = scale (z - x); pixels with infinite scale stay where they are.
+    """The solver's unknowns are u = scale (z - x), in which a weighted norm is the plain one; pixels with infinite
+    scale do not change.
 
     Attributes:
         race: the solver for rows that start at the image.
-        explore: the solver for rows that start far outside.
-        explore_eta: its first trust region, over the present radius.
-        bounds: least and greatest value of a pixel.
+        explore: the solver for rows that start far beyond the boundary.
+        explore_eta: the first trust region of `explore`, over the present radius.
+        bounds: the smallest and the largest value of a pixel.
         overshoot: the weights of the aim (1 at the start) with which the race goes far beyond the boundary, in its
             first and second overshoot phase; None for no such phase.
         scale: units of u per unit of a pixel; None for 1.
-        sparse: whether few pixels move, so that the race starts once more from others.
+        sparse: whether optimal perturbations change few pixels, so that the race also starts from other pixels.
     """
 
     race: ProximalSQP
@@ -39,8 +40,9 @@ class ProxSettings:
 
     @property
     def aimed(self) -> ProxSettings:
-        """For a search of one given class, which may be far: where its first steps fall short the aim grows slowly.
-        Trebled at each, it passed the near part of the boundary (docs/design/radius.md)."""
+        """The settings for a search with a single target class, which may be far away: if its first steps fall short of
+        the boundary, the aim is raised slowly. Trebled at each step, it skipped the nearest part of the boundary
+        (docs/design/radius.md)."""
         race, explore = replace(self.race, raise_aim=1.2, raise_after=4), replace(self.explore, raise_aim=1.2)
         return replace(self, race=race, explore=explore)
 
@@ -67,7 +69,7 @@ def has_prox(metric: Metric) -> bool:
 
 
 def prox_settings(metric: Metric, x: Float[Tensor, "b *image"], bounds: tuple[float, float]) -> ProxSettings:
-    """Raises Unsupported for a metric without a prox."""
+    """The settings for a metric and these images. Raises Unsupported for a metric without a prox."""
     if not has_prox(metric):
         raise Unsupported(
             f"The radius attack keeps the distance whole and needs its prox; {metric} has none. Use method='pwcf', or "
@@ -85,7 +87,7 @@ def _settings(p: float, bounds: tuple[float, float]) -> ProxSettings:
     prox = LpProx(p)
     if p == 2:
         race = ProximalSQP(prox, eta=3.0, grow=1.1, shrink=0.8, trials=1, trials_first=2)
-        # a heavy ball comes to rest in better minima than averaging does, and takes longer
+        # heavy-ball steps end in better minima than averaged ones, but need more gradients
         plain = replace(race, average=0.0, average_most=0.0, inertia=0.5)
         explore = replace(plain, grow=1.3, shrink=0.6, decay=1.0, decay_aim=0.75)
         return ProxSettings(race, explore, 1.0, bounds, (8.0, 16.0))

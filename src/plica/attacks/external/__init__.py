@@ -1,4 +1,4 @@
-"""Public attacks, for comparison and for models without gradient: thin adapters to public packages.
+"""Public attacks, for comparison and for models without a gradient: thin adapters to public packages.
 
 Each is a method of `plica.attack` and is judged and counted like every other. A package is imported when its method is
 used; `pip install "plica[peers]"` installs foolbox and pyautoattack; adv-lib is installed by hand (advlib.py).

@@ -45,10 +45,13 @@ def _finish(watched: Watched, points: Tensor) -> None:
 
 
 def alma(watched: Watched, norm: float, gradients: int, seed: int) -> None:
-    """Augmented Lagrangian: one gradient per step. Its first steps and smoothing are set for few steps: with adv-lib's
-    defaults, which are for a thousand, radii at 100 gradients were four times as large for l1 (docs/benchmarks.md).
-    Distances other than l1 and l2 are lent to it; its first step is a fiftieth of what noise of 0.1 per pixel is worth
-    (a tenth is too long: at 1000 steps radii in CIEDE2000 were 3.5 times as large)."""
+    """Augmented Lagrangian: one gradient per step. The length of its first step and its smoothing are set for small
+    budgets: with adv-lib's defaults, which are made for a thousand steps, radii under l1 at 100 gradients were four
+    times as large (docs/benchmarks.md).
+
+    Distances other than l1 and l2 are registered with adv-lib for the time of the call. Their first step is a fiftieth
+    of the distance of noise of 0.1 per pixel; with a tenth, radii in CIEDE2000 at 1000 steps were 3.5 times as large.
+    """
     torch.manual_seed(seed)
     first = 0.5 if norm == 1 else 0.1
     with _lent(watched) as name:
@@ -63,7 +66,8 @@ def alma(watched: Watched, norm: float, gradients: int, seed: int) -> None:
 
 @contextmanager
 def _lent(watched: Watched) -> Iterator[str]:
-    """The name under which ALMA finds the question's distance: its own l1 or l2, or ours meanwhile among its own."""
+    """The name under which ALMA finds the question's distance: l1 or l2, which it has; for another distance "plica",
+    which is added to its table within the context."""
     p = plain_p(watched.task.question.metric)
     if p in (1, 2):
         yield NORMS[p]
@@ -83,7 +87,8 @@ def pdpgd(watched: Watched, norm: float, gradients: int, seed: int) -> None:
 
 
 def sdf(watched: Watched, norm: float, gradients: int, seed: int) -> None:
-    """SuperDeepFool: DeepFool, whose steps cost a gradient per class, then a projection; ends when all are fooled."""
+    """SuperDeepFool: steps of DeepFool, which cost a gradient per class, then a projection. Ends when all images are
+    misclassified."""
     torch.manual_seed(seed)
     steps = max(1, min(100, gradients // watched.classes))
     _finish(watched, _attack("sdf")(**_aim(watched), steps=steps, df_steps=steps))

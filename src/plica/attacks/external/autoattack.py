@@ -28,17 +28,17 @@ class AutoAttackSettings:
     """How a budget of gradients is shared; numbers of classes and restarts are those of the standard version.
 
     Attributes:
-        targets: classes aimed at in turn, at most.
-        targets_l1: those of APGD-T for l1.
-        restarts_l1: of APGD-CE for l1, at most.
-        phases_l1: of shrinking radius, each of which begins with a gradient of its own.
-        restart_after: iterations that a restart is given before there is another.
-        gradients_per_class: that a class is given, at least: with fewer, fewer classes are tried.
-        queries: of Square, which asks for forward runs only, in place of one gradient, which costs about as much.
+        targets: most classes that are aimed at, one after the other.
+        targets_l1: the same for APGD-T under l1.
+        restarts_l1: most restarts of APGD-CE under l1.
+        phases_l1: phases of APGD under l1, with decreasing radii; each costs one gradient more than its iterations.
+        restart_after: iterations of one restart; smaller budgets have fewer restarts.
+        gradients_per_class: least number of gradients for one class; smaller budgets try fewer classes.
+        queries: forward runs of Square per gradient of the budget; a gradient costs about as much.
         ends: runs of Square besides its steps: at the image, and at its first and last point.
-        shrink: the next ball of Square for MinRadius, over the distance of the point found.
-        boundary_forwards: runs at the end of it towards the boundary.
-        smallest_side: pixels: in smaller images the windows of Square's l1 form vanish.
+        shrink: radius of Square's next ball for MinRadius, over the distance of the point found.
+        boundary_forwards: forward runs at the end of Square's search that move the best point towards the boundary.
+        smallest_side: least height and width in pixels; for smaller images the squares of Square's l1 form vanish.
     """
 
     targets: int = 9
@@ -98,7 +98,7 @@ def apgd_dlr(watched: Watched, norm: float, gradients: int, seed: int) -> None:
 
 
 def apgd_margin(watched: Watched, norm: float, gradients: int, seed: int) -> None:
-    """Auto-PGD on the margin, put where the package keeps the DLR loss: another function of the logits and labels."""
+    """Auto-PGD on the margin, which replaces the package's DLR loss; both are functions of the logits and labels."""
     attack = _apgd(watched, norm, gradients, seed, "dlr")
     attack.dlr_loss = margin
     attack.perturb(watched.u, watched.y)
@@ -125,7 +125,7 @@ def fab(watched: Watched, norm: float, gradients: int, seed: int) -> None:
 
 
 def fab_t(watched: Watched, norm: float, gradients: int, seed: int) -> None:
-    """FAB towards one class after the other, a gradient per iteration. Without a radius no class ends the search."""
+    """FAB towards one class after the other, one gradient per iteration. Without a radius all classes are searched."""
     classes = _classes(watched, gradients)
     attack = _module("fab_pt").FABAttack_PT(
         watched, norm=NAMES[norm], n_iter=gradients // classes, eps=0.0 if watched.radius is None else _radius(watched),
@@ -143,7 +143,8 @@ def square(watched: Watched, norm: float, gradients: int, seed: int) -> None:
     """Random search with squares: three forward runs for every gradient of the budget, and no gradient.
 
     For MinRadius the ball shrinks: the first one contains the box, and after a point is found the next one is a little
-    smaller than its distance. Each image is searched alone, since rows so far away cannot be assigned to their images.
+    smaller than its distance. Each image is searched alone: points this far away cannot be assigned to their images by
+    distance.
     """
     if not takes_squares(watched.u):
         shape, least = tuple(watched.u.shape[1:]), f"height and width at least {SETTINGS.smallest_side}"
@@ -166,7 +167,8 @@ def square(watched: Watched, norm: float, gradients: int, seed: int) -> None:
 
 
 def _squares(watched: Watched, norm: float, runs: int, radius: float, seed: int) -> None:
-    """At most `runs` steps in a ball. Rows are added that the model does not see, where the first point needs them."""
+    """At most `runs` steps of Square in a ball. If the package cannot tile the image for its first point, rows of
+    pixels are added that the model does not see."""
     height, width = watched.u.shape[2:]
     rows = 0 if norm == math.inf else next(rows for rows in range(5) if _can_be_tiled(height + rows, width))
     attack = _module("square").SquareAttack(
@@ -176,7 +178,8 @@ def _squares(watched: Watched, norm: float, runs: int, radius: float, seed: int)
     measured = attack.margin_and_loss
 
     def without_ties(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The package looks for margins above 0 or below, and fails on images that all have 0, which is no success."""
+        """A margin of 0 is replaced by a tiny positive one, which is no success either: the package fails if all
+        margins are exactly 0."""
         margin, loss = measured(x, y)
         return margin.masked_fill(margin == 0, torch.finfo(margin.dtype).tiny), loss
 
@@ -185,8 +188,8 @@ def _squares(watched: Watched, norm: float, runs: int, radius: float, seed: int)
 
 
 def _can_be_tiled(height: int, width: int) -> bool:
-    """Whether the package can tile such an image for the first point of its l1 and l2 forms, by squares of a fifth of
-    the height: those of one pixel it can always, others where none sticks out."""
+    """Whether the package can tile an image of this size with squares of a fifth of its height, for the first point of
+    its l1 and l2 forms: if these squares are single pixels, or if none exceeds the image."""
     side = height // 5
     first = (height - 5 * side) // 2
     return side == 1 or all(first + length // side * side <= length for length in (height, width))

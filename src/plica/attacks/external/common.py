@@ -1,7 +1,7 @@
-"""Shared by all adapters: the model as a public attack sees it, and the checks before one runs.
+"""Shared by all adapters: the model as a public attack calls it, and the checks before the attack runs.
 
-A public attack works on pixels in [0, 1], calls the model in its own way and returns points. `Watched` charges every
-call to its image and offers every evaluated point to the best points, so that no point that an attack visits is lost.
+A public attack works on pixels in [0, 1], calls the model in its own way and returns points. `Watched` counts every
+call for the images that it is made for, and offers every evaluated point to the best points, so that none is lost.
 """
 
 from __future__ import annotations
@@ -28,18 +28,24 @@ from plica.utils import optional
 
 
 class MissingPackageError(Unsupported, ImportError):
-    """A method whose package is not installed; the message says how to get it."""
+    """The package of the method is not installed; the message says how to install it."""
 
 
 NORMS = {1.0: "l1", 2.0: "l2", math.inf: "linf"}
 
 
 class Watched(nn.Module):
-    """The model on some images of a task, pixels in [0, 1]. For the attack: u (i, *image), y, targets, radius (i,).
+    """The model on some images of a task, with pixels rescaled to [0, 1].
 
-    A forward run that a gradient comes back to counts as a gradient, once for each time; one without as a forward run.
-    Attacks drop images without saying which: a row of such a call belongs to the image it is nearest to.
-    default_dtype: torch's, while the model runs.
+    A forward run counts as a forward run until a gradient is taken through it; each backward pass then counts as a
+    gradient. Attacks may drop images without saying which: if a call has fewer rows than there are images, each row
+    belongs to the nearest image.
+
+    Attributes:
+        u: the images, rescaled.  (i, *image)
+        y, targets: their labels and target classes.  (i,)
+        radius: of each image in units of u; None for MinRadius.  (i,)
+        default_dtype: torch's default dtype while the model runs.
     """
 
     def __init__(self, task: AttackInput, images: Int[Tensor, " i"], default_dtype: torch.dtype = torch.float32):
@@ -65,14 +71,14 @@ class Watched(nn.Module):
         return class_logits(logits).float()
 
     def each(self) -> Iterator[Watched]:
-        """The images one by one, so that a result depends on its image alone and every row belongs to that image."""
+        """A `Watched` for each image alone, so that a result depends on its image only."""
         for image in self.images.split(1):
             yield Watched(self.task, image)
             self.task.progress(int(image) + 1)
 
     @property
     def spent(self) -> int:
-        """Forward runs, of the image that has had most."""
+        """The largest number of forward runs of an image."""
         return int(self.task.model.forwards[self.images].max())
 
     @property
@@ -81,13 +87,13 @@ class Watched(nn.Module):
         return self.task.best.distance[self.images]
 
     def check_gradient(self) -> None:
-        """Raises NoGradientError where the model has none: packages say it in many ways, some by an assertion."""
+        """Raises NoGradientError if the model has no gradient. The packages' own errors differ; some are assertions."""
         with torch.enable_grad(), gradient_errors():
             z = self.task.x[self.images[:1]].clone().requires_grad_(True)
             input_gradient(self.task.model.model(z.clone()).sum(), z)
 
     def _count_gradients(self, logits: Tensor, image: Tensor) -> None:
-        alone = torch.ones_like(image, dtype=torch.bool)  # rows whose run counts as a forward one so far
+        alone = torch.ones_like(image, dtype=torch.bool)  # rows whose run has been counted as a forward run
 
         def came_back(grad: Tensor) -> None:
             rows = (grad.detach() != 0).flatten(1).any(1)
@@ -98,7 +104,7 @@ class Watched(nn.Module):
         logits.register_hook(came_back)
 
     def _offer(self, u: Tensor, z: Tensor, image: Tensor, logits: Tensor) -> None:
-        """Offer those points of the box that would be kept."""
+        """Offer the points inside the box that would be kept."""
         rows = self.task.best.promising(logits, image)
         if len(rows) < len(u):
             u, z, image, logits = pick(u, rows), pick(z, rows), image[rows], logits[rows]
@@ -110,7 +116,7 @@ class Watched(nn.Module):
             self.task.best.offer(z, image, logits)
 
     def distance(self, u: Tensor, other: Tensor) -> Float[Tensor, " r"]:
-        """The question's distance between points of [0, 1]."""
+        """The question's distance between images rescaled to [0, 1]."""
         x, x_adv = (self._pixels(t.to(self.task.x.dtype)) for t in (u, other))
         return differentiable_value(self.task.question.metric, x, x_adv).float()
 
@@ -128,10 +134,18 @@ class Watched(nn.Module):
 
 @dataclass(frozen=True)
 class Peer:
-    """A public attack as a method: `run(watched, norm, gradients, seed)` for images that share one radius, if any.
+    """A public attack as a method of `plica.attack`.
 
-    package: to import. norms: those it has a form for. targeted: whether it can aim at a class.
-    ball: whether it needs a radius, that is, answers MaxLoss alone. Radii in [0, 1] units are in `watched.radius`.
+    Attributes:
+        name: of the method.
+        package: the package that must be installed.
+        run: called with the images as a `Watched`, the norm p, the gradients and the seed; images of one call share
+            one radius.
+        norms: the p of the l_p norms that the attack supports.
+        targeted: whether it can aim at a class.
+        ball: whether it needs a radius, and so answers MaxLoss only.
+        any_metric: whether it takes every metric, not only norms.
+        black_box: whether it uses forward runs only.
     """
 
     name: str
@@ -140,18 +154,19 @@ class Peer:
     norms: tuple[float, ...] = (1.0, 2.0, math.inf)
     targeted: bool = True
     ball: bool = False
-    any_metric: bool = False  # whether it takes every metric, not only norms
-    black_box: bool = False  # whether it uses forward runs only
+    any_metric: bool = False
+    black_box: bool = False
 
     def __call__(self, task: AttackInput) -> AttackOutput:
-        """Raises Unsupported for a metric, target or question it has no form for, and without its package."""
+        """Run the attack. Raises Unsupported for a metric, target or question that it does not support, and if its
+        package is not installed."""
         if not task.goal.has_classes:
             raise Unsupported(
                 f'{self.name} knows classes and no other goal; use "auto", "pwcf", "radius", "curved", "pgd" or "lpa".'
             )
         norm = self._norm(task)
         default_dtype = torch.get_default_dtype()
-        packages = _default_dtype(torch.float32)  # of the constants that they make
+        packages = _default_dtype(torch.float32)  # that of the constants that packages create
         with _frozen(task.model.model), torch.random.fork_rng(), warnings.catch_warnings(), packages:
             warnings.simplefilter("ignore")  # of packages, about themselves
             self._check_package()
@@ -196,7 +211,7 @@ class Peer:
         return math.nan if p is None else p
 
     def _groups(self, task: AttackInput) -> Iterator[Tensor]:
-        """Images to attack side by side: those of one radius, for an attack takes one number."""
+        """Batches of images that share one radius, since a public attack takes a single number."""
         every = torch.arange(len(task.x), device=task.x.device)
         values = [every] if task.radius is None else [every[task.radius == r] for r in task.radius.unique()]
         for images in values:
@@ -221,7 +236,7 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 @contextmanager
 def _frozen(model: object) -> Iterator[None]:
-    """No gradients for parameters meanwhile: attacks that call backward() would leave them there."""
+    """Within the context parameters require no gradient, since attacks that call backward() would accumulate it."""
     parameters = [w for w in model.parameters() if w.requires_grad] if isinstance(model, nn.Module) else []
     if any(w.is_inference() for w in parameters):  # which cannot be changed, and have no gradients
         with torch.no_grad():

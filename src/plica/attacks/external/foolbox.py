@@ -22,16 +22,17 @@ from plica.utils.optional import require
 
 @dataclass(frozen=True)
 class HopSkipJumpSettings:
-    """What was tried is in docs/design/blackbox.md.
+    """Settings of HopSkipJump; docs/design/blackbox.md has the alternatives that were measured.
 
     Attributes:
-        queries: forward runs in place of one gradient, which costs about as much.
-        first_directions: random directions that the first gradient is estimated from; later ones take more.
-        width: of the differences that a gradient is estimated by, over the distance (foolbox's gamma over the number of
-            features); the boundary is met as coarsely. Its default is 1 / features, which noise of decisions drowns.
-        steps: at most; the budget ends before.
-        draws: of noise, until one counts, as a start.
-        boundary_forwards: runs at the end towards the boundary.
+        queries: forward runs per gradient of the budget; a gradient costs about as much.
+        first_directions: random directions from which the first gradient is estimated; later estimates take more.
+        width: length of the differences from which a gradient is estimated, over the distance: foolbox's gamma divided
+            by the number of features. It is also the accuracy with which the boundary is located. foolbox's default,
+            1 / features, is too small compared with the noise of decisions.
+        steps: most steps; usually the budget ends the search earlier.
+        draws: of noise that are tried as a starting point.
+        boundary_forwards: forward runs at the end that move the best point towards the boundary.
     """
 
     queries: int = 3
@@ -71,8 +72,8 @@ def fmn(watched: Watched, norm: float, gradients: int, seed: int) -> None:
 
 
 def fmn_projected(watched: Watched, norm: float, gradients: int, seed: int) -> None:
-    """Fast minimum norm for l2 with the paper's projection: foolbox 3.3.4 divides a norm by itself there, so that
-    nothing is projected and radii come out several times too large."""
+    """Fast minimum norm for l2 with the projection of the paper. foolbox 3.3.4 divides a norm by itself in its place,
+    so that nothing is projected, and radii are several times too large."""
     package, ep = _foolbox(), _foolbox("eagerpy")
 
     class L2FMN(package.attacks.L2FMNAttack):
@@ -102,10 +103,10 @@ class PenaltySettings:
     """How C&W and EAD share a budget; their authors' nine rounds of 10,000 steps are out of reach.
 
     Attributes:
-        rounds: of the binary search for the weight of the penalty, at most.
-        steps: that a round is given, at least.
-        first_weight: of the first round. Weights grow tenfold until a point is found.
-        stepsize: of C&W in the space of tanh, of EAD in pixels at its first step.
+        rounds: most rounds of the binary search for the weight of the penalty.
+        steps: least number of steps in a round; smaller budgets have fewer rounds.
+        first_weight: weight in the first round; it grows tenfold from round to round until a point is found.
+        stepsize: for C&W in the variables of tanh, for EAD in pixels at its first step.
     """
 
     rounds: int = 9
@@ -115,7 +116,7 @@ class PenaltySettings:
 
 
 PENALTY = PenaltySettings()
-BRENDEL_STEPS = 50  # of Brendel-Bethge between two halvings of its trust region, its authors' 1000 steps by their 20
+BRENDEL_STEPS = 50  # of Brendel-Bethge per halving of its trust region: its authors' 1000 steps over their 20 halvings
 
 
 def _rounds(gradients: int) -> dict:
@@ -127,12 +128,13 @@ def _rounds(gradients: int) -> dict:
 
 
 def cw(watched: Watched, norm: float, gradients: int, seed: int) -> None:
-    """The l2 distance and a weight times the margin, by Adam, the box by tanh; the weight by binary search."""
+    """Minimises the squared l2 distance plus a weight times the margin by Adam, with the box written by tanh; the
+    weight is found by binary search."""
     _run(_foolbox().attacks.L2CarliniWagnerAttack(stepsize=PENALTY.stepsize, **_rounds(gradients)), watched)
 
 
 def ead(watched: Watched, norm: float, gradients: int, seed: int) -> None:
-    """C&W with the elastic net, mostly l1, for the distance, by FISTA. A step takes a forward run more."""
+    """C&W with the elastic net, mostly l1, as the distance, by FISTA. Each step costs an additional forward run."""
     attack = _foolbox().attacks.EADAttack(
         initial_stepsize=PENALTY.stepsize, decision_rule="L1", **_rounds(gradients)
     )  # fmt: skip
@@ -156,11 +158,12 @@ def brendel_bethge(watched: Watched, norm: float, gradients: int, seed: int) -> 
 
 
 class _SpentError(Exception):
-    """No forward run is left."""
+    """The budget of forward runs is spent."""
 
 
 class _Limited(nn.Module):
-    """The model until its forward runs are spent: HopSkipJump has no budget, and halves its step until it succeeds."""
+    """The model, which raises _SpentError when its forward runs are spent. HopSkipJump itself has no budget, and halves
+    its step until it succeeds."""
 
     def __init__(self, watched: Watched, runs: int):
         super().__init__()
@@ -196,7 +199,7 @@ def hopskipjump(watched: Watched, norm: float, gradients: int, seed: int) -> Non
 
 
 def _start(model: nn.Module, one: Watched) -> Tensor | None:
-    """A point of the box that counts, of noise or one colour."""
+    """A misclassified starting point (with a target, one of that class): noise, the inverted image, or one colour."""
     plain = [torch.full_like(one.u, shade) for shade in (0.0, 1.0, 0.5)]
     for u in (*(torch.rand_like(one.u) for _ in range(SETTINGS.draws)), 1 - one.u, *plain):
         found = model(u).argmax(1)

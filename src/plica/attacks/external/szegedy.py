@@ -23,9 +23,9 @@ class SzegedySettings:
     """How the budget is shared between weights.
 
     Attributes:
-        evaluations: that a weight is given; the last one has what is left.
-        first_weight: of the squared distance against the cross-entropy, which is of the size of 1.
-        factor: by which the weight grows after a success and falls without one, as long as all weights ended alike.
+        evaluations: gradients for each weight; the last weight gets what is left.
+        first_weight: of the squared distance, relative to the cross-entropy.
+        factor: the weight is multiplied by it after a success and divided after a failure, until both have occurred.
     """
 
     evaluations: int = 20
@@ -37,7 +37,7 @@ SETTINGS = SzegedySettings()
 
 
 def lbfgs(watched: Watched, norm: float, gradients: int, seed: int) -> None:
-    """Each evaluation of L-BFGS-B costs one gradient; images are attacked one by one."""
+    """L-BFGS-B, at one gradient per evaluation; images are attacked one by one."""
     minimize = require("scipy.optimize", "This attack").minimize
     for one in watched.each():
         with torch.no_grad():
@@ -56,11 +56,12 @@ def lbfgs(watched: Watched, norm: float, gradients: int, seed: int) -> None:
 
 
 class _SpentError(Exception):
-    """No evaluation is left. (L-BFGS-B checks its own limit, maxfun, only between steps.)"""
+    """The budget of evaluations is spent. (L-BFGS-B checks its own limit, maxfun, only between steps.)"""
 
 
 class _Search:
-    """The objective and its gradient at x', as numpy has them. met: whether the least one so far is of the class."""
+    """The objective and its gradient at x', as numpy arrays. met: whether the point with the smallest objective so far
+    is of the target class."""
 
     def __init__(self, one: Watched, target: Tensor, x: np.ndarray, weight: float, most: int):
         self.one, self.target, self.x, self.weight, self.most = one, target, x, weight, most

@@ -19,9 +19,10 @@ class GridPoints:
     """Grid points u of some images, evaluated one after the other; the base class of searches on the grid.
 
     Attributes:
-        image: of each row, among those of the task.
-        x, u: pixels.  (r, n)
-        margin, grad: at u; the gradient is that of the last evaluation with one.
+        image: index of each row's image among those of the task.
+        x, u: pixels of the image and of the grid point.  (r, n)
+        margin: at u.
+        grad: the gradient of the margin, at the last point that was evaluated with one.
         least: the margin that rounded points aim at.
     """
 

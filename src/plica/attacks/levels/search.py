@@ -22,7 +22,7 @@ from plica.metrics import LpForm, counts, lp_form
 def on_levels(attack: Attack, task: AttackInput, grid: LevelGrid) -> tuple[AttackInput, AttackOutput]:
     """Run the attack and search the grid. Returns the task with the best points of the grid, and the attack's output.
 
-    grid: of the images of the task, the same step for all pixels.
+    grid: of the images of the task; its step is the same for all pixels.
     """
     form = lp_form(task.question.metric)
     # a metric that counts pixels would count those that rounding changes

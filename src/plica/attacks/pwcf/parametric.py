@@ -1,4 +1,4 @@
-"""Perturbations x' = T(x, theta) for PWCF: unknowns theta, the distance on theta or on the image.
+"""Perturbations x' = T(x, theta) for PWCF: the unknowns are theta, the distance is that of theta or of the image.
 
 A search starts from the step in theta that reaches the boundary of the linear model, from longer steps in the same
 direction, and from random points or, if the unknowns are few, the best nodes of a grid.
@@ -23,15 +23,15 @@ from plica.solver.rows import WHOLE, join, take
 
 @dataclass(frozen=True)
 class ThetaSettings:
-    """Where rows of unknowns theta start.
+    """Where searches for theta start.
 
     Attributes:
-        far: further starts, so many times the first step away in a random direction.
-        overshoot: of the first step.
+        far: lengths of further starts in random directions, in lengths of the first step.
+        overshoot: length of the first step, over that of the step to the boundary of the linear model.
         stiffness: weight of the margin against the distance.
-        gradients_per_row: that a search from a node of a grid needs.
-        most_rows: such searches per image.
-        noise: of the start, in the perturbation's units: bilinear interpolation has a kink at every pixel.
+        gradients_per_row: gradients reserved for a search from a node of a grid.
+        most_rows: most rows of an image, if the perturbation has a grid.
+        noise: added to the start, in units of the perturbation, since bilinear interpolation has a kink at every pixel.
     """
 
     far: tuple[float, ...] = (2.0, 4.0, 8.0)
@@ -47,10 +47,8 @@ SETTINGS = ThetaSettings()
 
 @dataclass(frozen=True)
 class ThetaUnknowns:
-    """Unknowns theta of a perturbation of images x (r, n); a `Parametrization`.
-
-    scale (r,): the solver's units per unit of the distance.
-    """
+    """The parametrization whose unknowns are theta, for images x (r, n). scale: the solver's units per unit of the
+    distance, (r,)."""
 
     through: ParametricPerturbation = field(metadata=WHOLE)
     metric: Metric = field(metadata=WHOLE)
@@ -91,9 +89,11 @@ def theta_rows(
 ) -> tuple[TargetRows, ThetaUnknowns, Tensor, Tensor]:
     """`rows` rows for each image: their target classes, the parametrization, the starts theta, and the unit of margins.
 
-    nearest_rows: the classes aimed at, with gradients with respect to the image; the nearest also gets the starts
-        further out.
-    A perturbation with a grid has half of the gradients spent on looking there, and as many rows as the rest is worth.
+    If the perturbation has a grid, up to half of the gradients is spent on its nodes, and the rest determines the
+    number of rows.
+
+    nearest_rows: the classes to aim at, with gradients with respect to the image. The nearest class also gets the
+        starts that are farther away.
     """
     through, x = task.question.through, task.x[nearest_rows.image]
     assert through is not None
@@ -112,7 +112,7 @@ def theta_rows(
             step[::k],
             min(rows - k, len(SETTINGS.far)),
         )
-    # the rows of an image side by side, as they were
+    # the rows of an image next to each other, as in nearest_rows
     order = torch.cat([nearest_rows.image, far.image]).argsort(stable=True)
     target_rows, start = take(join(nearest_rows, far), order), torch.cat([first + step, start])[order] + noise
     x = task.x[target_rows.image]
@@ -135,7 +135,7 @@ def theta_rows(
 def _random_rows(
     task: AttackInput, nearest_rows: TargetRows, step: Float[Tensor, "i k"], more: int
 ) -> tuple[TargetRows, Float[Tensor, "m k"]]:
-    """So many starts for each image, in random directions, towards its nearest class."""
+    """`more` starts for each image in random directions, each aimed at the nearest class."""
     through, size = task.question.through, step.shape[1]
     assert through is not None
     length, limit = torch.linalg.vector_norm(step, dim=1, keepdim=True), through.unit * size**0.5
@@ -148,9 +148,11 @@ def _random_rows(
 
 
 def _grid_rows(task: AttackInput, images: Int[Tensor, " i"], rows: int) -> tuple[TargetRows, Float[Tensor, "m k"]]:
-    """The best nodes of a grid for each image, with the nearest class there, where `rows` rows are taken already.
+    """The best nodes of the grid for each image, and the nearest class at each; one gradient per node. `rows` rows of
+    each image are taken already.
 
-    Best by distance and what the linear model at the node says is lacking to the boundary; one gradient a node.
+    The best nodes are those with the smallest sum of the distance and of the way that is left to the boundary by the
+    linear model at the node.
     """
     through, x, goal = task.question.through, task.x[images], task.goal[images]
     assert through is not None

@@ -1,11 +1,11 @@
 """How PWCF writes a question for the solver: few constraints, smooth where possible, all in one unit (section 3 of the
 paper).
 
-Three ways to write the perturbation, each with its distance:
+Three parametrizations of the perturbation, each with its distance:
 
-    Plain    unknowns x'; the distance unchanged, but times n^(1/2 - 1/p) for l_p
+    Plain    unknowns x'; the distance unchanged, except for a factor n^(1/2 - 1/p) for l_p
     Powered  l_p with p < 2: unknowns a, x' = x + a |a|^(2/p - 1); then ||x' - x||_p = ||a||_2^(2/p), without a kink
-    Sine     l_inf: unknowns (a, t), x' = x + t sin a, t minimised as in Eq. 12, where |x' - x| <= t holds by itself
+    Sine     l_inf: unknowns (a, t), x' = x + t sin a, and t is minimised as in Eq. 12; |x' - x| <= t always holds
 
 The box is not a constraint: the model sees x' clamped into it (section 3.1.1).
 """
@@ -29,10 +29,10 @@ Term = tuple[Tensor, Tensor]  # value (r,), gradient with respect to the unknown
 
 @runtime_checkable
 class Parametrization(Protocol):
-    """One way to write a perturbation of flattened images x (r, n) as unknowns u (r, k)."""
+    """A parametrization of perturbations of flattened images x (r, n) by unknowns u (r, k)."""
 
     def start(self, x: Tensor, z: Tensor) -> Tensor:
-        """Unknowns at the image z."""
+        """The unknowns of the image z."""
         ...
 
     def image(self, u: Tensor, x: Tensor) -> Tensor:
@@ -48,13 +48,14 @@ class Parametrization(Protocol):
         ...
 
     def excess(self, u: Tensor, x: Tensor, radius: Float[Tensor, " r"]) -> Term | None:
-        """The constraint <= 0 of MaxLoss: by how much x' is too far, in the solver's units; None where it holds by
-        itself."""
+        """The constraint of MaxLoss, <= 0: by how much x' exceeds the radius, in the solver's units; None if it cannot
+        exceed it."""
         ...
 
 
 def within(bounds: tuple[float, float], u: Float[Tensor, "r n"], grad: Float[Tensor, "r n"]) -> Float[Tensor, "r n"]:
-    """The gradient of a function of u clamped into the bounds: 0 where u lies outside, the bounds themselves inside."""
+    """The gradient of a function of u clamped into the bounds: 0 where u lies outside, `grad` elsewhere; the bounds
+    themselves count as inside."""
     walls, outward = torch.tensor([bounds, (-math.inf, math.inf)], dtype=u.dtype, device="cpu")
     low, high = torch.nextafter(walls, outward).tolist()
     # one pass, where a mask and a product take eight times as long
@@ -63,10 +64,13 @@ def within(bounds: tuple[float, float], u: Float[Tensor, "r n"], grad: Float[Ten
 
 @dataclass(frozen=True)
 class Plain:
-    """Unknowns are the pixels of x'; any metric.
+    """The unknowns are the pixels of x'; for any metric.
 
-    units (r,): how many units of l_2 one of the metric is worth where a row starts; None for l_p, where it is known.
-    bounds: for metrics other than l_p, which may say anything of a point outside the box: they see it clamped.
+    Attributes:
+        bounds: for metrics other than l_p, which may not be defined outside the box: x' is clamped for them. None for
+            l_p.
+        units: (r,) l_2 distance over the metric's distance where a row starts, as a scale for the metric; None for l_p,
+            where the scale is known.
     """
 
     metric: Metric = field(metadata=WHOLE)
@@ -108,7 +112,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class Powered:
-    """l_p with p < 2: unknowns are signed roots of the perturbation, delta = a |a|^(2/p - 1), clamped into the box."""
+    """l_p with p < 2: the unknowns a are signed powers of the perturbation, delta = a |a|^(2/p - 1)."""
 
     p: float
     bounds: tuple[float, float]
@@ -129,7 +133,7 @@ class Powered:
         return grad * (2 / self.p) * power(u.abs(), 2 / self.p - 1)
 
     def size(self, u: Tensor, x: Tensor) -> Term:
-        # an entry past the wall of the box changes neither the image nor, so, its size
+        # an entry outside the box does not change the image, so it must not change the size either
         inside = self._clamped(u, x)
         value, grad = Lp(2).gradient(torch.zeros_like(u), inside)
         return value, grad.masked_fill_(inside != u, 0)
@@ -143,13 +147,15 @@ class Powered:
 class Sine:
     """l_inf: delta = t sin(a / sigma), unknowns (a, t sqrt(n)); |delta| <= t always holds, and t is the distance.
 
-    sigma: (r,) in pixel units, about the distance expected, so that a unit of a moves a pixel by about a unit.
-    radius: (r,) for MaxLoss, where t is not an unknown but given.
+    Attributes:
+        sigma: (r,) in pixel units, about the distance expected, so that a change of a by one unit changes a pixel by
+            about one.
+        radius: (r,) for MaxLoss, where t is the radius and no unknown; None for MinRadius.
     """
 
     sigma: Float[Tensor, " r"]
     radius: Float[Tensor, " r"] | None = None
-    turn: float = 0.8  # sin at the start: far from the flat top, where an entry could hardly move
+    turn: float = 0.8  # largest sine at the start: near 1 its derivative vanishes, and an entry could hardly change
 
     def start(self, x: Tensor, z: Tensor) -> Tensor:
         delta = z - x
@@ -200,7 +206,7 @@ def parametrize(
     Args:
         metric: the distance.
         shape: of an image.
-        bounds: least and greatest value of a pixel.
+        bounds: the smallest and the largest value of a pixel.
         reach: the first step of each row.
         radius: of each row for MaxLoss; None for MinRadius.
     """

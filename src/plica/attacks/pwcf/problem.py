@@ -24,10 +24,10 @@ from plica.solver.rows import pick, take
 class PWCFProblem:
     """The question as a problem of the solver.
 
-    Margins are divided by the norm of their gradient where the row starts, so that they too are distances and one
+    Margins are divided by the norm of their gradient at the start of the row, so that they too are distances and one
     penalty parameter suits every network.
 
-    blind: rows whose last point falls short of the boundary where the margin is flat; changed by every call.
+    blind: rows whose last point has not reached the boundary and has gradient zero; updated by every call.
     """
 
     task: AttackInput
@@ -58,8 +58,8 @@ class PWCFProblem:
             size, grads[:, 0] = parametrization.size(u, x)
             torch.mul(pull, -unit[:, None], out=grads[:, 1])
             violation = unit * (SETTINGS.passing * self.target_rows.margin[rows].abs() - loss)
-            # Nothing leads back to the boundary from there, and the distance alone would lead on to the image: to the
-            # line search the domain ends where the margin gets flat.
+            # No gradient leads back to the boundary from there, and the distance alone would pull the point to the
+            # image. So the line search treats points where the margin is flat as lying outside the domain.
             if task.gradients >= SETTINGS.plateaus:
                 self.blind[rows] = blind = (violation > 0) & (pull == 0).all(1)
                 violation = violation.masked_fill(blind, torch.inf)
@@ -85,8 +85,8 @@ class PWCFProblem:
         return self.task.question.loss if isinstance(self.task.question, MaxLoss) else "margin"
 
     def _loss_limit(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """The loss past which the attack has surely succeeded (section 3.2): a little past 0; for cross-entropy
-        log(classes), with a target log(1/2)."""
+        """The loss above which the attack has certainly succeeded (section 3.2): slightly above 0 for the margin and
+        DLR, log(classes) for cross-entropy, log(1/2) for cross-entropy with a target."""
         first = self.target_rows.margin[rows].abs()
         if self._loss_name == "ce":
             classes = class_logits(logits).shape[1]

@@ -1,8 +1,8 @@
-"""PWCF: the papers' method. Constraints are folded into few (parametrization.py) and BFGS-SQP solves it.
+"""PWCF, the papers' method: constraints are folded into few (parametrization.py), and BFGS-SQP solves the problem.
 
-Each image becomes a few rows, one per target class: f_class - f_y has fewer kinks than the margin, and several end
-points guard against a poor local minimum. The classes (in general, alternatives of the goal) are those with the nearest
-boundaries by the linear model; all rows share the image's budget.
+Each image becomes a few rows, one per target class, since f_class - f_y has fewer kinks than the margin and several
+end points guard against a poor local minimum. The classes (in general, alternatives of the goal) are those with the
+nearest boundaries by the linear model. All rows share the image's budget.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def pwcf(task: AttackInput) -> AttackOutput:
 
 
 def _shares(gradients: int) -> tuple[int, int]:
-    """The classes that are tried with one gradient each, and the searches that share the rest."""
+    """The number of classes that are tried with one gradient each, and the number of searches that share the rest."""
     tried = max(1, gradients // SETTINGS.gradients_per_class)
     left = gradients - tried
     shared = min(SETTINGS.classes + SETTINGS.shared, left // SETTINGS.gradients_per_row)
@@ -74,14 +74,14 @@ def _shares(gradients: int) -> tuple[int, int]:
 
 
 def _solve(task: AttackInput, images: Int[Tensor, " i"]) -> AttackOutput:
-    """All rows of the given images, a sequence of neighbours."""
+    """Search all rows of the given images, whose indices are consecutive."""
     classes_tried, rows = _shares(task.gradients)
     left = task.gradients - classes_tried
     nearest_rows = nearest(task, images, classes_tried, min(SETTINGS.classes, rows))
     flat = (nearest_rows.grad == 0).all(1).view(len(images), -1).all(1)
     if task.question.through is not None or not bool(flat.any()):
         return _search(task, images, nearest_rows, None, rows)
-    # images without a gradient are solved apart: they spend some on looking for a start
+    # images where the gradient is zero are solved separately: half of their budget is spent on finding a start
     k, order = len(nearest_rows.image) // len(images), torch.arange(len(images), device=images.device)
     parts, positions = [], []
     for position in (order[~flat], order[flat]):
@@ -104,15 +104,16 @@ def _solve(task: AttackInput, images: Int[Tensor, " i"]) -> AttackOutput:
 
 
 def _last_starts(task: AttackInput) -> None:
-    """Images whose searches found no point spend what is left on points of the box and searches from there."""
+    """For images without a point, spend the rest of the budget on random points of the box and on searches from
+    them."""
     kept = _left(task) * 2 // 3 // SETTINGS.longest
     for images, rows in _alike(task, kept * task.best.distance.isinf()):
         _search(task, images, *_in_box(task, images, rows * SETTINGS.longest // 2, rows), rows)
 
 
 def _restarts(task: AttackInput) -> None:
-    """In few dimensions searches end early: what they leave is spent on others, from random directions beyond the
-    boundary."""
+    """In few dimensions searches end early. Spend the rest of the budget on further ones, which start in random
+    directions, about as far away as the best point."""
     for number in range(0, task.gradients if task.x[0].numel() <= FEW else 0, len(SETTINGS.around)):
         kept = (_left(task) // (SETTINGS.longest + 1)).clamp(max=len(SETTINGS.around))
         kept *= task.best.distance.isfinite() & (task.best.distance > 0)
@@ -127,8 +128,8 @@ def _left(task: AttackInput) -> Int[Tensor, " b"]:
 
 
 def _alike(task: AttackInput, rows: Int[Tensor, " b"]) -> Iterator[tuple[Int[Tensor, " i"], int]]:
-    """Images that have so many rows each, and how many; a few batches of rows at a time. What one image is given must
-    not depend on the others."""
+    """Groups of images with the same number of rows, and that number; a few batches of rows at a time. rows: of each
+    image. Images are grouped so that the number of rows of one image does not depend on the others."""
     for number in rows.unique().tolist():
         images = (rows == number).nonzero()[:, 0]
         for part in images.split(max(1, SETTINGS.batches * task.batch_size // max(1, number))) if number else ():
@@ -136,8 +137,8 @@ def _alike(task: AttackInput, rows: Int[Tensor, " b"]) -> Iterator[tuple[Int[Ten
 
 
 def _around(task: AttackInput, images: Int[Tensor, " i"], numbers: range) -> tuple[TargetRows, Tensor]:
-    """Starts in random directions, as far as the best point or some times as far, towards the alternative that is
-    nearest there. One gradient each."""
+    """Starts in random directions, at multiples (SETTINGS.around) of the distance of the best point, aimed at the
+    alternative that is nearest there; one gradient each."""
     x, goal = task.x[images], task.goal[images]
     length = torch.linalg.vector_norm((task.best.x_adv[images] - x).flatten(1), dim=1, keepdim=True)
     starts = []
@@ -152,9 +153,15 @@ def _around(task: AttackInput, images: Int[Tensor, " i"], numbers: range) -> tup
 
 
 def _in_box(task: AttackInput, images: Int[Tensor, " i"], points: int, kept: int) -> tuple[TargetRows, Tensor]:
-    """Of so many random points of the box, cut into `kept` parts, the nearest of each at which an image reaches the
-    goal: the alternative that is nearest there, and the way from the image. One gradient each, as they also say what
-    the margin is worth. A point farther away than the nearest so far is moved to less than its distance."""
+    """Starts at random points of the box, for images without a useful gradient.
+
+    `points` random points are divided into `kept` parts. Each part gives one start: its nearest point that reaches the
+    goal with a gradient that is not zero. A point farther away than the nearest one so far is first moved towards the
+    image, to less than that distance. One gradient per point.
+
+    Returns the rows, each with the alternative that is nearest at its start, and the steps from the images to the
+    starts.
+    """
     x, goal = task.x[images], task.goal[images]
     size = task.best.distance.new_full((len(images), kept), torch.inf)
     step = x.new_zeros(len(images), kept, x[0].numel())
@@ -180,7 +187,8 @@ def _in_box(task: AttackInput, images: Int[Tensor, " i"], points: int, kept: int
 def _search(
     task: AttackInput, images: Int[Tensor, " i"], nearest_rows: TargetRows, step: Tensor | None, rows: int
 ) -> AttackOutput:
-    """BFGS-SQP from `rows` starts of each image. step: where they are; None for the linear model's."""
+    """BFGS-SQP from `rows` starts of each image. step: from the image to each start; None for the steps to the
+    boundaries of the linear models."""
     if task.question.through is not None:
         target_rows, parametrization, start, unit = theta_rows(task, nearest_rows, len(images), rows)
     else:
@@ -206,8 +214,8 @@ def _search(
 def _pixel_rows(
     task: AttackInput, nearest_rows: TargetRows, step: Tensor | None, images: int, rows: int
 ) -> tuple[TargetRows, Parametrization, Tensor, Tensor]:
-    """`rows` rows for each image: their target classes, the parametrization, the starts, and the unit of margins.
-    step: the way from the image to the start of each row; None for the linear model's."""
+    """`rows` rows for each image: their target classes, the parametrization, the starts, and the unit of margins. step:
+    as in _search."""
     step = _first_step(task, nearest_rows) if step is None else step
     target_rows, step = _with_far(nearest_rows, step, images, rows, task.direction)
     x = task.x.flatten(1)[target_rows.image]
@@ -228,8 +236,8 @@ def _pixel_rows(
 
 
 def _towards_image(parametrization: Plain, x: Tensor, start: Tensor, radius: Float[Tensor, " r"]) -> Tensor:
-    """Starts moved towards the image until they are within the radius, so that the search has a feasible point to
-    return; it gets as far (docs/design/pwcf.md)."""
+    """Starts moved towards the image until they lie within the radius, so that the search has a feasible point to
+    return. The losses reached are as large as without (docs/design/pwcf.md)."""
     for _ in range(SETTINGS.shrinks):
         far = parametrization.size(start, x)[0] > radius
         start = torch.where(far[:, None], torch.lerp(x, start, SETTINGS.shrink), start)
@@ -247,10 +255,10 @@ def _first_step(task: AttackInput, target_rows: TargetRows) -> Tensor:
 def _with_far(
     nearest_rows: TargetRows, step: Tensor, images: int, rows: int, directions: Callable[[int], Tensor]
 ) -> tuple[TargetRows, Tensor]:
-    """`rows` rows per image: those given, then starts from far outside towards the nearest class.
+    """`rows` rows per image: the given ones, then starts far away in random directions, aimed at the nearest class.
 
-    What a search from the linear model's step misses is mostly another local minimum of the same class, and noise
-    around the step falls back to the same one (docs/design/pwcf.md).
+    If a search that starts with the linear model's step misses the global minimum, this is mostly another local minimum
+    for the same class, and starts near that step lead to the same point again (docs/design/pwcf.md).
     """
     k = len(nearest_rows.image) // images
     far = min(rows - k, len(SETTINGS.far)) if rows > k else 0
@@ -264,13 +272,14 @@ def _with_far(
 
 
 def _best_rows(solution: Solution, images: int, problem: PWCFProblem) -> AttackOutput:
-    """The best row of each image: a feasible one with the smallest objective, else the one that is least violated."""
+    """The best row of each image: the feasible one with the smallest objective, else the one with the smallest
+    violation."""
     rows = solution.f.view(images, -1)
     feasible = solution.violation.view(images, -1) <= SOLVER.tol
     order = torch.where(feasible, rows, 1e30 * (1 + solution.violation.view(images, -1)))
     best = order.nan_to_num(nan=torch.inf).argmin(1) + torch.arange(images, device=rows.device) * rows.shape[1]
     assert isinstance(solution.status, list)
-    # a flat start is an end of the domain to the solver, but no failure of the model
+    # the solver reports a start at a flat margin as not finite (PWCFProblem), but the model is finite there
     status = [
         Status.LINE_SEARCH if blind else STATUS[solution.status[i]]
         for i, blind in zip(best.tolist(), problem.blind[best].tolist(), strict=True)

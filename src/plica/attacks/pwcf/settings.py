@@ -10,28 +10,32 @@ class PWCFSettings:
     """How rows share the budget of an image, and where they start; docs/design/pwcf.md has the measurements.
 
     Attributes:
-        gradients_per_row: that a row needs before a second one is worth having.
-        longest: gradients after which a row has nothing to gain, as a rule.
-        classes: aimed at, at most.
-        far: further starts, so many times the first step away in a random direction.
-        shared: of them that share a budget with the classes; the others come on top of rows as long as can be.
-        gradients_per_class: budget for each class that is tried with one gradient.
-        around: lengths of the starts of later searches in few dimensions, in turn, in lengths of the best perturbation.
-        stiffness: weight of the margin against the distance where the unknowns are not the pixels themselves: the
-            penalty parameter mu seldom has to fall.
-        overshoot: of the first step: a start just inside the boundary is worth less than one just past it.
-        noise: of the start, in units of a pixel: breaks ties and gives the distance a gradient.
-        passing: share of the first margin by which the boundary is to be passed, so that the end point surely is past.
-        plateaus: gradients from which a search ends where the margin is flat and short of the boundary: what it leaves
-            pays for others; with fewer it does not, and such a search finds a point now and then.
-        clip: share of the first margin past which a larger loss is no better (section 3.2).
-        boundary_forwards: forward runs at the end towards the boundary.
-        box_forwards: forward runs on random points of the box before, where more are left.
-        nearer: share of the distance of the nearest point of the box so far, at which further ones are looked for.
-        shrink: share of the perturbation that a start outside the radius keeps, `shrinks` times at most.
+        gradients_per_row: gradients of a row that must be affordable before there is a second row.
+        longest: most gradients of a row; further ones seldom improve it.
+        classes: most classes that are aimed at.
+        far: distances of further starts in random directions, in lengths of the first step.
+        shared: number of these starts that share a smaller budget with the classes. The others are added when the
+            budget allows every row `longest` gradients.
+        gradients_per_class: one class is tried, with one gradient, for each so many gradients of the budget.
+        around: distances at which later searches in few dimensions start, used in turn, in lengths of the best
+            perturbation.
+        stiffness: weight of the margin against the distance if the unknowns are not the pixels themselves; with it the
+            penalty parameter mu seldom has to decrease.
+        overshoot: length of the first step, over that of the step to the linear model's boundary: a start just beyond
+            the boundary is better than one just before it.
+        noise: added to the start, in units of a pixel, to break ties and to give the distance a gradient.
+        passing: the margin that the constraint requires, over the first margin, so that the end point is misclassified.
+        plateaus: budgets from this size on end a search where the margin is flat before the boundary, so that what is
+            left is spent on other searches. With smaller budgets too little is left, and such a search sometimes
+            finds a point.
+        clip: share of the first margin above which a larger loss is not rewarded (section 3.2).
+        boundary_forwards: forward runs at the end that move the best point towards the boundary.
+        box_forwards: most forward runs at random points of the box before that.
+        nearer: random points of the box are moved to this share of the distance of the nearest one so far.
+        shrink: factor by which a start outside the radius is shortened, at most `shrinks` times.
         shrinks: see `shrink`.
-        batches: of rows whose starts are in memory at once.
-        inside: share of the radius that MaxLoss may use: a violation within the tolerance stays inside the radius.
+        batches: number of batches whose starts are in memory at once.
+        inside: share of the radius that MaxLoss may use, so that a violation within the tolerance stays inside.
     """
 
     gradients_per_row: int = 30

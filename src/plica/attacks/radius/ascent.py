@@ -21,7 +21,7 @@ from plica.solver.linearized.prox import clip
 from plica.solver.linearized.proximal_sqp import PAD
 
 STEP = 0.5  # the first step, in radii
-SHARE = 50  # for p <= 1 a step moves one entry in so many, since a step along a single one would hardly move
+SHARE = 50  # for p <= 1 a step changes one entry in this many, since steps along a single entry make little progress
 
 
 def ascend(
@@ -68,7 +68,7 @@ def ascend(
 
 
 def _order(settings: ProxSettings) -> float:
-    return getattr(settings.race.prox, "p", 2.0)  # a user's norm is climbed as l_2 is
+    return getattr(settings.race.prox, "p", 2.0)  # a user's norm is treated like l_2
 
 
 def steepest_step(settings: ProxSettings, grad: Tensor, work: Tensor) -> Tensor:

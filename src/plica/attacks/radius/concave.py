@@ -2,9 +2,9 @@
 
     q = (1 + max(p, 1/2)) / 2
 
-For p < 1 it costs little to change a pixel further and much to change a new one, so a search in l_p keeps the pixels
-that it changed first. In l_q it still exchanges them, and the few pixels that remain are as good in l_p: radii at
-100 gradients decrease by a quarter for p = 0.5 (docs/design/concave.md).
+For p < 1 it costs little to change a pixel further and much to change another one, so a search in l_p keeps the pixels
+that it changed first. A search in l_q still exchanges them, and the few pixels that it ends with are as good in l_p:
+radii at 100 gradients decrease by a quarter for p = 0.5 (docs/design/concave.md).
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from plica.metrics import Lp, Metric, WeightedLp, lp_form
 
 
 def is_concave(metric: Metric) -> bool:
-    """Whether it is an l_p of p < 1, plain, weighted or times a number."""
+    """Whether the metric is an l_p quasi-norm with p < 1, plain, weighted or times a number."""
     form = lp_form(metric)
     return form is not None and form.p < 1
 
 
 def concave(task: AttackInput) -> AttackOutput:
-    """`radius` in l_q. For MaxLoss no image leaves at its first point inside the radius."""
+    """The radius attack in l_q. For MaxLoss the search of an image does not end at its first point inside the
+    radius."""
     form = lp_form(task.question.metric)
     assert form is not None
     q = (1 + max(form.p, 0.5)) / 2
@@ -42,7 +43,7 @@ def concave(task: AttackInput) -> AttackOutput:
 
 
 class Both(BestPoints):
-    """Best points in a first metric; every point is also offered to a second record, which has a metric of its own."""
+    """Best points in one metric; every point is also offered to a second record, in another metric."""
 
     def __init__(self, first: BestPoints, second: BestPoints):
         super().__init__(first.metric, first.x, first.goal, first.radius, model=first.model)

@@ -1,9 +1,9 @@
 """MinRadius in few dimensions, by steps that are exact on piecewise linear networks (solver/linearized/bundle.py).
 
 A search ends after a few gradients and restarts elsewhere: at the image for the first classes, then far beyond the
-boundary and at points of the box, so that a thousand gradients give about 200 starts. While an image has no point, its
-searches start at points and corners of the box and climb the margin there: steps towards the image would all end at
-the one maximum of the margin that is nearest to it.
+boundary and at points of the box, so that a thousand gradients give about 200 starts. As long as an image has no point,
+its searches start at points and corners of the box and increase the margin there, since steps towards the image would
+all end at the same maximum of the margin.
 """
 
 from __future__ import annotations
@@ -31,16 +31,19 @@ class FewSchedule:
     """When a search ends and where the next one starts; docs/design/radius.md has the measurements.
 
     Attributes:
-        dimensions: up to which this search is used.
-        classes: of largest logit that are aimed at from the image itself.
-        far: lengths of the starts far outside, in turn, in lengths of the best perturbation.
-        box_every: one start of so many is a point of the box, and all are where nothing is found yet.
-        steps: gradients of one search, unless it found something nearer in the last `insist`.
+        dimensions: largest number of dimensions for which this search is used from the start.
+        classes: number of classes aimed at from the image itself, those with the largest logits.
+        far: distances of the starts far beyond the boundary, used in turn, in lengths of the best perturbation.
+        box_every: every so many starts one is a point of the box; all are as long as the image has no point.
+        steps: gradients of one search; it goes on if it found a nearer point in the last `insist` gradients.
         insist: see `steps`.
-        side_by_side: searches of one image at a time, from so many gradients on: a step costs little more for them.
+        side_by_side: pairs (gradients spent, number of searches of one image that run at once from then on); several
+            rows cost little more time than one.
         converged: relative length of a step at which a search ends.
-        hopeless: in best radii, an estimate past which a search ends after `hopeless_after` steps.
-        settled_after: starts in a row that found nothing nearer by `nearer`, after which an image is left.
+        hopeless: a search whose estimate exceeds this many best radii after `hopeless_after` steps ends.
+        hopeless_after: see `hopeless`.
+        settled_after: the search of an image ends after this many starts in a row without a point that is nearer.
+        nearer: share of the best distance by which a point must be nearer to count as such.
     """
 
     dimensions: int = 100
@@ -58,8 +61,9 @@ class FewSchedule:
 
 
 SCHEDULE = FewSchedule()
-WIDE, NEAR = 1e6, 10.0  # in place of an infinite bound, in largest pixels, and for starts at points of the box
-FLAT = 2  # planes to keep for images of any size whose gradient is zero
+WIDE = 1e6  # in place of an infinite bound, in multiples of the largest pixel
+NEAR = 10.0  # in place of an infinite bound for starts at points of the box
+FLAT = 2  # planes that are kept for images of any size whose gradient is zero
 
 
 def exact_steps(settings: ProxSettings) -> bool:
@@ -69,16 +73,18 @@ def exact_steps(settings: ProxSettings) -> bool:
 
 
 def suits(settings: ProxSettings, dimensions: int) -> bool:
-    """Whether this search is the one to take from the start."""
+    """Whether this search is used from the start."""
     return dimensions <= SCHEDULE.dimensions and exact_steps(settings)
 
 
 @dataclass
 class FewRows(Candidates):
-    """m searches of each image side by side.
+    """m searches of each image that run at once.
 
-    start: number of the search among those of its image. free: it aims at the class that is nearest where it starts.
-    found_at: gradients spent when it last found something nearer.
+    Attributes:
+        start: number of the search among those of its image.
+        free: whether it aims at the class that is nearest at its start.
+        found_at: gradients spent when it last found a nearer point.
     """
 
     state: BundleState
@@ -88,8 +94,15 @@ class FewRows(Candidates):
 
 
 class FewSearch(Multistart[FewRows]):
-    """The search on some images; enough (b,) is the distance of each image of the task below which it is answered.
-    planes: that are kept apart."""
+    """The search on some images.
+
+    Args:
+        task: the task.
+        images: indices of the images.
+        settings: of the metric.
+        enough: (b,) the distance, for each image of the task, at which its search ends.
+        planes: most planes that are kept separately.
+    """
 
     def __init__(
         self, task: AttackInput, images: Int[Tensor, " i"], settings: ProxSettings, enough: Float[Tensor, " b"],
@@ -109,7 +122,7 @@ class FewSearch(Multistart[FewRows]):
         self.random: tuple[Tensor, Tensor] = self.best_u[:0], self.best_u[:0]
 
     def schedule(self) -> Iterator[FewRows]:
-        """Searches from different starts; the more of the budget is spent, the more of them run at once."""
+        """Searches from different starts. The number that run at once grows with the gradients spent."""
         rows = self._open(torch.arange(len(self.x), device=self.x.device))
         while len(rows):
             while len(rows) // rows.images < self._side_by_side:
@@ -125,12 +138,12 @@ class FewSearch(Multistart[FewRows]):
         return next(rows for spent, rows in reversed(SCHEDULE.side_by_side) if self.spent >= spent)
 
     def answered(self, index: Int[Tensor, " i"] | slice) -> Bool[Tensor, " i"]:
-        """Images with a point that is near enough, and settled ones."""
+        """Images with a point that is near enough, and images that are settled."""
         images = self.images[index]
         return (self.task.best.distance[images] <= self.enough[images]) | self.settled[index]
 
     def value(self, rows: FewRows, goal: Goal, logits: Tensor, part: slice) -> Tensor:
-        """As of Multistart; rows that start far outside first choose their class, those that climb at every step."""
+        """As in Multistart. Rows with `free` choose their class at the first step; while they climb, at every step."""
         alternatives = goal[part].alternatives(logits)
         state = rows.state
         choose = rows.free[part] & ((state.steps[part] == 0) | state.climbs[part])
@@ -168,7 +181,7 @@ class FewSearch(Multistart[FewRows]):
         self.residual[index] = residual
 
     def _open(self, index: Int[Tensor, " i"]) -> FewRows:
-        """One more search of each of these images."""
+        """One more search for each of these images."""
         wide = WIDE * self.x[index].double().abs().amax(1, keepdim=True).clamp(min=1)
         low, high = (side.double().clamp(-wide, wide) for side in self.settings.box(self.x[index]))
         none = torch.zeros_like(index)
@@ -179,7 +192,7 @@ class FewSearch(Multistart[FewRows]):
         return rows
 
     def _end(self, rows: FewRows) -> None:
-        """End searches that came to rest, came back to the best point, or promise nothing, and start others."""
+        """End searches that have converged, returned to the best point or are hopeless, and start others instead."""
         state, best, best_u = rows.state, self.best[rows.index], self.best_u[rows.index]
         moves = state.estimate.isfinite()
         rest = state.residual < SCHEDULE.converged
@@ -191,7 +204,7 @@ class FewSearch(Multistart[FewRows]):
         )
         ended = state.failed | long | moves & (rest | back | hopeless)
         if bool(ended.any()):
-            # no class is to be had from an image whose gradient is zero
+            # an image whose gradient is zero is no useful start for any class
             self.starts = torch.where(self.zero_gradient, self.starts.clamp(min=self.first), self.starts)
             self._place(rows, ended)
             self.settled = self.best.isfinite() & (self.starts - self.found_by > SCHEDULE.settled_after)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Entry:
-    """Rows at the image itself, one for each of the classes first..last by logit, take `steps` steps and join the
-    pool."""
+    """New rows at the image itself take `steps` steps and join the pool: one for each class from number `first` up to,
+    but not including, `last`, in order of decreasing logits."""
 
     first: int
     last: int
@@ -19,8 +19,10 @@ class Entry:
 class Stage:
     """The `kept` rows with the smallest estimates of each image take `steps` steps.
 
-    overshoot: the index of the overshoot phase that this stage begins (ProxSettings.overshoot): aiming beyond the
-        boundary first leads to better minima. search_boundary: forward runs towards the boundary follow.
+    Attributes:
+        overshoot: number of the overshoot phase that this stage begins (ProxSettings.overshoot): aiming beyond the
+            boundary first leads to better minima. None for none.
+        search_boundary: whether forward runs then move the best point towards the boundary.
     """
 
     kept: int
@@ -31,9 +33,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """One more start for the nearest class so far, which changes other pixels (`_beside`), takes `steps` steps.
+    """One more start takes `steps` steps. It aims at the nearest class so far and changes other pixels than the best
+    perturbation (RadiusSearch._beside).
 
-    outside: the start is far outside in a random direction instead. search_boundary: as of Stage.
+    Attributes:
+        outside: the start lies far beyond the boundary in a random direction instead.
+        search_boundary: as in Stage.
     """
 
     steps: int
@@ -46,25 +51,25 @@ class RadiusSchedule:
     """The order in which rows are stepped; docs/design/radius.md has the alternatives that were measured.
 
     Attributes:
-        race: the first 50 gradients.
-        sparse_race: in place of `race` for distances whose perturbations change few pixels (ProxSettings.sparse).
-        aimed_race: in place of `race` where each image has one class to aim at: what other classes would get goes to
-            one start outside, whose search ends with 60 gradients, as a round of several would not.
+        race: the stages of the first 50 gradients.
+        sparse_race: replaces `race` for distances whose perturbations change few pixels (ProxSettings.sparse).
+        aimed_race: replaces `race` if each image has one target class. The gradients of the other classes go to one
+            start far beyond the boundary, whose search ends within a budget of 60; a round of several would not.
         beside: length of the start of Elsewhere, in lengths of the best perturbation.
-        sparse_far: in place of `far` for these distances.
-        targets: of the starts far outside in a round: the best class (0), or the second best (1).
-        far: their lengths, in turn, in lengths of the best perturbation.
-        ascent_steps: gradients of direct ascent for one more start.
-        ascent_radius: of the ball of the ascent, in best radii.
-        round: what happens to the starts of a round.
-        others: for distances whose perturbations change few pixels, searches from the image for further classes: all
-            linear models there overrate how far these are, and the race left them after a step or two.
-        others_after: number of rounds before them.
-        same_point: relative distance to the best below which a round ended at the same point.
-        settled_after: rounds in a row that found nothing nearer and ended at the same point, after which an image is
-            left.
-        boundary_forwards: forward runs of one search towards the boundary; regula falsi gains a digit with each.
-        inside: share of the radius that MaxLoss may use, so that float64 agrees that the distance is within the radius.
+        sparse_far: replaces `far` if `sparse_race` replaces `race`.
+        targets: classes of the starts far beyond the boundary in a round: the best class (0) or the second best (1).
+        far: distances of these starts, used in turn, in lengths of the best perturbation.
+        ascent_steps: gradients of a direct ascent, which leads to one more start.
+        ascent_radius: radius of the ball of the ascent, in best radii.
+        round: the stages of a round.
+        others: the stages of searches from the image towards further classes, for distances whose perturbations change
+            few pixels. Linear models at the image overestimate how far these classes are, so the race drops them after
+            a step or two.
+        others_after: number of rounds before `others`.
+        same_point: a round returned to the best point if its end is farther away by no more than this share.
+        settled_after: the search of an image ends after this many rounds in a row that returned to the best point.
+        boundary_forwards: forward runs of one search of the boundary; regula falsi gains about a digit with each.
+        inside: share of the radius that MaxLoss may use, so that the distance is within the radius in float64 too.
     """
 
     race: tuple[Entry | Stage | Elsewhere, ...] = (

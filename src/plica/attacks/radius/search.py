@@ -1,8 +1,9 @@
 """MinRadius for distances with a proximal map (solver/linearized): the schedule of classes and starts.
 
-The first 50 gradients go to several classes; those whose linear models reach the boundary nearest stay. Then follow
-rounds of 50 gradients from starts far beyond the boundary, until five of them have returned to the same point. MaxLoss
-is answered by the same search: an image is broken at radius r exactly if its radius is at most r.
+The first 50 gradients are spent on several classes; those whose linear models have the nearest boundaries are kept.
+Rounds of 50 gradients from starts far beyond the boundary follow, until five of them have returned to the same point.
+MaxLoss is answered by the same search: there is a misclassified point within the radius r exactly if the image's
+robustness radius is at most r.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from plica.solver.accelerator import Recorder, Replay, block_rows
 from plica.solver.linearized.state import ProximalState
 from plica.solver.rows import join, put
 
-REPEATED = 4  # steps of a stage from which on recording them pays: it takes as long as two or three
+REPEATED = 4  # least number of steps of a stage that is recorded on a GPU; recording takes as long as two or three
 
 
 def radius(task: AttackInput) -> AttackOutput:
     """The nearest misclassified point, for a metric with a prox. Raises Unsupported for one without.
 
-    For MaxLoss the same search, which leaves an image at its first point inside the radius.
+    For MaxLoss the search of an image ends at its first point inside the radius.
     """
     settings = prox_settings(task.question.metric, task.x, task.bounds)
     stationarity = task.x.new_full((len(task.x),), torch.nan)
@@ -51,7 +52,7 @@ def radius(task: AttackInput) -> AttackOutput:
         unbounded, inside = replace(task, best=best, radius=None), task.radius.to(enough) * SCHEDULE.inside
         enough = inside if task.enough is None else task.enough.to(enough) * SCHEDULE.inside
     for images in every.split(max(1, task.batch_size)):
-        if suits(settings, task.x[0].numel()) and not task.model.half:  # whose planes are of margins in few digits
+        if suits(settings, task.x[0].numel()) and not task.model.half:  # in half precision margins have too few digits
             search = FewSearch(unbounded, images, settings, enough)
             search.run(search.schedule())
         else:
@@ -79,9 +80,9 @@ def radius(task: AttackInput) -> AttackOutput:
 
 @dataclass
 class RadiusRows(Candidates):
-    """Rows whose solver moves u = scale (z - x).
+    """Rows whose unknowns are u = scale (z - x).
 
-    best: least ||u|| at which the row was misclassified, inf before.
+    best: the smallest ||u|| at which the row was misclassified; inf before the first.
     """
 
     state: ProximalState
@@ -89,7 +90,7 @@ class RadiusRows(Candidates):
 
 
 class RadiusSearch(Multistart[RadiusRows]):
-    """The search on some images; enough (b,) is the distance of each image of the task below which it is answered."""
+    """The search on some images. enough: (b,) the distance, for each image of the task, at which its search ends."""
 
     same_point, keeps_aim = SCHEDULE.same_point, True
 
@@ -105,7 +106,7 @@ class RadiusSearch(Multistart[RadiusRows]):
         self._repeated: RadiusRows | None = None  # rows of a stage of many steps
         self._recorder = Recorder()
         self._replay: Replay | None = None  # what follows each model call for them
-        self.rounds_at_best = torch.zeros_like(images)  # in a row, without finding anything nearer
+        self.rounds_at_best = torch.zeros_like(images)  # rounds in a row that returned to the best point
         self.order = self.targets
         # the distance of each class so far; untried ones rank behind, by logit
         self.class_distance = torch.full_like(self.order, torch.inf, dtype=self.x.dtype)
@@ -125,8 +126,8 @@ class RadiusSearch(Multistart[RadiusRows]):
                 yield from self._elsewhere(pool, stage)
             else:
                 yield from self._stage(pool, stage)
-        # with a target the boundary has corners, where two classes meet it: planes are averaged there, steps zigzag;
-        # for a goal without alternatives nothing better is known
+        # without alternatives (with a target class, or for some goals) the boundary has corners where two classes meet:
+        # steps zigzag there, and the solver of the race, which averages planes, is better
         self.solver = self.settings.explore if self.goal.has_alternatives else self.settings.race
         for number in count():
             if self.settings.sparse and number == SCHEDULE.others_after:
@@ -134,7 +135,7 @@ class RadiusSearch(Multistart[RadiusRows]):
             yield from self._round(number)
 
     def _enter(self, pool: RadiusRows | None, entry: Entry) -> Generator[RadiusRows, None, RadiusRows]:
-        """Returns the pool with the new rows behind; images that were answered meanwhile leave both."""
+        """Step the new rows; returns the pool with the new rows appended, without images that are finished."""
         target = self.order[:, entry.first : entry.last].T.flatten()
         if not len(target) and pool is not None:
             return pool
@@ -146,7 +147,7 @@ class RadiusSearch(Multistart[RadiusRows]):
         return new if pool is None else join(self.keep(pool, len(pool)), new)
 
     def _stage(self, pool: RadiusRows, stage: Stage) -> Iterator[RadiusRows]:
-        """The stage on rows of the pool, which are written back to it."""
+        """Step the best rows of the pool, and write them back into it."""
         index, images = self.least(pool, stage.kept)
         rows = taken(pool, index, images)
         weight = None if stage.overshoot is None else self.settings.overshoot[stage.overshoot]
@@ -158,7 +159,7 @@ class RadiusSearch(Multistart[RadiusRows]):
             self._search_boundary(rows)
 
     def _elsewhere(self, pool: RadiusRows, stage: Elsewhere) -> Iterator[RadiusRows]:
-        """The stage on rows of its own."""
+        """Step one new row for each image."""
         pool = self.keep(pool, len(pool))
         if not len(pool):  # all images were answered meanwhile
             return
@@ -169,8 +170,8 @@ class RadiusSearch(Multistart[RadiusRows]):
             self._search_boundary(rows)
 
     def _beside(self, rows: RadiusRows) -> tuple[Tensor, Tensor]:
-        """For each image the class of its row that came nearest, and a start along that row's plane, without the
-        pixels that the best perturbation moves."""
+        """For each image the class of the row that came nearest, and a start in the direction of that row's plane with
+        the pixels left out that the best perturbation changes."""
         images = rows.images
         row = rows.best.view(-1, images).argmin(0) * images + torch.arange(images, device=self.x.device)
         index, plane = rows.index[row], rows.state.plane[row]
@@ -182,12 +183,13 @@ class RadiusSearch(Multistart[RadiusRows]):
         return target, u
 
     def _reach(self) -> Tensor:
-        """Trust regions in proportion to the present radius; nan, for the solver's own, without one."""
+        """Trust regions in proportion to the present radius; nan, for the solver's default, if there is none."""
         reach = torch.where(self.best.isfinite(), self.best, torch.nan)
         return self.settings.explore_eta * self.settings.race.prox.natural(self.x.shape[1]) * reach
 
     def _round(self, number: int) -> Iterator[RadiusRows]:
-        """50 gradients: starts far outside and one at the end of a direct ascent, of which fewer and fewer go on."""
+        """50 gradients: starts far beyond the boundary and one at the end of a direct ascent. From stage to stage fewer
+        of them are kept."""
         classes = self.class_distance.argsort(dim=1, stable=True)
         last = self.order.shape[1] - 1
         targets = [classes[:, min(target, last)] for target in SCHEDULE.targets]
@@ -204,7 +206,8 @@ class RadiusSearch(Multistart[RadiusRows]):
         self._search_boundary()
 
     def _other_classes(self) -> Iterator[RadiusRows]:
-        """Searches from the image for the classes after the nearest one, of which the rounds follow what comes near."""
+        """Searches from the image towards the classes after the nearest one, so that the rounds continue with those
+        that turn out to be near."""
         target = self.class_distance.argsort(dim=1, stable=True)[:, 1 : 1 + SCHEDULE.others[0].kept].T.flatten()
         if not len(target):  # a single class to aim at
             return
@@ -224,13 +227,14 @@ class RadiusSearch(Multistart[RadiusRows]):
         return self.zero_gradient & exact_steps(self.settings)
 
     def answered(self, index: Int[Tensor, " i"] | slice) -> Bool[Tensor, " i"]:
-        """Images with a point that is near enough, settled ones, and those left to another search."""
+        """Images with a point that is near enough, images that are settled, and those passed on to the other search."""
         images = self.images[index]
         near = self.task.best.distance[images] <= self.enough[images]
         return near | self.settled[index] | self.left[index]
 
     def step(self, rows: RadiusRows) -> None:
-        """As of Multistart. On a GPU, what follows the model calls of a stage is recorded at its first one."""
+        """As in Multistart. On a GPU the operations that follow a model call are recorded at the first one of a stage,
+        and replayed at the others."""
         replay = self._replay if self._repeated is rows else None
         z = self._points(rows) if replay is None else self._as_images(rows)
         outputs = self.outputs(rows, z)
@@ -271,7 +275,8 @@ class RadiusSearch(Multistart[RadiusRows]):
         self.class_distance[rows.index, rows.target] = torch.minimum(distance, rows.best)
 
     def _start(self, target: Tensor, u: Tensor, eta: Tensor | None) -> RadiusRows:
-        """Rows that aim at target (m * images,) from u, of the same length; eta (images,)."""
+        """Rows that start at u and aim at `target`, both for m rows of every image. eta: first trust region of each
+        image; None for the solver's default."""
         m, images = len(target) // len(self.x), len(self.x)
         x = self.x.repeat(m, 1)
         low, high = self.settings.box(x)
@@ -281,8 +286,9 @@ class RadiusSearch(Multistart[RadiusRows]):
         return RadiusRows(index, target, state, images, self.best.new_full((len(x),), torch.inf))
 
     def _ascend(self, target: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Starts at the end of a direct ascent, from the image in the first round, then from random points of the
-        ball; and the classes nearest there. Images without a radius yet keep the image, and target."""
+        """Starts at the end of a direct ascent, and the classes that are nearest there. The ascent starts at the image
+        in the first round, at random points of the ball in later ones. Images without a point yet start at the image,
+        with the given target."""
         radius = SCHEDULE.ascent_radius * self.best
         live = (~self.answered(slice(None)) & radius.isfinite()).nonzero()[:, 0]
         u, target = torch.zeros_like(self.x), target.clone()
@@ -298,8 +304,8 @@ class RadiusSearch(Multistart[RadiusRows]):
         return u, target
 
     def _outside(self, number: int) -> Tensor:
-        """Points in a random direction, the same for every image, at a multiple of the best perturbation's length; a
-        random point of the box where there is none."""
+        """Points in a random direction, the same for every image, at a multiple of the best perturbation's length; for
+        images without a point, a random point of the box."""
         low, high = self.settings.box(self.x)
         generator = torch.Generator().manual_seed((self.task.seed * 1_000_003 + number) % 2**63)
         point = torch.lerp(
@@ -312,15 +318,15 @@ class RadiusSearch(Multistart[RadiusRows]):
         return torch.where(self.best.isfinite()[:, None], far, point)
 
     def _direction(self, number: int) -> Float[Tensor, " n"]:
-        """A random unit vector, another for each number. Not AttackInput.direction, which is 0 at fixed pixels:
-        these are directions of u, where a fixed pixel has an empty box."""
+        """A random unit vector that depends on `number` and the seed. Unlike AttackInput.direction it is not 0 at fixed
+        pixels: it is a direction of u, in which the bounds already keep fixed pixels at 0."""
         seed = (self.task.seed * 1_000_003 + number) % 2**63
         generator = torch.Generator().manual_seed(seed)
         direction = torch.randn(self.x.shape[1], generator=generator, dtype=torch.float32, device="cpu").to(self.x)
         return direction / torch.linalg.vector_norm(direction)
 
     def _points(self, rows: RadiusRows) -> Tensor:
-        """The images at the rows' u, and padding after them, in a buffer that the next step overwrites.  (p, *image)"""
+        """The images at the rows' u, followed by padding, in a buffer that the next step overwrites.  (p, *image)"""
         length, images = len(rows), rows.images
         padded = self.task.model.padded(length)
         if len(self.points) < padded:
@@ -338,8 +344,9 @@ class RadiusSearch(Multistart[RadiusRows]):
         return self.points[: self.task.model.padded(len(rows))].view(-1, *self.task.x.shape[1:])
 
     def _search_boundary(self, rows: RadiusRows | None = None) -> None:
-        """Forward runs as far as the gradients spent so far allow: part of the sequence, whatever the budget. rows, one
-        for each image at most: their next points are tried where they are nearer."""
+        """Move the best points towards the boundary, with as many forward runs as the gradients spent so far allow (not
+        the budget, so that a larger budget continues the same sequence). rows: at most one for each image, whose next
+        points are tried first if they are nearer."""
         runs = min(SCHEDULE.boundary_forwards, affordable(self.spent) - self.forwards)
         if runs > 0:
             live, ahead = ~self.answered(slice(None)), None

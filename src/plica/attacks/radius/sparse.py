@@ -29,15 +29,17 @@ class SparseSettings:
     """How many pixels are tried.
 
     Attributes:
-        round: gradients from one start.
-        inertia: of the average, in turn from round to round.
-        classes: aimed at in turn after the first round, by logit.
-        left_out: share of the entries whose gradient a later round does not begin with, at random.
-        first: pixels of a start, in those that are enough by the gradient at the image.
-        shrink: of k where the goal is reached.
-        grow: of k, and one more, where it was missed `patience` times in a row.
-        grow_unknown: of k, and one more, at each miss before there is a point.
-        far: where a bound is infinite, the way of a pixel, in ways that are enough for one alone by the gradient.
+        round: gradients of a round.
+        inertia: of the average; rounds use the values in turn.
+        classes: number of classes that rounds after the first aim at in turn, those with the largest logits.
+        left_out: share of the entries, drawn at random, whose gradient at the image is set to 0 in later rounds.
+        first: number of pixels at the start, over the number that is enough by the linear model at the image.
+        shrink: factor of k after a point that reaches the goal.
+        grow: factor of k, to which 1 is added, after `patience` misses in a row.
+        grow_unknown: factor of k, to which 1 is added, after each miss of an image without a point.
+        patience: see `grow`.
+        far: how far a pixel may move where a bound is infinite, over the change of a single pixel that is enough by the
+            linear model.
     """
 
     round: int = 25
@@ -53,7 +55,7 @@ class SparseSettings:
 
 
 SETTINGS = SparseSettings()
-GOLDEN = (5**0.5 - 1) / 2  # whose multiples, without their whole parts, fill [0, 1] evenly
+GOLDEN = (5**0.5 - 1) / 2  # the fractional parts of its multiples fill [0, 1] evenly
 
 
 def sparse(task: AttackInput) -> AttackOutput:
@@ -82,10 +84,10 @@ class SparseSearch:
 
     Attributes:
         average: of gradients.  (i, *image)
-        k: pixels that may change next; a fraction is carried along.  (i,)
+        k: number of pixels that may change next; its fractional part is kept between steps.  (i,)
         missed: points in a row that did not reach the goal.  (i,)
-        low, high: the walls.  (i, *image)
-        zero_gradient, not_finite: what the first gradient was.  (i,)
+        low, high: bounds of the pixels.  (i, *image)
+        zero_gradient, not_finite: whether the first gradient was 0, or not finite.  (i,)
     """
 
     def __init__(self, task: AttackInput, images: Int[Tensor, " i"]):
@@ -99,14 +101,14 @@ class SparseSearch:
 
     @property
     def limit(self) -> Float[Tensor, " i"]:
-        """Pixels of a point that would be of use."""
+        """The largest number of changed pixels that is of use: one less than the best point has, or the radius."""
         if self.task.radius is None:
             return self.task.best.distance[self.images] - 1
         return self.task.radius[self.images].to(self.x).floor()
 
     @property
     def answered(self) -> Bool[Tensor, " i"]:
-        """Images of which nothing more can be found."""
+        """Images that are finished: with a point inside the radius, or a point that no other could improve."""
         found = self.task.best.distance[self.images].isfinite()
         return (self.limit < 1) | (found & torch.tensor(self.task.radius is not None, device=found.device))
 
@@ -128,7 +130,8 @@ class SparseSearch:
         return torch.rand(self.x.shape[1:], generator=generator, dtype=torch.float32, device="cpu").to(self.x)
 
     def _start(self, rows: Int[Tensor, " r"], number: int) -> None:
-        """The gradient at the image, and k from it or, where there is a point, one less than that has."""
+        """Evaluate the gradient at the image, and set k: from the linear model, or to one less than the best point's
+        count."""
         value, _, grad = self._gradient(self.x[rows], rows, number)
         if number == 0:
             self.zero_gradient[rows] = (grad == 0).flatten(1).all(1)
@@ -160,7 +163,8 @@ class SparseSearch:
     def _gradient(
         self, z: Float[Tensor, "r *image"], rows: Int[Tensor, " r"], number: int
     ) -> tuple[Tensor, Bool[Tensor, " r"], Tensor]:
-        """The margin of what the round aims at, whether the goal is reached, and the gradient; z is offered."""
+        """The margin that the round increases, whether the goal is reached, and the gradient of the margin. The point z
+        is offered."""
         task, image = self.task, self.images[rows]
         goal, target = task.goal[image], self.order[rows, number % min(SETTINGS.classes, self.order.shape[1])]
 
@@ -179,8 +183,8 @@ class SparseSearch:
         return gain.flatten(2).sum(1) if self.by_pixel else gain.flatten(1)
 
     def _point(self, rows: Int[Tensor, " r"]) -> Float[Tensor, "r *image"]:
-        """The k pixels of largest gain at their walls, or between them if all at the walls are not enough; where no
-        gradient was seen yet a random point of the box."""
+        """The next point: the k pixels of largest gain move to their bounds, or part of the way if all pixels at their
+        bounds do not reach the goal. A random point of the box while the average gradient is 0."""
         average, x = self.average[rows], self.x[rows]
         order = self._gain(rows).sort(dim=1, descending=True, stable=True).indices
         chosen = torch.arange(order.shape[1], device=order.device) < self.k[rows].floor()[:, None]
