@@ -2,8 +2,8 @@
 value waits for all operations launched before.
 
 So on a GPU a step works on all rows at once, not on blocks that fit a cache. If only a few rows matter, it works on all
-and masks the others, because finding out which they are would mean waiting. A CPU copies the few rows. And where the
-same operations on the same memory follow one model call after another, they are recorded once and launched as one.
+and masks the others, because finding out which they are would mean waiting; a CPU copies the few rows. If the same
+operations on the same memory follow each of several model calls, they are recorded once and then launched as one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-BLOCK = 3 * 2**17  # numbers of a vector that a CPU works on at a time: some such vectors fit its cache
-ROWS = 16  # a block on a CPU has a multiple of so many rows
+BLOCK = 3 * 2**17  # numbers of a vector that a CPU works on at a time, so that several such vectors fit its cache
+ROWS = 16  # the number of rows of a block on a CPU is a multiple of this
 
 Replay = Callable[..., None]
 
@@ -37,23 +37,24 @@ def forced() -> Iterator[None]:
 
 
 def is_accelerator(device: torch.device) -> bool:
-    """Whether operations are launched rather than carried out."""
+    """Whether operations on this device are launched, to be carried out later."""
     return _forced or device.type != "cpu"
 
 
 def block_rows(device: torch.device, rows: int, n: int) -> int:
-    """Rows of n numbers worked on at a time, of so many."""
+    """How many of `rows` rows of n numbers each are worked on at a time."""
     return max(1, rows) if is_accelerator(device) else max(ROWS, BLOCK // n // ROWS * ROWS)
 
 
 class Scratch:
-    """Memory for what is computed on the way, kept from step to step: a CPU would clear new memory each time."""
+    """Memory for intermediate results, kept from step to step, since on a CPU new memory has to be cleared each
+    time."""
 
     def __init__(self) -> None:
         self.memory: Tensor | None = None
 
     def __call__(self, vectors: int, like: Float[Tensor, "r n"]) -> Float[Tensor, "vectors r n"]:
-        """So many tensors of the shape of `like`, whatever their numbers."""
+        """`vectors` tensors of the shape of `like`, with arbitrary values."""
         need = vectors * like.numel()
         if self.memory is None or self.memory.numel() < need:
             self.memory = like.new_empty(need)
@@ -61,8 +62,8 @@ class Scratch:
 
 
 def rows_to_copy(mask: Bool[Tensor, " r"]) -> Int[Tensor, " c"] | None:
-    """On a CPU the rows where `mask` is true, None for all of them; on an accelerator always None, for the caller to
-    mask."""
+    """On a CPU the rows where `mask` is true, None if these are all rows. On an accelerator always None: the caller
+    works on all rows and masks."""
     if is_accelerator(mask.device):
         return None
     rows = mask.nonzero()[:, 0]
@@ -70,8 +71,8 @@ def rows_to_copy(mask: Bool[Tensor, " r"]) -> Int[Tensor, " c"] | None:
 
 
 class Recorder:
-    """Records operations on a GPU as CUDA graphs, one after another: the last one's memory serves the next, so only the
-    last may be replayed."""
+    """Records operations on a GPU as CUDA graphs. Each recording uses the memory of the one before, so only the last
+    one may be replayed."""
 
     def __init__(self) -> None:
         self.graph: Any = None
@@ -80,13 +81,14 @@ class Recorder:
         """Record what `run` launches, without carrying it out.
 
         Args:
-            run: takes tensors like the inputs. It must not wait for the device, and takes the same way each time.
-            inputs: the result copies those it is called with to the same memory.
-            owners: objects whose attributes `run` changes, in place or by other tensors of the same shape.
+            run: a function of tensors like the inputs. It must not wait for the device, and must launch the same
+                operations each time.
+            inputs: examples of the tensors that `run` takes; the values of later ones are copied to the same memory.
+            owners: objects whose tensor attributes `run` changes in place, or replaces by tensors of the same shape.
 
         Returns:
-            A function of new inputs that does all of it; afterwards the owners have the tensors that they have now,
-            with new values. None where it cannot be recorded; nothing has changed then.
+            A function of new inputs that carries out the recorded operations. Afterwards the owners still have the
+            tensors that they have now, with new values. None if recording fails; nothing has changed then.
         """
         if inputs[0].device.type != "cuda":
             return None
@@ -121,7 +123,7 @@ class Recorder:
 
 
 def write_back(before: Sequence[tuple[Any, str, Tensor]]) -> None:
-    """Copy what an attribute is now to the tensor that it was before."""
+    """Copy the present value of each attribute into the tensor that it was before."""
     for owner, name, t in before:
         if (now := getattr(owner, name)) is not t:
             t.copy_(now)

@@ -31,19 +31,20 @@ def minimize(
 ) -> Solution:
     """Minimise f subject to c <= 0 and h = 0, from x0, by BFGS-SQP (Curtis, Mitchell, Overton 2017).
 
-    Rows of a batch are problems of their own, solved side by side; `data` gives each its own numbers::
+    The rows of a batch are separate problems, solved at the same time; `data` gives each its own numbers::
 
         plica.minimize(lambda x, centre: ((x - centre) ** 2).sum(1), torch.zeros(100, 3), data=[centres])
 
     Args:
-        fun: a function of x (b, n) that returns f (b,), or (f, c), or (f, c, h), with c (b, m) <= 0 and h (b, k) = 0
-            (c may be None), written in torch, differentiable almost everywhere, each row by itself.
+        fun: a function of x (b, n) that returns f (b,), or (f, c), or (f, c, h). The constraints are c (b, m) <= 0 and
+            h (b, k) = 0; c may be None. It is written in torch, differentiable almost everywhere, and must not mix
+            rows.
         data: tensors with an entry for each problem, the leading axis b (none for one problem alone): fun is called as
             fun(x, *data) with the entries of its rows.
         x0: (n,) for one problem or (b, n) for b of them, float32 or float64.
-        tol: of the measure of stationarity and of the largest violation. Down to 1e-12 makes sense in float64, down to
-            about 1e-5 in float32; a smaller one is raised to that.
-        max_steps: of the method, each of one or more evaluations.
+        tol: tolerance of the measure of stationarity and of the largest violation. At least 1e-12 in float64 and 1e-5
+            in float32; a smaller one is raised to that.
+        max_steps: most steps of each problem; a step takes one or more evaluations.
         memory: pairs of limited-memory BFGS; None keeps a dense matrix up to 200 unknowns and 10 pairs beyond.
 
     Returns:

@@ -71,7 +71,7 @@ class Problem(Protocol):
 
 @dataclass(frozen=True)
 class Aligned:
-    """A problem of n unknowns with idle ones after them, up to a multiple of rows.ALIGN."""
+    """A problem of n unknowns, followed by unused ones up to a multiple of rows.ALIGN."""
 
     problem: Problem
     n: int

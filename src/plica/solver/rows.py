@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 R = TypeVar("R")
-ALIGN = 16  # numbers that a vector of the processor holds, at most
+ALIGN = 16  # most numbers in a vector register of the processor
 WIDE = 16  # bytes of the widest number that can be copied
 WHOLE = {"whole": True}  # metadata of a field that has no rows, though it may be a record with tensors of its own
 
@@ -95,8 +95,8 @@ def refill(record: R, done: Tensor, fresh: R | None, count: int) -> R:
 
 
 def aligned(t: Tensor) -> Tensor:
-    """t with zeros appended to its last axis, up to a multiple of ALIGN: kernels treat rows that begin within a vector
-    of the processor otherwise, so that a product would depend on the row's place."""
+    """t with zeros appended to its last axis, up to a multiple of ALIGN. Kernels treat rows differently that do not
+    begin at a multiple of the register size, so that a product would depend on the position of the row."""
     short = -t.shape[-1] % ALIGN
     return torch.nn.functional.pad(t, (0, short)) if short else t
 

@@ -26,8 +26,16 @@ class SearchOutcome(IntEnum):
 
 @dataclass
 class Search:
-    """Where each row's search stands: next step t, bracket [lo, hi], values at 0, evaluations so far, outcome, and
-    whether it met a value that is not finite."""
+    """The state of each row's search.
+
+    Attributes:
+        t: the next step to evaluate.
+        lo, hi: the bracket.
+        phi, slope: the value and the slope at 0.
+        tries: evaluations so far.
+        outcome: a SearchOutcome.
+        wall: whether a value was not finite.
+    """
 
     t: Float[Tensor, " r"]
     lo: Float[Tensor, " r"]
@@ -41,9 +49,16 @@ class Search:
 
 @dataclass(frozen=True)
 class WeakWolfe:
-    """c1: sufficient decrease; c2: curvature; tries: evaluations until a bracketed search fails, not counting
-    doublings; doublings: until an open one does. at_wall: tries that a value that is not finite counts for; more than
-    one where what decreases up to the end of the domain is common, and has no step to be found."""
+    """The settings of the search.
+
+    Attributes:
+        c1: of the condition of sufficient decrease.
+        c2: of the curvature condition.
+        tries: evaluations, not counting doublings, after which a bracketed search fails.
+        doublings: after which a search without an upper end fails.
+        at_wall: number of tries that a value that is not finite counts for. More than one for problems where phi often
+            decreases up to the end of its domain, so that there is no step to be found.
+    """
 
     c1: float = 1e-4
     c2: float = 0.5
@@ -66,8 +81,8 @@ class WeakWolfe:
         )  # fmt: skip
 
     def step(self, s: Search, phi: Float[Tensor, " r"], slope: Float[Tensor, " r"]) -> Search:
-        """The search after phi(t) and phi'(t) were seen. A value that is not finite counts as an upper end."""
-        # a rounding of phi must not end a search whose step is too short to be seen in phi
+        """The search after phi(t) and phi'(t) were evaluated. A value that is not finite counts as an upper end."""
+        # rounding of phi must not end a search whose step is too short to change phi visibly
         rounding = 4 * torch.finfo(phi.dtype).eps * s.phi.abs().nan_to_num(posinf=0)
         low_enough = phi <= s.phi + self.c1 * s.t * s.slope + rounding
         flat_enough = slope >= self.c2 * s.slope
@@ -76,13 +91,13 @@ class WeakWolfe:
         t = torch.where(hi.isinf(), 2 * s.t, (lo + hi) / 2)
         wall = phi.isinf()
         tries = s.tries + torch.where(wall, self.at_wall, 1)
-        # a direction that does not descend has failed before it began; the first search, from phi = inf, takes any step
+        # no search along a direction of ascent; the first search of a row, from phi = inf, accepts any step
         descends = (s.slope < 0) | s.phi.isinf()
         outcome = torch.where(
             low_enough & flat_enough & descends, int(SearchOutcome.ACCEPTED), int(SearchOutcome.TRYING)
         )
         trying = outcome == SearchOutcome.TRYING
-        # a bracket that t cannot split any more has failed, however few tries it took
+        # a bracket that is too short to be halved has failed, however few tries it took
         most = self.tries if phi.dtype == torch.float64 else self.tries // 2  # half the digits, half the bisections
         spent = (tries >= most + hi.clamp(min=1).log2()) | (t <= lo) | (t >= hi)
         outcome = torch.where(trying & ((hi.isfinite() & spent) | ~descends), int(SearchOutcome.FAILED), outcome)

@@ -23,7 +23,7 @@ from plica.solver.rows import bmm, dot
 
 @runtime_checkable
 class Memory(Protocol):
-    """What the solver needs of H; `parts` are intermediate results of the products that `combine` uses again."""
+    """What the solver needs of H. `parts` are intermediate results of `products` or `update`, for use by `combine`."""
 
     def reset(self, rows: Int[Tensor, " s"]) -> None: ...
 
@@ -38,9 +38,9 @@ class Memory(Protocol):
 
 @dataclass
 class Dense:
-    """H itself, a matrix n x n per row, scaled by s.y / y.y before the first update. Changed in place.
+    """H itself, an n x n matrix per row; before the first update H = I is scaled by s.y / y.y. Changed in place.
 
-    fresh: rows with H = I, before their first update.
+    fresh: rows before their first update.
     """
 
     H: Float[Tensor, "r n n"]
@@ -58,7 +58,7 @@ class Dense:
     def update(
         self, rows: Int[Tensor, " s"], s: Float[Tensor, "s n"], y: Float[Tensor, "s n"], G: Float[Tensor, "s k n"]
     ) -> tuple[Float[Tensor, "s k k"], Tensor]:
-        """The BFGS update, in place, and the products of G after it; rows without curvature keep what they had."""
+        """The BFGS update, in place, and the products of G after it. Rows without curvature, s.y > 0, do not change."""
         good = has_curvature(s, y)
         if bool(good.any()):
             self._update(rows[good], s[good], y[good])
@@ -68,7 +68,7 @@ class Dense:
         sy, H = dot(s, y), self.H[rows]
         first = (sy / dot(y, y))[:, None, None] * torch.eye(s.shape[1], dtype=s.dtype, device=s.device)
         H = torch.where(self.fresh[rows][:, None, None], first, H)
-        # as a product, which rounding leaves positive definite where the expanded sum may not be
+        # as a product, which stays positive definite under rounding; the expanded sum might not
         V = torch.eye(s.shape[1], dtype=s.dtype, device=s.device) - s[:, :, None] * y[:, None] / sy[:, None, None]
         H = bmm(bmm(V, H), V.transpose(1, 2)) + s[:, :, None] * s[:, None] / sy[:, None, None]
         self.H[rows] = (H + H.transpose(1, 2)) / 2
@@ -81,9 +81,9 @@ class Dense:
     def combine(
         self, rows: Int[Tensor, " s"], w: Float[Tensor, "s k"], g: Float[Tensor, "s n"], parts: Float[Tensor, "s k n"]
     ) -> Float[Tensor, "s n"]:
-        """H g for g = w G, with the parts that came with the products of G."""
+        """H g for g = w G. parts: those returned with the products of G."""
         return bmm(w[:, None], parts)[:, 0]
 
     def scale(self, rows: Int[Tensor, " s"]) -> float:
-        """What the length of a direction is divided by before it is called short."""
+        """The length of a direction is divided by this before it is compared with a tolerance."""
         return 1.0

@@ -15,11 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-SCREENED = 128  # unknowns up to which all of them are solved for at once
-ADDED = 64  # unknowns that are added at a time beyond
-EXACT = 3  # unknowns up to which every face is tried: 1, 5, 31 candidates
-TOLERANCE = 1e-10  # of a slope over the size of the problem, as interior_point ends
-VECTOR = 8  # numbers of float64 that a vector of the processor holds, at most
+SCREENED = 128  # most unknowns for which all are solved for at once
+ADDED = 64  # unknowns that are added at a time if there are more
+EXACT = 3  # most unknowns for which every face is tried: 1, 5, 31 candidates
+TOLERANCE = 1e-10  # of a slope relative to the size of the problem, as in interior_point
+VECTOR = 8  # most float64 numbers in a vector register of the processor
 
 
 def box_qp(
@@ -66,10 +66,11 @@ def screened(
     hi: Float[Tensor, "r m"],
     simplex: Float[Tensor, " m"] | None = None,
 ) -> Float[Tensor, "r m"]:
-    """The same as `interior_point`; with many unknowns most are 0, those of constraints that are far from active.
+    """The same as `interior_point`, faster for many unknowns, of which most are 0: those of inactive constraints.
 
-    Solved for the unknowns of largest q, which are joined by those that the solution would raise from 0, until there is
-    none left: it is then the solution for all of them. A row that has none left is not changed any more.
+    The program is solved for the unknowns with the largest q alone. Unknowns that would grow from 0 at this solution
+    are then added, and it is solved again, until there is none left: then it is the solution for all unknowns. Rows
+    that are finished do not change any more.
     """
     m = q.shape[1]
     if m <= SCREENED:
@@ -103,12 +104,14 @@ def interior_point(
     simplex: Float[Tensor, "*r m"] | None = None,
     steps: int = 40,
 ) -> Float[Tensor, "r m"]:
-    """The same maximiser for any number of unknowns, by a primal-dual interior point method with predictor and
+    """The maximiser of `box_qp` for any number of unknowns, by a primal-dual interior point method with predictor and
     corrector.
 
-    simplex: 0/1 marks of unknowns whose sum is held at 1 (they start at equal shares, which must lie inside the box).
-    A row that has converged is left alone, and idle unknowns fill up vectors of the processor, so that a row's answer
-    does not depend on the others.
+    A row that has converged does not change any more, and idle unknowns are added to fill vector registers, so that the
+    result of a row does not depend on the others.
+
+    simplex: 1 for unknowns whose sum is constrained to 1, 0 for the others. They start at equal shares, which must lie
+        inside the box.
     """
     m = q.shape[1]
     if m % VECTOR:
@@ -142,7 +145,7 @@ def interior_point(
         target = ((ahead / gap.clamp(min=1e-300)) ** 3 * gap)[:, None]
         dz, dnu, da, db = newton(target, da * dz, -db * dz)
         t = 0.995 * _longest(s, dz, u, -dz, a, da, b, db)
-        # rounding ends a row: what it has is as good as it gets
+        # a row whose step is not finite has reached the limits of rounding
         halt = done | ~(dz.sum(1) + da.sum(1) + db.sum(1)).isfinite()
         z, s, u, a, b = (
             torch.where(halt[:, None], old, old + t * d) for old, d in ((z, dz), (s, dz), (u, -dz), (a, da), (b, db))

@@ -27,23 +27,32 @@ from plica.solver.lbfgs import LBFGS
 from plica.solver.problem import Aligned, Evaluation, Problem
 from plica.solver.rows import ALIGN, aligned, bmm, dot, pick, put, refill, take, write
 
-DENSE_UP_TO = 200  # unknowns up to which a dense H is kept when `memory` is not given
-PAIRS = 10  # of limited memory otherwise
-GIVE = 0.3  # factor of mu where a row insists on its objective
-LEAST = 1e-3  # mu down to which a search retreats from the end of the domain
-SHORT = 10  # bisections after which a step may be too short to move x
+DENSE_UP_TO = 200  # most unknowns for which H is dense if `memory` is None
+PAIRS = 10  # of limited memory for more unknowns
+GIVE = 0.3  # factor of mu in `_insist` and `_retreat`
+LEAST = 1e-3  # smallest mu at which a search still retreats from the end of the domain
+SHORT = 10  # evaluations of a search after which its step may be too short to change x
 
 
 @dataclass(frozen=True)
 class BFGSSQP:
-    """Hyper-parameters. The published values are the defaults of the parts.
+    """The hyper-parameters, with the published values as defaults where the papers state them.
 
-    tol: of the stationarity (Eq. 30) and of the largest violation. mu: first penalty parameter. memory: pairs of
-    limited memory, None for a dense H up to 200 unknowns and 10 pairs beyond. patience: stop a feasible row after so
-    many steps without a relative improvement of f by `progress`; None never does. insist: lower mu of a row that was
-    never feasible when so many steps have not halved its least violation; None never does. retreat: where a search met
-    the end of the domain and failed, go on from the best feasible point with a lower mu. abyss: a feasible f below
-    -abyss counts as unbounded.
+    Attributes:
+        tol: tolerance of the stationarity (Eq. 30) and of the largest violation.
+        max_steps: most steps of a row.
+        max_evaluations: most evaluations of a row; None for any number.
+        mu: first penalty parameter.
+        memory: pairs of limited memory; None for a dense H up to 200 unknowns and 10 pairs beyond.
+        patience: stop a row that has a feasible point after this many steps without a relative improvement of f by
+            `progress`; None for never.
+        progress: see `patience`.
+        insist: lower mu of a row that was never feasible if this many steps have not halved its smallest violation;
+            None for never.
+        retreat: if a search met the end of the domain and failed, continue from the best feasible point with a lower
+            mu.
+        abyss: a feasible f below -abyss counts as unbounded.
+        steering, search, measure: the parts of the method.
     """
 
     tol: float = 1e-6
@@ -67,8 +76,8 @@ class BFGSSQP:
         batch_size: int | None = None,
         watch: Callable[[Int[Tensor, " r"]], None] | None = None,
     ) -> Solution:
-        """Solve all rows, at most `batch_size` of them live at a time; `watch` is told after each tick which rows are
-        not done."""
+        """Solve all rows, at most `batch_size` of them at a time. watch: called after each evaluation with the rows
+        that are not finished."""
         b, n = x0.shape
         if self._limited(n) and n % ALIGN:
             solution = self.solve(Aligned(problem, n), aligned(x0), batch_size, watch)
@@ -89,8 +98,8 @@ class BFGSSQP:
         return solution.finish()
 
     def _enter(self, problem: Problem, x0: Tensor, rows: Tensor) -> State:
-        """Fresh rows: a search from phi = inf along d = 0, so that their first tick evaluates the start and accepts
-        it."""
+        """New rows. They begin with a search from phi = inf along d = 0, so that their first evaluation is at the
+        start, and is accepted."""
         x = x0[rows].clone()
         r, k = len(x), 1 + problem.constraints
         zero, count = x.new_zeros(r), torch.zeros_like(rows)
@@ -115,7 +124,7 @@ class BFGSSQP:
         return Dense.start(rows, like)
 
     def _tick(self, problem: Problem, live: State) -> None:
-        """One evaluation per live row, and what follows from it, written into `live`."""
+        """Evaluate every live row once, and update `live`."""
         x = torch.addcmul(live.x, live.search.t[:, None], live.d)
         at = problem(x, live.row)
         finite = at.finite
@@ -145,11 +154,11 @@ class BFGSSQP:
 
     @staticmethod
     def _end(live: State, which: Bool[Tensor, " r"], why: Stop) -> None:
-        """Stop those of the running rows."""
+        """Stop the rows of `which` that are still running."""
         live.stop.masked_fill_(which & (live.stop == RUNNING), STOPS.index(why))
 
     def _accept(self, live: State, rows: Tensor, x: Tensor, at: Evaluation) -> None:
-        """Learn from the step to x and choose the next direction."""
+        """Update the rows after the step to x, and choose the next direction."""
         s = x - pick(live.x, rows)
         products = live.memory.update(rows, s, self._change(live, rows, s, at), at.grads)
         live.samples.add(rows, x, at.grads)
@@ -167,10 +176,10 @@ class BFGSSQP:
         self._judge(live, rows, at)
 
     def _insist(self, live: State, rows: Tensor, steps: int) -> None:
-        """Lower mu of rows that were never feasible and whose least violation has not halved in so many steps.
+        """Lower mu of rows that were never feasible and whose smallest violation has not halved in so many steps.
 
-        Steering trusts the linear model of the violation; where that promises again and again what does not come, the
-        objective holds the row back.
+        Steering relies on the linear model of the violation. If the predicted decrease repeatedly fails to occur, the
+        objective has too much weight.
         """
         least, worst = live.best.violation[rows], live.worst[rows]
         late, halved = live.late[rows] + 1, least <= 0.5 * worst
@@ -185,8 +194,8 @@ class BFGSSQP:
         """The change y of the Lagrangian's gradient, with the multipliers of the step, damped (Powell 1978) so that
         s.y > 0.
 
-        The penalty's own gradient jumps where a constraint becomes active; the QP knows of that kink, so H need not
-        learn it. For the damping B s = -t (w G) is at hand, as the step is s = -t H (w G).
+        The gradient of the penalty itself jumps where a constraint becomes active. The QP models that kink, so H must
+        not. For the damping, B s = -t (w G) is known, since the step is s = -t H (w G).
         """
         old, t = pick(live.lagrangian, rows), live.search.t[rows]
         y = bmm(live.w[rows, None], at.grads)[:, 0].sub_(old)
@@ -198,10 +207,10 @@ class BFGSSQP:
         return y
 
     def _aim(self, live: State, rows: Tensor, at: Evaluation, products: Any = None) -> None:
-        """The direction by steering, and a search along it; `products` of the gradients, where they are known already.
+        """Choose the direction by steering, and start a search along it. products: of the gradients, if they are known.
 
-        The measure of stationarity for the present gradient alone comes with it, per unit of mu: where mu has become
-        small, any direction is short, however far the objective is from its minimum.
+        This also gives the measure of stationarity for the present gradients alone. It is divided by mu: if mu is small
+        every direction is short, however far the objective is from its minimum.
         """
         P, parts = products or live.memory.products(rows, at.grads)
         w, mu = self.steering(at.c.double(), at.equalities, P.double(), live.mu[rows].double(), self.tol)
@@ -214,8 +223,8 @@ class BFGSSQP:
         self._search(live, rows, at, d)
 
     def _search(self, live: State, rows: Tensor, at: Evaluation, d: Tensor) -> None:
-        """A search along d, which tries the unit step first; the very first, as H knows nothing yet, no more than the
-        size of x."""
+        """Start a search along d with the unit step. The first step of a row, before H was updated, is at most as long
+        as x."""
         mu, t = live.mu[rows], torch.ones_like(d[:, 0])
         first = (live.steps[rows] <= 1).nonzero()[:, 0]
         size, reach = (torch.linalg.vector_norm(v, dim=1) for v in (live.x[rows[first]], d[first]))
@@ -245,7 +254,8 @@ class BFGSSQP:
             self._contradicted(live, rows[stuck], take(at, stuck))
 
     def _measure(self, live: State, rows: Tensor, at: Evaluation) -> None:
-        """Where several samples are near, the measure over their hull, if it is smaller."""
+        """If several samples are near, replace the stationarity by the measure over their hull where that is
+        smaller."""
         if self.measure.keep < 2:
             return
         near = self.measure.near(take(live.samples, rows), live.x[rows])
@@ -259,8 +269,8 @@ class BFGSSQP:
             live.stationarity[some] = torch.minimum(live.stationarity[some], measured)
 
     def _contradicted(self, live: State, rows: Tensor, at: Evaluation) -> None:
-        """Rows stationary for phi at an infeasible point whose violation no direction lowers by much: infeasible if
-        stationary for the violation alone, too; else the objective weighs too much."""
+        """Treat rows that are stationary for phi at an infeasible point, if no direction lowers the violation by much.
+        If they are stationary for the violation alone too, they stop as infeasible; else mu is lowered."""
         P, parts = live.memory.products(rows, at.grads)
         w, hope = self.steering.best(at.c.double(), at.equalities, P.double())
         w = w.to(live.w)
@@ -273,10 +283,10 @@ class BFGSSQP:
             self._aim(live, rows[hopeless], take(at, hopeless.nonzero()[:, 0]))
 
     def _fall_back(self, live: State, rows: Tensor, x: Tensor, trial: Evaluation) -> None:
-        """The ladder when a search fails: forget the Hessian and descend over the gradients nearby (Burke et al.
-        2020), then steepest descent of phi, then stop.
+        """What is tried when a search fails: first H = I and the direction over the gradients nearby (Burke et al.
+        2020), then steepest descent of phi; then the row stops.
 
-        The trial at which the search failed lies across a kink, as a rule: its gradient is worth a sample.
+        The point at which the search failed usually lies across a kink, so its gradients are added to the samples.
         """
         live.samples.add(rows, x, trial.grads)
         live.memory.reset(rows)
@@ -298,8 +308,8 @@ class BFGSSQP:
                 self._search(live, rows[some], part, direction(live, rows[some], part))
 
     def _retreat(self, live: State, rows: Tensor) -> None:
-        """A search that falls towards the end of the domain weighs the objective too much: it goes on from the best
-        feasible point, which is evaluated anew, with a smaller mu."""
+        """Continue from the best feasible point, which is evaluated again, with a smaller mu: a search that decreases
+        up to the end of the domain has given the objective too much weight."""
         live.mu[rows] *= GIVE
         best = pick(live.best.x, rows)
         write(live.x, rows, best)
@@ -308,7 +318,7 @@ class BFGSSQP:
         put(live.search, rows, self.search.start(none + torch.inf, none))
 
     def _hull(self, live: State, rows: Tensor, at: Evaluation) -> Float[Tensor, "r n"]:
-        """d of Eq. (30) over the samples nearby; without samples, the direction that is there."""
+        """d of Eq. (30) over the samples nearby; without samples, the present direction."""
         if self.measure.keep < 2:
             return live.d[rows]
         near = self.measure.near(take(live.samples, rows), live.x[rows])
@@ -320,7 +330,8 @@ class BFGSSQP:
         return -live.lagrangian[rows]
 
     def _run_away(self, live: State, rows: Tensor, x: Tensor, trial: Evaluation) -> None:
-        """phi falls without end along d: so does f, if the points are feasible; else the objective weighs too much."""
+        """Treat rows whose phi decreased at every step tried along d: if the last point is feasible, f is unbounded;
+        else the objective has too much weight, and mu is lowered."""
         live.stop[rows[trial.violations.sum(1) <= self.tol]] = STOPS.index(Stop.UNBOUNDED)
         live.mu[rows] *= 0.1
         self._aim(live, rows, take(live.at, rows))

@@ -21,9 +21,16 @@ RUNNING = -1
 
 @dataclass(frozen=True)
 class Solution:
-    """One entry per problem; the bare entry where `minimize` was given a single problem.
+    """The result of `minimize`: one entry per problem; without the leading axis if x0 has none.
 
-    x is the best feasible point seen (violation <= tol), else the least violated one.
+    Attributes:
+        x: the best feasible point evaluated (violation <= tol), else the one with the smallest violation.
+        f: the objective at x.
+        violation: the largest violation of a constraint at x.
+        stationarity: the measure of Eq. (29-30) at the last point.
+        steps: accepted steps.
+        evaluations: of fun and its gradients.
+        status: why the solver stopped.
     """
 
     x: Float[Tensor, "*b n"]
@@ -37,15 +44,14 @@ class Solution:
 
 @dataclass
 class Best:
-    """The best point of each row so far, by the order of `better`."""
+    """The best point of each row so far: feasible before infeasible, then with smaller f or smaller violation."""
 
     x: Float[Tensor, "r n"]
     f: Float[Tensor, " r"]
     violation: Float[Tensor, " r"]
 
     def note(self, x: Tensor, at: Evaluation, finite: Tensor, tol: float) -> None:
-        """Write in place the rows of x that beat the best: feasible before infeasible, then smaller f or smaller
-        violation."""
+        """Replace the best points of the rows where x is better, in place."""
         violation = at.violations.amax(1) if at.c.shape[1] else torch.zeros_like(at.f)
         feasible, was = violation <= tol, self.violation <= tol
         better = torch.where(feasible, ~was | (at.f < self.f), ~was & (violation < self.violation)) & finite
@@ -69,19 +75,19 @@ class State:
     memory: Memory
     samples: Samples
     best: Best
-    rung: Int[Tensor, " r"]  # of the ladder of fallbacks: 0 none, 1 after H = I, 2 after steepest descent
+    rung: Int[Tensor, " r"]  # fallbacks since the last accepted step: 0 none, 1 H = I, 2 steepest descent
     steps: Int[Tensor, " r"]
     evaluations: Int[Tensor, " r"]
     stationarity: Float[Tensor, " r"]
-    landmark: Float[Tensor, " r"]  # best f when progress was last made
+    landmark: Float[Tensor, " r"]  # best f when it last improved by more than `progress`
     since: Int[Tensor, " r"]  # steps since then
-    worst: Float[Tensor, " r"]  # least violation when it was last halved, of rows that were never feasible
+    worst: Float[Tensor, " r"]  # smallest violation when it was last halved, or mu lowered by _insist
     late: Int[Tensor, " r"]  # steps since then
     stop: Int[Tensor, " r"]  # index into STOPS, or RUNNING
 
 
 class Collected:
-    """Rows that are done, in the places they came from."""
+    """The results of finished rows, in the order of the problems."""
 
     def __init__(self, x0: Tensor):
         b, number = len(x0), x0.new_zeros(len(x0))

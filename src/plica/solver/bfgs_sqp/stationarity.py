@@ -2,8 +2,7 @@
 gradients, Eq. (29-30).
 
 Its length is measured in the norm of the Hessian, sqrt(d H^-1 d), whose square is twice the decrease that the quadratic
-model predicts. In the Euclidean norm d would be short wherever H is small and long wherever H is large, stationary or
-not.
+model predicts. The Euclidean norm of d would depend on the scale of H: small wherever H is small, stationary or not.
 
 Away from kinks one gradient suffices; near a kink gradients from several sides are needed, as in gradient sampling
 (Burke et al. 2020). The samples are gradients of recent iterates within a small distance of the present one.
@@ -25,7 +24,7 @@ from plica.solver.rows import bmm, dot
 
 @dataclass
 class Samples:
-    """The last l iterates of each row and their gradients, in slots used in turn; an unused slot lies at infinity."""
+    """The last l iterates of each row and their gradients, in slots used in turn; an unused slot has x = inf."""
 
     x: Float[Tensor, "r l n"]
     grads: Float[Tensor, "r l k n"]
@@ -41,7 +40,7 @@ class Samples:
         )
 
     def add(self, rows: Int[Tensor, " s"], x: Float[Tensor, "s n"], grads: Float[Tensor, "s k n"]) -> None:
-        """One more iterate for each of the rows, in place of its oldest."""
+        """Add an iterate to each of the rows, in place of its oldest one."""
         if self.x.shape[1]:
             slot = self.count[rows] % self.x.shape[1]
             self.x[rows, slot], self.grads[rows, slot] = x, grads
@@ -50,7 +49,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Stationarity:
-    """radius: samples count within radius * sqrt(n) of the point; keep: how many iterates are remembered, 0 for
+    """radius: samples within radius * sqrt(n) of the point are used. keep: number of iterates that are stored, 0 for
     none."""
 
     radius: float = 1e-4
@@ -98,11 +97,12 @@ class Stationarity:
             lo[:, (1 + m - at.equalities) * l :] = -1
         simplex = torch.zeros_like(q[0])
         simplex[:l] = 1
-        # the simplex bounds sigma already; a wider box keeps its vertices away from the wall of the box
+        # the simplex already bounds sigma; with a wider box its vertices lie inside the box
         hi[:, :l] = 2
         return screened(P * scale[:, :, None] * scale[:, None], q, lo, hi, simplex)
 
 
 def length(d: Float[Tensor, "r n"], g: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:
-    """sqrt(d H^-1 d) of d = H g, up to sign: from the vectors, as products of gradients cancel in float32."""
+    """sqrt(d H^-1 d) for d = H g or -H g, from d and g: computed from the products G H G' it would suffer from
+    cancellation in float32."""
     return dot(d, g).abs().sqrt()

@@ -17,8 +17,13 @@ from plica.solver.bfgs_sqp.qp import box_qp
 
 @dataclass(frozen=True)
 class Steering:
-    """c_viol: share of the best possible reduction of the violation that is asked for; c_mu: factor of mu per trial;
-    tries of them."""
+    """The settings of Algorithm 1.
+
+    Attributes:
+        c_viol: share of the best possible reduction of the violation that a direction must achieve.
+        c_mu: factor of mu from trial to trial.
+        tries: most trials.
+    """
 
     c_viol: float = 0.1
     c_mu: float = 0.9
@@ -34,8 +39,9 @@ class Steering:
     ) -> tuple[Float[Tensor, "r k"], Float[Tensor, " r"]]:
         """Weights (mu, lam) of the gradients in -H^-1 d, and the new mu.
 
-        mu falls by c_mu until the linear model of the violation (27) falls by at least c_viol of what the best
-        direction for it (mu = 0) could do; rows where nothing can be done keep theirs, as do rows feasible to `tol`.
+        mu is multiplied by c_mu until the linear model of the violation (27) decreases by at least c_viol times the
+        decrease for the best direction (mu = 0). Rows whose violation no direction decreases, or is at most `tol`, keep
+        their mu.
         """
         model = _Model(c, equalities, P)
         w = model.weights(mu)
@@ -64,7 +70,7 @@ class Steering:
         self, c: Float[Tensor, "r m"], equalities: int, P: Float[Tensor, "r k k"]
     ) -> tuple[Float[Tensor, "r k"], Float[Tensor, " r"]]:
         """The weights of the best direction for the violation alone (mu = 0), and the share of the violation that it
-        should remove."""
+        removes by the linear model."""
         model = _Model(c, equalities, P)
         w = model.weights(torch.zeros_like(c[:, 0]))
         return w, 1 - model.violation(w) / model.violation(torch.zeros_like(w)).clamp(min=torch.finfo(c.dtype).tiny)

@@ -1,6 +1,6 @@
-"""Bundle SQP: min ||u||_p  s.t.  m(u) >= 0,  low <= u <= high, with the last distinct planes of m kept apart.
+"""Bundle SQP: min ||u||_p  s.t.  m(u) >= 0,  low <= u <= high, with the last distinct planes of m as constraints.
 
-    z = argmin ||z||  s.t.  m_j + g_j.(z - u_j) >= kappa for planes j that hold,  low <= z <= high,  |z - u| <= reach
+    z = argmin ||z||  s.t.  m_j + g_j.(z - u_j) >= kappa for valid planes j,  low <= z <= high,  |z - u| <= reach
 
 At a concave kink m is the minimum of its pieces, and the nearest point may lie where several of them equal kappa: each
 must stay a separate constraint. At a convex kink m is the maximum of its pieces; a plane below m at the current point
@@ -21,19 +21,28 @@ from plica.solver.linearized.planes import nearest
 from plica.solver.rows import take
 
 TINY = 1e-30
-PAD = 16  # rows are a multiple of this: kernels treat the last numbers of a tensor otherwise than the rest
+PAD = 16  # the number of rows is a multiple of this, since kernels may round the last numbers of a tensor differently
 
 
 @dataclass
 class BundleState:
-    """The state of r searches, in float64. u is the point to evaluate next; `size` is its norm.
+    """The state of r searches, in float64.
 
-    planes, offsets: m = planes . u + offsets where each was taken. age: step at which it was seen last, 0 for none.
-    inside, outside: the last points with m <= 0 (the image at first) and with m > 0; inside_margin, outside_margin
-    theirs, nan for none. reach: half the width of the trust region. short: steps before m was first positive.
-    estimate: norm of the point to evaluate next, inf where it is but a point between inside and outside.
-    residual: largest change of the last step, over the largest entry of u. failed: the margin or gradient is of no use.
-    climbs: until m is first positive, each step is to where m should be positive nearest to u, not to 0.
+    Attributes:
+        low, high: the box.
+        u: the point to evaluate next.
+        size: its norm.
+        planes, offsets: linear models of m, planes . u + offsets, each exact at the point where it was taken.
+        age: step at which each plane was last taken; 0 for an empty slot.
+        inside, outside: the last points with m <= 0 (at first the image) and with m > 0.
+        inside_margin, outside_margin: m there; nan for none.
+        reach: half the width of the trust region.
+        short: steps before m was first positive.
+        estimate: norm of the point to evaluate next; inf if that is only a point between inside and outside.
+        residual: largest change of an entry in the last step, over the largest entry of u.
+        failed: whether the margin or its gradient is of no use.
+        climbs: whether, until m is first positive, each step is to the nearest point to u, not to 0, where the linear
+            model of m is positive.
     """
 
     low: Float[Tensor, "r n"]
@@ -60,11 +69,16 @@ class BundleState:
 class BundleSQP:
     """The steps of the method.
 
-    p: 1, 2 or inf. kept: planes, of which the one seen longest ago leaves. floor: kappa is this share of |m| beyond
-    what counts; after `patience` steps that never passed the boundary the aim goes up by `aim` of |m| with each
-    further one, at most `most` times. back: share of the last positive margin by which a step may fall short of the
-    boundary again; after more the search goes on between the two points, at the secant's. climb: share of |m| beyond
-    the boundary at which the steps of rows that climb aim.
+    Attributes:
+        p: of the norm: 1, 2 or inf.
+        kept: most planes; the one that was taken longest ago is replaced.
+        floor: kappa is twice the smallest margin that counts, plus this share of |m|.
+        aim: after `patience` steps that never passed the boundary, this share of |m| is added to kappa with each
+            further step, at most `most` times.
+        patience, most: see `aim`.
+        back: a step may fall short of the boundary by this share of the last positive margin. If it falls short by
+            more, the next point lies between the two, where the secant is 0.
+        climb: while a row climbs, it aims beyond the boundary by this share of |m|.
     """
 
     p: float
@@ -92,7 +106,9 @@ class BundleSQP:
         self, rows: BundleState, which: Bool[Tensor, " r"], u: Float[Tensor, "r n"], reach: Float[Tensor, " r"],
         climbs: Bool[Tensor, " r"],
     ) -> None:  # fmt: skip
-        """Let these rows start anew at u, within the box, with a trust region, and some of them climb. In place."""
+        """Restart these rows, in place, at u moved into the box. reach: their trust regions. climbs: which of them
+        climb.
+        """
         u = torch.minimum(torch.maximum(u, rows.low), rows.high)
         rows.u[which], rows.reach[which], rows.climbs[which] = u[which], reach[which], climbs[which]
         for values, fresh in (
@@ -103,7 +119,7 @@ class BundleSQP:
         rows.size[which] = self._norm(rows.u)[which]
 
     def move(self, rows: BundleState, u: Float[Tensor, "r n"]) -> None:
-        """Let rows be at u instead. In place."""
+        """Set the point to evaluate next to u. In place."""
         rows.u, rows.size = u, self._norm(u)
 
     def step(
@@ -114,8 +130,15 @@ class BundleSQP:
         grad: Float[Tensor, "r n"],
         best: Float[Tensor, " r"],
     ) -> None:
-        """Move rows.u, given m and its gradient there; noise (r,) is the least margin that counts, best the least norm
-        known, inf for none. In place."""
+        """Move rows.u to the next point, in place.
+
+        Args:
+            rows: the searches.
+            margin: m at rows.u.
+            noise: the smallest margin that counts.
+            grad: the gradient of m at rows.u.
+            best: the smallest norm known of a point with m > 0; inf for none.
+        """
         rows.failed = ~(margin.isfinite() & grad.isfinite().all(1))
         margin, grad = margin.nan_to_num(0, 0, 0), torch.where(rows.failed[:, None], 0, grad)
         flat, past = (grad == 0).all(1), margin > noise
@@ -143,14 +166,14 @@ class BundleSQP:
 
     @staticmethod
     def _note(rows: BundleState, margin: Tensor, past: Tensor) -> None:
-        """The points on either side of the boundary. A point beyond the last one inside, seen from outside, is new."""
+        """Store u as the last point inside or outside."""
         rows.outside = torch.where(past[:, None], rows.u, rows.outside)
         rows.outside_margin = torch.where(past, margin, rows.outside_margin)
         rows.inside = torch.where(past[:, None], rows.inside, rows.u)
         rows.inside_margin = torch.where(past, rows.inside_margin, margin)
 
     def _learn(self, rows: BundleState, margin: Tensor, noise: Tensor, grad: Tensor) -> None:
-        """Take in the plane at u: in place of the same one, of an empty one, or of the one seen longest ago."""
+        """Store the plane at u, in the slot of the same plane, else of an empty one, else of the oldest one."""
         offset = margin - (grad * rows.u).sum(1)
         near = (rows.planes - grad[:, None]).abs().amax(2) <= 1e-5 * grad.abs().amax(1, keepdim=True)
         level = 1e-5 * offset.abs() + 1e-4 * margin.abs() + noise
@@ -160,7 +183,8 @@ class BundleSQP:
         rows.planes[row, slot], rows.offsets[row, slot], rows.age[row, slot] = grad, offset, rows.steps
 
     def _nearest(self, rows: BundleState, margin: Tensor, noise: Tensor, kappa: Tensor, best: Tensor) -> Tensor:
-        """The nearest point past the planes that hold at u, in units of the distance expected; rows are padded."""
+        """The nearest point beyond the planes that are valid at u. Solved in units of the expected distance, with the
+        rows padded."""
         value = (rows.planes * rows.u[:, None]).sum(2) + rows.offsets
         holds = (rows.age > 0) & (value >= (margin - 1e-4 * margin.abs() - 2 * noise)[:, None])
         length = torch.linalg.vector_norm(rows.planes, dim=2).clamp(min=TINY)
@@ -177,7 +201,7 @@ class BundleSQP:
         return torch.minimum(torch.maximum(z, rows.low), rows.high)
 
     def _higher(self, rows: BundleState, margin: Tensor, grad: Tensor) -> Tensor:
-        """The point along the gradient where its plane is `climb` |m|; features at the wall ahead stay."""
+        """The point along the gradient at which the linear model is `climb` |m|; entries at a bound do not move."""
         wall = torch.where(grad > 0, rows.u >= rows.high, rows.u <= rows.low)
         grad = torch.where(wall, 0, grad)
         length = (1 + self.climb) * margin.abs() / (grad * grad).sum(1).clamp(min=TINY)
@@ -193,7 +217,7 @@ class BundleSQP:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """Of the subproblem, to be taken row by row."""
+    """The inputs of the subproblem, in one record so that rows can be taken from all of them."""
 
     planes: Float[Tensor, "r k n"]
     rise: Float[Tensor, "r k"]

@@ -23,12 +23,15 @@ from plica.solver.linearized.descent import TINY, Averaged, CurvedState, Measure
 
 @dataclass(frozen=True)
 class CurvedSQP:
-    """The steps of the method. Margins are relative to the row's first |m|.
+    """The steps of the method: kappa_k = (far aim_k + floor) |m_0|, so that the first steps aim beyond the boundary.
 
-    descent: how d is lowered on the plane, within the bounds of z.
-    far, decay, floor: kappa_k = far |m_0| aim_k + floor |m_0|: the boundary is aimed at from beyond; aim_k falls by
-    decay, but rises by raise_aim after raise_after steps that never passed the boundary. average: weight of the old
-    plane in the new one.
+    Attributes:
+        descent: how d is lowered on the plane, within the bounds of z.
+        far, floor: of kappa.
+        decay: factor of aim_k from step to step; aim_0 = 1.
+        raise_aim: replaces `decay` after raise_after steps of which none passed the boundary.
+        raise_after: see `raise_aim`.
+        average: weight of the old plane in the new one.
     """
 
     descent: Averaged | QuasiNewton
@@ -40,7 +43,8 @@ class CurvedSQP:
     average: float = 0.7
 
     def start(self, x: Float[Tensor, "r n"], quadratic: Bool[Tensor, " r"], memory: Any = None) -> CurvedState:
-        """Rows that start at x, where d and its gradient count as 0; memory: what rows of the same images have seen."""
+        """Rows that start at x, where d and its gradient are taken to be 0. memory: of other rows of the same
+        images."""
         zero = x.new_zeros(len(x))
         return CurvedState(
             x=x, z=x.clone(), pull=torch.zeros_like(x), plane=torch.zeros_like(x),
@@ -50,11 +54,12 @@ class CurvedSQP:
         )  # fmt: skip
 
     def move(self, rows: CurvedState, z: Float[Tensor, "r n"], measure: Measure) -> None:
-        """Let rows start at z inside the box instead. In place."""
+        """Set the point to evaluate next to z, inside the box. In place."""
         rows.z, (rows.size, rows.pull) = z, measure(z)
 
     def step(self, rows: CurvedState, margin: Tensor, noise: Tensor, grad: Tensor, measure: Measure) -> None:
-        """Move rows.z, given m and its gradient there; noise (r,) is the least margin that counts. In place."""
+        """Move rows.z to the next point, in place, given m and its gradient there. noise: smallest margin that
+        counts."""
         opening = rows.steps == 0
         rows.first = torch.where(opening, margin.abs().clamp(min=TINY), rows.first)
         rows.plane = torch.lerp(rows.plane, grad, torch.where(opening, 1.0, 1 - self.average).float().to(grad)[:, None])

@@ -26,12 +26,19 @@ Measure = Callable[[Tensor], tuple[Tensor, Tensor]]  # d (r,) and its gradient (
 
 @dataclass(frozen=True)
 class Averaged:
-    """Steps along the mean gradient over the root of the mean square to a power, as RMSprop has it, and projected onto
-    plane and box in that metric. Their length is told, not searched: kinks do not stop them, but they must end.
+    """Steps along the mean gradient divided by a power of the root mean square, as in RMSprop, projected onto plane and
+    box in the metric of that divisor. Step lengths follow a fixed schedule; there is no line search, which a kink could
+    stop.
 
-    steps: gradients of d per gradient of m. length: of a step, in lengths of z - x; a half of it after `half` gradients
-    of m, a third after twice as many, and so on. momentum, memory: weights of the old mean and mean square. power: of
-    the root of the mean square, which is taken to be at least `floor` of its mean over pixels.
+    Attributes:
+        bounds: of z.
+        steps: gradients of d per gradient of m.
+        length: of a step, in lengths of z - x; divided by 1 + k / half after k gradients of m.
+        half: see `length`.
+        momentum, memory: weights of the old mean and of the old mean square.
+        power: of the root mean square, to which `floor` times its mean over pixels is added.
+        floor: see `power`.
+        trials: of each projection.
     """
 
     bounds: tuple[float, float]
@@ -45,12 +52,12 @@ class Averaged:
     trials: int = 3
 
     def start(self, x: Float[Tensor, "r n"], known: Averages | None = None) -> Averages:
-        """Nothing seen yet; or the squares that other rows of the same images know."""
+        """Averages without any gradient; or with the mean squares of other rows of the same images."""
         zero = torch.zeros_like(x)
         return Averages(zero, zero.clone() if known is None else known.square, zero[:, 0].clone())
 
     def minimise(self, rows: CurvedState, margin: Tensor, rise: Float[Tensor, " r"], measure: Measure) -> Tensor:
-        """Move rows on the plane: z, size, pull and residual are written. Returns the multiplier lam."""
+        """Lower d on the plane: sets z, size, pull and residual of the rows, and returns the multiplier lam."""
         start, plane, averages = rows.z, rows.plane, rows.memory
         assert isinstance(averages, Averages)
         for _ in range(self.steps):
@@ -71,13 +78,13 @@ class Averaged:
         averages.count += 1
 
     def _scale(self, averages: Averages) -> Float[Tensor, "r n"]:
-        """The preconditioner; 1 before anything is seen."""
+        """The preconditioner; 1 before the first gradient."""
         root = averages.square.sqrt()
         typical = root.mean(1, keepdim=True)
         return (root + self.floor * typical + (typical == 0)) ** -self.power
 
     def _multiplier(self, rows: CurvedState, averages: Averages) -> Float[Tensor, " r"]:
-        """lam for which the mean gradient is nearest to lam g, over free pixels; what is left is the residual."""
+        """lam for which the mean gradient is nearest to lam g over free pixels; their difference gives the residual."""
         plane, scale = rows.plane, self._scale(averages)
         mean = averages.mean / (1 - self.momentum**averages.count)[:, None]
         open_, lam = torch.ones_like(mean), torch.zeros_like(averages.count)
@@ -93,7 +100,14 @@ class Averaged:
 
 @dataclass(frozen=True)
 class Point:
-    """A point of the search: D, its gradient, d, what is minimised, and the multiplier that led there."""
+    """A point z of the search.
+
+    Attributes:
+        pull: the gradient of D.
+        size: d.
+        value: of the function that is minimised.
+        lam: the multiplier that led to z.
+    """
 
     z: Float[Tensor, "r n"]
     pull: Float[Tensor, "r n"]
@@ -107,9 +121,15 @@ class QuasiNewton:
     """L-BFGS on D(z) + tau h |z - z_k|^2 / 2, D = d^2 / 2 or d itself where it is quadratic, which is smooth at z = x;
     h is the curvature of D along the shortest step onto the plane.
 
-    pairs: of L-BFGS. steps: gradients of D per gradient of m. tau: first damping; divided by `down` where the exact
-    penalty d + 1.5 lam max(-m, 0) fell by more than `good` of what was predicted, times `up` where by less than `bad`,
-    within least..most.
+    Attributes:
+        bounds: of z.
+        pairs: of L-BFGS.
+        steps: gradients of D per gradient of m.
+        tau: first damping, then between `least` and `most`.
+        good, down: tau is divided by `down` if the exact penalty d + 1.5 lam max(-m, 0) decreased by more than this
+            share of the predicted decrease.
+        bad, up: tau is multiplied by `up` if it decreased by less than this share.
+        trials: of each projection.
     """
 
     bounds: tuple[float, float]
@@ -125,13 +145,13 @@ class QuasiNewton:
     trials: int = 3
 
     def start(self, x: Float[Tensor, "r n"], known: Damped | None = None) -> Damped:
-        """No pairs; or those that other rows of the same images know."""
+        """A memory without pairs; or with those of other rows of the same images."""
         zero = x.new_zeros(len(x))
         curvature = DampedLBFGS.start(len(x), x, self.pairs) if known is None else known.curvature
         return Damped(curvature, tau=zero + self.tau, merit=zero.clone(), predicted=zero.clone())
 
     def minimise(self, rows: CurvedState, margin: Tensor, rise: Float[Tensor, " r"], measure: Measure) -> Tensor:
-        """Move rows on the plane: z, size, pull and residual are written. Returns the multiplier lam."""
+        """Lower d on the plane: sets z, size, pull and residual of the rows, and returns the multiplier lam."""
         z, plane, memory = rows.z, rows.plane, rows.memory
         assert isinstance(memory, Damped)
         curvature = memory.curvature
@@ -170,8 +190,8 @@ class QuasiNewton:
 
 
 def free(z: Float[Tensor, "r n"], force: Float[Tensor, "r n"], bounds: tuple[float, float]) -> Float[Tensor, "r n"]:
-    """1 for pixels that may move, 0 for those at a wall that are pushed against it: a step through H^-1, which is not
-    diagonal, would go astray with them."""
+    """1 for pixels that may move, 0 for those at a bound that are pushed against it. With the latter a step that is
+    multiplied by H^-1, which is not diagonal, would have a wrong direction."""
     low, high = bounds
     return 1 - ((z <= low) & (force < 0) | (z >= high) & (force > 0)).to(z)
 

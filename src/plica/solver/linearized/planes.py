@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-STEPS = 16  # 8 to 12 are needed; the next step of the search corrects the remaining error
-GAP = 1e-8  # mean product of a slack and its multiplier at which a row is done, over 1 + penalty s
+STEPS = 16  # most iterations; 8 to 12 are needed, and the next step of the search corrects the remaining error
+GAP = 1e-8  # a row is finished when the mean product of slacks and multipliers is below this times 1 + penalty s
 PENALTY = 100.0
-RIDGE = 1e-4  # makes the program strictly convex: among equally near points the one next to u
-WIDTH = 1e-7  # of a box that is empty, for the interior to exist
-INSIDE = 0.995  # of the step to the wall
+RIDGE = 1e-4  # makes the program strictly convex: of equally near points it selects the one nearest to u
+WIDTH = 1e-7  # given to a box that is empty, so that it has an interior
+INSIDE = 0.995  # share of the step at which a slack or multiplier would be 0
 
 Vector = tuple[Tensor, Tensor, Tensor]  # of the unknowns w (r, m), s (r,) and t (r,)
 
@@ -35,8 +35,8 @@ def nearest(
     high: Float[Tensor, "r n"],
     u: Float[Tensor, "r n"],
 ) -> tuple[Float[Tensor, "r n"], Float[Tensor, " r"]]:
-    """The minimiser z, and its slack s. Everything in float64, in units in which z and the planes are about 1; a plane
-    of zeros does not count."""
+    """The minimiser z, and its slack s. All inputs are in float64, in units in which z and the planes are about 1; a
+    plane of zeros is ignored."""
     n = low.shape[1]
     middle, half = (low + high) / 2, ((high - low) / 2).clamp(min=WIDTH)
     low, high = middle - half, middle + half
@@ -56,8 +56,8 @@ def nearest(
 
 @dataclass(frozen=True)
 class _Factor:
-    """The matrix of a step: its diagonal at w and at s, the border and the corner that t adds after w is eliminated,
-    and the Cholesky factor of what the planes add."""
+    """The factorised matrix of a step: its diagonals for w and s, the border and the corner that t adds after w is
+    eliminated, and the Cholesky factor of the part of the planes."""
 
     diagonal: Float[Tensor, "r m"]
     slack: Float[Tensor, " r"]
@@ -101,7 +101,7 @@ class _Program:
         return own + RIDGE * (w - self.u)
 
     def solve(self, w: Tensor, rise: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """From w inside the box; rows that are done are left alone."""
+        """The solution w, s, from a start w inside the box. Rows that are finished do not change any more."""
         k, m = self.counts.shape[1], w.shape[1]
         s = ((rise - (self.planes * w[:, None]).sum(2)) * self.counts).amax(1).clamp(min=0) + 0.5
         t = w.abs().amax(1) + 0.5
@@ -119,7 +119,7 @@ class _Program:
                 break
             (dw, ds, dt), dslacks, dmu = self._step(self._gradient(w), slacks, mu)
             length = (INSIDE * _longest(slacks, dslacks, mu, dmu)).clamp(max=1)
-            # rounding ends a row: what it has is as good as it gets
+            # a row whose step is not finite has reached the limits of rounding
             live = live & (dslacks.sum(1) + dmu.sum(1)).isfinite()
             step = torch.where(live, length, 0)
             w, s, t, slacks, mu = (
@@ -129,7 +129,8 @@ class _Program:
         return w, s
 
     def _step(self, gradient: Tensor, slacks: Tensor, mu: Tensor) -> tuple[Vector, Tensor, Tensor]:
-        """Newton's step for slacks * mu = target: first with 0 for it, then with what that step leaves."""
+        """Newton's step for slacks * mu = target: a predictor with target 0, then a corrector with the target that the
+        predictor suggests."""
         q = mu / slacks
         newton = partial(self._newton, self._factor(q))
         one = torch.ones_like(gradient[:, 0])

@@ -21,7 +21,7 @@ NEWTON = 5  # iterations per call; quadratic from a start within a factor of two
 
 @runtime_checkable
 class Prox(Protocol):
-    """What is asked of a norm; LpProx documents each part."""
+    """What the solver needs of a norm; LpProx documents each part."""
 
     @property
     def kind(self) -> Kind: ...
@@ -39,22 +39,22 @@ class Prox(Protocol):
 class LpProx:
     """The prox of ||.||_p, p > 0.
 
-    `level` (r,) is what a row remembers from call to call: for l_inf the threshold theta; for p other than 1, 2, inf
-    the norm r of the row's last point, about which ||u||_p is majorised by ||u||_p^p / (p r^(p-1)): separable, and
-    exact where ||u||_p = r.
+    `level` (r,) is kept for each row from call to call. For l_inf it is the threshold theta. For p other than 1, 2, inf
+    it is the norm r of the row's last point: ||u||_p is replaced by its linearisation in ||u||_p^p, which is
+    ||u||_p^p / (p r^(p-1)) plus a constant. This is separable, exact where ||u||_p = r, and a majorant for p > 1.
     """
 
     p: float
 
     @property
     def kind(self) -> Kind:
-        """Which way of solving the subproblem holds for the norm: one made for l_2 or for l_inf, or the general one,
-        which calls `apply`."""
+        """How the subproblem is solved: by a method for l_2, by one for l_inf, or by the general one, which calls
+        `apply`."""
         return "l2" if self.p == 2 else "linf" if self.p == math.inf else "general"
 
     @property
     def remembers_norm(self) -> bool:
-        """Whether level is the norm of the last point, for the caller to keep."""
+        """Whether `level` is the norm of the last point, which the caller has to store."""
         return self.p not in (1, 2, math.inf)
 
     def norm(self, u: Float[Tensor, "r n"], work: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:
@@ -72,20 +72,21 @@ class LpProx:
         return top * (work.sum(1, keepdim=True).repeat(1, 32) ** (1 / self.p))[:, 0]
 
     def dual(self, grad: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:
-        """||grad||_q, 1/p + 1/q = 1: the most that grad . u can be with ||u||_p = 1."""
+        """||grad||_q, 1/p + 1/q = 1: the largest value of grad . u with ||u||_p = 1."""
         q = math.inf if self.p <= 1 else 1.0 if self.p == math.inf else self.p / (self.p - 1)
         return LpProx(q).norm(grad, torch.empty_like(grad))
 
     def natural(self, n: int) -> float:
-        """eta / ||u||_p at which the two terms of the prox weigh alike, for n entries of equal size (p >= 2) or few
-        entries."""
+        """eta / ||u||_p at which the two terms of the prox have equal weight, for a u with n entries of equal size
+        (p >= 2) or with few entries."""
         return n ** max(0.0, 1 - 2 / self.p)
 
     def apply(self, w: Tensor, eta: Tensor, level: Tensor, low: Tensor, high: Tensor, work: Work) -> None:
-        """Replace w (r, n) by its prox in the box low <= u <= high, eta (r,); moves level for l_inf; overwrites work.
+        """Replace w (r, n) by its prox in the box low <= u <= high, for eta (r,). Updates level for l_inf; overwrites
+        work.
 
-        Exact for separable norms, and without walls for l_inf once theta has settled; for l_2 the box follows the prox,
-        whose fixed points it leaves as they are.
+        It is exact for separable norms, and for l_inf without active bounds once theta has converged. For l_2 the prox
+        is clipped at the box afterwards, which does not change its fixed points.
         """
         if self.p == 2:
             length = torch.linalg.vector_norm(w, dim=1).clamp_(min=torch.finfo(w.dtype).tiny)
@@ -103,11 +104,11 @@ class LpProx:
         clip(w, low, high)
 
     def _threshold(self, w: Tensor, eta: Tensor, level: Tensor, low: Tensor, high: Tensor, work: Work) -> None:
-        """w clipped at theta and the box, where sum (|w| - theta) = eta over the entries that theta holds and the box
-        does not.
+        """w clipped at theta and at the box, where sum (|w| - theta) = eta over the entries that theta limits and the
+        box does not.
 
-        One step of Michelot's fixed point from the last theta: theta drifts little from call to call, and an error in
-        it is an error in eta alone, which is a trust region.
+        This takes one step of Michelot's fixed-point iteration from the last theta, which changes little from call to
+        call. An error in theta has the effect of an error in eta, which is only a trust region.
         """
         size, above = work
         torch.abs(w, out=size)
@@ -154,5 +155,5 @@ class LpProx:
 
 
 def clip(u: Float[Tensor, "r n"], low: Float[Tensor, "r n"], high: Float[Tensor, "r n"]) -> None:
-    """Into the box, in place."""
+    """Clip u at the box, in place."""
     torch.clamp(u, low, high, out=u)

@@ -22,22 +22,36 @@ from plica.solver.linearized.state import ProximalState
 from plica.solver.linearized.subproblem import TINY, solve
 from plica.solver.rows import part_of, put, take
 
-PAD = 16  # numbers of a block are a multiple of this: kernels treat the last of a tensor otherwise than the rest
-FEW = 4  # rows; fewer are padded to PAD whatever their length, as a single one is summed in another order
+PAD = 16  # the number of entries of a block is a multiple of this: kernels may round the last ones differently
+FEW = 4  # fewer rows than this are always padded to PAD, since a single row is summed in another order
 
 
 @dataclass(frozen=True)
 class ProximalSQP:
-    """The steps of the method. Lengths are relative to the row's first linear model, margins to its first |m|.
+    """The steps of the method; every step is accepted.
 
-    eta: first trust region, over prox.natural(n) times the length of the first linear step. It grows (shrinks) where
-    the exact penalty ||u|| + 1.5 lam max(-m, 0) fell by more than `good` (less than `bad`) of what was predicted, and
-    decays with time, down to `least`.
-    decay_aim, near, far: kappa_k = aim_k (near min(|m_k|, |m_0|) + far |m_0|) + floor: the boundary is aimed at from
-    beyond; aim_k falls by decay_aim at each step, but rises by raise_aim after raise_after steps that never passed the
-    boundary. Every step is accepted. average: weight of the old plane in the new one, rising as 1 - patience / (k + 1)
-    to average_most < 1: planes either side of a kink of m are averaged into the one that holds at the kink. inertia:
-    heavy ball on u.
+        kappa_k = aim_k (near min(|m_k|, |m_0|) + far |m_0|) + floor |m_0|
+
+    so that the first steps aim beyond the boundary.
+
+    Attributes:
+        prox: of the norm.
+        eta: first trust region, over prox.natural(n) times the length of the first linear step.
+        good, grow: eta is multiplied by `grow` if the exact penalty ||u|| + 1.5 lam max(-m, 0) decreased by more than
+            this share of the predicted decrease.
+        bad, shrink: eta is multiplied by `shrink` if it decreased by less than this share.
+        decay: eta is also multiplied by `decay` at each step after the first decay_after.
+        decay_after: see `decay`.
+        least: smallest eta, over prox.natural(n) times ||u||.
+        decay_aim: factor of aim_k from step to step; aim_0 = 1.
+        raise_aim: replaces decay_aim after raise_after steps of which none passed the boundary.
+        raise_after: see `raise_aim`.
+        near, far, floor: of kappa.
+        average: weight of the old plane in the new one at first; it then grows as 1 - patience / (k + 1) up to
+            average_most < 1. So planes on both sides of a kink of m are averaged into one that holds at the kink.
+        average_most, patience: see `average`.
+        inertia: of heavy-ball steps of u; 0 for none.
+        trials, trials_first: iterations for the multiplier in each step, and in the first one.
     """
 
     prox: Prox
@@ -63,7 +77,7 @@ class ProximalSQP:
     trials_first: int = 8
 
     def start(self, low: Tensor, high: Tensor, u: Tensor, eta: Float[Tensor, " r"] | None = None) -> ProximalState:
-        """Rows that start at u inside the box; eta (r,) where the first trust region is known."""
+        """Rows that start at u inside the box. eta: first trust regions (r,), nan or None for the default."""
         zero = u.new_zeros(len(u))
         filled = _filled(u)
         block = block_rows(u.device, *filled.shape)
@@ -81,22 +95,22 @@ class ProximalSQP:
     def step(
         self, rows: ProximalState, margin: Float[Tensor, " r"], noise: Float[Tensor, " r"], grad: Float[Tensor, "r n"]
     ) -> None:
-        """Move rows.u from the point at which m and its gradient are given to the next one to evaluate. In place.
+        """Move rows.u to the next point to evaluate, in place.
 
-        The exact penalty at u says how good the last prediction was, and the trust region eta follows; kappa, the
-        margin to aim at, follows from m; then the gradient is averaged into the plane and the subproblem gives z, for a
-        block of rows at a time (`_move`). The attributes of the class say by which numbers.
+        First the trust region eta is adjusted, by comparing the exact penalty at u with the last prediction. Then the
+        gradient is averaged into the plane, and the subproblem is solved with the aim kappa, for a block of rows at a
+        time (`_move`).
 
         Args:
-            rows: all of them have been stepped before, or none.
+            rows: rows that have all been stepped before, or none of them.
             margin: m at rows.u.
-            noise: the least margin that counts.
+            noise: the smallest margin that counts.
             grad: the gradient of m at rows.u.
         """
         first_step = not rows.stepped
         schedule = _schedule(self, rows.u.dtype, rows.u.device)
         weight, *factors, change_of_aim = schedule.index_select(1, rows.steps)
-        missed = margin.clamp(max=0)  # less than 0 where the boundary is not reached
+        missed = margin.clamp(max=0)  # below 0 if the boundary is not reached
         if first_step:
             self._open(rows, margin, grad)
         else:
@@ -115,7 +129,7 @@ class ProximalSQP:
             length, n = block.u.shape
             if length % PAD and (length < FEW or n % PAD or self.prox.remembers_norm):
                 own = torch.arange(length, device=rise.device)
-                # copies of its first row fill the block, so that its own are rounded as in a block of any other size
+                # the block is filled with copies of its first row, so that all rows are rounded as in any other block
                 filled = torch.cat([own, own.new_zeros(-len(own) % PAD)])
                 copy = take(block, filled)
                 inputs = grad[part][filled], weight[part][filled], rise[part][filled]
@@ -135,8 +149,8 @@ class ProximalSQP:
         rows.stepped = True
 
     def _open(self, rows: ProximalState, margin: Tensor, grad: Tensor) -> None:
-        """Scales from the first linear model: the multiplier and length of the shortest step that reaches the
-        boundary."""
+        """Initialise the scales from the first linear model: the length of the shortest step to its boundary, and the
+        multiplier there."""
         n = grad.shape[1]
         rows.first = margin.abs().clamp(min=TINY)
         dual, square = self.prox.dual(_filled(grad))[: len(grad)].clamp(min=TINY), grad.square().sum(1).clamp(min=TINY)
@@ -158,8 +172,8 @@ class ProximalSQP:
     def _move(
         self, block: ProximalState, grad: Tensor, weight: Tensor, rise: Tensor, trials: int
     ) -> tuple[Tensor, Tensor]:
-        """Average the gradient into the plane with this weight, find z with plane . (z - u) = rise, and move u there,
-        or past it with inertia. Returns ||z|| and the new ||u||."""
+        """Average the gradient into the plane with this weight, find z with plane . (z - u) = rise, and move u to z, or
+        beyond with inertia. Returns ||z|| and the new ||u||."""
         work = block.scratch(4, block.u)
         torch.lerp(block.plane, grad, weight[:, None], out=block.plane)
         along = torch.mul(block.u, block.plane, out=work[0]).sum(1)
@@ -180,10 +194,10 @@ class ProximalSQP:
 
     @staticmethod
     def _estimate(rows: ProximalState, margin: Tensor, first_step: bool) -> None:
-        """How near the boundary is by the linear model: ||u|| - lam m, since lam is the change of the norm per unit of
-        margin."""
+        """Update the estimate of the distance at which the linear model reaches the boundary: ||u|| - lam m, since lam
+        is the change of the norm per unit of margin."""
         now = torch.addcmul(rows.size, rows.lam, margin, value=-1).clamp(min=0.5 * rows.size)
-        if first_step:  # from the start itself the linear model reaches too far to be remembered
+        if first_step:  # the linear model at the start is too inaccurate to be kept
             rows.estimate = now
         else:
             rows.recent = torch.cat([now[:, None], rows.recent[:, :2]], 1)
@@ -192,9 +206,11 @@ class ProximalSQP:
 
 @lru_cache(maxsize=16)
 def _schedule(solver: ProximalSQP, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "5 steps"]:
-    """What depends on the number of steps alone: the weight of the gradient in the plane; the factor of eta where it
-    shrinks, where it stays but for its decay, and where it grows; and the factor of the aim where the boundary is not
-    reached. After the last column they do not change."""
+    """The numbers that depend on the step only, one column per step; after the last column they do not change.
+
+    The rows are the weight of the gradient in the plane; the factors of eta if it shrinks, if it only decays, and if it
+    grows; and the factor of the aim while the boundary was not reached.
+    """
     last = max(solver.decay_after, solver.raise_after, math.ceil(solver.patience / (1 - solver.average_most)))
     steps = torch.arange(last + 1, dtype=dtype, device=device)
     weight = (solver.patience / (steps + 1)).clamp(1 - solver.average_most, 1 - solver.average)
@@ -205,6 +221,6 @@ def _schedule(solver: ProximalSQP, dtype: torch.dtype, device: torch.device) -> 
 
 
 def _filled(rows: Float[Tensor, "r n"]) -> Float[Tensor, "m n"]:
-    """With copies of the first row up to a multiple of PAD."""
+    """The rows, followed by copies of the first one up to a multiple of PAD."""
     more = -len(rows) % PAD
     return torch.cat([rows, rows[:1].expand(more, -1)]) if more else rows

@@ -1,4 +1,5 @@
-"""What changes from step to step: records of tensors, one entry per row, rewritten in place by their solver alone."""
+"""State that changes from step to step: records of tensors, one entry per row, changed in place by their solver
+only."""
 
 from __future__ import annotations
 
@@ -13,15 +14,30 @@ from plica.solver.lbfgs import DampedLBFGS
 
 @dataclass
 class ProximalState:
-    """The state of r searches. u is the point to evaluate next; `size` is its norm.
+    """The state of r searches.
 
-    plane: averaged gradient. velocity: of the heavy ball, (r, 0) without. lam: multiplier. slope: d(plane . z) / d lam.
-    level: memory of the prox. first: |m| at the start. merit, predicted: the exact penalty at the last point, and at z.
-    estimate: least norm at which the linear model of one of the last three steps meets the boundary.
-    residual: |z - u| / |u|, the relative length of the next step: 0 exactly where u solves its own subproblem, which is
-    where it meets the KKT conditions of min ||u|| s.t. m >= kappa in the box, with plane for the gradient of m.
-    aim: weight of near and far in kappa. reached: once a point had m > 0. stepped: whether the rows have been stepped
-    before, all of them or none. scratch: memory of the steps, shared by all records that come from one.
+    Attributes:
+        low, high: the box.
+        u: the point to evaluate next.
+        plane: averaged gradient of m.
+        velocity: of heavy-ball steps; (r, 0) without them.
+        size: norm of u.
+        eta: trust region.
+        lam: multiplier.
+        slope: d(plane . z) / d lam.
+        level: memory of the prox.
+        first: |m| at the start.
+        merit, predicted: the exact penalty at the last point, and the one predicted at z.
+        recent: the last three estimates.
+        estimate: smallest norm at which the linear model of one of the last three steps reaches the boundary.
+        residual: |z - u| / |u|, the relative length of the next step. It is 0 if and only if u solves its own
+            subproblem, that is, satisfies the KKT conditions of min ||u|| s.t. m >= kappa in the box with plane as the
+            gradient of m.
+        aim: weight of near and far in kappa.
+        reached: whether some point had m > 0.
+        steps: number of steps so far, up to the last column of the schedule.
+        stepped: whether the rows have been stepped before; the same for all of them.
+        scratch: memory for intermediate results, shared by all records that come from this one.
     """
 
     low: Float[Tensor, "r n"]
@@ -49,7 +65,7 @@ class ProximalState:
 
 @dataclass
 class Averages:
-    """Running means of the gradient of d, over `count` of them, and of its square."""
+    """Running means of the gradient of d, after `count` gradients, and of its square."""
 
     mean: Float[Tensor, "r n"]
     square: Float[Tensor, "r n"]
@@ -58,8 +74,13 @@ class Averages:
 
 @dataclass
 class Damped:
-    """Pairs of D; tau: damping, in units of the curvature h. merit, predicted: the exact penalty at the last point,
-    and where it led by the linear model."""
+    """The memory of the damped L-BFGS method.
+
+    Attributes:
+        curvature: pairs of D.
+        tau: damping, in units of the curvature h.
+        merit, predicted: the exact penalty at the last point, and the one predicted at the next.
+    """
 
     curvature: DampedLBFGS
     tau: Float[Tensor, " r"]
@@ -69,11 +90,22 @@ class Damped:
 
 @dataclass
 class CurvedState:
-    """The state of r searches. z is the point to evaluate next; size and pull are d and its gradient there, 0 at x.
+    """The state of r searches.
 
-    plane: averaged gradient of m. lam: multiplier, in units of d per margin. quadratic: d grows as the square of a
-    step from x. first: |m| at the start. estimate: d where the linear model meets the boundary. residual: how far z is
-    from solving its own subproblem, relative. aim: weight of far in kappa. reached: 1 once a point had m > 0.
+    Attributes:
+        x: the image.
+        z: the point to evaluate next.
+        pull, size: the gradient of d and d at z; 0 at x.
+        plane: averaged gradient of m.
+        memory: of the descent on the plane.
+        quadratic: whether d grows as the square of a step from x.
+        lam: multiplier, in units of d per unit of margin.
+        first: |m| at the start.
+        estimate: d at which the linear model reaches the boundary.
+        residual: relative distance of z from solving its own subproblem.
+        aim: weight of far in kappa.
+        reached: 1 if some point had m > 0, else 0.
+        steps: number of steps so far.
     """
 
     x: Float[Tensor, "r n"]

@@ -3,7 +3,7 @@
     z(lam) = argmin_z ||z|| + |z - u - eta lam plane|^2 / (2 eta)   s.t.  low <= z <= high.
 
 It needs no model call. The number of trials is fixed, so that no row waits for another. The next step starts from the
-bracket found here and corrects the remaining error.
+multiplier found here and corrects the remaining error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TINY = 1e-30
 def solve(
     prox: Prox, block: ProximalState, goal: Float[Tensor, " r"], along: Float[Tensor, " r"], trials: int, work: Tensor
 ) -> Tensor:
-    """z (r, n), in a part of work (4, r, n); along = plane . u. Moves block's lam, slope and level."""
+    """z (r, n), stored in a part of work (4, r, n). along: plane . u. Updates lam, slope and level of the block."""
     if prox.kind == "l2":
         return _l2(block, goal, along, trials, work)
     if prox.kind == "linf":
