@@ -39,6 +39,7 @@ def test_accuracy_curve_falls_by_each_image():
 def test_histograms_count_what_was_perturbed():
     drawn = plot.radii_histogram(RADII, budgets=[0.3], bins=3)
     assert sum(bar.get_height() for bar in drawn.patches) == 3
+    assert all(tick == round(tick) for tick in drawn.get_yticks())
     images = plot.radii_by_image(torch.tensor(RADII), axes(), budgets=[0.3])
     assert np.isnan(images.lines[0].get_ydata()).tolist() == [False] * 4 + [True]
 
@@ -74,6 +75,7 @@ def test_panels_have_a_column_per_method(shape):
     assert [one.get_title() for one in drawn[0]] == ["one\n\u00b10.1", "two\n\u00b10.2"]
     root = math.sqrt(x.numel())
     assert drawn[1, 0].get_title() == f"l1/l2 {root:.3g}"
+    assert (drawn[1, 0].get_xlabel(), drawn[1, 0].get_ylabel()) == ("|perturbation|", "entries")
 
 
 def test_a_solvers_way_is_recorded():

@@ -15,6 +15,7 @@ from plica.cli import main
 from plica.report import render, write_report
 from plica.report.choice import order
 from plica.report.registry import SECTIONS, Section
+from plica.report.svg import ticks
 from plica.runs.single import save_run
 
 pytest.importorskip("scipy.stats", reason="comparisons use scipy, of the extra 'see'")
@@ -200,3 +201,8 @@ def test_show_and_compare(run, tmp_path, capsys):
     assert comparison[0]["pairs"][0]["images"] == 100
     assert main(["compare", str(run), "--by", "colour"]) == 2
     assert "--by takes" in capsys.readouterr().err
+
+
+def test_images_are_counted_in_whole_numbers():
+    assert ticks(0, 1.15, whole=True) == [0, 1]
+    assert 0.5 in ticks(0, 1.15)

@@ -163,7 +163,7 @@ def test_the_command_on_a_run(tmp_path, capsys):
     assert "--trust" in capsys.readouterr().err
     assert main(["doctor", str(directory), "--trust"]) == 0
     said = capsys.readouterr().out
-    assert "note, few images: 12 images: a share of them is known to +- 28% at best." in said
+    assert "note, few images: 12 images are few: a share of one half is known to \u00b128% only; use more." in said
     assert json.loads((directory / "checks.json").read_text())["defects:Sound"]["verdict"] == "trustworthy"
 
 

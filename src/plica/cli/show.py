@@ -60,7 +60,7 @@ def _methods(console: Console, methods_table: dict) -> None:
     ball = methods_table["budget"] is not None
     console.print(f"\n{methods_table['title']}", style="bold", markup=False)
     console.print(wrong_sentence(methods_table), markup=False)
-    columns = ["attacked", "broke", "it alone", "missed", "robust"]
+    columns = ["attacked", "broke", "only it", "missed", "robust"]
     columns += [] if ball else ["nearest", "5 %", "25 %", "median", "75 %", "95 %"]
     table = Table("method", box=None, pad_edge=False)
     for column in columns:

@@ -105,7 +105,7 @@ def _numbers(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _max_loss(questions: list[dict[str, Any]]) -> Table:
     table = _table(
-        "model", "within", "method", right=("attacked", "broke", "it alone", "missed", "robust accuracy, 95 %")
+        "model", "within", "method", right=("attacked", "broke", "only it", "missed", "robust accuracy, 95 %")
     )
     for question in questions:
         subject = [question["model"], question["question"].removeprefix("max-loss ")]
@@ -123,7 +123,7 @@ def _max_loss(questions: list[dict[str, Any]]) -> Table:
 
 
 def _min_radius(questions: list[dict[str, Any]]) -> Table:
-    right = ("attacked", "broke", "it alone", "missed", "nearest", "radius: quarter", "median", "three quarters")
+    right = ("attacked", "broke", "only it", "missed", "nearest", "radius: quarter", "median", "three quarters")
     table = _table("model", "metric", "method", right=right)
     for question in questions:
         subject = (question["model"], _distance(question))

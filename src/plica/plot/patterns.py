@@ -18,7 +18,8 @@ BINS = 40
 
 
 def perturbation(delta: Float[Tensor, " *image"], axes: Axes | None = None, *, title: str = "") -> Axes:
-    """One perturbation, red where a pixel is raised and blue where it is lowered; the title states its scale."""
+    """One perturbation, red where a pixel is raised and blue where it is lowered. The title states the change that
+    the darkest colours stand for."""
     axes = ready(axes, 1.2, 1.4)
     change = signed(delta)
     full = scale(change)
@@ -37,7 +38,7 @@ def magnitudes(delta: Float[Tensor, " *image"], axes: Axes | None = None) -> Axe
     axes = ready(axes, 1.2, 1.0)
     size = delta.detach().abs().flatten().double().cpu().numpy()
     axes.hist(size.tolist(), bins=BINS, range=(0, float(size.max()) or 1.0), color=COLOURS[0], log=True)
-    axes.set(xlabel="|change|")
+    axes.set(xlabel="|perturbation|")
     return axes
 
 
@@ -53,6 +54,7 @@ def panels(x: Float[Tensor, " *image"], points: Mapping[str, Float[Tensor, " *im
             dense = float(l1_over_l2((x_adv - x)[None]))
             perturbation(x_adv - x, axes[0, column], title=name)
             magnitudes(x_adv - x, axes[1, column]).set_title(f"l1/l2 {dense:.3g}")
+        axes[1, 0].set_ylabel("entries")
     return axes.view(ShownGrid)
 
 
@@ -79,5 +81,6 @@ def measure_histogram(
         axes.hist(value, bins=edges, weights=weights, histtype="step", linewidth=1.2, label=name, **line(series))
     axes.set(xlabel="l1/l2 of the perturbation" if measure == "l1_over_l2" else measure.replace("_", " "))
     axes.set_ylabel("share of images")
+    axes.yaxis.set_major_formatter("{x:.0%}")
     axes.legend()
     return axes

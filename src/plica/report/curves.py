@@ -141,6 +141,7 @@ def _histogram(
         (0, 1.15 * high),
         f"{metric} radius",
         "images",
+        counts=True,
         high=190,
     )
     chart.bars(edges.tolist(), np.histogram(radius, edges)[0].tolist(), series)

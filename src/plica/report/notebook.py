@@ -67,7 +67,7 @@ def run_html(run: Run) -> str:
     minimal = [group for group in models if group.budget is None]
     charts = [_chart(f"{g.metric} distance", {c.name: c.radius[c.attacked] for c in g.contenders}) for g in minimal]
     if tables:
-        tables["verdict"] = [("these numbers are", str(believed(run)))]
+        tables["verdict"] = [("these numbers", str(believed(run)))]
     return _page(list(tables.items()), charts)
 
 

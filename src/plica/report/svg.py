@@ -20,7 +20,8 @@ STEPS = 300  # corners of a curve; more could not be seen
 
 @dataclass
 class Chart:
-    """An x range, a y range, and the marks drawn so far. `percent`: labels of the y axis are per cent."""
+    """An x range, a y range, and the marks drawn so far. `percent`: the y axis is labelled in per
+    cent; `counts`: at whole numbers only."""
 
     name: str
     title: str
@@ -30,6 +31,7 @@ class Chart:
     x_label: str
     y_label: str = ""
     percent: bool = False
+    counts: bool = False
     high: int = HIGH
     marks: list[Markup] = field(default_factory=list)
 
@@ -104,7 +106,7 @@ class Chart:
     def _grid(self) -> Markup:
         low, right = self.high - BOTTOM, WIDE - RIGHT
         out = []
-        for value in ticks(*self.y):
+        for value in ticks(*self.y, whole=self.counts):
             y = self._y(value)
             text = f"{value:.0%}".replace("%", "\u2009%") if self.percent else number(value)
             out.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, right, y, y))
@@ -142,11 +144,11 @@ class Chart:
         )
 
 
-def ticks(low: float, high: float) -> list[float]:
-    """About five round numbers within a range."""
+def ticks(low: float, high: float, whole: bool = False) -> list[float]:
+    """About five round numbers within a range; of them only whole ones if `whole`."""
     from matplotlib.ticker import MaxNLocator  # not above: see cli/app.py
 
-    values = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    values = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=whole).tick_values(low, high)
     slack = 1e-9 * (high - low)
     return [float(v) for v in values if low - slack <= v <= high + slack]
 

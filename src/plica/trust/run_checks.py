@@ -95,7 +95,7 @@ def conclude(run: Run) -> Verdict:
             findings += [_about(model, _with_draws(finding, drawn)) for finding in on_model.findings]
             checks += on_model.checks
         else:
-            sentence = f"{model} was not examined; run `plica doctor` on the run."
+            sentence = f"{model} was not examined; run plica doctor on this run."
             findings.append(Finding("not examined", Severity.RESERVATION, sentence))
     audit = read_object(run.directory / AUDIT, Audit)
     findings += [*_audit(audit), *_transfers(audit)]
@@ -231,7 +231,9 @@ def _chance(answers: QuestionAnswers) -> Iterator[Finding]:
     if count < 100:
         half = 1.96 * np.sqrt(0.25 / count)
         yield Finding(
-            "few images", Severity.NOTE, f"{count} images: a share of them is known to +- {half:.0%} at best."
+            "few images",
+            Severity.NOTE,
+            f"{count} images are few: a share of one half is known to \u00b1{half:.0%} only; use more.",
         )
 
 
