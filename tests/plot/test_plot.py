@@ -75,7 +75,7 @@ def test_panels_have_a_column_per_method(shape):
     assert [one.get_title() for one in drawn[0]] == ["one\n\u00b10.1", "two\n\u00b10.2"]
     root = math.sqrt(x.numel())
     assert drawn[1, 0].get_title() == f"l1/l2 {root:.3g}"
-    assert (drawn[1, 0].get_xlabel(), drawn[1, 0].get_ylabel()) == ("|perturbation|", "entries")
+    assert (drawn[1, 0].get_xlabel(), drawn[1, 0].get_ylabel()) == ("magnitude", "entries")
 
 
 def test_a_solvers_way_is_recorded():

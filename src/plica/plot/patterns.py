@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 from plica.analysis.patterns import MEASURES, l1_over_l2
@@ -38,7 +39,7 @@ def magnitudes(delta: Float[Tensor, " *image"], axes: Axes | None = None) -> Axe
     axes = ready(axes, 1.2, 1.0)
     size = delta.detach().abs().flatten().double().cpu().numpy()
     axes.hist(size.tolist(), bins=BINS, range=(0, float(size.max()) or 1.0), color=COLOURS[0], log=True)
-    axes.set(xlabel="|perturbation|")
+    axes.set(xlabel="magnitude")
     return axes
 
 
@@ -81,6 +82,6 @@ def measure_histogram(
         axes.hist(value, bins=edges, weights=weights, histtype="step", linewidth=1.2, label=name, **line(series))
     axes.set(xlabel="l1/l2 of the perturbation" if measure == "l1_over_l2" else measure.replace("_", " "))
     axes.set_ylabel("share of images")
-    axes.yaxis.set_major_formatter("{x:.0%}")
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.legend()
     return axes

@@ -59,8 +59,6 @@ def radii_histogram(
     axes.set(xlabel=unit, ylabel="images", xlim=(0, None))
     axes.locator_params(axis="x", nbins=5)
     axes.locator_params(axis="y", nbins=5, integer=True)
-    axes.locator_params(axis="x", nbins=6)
-    axes.yaxis.get_major_locator().set_params(integer=True)
     return axes
 
 
