@@ -65,6 +65,40 @@ def test_samples_that_were_changed(whole, folder, plan, capsys, name):
     assert "\x1b" not in err[-1]
 
 
+def doubled_row(table):
+    return pa.concat_tables([table, table.slice(0, 1)])
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "said"),
+    [
+        ("min-radius-l2--radius", doubled_row, "DIFFERS, twice (1): 21 rows are of 20 images"),
+        ("min-radius-l2--radius", lambda t: t.slice(1), "DIFFERS, left out (1): image 6 has no row (1 such images)"),
+        ("max-loss-linf-0.0314--pwcf", lambda t: t.slice(0, 0), "DIFFERS, left out (1): image "),
+    ],
+)
+def test_rows_that_were_left_out_or_doubled(whole, folder, capsys, task, change, said):
+    file = folder / "whole" / "parts" / f"make--{task}" / "00001.parquet"
+    points = file.with_suffix(".safetensors")
+    change_table(file, change)
+    kept = torch.isin(load_file(points)["id"], torch.tensor(pq.read_table(file)["id"].to_pylist(), dtype=torch.long))
+    save_file({name: tensor[kept] for name, tensor in load_file(points).items()}, points)
+    assert main(["audit", "whole", "--trust"]) == 1
+    assert said in capsys.readouterr().out
+
+
+def test_a_number_of_the_summary_that_was_changed(whole, folder, capsys):
+    file = folder / "whole" / "summary.json"
+    summary = json.loads(file.read_text())
+    summary["questions"][2]["union"]["robust_accuracy"]["value"] = 0.99
+    file.write_text(json.dumps(summary))
+    assert main(["audit", "whole", "--trust"]) == 1
+    out = capsys.readouterr().out
+    assert "DIFFERS, summary (1): union.robust_accuracy.value in summary.json is not what the answers say" in out
+    assert out.count("DIFFERS") == 1
+    assert json.loads((folder / "whole" / "summary.json").read_text())["verdict"]["verdict"] == "not to be believed"
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
 def test_a_part_that_is_a_pipe(whole, folder, capsys):
     (folder / "whole" / PART).unlink()

@@ -10,6 +10,7 @@ from rich.markup import escape
 from plica.cli.errors import Status, wrong_input
 from plica.cli.options import DeviceOption
 from plica.data import load_data
+from plica.evaluation.summary import contradictions
 from plica.runs import Run, load
 from plica.runs.schema import AUDIT
 from plica.trust import Audited, refresh
@@ -50,6 +51,10 @@ def audit(
                 on_progress=lambda task, rows: status.update(escape(plain(f"measuring {task}"))),
             )  # fmt: skip
             transferred = transfers(run, models, run.bounds.pair, images)
+            stale = contradictions(run)
+    for task in measured:
+        if (sentence := stale.pop((task.task.model, task.task.question), None)) is not None:
+            task.differ("summary", sentence)
     for task in measured:
         _print(task)
     for pair in (pair for pair in transferred if pair.beaten):

@@ -6,6 +6,8 @@ is the smallest that any method found, and the accuracy at radius r is the share
 
 from __future__ import annotations
 
+import json
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +22,7 @@ from plica.analysis.counts import Counts, broken, counts, robust, wrong
 from plica.analysis.intervals import accuracy
 from plica.core.status import Status
 from plica.evaluation.shards import shard_chunks
-from plica.runs.schema import FORMAT, SUMMARY
+from plica.runs.schema import FORMAT, MANIFEST, SUMMARY
 from plica.runs.single import quantiles
 from plica.utils.files import write_json
 from plica.utils.wilson import wilson
@@ -50,6 +52,35 @@ def summarise(run: runs.Run) -> dict[str, Any]:
         "notes": run.notes,
         "verdict": trust.verdict(run),
     }
+
+
+def contradictions(run: runs.Run) -> dict[tuple[str, str], str]:
+    """A sentence for each question of an evaluation whose numbers in summary.json are not those of its answers, by
+    model and question. Keys of other versions are passed over."""
+    if not (run.directory / MANIFEST).is_file() or not run.summary:
+        return {}
+    stored = {(one.get("model"), one.get("question")): one for one in run.summary.get("questions", [])}
+    found = {}
+    for fresh in json.loads(json.dumps(summarise(run)["questions"])):
+        key = fresh["model"], fresh["question"]
+        path = "" if key not in stored else _difference(stored[key], fresh)
+        if path is not None:
+            found[key] = f"{path or key[1]} in {SUMMARY} is not what the answers say; run the command again"
+    return found
+
+
+def _difference(stored: Any, fresh: Any, at: str = "") -> str | None:
+    """The first key that both have and whose values differ by more than rounding."""
+    if isinstance(stored, dict) and isinstance(fresh, dict):
+        common = [key for key in fresh if key in stored]
+        paths = (_difference(stored[key], fresh[key], f"{at}.{key}" if at else key) for key in common)
+        return next((path for path in paths if path is not None), None)
+    if isinstance(stored, list) and isinstance(fresh, list) and len(stored) == len(fresh):
+        paths = (_difference(a, b, f"{at}[{k}]") for k, (a, b) in enumerate(zip(stored, fresh, strict=True)))
+        return next((path for path in paths if path is not None), None)
+    if isinstance(stored, float) and isinstance(fresh, float) and math.isclose(stored, fresh, rel_tol=1e-9):
+        return None
+    return None if stored == fresh else at
 
 
 def share(hits: int, total: int) -> dict[str, Any]:

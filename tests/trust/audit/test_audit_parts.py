@@ -128,7 +128,7 @@ class Asked(Run):
     """A run without parts that notes the columns it is asked for."""
 
     def __init__(self):
-        self.__dict__["asked"] = []
+        self.__dict__.update(asked=[], manifest={})
 
     def rows(self, task, columns=None):
         self.asked.append(columns)
@@ -150,6 +150,7 @@ def row(number, distance, margin, **more):
     return {
         "id": number,
         "label": 0,
+        "prediction": 1,
         "success": True,
         "distance": distance,
         "margin": margin,
@@ -185,7 +186,7 @@ def test_values_that_are_no_labels_need_a_goal():
     goal = Task(**{**vars(TASK), "goal": "own:g"})
     rows = {number: one | {"label": -1} for number, one in ROWS.items()}
     deviation = lambda output, y: output[:, 1] - 0.6 + 0 * y  # noqa: E731
-    assert chunk(rows, y=torch.zeros(2), task=goal, goal=deviation).confirmed == 2
+    assert chunk(rows, y=torch.zeros(2), task=goal, goal=deviation, classes=False).confirmed == 2
 
 
 def test_the_record_of_a_task_counts_what_was_repaired():

@@ -189,6 +189,15 @@ def test_a_changed_proof_is_refused(whole, tmp_path, change, why):
     assert why in found.differences["lower bound"][0]
 
 
+def test_brackets_that_are_said_to_be_closed_or_open(whole, tmp_path):
+    closed = whole.samples["closed"].to_pylist()
+    found = audited(changed(whole, tmp_path, samples={"closed": [not one for one in closed]}))
+    assert set(found.differences) == {"closed"}
+    assert len(found.differences["closed"]) == len(closed)
+    assert found.differences["closed"][0] == "image 0: from 0 to 0 is stored as open"
+    assert found.proved == found.certified
+
+
 @pytest.mark.parametrize(
     ("factor", "further", "why"),
     [(1.05, 2, "a leaf of class"), (3, 1, "exceeds the distance"), (np.nan, 1, "the radius is not positive")],

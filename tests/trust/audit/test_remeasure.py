@@ -11,7 +11,7 @@ from plica.trust.audit.remeasure import Answers, MeasureContext
 from shift import Shift
 
 ROUNDING = torch.finfo(torch.float32).eps
-HONEST = {"id": 7, "label": 0, "success": True, "distance": 0.5, "margin": 0.15, "status": "BUDGET"}
+HONEST = dict(id=7, label=0, prediction=1, success=True, distance=0.5, margin=0.15, status="BUDGET")
 X, POINT = torch.tensor([[0.25, 0.5]]), torch.tensor([[0.75, 0.5]])
 
 
@@ -25,7 +25,11 @@ CONTEXT = MeasureContext(model, 2.0, None, (0.0, 1.0), (1,))
 
 def audited(point=POINT, x=X, context=CONTEXT, theta=None, **row):
     """The kinds of differences that are recorded, and whether the stored success is confirmed."""
-    answers = Answers([{**HONEST, **row}], x, np.zeros(1, int), point, np.zeros(1, int), theta)
+    honest = HONEST
+    if not row.get("success", True):
+        margin = float(point[0, 0]) - 0.6
+        honest = {**HONEST, "distance": math.inf, "margin": margin, "prediction": int(margin > 0)}
+    answers = Answers([{**honest, **row}], x, np.zeros(1, int), point, np.zeros(1, int), theta)
     found = {}
     wrong = answers.compare(context, found)
     assert all(len(sentences) == 1 and sentences[0].startswith("image 7: ") for sentences in found.values())
@@ -41,13 +45,34 @@ def moved(first, second=0.5):
 
 def test_an_honest_answer():
     assert audited() == (set(), True)
-    assert audited(point=X, success=False, distance=math.inf, margin=-0.35) == (set(), True)
+    assert audited(point=X, success=False) == (set(), True)
 
 
 def test_a_label_and_points_that_were_changed():
     assert audited(label=1) == ({"label"}, False)
     assert audited(success=False)[0] == {"moved", "missed in batches of 1"}
     assert audited(distance=0.5 + 1e-6) == ({"distance"}, False)
+
+
+@pytest.mark.parametrize("stored", [math.inf, -math.inf, math.nan, 1e300, 0.35, -0.7])
+def test_the_margin_of_an_image_without_a_success_is_that_of_the_image(stored):
+    assert audited(X, success=False, margin=stored) == ({"margin in batches of 1"}, True)
+    assert audited(X, success=False, margin=stored, status="NOT_FINITE") == (set(), True)
+
+
+@pytest.mark.parametrize("stored", [0.0, 0.5, -math.inf, math.nan])
+def test_an_image_without_a_success_has_no_distance(stored):
+    assert audited(X, success=False, distance=stored) == ({"distance"}, True)
+
+
+def test_the_class_that_is_predicted():
+    for stored in (0, 2, -1, 99):
+        assert audited(prediction=stored) == ({"prediction"}, True)
+    assert audited(X, success=False, prediction=1) == ({"prediction"}, True)
+    assert audited(prediction=-1, context=replace(CONTEXT, classes=False)) == (set(), True)
+    one = replace(CONTEXT, model=lambda z: z[:, :1] - 0.6)
+    assert audited(context=one) == (set(), True)
+    assert audited(context=one, prediction=0) == ({"prediction"}, True)
 
 
 @pytest.mark.parametrize(("first", "kinds"), [(1.0, set()), (1.0 + ROUNDING, {"bounds"}), (math.nan, None)])
@@ -125,7 +150,7 @@ def test_points_of_a_perturbation_are_clamped():
     assert audited(**moved(1.0), context=context, theta=torch.tensor([[0.9]])) == (set(), True)
     x = torch.tensor([[0.75, 0.5]])
     point = torch.tensor([[0.0, 0.5]])
-    found = audited(point, x, context, torch.tensor([[-0.9]]), distance=0.75, margin=-0.6)
+    found = audited(point, x, context, torch.tensor([[-0.9]]), distance=0.75, margin=-0.6, prediction=0)
     assert found == ({"class in batches of 1"}, False)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from plica.core.model.fitting import fitted
 from plica.runs import Run, Task
+from plica.trust.audit.attacked import attacked
 from plica.trust.audit.images import Images
 from plica.trust.audit.load import measured_goal, through_of
 from plica.trust.audit.lower import recheck
@@ -23,7 +24,7 @@ from plica.trust.audit.quantization import eight_bits, round8
 from plica.trust.audit.reference import Metric, Model, margins, norm_of
 from plica.trust.audit.remeasure import Answers, MeasureContext
 
-COLUMNS = ["id", "label", "success", "distance", "margin", "status"]
+COLUMNS = ["id", "label", "prediction", "success", "distance", "margin", "status"]
 SIZES = (1, 50)  # batch sizes in the model's own precision; float64 uses the last one
 SHOWN = 5  # sentences that audit.json keeps of each kind of difference
 
@@ -122,6 +123,8 @@ def _lower_bounds(audited: Audited, run: Run, model: Model, images: Images, boun
     audited.certified, audited.proved = found.certified, found.certified - len(found.refused)
     for sentence in found.refused:
         audited.differ("lower bound", sentence)
+    for sentence in found.closed:
+        audited.differ("closed", sentence)
 
 
 def context_of(models: Mapping[str, Model], metrics, task: Task, bounds, mask, sizes) -> MeasureContext:
@@ -138,6 +141,7 @@ def context_of(models: Mapping[str, Model], metrics, task: Task, bounds, mask, s
         goal=measured_goal(task.goal),
         at_random=task.draws is not None,
         levels=task.levels,
+        classes=task.goal is None,
     )
 
 
@@ -159,8 +163,11 @@ def _task(
     run: Run, task: Task, context: MeasureContext, images: Images, on_progress: Callable[[str, int], None]
 ) -> Audited:
     columns = COLUMNS if task.draws is None else [*COLUMNS, "share"]
-    rows = {row["id"]: row for row in run.rows(task, columns).to_pylist()}
+    stored = run.rows(task, columns).to_pylist()
+    rows = {row["id"]: row for row in stored}
     audited = Audited(task)
+    if len(rows) < len(stored):
+        audited.differ("twice", f"{len(stored)} rows are of {len(rows)} images")
     answered: set[int] = set()
     for part in run.parts(task):
         ids, x_adv, theta = part["id"], part["x_adv"], part.get("theta")
@@ -178,6 +185,9 @@ def _task(
     missing = sorted(set(rows) - answered)
     if missing:
         audited.differ("no point", f"image {missing[0]} has a row and no point ({len(missing)} such images)")
+    left_out = sorted(attacked(run, task) - set(rows))
+    if left_out:
+        audited.differ("left out", f"image {left_out[0]} has no row ({len(left_out)} such images)")
     return audited
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,15 +18,18 @@ from plica.trust.audit.images import Images
 from plica.trust.audit.layers import Step, trace
 from plica.trust.audit.reference import Model, norm_of, precision_of
 
-COLUMNS = ["id", "label", "success", "distance", "lower", "arithmetic"]
+COLUMNS = ["id", "label", "success", "distance", "lower", "closed", "arithmetic"]
+CLOSED, ROUNDING = 1e-3, 1e-9  # a gap that counts as closed, and what may decide it either way
 
 
 @dataclass
 class Rechecked:
-    """The number of images with a positive lower bound, and a sentence for each whose proof was refused."""
+    """The number of images with a positive lower bound, a sentence for each whose proof was refused, and one for each
+    that is closed and not said to be, or the other way round."""
 
     certified: int = 0
     refused: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
 
 
 def recheck(
@@ -50,11 +54,9 @@ def recheck(
     if not run.tables[task.name] or "lower" not in run.rows(task).column_names:
         return found
     steps: tuple[Step, ...] | None = None
-    rows = {
-        row["id"]: row
-        for row in run.rows(task, COLUMNS).to_pylist()
-        if row["lower"] > 0 or row["lower"] != row["lower"]
-    }
+    stored = run.rows(task, COLUMNS).to_pylist()
+    found.closed = _closed(run, task, stored)
+    rows = {row["id"]: row for row in stored if row["lower"] > 0 or row["lower"] != row["lower"]}
     found.certified = len(rows)
     for number, leaves in proofs:
         row = rows.pop(number, None)
@@ -77,6 +79,24 @@ def recheck(
         f"image {number}, lower bound {row['lower']:.6g}: no proof is stored" for number, row in rows.items()
     ]
     return found
+
+
+def _closed(run: Run, task: Task, rows: list[dict[str, Any]]) -> list[str]:
+    """A sentence for each row whose `closed` is not what its bound and the distances of all methods say."""
+    least = dict.fromkeys((row["id"] for row in rows), math.inf)
+    for other in run.tasks:
+        if (other.model, other.question) == (task.model, task.question):
+            for row in run.rows(other, ["id", "success", "distance"]).to_pylist():
+                if row["success"] and row["id"] in least:
+                    least[row["id"]] = min(least[row["id"]], row["distance"])
+    sentences = []
+    for row in rows:
+        lower, upper = row["lower"], least[row["id"]]
+        most = lower * (1 + CLOSED * (1 + (ROUNDING if row["closed"] else -ROUNDING)))
+        if row["closed"] != (upper == lower or upper <= most):
+            word = "closed" if row["closed"] else "open"
+            sentences.append(f"image {row['id']}: from {lower:.6g} to {upper:.6g} is stored as {word}")
+    return sentences
 
 
 def _proofs(run: Run, task: Task) -> Iterator[tuple[int, list[dict[str, Any]]]]:

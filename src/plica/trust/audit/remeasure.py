@@ -50,6 +50,7 @@ class MeasureContext:
         goal: the margin of an output, positive where the answer's goal is reached.
         at_random: the model has random outputs, and was attacked with draws: shares of its draws are compared.
         levels: of the grid that the points lie on; None for any numbers.
+        classes: whether the goal knows classes, so that one is predicted.
     """
 
     model: Model
@@ -64,6 +65,7 @@ class MeasureContext:
     goal: Goal = margins
     at_random: bool = False
     levels: int | None = None
+    classes: bool = True
 
     @property
     def counts(self) -> bool:
@@ -133,6 +135,11 @@ class Answers:
     @property
     def claimed(self) -> Bool[np.ndarray, " b"]:
         return self.column("success").astype(bool)
+
+    @property
+    def measured(self) -> Bool[np.ndarray, " b"]:
+        """Rows for which the method had an answer, with or without a success."""
+        return self.claimed | ~np.isin(self.column("status"), ("NOT_FINITE", "FAILED"))
 
     def of(self, keep: Bool[np.ndarray, " b"]) -> Answers:
         """Some of the answers."""
@@ -210,6 +217,8 @@ class Answers:
         """The stored distance, and the radius."""
         stored = self.column("distance").astype(float)
         d, tolerance = context.distances(self.x, self.x_adv, self.theta)
+        finite = ~self.claimed & (stored != np.inf)
+        self._record(differences, "distance", finite, lambda i: f"distance {stored[i]:.9g} stored without a success")
         differs = self.claimed & ~(np.abs(d - stored) <= tolerance * d + 1e-12)
         self._record(
             differences, "distance", differs, lambda i: f"distance {stored[i]:.9g} stored, {d[i]:.9g} measured"
@@ -233,8 +242,23 @@ class Answers:
         for words, model, dtype, size in runs:
             logits = outputs(model, self.x_adv.to(dtype), size)
             unit = float(units) * np.abs(logits).reshape(len(logits), -1).max(axis=1)
-            wrong |= self._margins(differences, words, context.goal(logits, self.y), unit)
+            wrong |= self._margins(differences, words, context.goal(logits, self.y), unit, context.through is None)
+            if model is context.model and size == context.sizes[-1] and context.classes:
+                self._predictions(differences, logits, unit)
         return wrong
+
+    def _predictions(self, differences: Differences, logits: np.ndarray, unit: np.ndarray) -> None:
+        """The stored class has the largest logit, or one that rounding may make the largest."""
+        stored = self.column("prediction").astype(int)
+        one_logit = logits.ndim == 1 or logits.shape[1] == 1
+        logits = np.stack([np.zeros(len(logits)), logits.reshape(-1)], 1) if one_logit else logits
+        known = (stored >= 0) & (stored < logits.shape[1])
+        own = logits[np.arange(len(stored)), np.where(known, stored, 0)]
+        differs = self.measured & ~(known & (own >= logits.max(axis=1) - unit))
+        self._record(
+            differences, "prediction", differs,
+            lambda i: f"class {stored[i]} stored, {logits[i].argmax()} has the largest logit",
+        )  # fmt: skip
 
     def _shares(self, context: MeasureContext, differences: Differences) -> np.ndarray:
         """Most draws reach the goal at successes, and do not at images without one; the stored share is confirmed."""
@@ -258,11 +282,15 @@ class Answers:
             lambda i: f"{share[i]:.0%} of {DRAWS} draws reach the goal",
         )  # fmt: skip
 
-    def _margins(self, differences: Differences, words: str, m: np.ndarray, unit: np.ndarray) -> np.ndarray:
-        """Margins of one run of the model; `unit`: what rounding may change."""
+    def _margins(
+        self, differences: Differences, words: str, m: np.ndarray, unit: np.ndarray, at_images: bool
+    ) -> np.ndarray:
+        """Margins of one run of the model; `unit`: what rounding may change. at_images: whether those of images without
+        a success are margins of the images themselves."""
         claimed, stored = self.claimed, self.column("margin").astype(float)
-        missed = ~claimed & (m > unit) & ~np.isin(self.column("status"), ("NOT_FINITE", "FAILED"))
-        differs = claimed & (np.abs(m - stored) > np.maximum(unit, 0.4 * np.abs(stored)))
+        missed = ~claimed & self.measured & (m > unit)
+        differs = (m != stored) & ~(np.abs(m - stored) < np.maximum(unit, 0.4 * np.abs(stored)))
+        differs &= self.measured if at_images else claimed
         self._record(
             differences, f"missed in {words}", missed,
             lambda i: f"the unperturbed image is misclassified, by a margin of {m[i]:.3g}, and counts as not broken",

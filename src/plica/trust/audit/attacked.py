@@ -1,0 +1,25 @@
+"""Which images a task of an evaluation has attacked, by the images and the answers of the tasks before."""
+
+from __future__ import annotations
+
+from plica.runs import Run, Task
+from plica.runs.check.tables import read_samples
+from plica.runs.check.tensors import read_images
+
+
+def attacked(run: Run, task: Task) -> set[int]:
+    """ids of the images of the task's finished chunks, but for those that an earlier method has broken, for max-loss;
+    empty where the run does not contain its images, or aims at classes."""
+    plan = run.manifest.get("plan") or {}
+    if "chunk" not in plan or task.target is not None:  # an image of its target is no question
+        return set()
+    finished, ids = {table.name for table in run.tables[task.name]}, set[int]()
+    for file in run.images:
+        if file.with_suffix(".parquet").name in finished:
+            ids |= set(read_images(file)["id"].tolist())
+    if task.kind == "max-loss" and not plan.get("individual"):
+        same = [other for other in run.tasks if (other.model, other.question) == (task.model, task.question)]
+        for table in (table for other in same[: same.index(task)] for table in run.tables[other.name]):
+            samples = read_samples(table, ["id", "success"])
+            ids -= set(samples["id"].to_numpy()[samples["success"].to_numpy()].tolist())
+    return ids
