@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from certify.zoo import images, network
 from plica import runs
@@ -85,6 +86,16 @@ def test_a_failure_of_the_search_leaves_the_attacks_answers(plan, tmp_path, monk
     assert run.samples["lower"].to_pylist() == [0, 0, 0]
     assert any(run.samples["success"].to_pylist())
     assert "no lower bounds (ArithmeticError: no luck)" in run.notes[0]
+
+
+def test_a_misclassified_image_is_not_certified_within_the_radius_0(plan, tmp_path):
+    """A bound of 0 reaches that radius, too."""
+    x = images(3)
+    np.savez(tmp_path / "data.npz", x=x.numpy(), y=(network("relu")(x).argmax(1) + torch.tensor([1, 0, 0])) % 3)
+    question = dict(ask="max-loss", metric="linf", radius=0)
+    run = evaluate(plan | dict(data=str(tmp_path / "data.npz"), questions=question, methods="auto"), tmp_path / "run")
+    (answers,) = run.summary["questions"]
+    assert answers["certified"]["certified_accuracy"]["value"] == answers["accuracy"]["value"] == 2 / 3
 
 
 def test_more_gradients_are_not_advised_where_all_is_proved(tmp_path, monkeypatch):

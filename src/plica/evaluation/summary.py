@@ -173,7 +173,7 @@ def _certified(run: runs.Run, tasks: list[runs.Task], ids: np.ndarray, least: np
         lower[rows] = np.maximum(lower[rows], table["lower"].to_numpy())
     numbers = {"proved": int((lower > 0).sum()), "lower": quantiles(lower)}
     if tasks[0].radius is not None:
-        right = int((lower >= tasks[0].radius).sum())
+        right = int(((lower >= tasks[0].radius) & np.isinf(least)).sum())  # a bound of 0 reaches the radius 0
         return {"certified": numbers | {"certified_accuracy": share(right, len(ids))}}
     widest = [gap._asdict() | {"upper": _finite(gap.upper)} for gap in gaps.widest(ids, lower, least)]
     return {"certified": numbers | {"closed": int(gaps.closed(lower, least).sum()), "widest": widest}}
