@@ -181,6 +181,30 @@ def test_a_full_disk_in_figures_leaves_nothing_and_names_the_place(whole, folder
     assert not (folder / "new").exists()
 
 
+def test_figures_that_are_larger_than_files_may_be(whole, folder, capsys):
+    """The writer of PDF failed a second time, with a traceback."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        said = refusal(capsys, "figures", "whole", "-o", "figures")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert said == "plica: figures cannot be written (File too large); give another place.\n"
+
+
+def test_the_models_of_a_run_that_cannot_be_written_to_are_examined(whole, folder, capsys, monkeypatch):
+    def refused(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    (folder / "whole" / "checks.json").unlink()
+    monkeypatch.setattr("plica.cli.doctor.write_json", refused)
+    capsys.readouterr()
+    assert main(["doctor", "whole", "--trust"]) == 0
+    assert "was not examined" not in capsys.readouterr().out
+    assert not (folder / "whole" / "checks.json").exists()
+
+
 OWN = """
 def distance(x, z):
     d = (x - z).flatten(1).norm(dim=1)

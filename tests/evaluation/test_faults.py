@@ -58,6 +58,23 @@ def test_an_error_of_the_system_is_told_apart_from_a_full_disk(plan, folder):
         plica.evaluate(plan, "run")
 
 
+def test_a_run_that_is_moved_while_it_is_made_ends_and_goes_on_in_its_new_place(plan, whole, folder):
+    """It went on in a new directory of the old name, of which nothing could be used at the end."""
+    parts = []
+
+    def move(event):
+        parts.append(event)
+        if len(parts) == 4:
+            (folder / "run").rename(folder / "moved")
+
+    with pytest.raises(DiskError, match=r"manifest\.json is gone.* finished parts are stored"):
+        plica.evaluate(plan, "run", on_event=move)
+    assert not (folder / "run").exists()
+    fresh = []
+    assert_same(whole, plica.evaluate(plan, "moved", on_event=lambda event: fresh.append(event.fresh)))
+    assert fresh.count(False) == 4
+
+
 def test_an_image_that_cannot_be_read_is_left_out_and_named(plan, whole, monkeypatch):
     read = ArraySource.read
 

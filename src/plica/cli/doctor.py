@@ -17,9 +17,13 @@ from plica.data.sample import select
 from plica.models import load_model, prepare_inputs
 from plica.models.adapt import split_normalisation
 from plica.runs import load
-from plica.trust import TrustLevel, Verdict, check_model, conclude, examine, refresh
+from plica.runs.check.json_files import Checks, read_object
+from plica.runs.schema import CHECKS
+from plica.trust import TrustLevel, Verdict, conclude, examine, refresh
 from plica.trust.audit.load import models_of
 from plica.trust.examine import IMAGES
+from plica.trust.run_checks import examine_model
+from plica.utils.files import write_json
 from plica.utils.messages import plain
 
 
@@ -60,11 +64,12 @@ def _run(directory: Path, model, weights, images: int, seed: int, device: str, t
     run = load(directory)
     specs = {} if model is None else {"": model}
     models = models_of(run, specs, None if weights is None else str(weights), trust, device)
-    for name, net in models.items():
-        check_model(run, name, net, images, run.bounds.pair, seed)
+    found = {name: examine_model(run, net, images, run.bounds.pair, seed).record() for name, net in models.items()}
+    examined = {**read_object(run.directory / CHECKS, Checks), **found}
     with suppress(OSError):  # a run that is not ours to write to
+        write_json(run.directory / CHECKS, examined)
         refresh(run)
-    return conclude(run)
+    return conclude(run, examined)
 
 
 def _model(

@@ -151,6 +151,7 @@ class _Images:
     def read(self, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
         """ids, x, y of those that can be read."""
         if not self.store.has_inputs(chunk):
+            _check_there(self.store.directory)
             self._store(chunk, self.ids[chunk * self.chunk : (chunk + 1) * self.chunk])
         tensors = self.store.read_inputs(chunk)
         return tensors["id"], unpack(tensors["x"]), tensors["y"]
@@ -194,6 +195,7 @@ def _steps(images: _Images, chain: Chain, chunk: int, on_event: Callable[[Event]
             upper = _known(best, ids[rows]) if job.certify else None
             work = Work(job, chunk, ids[rows], x[rows], y[rows], upper)
             part: Part = (yield work) if len(work.ids) else no_part(work)
+            _check_there(store.directory)
             store.write(job.task.name, chunk, part.samples, part.ids, part.x_adv, part.notes, part.theta, part.leaves)
             samples = part.samples
         columns = samples.select(["id", "success", "distance"]).to_pydict()
@@ -202,6 +204,13 @@ def _steps(images: _Images, chain: Chain, chunk: int, on_event: Callable[[Event]
                 broken.add(number)
                 best[number] = min(distance, best.get(number, math.inf))
         on_event(Event(job, len(samples), fresh=not is_stored))
+
+
+def _check_there(directory: Path) -> None:
+    """Raises FileNotFoundError where the directory was moved or deleted: parts in a new one of its name would belong to
+    no run."""
+    if not (directory / MANIFEST).is_file():
+        raise FileNotFoundError(f"{MANIFEST} is gone, as if the directory had been moved or deleted")
 
 
 def _known(best: dict[int, float], ids: Int64[Tensor, " b"]) -> Float[Tensor, " b"]:

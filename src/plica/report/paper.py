@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -119,8 +120,11 @@ def _save(axes: Axes, stem: Path) -> list[Path]:
     FigureCanvasAgg(figure)
     files = [stem.with_name(f"{stem.name}.{kind}") for kind in ("pdf", "svg")]
     for file in files:
-        # without dates and random identifiers, the same run gives the same file
-        figure.savefig(file, metadata={"CreationDate": None} if file.suffix == ".pdf" else {"Date": None})
+        # without dates and random identifiers, the same run gives the same file; in memory, as where the disk is full
+        # the writer of PDF fails a second time, by an error of its own, when it closes the file
+        content, dates = BytesIO(), {"CreationDate" if file.suffix == ".pdf" else "Date": None}
+        figure.savefig(content, format=file.suffix[1:], metadata=dates)
+        file.write_bytes(content.getvalue())
     return files
 
 

@@ -79,15 +79,16 @@ def believed(run: Run) -> Verdict:
     return Verdict.read(record) if isinstance(record, dict) else conclude(run)
 
 
-def conclude(run: Run) -> Verdict:
-    """Findings in the answers of a run, in the checks of its models and in its audit."""
+def conclude(run: Run, examined: Mapping[str, Any] | None = None) -> Verdict:
+    """Findings in the answers of a run, in the checks of its models and in its audit. examined: the content of
+    checks.json, where it is not to be read."""
     findings: list[Finding] = []
     questions = [*_questions(run)]
     findings += _limits(questions)
     for answers in questions:
         findings += [*_one_class(answers), *_black_box(answers), *_not_finite(answers), *_chance(answers)]
     checks = [*RUN_CHECKS]
-    examined = read_object(run.directory / CHECKS, Checks)
+    examined = read_object(run.directory / CHECKS, Checks) if examined is None else examined
     for model in dict.fromkeys(task.model for task in run.tasks):
         if model in examined:
             on_model = Verdict.read(examined[model])
@@ -115,11 +116,16 @@ def check_model(run: Run, name: str, model: Model, images: int = 32, bounds=(0.0
     Raises:
         ValueError: the run has no images, or the model cannot take them.
     """
+    verdict = examine_model(run, model, images, bounds, seed)
+    checks = read_object(run.directory / CHECKS, Checks)
+    write_json(run.directory / CHECKS, {**checks, name: verdict.record()})
+    return verdict
+
+
+def examine_model(run: Run, model: Model, images: int = 32, bounds=(0.0, 1.0), seed: int = 0) -> Verdict:
+    """The same, without writing anything."""
     for _, x, y in run.inputs():
-        verdict = examine(*prepare_inputs(model, x, y), bounds=bounds, images=images, seed=seed)
-        checks = read_object(run.directory / CHECKS, Checks)
-        write_json(run.directory / CHECKS, {**checks, name: verdict.record()})
-        return verdict
+        return examine(*prepare_inputs(model, x, y), bounds=bounds, images=images, seed=seed)
     raise ValueError(f"{run.directory} contains no images; examine its models with `plica doctor --model --data`.")
 
 

@@ -196,7 +196,7 @@ def locked(directory: Path, keep: bool = True) -> Iterator[None]:
             unfinished.unlink()
         yield
     except BaseException:
-        if {path.name for path in directory.iterdir()} <= {LOCK}:
+        if directory.is_dir() and {path.name for path in directory.iterdir()} <= {LOCK}:  # it may have been moved
             (directory / LOCK).unlink(missing_ok=True)
             _remove_empty(new_folders)
         raise
