@@ -1,7 +1,8 @@
-"""Affine operations z -> L z + b of a row, with the maps that bounds need: L, |L|, and the transpose of L.
+"""Affine operations z -> L z + b on the values of one image, with the maps that bounds need: L, |L|, and the transpose
+of L.
 
-Rows are independent: every operation acts on the axes after the first, for any number of rows. A captured graph
-(graph.py) consists of these and of the activations in relax.py.
+Operations act on the axes after the first, for any number of rows, independently. A captured graph (graph.py) consists
+of these operations and of the activations in relax.py.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Affine:
 
     @property
     def terms(self) -> int:
-        """Of which one entry of L z is the sum, at most; 0 where every output is one of the numbers that go in."""
+        """The largest number of terms in one entry of L z; 0 if every output is one of the inputs."""
         return 0
 
     def linear(self, *z: Tensor) -> Float[Tensor, "r *out"]:
@@ -39,11 +40,11 @@ class Affine:
         raise NotImplementedError
 
     def absolute(self, *z: Tensor) -> Float[Tensor, "r *out"]:
-        """|L| z; L z itself where no entry of L is negative."""
+        """|L| z; L z itself if no entry of L is negative."""
         return self.linear(*z)
 
     def transpose(self, a: Float[Tensor, "r *out"], shapes: Shapes) -> tuple[Tensor, ...]:
-        """L^T a for each operand, by automatic differentiation; operands have these shapes."""
+        """L^T a for each operand, by automatic differentiation. shapes: of the operands."""
         pull: Any = torch.func.vjp(self.linear, *(a.new_zeros(len(a), *shape) for shape in shapes))[1]
         return pull(a)
 
@@ -56,14 +57,14 @@ class Affine:
         return 0.0 if self.offset is None else (a * self.offset).flatten(1).sum(1)
 
     def magnitude(self, *z: Tensor) -> Float[Tensor, "r *out"]:
-        """|L| |z| + |b|: the sum of the absolute values of the terms that make an output."""
+        """|L| |z| + |b|: the sum of the absolute values of the terms of each output."""
         value = self.absolute(*z)
         return value if self.offset is None else value + self.offset.abs()
 
 
 @dataclass(frozen=True, eq=False)
 class Reshape(Affine):
-    """A row in another shape, its entries in the same order."""
+    """The values of an image in another shape, in the same order."""
 
     shape: tuple[int, ...] = ()
 
@@ -79,7 +80,7 @@ class Nonnegative(Affine):
     """A linear function without negative coefficients: permutation, slice, concatenation, padding, average.
 
     Attributes:
-        summands: terms of an output; 0 where it is one of the numbers that go in, or of the offset.
+        summands: terms of an output; 0 if every output is one of the inputs, or of the offset.
     """
 
     function: Callable[..., Tensor] = torch.clone
@@ -95,7 +96,7 @@ class Nonnegative(Affine):
 
 @dataclass(frozen=True, eq=False)
 class Scale(Affine):
-    """Each entry times a number of its own."""
+    """Multiplies each entry by its own factor."""
 
     factor: Float[Tensor, "1 *out"] | float = 1.0
 
@@ -115,7 +116,7 @@ class Scale(Affine):
 
 @dataclass(frozen=True, eq=False)
 class Sum(Affine):
-    """z_1 + sign z_2, of one shape."""
+    """z_1 + sign z_2, both of the same shape."""
 
     sign: float = 1.0
 
@@ -135,7 +136,7 @@ class Sum(Affine):
 
 @dataclass(frozen=True, eq=False)
 class Matrix(Affine):
-    """left @ z @ right on the last axes of a row; either may be missing."""
+    """left @ z @ right on the last axes of the values; either matrix may be missing."""
 
     right: Float[Tensor, "m n"] | None = None
     left: Float[Tensor, "m n"] | None = None

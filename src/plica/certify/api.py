@@ -116,8 +116,8 @@ def check_certifiable(
     model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"], question: Question, goal: object = None,
     draws: object = None, arithmetic: str = "real",
 ) -> None:  # fmt: skip
-    """Raises Unsupported where the question, what counts as an answer to it, or an operation of the model has no lower
-    bounds, or none in this arithmetic."""
+    """Raises Unsupported if the question, the goal, random draws, or an operation of the model has no lower bounds, or
+    none in this arithmetic."""
     if goal is not None and not isinstance(goal, Misclassified):
         raise Unsupported("Lower bounds are of misclassification; leave goal=... out, or ask the attack alone.")
     if draws is not None:
@@ -188,7 +188,7 @@ def _checked(
 
 
 def limits_of(seconds: float, nodes: int | None) -> tuple[float, int | None]:
-    """Both checked; nodes takes the place of seconds."""
+    """Check both limits; if `nodes` is given, it replaces `seconds`."""
     if not isinstance(seconds, Real) or isinstance(seconds, bool):
         raise TypeError(f"seconds must be a number, got {shown(seconds)}.")
     if not seconds > 0:
@@ -233,7 +233,7 @@ class _Call:
     probe: Callable[[int, Tensor], float] | None
 
     def part(self, rows: Int[Tensor, " r"], region: Region) -> _Call:
-        """For some of the images, by their numbers."""
+        """The call for some of the images, by their numbers."""
         probe = self.probe
         return replace(
             self, x=self.x[rows], goal=self.goal[rows], region=region, upper=self.upper[rows.cpu()],
@@ -249,7 +249,7 @@ class _Call:
         return form.p
 
     def answers(self, networks: Networks, start: int) -> Iterator[tuple[Answer, float]]:
-        """The answer for each of CHUNK images from `start`, and its seconds."""
+        """The answer for each of the CHUNK images from number `start` on, and the seconds it took."""
         part = slice(start, start + CHUNK)
         x, goal = self.x[part], self.goal[part]
         logits, guess = self._first_order(networks, x, goal)
@@ -299,7 +299,8 @@ class _Call:
         return Answer(0.0, status, prover.nodes)
 
     def _first_order(self, networks: Networks, x: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
-        """Logits in float64, and the radius at which the margin would be 0 if it were linear, without the box."""
+        """Logits in float64, and the radius to first order: where the margin would be 0 if it were linear, ignoring the
+        box."""
         with torch.enable_grad():
             z = x.double().detach().requires_grad_(True)
             logits = networks.exact.forward(z)[-1]
@@ -312,20 +313,20 @@ class _Call:
 
 
 def _named(evidence: Evidence, classes: list[int]) -> Evidence:
-    """With rivals instead of numbers of functions."""
+    """The evidence with the numbers of functions replaced by the classes that they exclude."""
     return replace(evidence, leaves=tuple(replace(leaf, rival=classes[leaf.rival]) for leaf in evidence.leaves))
 
 
 def rivals(goal: Goal, classes: int) -> list[int]:
-    """The classes of the functions of `margins`, for one image."""
+    """The class that each function of `margins` excludes, for one image."""
     if goal.targets is not None:
         return goal.targets.tolist()
     return [k for k in range(max(2, classes)) if k != int(goal.y)]
 
 
 def margins(goal: Goal, logits: Float[Tensor, "b classes"]) -> Float[Tensor, "b m classes"]:
-    """Coefficients of functions of the logits; where they are all positive, the goal is not reached: f_y - f_j for
-    every other class j; with a target t, f_i - f_t for the class i of the image."""
+    """Coefficients of linear functions of the logits. If all of them are positive the goal is not reached: f_y - f_j
+    for every other class j; with a target t, f_i - f_t for the class i of the image."""
     classes = logits.shape[1]
     if classes == 1:  # one logit for two classes, positive for class 1
         return (2 * goal.y - 1).double()[:, None, None]

@@ -25,15 +25,15 @@ from plica.certify.windows import Coefficients, Window, own, plain
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """What a backward pass needs beside the coefficients.
+    """What a backward pass needs in addition to the coefficients.
 
     Attributes:
         lines: of each activation, one row for each problem.
         inputs: one set for each problem.
         multipliers: added to the coefficients at a node that an activation takes: -sign * beta for each row, where the
             sign of a neuron is settled (1: z >= 0, -1: z <= 0); for dense coefficients only.
-        slack: by how much rounding may have moved the bound; None where nobody asks.
-        balls: where an activation's input lies, for ReLUs over l_2 balls.
+        slack: how much rounding may have changed the bound; None if this is not needed.
+        balls: l_2 balls that contain the inputs of activations, for ReLUs.
     """
 
     graph: Graph
@@ -50,7 +50,8 @@ class Pass:
         rows: Int[Tensor, " r"] | None = None,
         keep: dict[int, Tensor] | None = None,
     ) -> Float[Tensor, " r"]:
-        """A lower bound of <a, value of node `at`>; rows: the problem of each row, its own number where None.
+        """A lower bound of <a, value of node `at`>. rows: the problem of each row of `a`; None if row i belongs to
+        problem i.
 
         keep: filled with the coefficients of every activation's output, and of the input (0); for dense `a` only.
         """
@@ -62,7 +63,7 @@ class Pass:
         rows: Int[Tensor, " r"] | None = None,
         keep: dict[int, Tensor] | None = None,
     ) -> Float[Tensor, " r"]:
-        """The same for a sum over several nodes, by number."""
+        """The same for a sum over several nodes, given by number."""
         graph, bound, moved, terms = self.graph, 0.0, 0.0, 0.0
         pulled = dict(coefficients)
         for k in range(max(pulled), 0, -1):
@@ -101,8 +102,8 @@ class Pass:
     def _activated(
         self, k: int, op: Activation, a: Coefficients, rows: Int[Tensor, " r"] | None
     ) -> tuple[Coefficients, Tensor, Tensor | float]:
-        """Coefficients of what activation k takes, a constant, and the sum of the absolute values of its terms beyond
-        those of the lines."""
+        """The coefficients of the input of activation k, a constant, and the sum of the absolute values of the terms
+        that the lines do not account for."""
         lines = type(self.lines[k])(*(own(part, a, rows) for part in self.lines[k]))
         before, constant = op.backward(plain(a), lines)
         size = 0.0
@@ -114,7 +115,7 @@ class Pass:
 
 
 def _suited(a: Coefficients, node: Node) -> Coefficients:
-    """As a window only as long as that saves work."""
+    """The coefficients as a window while this saves work, else dense."""
     return a.dense(node.shape) if isinstance(a, Window) and not a.fits(node) else a
 
 

@@ -1,10 +1,11 @@
-"""ReLUs over a ball as well as over intervals: not all of them can be at the ends of their intervals at once.
+"""ReLUs whose inputs lie in an l_2 ball as well as in intervals: not all of them can be at the ends of their intervals
+at once.
 
 For <a, f(z)> - <g, z>, with z in the box [l, u] and ||z - c||_2 <= s, every m >= 0 gives the lower bound
 
     sum_i min_{l_i <= z_i <= u_i} (a_i f(z_i) - g_i z_i + m (z_i - c_i)^2 / 2) - m s^2 / 2.
 
-m = 0 is CROWN's. Without the box it is the offset of SDP-CROWN (Chiu et al. 2025).
+With m = 0 this is CROWN's bound; without the box it is the offset of SDP-CROWN (Chiu et al. 2025).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ STEPS = 4  # of the fixed point for m
 
 
 class Ball(NamedTuple):
-    """Of what an activation takes: the interval, the value at the image, and how far from it values can lie in l_2."""
+    """The inputs of an activation: their interval, their values at the image, and their largest l_2 distance from
+    these."""
 
     low: Float[Tensor, "r *z"]
     high: Float[Tensor, "r *z"]
@@ -33,7 +35,8 @@ class Ball(NamedTuple):
 def offset(
     a: Float[Tensor, "r *z"], g: Float[Tensor, "r *z"], slope: float, ball: Ball
 ) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
-    """The best bound of a few m, for f(z) = max(z, slope z), and the sum of the absolute values of the terms with m."""
+    """The best bound over a few values of m, for f(z) = max(z, slope z), and the sum of the absolute values of its
+    terms."""
     a, g, low, high, centre = (part.flatten(1) for part in (a, g, *ball[:3]))
     square, tiny = (ball.spread**2)[:, None], torch.finfo(a.dtype).tiny
     # slopes of the function on either side of 0, as far as the interval reaches there

@@ -47,12 +47,12 @@ class Branching:
 
 
 class Search:
-    """Proves functions of the logits positive over one input set, in the precision of the search; the parts that make
-    up the set are left in `leaves`.
+    """Proves functions of the logits positive over one input set, in the precision of the search. `leaves` are the
+    parts that make up the set.
 
     Args:
         root: one row for each function.
-        go_on: called with the number of parts bounded so far; False ends a run.
+        go_on: called with the number of parts bounded so far; returns False to end a run.
     """
 
     def __init__(self, root: Rows, go_on: Callable[[int], bool], settings: Branching):
@@ -84,11 +84,11 @@ class Search:
         self.batch = max(self.settings.batch, min(LARGEST_BATCH, NUMBERS // width))
 
     def run(self, used: Callable[[int], float] | None = None) -> bool:
-        """Whether every function was proved positive on the whole set. Goes on where an earlier run ended.
+        """Whether every function was proved positive on the whole set. Continues where an earlier run ended.
 
         Args:
-            used: what share of the effort has been used, for a number of parts; given, a run ends that is far from
-                being done in time.
+            used: the share of the effort that is used after a number of parts. If it is given, a run ends early when it
+                is far from being finished in time.
         """
         if not self.nodes:
             self.begin()
@@ -107,7 +107,7 @@ class Search:
         self.bound(halves, self.settings.ascent)
 
     def divide_each(self, parts: Sequence[Part]) -> None:
-        """Divide these parts of the queue, in batches, as long as there is time."""
+        """Divide these parts of the queue, in batches, until time runs out."""
         left = {id(part): part for part in parts}
         others = [part for _, _, part in self.queue if id(part) not in left]
         self.queue = []
@@ -127,13 +127,14 @@ class Search:
         self.bound(self.whole(), self.settings.root)
 
     def whole(self) -> list[Part]:
-        """The whole set for each function, with the lines to begin with."""
+        """The whole set for each function, with the initial lines."""
         (slopes,) = packed(self.whole_start, 1).cpu()
         none = np.zeros(0, np.int64)
         return [Part(row, -torch.inf, none, none, none, slopes) for row in range(len(self.root.a))]
 
     def move(self, root: Rows) -> None:
-        """To another input set, which is divided as the last one was; its parts are bounded with the same lines."""
+        """Continue with another input set, which is divided like the last one; its parts are bounded with the same
+        lines."""
         parts = [*self.leaves, *(part for _, _, part in self.queue)]
         self._go_to(root)
         self.leaves, self.queue, self.stuck = [], [], False
@@ -146,7 +147,7 @@ class Search:
 
     @torch.no_grad()
     def worst(self) -> Float[Tensor, "1 *image"] | None:
-        """Where in the open part of the least bound this bound is attained; None where no part is open."""
+        """The point at which the smallest bound of an open part is attained; None if no part is open."""
         if not self.queue:
             return None
         parts, keep = [self.queue[0][2]], dict[int, Tensor]()
@@ -155,7 +156,7 @@ class Search:
         return rows.inputs.minimiser(keep[0], None)
 
     def bound(self, parts: list[Part], ascent: Ascent) -> None:
-        """Bound the parts; those that are not proved are queued, or stuck where they cannot be divided."""
+        """Bound the parts. Those that are not proved are queued; `stuck` is set if one of them cannot be divided."""
         rows = self.entries.rows(self.root, parts)
         begin = self._parameters(parts), self.entries.multipliers(parts)
         value, parameters, multipliers = optimise(rows, *begin, ascent)
@@ -186,12 +187,12 @@ class Search:
 
     @torch.no_grad()
     def proved(self, exact: Rows, leaves: Sequence[Part]) -> list[bool]:
-        """Of each leaf, whether it is proved by `exact`, the functions in float64 with slack, with slopes and
-        multipliers as they are stored."""
+        """Whether each leaf is proved by `exact`, the functions in float64 with slack, with the slopes and multipliers
+        that are stored."""
         return (bounds_of_parts(exact, leaves, self.batch) > 0).tolist()
 
     def reopen(self, leaves: Sequence[Part]) -> None:
-        """To be divided further, since float64 does not prove them."""
+        """Queue these leaves again, which float64 does not prove."""
         again = set(map(id, leaves))
         self.leaves = [part for part in self.leaves if id(part) not in again]
         for start in range(0, len(leaves), self.batch):
@@ -221,8 +222,8 @@ class Search:
 
     @torch.no_grad()
     def _promising(self, rows: Rows, parameters: Parts, multipliers: Parts) -> list[int | None]:
-        """The neuron of each row whose chord lowers its bound most, by the chord's offset times its coefficient; None
-        where all signs are settled."""
+        """The neuron of each row to divide by: the one whose chord lowers the bound most, by the chord's offset times
+        its coefficient. None if all signs are settled."""
         keep: Parts = {}
         rows.lower(parameters, multipliers, keep)
         scores = []
@@ -244,8 +245,8 @@ class Search:
 
 
 def _is_far(seen: list[tuple[int, float]], used: float) -> bool:
-    """Whether more than FAR times the effort is needed, if every doubling of the number of parts raises the least bound
-    by as much as the last one did; `seen`: parts and the least bound, as they went."""
+    """Whether more than FAR times the effort is needed, if every doubling of the number of parts raises the smallest
+    bound by as much as the last one did. seen: pairs of the number of parts and the smallest bound, in order."""
     parts, bound = seen[-1]
     half = [at for number, at in seen if 0 < 2 * number <= parts]
     if not half or parts < JUDGED:

@@ -1,7 +1,7 @@
-"""Builds the nodes of a network one after the other, with the value of each at an example.
+"""Builds the nodes of a network one after the other, and computes the value of each for an example image.
 
-The example is one image: the leading axis has length 1. An operation that mixes entries of that axis is refused. Each
-node is therefore a function of one row, and may be computed for any number of rows.
+The example has a leading axis of length 1. An operation that mixes entries of that axis is refused. Each node is
+therefore a function of one image, and can be computed for any number of images.
 """
 
 from __future__ import annotations

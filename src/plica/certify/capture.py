@@ -31,10 +31,10 @@ ALIKE = "lower bounds need a model that treats every image by itself and compute
 
 @torch.no_grad()
 def capture(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"]) -> Graph:
-    """The network that `model` is, in eval mode, for images like x, its constants in float64.
+    """The network that the model computes in eval mode, for images like x, with constants in float64.
 
     Raises:
-        Unsupported: an operation has no bounds, or the model cannot be captured or does not treat images one by one.
+        Unsupported: an operation has no bounds, or the model cannot be captured or does not treat images independently.
     """
     model = _unwrapped(unfitted(model))
     _check_precision(model, x)
@@ -45,7 +45,7 @@ def capture(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"]) -> 
 
 
 def _unwrapped(model: Any) -> Any:
-    """The network, or function, inside of DataParallel and of torch.compile, which computes the same."""
+    """The network, or function, inside DataParallel and torch.compile; it computes the same."""
     while True:
         if isinstance(model, nn.DataParallel):
             model = model.module
@@ -58,7 +58,8 @@ def _unwrapped(model: Any) -> Any:
 
 
 def runs_as_written(model: Any) -> bool:
-    """Whether no part of it is seen to be compiled, so that operations may be fused and round otherwise."""
+    """Whether no part of the model is known to be compiled. A compiler may fuse operations, which are then rounded
+    differently."""
     model = unfitted(model)
     return not any(
         hasattr(part, "_orig_mod") or hasattr(part, "_torchdynamo_orig_callable")
@@ -100,9 +101,9 @@ def _trace(model: Callable[[Tensor], Tensor], x: Float[Tensor, "1 *image"]) -> f
 
 
 class _Rewritten(TorchFunctionMode):
-    """While it lasts, circular padding joins slices of the tensor; torch's own writes into one that is empty. And a
-    linear layer of several vectors of each image is a convolution, where torch's own puts images and vectors on one
-    axis."""
+    """Within this context, circular padding joins slices of the tensor, since torch's own version writes into an
+    uninitialised tensor; and a linear layer on several vectors per image becomes a convolution, since torch's own
+    version joins the axes of images and vectors."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -140,7 +141,8 @@ def _wrapped(z: Tensor, pad: Sequence[int]) -> Tensor:
 
 @contextmanager
 def _paths(model: Any) -> Iterator[None]:
-    """While it lasts, nodes of the graph being traced are given the path of the module that makes them."""
+    """Within this context, nodes of the graph that is traced are annotated with the path of the module that creates
+    them."""
     from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
     def leave(path: str) -> Callable[..., None]:
@@ -198,7 +200,7 @@ def _compare(graph: Graph, model: Callable[[Tensor], Tensor], x: Float[Tensor, "
 
 
 def _agree(ours: Float[Tensor, "b classes"], theirs: Float[Tensor, "b classes"]) -> bool:
-    """Images whose logits are not finite are not compared: nothing is proved of them."""
+    """Whether the logits agree. Images with logits that are not finite are not compared: nothing is proved for them."""
     finite = theirs.isfinite().all(1)
     ours, theirs = ours[finite], theirs[finite]
     return not len(theirs) or bool(((ours - theirs).abs() <= AGREES * (1e-3 + theirs.abs().amax())).all())

@@ -25,9 +25,9 @@ class CertificateStatus(Enum):
 
 
 class Split(NamedTuple):
-    """The sign (1 or -1) of one neuron, settled: of an entry of what the activation of that number takes.
+    """The sign (1 or -1) that is fixed for one neuron: an input of an activation.
 
-    Activations are counted from 0 in the order of computation; entries of one image as flat.
+    Activations are counted from 0 in the order of computation, entries within the flattened values of one image.
     """
 
     activation: int
@@ -37,13 +37,13 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Leaf:
-    """A part of the set around an image, and what proves that one function of the logits is positive there.
+    """A part of the set around an image, and the numbers that prove one function of the logits positive there.
 
     Attributes:
         rival: the class that is excluded.
-        splits: the signs that make the part, from the root.
+        splits: the signs that define the part, from the root.
         multipliers: of the splits, >= 0.
-        slopes: STEPS times the parameters of the lines, all activations in one.
+        slopes: STEPS times the parameters of the lines, all activations in one tensor.
     """
 
     rival: int
@@ -54,13 +54,13 @@ class Leaf:
 
 @dataclass(frozen=True, eq=False)
 class Lemma:
-    """A bound of one neuron inside the network, the least of its bounds on parts that make up the whole set.
+    """A bound of one neuron inside the network: the smallest of its bounds on parts that make up the whole set.
 
     Attributes:
-        activation: that takes the neuron's value, counted as for a Split.
-        neuron: entry of what it takes, as flat.
-        sign: 1 for a lower bound of the value, -1 for one of minus the value.
-        leaves: of the parts; their slopes are of the lines before the activation, and rival says nothing.
+        activation: the activation that takes the neuron's value, counted as in Split.
+        neuron: the entry of the flattened input of that activation.
+        sign: 1 for a lower bound of the value, -1 for a lower bound of minus the value.
+        leaves: the parts. Their slopes are those of the lines before the activation; their rival has no meaning.
     """
 
     activation: int
@@ -74,7 +74,7 @@ class Evidence:
     """The proof for one image.
 
     Attributes:
-        slopes: as of a Leaf; of the lines behind the bounds inside the network, the same for all leaves.
+        slopes: as in Leaf, for the lines used for bounds inside the network; the same for all leaves.
         leaves: for every rival they make up the whole set.
         lemmas: in the order of their activations; the proof of each may use those of earlier activations.
     """

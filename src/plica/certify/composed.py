@@ -1,4 +1,4 @@
-"""Operations that are written as others: piecewise linear ones by ReLUs, which are branched on like any other.
+"""Operations that are expressed by others: piecewise linear ones by ReLUs, so that branch and bound can split them.
 
 max(a, b) = b + relu(a - b)        min(a, b) = b - relu(b - a)        |z| = 2 relu(z) - z
 """
@@ -60,7 +60,7 @@ def _prelu(builder: Builder, z: Value, slope: Any) -> Value:
 
 
 def _leaky(builder: Builder, z: Value, slope: float = 0.01) -> Value:
-    """max(z, slope z); of a slope above 1 written as a PReLU."""
+    """max(z, slope z); with a slope above 1 it is expressed as a PReLU."""
     if not math.isfinite(slope):
         raise Refused(f"its slope must be finite, got {slope}")
     if slope <= 1:
@@ -77,7 +77,7 @@ def _rrelu(
 
 
 def _undefined(builder: Builder, z: Value, *_: Any, **__: Any) -> Tensor:
-    """Numbers that nothing was written to yet; where some are used, the network is refused as it gives nan."""
+    """Uninitialised values. A network that uses some of them is refused, since it gives nan."""
     return torch.full_like(builder.values[z], torch.nan)
 
 
@@ -89,7 +89,7 @@ def _adaptive_max_pool(builder: Builder, z: Value, size: Any) -> tuple[Value, No
 
 
 def _largest(builder: Builder, z: Value, dims: Any = (), keepdim: bool = False) -> Value:
-    """amax over whole images."""
+    """amax over all axes but the one of images."""
     if builder.ndim(z) != 4 or {dim % 4 for dim in dims} != {2, 3}:
         raise Refused("only the largest pixel of each channel is known")
     top = max_pool(builder, z, builder.shape(z)[2:])[0]

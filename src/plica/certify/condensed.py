@@ -1,8 +1,8 @@
-"""A ReLU network with convolutions as it is over one set: each neuron whose sign is open, as a linear function of those
-before it.
+"""A ReLU network with convolutions over one input set, reduced to the neurons whose sign is open: each is a linear
+function of those before it.
 
-Between two such neurons everything is linear, so products of small matrices take the place of convolutions over all
-entries. On resnet_2b, a neuron in five is open at half of the radius that an attack needs.
+Between two such neurons everything is linear, so products of small matrices replace convolutions over all entries. On
+resnet_2b, one neuron in five is open at half of the radius that an attack finds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FLOATS = 2**22  # of the largest coefficient tensor while one is made
 
 @dataclass(frozen=True, eq=False)
 class Joined(Affine):
-    """The sum of matrices times operands, each as flat.
+    """A sum of matrices times operands, which are flattened.
 
     Attributes:
         factors: one for each operand, (outputs, entries).
@@ -43,7 +43,7 @@ class Joined(Affine):
 
 @dataclass(frozen=True, eq=False)
 class Functions:
-    """Linear functions of what activations give.
+    """Linear functions of the outputs of activations.
 
     Attributes:
         factors: by activation, or 0 for the input; (functions, entries).
@@ -59,16 +59,16 @@ class Functions:
 
 @dataclass(eq=False)
 class Condensed:
-    """The network between open neurons, made node by node. Nodes keep their numbers; those that nobody asks for are
-    left as they were.
+    """The network between open neurons, made node by node. Nodes keep their numbers; nodes that are not needed do not
+    change.
 
     Attributes:
         graph: the whole network.
-        nodes: of the condensed one.
+        nodes: of the condensed network.
         low, high, balls, lines: of the open entries, as in intermediate.Bounds.
-        entries: of each node that an activation takes, the open ones.
+        entries: the open entries of each node that an activation takes.
         known: slopes of an activation, 0 where open.
-        found: some entries of a node, all open ones among them, as functions.
+        found: some entries of a node, among them all open ones, as functions.
     """
 
     graph: Graph
@@ -89,13 +89,13 @@ class Condensed:
         return replace(self.graph, nodes=tuple(self.nodes))
 
     def has_room(self, k: int, number: int) -> bool:
-        """Whether so many entries of node k can be written as functions, all in LARGEST numbers."""
+        """Whether this many entries of node k can be written as functions within LARGEST numbers in all."""
         width = sum(torch.Size(self.nodes[j].shape).numel() for j, _ in self.graph.activations() if j < k)
         held = sum(factor.numel() for _, own in self.found.values() for factor in own.factors.values())
         return held + number * width <= LARGEST
 
     def functions(self, k: int, entries: Int[Tensor, " n"]) -> Functions:
-        """Entries of a node."""
+        """Some entries of a node, as functions."""
         width = max(torch.Size(node.shape).numel() for node in self.graph.nodes[: k + 1])
         parts = [self._pulled(k, some) for some in entries.split(max(1, FLOATS // width))]
         factors = {j: torch.cat([part.factors[j] for part in parts]) for j in parts[0].factors}
@@ -130,7 +130,7 @@ class Condensed:
         return Functions(factors, constant)
 
     def settle(self, j: int, low: Tensor, high: Tensor, start: Tensor) -> None:
-        """What activation j takes has these bounds; `start`: the parameters of its lines."""
+        """Set the bounds of the input of activation j. start: the initial parameters of its lines."""
         k = self.graph.nodes[j].parents[0]
         op: Any = self.graph.nodes[j].op
         low, high = low.flatten(1), high.flatten(1)
@@ -152,12 +152,12 @@ class Condensed:
         self.lines[j] = OpenLines(*lines, pull=low.new_zeros(()))
 
     def ball(self, j: int, ball: Ball) -> None:
-        """Where what activation j takes lies, of all entries."""
+        """Set the ball of the input of activation j, given for all its entries."""
         entries = self.entries[self.graph.nodes[j].parents[0]]
         self.balls[j] = Ball(*(part.flatten(1)[:, entries] for part in ball[:3]), spread=ball.spread)
 
     def numbers(self) -> Int[Tensor, " n"]:
-        """Of the open entries, among all that activations take, one activation after the other."""
+        """The numbers of the open entries among all inputs of activations, one activation after the other."""
         found, before = list[Tensor](), 0
         for j, _ in self.graph.activations():
             k = self.graph.nodes[j].parents[0]
@@ -166,15 +166,15 @@ class Condensed:
         return torch.cat(found)
 
     def define(self, k: int, neurons: Functions) -> None:
-        """Node k consists of these functions from now on."""
+        """Let node k consist of these functions from now on."""
         parents = tuple(sorted(neurons.factors))
         op = Joined(neurons.constant[None], tuple(neurons.factors[parent] for parent in parents))
         self.nodes[k] = Node(op, parents, (len(neurons.constant),))
 
 
 def can_be_condensed(graph: Graph) -> bool:
-    """Whether it has convolutions, all activations are max(z, 0), each of a node of its own that is not an activation
-    itself, and none is last."""
+    """Whether the graph has convolutions, all activations are max(z, 0), each takes a separate node that is not itself
+    an activation, and none is last."""
     ops = [op for _, op in graph.activations()]
     taken = [graph.nodes[k].parents[0] for k, _ in graph.activations()]
     return (

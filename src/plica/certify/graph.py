@@ -16,10 +16,12 @@ from plica.certify.relax import Activation
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """Attributes:
-    op: None for the input.
-    parents: indices of its operands.
-    shape: of one row.
+    """A node.
+
+    Attributes:
+        op: None for the input.
+        parents: indices of its operands.
+        shape: of its value for one image.
     """
 
     op: Affine | Activation | None
@@ -32,11 +34,12 @@ class Graph:
     """Nodes in the order of computation; the last one gives the logits.
 
     Attributes:
-        norms: by how much each operation stretches l_2 distances at most (norms.py); None where nobody asks.
-        rounds_constants: whether the model computes constants from its weights at every call and rounds them; the
+        norms: the largest factor by which each operation stretches l_2 distances (norms.py); None if they are not
+            needed.
+        rounds_constants: whether the model computes constants from its weights at every call, and so rounds them; the
             nodes have them in float64.
-        softmax: torch.softmax or torch.log_softmax where the model ends with it; the nodes are those before it, as it
-            changes the order of no two classes.
+        softmax: torch.softmax or torch.log_softmax if the model ends with it. The nodes are those before it, since it
+            does not change the order of classes.
     """
 
     nodes: tuple[Node, ...]
@@ -53,7 +56,7 @@ class Graph:
         return values
 
     def to(self, dtype: torch.dtype) -> Graph:
-        """With constants of another dtype."""
+        """The graph with constants of another dtype."""
         return replace(self, nodes=tuple(replace(node, op=_converted(node.op, dtype)) for node in self.nodes))
 
     def activations(self) -> Iterator[tuple[int, Activation]]:
@@ -63,7 +66,7 @@ class Graph:
                 yield k, node.op
 
     def depth(self) -> list[int]:
-        """Of every node, how many activations lie on the longest way to it, itself included."""
+        """For every node, the largest number of activations on a path to it, itself included."""
         depth: list[int] = []
         for node in self.nodes:
             before = max((depth[parent] for parent in node.parents), default=0)
@@ -71,7 +74,7 @@ class Graph:
         return depth
 
     def used(self) -> Iterator[Node]:
-        """Nodes that the last one depends on, from there."""
+        """The nodes that the last one depends on, itself included, from the last to the first."""
         wanted = {len(self.nodes) - 1}
         for k in range(len(self.nodes) - 1, -1, -1):
             if k in wanted:
@@ -79,11 +82,11 @@ class Graph:
                 yield self.nodes[k]
 
     def activated(self) -> set[int]:
-        """Nodes whose value an activation takes."""
+        """The nodes whose value an activation takes."""
         return {self.nodes[k].parents[0] for k, _ in self.activations()}
 
     def behind_activations(self) -> set[int]:
-        """Nodes that are, or depend on, an activation."""
+        """The nodes that are, or depend on, an activation."""
         behind: set[int] = set()
         for k, node in enumerate(self.nodes):
             if isinstance(node.op, Activation) or behind & set(node.parents):

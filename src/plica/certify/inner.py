@@ -1,8 +1,8 @@
-"""Better lines behind the bounds inside the network: one parameter for each neuron, the same for all bounds.
+"""Better lines for the bounds inside the network: one parameter for each neuron, used for all bounds.
 
-The bounds of functions of the logits depend on them through the bounds of all layers, and so does their gradient
-(alpha-CROWN, Xu et al. 2021, with lines that all bounds share). In a deep network a layer's bounds are as wide as those
-of the layers before it make them: what is gained at one layer is gained again at each behind it.
+The bounds of the logits depend on these parameters through the bounds of all layers, and so does their gradient
+(alpha-CROWN, Xu et al. 2021, with lines that all bounds share). In a deep network the bounds of a layer are as wide as
+those of the layers before it make them, so an improvement at one layer carries over to all layers behind it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ASCENT = Ascent(steps=20, slope_step=0.15)
 
 
 def size_of_pass(graph: Graph, bounds: Bounds) -> tuple[int, int]:
-    """Of the bounds of all nodes of one problem: bounds of single neurons, and coefficients."""
+    """The number of bounds of single neurons, and of coefficients, in one pass over all nodes of one problem."""
     sizes = [torch.Size(node.shape).numel() for node in graph.nodes]
     rows = coefficients = 0
     for k, op in graph.activations():
@@ -38,14 +38,14 @@ def optimised(
     graph: Graph, inputs: InputSet, a: Float[Tensor, "m classes"], slopes: Parts, unit: float,
     go_on: Callable[[], bool], ascent: Ascent = ASCENT,
 ) -> Parts:  # fmt: skip
-    """Parameters of the lines of each activation, one row, with the best sum of the bounds of <a, logits> that are not
-    positive.
+    """Parameters of the lines of each activation, one row, that maximise the sum of those bounds of <a, logits> that
+    are not positive.
 
     Args:
         inputs: one set.
-        slopes: to begin with.
+        slopes: initial ones.
         unit: as for node_bounds.
-        go_on: False ends the search.
+        go_on: returns False to end the search.
     """
     first = torch.zeros(len(a), dtype=torch.long, device=a.device)
     moving = {k: part.clone().requires_grad_(True) for k, part in slopes.items()}

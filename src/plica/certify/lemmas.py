@@ -1,8 +1,8 @@
 """Bounds of neurons inside the network that are proved by dividing the set, layer by layer.
 
-What CROWN's intervals inside a network lose is lost again at every layer behind them, and no division of the set for
-the logits makes up for it, since its parts keep the intervals of the whole set. A few parts for each neuron whose sign
-is open tighten its interval, and may settle its sign, for all layers and all parts that come after.
+What CROWN's intervals lose at one layer is lost again at every layer behind it, and dividing the set for the logits
+does not help, since its parts keep the intervals of the whole set. A few parts for each neuron whose sign is open
+tighten its interval, and may settle its sign, for all layers and all parts that come after.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ BRANCHING = Branching(root=Ascent(steps=10), ascent=_ASCENT, last=_ASCENT)
 
 @dataclass(frozen=True, eq=False)
 class Neurons:
-    """Bounds of neurons of one node: of sign * neuron, from below.
+    """Lower bounds of sign * neuron, for neurons of one node.
 
     Attributes:
-        entries, signs: of each function, as flat.
-        parts: for each function, by its number, they make up the set.
+        entries, signs: of each function; entries of the flattened node.
+        parts: of each function, by its number; they make up the set.
     """
 
     entries: Int[Tensor, " n"]
@@ -41,7 +41,7 @@ class Neurons:
     parts: list[Part]
 
     def rows(self, graph: Graph, inputs: InputSet, bounds: Bounds, node: int) -> Rows:
-        """The functions, of the network up to this node."""
+        """The functions as rows, over the network up to this node."""
         shape = graph.nodes[node].shape
         a = inputs.x.new_zeros(len(self.entries), torch.Size(shape).numel())
         a[torch.arange(len(a), device=a.device), self.entries] = self.signs.to(a)
@@ -49,7 +49,7 @@ class Neurons:
         return Rows(before, a.view(-1, *shape), inputs, bounds, {}, bounds.slack)
 
     def least(self, values: Float[Tensor, " n"]) -> Float[Tensor, " f"]:
-        """Of each function, the least value among its parts; -inf where it has none, or one is not a number."""
+        """For each function the smallest value among its parts; -inf if it has none, or if one is nan."""
         function = torch.tensor([part.function for part in self.parts], dtype=torch.long, device=values.device)
         values = torch.where(values.isnan(), -torch.inf, values)
         least = values.new_full((len(self.entries),), torch.inf).scatter_reduce_(0, function, values, "amin")
@@ -62,7 +62,7 @@ class Neurons:
         return Neurons(self.entries[list(chosen)], self.signs[list(chosen)], parts)
 
     def joined(self, others: Neurons) -> Neurons:
-        """With other functions."""
+        """These neurons together with others."""
         parts = [replace(part, function=part.function + len(self.entries)) for part in others.parts]
         entries, signs = (torch.cat(both) for both in ((self.entries, others.entries), (self.signs, others.signs)))
         return Neurons(entries, signs, self.parts + parts)
@@ -74,11 +74,11 @@ Lemmas = dict[int, Neurons]  # by the node
 def tightened(
     lemmas: Lemmas, graph: Graph, inputs: InputSet, bounds: Bounds, node: int, kept: Lemmas, settle: bool
 ) -> None:
-    """Tighten the bounds of a node by what is known of it; `kept` gets the lemmas that were used.
+    """Tighten the bounds of a node with the lemmas known for it. `kept` receives the lemmas that were used.
 
     Args:
-        settle: whether splits that are settled over this set are taken out, as for any set but the one they were
-            found for.
+        settle: whether to remove splits whose sign is settled over this set; needed for any set but the one for which
+            they were found.
     """
     if node not in lemmas:
         return
@@ -94,8 +94,9 @@ def found(
     lemmas: Lemmas, graph: Graph, inputs: InputSet, bounds: Bounds, node: int, kept: Lemmas, parts: int,
     go_on: Callable[[int], bool],
 ) -> int:  # fmt: skip
-    """Tighten the bounds of a node by what is known of it, and by new parts, so many for each bound of a neuron whose
-    sign is open. The number of parts that were bounded; `kept` gets the lemmas of this node, old and new."""
+    """Tighten the bounds of a node with the lemmas known for it and with new ones, for which the set is divided into
+    `parts` parts for each bound of a neuron whose sign is open. Returns the number of parts bounded; `kept` receives
+    the lemmas of this node, old and new."""
     tightened(lemmas, graph, inputs, bounds, node, kept, settle=False)
     taken = divided(graph).get(node)
     if taken is None or not go_on(0):
@@ -124,7 +125,7 @@ def found(
 
 
 def stored_lemmas(lemmas: Lemmas, graph: Graph) -> tuple[Lemma, ...]:
-    """As they are stored."""
+    """The lemmas in the form in which they are stored."""
     number = {k: number for number, (k, _) in enumerate(graph.activations())}
     result = []
     for node, neurons in sorted(lemmas.items()):
@@ -140,12 +141,12 @@ def stored_lemmas(lemmas: Lemmas, graph: Graph) -> tuple[Lemma, ...]:
 
 
 def _height(low: Tensor, high: Tensor) -> Tensor:
-    """Of the chord above 0."""
+    """The largest height of the chord above max(z, 0)."""
     return -low * high / (high - low).clamp(min=torch.finfo(low.dtype).tiny)
 
 
 def _divide(search: Search, parts: int) -> None:
-    """So many parts for each function, of which the one of the least bound is divided each time."""
+    """Divide the set into this many parts for each function; each time the part with the smallest bound is divided."""
     whole = search.whole()
     for start in range(0, len(whole), search.batch):
         if not search.go_on(search.nodes):
@@ -164,7 +165,7 @@ def _divide(search: Search, parts: int) -> None:
 
 
 def _replace(bounds: Bounds, node: int, neurons: Neurons, values: Float[Tensor, " f"]) -> None:
-    """Bounds of the node where these are tighter."""
+    """Replace the bounds of the node where the new values are tighter."""
     low, high = bounds.low[node].flatten(1).clone(), bounds.high[node].flatten(1).clone()
     for sign, side, best in ((1, low, torch.maximum), (-1, high, torch.minimum)):
         own = neurons.signs == sign

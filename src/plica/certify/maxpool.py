@@ -1,7 +1,7 @@
-"""Max pooling between two planes, written with the windows side by side.
+"""Max pooling between two planes, with the inputs of each window along one axis.
 
-With L the largest lower bound of a window, max_i z_i <= L + sum_i max(z_i - L, 0), each term under its chord; and
-max_i z_i <= max_i u_i. Upper: a mix of the two, by the parameter. Lower: any one input of the window.
+With L the largest lower bound of a window, max_i z_i <= L + sum_i max(z_i - L, 0), each term below its chord; and max_i
+z_i <= max_i u_i. The upper plane is a mix of the two, by the parameter. The lower plane is any one input of the window.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class MaxPool(Activation):
 
     @property
     def padded(self) -> tuple[int, int]:
-        """Height and width that the windows reach over."""
+        """Height and width of the padded image that the windows cover."""
         return self._reach(0), self._reach(1)
 
     def _reach(self, axis: int) -> int:
@@ -58,7 +58,7 @@ class MaxPool(Activation):
         return start + window if self.ceil and left_over and start < size + padding else usual
 
     def _windows(self, z: Float[Tensor, "r c h w"], fill: float) -> Float[Tensor, "r c k windows"]:
-        """The inputs of each window; padding counts as `fill`."""
+        """The inputs of each window; padding has the value `fill`."""
         (high, wide), (rows, columns) = self.padding, self.padded
         more = columns - wide - self.image[1], rows - high - self.image[0]
         padded = functional.pad(z, (wide, more[0], high, more[1]), value=fill)

@@ -1,4 +1,4 @@
-"""A graph whose convolutions take what the scales before them take: one operation in place of two or three."""
+"""Merges convolutions with the scalings before them: one operation in place of two or three."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from plica.certify.graph import Graph, Node
 
 
 def merged(graph: Graph) -> Graph:
-    """The same function up to roundings; nodes keep their numbers."""
+    """The same function up to rounding; nodes keep their numbers."""
     nodes, norms = list(graph.nodes), None if graph.norms is None else list(graph.norms)
     for k in range(len(nodes)):
         while (taken := _without_scale(nodes, nodes[k])) is not None:
@@ -23,7 +23,7 @@ def merged(graph: Graph) -> Graph:
 
 
 def _without_scale(nodes: list[Node], node: Node) -> Node | None:
-    """A convolution of what the scale before it takes; None where there is none of whole channels."""
+    """A convolution that includes the scaling before it; None if there is no scaling of whole channels."""
     op = node.op
     if not isinstance(op, Convolution) or op.groups != 1 or op.weight is None:
         return None

@@ -1,4 +1,4 @@
-"""ReLUs of which it is known where the sign of what they take is open: the other entries have no lines."""
+"""ReLUs for which the entries with open sign are known: only these have lines."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ class OpenLines(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class OpenReLU(ReLU):
-    """max(z, slope z) where the signs of all entries but some are known; bounds and lines are of these alone.
+    """max(z, slope z) where the signs of all entries but some are known; bounds and lines are those of these entries
+    only.
 
     Attributes:
-        entries: as flat, of those whose sign is open.
+        entries: the flattened entries whose sign is open.
         factor: slope of every other entry; 0 at the open ones.
     """
 
@@ -52,11 +53,11 @@ class OpenReLU(ReLU):
 
 @dataclass(frozen=True, eq=False)
 class NonzeroReLU(OpenReLU):
-    """An OpenReLU whose outputs are only those that are not known to be 0: the open ones, then those that are >= 0.
+    """An OpenReLU with only those outputs that are not known to be 0: the open ones, then those whose input is >= 0.
 
     Attributes:
-        positive: as flat, the entries that are >= 0.
-        shape: of what it takes.
+        positive: the flattened entries that are >= 0.
+        shape: of its input.
     """
 
     positive: Int[Tensor, " m"] | None = None

@@ -1,7 +1,7 @@
-"""Torch's own operations as nodes: BUILDERS has one entry for each operation that has bounds.
+"""Torch's operations as nodes: BUILDERS has one entry for each operation that has bounds.
 
-Sums, products, layers with weights, pooling and activations are here; what only moves or copies numbers is in
-rearranged.py, what is written as other operations in composed.py.
+Sums, products, layers with weights, pooling and activations are here. Operations that only move or copy values are in
+rearranged.py, operations that are expressed by others in composed.py.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def scale(builder: Builder, z: Value, factor: Any) -> Value:
 
 
 def _of_image(builder: Builder, z: Value, constant: Tensor) -> tuple[Value, Tensor]:
-    """z as large as the result, and the constant with as many axes."""
+    """z expanded to the shape of the result, and the constant with as many axes."""
     z = expand(builder, z, torch.broadcast_shapes(constant.shape, builder.shape(z)))
     return z, constant.to(builder.values[0]).reshape(*[1] * (builder.ndim(z) - constant.ndim), *constant.shape)
 
@@ -97,7 +97,7 @@ def _rsub(builder: Builder, a: Any, b: Any, alpha: float = 1) -> Value:
 
 
 def _matmul(builder: Builder, a: Any, b: Any) -> Value:
-    """A matrix times values or values times a matrix, of 2 or 3 axes, the first that of images."""
+    """A matrix times values or values times a matrix, with 2 or 3 axes, of which the first is that of images."""
     value, matrix = (a, b) if isinstance(a, Value) else (b, a)
     matrix = matrix[0] if isinstance(_constant(matrix), Tensor) and matrix.ndim == 3 and len(matrix) == 1 else matrix
     if not isinstance(matrix, Tensor) or matrix.ndim != 2:

@@ -1,4 +1,4 @@
-"""Parts of an input set, each where some neurons have a sign, and the bounds of functions on them."""
+"""Parts of an input set, each defined by the signs of some neurons, and the bounds of functions on them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Numbers = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One part of the set for one function; a small record, since many wait.
+    """One part of the set for one function. The record is small, since many of them wait.
 
     Attributes:
         function: index of the row of the root.
         bound: the best known.
-        neurons: that are split, as numbered by Entries.
-        signs: theirs, 1 or -1.
+        neurons: whose signs are fixed, as numbered by Entries.
+        signs: of these neurons, 1 or -1.
         multipliers: of the splits.
         slopes: of the lines, as in certificate.Leaf.
-        divides_by: the most promising neuron to divide by; None where the part cannot be divided.
+        divides_by: the most promising neuron to divide by; None if the part cannot be divided.
     """
 
     function: int
@@ -44,12 +44,12 @@ class Part:
 
 
 class Entries:
-    """Numbers for all entries that ReLUs take, one node after the other, and tensors of values of the open ones.
+    """Numbers the inputs of all ReLUs, one node after the other, and makes tensors for the open ones.
 
     Args:
-        rows: whose graph has the nodes.
-        sizes: entries of each of these nodes.
-        numbers: of the entries that bounds of the rows are of; None for all.
+        rows: rows whose graph has the nodes.
+        sizes: number of entries of each of these nodes.
+        numbers: of the entries that the rows' bounds cover; None for all.
     """
 
     def __init__(self, rows: Rows, sizes: Mapping[int, int], numbers: Int[Tensor, " n"] | None = None):
@@ -63,7 +63,7 @@ class Entries:
         self.like = rows.a
 
     def tensors(self, flat: Float[Tensor, "r n"], only: Numbers) -> Parts:
-        """By nodes; only those of which some of these columns are."""
+        """Split by nodes; only nodes with some of these columns."""
         used = set(np.searchsorted(self.ends, only, "right") - 1)
         parts = zip(self.shapes.items(), flat.split(np.diff(self.ends).tolist(), 1), strict=True)
         return {k: part.view(len(flat), *shape) for i, ((k, shape), part) in enumerate(parts) if i in used}
@@ -77,32 +77,32 @@ class Entries:
         return flat
 
     def places(self, parts: Sequence[Part]) -> Numbers:
-        """Columns of all splits."""
+        """The columns of all splits."""
         return self.slot[np.concatenate([part.neurons for part in parts])]
 
     def rows(self, root: Rows, parts: Sequence[Part]) -> Rows:
-        """One row for each part; `root`: for each function."""
+        """One row for each part. root: one row for each function."""
         function = torch.tensor([part.function for part in parts], device=root.a.device)
         signs = self.tensors(self.scattered(parts, [part.signs for part in parts]), self.places(parts))
         return replace(root.take(function), signs=signs)
 
     def multipliers(self, parts: Sequence[Part]) -> Parts:
-        """Of the splits."""
+        """The multipliers of the splits."""
         return self.tensors(self.scattered(parts, [part.multipliers for part in parts]), self.places(parts))
 
 
 def divided(graph: Graph) -> dict[int, int]:
-    """Nodes by whose signs a set can be divided, and the activation that takes each."""
+    """The nodes by whose signs a set can be divided, and the activation that takes each."""
     return {graph.nodes[k].parents[0]: k for k, op in graph.activations() if op.splits}
 
 
 def sizes(graph: Graph) -> dict[int, int]:
-    """Entries of each of these nodes."""
+    """The number of entries of each of these nodes."""
     return {k: torch.Size(graph.nodes[k].shape).numel() for k in divided(graph)}
 
 
 def stored(parts: Sequence[Part], graph: Graph) -> tuple[Leaf, ...]:
-    """As they are stored, with the number of the function for the rival."""
+    """The parts in the form in which they are stored, with the number of the function in place of the rival."""
     ends = np.cumsum([0, *sizes(graph).values()])
     number = {k: number for number, (k, _) in enumerate(graph.activations())}
     numbers, found = [number[k] for k in divided(graph).values()], []
@@ -129,7 +129,8 @@ def bounds_of_parts(root: Rows, parts: Sequence[Part], batch: int) -> Float[Tens
 
 
 def without_settled(parts: Sequence[Part], graph: Graph, bounds: Bounds) -> list[Part]:
-    """Without splits of neurons whose sign is the same on all of the set; halves of the other sign are empty."""
+    """The parts without splits of neurons whose sign is the same on all of the set. Parts that need the other sign are
+    empty, and left out."""
     sides = (side for side in (bounds.low, bounds.high))
     low, high = (
         torch.cat([torch.zeros(0, device="cpu"), *(side[k][0].flatten().cpu() for k in divided(graph))])

@@ -1,4 +1,4 @@
-"""Is the model right everywhere within a radius of an image? One image, one radius at a time."""
+"""Proves that a model is correct everywhere within a radius of an image: one image, one radius at a time."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ LEAVES = 0.1  # of the time of a search takes a check of its leaves in float64, 
 
 @dataclass(frozen=True)
 class Effort:
-    """Until when, or for how many parts of the set, to search. With `nodes` the clock plays no part.
+    """How long, or for how many parts of the set, to search. With `nodes` the time plays no role.
 
     Attributes:
-        deadline: of time.perf_counter().
+        deadline: in seconds of time.perf_counter().
         nodes: None for no limit.
     """
 
@@ -54,13 +54,13 @@ class Effort:
         return self.left() and (self.nodes is None or nodes < self.nodes)
 
     def used(self, began: float, first: int, nodes: int) -> float:
-        """The share that is used, of what there was at a time and a number of nodes."""
+        """The share that is used of what was left at the time `began`, after `first` nodes."""
         if self.nodes is not None:
             return (nodes - first) / max(1, self.nodes - first)
         return (time.perf_counter() - began) / max(1e-9, self.deadline - began)
 
     def part(self, share: float, nodes: int, now: float, reserve: float) -> Effort:
-        """A share of what is left, after so many nodes, at that time and less `reserve` seconds."""
+        """The given share of what is left, after `nodes` nodes, at the time `now` and without `reserve` seconds."""
         limit = None if self.nodes is None else nodes + max(1, int(share * (self.nodes - nodes)))
         return Effort(now + share * (self.deadline - reserve - now), limit)
 
@@ -79,7 +79,7 @@ class Networks:
 
     @classmethod
     def of(cls, graph: Graph, p: float = math.inf, executed: bool = False) -> Networks:
-        """Of a graph in float64, for balls of an l_p norm; executed: as it runs in float32."""
+        """From a graph in float64, for balls of an l_p norm. executed: for the network as it runs in float32."""
         graph = with_norms(graph) if p == 2 else graph
         search = graph if executed else merged(graph)
         return cls(search.to(torch.float32), graph, FLOAT32 if executed else 0.0)
@@ -90,7 +90,7 @@ class Networks:
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """What surrounds some images: a metric and the box, in the images' shape or one that expands to it."""
+    """The metric and the box for some images; tensors have the images' shape or one that expands to it."""
 
     metric: Metric
     low: Tensor
@@ -100,16 +100,16 @@ class Region:
         return input_set(self.metric, x.to(dtype), radius.to(dtype), self.low.to(dtype), self.high.to(dtype))
 
     def span(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, " b"]:
-        """Radii at which the ball holds the whole box."""
+        """Radii at which the ball contains the whole box."""
         return self.around(x, torch.full((len(x),), torch.inf, device=x.device), torch.float64).span()
 
 
 class Prover:
-    """Proofs for one image, at one radius after another: each goes on from the parts that the last one made.
+    """Proofs for one image, at one radius after another. Each starts from the parts of the last one.
 
     Attributes:
         lemmas: bounds of neurons, as they were found.
-        used: as they were used at the last radius.
+        used: the bounds of neurons that were used at the last radius.
     """
 
     def __init__(
@@ -128,24 +128,24 @@ class Prover:
 
     @property
     def nodes(self) -> int:
-        """Parts of the set that were bounded, for functions of the logits and for neurons."""
+        """The number of parts of the set that were bounded, for functions of the logits and for neurons."""
         return 0 if self.search is None else self.search.nodes
 
     @property
     def is_stuck(self) -> bool:
-        """Whether a part is left that cannot be divided."""
+        """Whether some open part cannot be divided."""
         return self.search is not None and self.search.stuck
 
     @property
     def reserve(self) -> float:
-        """Seconds that a confirmation may take."""
+        """Seconds to reserve for a confirmation."""
         return CONFIRMING * self.cost + LEAVES * self.spent
 
     def attempt(self, radius: float, effort: Effort, share: float = 1.0) -> bool:
-        """Whether every function <a, logits> is found positive within `radius` of x, in float32.
+        """Whether every function <a, logits> is proved positive within `radius` of x, in float32.
 
         Args:
-            share: of what is left of the effort, that may be used.
+            share: of what is left of the effort, the share that may be used.
         """
         began = time.perf_counter()
         root, _ = self._rows(radius, effort.left, False)
@@ -176,7 +176,7 @@ class Prover:
         return is_found
 
     def _look_inside(self, radius: float, root: Rows, effort: Effort) -> None:
-        """Bounds of neurons, once a part of the effort has not been enough without them, where it suffices for the
+        """Find bounds of neurons, if a first part of the effort was not enough without them, and if it allows for the
         first few parts of each."""
         assert self.search is not None
         rows, _ = size_of_pass(root.graph, root.bounds)
@@ -198,7 +198,7 @@ class Prover:
             self.search.move(moved)
 
     def _find(self, radius: float, effort: Effort) -> None:
-        """Bounds of neurons whose signs are open within this radius."""
+        """Find bounds of the neurons whose signs are open within this radius."""
         assert self.search is not None
         search, parts, known = self.search, PARTS[self.rounds], self.lemmas
         new: Lemmas = {}
@@ -214,12 +214,12 @@ class Prover:
         self.lemmas = new
 
     def leaves(self) -> list[Part]:
-        """The parts that the last attempt found positive."""
+        """The parts that the last attempt proved positive."""
         assert self.search is not None
         return list(self.search.leaves)
 
     def confirm(self, radius: float, leaves: list[Part], effort: Effort | None = None) -> Evidence | None:
-        """The proof in float64 with slack; with an effort, leaves of the last attempt that fail are divided further."""
+        """The proof in float64 with slack. Given an effort, leaves of the last attempt that fail are divided again."""
         assert self.search is not None
         exact, slopes = self._rows(radius, lambda: True, True)
         while True:
@@ -238,12 +238,12 @@ class Prover:
             leaves = self.search.leaves
 
     def worst(self) -> Float[Tensor, "1 *image"] | None:
-        """Where the least bound of what the last attempt left open is attained."""
+        """The point at which the smallest bound of an open part of the last attempt is attained."""
         return None if self.search is None else self.search.worst()
 
     def _optimise(self, root: Rows, effort: Effort) -> bool:
-        """Better lines behind the bounds inside the network, as many steps as a part of the effort allows for; whether
-        there were any."""
+        """Optimise the lines for the bounds inside the network, for as many steps as a part of the effort allows.
+        Returns whether there were any."""
         assert self.search is not None
         rows, coefficients = size_of_pass(root.graph, root.bounds)
         if effort.nodes is None:
@@ -263,7 +263,7 @@ class Prover:
 
     @torch.no_grad()
     def _rows(self, radius: float, go_on: Callable[[], bool], rigorous: bool) -> tuple[Rows, UInt8[Tensor, " k"]]:
-        """The functions over one set, one row for each; and the slopes behind the bounds."""
+        """The functions over one set, one row for each; and the slopes used for the bounds inside the network."""
         graph, inputs = self._problem(radius, rigorous)
         lemmas = self.used if rigorous else self.lemmas
         used: Lemmas = {}

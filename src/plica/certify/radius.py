@@ -1,5 +1,5 @@
-"""The largest radius that can be proved: first by one pass of CROWN for each guess, all images at once; then image by
-image with optimised lines and branching, at radii between what is proved and what an attack has reached."""
+"""The largest radius that can be proved. First one pass of CROWN for each guess, for all images at once; then image by
+image, with optimised lines and branching, at radii between what is proved and what an attack has found."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def crown_margin(
 
 
 class FirstRadius(NamedTuple):
-    """The first radius of an image, as float32 proves it; `confirm` gives the radius that float64 proves and the proof,
-    or 0 and None."""
+    """The first radius of an image, proved in float32. `confirm` gives the radius that float64 proves and the proof, or
+    0 and None."""
 
     radius: float
     confirm: Callable[[], tuple[float, Evidence | None]]
@@ -63,12 +63,12 @@ def crown_radii(
     networks: Networks, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
     guess: Float[Tensor, " b"], upper: Float[Tensor, " b"], effort: Effort,
 ) -> list[FirstRadius]:  # fmt: skip
-    """The largest radius of each image that one pass proves. Where the time is too short for one, a radius is proved
-    with intervals alone inside the network, whose passes take next to no time.
+    """The largest radius of each image that one pass proves. If the time is too short for one pass, a radius is proved
+    with interval arithmetic inside the network, which takes very little time.
 
     Args:
-        guess: a radius to begin with, positive; a fair one saves passes.
-        upper: never tried beyond.
+        guess: first radius to try, positive; a good one saves passes.
+        upper: larger radii are not tried.
     """
     radius = _searched(networks, region, x, a, torch.minimum(guess, FIRST_GUESS * upper), upper, effort)
     none, crown = (radius == 0).nonzero()[:, 0], radius > 0
@@ -132,8 +132,8 @@ def _confirmed(
     networks: Networks, region: Region, x: Float[Tensor, "b *image"], a: Float[Tensor, "b m classes"],
     radius: Float[Tensor, " b"], crown: bool,
 ) -> tuple[Float[Tensor, " b"], UInt8[Tensor, "b k"]]:  # fmt: skip
-    """The radii as far as float64 proves them, and the slopes; a little smaller where float32 promised too much, else
-    0."""
+    """The radii that float64 proves, and the slopes. A radius that float64 does not prove is reduced a little, and if
+    that fails too, is 0."""
     confirmed, slopes = torch.zeros_like(radius), torch.zeros(len(x), 0, dtype=torch.uint8, device=x.device)
     for factor in (1.0, 0.999, 0.9):
         rows = ((radius > 0) & (confirmed == 0)).nonzero()[:, 0]
@@ -151,7 +151,7 @@ Probe = Callable[[Float[Tensor, "1 *image"]], float]  # a radius that an attack 
 
 @dataclass(frozen=True)
 class Answer:
-    """One image's."""
+    """The answer for one image."""
 
     radius: float
     status: CertificateStatus
@@ -165,14 +165,14 @@ def refine(
 ) -> Answer:  # fmt: skip
     """A larger radius than the one that is proved, by branching, until the effort is spent or the bracket is closed.
 
-    Each attempt may take a SHARE of what is left, so that one that is too far does not use up all, ends where it will
-    not be done in that, and goes on from the parts of the last one. Radii are found in float32; the largest of them
-    that float64 confirms is the answer.
+    Each attempt may use a SHARE of what is left, so that one at too large a radius does not use up everything. It ends
+    early if it is far from being finished, and starts from the parts of the last one. Radii are found in float32; the
+    largest of them that float64 confirms is the answer.
 
     Args:
         first: a radius that needs no branching, or 0.
         upper: a radius that an attack found.
-        span: at which the ball holds the whole box: once it is proved, no input of the box is misclassified.
+        span: radius at which the ball contains the whole box: once it is proved, no input of the box is misclassified.
         probe: asked for a radius at the worst point of what an attempt leaves open.
     """
     prover = Prover(networks, region, x, a)
@@ -212,7 +212,7 @@ def refine(
 
 
 class _Found(NamedTuple):
-    """A radius that float32 proves, its leaves, the slopes of the lines inside the network, and bounds of neurons."""
+    """A radius that float32 proves, its leaves, the slopes of lines inside the network, and the bounds of neurons."""
 
     radius: float
     leaves: list[Part]
@@ -221,7 +221,7 @@ class _Found(NamedTuple):
 
 
 def _largest(prover: Prover, found: list[_Found], least: float) -> tuple[float, Evidence] | None:
-    """The largest radius found beyond `least` that float64 proves, a little less where float32 promised too much."""
+    """The largest radius found above `least` that float64 proves, reduced a little if float32 proved too much."""
     for radius, leaves, slopes, used in reversed(found):
         for tried in (radius, (1 - CLOSED / 4) * radius, 0.99 * radius):
             prover.slopes, prover.used = slopes, used

@@ -34,7 +34,7 @@ def squeeze(builder: Builder, z: Value, *dim: Any) -> Value:
 
 
 def expand(builder: Builder, z: Value, size: Any, **_: Any) -> Value:
-    """Each entry several times, along axes of length 1; the axis of images stays the first."""
+    """Each entry several times, along axes of length 1; the first axis remains that of images."""
     if builder.values[z].expand(size).shape == builder.values[z].shape:
         return z
     if len(size) != builder.ndim(z) or size[0] not in (1, -1):
@@ -60,7 +60,7 @@ def _transpose(builder: Builder, z: Value, a: int, b: int) -> Value:
 
 
 def along(function: Callable[..., Tensor]) -> Callable[..., Value]:
-    """An operation (z, dim, ...) without negative coefficients that leaves the first axis alone."""
+    """An operation (z, dim, ...) without negative coefficients that does not change the first axis."""
 
     def builds(builder: Builder, z: Value, dim: Any = 0, *args: Any, **kwargs: Any) -> Value:
         behind_images(builder, z, dim)
@@ -127,7 +127,7 @@ def _pad(builder: Builder, z: Value, pad: list[int], value: float = 0.0) -> Valu
 
 
 def _copies(function: Callable[..., Tensor]) -> Callable[..., Value]:
-    """An operation of which each output is one of the numbers that go in, and which leaves the first axis alone."""
+    """An operation of which each output is one of the inputs, and which does not change the first axis."""
     return lambda builder, z, *args: builder.add(Nonnegative(function=lambda t: function(t, *args)), z)
 
 

@@ -1,7 +1,7 @@
-"""A ReLU network as it is over one input set: neurons whose sign is known there are linear, and have no lines.
+"""A ReLU network over one input set: neurons whose sign is known there are linear, and have no lines.
 
-On the networks of VNN-COMP four neurons in five are so. The search over parts of the set uses the reduced network; the
-proof of its leaves uses the whole one.
+This holds for four neurons in five of the networks of VNN-COMP. The search over parts of the set uses the reduced
+network; the proof of its leaves uses the whole one.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from plica.certify.relax import ReLU
 
 
 def can_be_reduced(graph: Graph, bounds: Bounds) -> bool:
-    """Whether all activations are ReLUs, each of a node of its own, and nothing else is asked of them."""
+    """Whether all activations are ReLUs, each takes a separate node, and the bounds are those of a search, without
+    slack for rounding."""
     taken = [graph.nodes[k].parents[0] for k, _ in graph.activations()]
     is_plain = bounds.slack is None and all(type(op) is ReLU for _, op in graph.activations())
     return is_plain and 0 < len(taken) == len(set(taken))
 
 
 def reduced(graph: Graph, bounds: Bounds) -> tuple[Graph, Bounds, Int[Tensor, " n"]]:
-    """The graph with OpenReLUs, the bounds of their open entries, and the numbers of these among all entries that
-    activations take, one activation after the other.
+    """The graph with OpenReLUs, the bounds of their open entries, and the numbers of these among all inputs of
+    activations, one activation after the other.
 
     Args:
         bounds: of one set, at the nodes that activations take.
@@ -60,7 +61,7 @@ def reduced(graph: Graph, bounds: Bounds) -> tuple[Graph, Bounds, Int[Tensor, " 
 
 
 def _slices(graph: Graph, k: int) -> bool:
-    """Whether entries of the activation k can be left out: it lies between matrices alone."""
+    """Whether entries of activation k can be left out: only matrices come before and after it."""
     taken = graph.nodes[k].parents[0]
     users = [[node for node in graph.nodes if parent in node.parents] for parent in (taken, k)]
     around = [graph.nodes[taken], *users[1]]

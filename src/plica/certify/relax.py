@@ -42,15 +42,15 @@ class Activation:
         return self.forward(low), self.forward(high)
 
     def unstable(self, low: Float[Tensor, "r *z"], high: Float[Tensor, "r *z"]) -> Bool[Tensor, "r *z"]:
-        """Inputs of which tighter bounds would tighten the lines."""
+        """The inputs of which tighter bounds would tighten the lines."""
         return high > low
 
     def start(self, low: Tensor, high: Tensor) -> Tensor:
-        """The parameter to begin with, (r, *shape of the parameter)."""
+        """The initial parameter, (r, *shape of the parameter)."""
         raise NotImplementedError
 
     def prepare(self, low: Tensor, high: Tensor) -> Any:
-        """What the lines over [low, high] share for every parameter."""
+        """What the lines over [low, high] have in common for every parameter."""
         raise NotImplementedError
 
     def lines(self, prepared: Any, parameter: Tensor) -> Any:
@@ -67,8 +67,8 @@ class Activation:
         raise NotImplementedError
 
     def rounded(self, z: Tensor) -> Tensor | None:
-        """Absolute values, for |input| <= z, of which a few units of rounding are more than f is computed wrong by;
-        None where an output is one of the inputs, or 0."""
+        """Absolute values, for |input| <= z, such that a few units of rounding of them exceed the error of computing f;
+        None if an output is one of the inputs, or 0."""
         raise NotImplementedError
 
 

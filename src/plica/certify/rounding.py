@@ -47,10 +47,10 @@ def gamma(graph: Graph, dtype: torch.dtype) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Slack:
-    """What roundings amount to.
+    """The effect of rounding.
 
     Attributes:
-        gamma: of the computation of the bounds; 0 in a search, whose own roundings are not asked for.
+        gamma: of the computation of the bounds; 0 in a search, whose own rounding does not matter.
         unit: unit roundoff of the network as it runs; 0 for the network in real arithmetic.
         error: gamma v_k + e_k of each node, one row for each problem; filled node by node.
     """
@@ -61,15 +61,15 @@ class Slack:
 
     @classmethod
     def needed(cls, graph: Graph, dtype: torch.dtype, rigorous: bool, unit: float) -> Slack | None:
-        """For bounds that are computed in `dtype`; None where nothing has to be allowed for."""
+        """The slack for bounds that are computed in `dtype`; None if no rounding has to be taken into account."""
         return cls(gamma(graph, dtype) if rigorous else 0.0, unit) if rigorous or unit else None
 
     def note(self, k: int, op: Any, *z: Tensor) -> None:
-        """Write down the error of node k, an operation of operands whose absolute values are at most z."""
+        """Store the error of node k, an operation whose operands have absolute values of at most z."""
         self.error[k] = self.gamma * op.magnitude(*z) + self.executed(op, *z)
 
     def executed(self, op: Any, *z: Tensor) -> Tensor | float:
-        """e_k. Results that are subnormal may be flushed to 0; inf where a sum may overflow or is too long."""
+        """e_k. Results that are subnormal may be flushed to 0; inf if a sum may overflow or is too long."""
         terms = op.terms if isinstance(op, Affine) else 0
         size = (op.magnitude if isinstance(op, Affine) else op.rounded)(*z) if self.unit else None
         if size is None or (isinstance(op, Affine) and not terms):
@@ -82,9 +82,9 @@ class Slack:
         return torch.where(n * size < number.max / 4, error, torch.inf)
 
     def of(self, k: int, a: Coefficients, rows: Int[Tensor, " r"] | None) -> Float[Tensor, " r"]:
-        """<|a|, error of node k>"""
+        """<|a|, error of node k>."""
         return (plain(a).detach().abs() * own(self.error[k], a, rows)).flatten(1).sum(1)
 
     def take(self, rows: Tensor) -> Slack:
-        """For some of the problems."""
+        """The slack for some of the problems."""
         return replace(self, error={k: part[rows] for k, part in self.error.items()})

@@ -48,8 +48,8 @@ class InputSet:
     def minimum(
         self, a: Coefficients, rows: Int[Tensor, " r"] | None, sized: bool = True
     ) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
-        """A lower bound of <a, x'> over the set of problem rows[i] (of problem i where None), and the sum of the
-        absolute values of its terms; for nothing where not `sized`."""
+        """A lower bound of <a, x'> over the set of problem rows[i] (of problem i if None), and the sum of the absolute
+        values of its terms. The latter is only computed if `sized`."""
         x, low, high = (own(part, a, rows).flatten(1) for part in (self.x, self.low, self.high))
         w, radius = own(self.weights, a, rows, 1.0).flatten(1), own(self.radius, a, rows)
         a = plain(a).flatten(1)
@@ -70,20 +70,20 @@ class InputSet:
         return (a * x).sum(1) + value, size.detach()
 
     def minimiser(self, a: Float[Tensor, "r *image"], rows: Int[Tensor, " r"] | None) -> Float[Tensor, "r *image"]:
-        """Where `minimum` is attained: its gradient in a (envelope theorem)."""
+        """The point at which `minimum` is attained: its gradient in a (envelope theorem)."""
         with torch.enable_grad():
             a = a.detach().requires_grad_(True)
             (point,) = torch.autograd.grad(self.minimum(a, rows)[0].sum(), a)
         return point
 
     def span(self) -> Float[Tensor, " b"]:
-        """The distance of the farthest corner of the box: a ball of this radius holds all of it."""
+        """The distance of the farthest corner of the box: a ball of this radius contains all of it."""
         reach = self.weights * torch.maximum(self.x - self.low, self.high - self.x)
         return torch.linalg.vector_norm(reach.flatten(1), self.p, dim=1) * (1 + 1e-9)
 
 
 def _minimum_l2(a: Tensor, below: Tensor, above: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-    """The best of a few multipliers, beginning with the one of the ball alone, ||a|| / r. (r,)"""
+    """The best of a few multipliers; the first is that of the ball alone, ||a|| / r. (r,)"""
     r = radius[:, None]
     with torch.no_grad():
         safe = torch.where(r > 0, r, 1)
@@ -108,7 +108,8 @@ def _minimum_l2(a: Tensor, below: Tensor, above: Tensor, radius: Tensor) -> tupl
 
 
 def _minimum_l1(a: Tensor, below: Tensor, above: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-    """The multiplier at which the largest |a_i|, each moved as far as the box lets it, use up the radius. (r,)"""
+    """Uses the multiplier at which the entries with the largest |a_i|, each moved as far as the box allows, use up the
+    radius. (r,)"""
     with torch.no_grad():
         reach = torch.where(a > 0, -below, above)
         usable = torch.where(reach > 0, a.abs(), 0)

@@ -27,13 +27,13 @@ Parts = dict[int, Tensor]  # one tensor for each activation, or for each node th
 
 
 def packed(parameters: Parts, rows: int) -> UInt8[Tensor, "r k"]:
-    """Parameters of lines, in the order of the activations, in steps of 1 / STEPS."""
+    """The parameters of lines, in the order of the activations, in steps of 1 / STEPS."""
     flat = [(STEPS * v).round().to(torch.uint8).flatten(1) for v in parameters.values()]
     return torch.cat(flat, 1) if flat else torch.zeros(rows, 0, dtype=torch.uint8, device="cpu")
 
 
 def unpacked(slopes: UInt8[Tensor, "r k"], like: Parts, dtype: torch.dtype) -> Parts:
-    """The inverse of `packed`; `like`: any parameters of the same network."""
+    """The inverse of `packed`. like: any parameters of the same network."""
     flat = slopes.to(dtype) / STEPS
     parts = flat.split([v[0].numel() for v in like.values()], 1) if like else ()
     return {k: part.view(len(slopes), *v.shape[1:]) for (k, v), part in zip(like.items(), parts, strict=True)}
@@ -52,7 +52,7 @@ class Ascent:
     eps: float = 1e-8
 
     def step(self, t: int, size: float, value: Tensor, grad: Tensor, mean: Tensor, square: Tensor) -> None:
-        """Move `value` uphill by the t-th step, t from 1; writes value, mean and square."""
+        """Take the t-th step of the ascent, t from 1; changes value, mean and square in place."""
         mean.lerp_(grad, 1 - self.beta1)
         square.lerp_(grad * grad, 1 - self.beta2)
         root = (square / (1 - self.beta2**t)).sqrt_().add_(self.eps)
@@ -61,14 +61,14 @@ class Ascent:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """r linear functions of the logits, each over an input set and with signs of its own.
+    """r linear functions of the logits, each with an input set and signs.
 
     Attributes:
         a: coefficients of the logits.
         inputs: one set for each row, or one that all rows share.
         bounds: of the nodes, one row for each row, or one that all rows share.
         signs: for a node that an activation takes, 1 where z >= 0 is settled, -1 where z <= 0 is, 0 elsewhere.
-        slack: rounding's, of the rows; None in a search.
+        slack: of rounding, for the rows; None in a search.
     """
 
     graph: Graph
@@ -89,7 +89,7 @@ class Rows:
         return replace(shared, inputs=self.inputs.take(chosen), bounds=bounds, slack=slack)
 
     def interval(self, k: int) -> tuple[Tensor, Tensor]:
-        """The bounds of a node that an activation takes, cut by the signs."""
+        """The bounds of a node that an activation takes, restricted by the signs."""
         low, high = self.bounds.low[k], self.bounds.high[k]
         if k not in self.signs:
             return low, high
@@ -97,17 +97,17 @@ class Rows:
         return torch.where(sign > 0, low.clamp(min=0), low), torch.where(sign < 0, high.clamp(max=0), high)
 
     def start(self) -> Parts:
-        """Parameters of the lines to begin with."""
+        """The initial parameters of the lines."""
         return {k: op.start(*self.interval(self.graph.nodes[k].parents[0])) for k, op in self.graph.activations()}
 
     @cached_property
     def _prepared(self) -> dict[int, Any]:
-        """What does not depend on the parameters of the lines."""
+        """The quantities that do not depend on the parameters of the lines."""
         return {k: op.prepare(*self.interval(self.graph.nodes[k].parents[0])) for k, op in self.graph.activations()}
 
     @cached_property
     def _balls(self) -> dict[int, Ball]:
-        """Where the inputs of activations lie, cut by the signs."""
+        """The balls of the inputs of activations, restricted by the signs."""
         return {
             k: Ball(*self.interval(self.graph.nodes[k].parents[0]), ball.centre, ball.spread)
             for k, ball in self.bounds.balls.items()
@@ -130,8 +130,8 @@ class Rows:
 def optimise(
     rows: Rows, parameters: Parts, multipliers: Parts, ascent: Ascent
 ) -> tuple[Float[Tensor, " r"], Parts, Parts]:
-    """The best bound of each row, with its parameters and multipliers. Ends early where all are positive; rows that are
-    positive are left alone once they are a quarter of those in work."""
+    """The best bound of each row, with its parameters and multipliers. Ends early if all are positive; once a quarter
+    of the rows in work are positive, they are not changed any more."""
     best = torch.full((len(rows.a),), -torch.inf, dtype=rows.a.dtype, device=rows.a.device)
     kept = [{k: part.clone() for k, part in parts.items()} for parts in (parameters, multipliers)]
     work = torch.arange(len(best), device=best.device)

@@ -1,7 +1,7 @@
-"""Eq. (1) with a few gradients an image: max loss s.t. d(x, x') <= radius, in the box; the inner problem of Eq. (2).
+"""Eq. (1) with a few gradients per image: max loss s.t. d(x, x') <= radius, in the box; the inner problem of Eq. (2).
 
-pgd        steps that sum to 2.5 radii, each followed by the projection: exact onto l1, l2 and linf balls within the
-           box, by scaling onto those of other norms (Madry et al. 2018)
+pgd        steps with a total length of 2.5 radii, each followed by the projection: exact onto l1, l2 and linf balls
+           within the box, by scaling onto those of other norms (Madry et al. 2018)
 fast-lpa   penalised ascent in any distance, and of theta; not projected, so that it may end outside, as in
            perceptual adversarial training (Laidlaw et al. 2021)
 lpa        the same in rounds of growing multiplier, projected
@@ -41,9 +41,10 @@ def chosen(method: str, metric: Metric, through: object) -> str:
 
 @torch.no_grad()
 def max_loss(batch: Batch, method: str, starts: int = 1, skip_misclassified: bool = False) -> Answer:
-    """The point of largest loss on an ascent; `starts` ascents share the gradients, and the best one counts.
+    """The point of largest loss on an ascent; if there are several starts, they share the gradients and the best end
+    counts.
 
-    skip_misclassified: images that are misclassified stay as they are.
+    skip_misclassified: images that are misclassified are not changed.
     """
     first = None
     if method == "pgd" and not skip_misclassified:
@@ -80,7 +81,7 @@ def _answer(batch: Batch, correct: Tensor, rows: Tensor, image: Tensor, distance
 
 
 def norm_step(batch: Batch, length: Float[Tensor, " b"]) -> Step:
-    """The steepest step of so much in the norm of the question, then into its ball."""
+    """A steepest step of this length in the norm of the question, followed by the projection onto the ball."""
     metric, bounds, x = batch.question.metric, batch.bounds, batch.x
     p = plain_p(metric)
     if p in EXACT:
@@ -105,8 +106,8 @@ def norm_step(batch: Batch, length: Float[Tensor, " b"]) -> Step:
 
 
 def _pgd(batch: Batch, gradients: int, number: int, first: Tensor | None) -> tuple[Tensor, Tensor]:
-    """From the image itself, where `first` is the gradient if it is known; a later start, of number 1 and more, from a
-    point of the ball that a step in a random direction leads to."""
+    """An ascent from the image itself (`first` is the gradient there, if it is known), or for number >= 1 from a point
+    of the ball in a random direction."""
     z = batch.x
     if number:
         z, first = norm_step(batch, batch.radius)(z, batch.noise(z)), None

@@ -9,7 +9,7 @@ PADDED = 8  # sides to a padding: 4 pixels of 32
 
 
 def augmented(x: Float[Tensor, "b c h w"], generator: torch.Generator, low: float = 0.0) -> Float[Tensor, "b c h w"]:
-    """Other crops and flips with each draw of the generator, a CPU one; padding has the least pixel value."""
+    """Images with new crops and flips, drawn from a CPU generator. Padding has the value `low`."""
     b, _, h, w = x.shape
     rows, columns = h // PADDED, w // PADDED
     top = torch.randint(2 * rows + 1, (b,), generator=generator)

@@ -20,22 +20,22 @@ from plica.utils.messages import shown
 
 @dataclass(frozen=True, eq=False)
 class Hard:
-    """Hard inputs x_adv for images x, one entry per image, found by an `Inner` or a `Union`; without gradients.
+    """Hard inputs x_adv for images x, one entry per image, found by an `Inner` or a `Union`; they carry no gradients.
 
     Attributes:
-        x_adv: (b, *image) where the network is to be trained: for MinRadius the point at the boundary, or that at the
-            cap on the way to it; for MaxLoss the point of large loss. The image itself where nothing was sought or
-            found.
+        x_adv: (b, *image) the points on which the network is to be trained. For MinRadius the point at the boundary, or
+            the point at distance `cap` on the way to it; for MaxLoss the point of large loss. The image itself if
+            nothing was searched or found.
         distance: (b,) of x_adv from the image.
-        radius: (b,) the robustness radius to first order, 0 where misclassified and nan where the network was not
-            finite, for MinRadius; the radius of the ball for MaxLoss.
-        multiplier: (b,) change of the radius for each unit by which the margin at x_adv falls; nan for MaxLoss.
-        correct: (b,) bool, whether the image itself is classified rightly.
+        radius: (b,) for MinRadius the robustness radius to first order, 0 where misclassified and nan where the network
+            was not finite; for MaxLoss the radius of the ball.
+        multiplier: (b,) change of the radius for each unit by which the margin at x_adv decreases; nan for MaxLoss.
+        correct: (b,) bool, whether the image itself is classified correctly.
         gradients: (b,) gradients of the network that were spent on the image.
-        picked: (b,) the index of the question that x_adv answers, of a Union.
+        picked: (b,) for a Union, the index of the question that x_adv answers.
         x: the images.
         y: their labels.
-        cap: (b,) beyond which a radius does not count, inf without.
+        cap: (b,) radii beyond this are not rewarded; inf without a cap.
     """
 
     x: Float[Tensor, "b *image"]
@@ -50,13 +50,13 @@ class Hard:
     cap: Float[Tensor, " b"]
 
     def loss(self, model: Callable[[Tensor], Tensor], outer: str = "plain", weight: float | None = None) -> Tensor:
-        """The mean loss at x_adv, a scalar to run backward from.
+        """The mean loss at x_adv, a scalar to call backward() on.
 
         Args:
-            model: the network, in the mode that it is to be trained in, as it is wrapped (DDP, compiled). It is run
-                once, on x_adv alone or on x and x_adv together.
+            model: the network, in the mode in which it is trained, and wrapped as it is trained (DDP, compiled). It is
+                run once, on x_adv alone or on x and x_adv together.
             outer: plain, trades or mart (training/losses.py).
-            weight: of the second term of trades and mart; 6 and 5 if not given.
+            weight: of the second term of trades and mart; 6 and 5 by default.
         """
         if outer not in OUTER:
             raise ValueError(f"outer must be one of {', '.join(OUTER)}, got {shown(outer)}.")
@@ -74,9 +74,10 @@ class Hard:
         """The radii as a function of the network's weights, to first order: distance - multiplier * margin at x_adv, at
         most `cap`; 0 where misclassified.
 
-        Their gradient is that of the radius of Eq. (4) by the envelope theorem, d radius / d theta = -multiplier
-        d margin / d theta at the solution: exact for a smooth network and an exact solution; kinks make single
-        multipliers noisy, in l1 most. The model runs once, in the mode that it is in; the search ran in eval mode.
+        Their gradient is that of the radius of Eq. (4) by the envelope theorem, d radius / d theta = -multiplier d
+        margin / d theta at the solution. It is exact for a smooth network and an exact solution; kinks make the
+        multiplier of a single image noisy, most of all in l1. The model runs once, in its present mode; the search ran
+        in eval mode.
 
         Raises:
             Unsupported: some question is a MaxLoss.
@@ -88,7 +89,7 @@ class Hard:
 
 
 def logits(model: Callable[[Tensor], Tensor], x: Tensor) -> Float[Tensor, "b classes"]:
-    """Of a model in training, in float32 or wider; one logit is taken for two classes, [0, logit]."""
+    """The logits of a model in training, in float32 or wider. A single logit is taken for two classes, [0, logit]."""
     with kind_errors(model, x):
         out = model(x)
     return class_logits(out if out.dtype == torch.float64 else out.float())

@@ -4,7 +4,8 @@
     loss = inner(model, x, y).loss(model)          # in any training loop, in place of cross_entropy(model(x), y)
 
 MaxLoss is the inner problem of adversarial training, min over theta of E max loss (Eq. 2 and 6 of "Optimizers Matter",
-Liang et al. 2023). MinRadius asks Eq. (4) and trains at the boundary, the bi-level form (Ding et al. 2020).
+Liang et al. 2023). MinRadius is Eq. (4); the network is then trained at the decision boundary, a bi-level problem (Ding
+et al. 2020).
 """
 
 from __future__ import annotations
@@ -53,14 +54,14 @@ class Asker(ABC):
         self._classes = 0
 
     def __call__(self, model: Any, x: Any, y: Any) -> Hard:
-        """Hard inputs for the images x, in float, inside the bounds, with labels y (b,) int64.
+        """Hard inputs for the images x, floating-point and inside the bounds, with labels y (b,) int64.
 
-        The model runs in eval mode, outside of DDP, and under the autocast that holds here. Its modes, the parameters'
-        `.grad` and `requires_grad`, its buffers and the global random state are as they were afterwards.
+        The model runs in eval mode, outside of DDP, and under the autocast that is active here. Its modes, the
+        parameters' `.grad` and `requires_grad`, its buffers and the global random state are restored.
 
         Raises:
-            ValueError, TypeError: an argument is wrong; said before any work.
-            Unsupported: the question cannot be solved so.
+            ValueError, TypeError: an argument is wrong; raised before any work.
+            Unsupported: the inner problem of the question cannot be solved in this way.
         """
         validation.images(x)
         validation.labels("y", y, x)
@@ -99,10 +100,10 @@ class Asker(ABC):
         return {"calls": self.calls, "scale": self.scale, "seed": self.seed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on as the one did whose `state_dict` this is.
+        """Restore a `state_dict`, so that training continues as it would have.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is not a valid state.
         """
         try:
             self.calls, self.scale, self.seed = int(state["calls"]), float(state["scale"]), int(state["seed"])
@@ -124,21 +125,21 @@ class Asker(ABC):
 
 
 class Inner(Asker):
-    """Asks one question about every image of a batch, at few gradients: inner(model, x, y) -> Hard.
+    """Asks one question about every image of a batch, with few gradients: inner(model, x, y) -> Hard.
 
-    MinRadius: the nearest boundary point, by the solvers of `plica.attack`, one row an image. MaxLoss: an ascent.
-    Any distance, and perturbations `through=...`.
+    MinRadius: the nearest boundary point, by the solvers of `plica.attack`, with one search per image. MaxLoss: an
+    ascent. Any distance, and perturbations `through=...`.
 
     Args:
         question: a MinRadius or a MaxLoss.
-        gradients: of the network, per image, at most. Four are enough: docs/design/training.md.
-        cap: of MinRadius, in the metric's units: images whose boundary is farther away are trained at the point at
-            this distance on the way there. None for none.
+        gradients: most gradients of the network per image. Four are enough: docs/design/training.md.
+        cap: for MinRadius, in the metric's units: images whose boundary is farther away are trained at the point at
+            this distance on the way to it. None for no cap.
         seed: of the noise, where there is any.
-        bounds: least and greatest value of a pixel.
-        method: of MaxLoss: "pgd", "fast-lpa" or "lpa"; "auto" takes pgd in norms and fast-lpa elsewhere.
-        starts: of MaxLoss, ascents that share the gradients; the best end counts.
-        skip_misclassified: of MaxLoss, whether misclassified images are trained as they are, as with MinRadius.
+        bounds: the smallest and the largest value of a pixel.
+        method: for MaxLoss: "pgd", "fast-lpa" or "lpa"; "auto" is pgd for norms and fast-lpa for other distances.
+        starts: for MaxLoss, the number of ascents that share the gradients; the best end counts.
+        skip_misclassified: for MaxLoss, whether misclassified images are left unperturbed, as for MinRadius.
     """
 
     def __init__(
@@ -164,15 +165,15 @@ class Union(Asker):
 
     Args:
         questions: MinRadius or MaxLoss questions, at least two.
-        pick: how the question is chosen. "random": at random, one for each batch. "estimate": for each image the one
-            whose boundary is nearest by the linear model at the image, in units of caps or radii, and a random one for
-            a fifth of the images; norms only. "max": all are solved, and the smallest radius in units of caps, or the
-            largest loss, counts. "msd": an ascent that tries every norm at each step and takes the best; MaxLoss in
-            l1, l2, linf.
+        pick: how the question is chosen. "random": one at random for each batch. "estimate": for each image the
+            question whose boundary is nearest by the linear model at the image, in units of caps or radii, and a random
+            one for a fifth of the images; norms only. "max": all questions are solved, and the one with the smallest
+            radius in units of caps, or with the largest loss, counts. "msd": an ascent that tries every norm at each
+            step and takes the best; MaxLoss in l1, l2, linf.
         gradients: per image and question.
         seed: of random choices and noise.
-        caps: one for each question, as of Inner; None for none.
-        bounds: as of Inner.
+        caps: one for each question, as `cap` of Inner; None for none.
+        bounds: as for Inner.
     """
 
     def __init__(

@@ -72,7 +72,7 @@ class InnerQuestion:
         return x.new_full((len(x),), math.inf if self.cap is None else min(scale * self.cap, torch.finfo(x.dtype).max))
 
     def solve(self, batch: Batch, first: First | None = None) -> Answer:
-        """first: the margin's gradient at the images, where it is known."""
+        """The solution for a batch. first: the gradient of the margin at the images, if it is known."""
         question = self.question
         if isinstance(question, MinRadius):
             return min_radius(batch, first or first_gradient(batch))

@@ -100,8 +100,8 @@ class Counts:
 
 
 class Trainer:
-    """A training in `directory`, from its last checkpoint if there is one. what: its name in progress; say: as of
-    trainer.train."""
+    """A training in `directory`, which resumes from its last checkpoint if there is one. what: its name in progress
+    messages. say: as for trainer.train."""
 
     def __init__(self, plan: TrainingPlan, directory: Path, what: str, say: Callable[[str], None]):
         self.plan, self.directory, self.what, self.say = plan, directory, what, say
@@ -136,10 +136,8 @@ class Trainer:
             self._load(state)
 
     def check(self, what: str, x: Float[Tensor, "b *image"], y: Int[Tensor, " n"]) -> None:
-        """Raises ValueError where the network cannot be trained on such images, or does not have all of these labels.
-
-        what: whose images and labels they are.
-        """
+        """Raises ValueError if the network cannot be trained on such images, or does not have a class for every label.
+        what: whose images and labels these are."""
         name, first = self.plan.model.model, x[:2].to(self.device)
         images = first.clone()
         if not any(True for _ in self.model.parameters()):

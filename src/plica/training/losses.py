@@ -22,8 +22,7 @@ Logits = Float[Tensor, "b classes"]
 
 @dataclass(frozen=True)
 class OuterLoss:
-    """value(logits at x_adv, logits at x, y, weight) -> (b,); weight: its usual value, 0 where the logits at x are not
-    needed."""
+    """value(logits at x_adv, logits at x, y, weight) -> (b,). weight: its default; 0 if logits at x are not needed."""
 
     value: Callable[[Tensor, Tensor, Tensor, float], Tensor]
     weight: float

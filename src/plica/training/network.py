@@ -1,4 +1,5 @@
-"""The network as the inner problem sees it: in eval mode, outside of DDP, logits in float32, gradients of x alone."""
+"""The network as the inner problem uses it: in eval mode, outside of DDP, with logits in float32 and gradients with
+respect to x only."""
 
 from __future__ import annotations
 
@@ -20,10 +21,10 @@ Value = Callable[[Tensor], Tensor]  # logits (r, classes) -> (r,)
 
 
 class Network:
-    """A model for the time of one inner problem, inside `opened`.
+    """A model for the duration of one inner problem, inside `opened`.
 
-    Gradients are those of x alone: no parameter's `.grad` is written, and none needs `requires_grad`. The model runs
-    under the autocast in which the inner problem is solved; computations on its logits do not.
+    Gradients are taken with respect to x only: no parameter's `.grad` is written, and none needs `requires_grad`. The
+    model runs under the autocast that is active where the inner problem is solved; computations on its logits do not.
     """
 
     def __init__(self, model: Any, dtype: torch.dtype, device: torch.device):
@@ -33,7 +34,8 @@ class Network:
     @classmethod
     @contextmanager
     def opened(cls, model: Any, x: Tensor) -> Iterator[Network]:
-        """Eval mode inside, no autocast but for the model; modes and the global random state are restored."""
+        """Within this context the model is in eval mode, and only the model runs under autocast. Modes and the global
+        random state are restored."""
         network, device = cls(model, x.dtype, x.device), x.device
         devices = [device] if device.type != "cpu" else []
         with (
@@ -44,7 +46,7 @@ class Network:
             yield network
 
     def logits(self, z: Float[Tensor, "r *image"]) -> Float[Tensor, "r classes"]:
-        """In float32, or wider where the model's are."""
+        """The logits in float32, or wider if the model's are."""
         on, dtype = self.autocast
         z = z.to(self.dtype)
         with torch.autocast(self.device.type, dtype=dtype) if on else nullcontext(), kind_errors(self.model, z):
@@ -69,7 +71,7 @@ class Network:
 
 
 def unwrapped(model: Any) -> Any:
-    """The module inside DDP, whose own forward would wait for a backward pass that never comes; compiled or not."""
+    """The module inside DDP, compiled or not. DDP's own forward would wait for a backward pass that never comes."""
     inner = getattr(model, "_orig_mod", model)  # of torch.compile
     if isinstance(inner, DistributedDataParallel | DataParallel):
         return unwrapped(inner.module)

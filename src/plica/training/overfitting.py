@@ -1,9 +1,10 @@
-"""Catastrophic overfitting (Wong, Rice, Kolter 2020): a network learns to withstand an inner solver, not its ball.
+"""Detects catastrophic overfitting (Wong, Rice, Kolter 2020): a network may become robust against the inner solver of
+its training, but not in the ball.
 
 The solver of the training is compared with itself at ten times as many gradients. For max-loss questions the share is
-the increase of the loss that the few gradients reach, divided by that of the many; for min-radius questions, the median
-radius found by the many, divided by that of the few. Training images are used, because with few of them the overfitting
-begins there and does not show on others.
+the increase of the loss that the few gradients reach, divided by that of the many. For min-radius questions it is the
+median radius found with the many, divided by that found with the few. Training images are used, because if there are
+few of them, overfitting begins on them and does not show on others.
 """
 
 from __future__ import annotations

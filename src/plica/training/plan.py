@@ -30,8 +30,10 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class TrainingQuestion(Strict):
     """The question about every image: min-radius, or max-loss within the radius.
 
-    cap: of min-radius, in units of the metric: images whose boundary is farther away are trained at this distance.
-    loss: of max-loss. through: a perturbation other than x + delta.
+    Attributes:
+        cap: for min-radius, in units of the metric: images whose boundary is farther away are trained at this distance.
+        loss: for max-loss.
+        through: a perturbation other than x + delta.
     """
 
     ask: Literal["min-radius", "max-loss"]
@@ -57,7 +59,7 @@ class TrainingQuestion(Strict):
         return self
 
     def question(self, bounds: tuple[float, float], ask: str | None = None) -> formulations.Question:
-        """The question itself; `ask` in place of its own."""
+        """The question as a MinRadius or MaxLoss. ask: replaces `ask` of the plan."""
         metric, through = parse_distance(self.metric, self.through, bounds)
         if (ask or self.ask) == "min-radius" or self.radius is None:
             return MinRadius(metric, through)
@@ -170,7 +172,8 @@ class TrainingPlan(Strict):
         return Inner(questions[0], gradients=budget, cap=caps[0], seed=self.seed, bounds=self.bounds)
 
     def measures(self) -> list[tuple[Inner, float]]:
-        """MinRadius under each distance that is trained, or l2, and the radius from which on all count alike."""
+        """MinRadius under each distance of the training, or under l2 if there is none, each with the radius above which
+        larger ones count the same."""
         questions = self.questions or [TrainingQuestion(ask="min-radius", metric="l2")]
         measures = []
         for question in questions:

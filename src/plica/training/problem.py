@@ -21,13 +21,13 @@ NOISE_THETA = 1e-2  # the same of theta, in the perturbation's units
 
 @dataclass(frozen=True)
 class Batch:
-    """Images x (b, *image) in float32 or float64 with labels y, one question about them, and what may be spent.
+    """Images x (b, *image) in float32 or float64 with labels y, one question about them, and the budget.
 
     Attributes:
-        radius: of each image: of the ball for MaxLoss, the cap for MinRadius, inf where there is none.
+        radius: of each image: the radius of the ball for MaxLoss, the cap for MinRadius (inf if there is none).
         gradients: budget per image.
-        generator: of all noise, on the CPU, another on each rank.
-        shared: the same on all ranks.
+        generator: of all noise, on the CPU; different on each rank.
+        shared: a generator that is the same on all ranks.
     """
 
     network: Network
@@ -69,14 +69,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found for each image of a batch, all of shape (b,) but x_adv.
+    """The solution for each image of a batch; all fields but x_adv have shape (b,).
 
     Attributes:
-        x_adv: the point at which the network is to be trained; the image itself where nothing was sought.
+        x_adv: the point at which the network is to be trained; the image itself if nothing was searched.
         distance: of x_adv from the image.
         radius: the robustness radius to first order for MinRadius; the radius of the ball for MaxLoss.
-        multiplier: of m >= 0 at the solution of MinRadius, in distance per margin; nan for MaxLoss.
-        correct: whether the image itself is classified rightly.
+        multiplier: of m >= 0 at the solution of MinRadius, in distance per unit of margin; nan for MaxLoss.
+        correct: whether the image itself is classified correctly.
         gradients: of the network that were spent.
     """
 
@@ -143,7 +143,8 @@ class Theta:
 
 
 def finite_rows(t: Float[Tensor, "r *point"]) -> Bool[Tensor, " r"]:
-    """Whether all numbers of a row are finite. Their sum says so at a tenth of the cost, but where it overflows."""
+    """Whether all numbers of a row are finite. Tested on their sum, at a tenth of the cost; a sum that overflows counts
+    as not finite."""
     flat = t.flatten(1)
     finite = flat.sum(1).isfinite()
     return finite if bool(finite.all()) else flat.isfinite().all(1)
@@ -155,7 +156,7 @@ def put_fine(
     values: Float[Tensor, "r *point"],
     fine: Bool[Tensor, " r"],
 ) -> Float[Tensor, "b *point"]:
-    """whole with these values in its rows, rising, where they are fine; whole itself is left as it is."""
+    """A copy of `whole` with these values in its rows (indices in ascending order), where they are fine."""
     if not bool(fine.all()):
         rows, values = rows[fine], values[fine]
     return values if len(rows) == len(whole) else whole.index_put((rows,), values)

@@ -1,6 +1,6 @@
-"""Eq. (4) with a few gradients an image: min d(x, x') s.t. the margin over all wrong classes is >= 0, in the box.
+"""Eq. (4) with a few gradients per image: min d(x, x') s.t. the margin over all wrong classes is >= 0, in the box.
 
-There is one row for each correctly classified image, which aims at the nearest class, and no judge. An attack spends
+There is one search for each correctly classified image, which aims at the nearest class, and no judge. An attack spends
 its first gradients on several target classes; training has too few gradients for that. The solvers are those of the
 attacks: proximal SQP if the distance has a prox, curved SQP for every other distance and for the unknowns theta of a
 perturbation.
@@ -27,16 +27,17 @@ from plica.training.problem import Answer, Batch, finite_rows, put_fine
 
 @dataclass(frozen=True)
 class FewSteps:
-    """What few gradients change of proximal SQP; measured in docs/design/training.md.
+    """Settings of proximal SQP for few gradients; measured in docs/design/training.md.
 
     Attributes:
-        eta: factor of the first trust region: there is no time to grow it.
-        last: |m| at the image times this is how far beyond the boundary the last of four steps aims, so that it ends
-            past it; fewer steps aim farther and more less, by the power 2.5 of their number.
-        last_linf: the same for l_inf; last_sparse: for p <= 1, where the margin at the last point evaluated is added,
-            for up to five steps whole: where planes are poor that is far from the boundary, and the aim is farther.
-        sparse: what else is set for p <= 1, where planes are averaged less and the aim falls faster.
-        trials_first: of the first subproblem of l_inf; more find nothing nearer.
+        eta: factor of the first trust region, which has no time to grow.
+        last: how far beyond the boundary the last step aims, in units of |m| at the image, so that it ends beyond the
+            boundary: this with four gradients, (4 / n)^2.5 times as far with n.
+        last_linf: the same for l_inf.
+        last_sparse: the same for p <= 1. The margin at the last point is added, in full for up to five steps: where
+            linear models are poor this point is far from the boundary, and the aim is set farther.
+        sparse: other settings for p <= 1, where planes are averaged less and the aim decreases faster.
+        trials_first: of the first subproblem for l_inf; more trials find no nearer points.
     """
 
     eta: float = 3.0
@@ -49,7 +50,7 @@ class FewSteps:
     trials_first: int = 3
 
     def solvers(self, race: ProximalSQP, gradients: int) -> tuple[ProximalSQP, ProximalSQP]:
-        """For all steps but the last, and for the last."""
+        """The solver for all steps but the last, and the solver for the last."""
         p, fewer = getattr(race.prox, "p", 2.0), (4 / gradients) ** 2.5
         last = fewer * (self.last_sparse if p <= 1 else self.last_linf if p == math.inf else self.last)
         if p <= 1:
@@ -66,10 +67,10 @@ FEW = FewSteps()
 
 @dataclass(frozen=True)
 class CurvedSettings:
-    """How distances without a prox are lowered.
+    """Settings for distances without a prox.
 
     Attributes:
-        descent: the way (solver/linearized/descent.py).
+        descent: the way in which the distance is lowered (solver/linearized/descent.py).
         steps: gradients of the distance for each gradient of the network.
     """
 
@@ -82,7 +83,7 @@ SETTINGS = CurvedSettings()
 
 @dataclass(frozen=True)
 class Point:
-    """End points z of a search, in its unknowns, and what the solver knows there (Answer)."""
+    """The end points z of a search, in its unknowns, and the solver's numbers there (see Answer)."""
 
     z: Float[Tensor, "r *point"]
     distance: Float[Tensor, " r"]
@@ -108,7 +109,8 @@ def first_gradient(batch: Batch) -> First:
 
 @torch.no_grad()
 def min_radius(batch: Batch, first: First) -> Answer:
-    """The points at the boundary, pulled back to `batch.radius` where they lie beyond it; misclassified images stay."""
+    """The points at the boundary, moved towards the image to distance `batch.radius` if they lie beyond it;
+    misclassified images are not changed."""
     correct = first.margin < 0
     sought = correct & finite_rows(first.grad)
     rows = sought.nonzero()[:, 0]
@@ -140,7 +142,8 @@ def min_radius(batch: Batch, first: First) -> Answer:
 
 
 def convex_metric(metric: Metric) -> Metric:
-    """l_1 in place of an l_p of p < 1, whose prox leaves no pixel in the first few steps; any other metric itself."""
+    """The l_1 norm in place of an l_p with p < 1, whose prox would change no pixel in the first few steps; any other
+    metric unchanged."""
     form = lp_form(metric)
     if form is None or form.p >= 1:
         return metric

@@ -1,4 +1,4 @@
-"""The reference trainer: trains by a plan (loop.py), then evaluates the network.
+"""The reference trainer: trains according to a plan (loop.py), then evaluates the network.
 
 The network is evaluated like any other, together with one that was trained without questions, into a directory for
 `plica report`.

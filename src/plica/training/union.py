@@ -55,7 +55,8 @@ def estimate(questions: Sequence[InnerQuestion], batches: Sequence[Batch]) -> Pi
 
 
 def worst(questions: Sequence[InnerQuestion], batches: Sequence[Batch]) -> Picked:
-    """Every question for every image: the one of least radius in caps, or of largest cross-entropy at its point."""
+    """Every question is solved for every image; the one with the smallest radius in caps, or the largest cross-entropy
+    at its point, counts."""
     first = first_gradient(batches[0]) if isinstance(questions[0].question, MinRadius) else None
     answers = [question.solve(batch, first) for question, batch in zip(questions, batches, strict=True)]
     if first is not None:
@@ -123,6 +124,6 @@ def _has_norm(question: InnerQuestion) -> bool:
 
 
 def _reach(batch: Batch, first: First) -> Float[Tensor, " b"]:
-    """The distance to the boundary of the linear model at the image."""
+    """The distance from the image to the boundary of its linear model."""
     settings = prox_settings(convex_metric(batch.question.metric), batch.x, batch.bounds)
     return first.margin.abs() / settings.race.prox.dual(settings.pull(first.grad.flatten(1)))
