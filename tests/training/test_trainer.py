@@ -154,6 +154,43 @@ def test_another_plan_does_not_go_on(plan, tmp_path):
         train(plan | {"epochs": 2}, tmp_path / "out")
 
 
+def test_other_data_or_another_network_does_not_go_on(plan, tmp_path):
+    """It went on with the new images; another network was a traceback."""
+    plan = plan | {"undefended": False, "epochs": 1, "report_n": 1}
+    train(plan, tmp_path / "out")
+    (tmp_path / "net.py").write_text(NET.replace("Linear(72, 3)", "Linear(72, 4)"))
+    with pytest.raises(ValueError, match=r"another network than .*net\.py:make is now; give another --out"):
+        train(plan, tmp_path / "out")
+    (tmp_path / "net.py").write_text(NET)
+    data = np.load(tmp_path / "train.npz")
+    np.savez(tmp_path / "train.npz", x=data["x"][::-1], y=data["y"])
+    with pytest.raises(ValueError, match=r"other data: .*train\.npz has changed; give another --out"):
+        train(plan, tmp_path / "out")
+
+
+def test_pixels_may_lie_in_other_bounds(plan, tmp_path):
+    """They were refused, with the advice to give bounds."""
+    data = np.load(tmp_path / "train.npz")
+    np.savez(tmp_path / "train.npz", x=2 * data["x"] - 1, y=data["y"])
+    changed = {"undefended": False, "epochs": 1, "bounds": [-1, 1], "test": plan["data"], "report_n": 1}
+    run = train(plan | changed, tmp_path / "out")
+    assert run.bounds.pair == (-1, 1)
+    with pytest.raises(ValueError, match=r"x must lie in bounds \[-1, 0\.5\]"):
+        train(plan | changed | {"bounds": [-1, 0.5]}, tmp_path / "other")
+
+
+def test_images_of_one_label_are_a_warning(plan, tmp_path):
+    data, said = np.load(tmp_path / "train.npz"), []
+    np.savez(tmp_path / "train.npz", x=data["x"], y=0 * data["y"] + 2)
+
+    def interrupt(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, tmp_path / "out", on_progress=interrupt, say=said.append)
+    assert said == ["All images of the training have the label 2: a network learns nothing from that."]
+
+
 def test_a_loss_that_is_not_finite_ends_with_the_best_weights(plan, tmp_path, capsys):
     plan = plan | {"undefended": False, "optimizer": {"name": "sgd", "lr": 1e30, "momentum": 0.0}, "warmup": 0.0}
     with pytest.raises(DivergedError, match=r"The loss is not finite at step \d+ of 12; .*smaller lr"):
@@ -264,6 +301,10 @@ def net():
     return nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
 
 
+def normed():
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 3), nn.BatchNorm1d(3))
+
+
 def double():
     return net().double()
 
@@ -310,6 +351,8 @@ def unflattened():
         ({"test": "nowhere.npz"}, "nowhere.npz"),
         ({"test": "tags.npz"}, r"\(4, 2\); 4 images need one label each, \(4,\)\.$"),  # no goal can be named here
         ({"data": "tags.npz"}, r"\(4, 2\); 4 images need one label each, \(4,\)\.$"),
+        ({"model": "normed", "batch": 1}, "cannot be trained on batches of one image: .*; take a larger batch"),
+        ({"device": "tpu"}, "The device 'tpu' cannot be used here"),
         ({"seed": 2**70}, "seed: input should be less than or equal"),
         ({"bounds": [0.0, float("inf")]}, "bounds: two finite numbers are needed"),
     ],

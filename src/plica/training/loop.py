@@ -24,14 +24,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from plica.core.domain.bounds import check_bounds
 from plica.core.model.eval_mode import eval_mode
 from plica.data import open_data
 from plica.data.sample import select
 from plica.goals import check_labels, class_logits
 from plica.models import load_model
 from plica.models.adapt import Adapted, logits_of
+from plica.models.load import parse_device
 from plica.training.augment import augmented
-from plica.training.checkpoint import LOG, WEIGHTS, read_checkpoint, write_checkpoint, write_weights
+from plica.training.checkpoint import LOG, UNDEFENDED, WEIGHTS, read_checkpoint, write_checkpoint, write_weights
 from plica.training.hard import Hard, logits
 from plica.training.overfitting import ALARM, MORE, PROBED, share_gained
 from plica.training.plan import FARTHEST, TrainingPlan
@@ -111,13 +113,18 @@ class Trainer:
             raise ValueError(
                 f"{directory} holds a training with another plan ({', '.join(different)}); give another --out."
             )
-        source = open_data(plan.data.path, takes_goals=False)
+        source = open_data(plan.data.path, plan.takes_any_pixels, takes_goals=False)
+        self.data = source.hash()
+        if state is not None and state.get("data", self.data) != self.data:  # older checkpoints do not say
+            raise ValueError(
+                f"{directory} holds a training on other data: {plan.data.path} has changed; give another --out."
+            )
         ids = select(source.labels, plan.data.n, plan.data.indices, plan.data.sample, plan.data.seed)
         if len(ids) <= plan.held_out:
             raise ValueError(f"held_out = {plan.held_out} leaves no image to train on; there are {len(ids)}.")
         shuffled = ids[torch.randperm(len(ids), generator=_generator(plan.seed, 0, 0))]
         self.held_ids = shuffled[: plan.held_out].sort().values
-        self.device = torch.device(plan.device)
+        self.device = parse_device(plan.device)
         self.held_out = tuple(t.to(self.device) for t in source.read(self.held_ids))
         self.x, self.y = source.read(shuffled[plan.held_out :].sort().values)
         self.batch = min(plan.batch, len(self.x))
@@ -128,12 +135,26 @@ class Trainer:
         if not isinstance(model, nn.Module):
             raise ValueError(f"{plan.model.model} gave a {type(model).__name__}; a torch.nn.Module can be trained.")
         self.model = model.requires_grad_(True)
+        check_bounds(plan.bounds, self.x)
         self.check("the training", self.x, self.y)
+        self._check_batch()
         self.average = copy.deepcopy(model) if plan.ema else None
         self.inner, self.optimizer = plan.inner(), _optimizer(plan, model)
         self.step, self.counts, self.rows, self.best, self.alarmed = 0, Counts(), [], -math.inf, False
         if state is not None:
             self._load(state)
+
+    def _check_batch(self) -> None:
+        """Says that all images have one label. Raises ValueError where the network cannot be trained on one image."""
+        if len(self.y.unique()) == 1 and self.what != UNDEFENDED:  # once is enough
+            self.say(f"All images of the training have the label {int(self.y[0])}: a network learns nothing from that.")
+        if self.batch > 1:
+            return
+        try:
+            copy.deepcopy(self.model).train()(self.x[:1].to(self.device))
+        except ValueError as error:  # a batch normalisation
+            seen = f"batches of one image: {one_line(error)}"
+            raise ValueError(f"{self.plan.model.model} cannot be trained on {seen}; take a larger batch.") from error
 
     def check(self, what: str, x: Float[Tensor, "b *image"], y: Int[Tensor, " n"]) -> None:
         """Raises ValueError if the network cannot be trained on such images, or does not have a class for every label.
@@ -263,6 +284,7 @@ class Trainer:
     def _state(self) -> dict[str, Any]:
         return {
             "plan": self.plan.identity(),
+            "data": self.data,
             "step": self.step,
             "model": self.model.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
@@ -275,7 +297,13 @@ class Trainer:
         }
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise ValueError(
+                f"{self.directory} holds a training of another network than {self.plan.model.model} is now; give "
+                "another --out."
+            ) from error
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])

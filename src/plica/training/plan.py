@@ -160,6 +160,11 @@ class TrainingPlan(Strict):
         self.inner()  # raises an error if settings exclude each other
         return self
 
+    @property
+    def takes_any_pixels(self) -> bool:
+        """Whether pixels may lie outside [0, 1]: other bounds are given."""
+        return self.bounds != (0.0, 1.0)
+
     def inner(self, gradients: int | None = None) -> Asker | None:
         """The inner problem, with `gradients` in place of the plan's; None without questions."""
         budget = gradients or self.gradients

@@ -53,7 +53,7 @@ def train(
     with locked(directory):
         trainer = Trainer(read, directory, "training", say)
         if read.test is not None:  # what is wrong with these images is said before the training
-            test, source = read.test, open_data(read.test.path, takes_goals=False)
+            test, source = read.test, open_data(read.test.path, read.takes_any_pixels, takes_goals=False)
             ids = select(source.labels, test.n, test.indices, test.sample, test.seed)
             trainer.check("the test", source.read(ids[:2])[0], source.labels[ids])
         plain = None
@@ -79,7 +79,7 @@ def _last_plan(plan: TrainingPlan, models: list[dict[str, Any]], held_out: Tenso
     if plan.test is not None:
         data = plan.test.model_dump(exclude_unset=True)
         if plan.test.indices is None and plan.test.n is None:
-            data["n"] = min(plan.report_n, len(open_data(plan.test.path)))
+            data["n"] = min(plan.report_n, len(open_data(plan.test.path, plan.takes_any_pixels)))
     return dict(
         models=[{**model, "trust": plan.model.trust} for model in models], data=data, questions=questions,
         gradients=plan.report_gradients, bounds=plan.bounds, device=plan.device, seed=plan.seed,
