@@ -87,7 +87,7 @@ def root(
 
 
 def _add(module: ModuleType) -> None:
-    """A command is the function named after its module; EPILOG, where there is one, ends its help."""
+    """Add a command: the function named after its module. EPILOG, if the module has it, ends its help."""
     name = module.__name__.rpartition(".")[2]
     app.command(epilog=getattr(module, "EPILOG", None))(getattr(module, name))
 
@@ -97,7 +97,7 @@ for command in COMMANDS:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The console script; gives the exit status. A fault of the program itself, and no other, shows a traceback."""
+    """The console script; returns the exit status. Only a fault of the program itself shows a traceback."""
     if arguments is None:
         for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character gets a question mark
             if isinstance(stream, io.TextIOWrapper):
@@ -155,7 +155,7 @@ def _command(error: typer.TyperException) -> str:
 
 
 def _unread() -> Status:
-    """Whoever read the output has gone."""
+    """Nobody reads the output any more."""
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it when it ends
     return Status.OTHER
 

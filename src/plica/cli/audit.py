@@ -102,7 +102,7 @@ def _print(task: Audited) -> None:
 
 
 def _save(run: Run, measured: list[Audited], transferred: list[Transfer]) -> None:
-    """audit.json beside the run, for whoever reads it later; a run that is not ours to write to is audited as well."""
+    """Write audit.json beside the run, for later readers. A run that cannot be written to is audited nevertheless."""
     agrees = all(task.agrees for task in measured)
     record = {"agrees": agrees, "tasks": [task.record() for task in measured]}
     record["transfers"] = [pair.record() for pair in transferred]

@@ -97,7 +97,7 @@ def bracket(
 
 
 def _read(plan: dict[str, Any]) -> Plan:
-    """The plan that the options spell, whose faults are named after them."""
+    """The plan that the options describe. Errors in it are reported with the names of the options."""
     try:
         return read_plan(plan)
     except PlanError as error:

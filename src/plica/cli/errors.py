@@ -29,8 +29,9 @@ def wrong_input(
     errors: tuple[type[Exception], ...] = (ValueError, TypeError, OSError),
     accepted: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
-    """These errors, if the block raises them, become a WrongInputError with the same message. Unless the input was
-    `accepted` before: then it is a fault of the program, and its traceback is shown; or code of the user's failed."""
+    """Within this context these errors become a WrongInputError with the same message. Two kinds are raised unchanged:
+    after the input was `accepted` an error is a fault of the program, whose traceback is shown; and errors in code of
+    the user."""
     try:
         yield
     except errors as error:
@@ -40,8 +41,8 @@ def wrong_input(
 
 
 def users_line(error: BaseException) -> str | None:
-    """Where code failed that plica called and that is neither its own nor an installed package's, such as a distance
-    or a goal: "net.py, line 5"."""
+    """The line, such as "net.py, line 5", where code failed that plica called and that belongs neither to plica nor to
+    an installed package, such as a distance or a goal."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [k for k, frame in enumerate(frames) if frame.filename.startswith(PACKAGE)]
     called = frames[own[-1] + 1 :] if own else []

@@ -121,10 +121,10 @@ def evaluate(
 
 
 def carry_out(plan: Callable[[], Plan], out: Path, **options: Any) -> None:
-    """Carry out a plan with progress on standard error, and print what came out.
+    """Carry out a plan with progress on standard error, and print the results.
 
     Args:
-        plan: reads it; what is wrong with it is a ValueError.
+        plan: reads the plan; raises ValueError if it is not valid.
         out: directory of the run.
         options: further arguments of plica.evaluate.
     """
@@ -155,10 +155,10 @@ def carry_out(plan: Callable[[], Plan], out: Path, **options: Any) -> None:
 
 
 def _from_flags(plan: Path | None, flags: dict[str, Any]) -> Path | Plan:
-    """The plan's file, or the plan that the flags spell.
+    """The plan's file, or the plan that the options describe.
 
     Raises:
-        PlanError: both, or neither.
+        PlanError: both are given, or neither.
     """
     options = {name: value for name, value in flags.items() if value or (name == "target" and value is not None)}
     if plan is not None:

@@ -99,8 +99,8 @@ RunsArgument = Annotated[list[Path], typer.Argument(help="directories of runs on
 
 
 def asks_one_model(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the options that every question to one model takes, before its own; it is called with all of
-    them by name, as summary.json keeps them."""
+    """Add the options of every question to one model before the command's own. The command is called with all of them
+    by name, as they are stored in summary.json."""
     shared, own = (inspect.signature(function, eval_str=True).parameters for function in (_one_model, command))
     named = [*shared.values(), *(option for option in own.values() if option.kind is option.KEYWORD_ONLY)]
 

@@ -99,7 +99,7 @@ def answer_question(command: str, options: dict[str, Any], question: Callable[[B
 
 
 def _warn_of_randomness(model: Callable[[Tensor], Tensor], x: Tensor) -> None:
-    """Warn where the model answers an image differently from call to call; what it raises is left to the search."""
+    """Warn if the model gives an image different outputs from call to call. Its errors are left to the search."""
     random = None
     with suppress(Exception), eval_mode(model):
         random = randomness_of(model, x)
@@ -158,7 +158,7 @@ def select_targets(
 
 
 def _print(summary: dict[str, Any], out: Path) -> None:
-    """The answer in four lines on standard output."""
+    """Print the result in four lines on standard output."""
     options, count = summary["arguments"], summary["images"]
     print(f"{count} images, accuracy {summary['accuracy']:.1%}", end="")
     print(f", robust accuracy {summary['robust_accuracy']:.1%}" if "robust_accuracy" in summary else "")

@@ -72,7 +72,7 @@ def _distance(question: dict[str, Any]) -> str:
 
 
 def _wrong(question: dict[str, Any]) -> str:
-    """Why the counts of methods do not add up to the images; "" where they do."""
+    """A sentence on why the counts of methods do not add up to the number of images; "" if they do."""
     if not question["wrong"]:
         return ""
     return (
@@ -98,7 +98,7 @@ def _radius(value: float | None) -> str:
 
 
 def _numbers(row: dict[str, Any]) -> tuple[str, ...]:
-    """The counts of a line; "-" where the methods did not attack the same images, "" where the line has none."""
+    """The counts of a line: "-" if the methods did not attack the same images, "" if the line has no such count."""
     values = (row.get(key, "") for key in ("attacked", "broken", "alone", "missed"))
     return tuple("-" if value is None else str(value) for value in values)
 

@@ -74,7 +74,7 @@ def distance_sums(metric: Any, through: ParametricPerturbation | None, x: Float[
 
 
 def same(former: Answers, new: Answers) -> bool:
-    """Whether two records may come from the same model or distance; what has no record is not compared."""
+    """Whether two records may come from the same model or distance. Entries that only one of them has are ignored."""
     if not former or not new:
         return True
     if [len(row) for row in former] != [len(row) for row in new]:

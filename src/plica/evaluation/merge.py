@@ -51,7 +51,7 @@ def merge(directories: Sequence[str | Path], out: str | Path) -> runs.Run:
 
 @contextmanager
 def _emptied_on_failure(out: Path) -> Iterator[None]:
-    """Half a run would be taken for one: what was written is removed, but for the lock."""
+    """After a failure, remove what was written except for the lock: half a run could be mistaken for a whole one."""
     try:
         yield
     except BaseException:

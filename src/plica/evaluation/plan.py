@@ -33,9 +33,12 @@ NAME = re.compile(r"[\w.+@-]+")
 
 
 class Model(Strict):
-    """A network: what `--model` and `--weights` take. `name` is its name in tables, by default that of the factory.
+    """A network.
 
-    trust: read a model that is a program (TorchScript, torch.export).
+    Attributes:
+        model, weights: what `--model` and `--weights` take.
+        name: in tables; by default that of the factory.
+        trust: whether to read a model that is a program (TorchScript, torch.export).
     """
 
     model: str
@@ -111,8 +114,13 @@ class Method(Strict):
 
 
 class Certify(Strict):
-    """Lower bounds: seconds for each image, or in place of them, where it is given, the number of parts of the ball to
-    bound, which is repeatable; of the network in real arithmetic, or as it is executed in float32."""
+    """Lower bounds.
+
+    Attributes:
+        seconds: for each image.
+        nodes: replaces `seconds` by the number of parts of the ball to bound, which makes results repeatable.
+        arithmetic: for the network in real arithmetic, or as it is executed in float32.
+    """
 
     seconds: Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(not_boolean)] = 10.0
     nodes: Annotated[Number, Field(ge=1)] | None = None
@@ -120,14 +128,16 @@ class Certify(Strict):
 
 
 class Question(Strict):
-    """min-radius, or max-loss within each radius, for each metric; `methods` if they differ from the plan's.
+    """min-radius, or max-loss within each radius, for each metric.
 
-    through: a perturbation other than x + delta; the metric may then be "theta", the perturbation's own distance.
-    goal: the goal that counts as a success; misclassification if left out.
-    levels: restrict results to a grid of this many levels between the bounds.
-    target: the only class that counts as a success; images of that class are left out.
-    targets: a .npy file with a target class for every row of the data.
-    certify: lower bounds, if they differ from the plan's.
+    Attributes:
+        through: a perturbation other than x + delta; the metric may then be "theta", the perturbation's own distance.
+        goal: what counts as a success; misclassification by default.
+        levels: restrict results to a grid of this many levels between the bounds.
+        target: the only class that counts as a success; images of that class are left out.
+        targets: a .npy file with a target class for every row of the data.
+        methods: if they differ from those of the plan.
+        certify: lower bounds, if they differ from those of the plan.
     """
 
     ask: Literal["min-radius", "max-loss"]

@@ -107,14 +107,14 @@ def check_same(directory: Path, former: dict[str, Any], new: dict[str, Any]) -> 
 
 
 def is_resumable(manifest: dict[str, Any]) -> bool:
-    """Whether a manifest says what its answers depend on: it was written by `plica evaluate`, and is whole."""
+    """Whether a manifest states all that results depend on: it was written by `plica evaluate`, and is complete."""
     plan, hashes = manifest.get("plan") or {}, manifest.get("hashes") or {}
     has_plan = "identity" in plan and "chunk" in plan and "n" in (manifest.get("data") or {})
     return has_plan and {"models", "data"} <= set(hashes) and bool(manifest.get("versions")) and "shard" in manifest
 
 
 def differs(former: dict[str, Any], new: dict[str, Any], shard: bool = True) -> str | None:
-    """The first difference between two manifests in words; None where their answers can be joined."""
+    """The first difference between two manifests, in words; None if their results can be joined."""
     if former.get("format") != new["format"]:
         return f"format {former.get('format')}, and this plica writes {new['format']}"
     path = _first_difference(former["plan"]["identity"], new["plan"]["identity"])
@@ -163,7 +163,7 @@ def _first_difference(there: Any, here: Any, at: str = "") -> tuple[str, str, st
 
 
 def _first_images(source: Source, ids: torch.Tensor) -> tuple[list[int], torch.Tensor, torch.Tensor]:
-    """The first images and their ids; raises the first error where most of them cannot be read."""
+    """The first images and their ids. If most of them cannot be read, the first error is raised."""
     first, read, reasons = [], [], []
     for number in ids[:TRIED]:
         try:
@@ -193,11 +193,11 @@ def _check_classes(model: Callable[..., Any], x: torch.Tensor, job: Job, ids: to
 def _try(
     worker: Worker, inputs: tuple[Callable[..., Any], torch.Tensor, torch.Tensor], ids: torch.Tensor, job: Job
 ) -> None:
-    """Ask one gradient. What befalls some of the images alone, or memory, is left to the run, which names the images
-    and halves the batch.
+    """Try one gradient. Errors that concern single images, or memory, are left to the run, which names the images and
+    halves the batch.
 
     Raises:
-        PlanError: the method, the model or the distance refuses all of them; one sentence.
+        PlanError: the method, the model or the distance fails for all images; one sentence.
     """
     model, x, y = inputs
     if (targets := job.targets(y, ids)) is not None:

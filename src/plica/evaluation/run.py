@@ -44,7 +44,7 @@ class DiskError(OSError):
 
 @dataclass(frozen=True)
 class Event:
-    """A part is finished; `fresh` if this call computed it, not an earlier one."""
+    """A part is finished. fresh: whether this call computed it, rather than an earlier one."""
 
     job: Job
     images: int
@@ -149,7 +149,7 @@ class _Images:
     chunk: int
 
     def read(self, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
-        """ids, x, y of those that can be read."""
+        """The ids, x and y of the images of a chunk that can be read."""
         if not self.store.has_inputs(chunk):
             _check_there(self.store.directory)
             self._store(chunk, self.ids[chunk * self.chunk : (chunk + 1) * self.chunk])
@@ -157,7 +157,7 @@ class _Images:
         return tensors["id"], unpack(tensors["x"]), tensors["y"]
 
     def _store(self, chunk: int, ids: Int64[Tensor, " b"]) -> None:
-        """Read all at once; one by one where that fails, so that unreadable images can be named."""
+        """Read all images at once; if that fails, one by one, so that unreadable images can be named."""
         notes: dict[str, str] = {}
         try:
             x, y = self.source.read(ids)
@@ -169,7 +169,7 @@ class _Images:
         self.store.write_inputs(chunk, ids, x, y, notes)
 
     def _one(self, number: int, notes: dict[str, str]) -> list[tuple[int, Tensor, Tensor]]:
-        """The image as a list of one; empty, with a note, where it cannot be read."""
+        """One image, as a list; an empty list, with a note, if it cannot be read."""
         try:
             return [(number, *self.source.read(torch.tensor([number])))]
         except (ValueError, OSError) as error:
@@ -207,8 +207,8 @@ def _steps(images: _Images, chain: Chain, chunk: int, on_event: Callable[[Event]
 
 
 def _check_there(directory: Path) -> None:
-    """Raises FileNotFoundError where the directory was moved or deleted: parts in a new one of its name would belong to
-    no run."""
+    """Raises FileNotFoundError if the directory was moved or deleted. Parts written to a new directory of the same name
+    would belong to no run."""
     if not (directory / MANIFEST).is_file():
         raise FileNotFoundError(f"{MANIFEST} is gone, as if the directory had been moved or deleted")
 
@@ -218,7 +218,8 @@ def _known(best: dict[int, float], ids: Int64[Tensor, " b"]) -> Float[Tensor, " 
 
 
 def _by_model(plan_chains: list[Chain], chunks: range) -> Iterator[tuple[Chain, int]]:
-    """Model by model, so that one at a time is in memory; of each, all questions on a chunk, then the next chunk."""
+    """The work, model by model, so that one at a time is in memory. For each model all questions about one chunk come
+    first, then the next chunk."""
     for model in dict.fromkeys(chain.jobs[0].model for chain in plan_chains):
         for chunk in chunks:
             yield from ((chain, chunk) for chain in plan_chains if chain.jobs[0].model == model)

@@ -16,7 +16,7 @@ class PlanError(ValueError):
 
 
 def not_boolean(value: Any) -> Any:
-    """Not true and false, which Python takes for 1 and 0."""
+    """The value, unless it is true or false, which Python would take for 1 and 0."""
     if isinstance(value, bool):
         raise ValueError(f"a number is needed, got {value}")
     return value
@@ -26,7 +26,7 @@ Number = Annotated[int, BeforeValidator(not_boolean)]
 
 
 def several(value: Any) -> Any:
-    """A single value stands for a list of one."""
+    """A list of the values; a single value becomes a list of one."""
     return list(value) if isinstance(value, list | tuple) else [value]
 
 

@@ -55,8 +55,8 @@ def summarise(run: runs.Run) -> dict[str, Any]:
 
 
 def contradictions(run: runs.Run) -> dict[tuple[str, str], str]:
-    """A sentence for each question of an evaluation whose numbers in summary.json are not those of its answers, by
-    model and question. Keys of other versions are passed over."""
+    """A sentence for each question whose numbers in summary.json differ from those of its results, by model and
+    question. Keys that only other versions write are ignored."""
     if not (run.directory / MANIFEST).is_file() or not run.summary:
         return {}
     stored = {(one.get("model"), one.get("question")): one for one in run.summary.get("questions", [])}
@@ -163,7 +163,7 @@ def _min_radius(radius: np.ndarray, numbers: list[Counts]) -> tuple[list[dict[st
 
 
 def _certified(run: runs.Run, tasks: list[runs.Task], ids: np.ndarray, least: np.ndarray) -> dict[str, Any]:
-    """Lower bounds beside the least distances; nothing where the question has none."""
+    """Lower bounds beside the smallest distances; an empty dict if the question has none."""
     tables = [table for task in tasks if (table := run.lower(task)) is not None]
     if not tables:
         return {}

@@ -31,10 +31,11 @@ LONGEST = 200  # bytes of the name of a folder
 class Job:
     """A task with its model, the method of plica.attack, its budget of gradients per image, and its seed.
 
-    precision: of the model in the search; None for its own.
-    certify: lower bounds after the attack; of the last method of a question.
-    targets_of_rows: the target of every row of the data, where each image has its own.
-    targets_file: the file that they are from.
+    Attributes:
+        precision: of the model in the search; None for its own.
+        certify: lower bounds to be computed after the attack; only for the last method of a question.
+        targets_of_rows: the target class of every row of the data, if images have different ones.
+        targets_file: the file that these are from.
     """
 
     task: Task

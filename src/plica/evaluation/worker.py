@@ -54,8 +54,8 @@ class Work:
 
 @dataclass(frozen=True)
 class Part:
-    """The result of Work: rows as in samples.parquet, the points that are not the images themselves with their ids and,
-    with a perturbation, their theta, sentences about failures, and what proves lower bounds."""
+    """The result of Work: rows as in samples.parquet; the points that differ from their images, with their ids and,
+    with a perturbation, their theta; sentences about failures; and the proofs of lower bounds."""
 
     samples: pa.Table
     ids: Int64[Tensor, " m"]
@@ -121,7 +121,8 @@ class Worker:
         return self.models.load(spec, self.device)
 
     def answer(self, work: Work, on_progress: Callable[[Progress], None] | None = None) -> Part:
-        """Attack all images; where that fails, with a smaller batch, then in halves, down to the image that fails.
+        """Attack all images. If that fails, use a smaller batch, then halves of the images, down to the image that
+        fails.
 
         Raises:
             AllFailedError: every image fails.
@@ -170,7 +171,7 @@ class Worker:
         )
 
     def _certified(self, model, x, y, work: Work, result: Result, notes: list[str]) -> Part:
-        """The part with lower bounds; where they cannot be had, with bounds of 0 and a note."""
+        """The part with lower bounds; if they cannot be computed, with bounds of 0 and a note."""
         job, certificate = work.job, None
         assert job.certify is not None
         own = job.certify
@@ -249,7 +250,7 @@ def _some(work: Work, rows: slice) -> Work:
 
 
 def _nothing(work: Work, status: Status) -> Result:
-    """A result without a point for any image, its costs unknown."""
+    """A result without a point for any image, with unknown costs."""
     b = len(work.ids)
     through = work.job.task.through
     nan, none = torch.full((b,), torch.nan).double(), torch.zeros(b, dtype=torch.long)

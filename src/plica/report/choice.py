@@ -36,9 +36,9 @@ class Pick:
 
 
 def picks(models: Sequence[Group]) -> list[Pick]:
-    """All perturbed images in the order in which they are shown, each question's in turn.
+    """All perturbed images in the order in which they are shown, taking from the questions in turn.
 
-    Of a metric with radii, the points within its budgets are left out.
+    If a metric has min-radius questions, its points within budgets are left out.
     """
     with_radii = {group.metric for group in models if group.budget is None}
     shown = [(g, c) for g in models if g.budget is None or g.metric not in with_radii for c in g.contenders]

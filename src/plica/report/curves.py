@@ -80,7 +80,7 @@ def _curve(number: int, group: Group, balls: Sequence[Group]) -> dict[str, Any]:
 
 
 def gap_sentences(group: Group) -> list[str]:
-    """For each contender that has lower bounds how many of its radii are known, and where they are known least."""
+    """For each contender with lower bounds, how many of its radii are known exactly, and where the gap is largest."""
     return [_gaps(c, c.lower, group.metric) for c in group.contenders if c.lower is not None]
 
 

@@ -1,4 +1,5 @@
-"""For each question, model and method: quantiles of the radii, the images it broke, and those that it alone broke."""
+"""For each question, model and method: quantiles of the radii, the images it broke, and those that no other method
+broke."""
 
 from __future__ import annotations
 
@@ -61,7 +62,7 @@ def _table(group: Group, model: str) -> dict[str, Any]:
 
 
 def wrong_sentence(table: dict[str, Any]) -> str:
-    """How many images no method had to break, and how many none broke."""
+    """How many images are misclassified without a perturbation, and how many no method broke."""
     return (
         f"{table['images']} images, of which {table['wrong']} are misclassified without a perturbation. Against all "
         f"methods together {table['union']} of all images are robust."

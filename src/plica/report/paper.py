@@ -24,19 +24,19 @@ Stats = dict[tuple[str, str], TaskStats]
 
 
 def write_figures(runs: Sequence[Run], directory: str | Path, overwrite: bool = True) -> list[Path]:
-    """Write all figures and tables that the runs have data for, or none; the files written.
+    """Write all figures and tables that the runs have data for; after a failure none. Returns the files written.
 
-    accuracy-METRIC, radii-METRIC (with budgets), difference-METRIC (two methods or models), patterns-QUESTION,
-    panels-IMAGE as .pdf and .svg; models.tex, methods.tex, patterns.tex.
+    The figures are accuracy-METRIC, radii-METRIC (with budgets), difference-METRIC (two methods or models),
+    patterns-QUESTION and panels-IMAGE, as .pdf and .svg; the tables models.tex, methods.tex and patterns.tex.
 
     Args:
         runs: on the same images.
-        directory: where the files belong; made if it is not there.
-        overwrite: whether files that are there are replaced.
+        directory: where the files are written; created if it does not exist.
+        overwrite: whether existing files are replaced.
 
     Raises:
         ValueError: the runs contain no answers, or different images.
-        FileExistsError: files are there, and `overwrite` is false.
+        FileExistsError: files exist, and `overwrite` is false.
         OSError: the disk is full, or the directory cannot be written to.
     """
     directory = Path(directory)

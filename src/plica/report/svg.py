@@ -20,8 +20,12 @@ STEPS = 300  # corners of a curve; more could not be seen
 
 @dataclass
 class Chart:
-    """An x range, a y range, and the marks drawn so far. `percent`: the y axis is labelled in per
-    cent; `counts`: at whole numbers only."""
+    """An x range, a y range, and the marks drawn so far.
+
+    Attributes:
+        percent: whether the y axis is labelled in per cent.
+        counts: whether it is labelled at whole numbers only.
+    """
 
     name: str
     title: str

@@ -18,10 +18,10 @@ MOST = 100_000  # workers, and GPUs of each
 
 
 def find(name: str, workers: int | None = None, gpus: float = 0) -> Executor:
-    """The executor of that name: it carries out steps with the resources that it is given.
+    """The executor of that name: a function that carries out steps with the resources that it is given.
 
     Raises:
-        ValueError: there is no such engine, its package is missing, or it cannot have such workers.
+        ValueError: there is no such engine, its package is missing, or it cannot have this many workers.
     """
     if name not in EXECUTORS:
         raise ValueError(f"There is no engine {shown(name)}; choose from {', '.join(EXECUTORS)}.")

@@ -1,5 +1,6 @@
-"""One process for each of several devices of this machine, with its own models; this process reads the data and writes
-the run. They are started by spawn, because an accelerator cannot be used in a fork of a process that has used it."""
+"""One process for each of several devices of this machine, with its own models. This process reads the data and writes
+the run. Processes are started by spawn, because an accelerator cannot be used in a fork of a process that has used
+it."""
 
 from __future__ import annotations
 
