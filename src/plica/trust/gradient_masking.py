@@ -1,8 +1,8 @@
-"""Does following the gradient work, and does nothing else work better?
+"""Do searches along the gradient work, and does no other search work better?
 
-A short gradient ascent on the margin in an l_inf ball, written here, is compared with the margin at its start, a random
-search on outputs alone, ascent on the gradient averaged over noise, ascent on another model, and ascent towards single
-classes.
+A short gradient ascent on the margin in an l_inf ball, written here, is compared with the margin at its start, with a
+random search that uses outputs only, with ascent along the gradient averaged over noise, with ascent on another model,
+and with ascent towards single classes.
 """
 
 from __future__ import annotations
@@ -30,10 +30,13 @@ LUCKY = 3  # images that may be broken by luck
 
 @dataclass(frozen=True)
 class Ascent:
-    """The images the model gets right, the l_inf `radius` at which the ascent breaks about half, and its leads.
+    """The images that the model classifies correctly, and the margins that a gradient ascent reaches.
 
-    Leads of the wrong class (i,): `start`, at the image; `first`, the best of the ascent from the image; `end`, the
-    best of all ascents, those from corners of the ball included.
+    Attributes:
+        radius: of the l_inf ball, chosen so that the ascent breaks about half of the images.
+        start: (i,) the margin at the image.
+        first: (i,) the largest margin of the ascent from the image.
+        end: (i,) the largest margin of all ascents, including those from corners of the ball.
     """
 
     x: Float[Tensor, "i *image"]
@@ -51,8 +54,8 @@ class Ascent:
 
 
 def climb(probe: Probe) -> Ascent | None:
-    """The ascent at the smallest radius of RADII that breaks half of the images, or at the largest; None where
-    the model has no gradient or is right on no image."""
+    """The ascent at the smallest radius of RADII that breaks half of the images, or at the largest radius. None if the
+    model has no gradient or classifies no image correctly."""
     x, y = probe.x[probe.right], probe.y[probe.right]
     if not len(x):
         return None
@@ -69,7 +72,7 @@ def climb(probe: Probe) -> Ascent | None:
 
 
 def _from_corners(probe: Probe, ascent: Ascent) -> Tensor:
-    """The best lead when images that are not broken are tried again from corners of the ball.  (i,)"""
+    """The largest margins after images that are not broken are tried again from corners of the ball.  (i,)"""
     x, y, radius, end = ascent.x, ascent.y, ascent.radius, ascent.first.clone()
     for number in range(CORNERS):
         rows = (end <= 0).nonzero()[:, 0]
@@ -84,9 +87,9 @@ def _from_corners(probe: Probe, ascent: Ascent) -> Tensor:
 def _ascend(
     slope_of: Slope, model: Model, x: Tensor, y: Tensor, radius: float, z: Tensor, leads_from_gradient: bool = True
 ) -> Tensor | None:
-    """The best lead of `model` along an ascent from z, (i,): signed steps that shrink from radius / 2 to radius / 40,
-    projected onto the ball and the box; None without a gradient. `slope_of` gives the gradients, and the leads too if
-    `leads_from_gradient`; else its gradients are those of another model or loss."""
+    """The largest margin of `model` along an ascent from z, (i,): signed steps that shrink from radius / 2 to radius /
+    40, projected onto the ball and the box. None without a gradient. `slope_of` gives the gradients, and also the
+    margins if `leads_from_gradient`; else its gradients are those of another model or loss."""
     top = None
     for step in range(STEPS + 1):
         slopes = slope_of(z, y)
@@ -100,7 +103,7 @@ def _ascend(
 
 
 def rises(ascent: Ascent) -> Iterator[Finding]:
-    """The loss must rise along the ascent."""
+    """The loss must increase along the ascent."""
     flat = float((ascent.first <= ascent.start).double().mean())
     if flat > 0.1:
         yield Finding(
@@ -120,8 +123,8 @@ def blind(probe: Probe, ascent: Ascent) -> Iterator[Finding]:
 
 
 def _search(probe: Probe, ascent: Ascent) -> Float[Tensor, " i"]:
-    """The best leads over corners of the ball that are changed in a random window (of a vector: a random subset), a
-    change kept where it raises the lead."""
+    """The largest margins over corners of the ball. In each trial a random window (of a vector, a random subset) is
+    changed, and the change is kept if it increases the margin."""
     x, y, draw = ascent.x, ascent.y, probe.generator(7)
     radius = ascent.radius
 
@@ -189,7 +192,7 @@ def _transfer(probe: Probe, ascent: Ascent, slope_of: Slope, words: str) -> Iter
 
 
 def _beaten(check: str, words: str, ascent: Ascent, broken: Bool[Tensor, " s"]) -> Iterator[Finding]:
-    """`broken`: which of the images that the ascent did not break something else does."""
+    """A finding if another search breaks images that the ascent did not break. broken: which of them it breaks."""
     count, share = int(broken.sum()), float(broken.sum()) / len(ascent.x)
     if count > LUCKY and share > 0.05:
         yield Finding(
@@ -203,7 +206,7 @@ def _beaten(check: str, words: str, ascent: Ascent, broken: Bool[Tensor, " s"]) 
 
 
 def aimed(probe: Probe, ascent: Ascent) -> Iterator[Finding]:
-    """Images that are broken only by an ascent towards one class."""
+    """Images that are broken only by an ascent towards a single class."""
     x, y = ascent.unbroken.x, ascent.unbroken.y
     if not len(x) or probe.logits.shape[1] < 3:
         return

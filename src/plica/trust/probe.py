@@ -37,7 +37,7 @@ class Unit(nn.Module):
 
 
 class OneLogit(nn.Module):
-    """A model that gives one logit for each image, (b,) or (b, 1), as one of two classes with the logits 0 and it."""
+    """A model that gives one logit f for each image, (b,) or (b, 1), as one of two classes with the logits 0 and f."""
 
     def __init__(self, model: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -112,7 +112,7 @@ def slope(
     y: Int[Tensor, " b"],
     target: Int[Tensor, " b"] | None = None,
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b *image"]] | None:
-    """`lead` at x and its gradient; None where the output is not connected to the input."""
+    """`lead` at x and its gradient; None if autograd finds no path from the output to the input."""
     leads, grads = [], []
     for first in range(0, len(x), CALL):
         rows = slice(first, first + CALL)
@@ -130,7 +130,7 @@ def slope(
 
 
 def doubled(model: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Tensor] | None:
-    """A copy of a module in float64; None where it cannot be copied or does not run so."""
+    """A copy of a module in float64; None if it cannot be copied or does not run in float64."""
     if not isinstance(model, nn.Module):
         return None
     try:

@@ -74,7 +74,7 @@ def verdict(run: Run) -> dict[str, Any]:
 
 
 def believed(run: Run) -> Verdict:
-    """The verdict in the run's summary; made now where there is none."""
+    """The verdict in the run's summary; computed now if there is none."""
     record = run.summary.get("verdict")
     return Verdict.read(record) if isinstance(record, dict) else conclude(run)
 
@@ -104,7 +104,7 @@ def conclude(run: Run, examined: Mapping[str, Any] | None = None) -> Verdict:
 
 
 def refresh(run: Run) -> None:
-    """Make the verdict again and write it into the run's summary.json, where there is one."""
+    """Compute the verdict again and write it into the run's summary.json, if there is one."""
     file = run.directory / SUMMARY
     if run.summary:
         write_json(file, run.summary | {"verdict": verdict(run)})
@@ -145,7 +145,8 @@ def _about(model: str, finding: Finding) -> Finding:
 
 
 def _limits(questions: list[QuestionAnswers]) -> Iterator[Finding]:
-    """Searches that the budget ended, which may have missed points: small budgets one by one, others in one finding."""
+    """Searches that ended because their budget was spent, and so may have missed points: those with small budgets in
+    separate findings, all others in one."""
     shares = []
     for answers in questions:
         if not answers.limited.any():

@@ -1,7 +1,8 @@
-"""Activations between two lines, for the audit: any slopes, each with the smallest offset that makes its line a bound.
+"""Activations between two lines, for the audit. Lines may have any slope, and get the smallest offset with which they
+are bounds.
 
-Intervals [l, u] have one row (1, *z) or one for each row of coefficients; a line is moved outward by a few roundings.
-Activations that are not straight are in curves.py.
+Intervals [l, u] have one row (1, *z) or one for each row of coefficients. Lines are moved outward by a few units of
+rounding. Activations that are not piecewise linear are in curves.py.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Lines(NamedTuple):
 
 
 class Around(NamedTuple):
-    """Where inputs lie: l <= z <= u, and not farther than `spread` from `centre` in l_2; one row, or one for each a."""
+    """Where inputs lie: l <= z <= u, at most `spread` from `centre` in l_2; one row, or one for each row of a."""
 
     l: Tensor
     u: Tensor
@@ -43,7 +44,7 @@ class Activation:
         raise NotImplementedError
 
     def interval(self, l: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """The range of an increasing function, with its own roundings."""
+        """The range of an increasing function, including its rounding errors."""
         return self.value(l) - MOVED, self.value(u) + MOVED
 
     def is_open(self, l: Tensor, u: Tensor) -> Tensor:
@@ -51,7 +52,7 @@ class Activation:
         return u > l
 
     def parameters(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of the numbers in [0, 1] that choose its lines, for one row of this shape."""
+        """The shape of the numbers in [0, 1] that choose the lines, for an input of this shape."""
         return shape
 
     def lines(self, l: Tensor, u: Tensor, t: Tensor) -> Any:
@@ -69,7 +70,8 @@ class Activation:
         raise NotImplementedError
 
     def rounded(self, z: Tensor) -> Tensor | None:
-        """What the value is rounded like, where |input| <= z; None where it is an input, or 0."""
+        """Absolute values that determine the rounding error of the output, where |input| <= z; None if an output is one
+        of the inputs, or 0."""
         return None
 
 

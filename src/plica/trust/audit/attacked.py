@@ -1,4 +1,4 @@
-"""Which images a task of an evaluation has attacked, by the images and the answers of the tasks before."""
+"""Which images a task of an evaluation has attacked, as follows from the images and the results of earlier tasks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from plica.runs.check.tensors import read_images
 
 
 def attacked(run: Run, task: Task) -> set[int]:
-    """ids of the images of the task's finished chunks, but for those that an earlier method has broken, for max-loss;
-    empty where the run does not contain its images, or aims at classes."""
+    """The ids of the images in the task's finished chunks; for max-loss without those that an earlier method has
+    broken. Empty if the run does not contain its images, or if the task has target classes."""
     plan = run.manifest.get("plan") or {}
     if "chunk" not in plan or task.target is not None:  # an image of its target is no question
         return set()

@@ -31,13 +31,21 @@ SHOWN = 5  # sentences that audit.json keeps of each kind of difference
 
 @dataclass
 class Audited:
-    """What was measured for one task; `differences` maps a kind of difference to a sentence for each image.
+    """What was measured for one task.
 
-    Counts: `answers` stored, `successes` among them, `confirmed` of these, `perturbed` of those (distance above 0). Of
-    the perturbed: `survive`, still misclassified in 8 bits, and `within`, also inside the radius. `prices`: distance of
-    the point repaired to 8 bits over the stored distance, nan where no repair was found. Points of a perturbation
-    T(x, theta) are not repaired and have neither `within` nor prices. `certified`: images with a positive lower bound,
-    `proved`: of these, those whose stored proof was found right.
+    Attributes:
+        answers: number of stored results.
+        successes: of these.
+        confirmed: of the successes.
+        perturbed: of the confirmed ones, those at a distance above 0.
+        survive: of the perturbed ones, those still misclassified in 8 bits.
+        within: of these, those inside the radius.
+        prices: distance of the point repaired to 8 bits over the stored distance; nan where no repair was found.
+        certified: images with a positive lower bound.
+        proved: of these, those whose stored proof is correct.
+        differences: for each kind of difference, a sentence for each image.
+
+    Points of a perturbation T(x, theta) are not repaired, and have neither `within` nor prices.
     """
 
     task: Task
@@ -146,7 +154,7 @@ def context_of(models: Mapping[str, Model], metrics, task: Task, bounds, mask, s
 
 
 def _model(models: Mapping[str, Model], task: Task) -> Model:
-    """The model of a task, as one that takes any number of images and leaves its input as it is."""
+    """The model of a task, wrapped so that it takes any number of images and cannot change its input."""
     if task.model not in models:
         raise ValueError(f"No model was given for {task.model!r} of {task.name}; give one with --model.")
     return fitted(models[task.model])

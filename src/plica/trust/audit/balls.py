@@ -23,7 +23,7 @@ class Ball:
 
     @classmethod
     def around(cls, x: Tensor, low: Tensor, high: Tensor, radius: float, p: float) -> Ball:
-        """The box, cut to the ball's extent and a rounding more."""
+        """The ball; its box is cut to the extent of the ball plus a unit of rounding."""
         x, low, high = (part.double().reshape(1, -1) for part in (x, low, high))
         infinity = torch.full_like(x, torch.inf)
         low = torch.maximum(low, torch.nextafter(x - radius, -infinity))

@@ -27,15 +27,15 @@ TWICE = 2.0  # the sum of absolute values is itself rounded, and so are a networ
 
 
 class Enclosure:
-    """A network over a ball: an interval for every step, by lines with these slopes.
+    """A network over a ball: an interval for every step, from lines with these slopes.
 
     Args:
         steps: of the network.
         ball: around the image.
         slopes: in [0, 1], for each activation by its number.
-        executed: whether bounds are of the values that the network computes in float32.
-        least_of: for some steps that an activation takes, what gives for some entries a lower bound of sign * entry,
-            from the steps before: entries, signs and bounds.
+        executed: whether the bounds hold for the values that the network computes in float32.
+        least_of: for some steps that an activation takes, a function that computes lower bounds of sign * entry from
+            the steps before, and returns entries, signs and bounds.
     """
 
     def __init__(
@@ -90,8 +90,8 @@ class Enclosure:
         self, a: Tensor, at: int, lines: Mapping[int, Any] | None = None, pulls: Mapping[int, Tensor] | None = None,
         cut: Mapping[int, tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:  # fmt: skip
-        """A lower bound of <a, value of step `at`> for each row of a; `pulls` are added to coefficients of steps,
-        `cut` are intervals of steps in place of their own."""
+        """A lower bound of <a, value of step `at`> for each row of a. `pulls` are added to the coefficients of steps;
+        `cut` are intervals of steps that replace their own."""
         lines = self.lines if lines is None else lines
         bound, terms, off, waiting = *(a.new_zeros(len(a)) for _ in range(3)), {at: a}
         for k in range(at, 0, -1):
@@ -123,7 +123,7 @@ class Enclosure:
         return Around(*(cut or {}).get(k, (l, u)), centre, self.near[k])
 
     def _place(self, k: int) -> None:
-        """The value of step k at the image, and how far from it values lie, for an l_2 ball."""
+        """The value of step k at the image, and how far from it its values can lie, for an l_2 ball."""
         if self.norms is None:
             return
         step = self.steps[k]
@@ -138,7 +138,7 @@ class Enclosure:
         self.errors.append(error)
 
     def _affine(self, step: Step) -> None:
-        """The value in the middle, and |L| times half the widths on both sides."""
+        """The value at the middle of the intervals, and |L| times half their widths on both sides."""
         assert isinstance(step.op, Affine)
         l, u = ([part[parent] for parent in step.parents] for part in (self.low, self.high))
         middle = [(a + b) / 2 for a, b in zip(l, u, strict=True)]
@@ -162,7 +162,7 @@ class Enclosure:
             high[part] = torch.minimum(high[part], -self.least(-a, k))
 
     def _cut(self, k: int, entries: Tensor, signs: Tensor, bounds: Tensor) -> None:
-        """Tighter bounds of some entries, by lower bounds of sign * entry; nan and -inf say nothing."""
+        """Tighten the bounds of some entries with lower bounds of sign * entry; nan and -inf are ignored."""
         low, high = self.low[k].view(-1), self.high[k].view(-1)
         for entry, sign, bound in zip(entries.tolist(), signs.tolist(), bounds.tolist(), strict=True):
             if sign > 0 and bound > float(low[entry]):

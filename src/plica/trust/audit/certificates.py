@@ -1,8 +1,8 @@
 """Checks stored proofs of lower bounds: for every class except the image's own, the leaves must cover the whole ball,
-and in each leaf a bound computed again must show that the logit of the class is below that of the image's class.
+and in each leaf a bound, computed again, must show that the logit of the class is below that of the image's class.
 
-A proof may tell how to bound neurons inside the network. Their leaves must cover the whole ball as well; the least of
-the bounds of all of them, computed again, is one of the neuron.
+A proof may contain leaves that bound neurons inside the network. These must cover the whole ball as well; the smallest
+of their bounds, computed again, is a bound of the neuron.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def check(
 
     Args:
         steps: the network.
-        ball: around the image, of the radius that is said to be proved.
+        ball: around the image, with the radius that is claimed to be proved.
         y: the image's class.
-        target: the only class that counts, if there is one.
+        target: the only class that counts as a misclassification, if there is one.
         leaves: rows of schema.LEAVES.
-        arithmetic: real, or executed: of what the bound is said to hold.
+        arithmetic: "real" or "executed": the arithmetic in which the bound is claimed to hold.
 
     Raises:
-        RefusedError: it is no proof.
+        RefusedError: the proof is not valid.
     """
     if not leaves or not ball.radius > 0:
         raise RefusedError("there are no leaves" if ball.radius > 0 else "the radius is not positive")
@@ -88,7 +88,8 @@ def check(
 
 
 def _function(net: Enclosure, ball: Ball, y: int, rival: int, target: int | None) -> Tensor:
-    """Coefficients (1, classes) of the logit of the image's class minus the rival's; one logit f is that of class 1."""
+    """Coefficients (1, classes) of the logit of the image's class minus that of the rival. A single logit f is that of
+    class 1."""
     if net.steps[-1].shape == (1,):
         return torch.tensor([[2.0 * y - 1]], dtype=torch.float64)
     a = torch.zeros(1, *net.steps[-1].shape, dtype=torch.float64)
@@ -108,7 +109,7 @@ def _logits(steps: tuple[Step, ...], x: Tensor) -> Tensor:
 
 
 def _neurons(leaves: Sequence[Mapping[str, Any]]) -> dict[Split, list[Mapping[str, Any]]]:
-    """The leaves for each bound of a neuron, without the split that names it."""
+    """The leaves for each bound of a neuron, without the split that names the neuron."""
     found: dict[Split, list[Mapping[str, Any]]] = {}
     for leaf in leaves:
         names = ("activation", "neuron", "sign")
@@ -122,7 +123,7 @@ def _neurons(leaves: Sequence[Mapping[str, Any]]) -> dict[Split, list[Mapping[st
 def _least_of(
     steps: tuple[Step, ...], neurons: Mapping[Split, Sequence[Mapping[str, Any]]], shapes: list[tuple[int, ...]]
 ) -> dict[int, Callable[[Enclosure], tuple[Tensor, Tensor, Tensor]]]:
-    """For each step with neurons that the proof bounds, what gives their entries, signs and bounds."""
+    """For each step with neurons that the proof bounds, a function that gives their entries, signs and bounds."""
     taken = [step.parents[0] for step in steps if isinstance(step.op, Activation)]
     own: dict[int, dict[Split, Sequence[Mapping[str, Any]]]] = {}
     for split, leaves in neurons.items():
@@ -137,7 +138,7 @@ def _least_of(
 def _bounds_of_neurons(
     k: int, neurons: Mapping[Split, Sequence[Mapping[str, Any]]], shapes: list[tuple[int, ...]], net: Enclosure
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Entries of step k, signs, and lower bounds of sign * entry: the least over leaves that cover the ball."""
+    """Entries of step k, signs, and lower bounds of sign * entry: the smallest over leaves that cover the ball."""
     before = sum(j < k for j in net.numbers)
     least, queue = dict[Split, float](), list[tuple[Split, Mapping[str, Any]]]()
     for split, leaves in neurons.items():
@@ -175,8 +176,8 @@ def _path(net: Enclosure, leaf: Mapping[str, Any], activations: int) -> Path:
 
 
 def _covers(paths: list[Path]) -> bool:
-    """Whether the parts make up everything: one of them is everything, or the first split is the same neuron in all,
-    and each sign's parts make up their half."""
+    """Whether the parts cover everything: one of them is everything, or the first split is on the same neuron in all,
+    and the parts of each sign cover their half."""
     waiting = [paths]
     while waiting:
         paths = waiting.pop()

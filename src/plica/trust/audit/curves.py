@@ -1,8 +1,8 @@
-"""Curved activations for the audit: any slope, with the least offset from which its line is a bound.
+"""Curved activations for the audit: lines of any slope, with the smallest offset with which they are bounds.
 
-Between the points where an activation bends the other way it is convex, and F(z) - s z is largest at an end, or
-concave: then golden sections close in on its peak, and beyond the middle m of [a, b] it lies below the line through its
-values at a and m. Offsets need nothing but values of F.
+Between the points where its curvature changes sign, an activation F is convex or concave. Where it is convex, F(z) - s
+z is largest at an end. Where it is concave, golden-section search encloses the maximum in an interval; beyond its
+middle F lies below the line through two computed points. Only values of F are needed.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _cut(point: float, l: Tensor, u: Tensor) -> Tensor:
 
 
 def _waving(function: Function, steep: float) -> Curve:
-    """One that is concave, convex and concave again, and convex at 0: GELU, SiLU and Mish are."""
+    """A function that is concave, convex and concave again, and convex at 0, like GELU, SiLU and Mish."""
     turn = derivative(derivative(function))
     points = list[float]()
     for outer in (-3.0, 3.0):

@@ -1,7 +1,7 @@
-"""By how much a step of a network that runs in float32 may miss what it is in real arithmetic, once more.
+"""An independent bound of the difference between a step of a network as it runs in float32 and in real arithmetic.
 
-n products that are added in any order err by at most n u / (1 - n u) times the sum of their absolute values, u = 2^-24.
-Said of direct sums on a CPU, rounded to the nearest; subnormal results may be flushed to 0.
+The sum of n products, added in any order, has an error of at most n u / (1 - n u) times the sum of their absolute
+values, u = 2^-24. This holds for direct sums on a CPU, rounded to nearest; subnormal results may be flushed to 0.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ EXACT = {
 
 
 def terms(name: str, args: Any, kwargs: Any, before: tuple[int, ...], after: tuple[int, ...]) -> int:
-    """Of one output of an operation of torch on values of a shape; 0 where outputs are inputs, perhaps turned round."""
+    """The number of terms in one output of a torch operation, for operands of these shapes; 0 if outputs are inputs,
+    possibly with the opposite sign."""
     if name in EXACT:
         return 0
     if name == "_to_copy":
@@ -49,7 +50,8 @@ def terms(name: str, args: Any, kwargs: Any, before: tuple[int, ...], after: tup
 
 
 def error(n: int, size: Tensor) -> Tensor:
-    """Of sums of n terms, or their mean, `size` that of absolute values; inf where their sum may overflow."""
+    """The rounding error of sums of n terms, or of their means, where `size` is the sum of absolute values; inf if the
+    sum may overflow."""
     n = n + FURTHER
     if n * UNIT >= 0.5:
         return torch.full_like(size, torch.inf)

@@ -35,10 +35,10 @@ class Images:
         return len(self.chunk_of) if self.data is None else len(self.data[0])
 
     def targets(self, task: Task, ids: Int64[Tensor, " b"]) -> Int64[Tensor, " b"] | None:
-        """The only class that counts as a success for these images; None where any other class than y does.
+        """The only class that counts as a success for each of these images; None if any class other than y counts.
 
         Raises:
-            ValueError: the task has targets, and the run does not say which.
+            ValueError: the task has targets, but the run does not contain them.
         """
         if task.name not in self.target_of:
             self.target_of[task.name] = self._targets_by_id(task)

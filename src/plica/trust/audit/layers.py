@@ -1,7 +1,7 @@
 """A network as a list of steps in float64, traced by torch, for the audit of lower bounds.
 
-Affine steps are torch's own operations: their transpose comes from automatic differentiation, |L| is the same
-operation with the absolute values of its constants. activations.py has the lines that replace activations.
+Affine steps are torch's own operations. Their transpose comes from automatic differentiation; |L| is the same operation
+with the absolute values of its constants. activations.py has the lines that replace activations.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ SEVERAL = {"add", "cat", "rsub", "stack", "sub"}  # of operands that depend on t
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """z -> L z + b on one row, of shape (1, ...) as it was traced; here rows (r, ...) go in and come out.
+    """z -> L z + b, traced for one image of shape (1, ...), and applied to rows (r, ...).
 
     Attributes:
         function: of its operands.
         absolute: |L| z + |b|.
-        constants: numbers in its tensors.
-        terms: of one output, for executed.error; 0 where no number is rounded.
+        constants: number of entries in its tensors.
+        terms: of one output, for executed.error; 0 if nothing is rounded.
         dense: whether it mixes many entries with weights.
     """
 
@@ -74,8 +74,8 @@ class Affine:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Node 0 is the image and has no operation; `rounds` of it says whether the model rounds in a way that is not
-    known, because it computes constants at every call or ends with softmax."""
+    """A step. Number 0 is the image, and has no operation; its `rounds` says whether the model rounds in an unknown
+    way, because it computes constants at every call or ends with softmax."""
 
     op: Affine | Activation | None
     parents: tuple[int, ...]
@@ -135,8 +135,8 @@ def trace(model: Model, x: Tensor) -> tuple[Step, ...]:
 
 
 class _Plain(TorchFunctionMode):
-    """Circular padding as a choice of entries; a linear layer of several vectors of each image as a matrix on the left
-    of their columns."""
+    """Within this context circular padding is a selection of entries, and a linear layer on several vectors per image
+    is a matrix that multiplies their columns from the left."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -177,7 +177,7 @@ class _Built:
 
 
 def _next(net: _Built, target: Any, args: Any, kwargs: Any) -> Any:
-    """The value of an operation: of constants, computed; else the number, or numbers, of new steps."""
+    """Compute an operation on constants; for other operations add steps, and return their numbers."""
     places: list[_Place] = []
     map_aggregate((args, kwargs), lambda a: places.append(a) if isinstance(a, _Place) else None)
     if not places:
@@ -248,7 +248,8 @@ def _next(net: _Built, target: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _functions(name: str, target: Any, args: Any, kwargs: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """An operation as a function of its operands that depend on the image, and with absolute values of the others."""
+    """An operation as a function of those operands that depend on the image, once as it is and once with the absolute
+    values of the other operands."""
     target = torch.reshape if name in ("view", "_unsafe_view") else target
     has_factors = name in ("add", "addmm", "div", "mul", "rsub", "sub")  # its whole numbers are no shapes
 

@@ -31,8 +31,8 @@ ALTERNATIVES = {
 def models_of(
     run: Run, specs: Mapping[str, str], weights: str | None = None, trust: bool = False, device: str = "cpu"
 ) -> dict[str, Model]:
-    """The models of the tasks: from `specs`, by name ("" for all), else as the run's plan specifies them; their weights
-    likewise. They take any number of images, and leave their input as it is.
+    """The models of the tasks: from `specs`, by name ("" for all), else as the run's plan specifies them, with weights
+    likewise. They take any number of images, and do not change their input.
 
     Raises:
         ValueError, FileNotFoundError: a model is missing, or is Python code and `trust` is false.

@@ -24,8 +24,8 @@ CLOSED, ROUNDING = 1e-3, 1e-9  # a gap that counts as closed, and what may decid
 
 @dataclass
 class Rechecked:
-    """The number of images with a positive lower bound, a sentence for each whose proof was refused, and one for each
-    that is closed and not said to be, or the other way round."""
+    """The number of images with a positive lower bound; a sentence for each whose proof is not valid; and a sentence
+    for each whose stored `closed` is wrong."""
 
     certified: int = 0
     refused: list[str] = field(default_factory=list)
@@ -41,13 +41,13 @@ def recheck(
     mask: Tensor | None,
     on_progress: Callable[[str, int], None],
 ) -> Rechecked:
-    """Check the proofs of a task; nothing where it has no lower bounds.
+    """Check the proofs of a task; the result is empty if it has no lower bounds.
 
     Args:
-        run, task, images: of the answers.
+        run, task, images: of the results.
         model: that of the task.
         bounds: of the inputs, two numbers or two tensors of an image's shape.
-        mask: the features that may move, all of them if not given.
+        mask: the features that may change, all of them if not given.
         on_progress: called with the task's name and 1 after each image.
     """
     found, proofs = Rechecked(), _proofs(run, task)
@@ -82,7 +82,7 @@ def recheck(
 
 
 def _closed(run: Run, task: Task, rows: list[dict[str, Any]]) -> list[str]:
-    """A sentence for each row whose `closed` is not what its bound and the distances of all methods say."""
+    """A sentence for each row whose `closed` contradicts its bound and the distances of all methods."""
     least = dict.fromkeys((row["id"] for row in rows), math.inf)
     for other in run.tasks:
         if (other.model, other.question) == (task.model, task.question):
@@ -100,7 +100,7 @@ def _closed(run: Run, task: Task, rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _proofs(run: Run, task: Task) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """The leaves of each image; those of one image lie in one chunk."""
+    """The leaves of each image. Those of one image lie in one chunk."""
     for table in run.leaves(task):
         for number in table["id"].unique().to_pylist():
             yield number, table.filter(_is(table, number)).to_pylist()

@@ -1,7 +1,8 @@
-"""Are points still misclassified when their pixels are rounded to 8 bits, and how much farther must the others move?
+"""Checks whether points are still misclassified when their pixels are rounded to 8 bits, and how much farther away the
+others must be moved.
 
-Repair: x + s (x_adv - x) rounded, with the smallest s >= 1 found that is misclassified. Its cost is the distance of
-the repaired point divided by the stored distance.
+A repair is x + s (x_adv - x), rounded, with the smallest s >= 1 found for which it is misclassified. Its price is the
+distance of the repaired point divided by the stored distance.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ HALVINGS = 4  # of the last interval between two of STRETCHES
 
 @dataclass(frozen=True)
 class EightBits:
-    """Per answer: `survives`, still misclassified; `within`, also inside the radius; `price` of a repair, or nan."""
+    """For each point: `survives`, whether it is still misclassified; `within`, whether it is then also inside the
+    radius; `price`, of a repair, or nan."""
 
     survives: Bool[np.ndarray, " b"]
     within: Bool[np.ndarray, " b"]

@@ -58,8 +58,8 @@ def norms(p: float, x: Tensor, x_adv: Tensor) -> Float64[np.ndarray, " b"]:
 def distances(metric: Metric, x: Tensor, x_adv: Tensor) -> tuple[Float64[np.ndarray, " b"], float]:
     """Distances, and the relative difference that rounding allows between two measurements of them.
 
-    An l_p norm is given as p. Another metric is computed in float64, or in that of x where its weights need it; what
-    rounding leaves below 0 is 0.
+    An l_p norm is given as p. Another metric is computed in float64, or in the precision of x if its weights require
+    it; a value that rounding makes negative is set to 0.
     """
     if not callable(metric):
         return norms(metric, x, x_adv), 1e-7
@@ -79,7 +79,8 @@ def precision_of(model: Model, x: Tensor) -> torch.dtype:
 
 @torch.no_grad()
 def outputs(model: Model, x: Float[Tensor, "b *image"], size: int) -> Float64[np.ndarray, "b *output"]:
-    """The model's outputs, from calls of `size` rows, the last call of fewer; not padded, as attacks pad theirs."""
+    """The model's outputs from calls of `size` rows, fewer in the last call; unlike those of attacks, calls are not
+    padded."""
     return np.concatenate([model(part).detach().double().cpu().numpy() for part in x.split(size)])
 
 
