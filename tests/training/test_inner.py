@@ -463,6 +463,17 @@ def test_the_module_inside_ddp_is_run_compiled_or_not():
 
 
 @pytest.mark.slow
+def test_points_are_found_under_inference_mode():
+    """As where a loop validates: it was refused in the words of attacks."""
+    net, x, y = convolutional()
+    plain = Inner(plica.MinRadius(L2))(net, x, y)
+    with torch.inference_mode():
+        hard = Inner(plica.MinRadius(L2))(net, x.clone(), y)
+        assert not hard.radius_of(net).requires_grad
+    assert torch.equal(hard.x_adv, plain.x_adv)
+    hard.loss(net).backward()
+
+
 def test_a_compiled_model_gives_the_same_points():
     net, x, y = convolutional()
     net.eval()

@@ -53,6 +53,7 @@ class Asker(ABC):
         self._checked: set[tuple[Any, ...]] = set()
         self._classes = 0
 
+    @torch.inference_mode(False)
     def __call__(self, model: Any, x: Any, y: Any) -> Hard:
         """Hard inputs for the images x, floating-point and inside the bounds, with labels y (b,) int64.
 
