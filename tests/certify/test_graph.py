@@ -1,11 +1,14 @@
 """Captured networks compute what the model does, for any number of rows; what has no bounds is refused by its path."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 import plica
 from certify.zoo import BUILDERS, FLAT, IMAGE, images, network
+from plica.certify import check_certifiable
 from plica.certify.affine import Affine
 from plica.certify.capture import capture
 from plica.models import load_model
@@ -68,10 +71,23 @@ class Branches(nn.Module):
         return x.flatten(1)[:, :3] * (2 if x.sum() > 1 else 1)
 
 
+def assigned(x, value):
+    x = x.clone()
+    x[:, 0] = value
+    return x.flatten(1)
+
+
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (Branches(), "cannot be captured"),
+        (Branches(), r"The model cannot be captured.*\(it reads the value of a tensor\)"),
+        (nn.Sequential(nn.Identity(), nn.Sequential(nn.ReLU(), Branches())), r"The module 1\.1 cannot be captured"),
+        (lambda x: x[:, [1, 0]].flatten(1), "indexing by tensors.*torch.index_select"),
+        (lambda x: assigned(x, 0.0), "assigned to; multiply by a mask"),
+        (lambda x: assigned(x, x[:, 1]), "assigned to; put it together by torch.cat"),
+        (lambda x: nn.functional.scaled_dot_product_attention(x, x, x).flatten(1), "attention multiplies"),
+        (lambda x: torch.einsum("bchw,cd->bd", x, torch.ones(2, 3)), "must remain the first, and torch.einsum"),
+        (nn.GLU(1), "two values that depend on the image are multiplied"),
         (lambda x: x.flatten(1)[:, :3] * x.flatten(1)[:, 3:6], "multiplied"),
         (lambda x: x.flatten(1)[:, :3] - x.flatten(1)[:, :3].mean(0, keepdim=True), "keep images apart"),
         (lambda x: x.flatten(1)[:, :3] - x.flatten(1)[:, :3].mean(), "keep images apart"),
@@ -111,6 +127,44 @@ class Branches(nn.Module):
 def test_what_cannot_be_captured_is_refused_before_any_work(model, reason):
     with pytest.raises(plica.Unsupported, match=reason):
         capture(model, images())
+
+
+class CompiledInside(nn.Module):
+    """The function is compiled for itself, which no look at the modules tells."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.function = net, torch.compile(torch.relu, backend="eager")
+
+    def forward(self, x):
+        return self.net(self.function(x))
+
+
+def compiled_in_place(net):
+    net.compile(backend="eager")
+    return net
+
+
+@pytest.mark.parametrize(
+    "compiled",
+    [
+        lambda net: nn.Sequential(torch.compile(net, backend="eager")),
+        lambda net: nn.Sequential(compiled_in_place(net)),
+        compiled_in_place,
+        CompiledInside,
+    ],
+)
+def test_a_network_of_which_parts_are_compiled_is_traced_as_it_was_written(compiled):
+    """It was refused, in the words of torch; and the audit refused every proof."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(FLAT, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    x, model = images(), compiled(copy.deepcopy(net))
+    graph = capture(model, x)
+    torch.testing.assert_close(graph.forward(x.double())[-1].float(), net(x))
+    steps = trace(model, x[:1])
+    assert steps[0].rounds
+    assert len(steps) == len(graph.nodes)
+    with pytest.raises(plica.Unsupported, match="a compiled model fuses them"):
+        check_certifiable(model, x, plica.MinRadius(plica.Lp(2)), arithmetic="executed")
 
 
 def test_an_image_without_finite_logits_hides_no_other():

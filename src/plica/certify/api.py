@@ -134,7 +134,7 @@ def _check_arithmetic(arithmetic: str, model: object, graph: Graph, x: Tensor) -
         raise ValueError(f"arithmetic must be 'real' or 'executed', got {shown(arithmetic)}.")
     if arithmetic == "real":
         return
-    if not runs_as_written(model):
+    if graph.compiled or not runs_as_written(model):
         raise Unsupported(
             "Roundings are known for operations that run one by one, and a compiled model fuses them; give the model "
             "as it was before torch.compile or torch.jit, or ask with arithmetic='real'."

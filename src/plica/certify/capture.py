@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,8 +23,10 @@ from plica.certify.traced import build
 from plica.core.domain.half import half_dtype
 from plica.core.model.fitting import check_kind, unfitted
 from plica.metrics import Unsupported
+from plica.utils.inlined import inlined
 from plica.utils.messages import one_line
 
+DYNAMO, READS = "dynamo-optimized function", "_local_scalar_dense"  # in messages of torch
 AGREES = 1e-3  # of the largest logit, by which the captured network may differ from the model in float32
 
 ALIKE = "lower bounds need a model that treats every image by itself and computes the same at every call"
@@ -38,10 +41,18 @@ def capture(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"]) -> 
     """
     model = _unwrapped(unfitted(model))
     _check_precision(model, x)
-    traced = _trace(model, x[:1])
-    graph = build(traced, x[:1].double())
+    try:
+        traced, compiled = _trace(model, x[:1]), False
+    except _CompiledError:
+        with inlined():
+            traced, compiled = _trace(model, x[:1]), True
+    graph = replace(build(traced, x[:1].double()), compiled=compiled)
     _compare(graph, model, x[:16])
     return graph
+
+
+class _CompiledError(Exception):
+    """A part of the model is compiled, which cannot be traced as it is."""
 
 
 def _unwrapped(model: Any) -> Any:
@@ -87,16 +98,21 @@ def _trace(model: Callable[[Tensor], Tensor], x: Float[Tensor, "1 *image"]) -> f
             "The model is TorchScript as torch.jit.optimize_for_inference leaves it, which cannot be traced; give it "
             "as it was before."
         )
+    path: list[str] = []  # of the modules that are being run
     try:
-        with _paths(model), _Rewritten():
+        with _paths(model, path), _Rewritten():
             # functionalised: an operation in place becomes one that gives a new tensor
             # called with the image alone: make_fx would ask for arguments that have defaults, too
             return make_fx(torch.func.functionalize(lambda z: model(z)))(x.clone())
     except Exception as error:
+        if DYNAMO in str(error):
+            raise _CompiledError from error
         check_kind(model, x, error)
+        place = f"The module {path[-1]}" if path else "The model"
+        reason = "it reads the value of a tensor" if READS in str(error) else one_line(error, named=True)
         raise Unsupported(
-            f"The model cannot be captured as a fixed list of operations ({one_line(error, named=True)}); lower bounds "
-            "need a network whose operations do not depend on the values of pixels."
+            f"{place} cannot be captured as a fixed list of operations ({reason}); lower bounds need a network whose "
+            "operations do not depend on the values of pixels, as where `if`, float() or .item() reads them."
         ) from error
 
 
@@ -140,22 +156,27 @@ def _wrapped(z: Tensor, pad: Sequence[int]) -> Tensor:
 
 
 @contextmanager
-def _paths(model: Any) -> Iterator[None]:
+def _paths(model: Any, inside: list[str]) -> Iterator[None]:
     """Within this context, nodes of the graph that is traced are annotated with the path of the module that creates
-    them."""
+    them; `inside` has the paths of the modules that are being run, and keeps them where one raises an error."""
     from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+    def annotate(path: str) -> None:
+        mode = get_proxy_mode()
+        for node in mode.tracer.graph.nodes if mode is not None else ():
+            node.meta.setdefault("path", path)
 
     def leave(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            mode = get_proxy_mode()
-            for node in mode.tracer.graph.nodes if mode is not None else ():
-                node.meta.setdefault("path", path)
+            annotate(path)
+            inside.pop()
 
         return hook
 
     def enter(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any) -> None:
-            leave(path.rpartition(".")[0])(module, inputs, None)
+            annotate(path.rpartition(".")[0])
+            inside.append(path)
 
         return hook
 

@@ -40,12 +40,14 @@ class Graph:
             nodes have them in float64.
         softmax: torch.softmax or torch.log_softmax if the model ends with it. The nodes are those before it, since it
             does not change the order of classes.
+        compiled: whether a part of the model is compiled, and may run other operations than these.
     """
 
     nodes: tuple[Node, ...]
     norms: tuple[float, ...] | None = None
     rounds_constants: bool = False
     softmax: Callable[[Tensor, int], Tensor] | None = None
+    compiled: bool = False
 
     def forward(self, x: Float[Tensor, "r *image"]) -> list[Tensor]:
         """The value of every node."""

@@ -42,20 +42,23 @@ def expand(builder: Builder, z: Value, size: Any, **_: Any) -> Value:
     return builder.add(Nonnegative(function=lambda t: t.expand(-1, *size[1:])), z)
 
 
-def behind_images(builder: Builder, z: Value, dims: Any) -> None:
-    """Refuse `dims` if they include the first axis, which counts images; None means all axes."""
+def behind_images(builder: Builder, z: Value, dims: Any, more: str = "") -> None:
+    """Refuse `dims` if they include the first axis, which counts images; None means all axes. more: of the sentence."""
     axes = [dims] if isinstance(dims, int) else dims
     if not axes or any(axis % builder.ndim(z) == 0 for axis in axes):
-        raise Refused("it does not keep images apart")
+        raise Refused(f"it does not keep images apart{more}")
+
+
+MOVED = ": their axis must remain the first, and torch.einsum and nn.MultiheadAttention move it"
 
 
 def _permute(builder: Builder, z: Value, dims: Any) -> Value:
-    behind_images(builder, z, dims[1:])
+    behind_images(builder, z, dims[1:], MOVED)
     return builder.add(Nonnegative(function=lambda t: t.permute(dims)), z)
 
 
 def _transpose(builder: Builder, z: Value, a: int, b: int) -> Value:
-    behind_images(builder, z, [a, b])
+    behind_images(builder, z, [a, b], MOVED)
     return builder.add(Nonnegative(function=lambda t: t.transpose(a, b)), z)
 
 

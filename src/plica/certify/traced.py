@@ -19,6 +19,13 @@ from plica.metrics import Unsupported
 BUILDERS = operations.BUILDERS | rearranged.BUILDERS | composed.BUILDERS
 NORMS = {"native_group_norm": "GroupNorm", "native_layer_norm": "LayerNorm"}
 FILLED = {"zeros_like": 0, "new_zeros": 0, "ones_like": 1, "new_ones": 1}  # constants that take the kind of a value
+INSTEAD = {  # of operations that stand for something else in the code of the model
+    "index": "indexing by tensors and lists is not known; write slices, or torch.index_select",
+    "fill": "a part of a tensor is assigned to; multiply by a mask, or put it together by torch.cat",
+    "copy": "a part of a tensor is assigned to; put it together by torch.cat or torch.stack",
+    "glu": "two values that depend on the image are multiplied",
+}
+ATTENTION = "_scaled_dot_product_"
 SOFTMAX = {"_softmax": torch.softmax, "_log_softmax": torch.log_softmax}
 
 
@@ -100,8 +107,10 @@ def _apply(builder: Builder, node: fx.Node, args: Any, kwargs: dict[str, Any]) -
         return z
     if name in NORMS:
         _refuse(node, f"{NORMS[name]} divides by statistics of the image itself; use BatchNorm, whose are stored")
+    if name.startswith(ATTENTION):
+        _refuse(node, "attention multiplies values that depend on the image")
     if name not in BUILDERS:
-        _refuse(node, f"{name} has no lower bounds")
+        _refuse(node, INSTEAD.get(name, f"{name} has no lower bounds"))
     try:
         return BUILDERS[name](builder, *args, **kwargs)
     except Refused as reason:

@@ -225,7 +225,7 @@ def _try(
             question = job.question(worker.bounds, x.shape[1:])
             check_certifiable(model, x, question, job.task.goal, job.task.draws, job.certify.arithmetic)
         except (Unsupported, ValueError) as error:
-            raise PlanError(f"{job.task.model}, {job.task.question}: {one_line(error)}.") from error
+            raise PlanError(f"{job.task.model}, {job.task.question}: {sentence(error)}") from error
     error = fault(slice(None))
     if error is None or out_of_memory(error):
         return

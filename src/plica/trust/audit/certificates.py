@@ -59,7 +59,8 @@ def check(
         raise RefusedError(f"no proof in arithmetic {arithmetic!r} is known")
     if arithmetic == "executed" and steps[0].rounds:
         raise RefusedError(
-            "the model computes weights at every call, or ends with softmax, with roundings that are not known"
+            "the model computes weights at every call, ends with softmax or is compiled, with roundings that are not "
+            "known"
         )
     neurons = _neurons([leaf for leaf in leaves if leaf["rival"] == NEURON])
     leaves = [leaf for leaf in leaves if leaf["rival"] != NEURON]

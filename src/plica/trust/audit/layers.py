@@ -22,6 +22,7 @@ from plica.trust.audit.curves import CURVES
 from plica.trust.audit.executed import terms
 from plica.trust.audit.reference import Model
 from plica.trust.audit.rewritten import REWRITTEN, UnknownStepError
+from plica.utils.inlined import inlined
 
 # of which a dependent operand goes in linearly; the second group turns signs
 PLAIN = {
@@ -75,7 +76,7 @@ class Affine:
 @dataclass(frozen=True, eq=False)
 class Step:
     """A step. Number 0 is the image, and has no operation; its `rounds` says whether the model rounds in an unknown
-    way, because it computes constants at every call or ends with softmax."""
+    way, because it computes constants at every call, ends with softmax or is compiled."""
 
     op: Affine | Activation | None
     parents: tuple[int, ...]
@@ -95,8 +96,15 @@ def trace(model: Model, x: Tensor) -> tuple[Step, ...]:
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    with _Plain():
-        traced = make_fx(torch.func.functionalize(model))(x.clone())
+    parts = model.modules() if isinstance(model, torch.nn.Module) else [model]
+    compiled = any(isinstance(part, torch.jit.ScriptModule | torch.jit.ScriptFunction) for part in parts)
+    try:
+        with _Plain():
+            traced = make_fx(torch.func.functionalize(model))(x.clone())
+    except RuntimeError:
+        compiled = True  # or what failed fails again
+        with _Plain(), inlined():
+            traced = make_fx(torch.func.functionalize(model))(x.clone())
     for node in traced.graph.nodes:
         if _is_softsign(node):
             node.target, node.args = torch.nn.functional.softsign, node.args[:1]
@@ -106,7 +114,8 @@ def trace(model: Model, x: Tensor) -> tuple[Step, ...]:
             node.target, node.args = torch.ops.aten.full.default, (list(like.shape), number)
             node.kwargs = {"dtype": like.dtype, "device": like.device}
     traced.graph.eliminate_dead_code()
-    net, known = _Built([Step(None, (), tuple(x.shape[1:]))], [x.double()]), dict[fx.Node, Any]()
+    net = _Built([Step(None, (), tuple(x.shape[1:]), rounds=compiled)], [x.double()])
+    known = dict[fx.Node, Any]()
     own = dict[fx.Node, Any]()  # constants in the model's precision
     for node in traced.graph.nodes:
         if node.op == "placeholder":
