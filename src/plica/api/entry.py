@@ -121,52 +121,72 @@ def attack(
     x = validation.usable(x.detach())
     if half is not None:
         model, x = HalfModel(model, half), x.float()
-    aim = Goal(y.detach(), targets, MISCLASSIFIED if goal is None else goal)
+    images_goal = Goal(y.detach(), targets, MISCLASSIFIED if goal is None else goal)
     one_box = [Group(torch.arange(len(x), device=x.device), question, bounds)]
     checked = [_within(box, x, levels, half or x.dtype, method) for box in boxes or one_box]
     radius, limits = checked[0]
     if boxes is not None or draws is not None:  # images are attacked one by one, after all have been checked
         with eval_mode(original, with_dropout=draws is not None), seeded(0, x.device):
-            first = torch.zeros(1, dtype=torch.long, device=x.device)
-            output = CountedModel(model, 1, device=x.device).logits(x[:1], first)
-        every, masked = output.expand(len(x), *output.shape[1:]), validation.leaves_out(output)
-        validation.output(every, aim, question, everything=masked)
+            _check_one_output(model, x, images_goal, question)
     if boxes is not None:
-        parts: list[tuple[Group, Result]] = []
-        for box in boxes:
-            rows, others = box.rows, [result for _, result in parts]
-            result = attack(
+
+        def of_box(box: Group, on_progress: Callable[[Progress], None] | None) -> Result:
+            rows = box.rows
+            return attack(
                 original, x[rows].to(half or x.dtype), y[rows], box.question, method=method, gradients=gradients,
                 seed=seed, batch_size=batch_size, bounds=box.bounds, targets=None if targets is None else targets[rows],
-                goal=goal, levels=levels, draws=draws, precision=precision,
-                on_progress=joined_progress(on_progress, others, len(x)),
+                goal=goal, levels=levels, draws=draws, precision=precision, on_progress=on_progress,
             )  # fmt: skip
-            parts.append((box, result))
-        return join_results(parts, x)
+
+        return _one_by_one(boxes, of_box, x, on_progress)
     validation.budget(gradients)
     size = min(batch_size or default_batch_size(x), torch.iinfo(torch.int32).max)
-    ask = Batch(model, limits, half, levels, ATTACKS[method], gradients, seed, size, search_precision(precision))
+    batch = Batch(model, limits, half, levels, ATTACKS[method], gradients, seed, size, search_precision(precision))
     with eval_mode(original, with_dropout=draws is not None):
         randomness = None if draws is None else randomness_of(model, x)
         if draws is None or randomness is None:
-            result = ask(x, aim, question, radius, on_progress)
+            result = batch(x, images_goal, question, radius, on_progress)
             if draws is not None:  # every draw is the same
                 result = replace(result, share=(result.margin > 0).double())
         else:
             if not randomness.repeatable:
                 warnings.warn(NOT_REPEATABLE, stacklevel=2)
-            results: list[tuple[Group, Result]] = []
-            for one in each(question, bounds, x):
-                rows, radii = one.rows, None if radius is None else radius[one.rows]
-                mean = MeanOfDraws(model, draws, randomness, seed, x[rows], aim.has_classes)
-                progress = joined_progress(on_progress, [result for _, result in results], len(x))
-                results.append((one, ask(x[rows], aim[rows], one.question, radii, progress, mean)))
-            result = join_results(results, x)
+
+            def of_draws(image: Group, on_progress: Callable[[Progress], None] | None) -> Result:
+                rows, radii = image.rows, None if radius is None else radius[image.rows]
+                mean = MeanOfDraws(model, draws, randomness, seed, x[rows], images_goal.has_classes)
+                return batch(x[rows], images_goal[rows], image.question, radii, on_progress, mean)
+
+            result = _one_by_one(each(question, bounds, x), of_draws, x, on_progress)
     result = replace(result, status=_confirmed(result))
     if half is None:
         return result
     end = None if result.end is None else result.end.to(half)
     return replace(result, x_adv=result.x_adv.to(half), end=end)
+
+
+def _check_one_output(
+    model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"], goal: Goal, question: Question
+) -> None:
+    """Check the model's output at the first image, as if it were the output at every image."""
+    first = torch.zeros(1, dtype=torch.long, device=x.device)
+    output = CountedModel(model, 1, device=x.device).logits(x[:1], first)
+    every, masked = output.expand(len(x), *output.shape[1:]), validation.leaves_out(output)
+    validation.output(every, goal, question, everything=masked)
+
+
+def _one_by_one(
+    groups: list[Group],
+    answer: Callable[[Group, Callable[[Progress], None] | None], Result],
+    x: Float[Tensor, "b *image"],
+    on_progress: Callable[[Progress], None] | None,
+) -> Result:
+    """The results of the groups, computed one after the other, in the order of the images x."""
+    parts: list[tuple[Group, Result]] = []
+    for group in groups:
+        progress = joined_progress(on_progress, [result for _, result in parts], len(x))
+        parts.append((group, answer(group, progress)))
+    return join_results(parts, x)
 
 
 def _within(

@@ -120,6 +120,14 @@ class AttackOutput:
 Attack = Callable[[AttackInput], AttackOutput]
 
 
+def unmeasured(task: AttackInput, end: Float[Tensor, "b *image"] | None = None) -> AttackOutput:
+    """The output of an attack that has no measure of stationarity and stops when its budget is spent or, for MaxLoss,
+    at a point within the radius."""
+    done = [task.radius is not None and found for found in task.best.distance.isfinite().tolist()]
+    status = [Status.SUCCEEDED if d else Status.BUDGET for d in done]
+    return AttackOutput(task.x.new_full((len(task.x),), torch.nan), status, end=end)
+
+
 def refuse_counts(name: str, question: Question) -> None:
     """Raises Unsupported for a metric that counts changed entries or pixels, since it has no gradient."""
     metric = question.metric

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from plica.attacks.base import AttackInput, AttackOutput, treats_perturbations
+from plica.attacks.base import AttackInput, AttackOutput, treats_perturbations, unmeasured
 from plica.attacks.boundary_search import boundary_search
-from plica.core.status import Status
 from plica.metrics import Unsupported
 from plica.perturbations.base import apply
 
@@ -50,6 +49,4 @@ def grid(task: AttackInput) -> AttackOutput:
             task.best.offer(z, images, task.model.logits(z, images), theta=theta)
         boundary_search(task, images, SETTINGS.boundary_forwards)
         task.progress(int(images[-1]) + 1)
-    answered = task.best.distance.isfinite() if task.radius is not None else torch.zeros(len(task.x), device="cpu")
-    status = [Status.SUCCEEDED if done else Status.BUDGET for done in answered.tolist()]
-    return AttackOutput(task.x.new_full((len(task.x),), torch.nan), status)
+    return unmeasured(task)

@@ -20,9 +20,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from plica import metrics
-from plica.attacks.base import AttackInput, AttackOutput, refuse_counts
+from plica.attacks.base import AttackInput, AttackOutput, refuse_counts, unmeasured
 from plica.core.formulations import MaxLoss
-from plica.core.status import Status
 from plica.metrics import Embedding, Metric, Unsupported
 from plica.metrics.lp import norm
 from plica.solver.rows import dot
@@ -231,9 +230,7 @@ def _each_batch(task: AttackInput, name: str, search: Callable[[AttackInput, Ten
         task.best.offer(z, images, task.model.logits(z, images))
         end[images] = z
         task.progress(int(images[-1]) + 1)
-    broken = task.best.distance.isfinite().tolist()
-    status = [Status.SUCCEEDED if b else Status.BUDGET for b in broken]
-    return AttackOutput(torch.full_like(task.radius, torch.nan), status, end=end)
+    return unmeasured(task, end)
 
 
 def _start(task: AttackInput, images: Int[Tensor, " i"]) -> Tensor:

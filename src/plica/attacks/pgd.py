@@ -14,11 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from plica.attacks.base import AttackInput, AttackOutput
+from plica.attacks.base import AttackInput, AttackOutput, unmeasured
 from plica.attacks.projections import project, safely_inside
 from plica.core.formulations import MaxLoss
 from plica.core.goals import Goal
-from plica.core.status import Status
 from plica.metrics import Unsupported, plain_p, total
 
 
@@ -48,10 +47,7 @@ def pgd(task: AttackInput) -> AttackOutput:
     for images in torch.arange(len(task.x), device=task.x.device).split(max(1, task.batch_size)):
         _ascend(task, images, radius[images], p, question.loss)
         task.progress(int(images[-1]) + 1)
-    broken = task.best.distance.isfinite().tolist()
-    return AttackOutput(
-        torch.full_like(task.radius, torch.nan), [Status.SUCCEEDED if b else Status.BUDGET for b in broken]
-    )
+    return unmeasured(task)
 
 
 def _ascend(task: AttackInput, images: Tensor, radius: Float[Tensor, " i"], p: float, loss: str) -> None:

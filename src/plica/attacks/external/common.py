@@ -16,11 +16,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from plica.attacks.base import AttackInput, AttackOutput, refuse_counts
+from plica.attacks.base import AttackInput, AttackOutput, refuse_counts, unmeasured
 from plica.attacks.projections import safely_inside
 from plica.core.goals import finite
 from plica.core.model.gradient import gradient_errors, input_gradient
-from plica.core.status import Status
 from plica.goals import class_logits
 from plica.metrics import Unsupported, counts, differentiable_value, plain_p
 from plica.solver.rows import pick
@@ -179,9 +178,7 @@ class Peer:
                         watched.check_gradient()
                     raise
                 task.progress(int(images[-1]) + 1)
-        answered = task.best.distance.isfinite() if task.radius is not None else torch.zeros(len(task.x), device="cpu")
-        status = [Status.SUCCEEDED if done else Status.BUDGET for done in answered.tolist()]
-        return AttackOutput(task.x.new_full((len(task.x),), torch.nan), status)
+        return unmeasured(task)
 
     def _norm(self, task: AttackInput) -> float:
         metric = task.question.metric
