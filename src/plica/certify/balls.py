@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-STEPS = 4  # of the fixed point for m
+STEPS = 4  # of the fixed-point iteration for m
 
 
 class Ball(NamedTuple):

@@ -24,10 +24,10 @@ from plica.certify.parts import Entries, Numbers, Part, bounds_of_parts, divided
 from plica.certify.reduced import can_be_reduced, reduced
 from plica.certify.slopes import Ascent, Parts, Rows, optimise, packed, unpacked
 
-LARGEST_BATCH = 256  # parts divided at once, at most
-NUMBERS = 2**19  # of coefficients for one batch, more or less
-FAR = 8.0  # times the effort there is, from which on a run is ended as too far
-JUDGED = 256  # parts before that
+LARGEST_BATCH = 256  # most parts that are divided at once
+NUMBERS = 2**19  # approximate number of coefficients of a batch
+FAR = 8.0  # a run that needs more than this many times the effort is ended early
+JUDGED = 256  # least number of parts before a run may be ended early
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from plica.certify.graph import Graph, Node
 from plica.certify.openrelu import NonzeroReLU, OpenLines
 from plica.certify.relax import Activation, ReLU
 
-LARGEST = 2**25  # entries of all matrices of a network
-FLOATS = 2**22  # of the largest coefficient tensor while one is made
+LARGEST = 2**25  # most entries of all matrices of a network together
+FLOATS = 2**22  # most entries of a coefficient tensor while a matrix is computed
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,9 +23,9 @@ from torch.nn import functional
 from plica.certify.certificate import STEPS
 from plica.certify.relax import Activation, Lines
 
-GAPS = 51  # between slopes whose offsets are computed
+GAPS = 51  # intervals between the slopes whose offsets are computed
 BISECTIONS = 20
-NEAR = 1e-4  # points of which a chord would be all roundings
+NEAR = 1e-4  # the slope of a chord between points nearer than this would be dominated by rounding errors
 # of the values by which lines are moved outward: far more than the roundings of F, of F' and of a line in float64, and
 # than what F lacks of being convex or concave between a point of inflection and the number nearest to it
 MOVED = 2.0**-44

@@ -19,7 +19,7 @@ from plica.certify.intermediate import Bounds, node_bounds
 from plica.certify.sets import InputSet
 from plica.certify.slopes import Ascent, Parts
 
-LARGEST = 2**26  # coefficients of one pass over all bounds, all of which the gradient keeps in memory
+LARGEST = 2**26  # most coefficients of one pass over all bounds; all are kept in memory for the gradient
 ASCENT = Ascent(steps=20, slope_step=0.15)
 
 

@@ -22,7 +22,7 @@ from plica.certify.parts import Part, bounds_of_parts, divided, stored, without_
 from plica.certify.sets import InputSet
 from plica.certify.slopes import Ascent, Rows
 
-GAIN = 0.01  # of the width of an interval; a bound that gains less is not kept
+GAIN = 0.01  # a bound that narrows the interval by a smaller share is not kept
 _ASCENT = Ascent(steps=3, slope_step=0.1, multiplier_step=0.1)
 BRANCHING = Branching(root=Ascent(steps=10), ascent=_ASCENT, last=_ASCENT)
 

@@ -25,13 +25,13 @@ from plica.certify.sets import InputSet, input_set
 from plica.certify.slopes import Parts, Rows, packed, unpacked
 from plica.metrics import Metric
 
-CONFIRMING = 3.0  # times as long as in float32 take bounds inside the network in float64, about
-INNER = 0.2  # of the effort may go into better lines behind the bounds inside the network
-ROWS_OF_NODE = 16  # bounds of single neurons with their gradient, about as much work as a part of the set
-LOOK = 0.05  # of the effort goes into parts of the set before bounds of neurons, each time
-NEURONS = 0.3  # of the effort may go into bounds of neurons, each time
-PARTS = (8, 64)  # of the set for each of them, the first and the second time
-LEAVES = 0.1  # of the time of a search takes a check of its leaves in float64, at most
+CONFIRMING = 3.0  # time for bounds inside the network in float64, over that in float32, approximately
+INNER = 0.2  # largest share of the effort spent on better lines for the bounds inside the network
+ROWS_OF_NODE = 16  # bounds of single neurons, with their gradient, that take about as long as one part of the set
+LOOK = 0.05  # share of the effort spent on parts of the set before bounds of neurons are computed, each time
+NEURONS = 0.3  # largest share of the effort spent on bounds of neurons, each time
+PARTS = (8, 64)  # parts of the set for each bound of a neuron, the first and the second time
+LEAVES = 0.1  # largest share of the time of a search for checking its leaves in float64
 
 
 @dataclass(frozen=True)

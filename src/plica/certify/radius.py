@@ -22,15 +22,15 @@ from plica.certify.parts import Part
 from plica.certify.prove import Effort, Networks, Prover, Region
 from plica.certify.slopes import Parts, packed
 
-CLOSED = 1e-3  # of the upper bound: a lower one that comes so near is as good as exact
+CLOSED = 1e-3  # a lower bound is taken as exact if it misses the upper bound by at most this share of it
 GUESSES = 9
-FIRST_GUESS = 0.4  # of the attack's radius, at most
-PRECISION = 0.01  # of a radius, to which the first bounds are found
+FIRST_GUESS = 0.4  # largest first guess, as a share of the attack's radius
+PRECISION = 0.01  # relative precision of the first bounds
 ATTEMPTS = 24
-SHARE = 0.35  # of the time or the nodes that are left
-AGAIN = 0.02  # of the radius that is proved: how far beyond is tried again where everything beyond has failed
-MOST = 3.0  # times the radius that is proved, for the next one
-FIRST_STEP = 0.25  # of the way from the radius that is proved to the attack's
+SHARE = 0.35  # share of the time or nodes left that one attempt may use
+AGAIN = 0.02  # relative increase of the proved radius that is tried after all larger ones have failed
+MOST = 3.0  # largest radius that is tried next, over the proved radius
+FIRST_STEP = 0.25  # first radius tried: this share of the way from the proved radius to the attack's
 
 
 @torch.no_grad()

@@ -25,11 +25,11 @@ from plica.certify.affine import Affine
 from plica.certify.graph import Graph
 from plica.certify.windows import Coefficients, own, plain
 
-SAFETY = 4.0  # the estimate is itself computed with roundings, and constants of the network are rounded once or twice
-MORE = 200  # terms beyond those of one row of one operation: roundings of lines, of coefficients that are added up
+SAFETY = 4.0  # factor, since the estimate itself is rounded, and constants of the network are rounded once or twice
+MORE = 200  # terms added to those of the longest sum, for the rounding of lines and of sums of coefficients
 FLOAT32 = 2.0**-24  # unit roundoff
-EXTRA = 16  # roundings of an operation beyond its terms: of the factors of a batch normalisation, in a sigmoid
-LARGER = 1 + 1e-6  # far more than the roundings of an error that is computed in float64
+EXTRA = 16  # rounding errors of an operation in addition to its terms, as in batch normalisation or a sigmoid
+LARGER = 1 + 1e-6  # far more than the relative rounding error of an error computed in float64
 
 
 def gamma(graph: Graph, dtype: torch.dtype) -> float:

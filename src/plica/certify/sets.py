@@ -19,8 +19,8 @@ from torch import Tensor
 from plica.certify.windows import Coefficients, own, plain
 from plica.metrics import Metric, Unsupported, fixed_pixels, lp_form
 
-STEPS = 4  # of the fixed point for the multiplier of l_2
-LARGEST = 128  # entries that the multiplier of l_1 is looked for among
+STEPS = 4  # of the fixed-point iteration for the multiplier of l_2
+LARGEST = 128  # number of the largest entries among which the multiplier of l_1 is searched
 
 
 @dataclass(frozen=True, eq=False)

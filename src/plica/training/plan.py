@@ -21,8 +21,8 @@ from plica.training.losses import OUTER
 from plica.training.union import PICKS
 from plica.utils.messages import shown
 
-MEASURED = 10  # gradients of a radius by which epochs are compared
-FARTHEST = 4  # such a radius is clamped at this multiple of the radius or cap of the question
+MEASURED = 10  # gradients per image for the radii by which epochs are compared
+FARTHEST = 4  # these radii are clamped at this multiple of the radius or cap of the question
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 

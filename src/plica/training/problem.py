@@ -15,8 +15,8 @@ from plica.metrics import Metric, differentiable_value
 from plica.perturbations.base import ParametricPerturbation, ThetaDistance, apply, transform
 from plica.training.network import Network
 
-NOISE = 1e-2  # of the box, standard deviation at the start of an ascent in a distance without a gradient at the image
-NOISE_THETA = 1e-2  # the same of theta, in the perturbation's units
+NOISE = 1e-2  # standard deviation, in widths of the box, at the start of an ascent if d has no gradient at the image
+NOISE_THETA = 1e-2  # the same for theta, in the perturbation's units
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from plica.trust.findings import Finding, Severity
 from plica.trust.probe import CALL, Probe, doubled, half_precision, logits_of
 
-UNITS = 2000  # of rounding of the largest logit; sums in another order differ by less
-HALF_UNITS = 8  # the same in half precision, where sums are taken in float32
-ALONE, TOGETHER = 32, 7  # images that are run one by one; rows of other calls than those of the attacks
-FEW = 0.02  # share of images of uncertain class, up to which they are worth a note only
+UNITS = 2000  # units of rounding of the largest logit; sums in another order differ by less
+HALF_UNITS = 8  # the same in half precision, where sums are computed in float32
+ALONE, TOGETHER = 32, 7  # images that are run one by one; rows of the other calls, a number that attacks do not use
+FEW = 0.02  # largest share of images of uncertain class that is reported as a note only
 
 
 def train_mode_layers(model: Callable[[Tensor], Tensor]) -> list[str]:

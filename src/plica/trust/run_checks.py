@@ -24,7 +24,7 @@ from plica.utils.files import write_json
 RUN_CHECKS = ("limit", "one class", "black box", "not finite", "accuracy", "few images", "not examined", "audit")
 BLACK_BOX = ("square", "boundary", "hopskip", "random", "nes", "spsa")  # in names of methods that use only outputs
 COLUMNS = ["id", "label", "prediction", "success", "distance", "status", "gradients"]
-ENOUGH = 50  # gradients per image; a search that its budget ended before that has hardly begun
+ENOUGH = 50  # gradients per image; a search that ends earlier because its budget is spent has hardly begun
 
 
 @dataclass(frozen=True)
