@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def no_file(file: str | Path) -> str:
-    """The start of a sentence about what is no file: it is not there, or a folder, a pipe or a device is."""
+    """The start of a sentence about a path that is no file: it does not exist, or is a folder, a pipe or a device."""
     return f"{file} is not a regular file" if Path(file).exists() else f"There is no file {file}"
 
 
@@ -43,8 +43,8 @@ def as_labels(y: np.ndarray, file: str | Path) -> Shaped[Tensor, "b *label"]:
 
 
 def check_classes(labels: Shaped[Tensor, "b *label"], file: str | Path, takes_goals: bool = True) -> None:
-    """Raises ValueError unless they are class numbers from 0, one for each image. takes_goals: whether a goal can be
-    named for others, which is advised then."""
+    """Raises ValueError unless labels are class numbers from 0, one for each image. takes_goals: whether the message
+    should advise to name a goal for other labels."""
     goal = ", or name the goal that y belongs to" if takes_goals else ""
     if labels.ndim != 1:
         raise ValueError(

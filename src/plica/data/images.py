@@ -117,10 +117,10 @@ def _is_fine(image: Image.Image) -> bool:
 
 
 def open_encoded(content: bytes | Path, name: str) -> Image.Image:
-    """An image whose header was read and whose pixels were not yet decoded.
+    """An image whose header was read and whose pixels were not decoded yet.
 
     Raises:
-        ValueError: it is not an image, or absurdly large.
+        ValueError: it is not an image, or is too large to be valid.
     """
     try:
         with warnings.catch_warnings():

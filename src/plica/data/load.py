@@ -21,9 +21,10 @@ def open_data(
 
     Args:
         spec: a file, a folder or a name.
-        allow_out_of_range: floats may lie outside [0, 1].
-        any_y: y may be anything with an entry for each image, not only class numbers: there is a goal for it.
-        takes_goals: whether there could be one: a sentence about other y advises it.
+        allow_out_of_range: whether floats may lie outside [0, 1].
+        any_y: whether y may be anything with an entry for each image, and not only class numbers, because there is a
+            goal.
+        takes_goals: whether a goal could be given; errors about other y then advise it.
 
     Raises:
         FileNotFoundError, ValueError: one sentence that says what was wrong and what to do.

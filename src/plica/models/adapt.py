@@ -27,8 +27,14 @@ FIELDS = ("logits", "out", "output", "scores")  # where records keep the logits,
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """The result of a loader: the network, the normalisation of its authors, whether it takes one image at a time, and
-    whether its authors specify a normalisation (even if that is none)."""
+    """The result of a loader.
+
+    Attributes:
+        net: the network.
+        normalisation: that of its authors; None for none.
+        one_by_one: whether the network takes one image at a time.
+        says_normalisation: whether its authors specify a normalisation, even if that is none.
+    """
 
     net: nn.Module
     normalisation: Normalisation | None = None
@@ -37,10 +43,11 @@ class LoadedModel:
 
 
 def split_normalisation(spec: str) -> tuple[str, Normalisation | None, bool]:
-    """ "net.onnx@imagenet" or "net.onnx@0.5,0.5,0.5/0.2,0.2,0.2": the model, its normalisation, whether one was stated.
+    """ "net.onnx@imagenet" or "net.onnx@0.5,0.5,0.5/0.2,0.2,0.2" split into the model, its normalisation, and whether
+    one was given.
 
     Raises:
-        ValueError: what follows the @ looks like numbers, and is not a normalisation.
+        ValueError: the text after the @ looks like numbers, but is not a normalisation.
     """
     model, at, text = spec.rpartition("@")
     if at and text in NAMED:
@@ -61,9 +68,10 @@ def split_normalisation(spec: str) -> tuple[str, Normalisation | None, bool]:
 
 
 def logits_of(output: Any) -> Any:
-    """The tensor of logits in a tuple, a mapping or a record; other things as they are.
+    """The tensor of logits in a tuple, a mapping or a record; other outputs are returned unchanged.
 
-    The first of a tuple; "logits" (else "out", "output", "scores", else the only entry) of a mapping or record.
+    From a tuple the first entry is taken; from a mapping or record "logits", else "out", "output" or "scores", else its
+    only entry.
     """
     if isinstance(output, Mapping):
         named = [output[name] for name in FIELDS if name in output]
@@ -79,7 +87,7 @@ def logits_of(output: Any) -> Any:
 
 
 def forward_hook(module: nn.Module, inputs: Any, output: Any) -> Any:
-    """The logits instead of what holds them, as a hook of torch.nn.Module."""
+    """The logits in place of the object that contains them, as a hook of torch.nn.Module."""
     return logits_of(output)
 
 
@@ -112,11 +120,11 @@ class Adapted(nn.Module):
 
 
 def takes_batches(net: nn.Module, example: Tensor, name: str) -> bool:
-    """Whether two images give what each gives alone; warns where they do not, since one at a time is slow.
+    """Whether two images give what each gives alone. Warns if they do not, since running one image at a time is slow.
 
     Args:
         net: the network.
-        example: one image (1, *image); zeros will do.
+        example: one image (1, *image), such as zeros.
         name: of the network, for the warning.
     """
     two = torch.cat([example, example + 0.5])

@@ -21,7 +21,8 @@ PATIENCE = 3.0  # seconds for a server to take a connection
 
 
 def fetch(spec: str, make: Callable[[], nn.Module]) -> nn.Module:
-    """make(), whatever it raises in one sentence: packages say in many ways that there is no name, file or network."""
+    """The result of make(). Any error becomes one sentence, since packages report in many ways that a name, a file or
+    the network is missing."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the packages, about themselves
@@ -39,8 +40,8 @@ def fetch(spec: str, make: Callable[[], nn.Module]) -> nn.Module:
 
 @contextmanager
 def hub_or_cache() -> Iterator[bool]:
-    """Whether the hub of the Hugging Face answers. Where it does not, its package reads its cache alone within this
-    context: left to itself it asks for half a minute, and logs every time."""
+    """Whether the hub of Hugging Face can be reached. If not, its package uses its cache only within this context; by
+    itself it would retry for half a minute, with a log message each time."""
     reachable = _is_reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     constants = sys.modules.get("huggingface_hub.constants")
     if reachable or constants is None:
@@ -55,7 +56,7 @@ def hub_or_cache() -> Iterator[bool]:
 
 
 def _is_reachable(address: str) -> bool:
-    """Whether a server takes connections; one behind a proxy is taken to."""
+    """Whether a server accepts connections; if there is a proxy, it is assumed to."""
     parts = urlsplit(address)
     if getproxies().get(parts.scheme):
         return True

@@ -20,11 +20,11 @@ PRECISION = (
 def prepare_inputs(
     model: Model, x: Float[Tensor, "b *image"], y: Shaped[Tensor, "b *label"]
 ) -> tuple[Model, Float[Tensor, "b *image"], Shaped[Tensor, "b *label"]]:
-    """The model as one that takes any number of images, and images and labels on its device, the images in its
-    precision, tried until it takes one.
+    """Prepare a model and inputs for each other, and try them. Returns the model, made to take any number of images;
+    the images, on its device and in its precision; and the labels, on its device.
 
     Raises:
-        ValueError: the model takes none of them; what it raised, in one sentence.
+        ValueError: the model accepts none of the images tried; its error, in one sentence.
     """
     if isinstance(model, nn.Module):
         parameter = next((p for p in model.parameters() if p.is_floating_point()), x)
@@ -40,7 +40,7 @@ def prepare_inputs(
 
 
 def refusal(x: Float[Tensor, "b *image"], error: Exception) -> str:
-    """The sentence about images for which the model raised the error, with a cure where precisions do not match."""
+    """The sentence about images for which the model raised the error, with advice if precisions do not match."""
     about, cure = f"The model cannot take images of shape {tuple(x.shape[1:])}", ""
     if isinstance(error, RuntimeError) and re.search(PRECISION, str(error)):
         about += f" in {x.dtype}"

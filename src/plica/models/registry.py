@@ -22,9 +22,10 @@ class ModelForm:
 
     Attributes:
         help: what to write.
-        load: (name, pretrained, trust) -> LoadedModel; the name is what follows the prefix, or the whole path.
-            pretrained is False where a file of weights replaces the model's own; trust allows the model's own code.
-        holds_weights: it brings its weights along, and takes no others.
+        load: (name, pretrained, trust) -> LoadedModel. The name is what follows the prefix, or the whole path.
+            pretrained is False if a file of weights replaces the model's own; trust allows code that comes with the
+            model.
+        holds_weights: whether it always contains weights, so that no others can be given.
     """
 
     help: str

@@ -13,7 +13,7 @@ from plica.utils.optional import require, stand_ins
 
 
 def load_robustbench(name: str, pretrained: bool, trust: bool) -> LoadedModel:
-    """Weights lie in models/DATASET/THREAT/ID.pt, where the package puts them; pickled objects in them need trust.
+    """Weights lie in models/DATASET/THREAT/ID.pt, where the package stores them; pickled objects in them need trust.
 
     Raises:
         ValueError: the package or its model is missing, or could not be loaded.
@@ -39,7 +39,8 @@ def load_robustbench(name: str, pretrained: bool, trust: bool) -> LoadedModel:
 
 @contextmanager
 def _unpickling_allowed(trust: bool) -> Iterator[None]:
-    """Whether torch.load, called by a package, may meanwhile make other objects than tensors, which can run code."""
+    """Within this context torch.load, called by a package, may create objects other than tensors if `trust`, and is
+    forbidden to otherwise, since creating them can run code."""
     variable = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" if trust else "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     former = os.environ.get(variable)
     os.environ[variable] = "1"
