@@ -2,6 +2,7 @@
 
 import inspect
 
+import numpy as np
 import pytest
 import torch
 
@@ -38,6 +39,15 @@ def test_points_labels_and_radius_are_those_promised(norm):
     assert torch.equal(alone, x_adv)
     assert adversary.clean_accuracy(case.x, case.y) == 1.0
     assert adversary.clean_accuracy(x_adv, case.y) == pytest.approx(1 - float(broken.double().mean()))
+
+
+@pytest.mark.parametrize("eps", [0, 8 / 255, np.float32(0.1), torch.tensor(0.1)])
+def test_numbers_of_every_kind_are_radii(eps):
+    adversary = inspect.unwrap(AutoAttack.__init__)
+    made = object.__new__(AutoAttack)
+    adversary(made, linear().model, eps=eps, seed=np.int64(3))
+    assert float(made.epsilon) == pytest.approx(float(eps))
+    assert made.seed == 3
 
 
 def test_clean_accuracy_of_one_logit_is_that_of_the_classes_0_and_logit():
@@ -110,6 +120,13 @@ def test_what_there_is_not_is_refused(arguments, said):
         (dict(version="custom", attacks=7), "must be a list of names, such as .*, got 7"),
         (dict(version="custom", attacks_to_run=[["pgd"]]), r"There is no attack \['pgd'\]"),
         (dict(norm=["L2"]), r"norm must be one of Linf, L2, L1, got \['L2'\]"),
+        (dict(eps="8/255"), "eps must be a number from 0, such as 8 / 255, got '8/255'"),
+        (dict(eps=-0.1), "eps must be a number from 0.*got -0.1"),
+        (dict(eps=float("nan")), "eps must be a number from 0.*got nan"),
+        (dict(eps=torch.tensor([0.1, 0.2])), "eps must be a number from 0.*got tensor"),
+        (dict(eps=None), "eps must be a number from 0.*got None"),
+        (dict(seed="a"), "seed must be a whole number, got 'a'"),
+        (dict(seed=-1), "seed must be at least 0, got -1"),
         (dict(device="nope"), "The device 'nope' cannot be used here; this machine has cpu"),
         (
             dict(log_path="nowhere/log.txt"),

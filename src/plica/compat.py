@@ -7,7 +7,9 @@ packages' attacks; every point returned was measured by the judge.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +61,9 @@ class AutoAttack:
         attacks: pyautoattack's name of attacks_to_run.
 
     Raises:
-        ValueError: a norm, version, attack or device that there is not, attacks with a version other than custom, or a
-            log that cannot be written.
-        TypeError: attacks_to_run is not a list.
+        ValueError: a norm, version, attack or device that there is not, an eps or seed out of range, attacks with a
+            version other than custom, or a log that cannot be written.
+        TypeError: attacks_to_run is not a list, or the seed no whole number.
     """
 
     def __init__(
@@ -85,6 +87,10 @@ class AutoAttack:
         named = tuple(given)
         if not isinstance(norm, str) or norm not in NORMS:
             raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {shown(norm)}.")
+        eps = eps.item() if isinstance(eps, Tensor) and eps.ndim == 0 else eps
+        if isinstance(eps, bool) or not isinstance(eps, Real) or not 0 <= eps < math.inf:
+            raise ValueError(f"eps must be a number from 0, such as 8 / 255, got {shown(eps)}.")
+        seed = 0 if seed is None else validation.whole("seed", seed, least=0, most=validation.MOST_SEED)
         if is_tf_model:
             raise ValueError("plica runs PyTorch models only; convert the model, for example by way of ONNX.")
         if version not in (*VERSIONS, "custom"):
@@ -103,7 +109,7 @@ class AutoAttack:
                 raise ValueError(
                     f"log_path must be a file that can be written, got {shown(str(log_path))}: {one_line(error)}."
                 ) from error
-        self.model, self.norm, self.epsilon, self.seed, self.verbose = model, norm, eps, seed or 0, verbose
+        self.model, self.norm, self.epsilon, self.seed, self.verbose = model, norm, eps, seed, verbose
         self.attacks_to_run = list(named or VERSIONS[version])
         self.version, self.device, self.log_path = version, device, log_path
 
