@@ -127,6 +127,17 @@ def test_the_only_class_of_all_images_is_one_sentence(folder, tmp_path, capsys):
     assert "all have the label 1; give another target" in capsys.readouterr().err
 
 
+def test_the_first_images_may_all_have_the_target_as_their_label(folder, tmp_path):
+    """As of data that are sorted by class; they were refused."""
+    data = np.load(folder / "data.npz")
+    x = torch.from_numpy(np.concatenate([data["x"][:1]] * 20 + [data["x"][1:3]]))
+    y = np.array([1] * 20 + [0 if label == 1 else label for label in data["y"][1:3]])
+    np.savez(tmp_path / "sorted.npz", x=x.numpy(), y=y)
+    plan = dict(models=f"{folder / 'net_of_targets.py'}:make", data=str(tmp_path / "sorted.npz"), gradients=20)
+    run = evaluate(plan | dict(questions=dict(ask="min-radius", metric="l2", target=1)), tmp_path / "run")
+    assert run.samples["id"].to_pylist() == [20, 21]
+
+
 def test_a_plan_gives_each_row_its_target_as_the_command_does(folder):
     single, plan = runs.load(folder / "each"), runs.load(folder / "each-plan")
     assert (

@@ -58,6 +58,8 @@ def prepare(
         job = chain.jobs[0]
         if job.targets_of_rows is not None:
             check_targets(str(job.targets_file), job.targets_of_rows, source.labels[ids], ids)
+        elif job.task.target is not None and bool((source.labels[ids] == int(job.task.target)).all()):
+            raise PlanError(f"The images all have the label {job.task.target}; give another target.")
     worker = Worker(device, bounds, plan.batch_size, plan.threads, models)
     first, x, y = _first_images(source, ids)
     hashes, answers = {}, {"images": first, "models": {}, "distances": {}}
@@ -200,11 +202,8 @@ def _try(
         PlanError: the method, the model or the distance fails for all images; one sentence.
     """
     model, x, y = inputs
-    if (targets := job.targets(y, ids)) is not None:
-        rows = (targets != y).cpu()
-        x, y, ids = x[rows], y[rows], ids[rows]
-        if not len(x):
-            raise PlanError(f"The first images all have the label {job.task.target}; give another target.")
+    if (targets := job.targets(y, ids)) is not None:  # an image of the target is tried as if it were of another class
+        y = torch.where(targets == y, (targets == 0).to(y), y)
 
     def fault(rows: slice) -> Exception | None:
         try:
