@@ -2,8 +2,8 @@
 
     python benchmarks/mutants.py --sample 200 --seed 0 --into build/mutants.json
 
-Of every place in FILES where a number, comparison, operator, function, truth value or statement can be changed, a
-seeded sample is taken. First the fast tests of TESTS run once and note which lines of FILES each executes (kept in
+Of every place in FILES, or in --files, where a number, comparison, operator, function, truth value or statement can be
+changed, a seeded sample is taken. First the fast tests of TESTS run once and note which lines they execute (kept in
 build/, for each file of tests until it or FILES change). Then each change is made in a copy of the package, and if it
 stands in a function also in a fork of this process, which has imported the package already; and the tests that execute
 its line run, those of the file of the same name first, then the quickest, until one fails or SECONDS are over. A change
@@ -289,10 +289,10 @@ def mutants(file: str, source: str) -> list[Mutant]:
 
 
 class Recorder:
-    """A plugin of pytest: the lines of FILES that each test executes, and its seconds."""
+    """A plugin of pytest: the lines of some files that each test executes, and its seconds."""
 
-    def __init__(self, package: Path):
-        self.files = {str(package / file): file for file in FILES}
+    def __init__(self, package: Path, files: list[str]):
+        self.files = {str(package / file): file for file in files}
         self.lines: dict[tuple[str, int], set[str]] = defaultdict(set)
         self.seconds: dict[str, float] = {}
         self.failed: list[str] = []
@@ -379,11 +379,11 @@ def test_files(tests: list[str]) -> list[Path]:
     )
 
 
-def baseline(workspace: Path, tests: list[str], kept: Path, end: float) -> Recorder:
+def baseline(workspace: Path, files: list[str], tests: list[str], kept: Path, end: float) -> Recorder:
     """The tests on the code as it is, all of which must pass; what each file of tests executes is kept in a folder."""
     package = workspace / "src" / "plica"
-    sources = [package / file for file in FILES]
-    together = Recorder(package)
+    sources = [package / file for file in files]
+    together = Recorder(package, files)
     for file in test_files(tests):
         record = kept / f"{digest(file, *sources)}.pickle"
         if not record.is_file():
@@ -391,7 +391,7 @@ def baseline(workspace: Path, tests: list[str], kept: Path, end: float) -> Recor
                 sys.exit("Out of time before the first change; the next run goes on.")
 
             def work(file: Path = file) -> Recorder:
-                recorder = Recorder(package)
+                recorder = Recorder(package, files)
                 if run_tests([str(file)], [recorder], stop=False) not in (0, 5):  # 5: all of them are slow ones
                     recorder.failed.append(str(file))
                 return recorder
@@ -508,7 +508,7 @@ def main() -> None:
     picked = random.Random(args.seed).sample(every, min(args.sample or len(every), len(every)))
     with tempfile.TemporaryDirectory() as folder:
         workspaces = [copy_of_package(Path(folder), f"{job}") for job in range(args.jobs)]
-        recorder = baseline(workspaces[0], args.tests, ROOT / "build" / "mutants-lines", end)
+        recorder = baseline(workspaces[0], args.files, args.tests, ROOT / "build" / "mutants-lines", end)
         functions = import_package(workspaces[0] / "src")
         imported = workspaces[0] / "src" / "plica"
         quickest = min(recorder.seconds, key=recorder.seconds.__getitem__)
