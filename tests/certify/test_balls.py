@@ -34,6 +34,23 @@ def test_an_offset_holds_at_every_point_and_is_met_by_some(slope):
     assert ((least - bound) / (1 + least.abs())).median() < 0.2
 
 
+@pytest.mark.parametrize("slope", [0.0, 0.2, -0.3])
+def test_an_offset_is_near_the_best_of_all_multipliers(slope):
+    torch.manual_seed(0)
+    rows, n = 30, 6
+    a, g, centre = (torch.randn(rows, n, dtype=torch.float64) for _ in range(3))
+    low, high = centre - torch.rand(rows, n), centre + torch.rand(rows, n)
+    spread = torch.rand(rows, dtype=torch.float64)
+    bound, _ = offset(a, g, slope, Ball(low, high, centre, spread))
+    z = low + (high - low) * torch.linspace(0, 1, 501, dtype=torch.float64)[:, None, None]
+    value, square = a * torch.maximum(z, slope * z) - g * z, (z - centre) ** 2
+    best = torch.stack(
+        [(value + m / 2 * square).amin(0).sum(1) - m / 2 * spread**2 for m in torch.logspace(-3, 3, 300).double()]
+    ).amax(0)
+    short = (best - bound) / (1e-3 + best.abs())
+    assert (short < 0.01).sum() >= 27
+
+
 @pytest.mark.parametrize("name", BUILDERS)
 def test_no_operation_stretches_a_distance_by_more_than_its_norm(name):
     net, x = network(name), images(2)
