@@ -76,6 +76,29 @@ def test_a_training_writes_weights_a_log_and_a_run_of_both_networks(plan, tmp_pa
     assert main(["report", str(tmp_path / "out" / "run"), "-o", str(tmp_path / "report.html")]) == 0
 
 
+FROZEN = """
+def first():
+    net = make()
+    net[0].requires_grad_(False)
+    return net
+
+def whole():
+    return make().requires_grad_(False)
+"""
+
+
+@pytest.mark.parametrize(("net", "fixed"), [("first", True), ("whole", False)])
+def test_a_frozen_layer_stays_as_it_is_unless_all_are_frozen(plan, tmp_path, net, fixed):
+    (tmp_path / "net.py").write_text(NET + FROZEN)
+    plan |= {"model": f"{tmp_path / 'net.py'}:{net}", "epochs": 1, "ema": 0.9}
+    torch.manual_seed(0)
+    before = plica.models.load_model(plan["model"]).state_dict()
+    train(plan, tmp_path / "out")
+    after = plica.models.load_model(plan["model"], tmp_path / "out" / "model.safetensors").state_dict()
+    assert torch.equal(before["0.weight"], after["0.weight"]) is fixed
+    assert not torch.equal(before["5.weight"], after["5.weight"])
+
+
 ONE_LOGIT = """
 from torch import nn
 

@@ -134,7 +134,10 @@ class Trainer:
         model = load_model(plan.model.model, plan.model.weights, plan.device, plan.model.trust)
         if not isinstance(model, nn.Module):
             raise ValueError(f"{plan.model.model} gave a {type(model).__name__}; a torch.nn.Module can be trained.")
-        self.model = model.requires_grad_(True)
+        # a layer that is frozen stays as it is; a network that was frozen as a whole was made for evaluation alone
+        if not any(p.requires_grad for p in model.parameters()):
+            model.requires_grad_(True)
+        self.model = model
         check_bounds(plan.bounds, self.x)
         self.check("the training", self.x, self.y)
         self._check_batch()
