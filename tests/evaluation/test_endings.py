@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import sys
-from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
@@ -126,7 +125,7 @@ def test_a_run_of_an_evaluation_is_not_replaced_by_a_single_one(whole, folder, c
 
 def test_files_that_are_there_are_replaced_only_when_asked(whole, folder, capsys, monkeypatch):
     # drawing takes seconds, and is tested elsewhere
-    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: Path(file).write_bytes(b"drawn"))
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: file.write(b"drawn"))
     lines = {
         "report.html": ["report", "whole", "-o", "report.html"],
         "numbers.json": ["compare", "whole", "--by", "method", "--json", "numbers.json"],

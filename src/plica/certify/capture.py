@@ -7,8 +7,9 @@ pixel values is an error. Operations without bounds are refused with the path of
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +24,6 @@ from plica.certify.traced import build
 from plica.core.domain.half import half_dtype
 from plica.core.model.fitting import check_kind, unfitted
 from plica.metrics import Unsupported
-from plica.utils.inlined import inlined
 from plica.utils.messages import one_line
 
 DYNAMO, READS = "dynamo-optimized function", "_local_scalar_dense"  # in messages of torch
@@ -44,11 +44,17 @@ def capture(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"]) -> 
     try:
         traced, compiled = _trace(model, x[:1]), False
     except _CompiledError:
-        with inlined():
+        with _as_written():
             traced, compiled = _trace(model, x[:1]), True
     graph = replace(build(traced, x[:1].double()), compiled=compiled)
     _compare(graph, model, x[:16])
     return graph
+
+
+def _as_written() -> AbstractContextManager[None]:
+    """Within this context, what torch.compile made is traced as it was written; torch refuses to trace it otherwise."""
+    dynamo = sys.modules.get("torch._dynamo")  # loaded where anything was compiled; it takes a second
+    return nullcontext() if dynamo is None else dynamo.config.patch(error_on_nested_fx_trace=False)
 
 
 class _CompiledError(Exception):

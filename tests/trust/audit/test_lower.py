@@ -334,7 +334,7 @@ def test_a_last_softmax_is_left_out_and_its_roundings_are_not_known():
     leaves = leaf_table(found.evidence, torch.arange(1)).to_pylist()
     ball = Ball.around(x, torch.zeros_like(x), torch.ones_like(x), float(found.radius), 2)
     check(trace(ending, x), ball, int(y), None, leaves)
-    with pytest.raises(RefusedError, match="ends with softmax, with roundings that are not known"):
+    with pytest.raises(RefusedError, match="ends with softmax or is compiled, with roundings that are not known"):
         check(trace(ending, x), ball, int(y), None, leaves, "executed")
 
 

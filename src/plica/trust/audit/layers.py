@@ -7,7 +7,9 @@ with the absolute values of its constants. activations.py has the lines that rep
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +24,6 @@ from plica.trust.audit.curves import CURVES
 from plica.trust.audit.executed import terms
 from plica.trust.audit.reference import Model
 from plica.trust.audit.rewritten import REWRITTEN, UnknownStepError
-from plica.utils.inlined import inlined
 
 # of which a dependent operand goes in linearly; the second group turns signs
 PLAIN = {
@@ -103,7 +104,7 @@ def trace(model: Model, x: Tensor) -> tuple[Step, ...]:
             traced = make_fx(torch.func.functionalize(model))(x.clone())
     except RuntimeError:
         compiled = True  # or what failed fails again
-        with _Plain(), inlined():
+        with _Plain(), _not_compiled():
             traced = make_fx(torch.func.functionalize(model))(x.clone())
     for node in traced.graph.nodes:
         if _is_softsign(node):
@@ -141,6 +142,12 @@ def trace(model: Model, x: Tensor) -> tuple[Step, ...]:
                 rounds = net.steps[0].rounds or not _same(own[node], known[node])
                 net.steps[0] = replace(net.steps[0], rounds=rounds)
     raise UnknownStepError("it has no output")
+
+
+def _not_compiled() -> AbstractContextManager[None]:
+    """Within this context torch.compile is as good as not there. Where its module is not loaded, it was not used."""
+    compiler = sys.modules.get("torch._dynamo")
+    return nullcontext() if compiler is None else compiler.config.patch(error_on_nested_fx_trace=False)
 
 
 class _Plain(TorchFunctionMode):
