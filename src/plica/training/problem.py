@@ -143,8 +143,8 @@ class Theta:
 
 
 def finite_rows(t: Float[Tensor, "r *point"]) -> Bool[Tensor, " r"]:
-    """Whether all numbers of a row are finite. Tested on their sum, at a tenth of the cost; a sum that overflows counts
-    as not finite."""
+    """Whether all numbers of a row are finite. Their sums are tested first, at a tenth of the cost; the numbers only if
+    a sum is not finite, since a sum of finite numbers may overflow."""
     flat = t.flatten(1)
     finite = flat.sum(1).isfinite()
     return finite if bool(finite.all()) else flat.isfinite().all(1)
@@ -156,7 +156,8 @@ def put_fine(
     values: Float[Tensor, "r *point"],
     fine: Bool[Tensor, " r"],
 ) -> Float[Tensor, "b *point"]:
-    """A copy of `whole` with these values in its rows (indices in ascending order), where they are fine."""
+    """`whole` with these values in its rows (indices in ascending order), where they are fine. `whole` itself is not
+    changed."""
     if not bool(fine.all()):
         rows, values = rows[fine], values[fine]
     return values if len(rows) == len(whole) else whole.index_put((rows,), values)
