@@ -48,7 +48,7 @@ class Bracket:
 
     @property
     def gap(self) -> Float[Tensor, " b"]:
-        """upper / lower - 1; 0 where both are 0 or inf."""
+        """upper / lower - 1: 0 where the two are equal, even if both are 0 or inf; inf where only one is known."""
         return gap(self.lower, self.upper)
 
     @property
@@ -58,7 +58,7 @@ class Bracket:
 
 
 def gap(lower: Float[Tensor, " b"], upper: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-    """upper / lower - 1; 0 where both are 0 or inf."""
+    """upper / lower - 1: 0 where the two are equal, even if both are 0 or inf; inf where only one is known."""
     return (upper / lower - 1).masked_fill(upper == lower, 0)
 
 

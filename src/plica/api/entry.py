@@ -73,8 +73,8 @@ def attack(
     Args:
         model: any callable (b, *image) -> (b, classes) that gives logits, or one logit for two classes, (b, 1) or (b,);
             with a goal, (b, ...). A module is run in eval mode, and its mode is restored.
-        x: images, inside the bounds.
-        y: labels, class numbers from 0; with a goal, a tensor (b, ...) that the goal compares with the outputs.
+        x: floating-point images (b, *image), inside the bounds.
+        y: int64 labels (b,), class numbers from 0; with a goal, a tensor (b, ...) that it compares with the outputs.
         question: a MinRadius or a MaxLoss.
         method: a name from `plica.methods()`; "auto" chooses the best method for the distance.
         gradients: budget of gradient evaluations per image. There are additional forward runs: at most a fifth as many,
@@ -106,8 +106,9 @@ def attack(
     Raises:
         ValueError: an argument is wrong; raised before any work, with what to do.
         TypeError: an argument has the wrong type; raised before any work.
-        Unsupported: the method cannot handle the metric or the goal (the message names methods that can), or levels
-            are combined with a perturbation other than x + delta.
+        Unsupported: the method cannot handle the metric or the goal (the message names methods that can), or arguments
+            cannot be combined: levels with a perturbation other than x + delta, half precision with levels or draws,
+            such a perturbation with bounds for each feature.
     """
     check_precision(precision, levels, draws)
     gradients, seed, batch_size, draws = validation.arguments(

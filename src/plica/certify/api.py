@@ -81,7 +81,8 @@ def certify(
 
     Raises:
         ValueError, TypeError: an argument is wrong; said before any work.
-        Unsupported: the metric or an operation of the model has no bounds; the message names the module.
+        Unsupported: the metric or an operation of the model has no bounds (the message names the module), or the model
+            has none for the network as it runs; raised before any work.
     """
     whole, regions = _checked(model, x, y, question, upper, seconds, nodes, bounds, targets, probe)
     with eval_mode(model):

@@ -29,7 +29,7 @@ class Result(ShownInNotebooks):
             the bounds and, for MaxLoss, within the radius.
         distance: metric(x, x_adv) in float64; inf if success is false. 0 only if x itself is misclassified: where the
             metric is 0 at another point, as one that ignores part of the image may be, it is reported as 1e-38.
-        violation: the largest amount by which x_adv violates a constraint (negative margin, distance beyond the
+        violation: the largest amount by which x_adv violates a constraint (the margin below 0, the distance beyond the
             radius); 0 if success is true.
         stationarity: the solver's measure at its end point (Eq. 29-30); nan for methods that have none and where
             nothing was solved.
@@ -37,7 +37,8 @@ class Result(ShownInNotebooks):
         forwards: runs of the model on this image, forward alone.
         margin: max_{i != y} f_i - f_y at x_adv, where f are the logits; with a goal, its value.
         prediction: the class of x_adv; -1 if the goal has no classes.
-        seconds: the image's share of the wall time, in proportion to its gradients.
+        seconds: the image's share of the wall time, in proportion to its runs of the model; one forward and backward
+            counts as three forward alone.
         status: why the attack on the image ended.
         theta: with a perturbation, x_adv = T(x, theta) clamped into the bounds; its start if no point was found.
             None for x' = x + delta.

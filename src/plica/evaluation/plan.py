@@ -222,7 +222,9 @@ class Plan(Strict):
     models with random outputs the mean over so many draws is attacked; others are not affected. precision: of the
     models in the searches; bf16 and fp16 by autocast, own (None) as they are. bounds: two numbers, or an .npz file
     with low, high and mask, for features of different ranges. certify: lower bounds beside the attacks'
-    distances, for every question. batch_size, threads: change the speed, not the answers.
+    distances, for every question. device: cpu, cuda, cuda:1, mps; several with commas between, or all GPUs.
+    batch_size: changes the speed, and on a CPU not the answers of plica's methods. threads: of torch; with another
+    number answers may differ in the last bits.
     """
 
     models: Annotated[list[Model], BeforeValidator(several), Field(min_length=1)]

@@ -32,7 +32,7 @@ class MetricProperties:
 
     Args:
         norm: d(x, x') is a norm of x' - x.
-        prox: its proximal map is known, so that method="radius" need not linearise it in a subproblem.
+        prox: its proximal map is known, which method="radius" needs.
         scale_free: d(x, x + t delta) = t d(x, x + delta) for t > 0, so that d^2 / 2 is smooth at x where d is not.
         batch_invariant: the value of a row has the same bits in every batch, without padding.
         singular_at_x: the gradient at x' = x is not finite, so that searches must start beside x.

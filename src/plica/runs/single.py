@@ -45,7 +45,7 @@ def save_run(
     draw: Callable[..., None] | None = None,
     targets: Int64[Tensor, " b"] | None = None,
 ) -> dict[str, Any]:
-    """Write a result; the summary that was written.
+    """Write a result, and return the summary that was written.
 
     Args:
         directory: a new one, or an empty one.
@@ -63,6 +63,7 @@ def save_run(
 
     Raises:
         FileExistsError: the directory is not empty, and `overwrite` is false or there is no run to replace.
+        NotADirectoryError, PermissionError: it is a file, or cannot be written to.
         OSError: the disk is full, or the directory cannot be written to; no file is left behind.
     """
     directory = Path(directory)

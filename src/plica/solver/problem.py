@@ -24,7 +24,7 @@ class Evaluation:
     values: (r, 1 + m), the objective f first, then the m constraints, of which the last `equalities` are h(x) = 0 and
         the others c(x) <= 0.
     grads: (r, 1 + m, n), their gradients in the same order.
-    done: (r,) bool, rows whose question is answered, which need not go on; None for none.
+    done: (r,) bool, rows that need not go on, such as those with a point that is good enough; None for none.
     """
 
     values: Float[Tensor, "r k"]
@@ -55,7 +55,7 @@ class Evaluation:
 
 @runtime_checkable
 class Problem(Protocol):
-    """b independent problems; `rows` (r,) tells which of them are asked, `x` (r, n) where.
+    """b independent problems, of which those with the numbers `rows` (r,) are evaluated at the points `x` (r, n).
 
     constraints: m; equalities: how many of them, the last ones, are h(x) = 0.
     """
@@ -109,7 +109,7 @@ class Autograd:
 
     @classmethod
     def of(cls, fun: Written, x0: Float[Tensor, "b n"], data: tuple[Tensor, ...] = ()) -> Autograd:
-        """The problem `fun` poses, its number of constraints read off its value at one row of x0.
+        """The problem that `fun` states; its numbers of constraints are those of its value at one row of x0.
 
         Raises:
             ValueError: f or a constraint changes with x, but is cut off from it.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Variables:
-    """Several unknowns laid end to end in the order of their names' arrival::
+    """Several unknowns in one vector, one after another in the order in which they are named::
 
         variables = Variables.shaped(W=(3, 2), t=())
         fun = variables.wrap(lambda W, t: (t, W.flatten(1).abs() - t[:, None]))

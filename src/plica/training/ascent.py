@@ -41,7 +41,7 @@ def chosen(method: str, metric: Metric, through: object) -> str:
 
 @torch.no_grad()
 def max_loss(batch: Batch, method: str, starts: int = 1, skip_misclassified: bool = False) -> Answer:
-    """The point of largest loss on an ascent; if there are several starts, they share the gradients and the best end
+    """The end of an ascent; if there are several starts, they share the gradients, and the end with the largest loss
     counts.
 
     skip_misclassified: images that are misclassified are not changed.

@@ -27,15 +27,17 @@ class Hard:
             the point at distance `cap` on the way to it; for MaxLoss the point of large loss. The image itself if
             nothing was searched or found.
         distance: (b,) of x_adv from the image.
-        radius: (b,) for MinRadius the robustness radius to first order, 0 where misclassified and nan where the network
-            was not finite; for MaxLoss the radius of the ball.
-        multiplier: (b,) change of the radius for each unit by which the margin at x_adv decreases; nan for MaxLoss.
+        radius: (b,) for MinRadius the robustness radius to first order, 0 where misclassified; for MaxLoss the radius
+            of the ball; nan where the network was not finite.
+        multiplier: (b,) by how much the radius grows for each unit by which the margin at x_adv decreases; nan for
+            MaxLoss.
         correct: (b,) bool, whether the image itself is classified correctly.
         gradients: (b,) gradients of the network that were spent on the image.
-        picked: (b,) for a Union, the index of the question that x_adv answers.
+        picked: (b,) for a Union, the index of the question that x_adv answers; 0 for an Inner.
         x: the images.
         y: their labels.
-        cap: (b,) radii beyond this are not rewarded; inf without a cap.
+        cap: (b,) for MinRadius the cap, inf without one: radii beyond it are not rewarded; for MaxLoss the radius of
+            the ball.
     """
 
     x: Float[Tensor, "b *image"]
@@ -56,7 +58,10 @@ class Hard:
             model: the network, in the mode in which it is trained, and wrapped as it is trained (DDP, compiled). It is
                 run once, on x_adv alone or on x and x_adv together.
             outer: plain, trades or mart (training/losses.py).
-            weight: of the second term of trades and mart; 6 and 5 by default.
+            weight: of the second term of trades and mart, from 0 on; 6 and 5 by default.
+
+        Raises:
+            ValueError: there is no such outer loss, or the weight is negative or not finite.
         """
         if outer not in OUTER:
             raise ValueError(f"outer must be one of {', '.join(OUTER)}, got {shown(outer)}.")
@@ -72,7 +77,7 @@ class Hard:
 
     def radius_of(self, model: Callable[[Tensor], Tensor]) -> Float[Tensor, " b"]:
         """The radii as a function of the network's weights, to first order: distance - multiplier * margin at x_adv, at
-        most `cap`; 0 where misclassified.
+        most `cap`; 0 where misclassified, and where nothing was found.
 
         Their gradient is that of the radius of Eq. (4) by the envelope theorem, d radius / d theta = -multiplier d
         margin / d theta at the solution. It is exact for a smooth network and an exact solution; kinks make the

@@ -141,6 +141,10 @@ class Inner(Asker):
         method: for MaxLoss: "pgd", "fast-lpa" or "lpa"; "auto" is pgd for norms and fast-lpa for other distances.
         starts: for MaxLoss, the number of ascents that share the gradients; the best end counts.
         skip_misclassified: for MaxLoss, whether misclassified images are left unperturbed, as for MinRadius.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong, or does not go with the question.
+        Unsupported: the metric is a count, or the method cannot treat it.
     """
 
     def __init__(
@@ -169,12 +173,16 @@ class Union(Asker):
         pick: how the question is chosen. "random": one at random for each batch. "estimate": for each image the
             question whose boundary is nearest by the linear model at the image, in units of caps or radii, and a random
             one for a fifth of the images; norms only. "max": all questions are solved, and the one with the smallest
-            radius in units of caps, or with the largest loss, counts. "msd": an ascent that tries every norm at each
-            step and takes the best; MaxLoss in l1, l2, linf.
+            radius in units of caps, or with the largest cross-entropy at its point, counts. "msd": an ascent that tries
+            every norm at each step and takes the best; MaxLoss in l1, l2, linf.
         gradients: per image and question.
         seed: of random choices and noise.
         caps: one for each question, as `cap` of Inner; None for none.
         bounds: as for Inner.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong, or the questions cannot be compared in the way `pick` names.
+        Unsupported: a metric is a count, or `pick` cannot treat it.
     """
 
     def __init__(

@@ -94,7 +94,7 @@ class Optimizer(Strict):
 
 
 class TrainingPlan(Strict):
-    """The whole training.
+    """The whole training: the keys of the YAML file, with their defaults.
 
     model: the network, trained from `weights` if given, else from random ones. data: the training images; `held_out` of
     them, drawn with the seed, are not trained on, and the best epoch is selected on them. test: images of the
@@ -109,7 +109,11 @@ class TrainingPlan(Strict):
     which is then what is selected and kept; 0 for none. augment: random crops after padding by an eighth, and flips, of
     images (c, h, w). bounds: least and greatest value of a pixel.
 
-    undefended: whether the same network is also trained without questions, to compare with at the end. report_n,
+    batch: images of a step. precision: float32, or bf16 for autocast. seed: of the split, the order of the images,
+    crops and flips, dropout and the noise of the inner problem.
+
+    undefended: whether the same network is also trained without questions, to compare with at the end; if `model` has
+    weights, the network with these weights is taken for it. report_n,
     report_gradients: images, and gradients per image, of the evaluation at the end. save_every: steps from checkpoint
     to checkpoint; there is one at the end of each epoch besides. device, threads: change the speed; the weights are the
     same, to the bit, only where both are.

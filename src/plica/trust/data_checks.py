@@ -50,7 +50,8 @@ def _pixels(low: float, high: float, reason: str) -> Finding:
 def normalisation(probe: Probe) -> Iterator[Finding]:
     """Accuracy at chance, and transformed pixels with which the model is right significantly more often.
 
-    Images that are gained and lost are compared as in McNemar's test: gained - lost > 3 sqrt(gained + lost).
+    Images that are gained and lost are compared as in McNemar's test: gained - lost > 3 sqrt(gained + lost). The gain
+    must also be more than a twentieth of the images, and the accuracy then more than twice that of chance.
     """
     count, right = len(probe.x), probe.right
     chance = 1 / probe.logits.shape[1]

@@ -36,11 +36,11 @@ def examine(
 ) -> Verdict:
     """Find problems that make results on this model misleading, with a few hundred runs on each of `images` images.
 
-    The model is run on the first 256 images and attacked on the first `images`, so x should be in random order. A
-    module is run in eval mode; its modes are restored afterwards.
+    The model is run on the first 256 images (or `images`, if that is more) and attacked on the first `images`, so x
+    should be in random order. A module is run in eval mode; its modes are restored afterwards.
 
     Args:
-        model: a callable (b, *image) -> (b, classes) that gives logits.
+        model: a callable (b, *image) -> (b, classes) that gives logits, or one logit for two classes, (b, 1) or (b,).
         x: images, inside the bounds.
         y: labels, class numbers from 0.
         bounds: two numbers, or two tensors of an image's shape.

@@ -33,7 +33,8 @@ class Ascent:
     """The images that the model classifies correctly, and the margins that a gradient ascent reaches.
 
     Attributes:
-        radius: of the l_inf ball, chosen so that the ascent breaks about half of the images.
+        radius: of the l_inf ball: the smallest of RADII at which the ascent from the image breaks half of the images,
+            or the largest of them.
         start: (i,) the margin at the image.
         first: (i,) the largest margin of the ascent from the image.
         end: (i,) the largest margin of all ascents, including those from corners of the ball.

@@ -41,8 +41,8 @@ class QuestionAnswers:
         distance: the least over all methods, inf where none found a point.
         wrong: the unperturbed image is misclassified.
         prediction: the class of the nearest point.
-        limited: the budget ended the last method, and the image is not broken (min-radius: not wrong, nor its radius
-            proved exact).
+        limited: the budget ended the last method, and the answer is open: for max-loss the image is neither broken nor
+            proved robust, for min-radius it is not wrong, and its radius not proved exact.
         gradients: the most that one method spent.
         failed: the model or the distance was not finite, or a method raised an error.
         black_box: the least distance over methods that use outputs alone.

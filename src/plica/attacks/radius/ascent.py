@@ -33,7 +33,7 @@ def ascend(
     steps: int,
     planned: int,
 ) -> tuple[Float[Tensor, "i n"], Int[Tensor, " i"]]:
-    """Projected gradient ascent from u within `radius`; every point is offered to `task.best`.
+    """Projected gradient ascent from u within `radius`; every misclassified point is offered to `task.best`.
 
     Args:
         task: with the model, of which one gradient per image and step is spent.

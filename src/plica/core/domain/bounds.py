@@ -81,7 +81,7 @@ class Bounds:
         return self.low.to(u) + self.span.to(u) * u
 
     def metric(self, metric: Metric, shape: Sequence[int] | None = None) -> Metric:
-        """The distance with an infinite weight on the features that the mask fixes, for inputs of this shape.
+        """The distance, as a Held with the features that the mask fixes, for inputs of this shape.
 
         Raises:
             Unsupported: there is a mask, and the distance takes no weights.
@@ -129,7 +129,8 @@ def check_bounds(bounds: Any, x: Float[Tensor, "b *image"]) -> Bounds:
 
     Raises:
         TypeError: they are neither numbers nor tensors.
-        ValueError: they have another shape, low is above high somewhere, or x lies outside.
+        ValueError: they have another shape, low is above high somewhere (or equals it everywhere), or x lies outside or
+            is not finite.
     """
     rows = ~x.isfinite().flatten(1).all(1)
     if bool(rows.any()):

@@ -62,7 +62,7 @@ def pixel_rounding(metric: Metric, bounds: Bounds, dtype: torch.dtype) -> float:
 
 
 def _rounding(bounds: Bounds, dtype: torch.dtype) -> float:
-    """Twice half a unit of rounding of the largest number below the largest bound."""
+    """Half the spacing of floating-point numbers just below the largest bound, for each of two levels."""
     return torch.finfo(dtype).eps / 2 * float(torch.maximum(bounds.low.abs(), bounds.high.abs()).max())
 
 

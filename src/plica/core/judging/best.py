@@ -16,8 +16,8 @@ from plica.solver.rows import pick, write
 
 
 class BestPoints:
-    """For each image the nearest point that reaches the goal by more than rounding; or, given radii, the point of
-    largest margin within the radius. Changed in place.
+    """For each image the nearest point that reaches the goal by more than rounding; or, given radii, the point within
+    the radius of largest margin (of several in one call, the nearest of those with a larger margin). Changed in place.
 
     Attributes:
         x_adv: (b, *image), x where there is none yet.

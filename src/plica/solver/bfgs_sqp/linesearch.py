@@ -54,7 +54,7 @@ class WeakWolfe:
     Attributes:
         c1: of the condition of sufficient decrease.
         c2: of the curvature condition.
-        tries: evaluations, not counting doublings, after which a bracketed search fails.
+        tries: evaluations, not counting doublings, after which a bracketed search fails; half as many in float32.
         doublings: after which a search without an upper end fails.
         at_wall: number of tries that a value that is not finite counts for. More than one for problems where phi often
             decreases up to the end of its domain, so that there is no step to be found.

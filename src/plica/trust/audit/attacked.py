@@ -11,7 +11,7 @@ def attacked(run: Run, task: Task) -> set[int]:
     """The ids of the images in the task's finished chunks; for max-loss without those that an earlier method has
     broken. Empty if the run does not contain its images, or if the task has target classes."""
     plan = run.manifest.get("plan") or {}
-    if "chunk" not in plan or task.target is not None:  # an image of its target is no question
+    if "chunk" not in plan or task.target is not None:  # an image whose label is its target is not attacked
         return set()
     finished, ids = {table.name for table in run.tables[task.name]}, set[int]()
     for file in run.images:

@@ -34,6 +34,8 @@ class Audited:
     """What was measured for one task.
 
     Attributes:
+        task: the task.
+        float64: whether the model was also run in float64.
         answers: number of stored results.
         successes: of these.
         confirmed: of the successes.
