@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from plica.certify.masks import is_true
+
 STEPS = 4  # of the fixed-point iteration for m
 
 
@@ -38,39 +40,49 @@ def offset(
     """The best bound over a few values of m, for f(z) = max(z, slope z), and the sum of the absolute values of its
     terms."""
     a, g, low, high, centre = (part.flatten(1) for part in (a, g, *ball[:3]))
-    square, tiny = (ball.spread**2)[:, None], torch.finfo(a.dtype).tiny
-    # slopes of the function on either side of 0, as far as the interval reaches there
-    below, above = torch.where(low < 0, slope * a - g, 0), torch.where(high > 0, a - g, 0)
-    bend = torch.minimum(torch.maximum(torch.zeros_like(low), low), high)  # 0, or the end next to it
-
-    def least(m: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the terms are least, and whether on the side of z <= 0."""
-        left = torch.minimum(torch.maximum(centre - below / m, low), bend)
-        right = torch.minimum(torch.maximum(centre - above / m, bend), high)
-        at_left = below * left + m / 2 * (left - centre) ** 2
-        at_right = above * right + m / 2 * (right - centre) ** 2
-        is_left = (high <= 0) | ((low < 0) & (at_left < at_right))
-        return torch.where(is_left, left, right), is_left
-
-    def terms(z: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
-        bent = m / 2 * (z - centre) ** 2
-        return a * torch.maximum(z, slope * z) - g * z + bent, bent.sum(1) + m[:, 0] / 2 * square[:, 0]
-
+    square, tiny = ball.spread**2, torch.finfo(a.dtype).tiny
     with torch.no_grad():
-        m = torch.maximum(below.abs(), above.abs()).norm(dim=1, keepdim=True) / square.sqrt().clamp(min=tiny)
-        best, best_m = torch.full_like(ball.spread, -torch.inf), m
+        # slopes of the function on either side of 0, or on the only one that the interval reaches
+        below = a * (slope + (1 - slope) * is_true(torch.ge, low, 0.0)) - g
+        above = a * (1 - (1 - slope) * is_true(torch.le, high, 0.0)) - g
+        bend = low.clamp(min=0).minimum(high)  # 0, or the end next to it
+        sides = ((below, low, bend), (above, bend, high))
+        m = torch.maximum(below.abs(), above.abs()).norm(dim=1) / ball.spread.clamp(min=tiny)
+        best, best_m = torch.full_like(m, -torch.inf), m
         for _ in range(STEPS):
             m = m.clamp(min=tiny)
-            z, is_left = least(m)
-            value = terms(z, m)[0].sum(1) - m[:, 0] / 2 * square[:, 0]
+            left, right = (_least(*side, centre, m) for side in sides)
+            value = torch.minimum(left.value, right.value).sum(1) - m / 2 * square
             better = value > best
-            best, best_m = torch.where(better, value, best), torch.where(better[:, None], m, best_m)
-            free = (z > low) & (z < high) & (z != bend)
-            fixed = torch.where(free, 0, (z - centre) ** 2).sum(1, keepdim=True)
-            room = torch.maximum(square - fixed, 1e-12 * square).sqrt().clamp(min=tiny)
-            m = torch.where(free, torch.where(is_left, below, above), 0).norm(dim=1, keepdim=True) / room
+            best, best_m = torch.where(better, value, best), torch.where(better, m, best_m)
+            # the terms that are least within their intervals share the square of the radius that the others leave
+            is_left = is_true(torch.lt, left.value, right.value)
+            moved = torch.lerp(right.moved, left.moved, is_left)
+            free = (moved * torch.lerp(right.free, left.free, is_left)).sum(1)
+            room = torch.maximum(square - (moved.sum(1) - free), 1e-12 * square).clamp(min=tiny)
+            m = m * (free / room).sqrt()
         m = best_m.clamp(min=tiny)
-        z, _ = least(m)
+        left, right = (_least(*side, centre, m) for side in sides)
+        z = torch.lerp(right.z, left.z, is_true(torch.lt, left.value, right.value))
+        bent = m[:, None] / 2 * (z - centre).square_()
     # with the minimising z fixed the gradient in a and g is that of the bound (envelope theorem)
-    values, size = terms(z, m)
-    return values.sum(1) - m[:, 0] / 2 * square[:, 0], size
+    values = a * torch.maximum(z, slope * z) - g * z + bent
+    return values.sum(1) - m / 2 * square, bent.sum(1) + m / 2 * square
+
+
+class _Least(NamedTuple):
+    """Where the terms of one side of 0 are least, their values there, (z - c)^2, and 1 if
+    that is not at an end, else 0."""
+
+    z: Float[Tensor, "r z"]
+    value: Float[Tensor, "r z"]
+    moved: Float[Tensor, "r z"]
+    free: Float[Tensor, "r z"]
+
+
+def _least(slope: Tensor, low: Tensor, high: Tensor, centre: Tensor, m: Tensor) -> _Least:
+    """Of slope z + m (z - c)^2 / 2 over low <= z <= high."""
+    vertex = torch.addcmul(centre, slope, 1 / m[:, None], value=-1)
+    z = vertex.clamp(low, high)
+    moved = (z - centre).square_()
+    return _Least(z, torch.addcmul(slope * z, moved, m[:, None] / 2), moved, is_true(torch.eq, z, vertex))

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from plica.certify.masks import is_true
 from plica.certify.windows import Coefficients, own, plain
 from plica.metrics import Metric, Unsupported, fixed_pixels, lp_form
 
@@ -84,27 +85,28 @@ class InputSet:
 
 def _minimum_l2(a: Tensor, below: Tensor, above: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
     """The best of a few multipliers; the first is that of the ball alone, ||a|| / r. (r,)"""
-    r = radius[:, None]
+    tiny, square = torch.finfo(a.dtype).tiny, radius**2
     with torch.no_grad():
-        safe = torch.where(r > 0, r, 1)
-        m = a.norm(dim=1, keepdim=True) / safe
+        m = a.norm(dim=1) / torch.where(radius > 0, radius, 1)
         best, best_m = torch.full_like(radius, -torch.inf), m
         for _ in range(STEPS):
-            m = m.clamp(min=torch.finfo(a.dtype).tiny)
-            u = torch.minimum(torch.maximum(-a / m, below), above)
-            value = (a * u + m / 2 * u * u).sum(1) - (m[:, 0] / 2) * radius**2
+            m = m.clamp(min=tiny)
+            vertex = a * (-1 / m[:, None])
+            u = vertex.clamp(below, above)
+            moved = u.square()
+            used = moved.sum(1)
+            value = (a * u).sum(1) + m / 2 * (used - square)
             better = value > best
-            best, best_m = torch.where(better, value, best), torch.where(better[:, None], m, best_m)
-            free = (u > below) & (u < above)
-            clamped = torch.where(free, 0, u * u).sum(1, keepdim=True)
-            left = (r * r - clamped).clamp(min=1e-12 * safe * safe)
-            m = torch.where(free, a, 0).norm(dim=1, keepdim=True) / left.sqrt()
-        m = best_m.clamp(min=torch.finfo(a.dtype).tiny)
-        u = torch.minimum(torch.maximum(-a / m, below), above)
-    extra = (m / 2 * u * u).sum(1) - (m[:, 0] / 2) * radius**2
-    size = (m / 2 * u * u).sum(1) + (m[:, 0] / 2) * radius**2
+            best, best_m = torch.where(better, value, best), torch.where(better, m, best_m)
+            # those inside of the box share the square of the radius that the others leave
+            free = moved.mul_(is_true(torch.eq, u, vertex)).sum(1)
+            room = torch.maximum(square - (used - free), 1e-12 * square).clamp(min=tiny)
+            m = m * (free / room).sqrt()
+        m = best_m.clamp(min=tiny)
+        u = (a * (-1 / m[:, None])).clamp(below, above)
+        used = u.square().sum(1)
     # with the minimising u fixed the gradient in a is u (envelope theorem)
-    return (a * u).sum(1) + extra, size
+    return (a * u).sum(1) + m / 2 * (used - square), m / 2 * (used + square)
 
 
 def _minimum_l1(a: Tensor, below: Tensor, above: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
