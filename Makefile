@@ -3,8 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 DATA ?= ../shared/data
+# Worker by worker one stretch of the files, so that few fixtures of a file or a folder are made twice.
+WORKERS := --numprocesses auto --dist worksteal
 # Threads that wait give their core away: on a machine with other work, spinning made two threads five times dearer than one.
 export OMP_WAIT_POLICY := PASSIVE
+# Where it is set, every process that imports the package compiles it anew, and every worker of pytest rewrites all tests.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo demo-train test test-all test-floors test-newest test-extras mutants bench papers papers-all lint types format docs clean
 
@@ -36,10 +40,10 @@ demo-train: $(READY)
 	$(BIN)/python benchmarks/demo_weights.py build/demo-train
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest $(WORKERS)
 
 test-all: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto --every-call -m ""
+	$(BIN)/python -m pytest $(WORKERS) --every-call -m ""
 
 # Environments of their own, made anew each time. The floors of pyproject.toml on the oldest Python, and no upper bounds on the
 # newest: make PYTHON=/path/to/python3.10 test-floors where it is not on the path. What old packages say about the deprecations
@@ -53,7 +57,7 @@ test-floors test-newest:
 	$(PYTHON) -m venv build/$@
 	build/$@/bin/python -m pip install --quiet uv
 	build/$@/bin/uv pip install --quiet --python build/$@/bin/python --resolution $(RESOLUTION) -e ".[all,dev]"
-	build/$@/bin/python -m pytest --numprocesses auto -W ignore::DeprecationWarning
+	build/$@/bin/python -m pytest $(WORKERS) -W ignore::DeprecationWarning
 
 # Every extra, the packages that come by hand, and those that other people's training loops are written with, at the versions of
 # requirements/: no test is skipped for want of a package.
@@ -62,7 +66,7 @@ test-extras:
 	$(PYTHON) -m venv build/$@
 	build/$@/bin/python -m pip install --quiet -c requirements/constraints.txt -e ".[all,dev]" accelerate pytorch-lightning
 	build/$@/bin/python -m pip install --quiet --no-deps -r requirements/by-hand.txt
-	build/$@/bin/python -m pytest --numprocesses auto --extras -m "not slow or extra"
+	build/$@/bin/python -m pytest $(WORKERS) --extras -m "not slow or extra"
 
 # A seeded sample; SAMPLE=0 takes all.
 SAMPLE ?= 150
