@@ -24,7 +24,7 @@ from plica.core.result import Result
 CLOSED = 1e-3  # largest gap that counts as closed
 STARTS = 8  # further attacks on an image, at most, each from a point in an open part of the certificate's search
 BUDGET = 20  # gradients of each further attack
-LOOKS = 32  # forward runs that choose the starting point of each
+TRIED = 32  # forward runs that choose the starting point of each
 
 
 @dataclass(frozen=True)
@@ -178,15 +178,15 @@ class _Starts:
 
     @torch.no_grad()
     def _best(self, image: int, point: Float[Tensor, "1 *image"]) -> Float[Tensor, "1 *image"]:
-        """The point of largest margin on the line from the image to `point`, of LOOKS that are tried."""
+        """The point of largest margin on the line from the image to `point`, of TRIED that are tried."""
         row = slice(image, image + 1)
-        part = torch.linspace(0, 1, LOOKS + 1, device=self.x.device)[1:].to(self.x).view(-1, *[1] * (self.x.ndim - 1))
+        part = torch.linspace(0, 1, TRIED + 1, device=self.x.device)[1:].to(self.x).view(-1, *[1] * (self.x.ndim - 1))
         on_the_way = torch.lerp(self.x[row], point, part)
-        targets = None if self.targets is None else self.targets[row].expand(LOOKS)
+        targets = None if self.targets is None else self.targets[row].expand(TRIED)
         with eval_mode(self.model):
-            margin = Goal(self.y[row].expand(LOOKS), targets).margin(self.model(on_the_way))
+            margin = Goal(self.y[row].expand(TRIED), targets).margin(self.model(on_the_way))
         best = int(margin.nan_to_num(-torch.inf).argmax())
-        self.result.forwards[image] += LOOKS
+        self.result.forwards[image] += TRIED
         return on_the_way[best : best + 1]
 
     def _keep(self, image: int, found: Result) -> None:

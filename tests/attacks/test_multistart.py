@@ -21,7 +21,7 @@ class State:
 
 
 class Random(Multistart[Candidates]):
-    """Rows at random points; the images of `done` are answered."""
+    """Rows at random points; the images of `done` are finished."""
 
     done: tuple[int, ...] = ()
 
@@ -31,7 +31,7 @@ class Random(Multistart[Candidates]):
         size = (z - self.x[index]).norm(dim=1)
         return Candidates(index, self.targets[index, 0], State(z, size, size.clone()), len(self.images))
 
-    def answered(self, index):
+    def finished(self, index):
         images = self.images[index]
         return torch.isin(images, torch.tensor(self.done, dtype=torch.long))
 

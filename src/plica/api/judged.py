@@ -19,7 +19,7 @@ from plica.core.domain.levels import LevelGrid
 from plica.core.formulations import Question
 from plica.core.goals import Goal, finite
 from plica.core.judging.best import BestPoints
-from plica.core.judging.confirm import LOOKS, confirm
+from plica.core.judging.confirm import FOR_SECOND_RUN, confirm
 from plica.core.judging.judge import Judge, Judgement, confirms, majority
 from plica.core.judging.majority import beyond, settle
 from plica.core.metric_checks import check_metric
@@ -58,7 +58,7 @@ class JudgedAttack:
         x, metric = self.x, self.question.metric
         if not isinstance(metric, ThetaDistance) and method is not None:
             check_metric(metric, x, self.bounds)
-        logits = self.model.first_logits(x, self.goal.has_classes, second_run=self.gradients // 5 > LOOKS)
+        logits = self.model.first_logits(x, self.goal.has_classes, second_run=self.gradients // 5 > FOR_SECOND_RUN)
         if is_accelerator(x.device) and not self.model.half and self.model.mean is None:
             self.model.beside(SecondRun(self.model, x.dtype), x)
         validation.output(logits, self.goal, self.question, everything=self.model.mean is None)
@@ -181,10 +181,10 @@ class JudgedAttack:
         image before the attack."""
         runs = self.gradients // 5
         left = runs - spent - task.model.forwards.to(task.x.device)
-        if runs > LOOKS:  # methods may exceed the budget; their points get two runs too
-            left = left.clamp(min=LOOKS)
+        if runs > FOR_SECOND_RUN:  # methods may exceed the budget; their points get two runs too
+            left = left.clamp(min=FOR_SECOND_RUN)
         images = torch.arange(len(task.x), device=task.x.device)
-        second = SecondRun(task.model, task.x.dtype) if bool((left >= LOOKS).any()) else None
+        second = SecondRun(task.model, task.x.dtype) if bool((left >= FOR_SECOND_RUN).any()) else None
         judge = Judge(
             model=task.model,
             second=second,

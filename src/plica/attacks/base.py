@@ -70,22 +70,34 @@ class AttackInput:
 
         n: length, that of an image by default.
         """
-        return self._zero_where_fixed(self._drawn(torch.rand, 0, n) * 2 - 1, n)
+        return self._zero_where_fixed(self.drawn(torch.rand, 0, n) * 2 - 1, n)
 
     def direction(self, number: int, n: int | None = None) -> Float[Tensor, " n"]:
         """A random unit vector that depends on `number` and the seed, the same for every image. n: length, that of an
         image by default."""
-        u = self._zero_where_fixed(self._drawn(torch.randn, 1 + number, n), n)
+        u = self._zero_where_fixed(self.drawn(torch.randn, 1 + number, n), n)
         return u / torch.linalg.vector_norm(u)
 
     def box_point(self, number: int, images: Int[Tensor, " i"]) -> Float[Tensor, "i *image"]:
         """A random point of the box that depends on `number` and the seed, the same for every image except for fixed
         pixels."""
         low, high = self.bounds
-        point = low + (high - low) * self._drawn(torch.rand, -1 - number)
+        point = low + (high - low) * self.drawn(torch.rand, -1 - number)
         x = self.x[images]
         point = point.view(x.shape[1:]).expand_as(x)
         return point.clone() if self.fixed is None else torch.where(self.fixed, x, point)
+
+    def drawn(self, draw: Callable[..., Tensor], stream: int, n: int | None = None) -> Float[Tensor, " n"]:
+        """Random numbers that depend on the seed and on `stream`, the same for every image, on every device, and
+        whatever torch's default dtype is.
+
+        Args:
+            draw: torch.rand or torch.randn.
+            stream: a whole number, also below 0.
+            n: how many; those of an image by default.
+        """
+        generator = torch.Generator().manual_seed((1_000_003 * self.seed + stream) % 2**63)
+        return draw(n or self._n, generator=generator, dtype=torch.float32, device="cpu").to(self.x)
 
     def _zero_where_fixed(self, u: Tensor, n: int | None) -> Tensor:
         return u if self.fixed is None or n is not None else u.masked_fill(self.fixed.flatten(), 0)
@@ -93,11 +105,6 @@ class AttackInput:
     @property
     def _n(self) -> int:
         return self.x[0].numel()
-
-    def _drawn(self, draw: Callable[..., Tensor], stream: int, n: int | None = None) -> Float[Tensor, " n"]:
-        """The same numbers on every device, whatever torch's default dtype and device are."""
-        generator = torch.Generator().manual_seed(1000003 * self.seed + stream)
-        return draw(n or self._n, generator=generator, dtype=torch.float32, device="cpu").to(self.x)
 
 
 @dataclass(frozen=True)

@@ -142,8 +142,8 @@ class CurvedSearch(Multistart[CurvedRows]):
         for _ in range(SCHEDULE.outside_steps):
             yield new
         better = yield from self._least_only(join(best, new), SCHEDULE.outside_steps)
-        unanswered = torch.isin(best.index, better.index)
-        left = unanswered.nonzero()[:, 0]
+        unfinished = torch.isin(best.index, better.index)
+        left = unfinished.nonzero()[:, 0]
         return self.keep(join(taken(best, left, len(left)), better), 1)
 
     def _least_only(self, pool: CurvedRows, steps: int) -> Generator[CurvedRows, None, CurvedRows]:
@@ -167,7 +167,7 @@ class CurvedSearch(Multistart[CurvedRows]):
         state = solver.start(self.x[index], self.quadratic[index], memory)
         return CurvedRows(index, target, state, len(index) if images is None else images)
 
-    def answered(self, index: Int[Tensor, " i"] | slice) -> Bool[Tensor, " i"]:
+    def finished(self, index: Int[Tensor, " i"] | slice) -> Bool[Tensor, " i"]:
         """For MaxLoss the images with a point inside the radius; for MinRadius none."""
         inside = self.task.best.distance[self.images[index]].isfinite()
         return inside if self.task.radius is not None else torch.zeros_like(inside)

@@ -115,7 +115,7 @@ class Multistart(ABC, Generic[C]):
         """Evaluate the rows' points and move them to the next ones, in place."""
 
     @abstractmethod
-    def answered(self, index: Int[Tensor, " i"] | slice) -> Bool[Tensor, " i"]:
+    def finished(self, index: Int[Tensor, " i"] | slice) -> Bool[Tensor, " i"]:
         """Images that are finished, so that no more gradients are spent on them."""
 
     def run(self, schedule: Iterator[C]) -> None:
@@ -138,7 +138,7 @@ class Multistart(ABC, Generic[C]):
             return pool.index, 0
         order = pool.state.estimate.view(-1, images).argsort(dim=0, stable=True)[:kept]
         rows = order * images + torch.arange(images, device=order.device)
-        left = (~self.answered(pool.index[:images])).nonzero()[:, 0]
+        left = (~self.finished(pool.index[:images])).nonzero()[:, 0]
         return (rows if len(left) == images else rows[:, left]).flatten(), len(left)
 
     def keep(self, pool: C, kept: int) -> C:

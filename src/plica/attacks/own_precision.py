@@ -9,15 +9,15 @@ from plica.attacks.boundary_search import boundary_search
 from plica.core.judging.best import BestPoints
 from plica.perturbations.base import interpolate
 
-LOOKS = 3  # forward runs per image in the model's own precision
-EXTRA = 1 + LOOKS  # with the first run under autocast: these are allowed in addition to a fifth of the gradients
+RUNS = 3  # forward runs per image in the model's own precision
+EXTRA = 1 + RUNS  # with the first run under autocast: these are allowed in addition to a fifth of the gradients
 MOST = 1.0  # largest share by which a perturbation is lengthened in one step
 
 
 @torch.no_grad()
 def in_own_precision(task: AttackInput, found: BestPoints) -> None:
     """Offer the points of `found` to `task.best`, after making each perturbation shorter or longer until the margin of
-    the model in its own precision is just large enough. A perturbation that needs more than LOOKS runs for this is
+    the model in its own precision is just large enough. A perturbation that needs more than RUNS runs for this is
     offered unchanged, for the judge to decide.
 
     Args:
@@ -28,7 +28,7 @@ def in_own_precision(task: AttackInput, found: BestPoints) -> None:
     rows = found.distance.isfinite().nonzero()[:, 0]
     share, end = found.distance.new_ones(len(rows)), found.x_adv if found.theta is None else found.theta
     first = task.goal.margin(task.logits)
-    for look in range(LOOKS):
+    for run in range(RUNS):
         if not len(rows):
             return
         theta, z = interpolate(through, task.x[rows], end[rows], share, task.bounds)
@@ -36,7 +36,7 @@ def in_own_precision(task: AttackInput, found: BestPoints) -> None:
         best.offer(z, rows, logits, theta=theta)
         margin, least = task.goal[rows].margin(logits), task.model.least_margin(logits, rows)
         short = margin <= least
-        boundary_search(task, rows[~short], LOOKS - 1 - look)
+        boundary_search(task, rows[~short], RUNS - 1 - run)
         rise = (margin - first[rows]) / share
         longer = (2 * (2 * least - margin) / rise.clamp(min=1e-30)).clamp(max=MOST)
         rows, share = rows[short], (share + longer)[short]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from plica.core.goals import Goal
-from plica.core.judging.confirm import LOOKS, TRIES, confirm
+from plica.core.judging.confirm import FOR_SECOND_RUN, TRIES, confirm
 from plica.core.judging.judge import Judge
 from plica.core.model.counted import CountedModel
 from plica.core.model.second_run import SecondRun
@@ -39,7 +39,7 @@ def confirmed(error, runs, end=0.60005):
     x_adv, theta, judgement = confirm(judge, None, points, margins, torch.full((len(X),), runs))
     assert theta is None
     spent = counted.forwards.clone()
-    assert torch.equal(judge(x_adv).sure, judgement.sure) or runs < LOOKS
+    assert torch.equal(judge(x_adv).sure, judgement.sure) or runs < FOR_SECOND_RUN
     return x_adv, judgement, spent
 
 

@@ -293,7 +293,7 @@ def _best_rows(solution: Solution, images: int, problem: PWCFProblem) -> AttackO
 
 STATUS = {
     Stop.STATIONARY: Status.STATIONARY,
-    Stop.ANSWERED: Status.SUCCEEDED,
+    Stop.DONE: Status.SUCCEEDED,
     Stop.STALLED: Status.STALLED,
     Stop.LINE_SEARCH: Status.LINE_SEARCH,
     Stop.MAX_STEPS: Status.BUDGET,

@@ -129,7 +129,7 @@ class FewSearch(Multistart[FewRows]):
                 rows = join(rows, self._open(rows.index[: rows.images]))
             yield rows
             self._end(rows)
-            live, each = (~self.answered(rows.index)).nonzero()[:, 0], len(rows) // rows.images
+            live, each = (~self.finished(rows.index)).nonzero()[:, 0], len(rows) // rows.images
             if len(live) < len(rows):
                 rows = taken(rows, live, len(live) // each)
 
@@ -137,7 +137,7 @@ class FewSearch(Multistart[FewRows]):
     def _side_by_side(self) -> int:
         return next(rows for spent, rows in reversed(SCHEDULE.side_by_side) if self.spent >= spent)
 
-    def answered(self, index: Int[Tensor, " i"] | slice) -> Bool[Tensor, " i"]:
+    def finished(self, index: Int[Tensor, " i"] | slice) -> Bool[Tensor, " i"]:
         """Images with a point that is near enough, and images that are settled."""
         images = self.images[index]
         return (self.task.best.distance[images] <= self.enough[images]) | self.settled[index]

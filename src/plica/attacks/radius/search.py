@@ -161,7 +161,7 @@ class RadiusSearch(Multistart[RadiusRows]):
     def _elsewhere(self, pool: RadiusRows, stage: Elsewhere) -> Iterator[RadiusRows]:
         """Step one new row for each image."""
         pool = self.keep(pool, len(pool))
-        if not len(pool):  # all images were answered meanwhile
+        if not len(pool):  # all images have finished
             return
         start = (self.order[:, 0], self._outside(0)) if stage.outside else self._beside(pool)
         rows = self.keep(self._start(*start, self._reach()), 1)
@@ -226,7 +226,7 @@ class RadiusSearch(Multistart[RadiusRows]):
         """Images passed on to the search of few dimensions, because their gradient at the image is zero."""
         return self.zero_gradient & exact_steps(self.settings)
 
-    def answered(self, index: Int[Tensor, " i"] | slice) -> Bool[Tensor, " i"]:
+    def finished(self, index: Int[Tensor, " i"] | slice) -> Bool[Tensor, " i"]:
         """Images with a point that is near enough, images that are settled, and those passed on to the other search."""
         images = self.images[index]
         near = self.task.best.distance[images] <= self.enough[images]
@@ -290,7 +290,7 @@ class RadiusSearch(Multistart[RadiusRows]):
         in the first round, at random points of the ball in later ones. Images without a point yet start at the image,
         with the given target."""
         radius = SCHEDULE.ascent_radius * self.best
-        live = (~self.answered(slice(None)) & radius.isfinite()).nonzero()[:, 0]
+        live = (~self.finished(slice(None)) & radius.isfinite()).nonzero()[:, 0]
         u, target = torch.zeros_like(self.x), target.clone()
         if not len(live):
             return u, target
@@ -307,10 +307,7 @@ class RadiusSearch(Multistart[RadiusRows]):
         """Points in a random direction, the same for every image, at a multiple of the best perturbation's length; for
         images without a point, a random point of the box."""
         low, high = self.settings.box(self.x)
-        generator = torch.Generator().manual_seed((self.task.seed * 1_000_003 + number) % 2**63)
-        point = torch.lerp(
-            low, high, torch.rand(self.x.shape[1], generator=generator, dtype=torch.float32, device="cpu").to(self.x)
-        )
+        point = torch.lerp(low, high, self.task.drawn(torch.rand, number))
         lengths = SCHEDULE.sparse_far if self.settings.sparse else SCHEDULE.far
         factor = lengths[number % len(lengths)]
         best = self.settings.scaled(self.task.best.x_adv[self.images].flatten(1) - self.x)
@@ -320,9 +317,7 @@ class RadiusSearch(Multistart[RadiusRows]):
     def _direction(self, number: int) -> Float[Tensor, " n"]:
         """A random unit vector that depends on `number` and the seed. Unlike AttackInput.direction it is not 0 at fixed
         pixels: it is a direction of u, in which the bounds already keep fixed pixels at 0."""
-        seed = (self.task.seed * 1_000_003 + number) % 2**63
-        generator = torch.Generator().manual_seed(seed)
-        direction = torch.randn(self.x.shape[1], generator=generator, dtype=torch.float32, device="cpu").to(self.x)
+        direction = self.task.drawn(torch.randn, number)
         return direction / torch.linalg.vector_norm(direction)
 
     def _points(self, rows: RadiusRows) -> Tensor:
@@ -349,7 +344,7 @@ class RadiusSearch(Multistart[RadiusRows]):
         points are tried first if they are nearer."""
         runs = min(SCHEDULE.boundary_forwards, affordable(self.spent) - self.forwards)
         if runs > 0:
-            live, ahead = ~self.answered(slice(None)), None
+            live, ahead = ~self.finished(slice(None)), None
             if rows is not None:
                 ahead = self.task.best.x_adv[self.images]
                 ahead[rows.index] = self._points(rows)[: len(rows)]

@@ -67,7 +67,7 @@ def sparse(task: AttackInput) -> AttackOutput:
         search.run()
         found = task.best.distance[images].isfinite()
         reasons = (
-            (Status.SETTLED, search.answered),
+            (Status.SETTLED, search.finished),
             (Status.ZERO_GRADIENT, search.zero_gradient),
             (Status.NOT_FINITE, search.not_finite & ~found),
             (Status.SUCCEEDED, found & torch.tensor(task.radius is not None, device="cpu")),
@@ -107,7 +107,7 @@ class SparseSearch:
         return self.task.radius[self.images].to(self.x).floor()
 
     @property
-    def answered(self) -> Bool[Tensor, " i"]:
+    def finished(self) -> Bool[Tensor, " i"]:
         """Images that are finished: with a point inside the radius, or a point that no other could improve."""
         found = self.task.best.distance[self.images].isfinite()
         return (self.limit < 1) | (found & torch.tensor(self.task.radius is not None, device=found.device))
@@ -116,7 +116,7 @@ class SparseSearch:
         """Round after round, until the budget is spent or no image is left."""
         for number in count():
             for step in range(SETTINGS.round):
-                rows = (~self.answered).nonzero()[:, 0]
+                rows = (~self.finished).nonzero()[:, 0]
                 if not len(rows) or self.spent >= self.task.gradients:
                     return
                 if step == 0:
@@ -126,8 +126,7 @@ class SparseSearch:
 
     def _random(self, number: int) -> Float[Tensor, "*image"]:
         """Uniform in [0, 1], the same for every image."""
-        generator = torch.Generator().manual_seed((self.task.seed * 1_000_003 + number) % 2**63)
-        return torch.rand(self.x.shape[1:], generator=generator, dtype=torch.float32, device="cpu").to(self.x)
+        return self.task.drawn(torch.rand, number).view(self.x.shape[1:])
 
     def _start(self, rows: Int[Tensor, " r"], number: int) -> None:
         """Evaluate the gradient at the image, and set k: from the linear model, or to one less than the best point's

@@ -55,11 +55,11 @@ def settle(
     if torch.equal(end, start):  # no point was found
         theta = None if through is None else end
         return judge.x, theta, judge(judge.x, theta)
-    length, looks = _length(share, nearest=judge.radius is None), 1
+    length, tries = _length(share, nearest=judge.radius is None), 1
     theta, x_adv = at(length)
     judgement = judge(x_adv, theta)
-    while not bool(judgement.sure) and looks < TRIES and share(AGAIN * length) >= 0:
-        length, looks = AGAIN * length, looks + 1
+    while not bool(judgement.sure) and tries < TRIES and share(AGAIN * length) >= 0:
+        length, tries = AGAIN * length, tries + 1
         theta, x_adv = at(length)
         judgement = judge(x_adv, theta)
     return x_adv, theta, judgement

@@ -52,13 +52,13 @@ class MeanOfDraws(nn.Module):
         super().__init__()
         self.model, self.draws, self.randomness, self.classes = model, draws, randomness, classes
         self.seed, self.x = seed, x
-        self.own, self.runs, self.looks = seed_of(seed, x[0], "search"), 0, 0
+        self.own, self.runs, self.judgements = seed_of(seed, x[0], "search"), 0, 0
 
     def of(self, model: Callable[[Tensor], Tensor]) -> MeanOfDraws:
         """The mean of another form of the model, with `runs` = 0. Its first fresh draws are the last ones made here, so
         that a point which passed with them is judged with the same draws in the other form."""
         other = MeanOfDraws(model, self.draws, self.randomness, self.seed, self.x, self.classes)
-        other.looks = max(0, self.looks - 1)
+        other.judgements = max(0, self.judgements - 1)
         return other
 
     def forward(self, z: Float[Tensor, "r *image"]) -> Float[Tensor, "r *output"]:
@@ -78,8 +78,8 @@ class MeanOfDraws(nn.Module):
     @torch.no_grad()
     def fresh(self, z: Float[Tensor, "1 *image"]) -> Float[Tensor, "draws *output"]:
         """The outputs for JUDGED new draws at every call."""
-        self.runs, self.looks = self.runs + JUDGED, self.looks + 1
-        return self._outputs(z, JUDGED, seed_of(self.seed, self.x[0], f"judge {self.looks}"))
+        self.runs, self.judgements = self.runs + JUDGED, self.judgements + 1
+        return self._outputs(z, JUDGED, seed_of(self.seed, self.x[0], f"judge {self.judgements}"))
 
     def _outputs(self, z: Float[Tensor, "1 *image"], draws: int, seed: int) -> Float[Tensor, "draws *output"]:
         with seeded(seed, z.device):

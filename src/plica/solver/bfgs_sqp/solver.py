@@ -135,7 +135,7 @@ class BFGSSQP:
         put(live.search, slice(None), self.search.step(live.search, phi, slope))
         self._end(live, (live.steps == 0) & phi.isinf(), Stop.NOT_FINITE)
         if at.done is not None:
-            self._end(live, at.done, Stop.ANSWERED)
+            self._end(live, at.done, Stop.DONE)
         # a step that rounds to zero does not count, even if the search accepted it
         short = ((live.search.outcome == SearchOutcome.ACCEPTED) & (live.search.tries > SHORT)).nonzero()[:, 0]
         nowhere = (x[short] == live.x[short]).all(1)

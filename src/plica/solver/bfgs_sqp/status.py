@@ -7,7 +7,7 @@ class Stop(Enum):
     """Why the solver stopped; the value is a sentence."""
 
     STATIONARY = "Stationary and feasible to the tolerances."
-    ANSWERED = "The problem said that its question is answered."
+    DONE = "The problem reported that the row need not go on."
     STALLED = "No further progress in many steps; the point is feasible."
     LINE_SEARCH = (
         "A minimiser was bracketed but no step satisfied the Wolfe conditions; often a kink. Check the stationarity."

@@ -178,7 +178,7 @@ def _task(
     audited = Audited(task)
     if len(rows) < len(stored):
         audited.differ("twice", f"{len(stored)} rows are of {len(rows)} images")
-    answered: set[int] = set()
+    seen: set[int] = set()
     for part in run.parts(task):
         ids, x_adv, theta = part["id"], part["x_adv"], part.get("theta")
         # a part is empty where methods before this one broke all its images
@@ -188,11 +188,11 @@ def _task(
             part_theta = None if theta is None else theta[piece]
             _chunk(audited, rows, ids[piece], x_adv[piece], part_theta, images, context)
             on_progress(task.name, len(piece))
-        twice = sorted(answered & set(ids.tolist()))
+        twice = sorted(seen & set(ids.tolist()))
         if twice:
             audited.differ("twice", f"image {twice[0]} is answered twice ({len(twice)} such images in one chunk)")
-        answered |= set(ids.tolist())
-    missing = sorted(set(rows) - answered)
+        seen |= set(ids.tolist())
+    missing = sorted(set(rows) - seen)
     if missing:
         audited.differ("no point", f"image {missing[0]} has a row and no point ({len(missing)} such images)")
     left_out = sorted(attacked(run, task) - set(rows))
