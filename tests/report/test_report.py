@@ -192,6 +192,8 @@ def test_show_and_compare(run, tmp_path, capsys):
     assert "even: accuracy 90.0\u2009% of 100 images." in said
     assert "Accuracy by l2 distance" in said
     assert "These numbers: with reservations (" in said
+    for column in ("attacked", "broke", "only it", "missed", "robust", "nearest", "5 % to 95 %"):
+        assert f" {column}: " in " ".join(said.split()), f"what {column} counts is not said"
     assert main(["compare", str(run), "--json", str(tmp_path / "c.json")]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "cross near l2 distance" in said

@@ -15,7 +15,7 @@ from plica.cli.runs import load_runs, print_verdicts
 from plica.core.model.precision import search_precision
 from plica.report.curves import gap_sentences
 from plica.report.formatting import distance
-from plica.report.methods import methods, wrong_sentence
+from plica.report.methods import legend, methods, wrong_sentence
 from plica.report.verdict import headlines
 from plica.runs import Run
 
@@ -48,8 +48,10 @@ def _show(runs: list[Run]) -> None:
     for precision in dict.fromkeys(search_precision((run.manifest.get("plan") or {}).get("precision")) for run in runs):
         if precision is not None:
             console.print(f"Searched under autocast to {precision}, judged in the model's own precision.")
-    for table in methods(groups(runs, "method")):
+    tables = methods(groups(runs, "method"))
+    for table in tables:
         _methods(console, table)
+    console.print(f"\n{legend(tables)}")
     for group in models:
         if group.budget is None:
             _curves(console, group)

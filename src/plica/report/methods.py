@@ -17,11 +17,26 @@ from plica.report.svg import box
 from plica.report.templates import fragment
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+COUNTS = (
+    "attacked: images that the method was run on. broke: images that are classified correctly without a perturbation "
+    "and that it found a misclassified point for. only it: those that no other method broke, where all attacked the "
+    "same images. missed: images that it attacked and did not break, and another method did. robust: share of all "
+    "images that are classified correctly and that it did not break."
+)
+RADII = (
+    "nearest: images that it broke at the smallest distance of all methods. 5 % to 95 %: quantiles of the radii of the "
+    "images that it attacked; the radius of a misclassified image is 0."
+)
 
 
 def section(report: ReportData) -> Markup:
-    tables = methods(report.by_method)
-    return fragment("methods.html", methods=[table | {"sentence": wrong_sentence(table)} for table in tables])
+    tables = [table | {"sentence": wrong_sentence(table)} for table in methods(report.by_method)]
+    return fragment("methods.html", methods=tables, legend=legend(tables))
+
+
+def legend(tables: Sequence[dict[str, Any]]) -> str:
+    """What the columns of these tables count."""
+    return f"{COUNTS} {RADII}" if any(table["budget"] is None for table in tables) else COUNTS
 
 
 def methods(by_method: Sequence[Group]) -> list[dict[str, Any]]:
