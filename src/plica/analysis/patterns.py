@@ -1,8 +1,8 @@
 """Patterns of perturbations: how sparse, how even, how smooth, and how much two methods agree.
 
-Every measure takes delta = x_adv - x (b, *image), returns one float64 per image, does not change when delta is scaled,
-and is nan where delta is 0. The first is the papers' measure ||delta||_1 / ||delta||_2, from 1 (one nonzero entry) to
-sqrt(n) (all entries of equal size), "Implications of Solution Patterns" section 3.
+Every measure takes delta = x_adv - x (b, *image), returns one float64 per image, and is nan where delta is 0. None but
+`changed` depends on the scale of delta. The first is the papers' measure ||delta||_1 / ||delta||_2, from 1 (one nonzero
+entry) to sqrt(n) (all entries of equal size), "Implications of Solution Patterns" section 3.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def gini(delta: Float[Tensor, "b *image"]) -> Float64[Tensor, " b"]:
 
 
 def changed(delta: Float[Tensor, "b *image"], by: float = VISIBLE) -> Float64[Tensor, " b"]:
-    """The share of pixels of which some channel moved by more than `by` (in units of delta): the only measure that
-    depends on scale."""
+    """The share of pixels of which some channel moved by more than `by` (in units of delta; the default is half a grey
+    level of pixels in [0, 1])."""
     moved = delta.detach().abs() > by
     moved = moved.any(1) if moved.ndim == 4 else moved
     return _nan_where_zero(moved.flatten(1).double().mean(1), _flat(delta))

@@ -37,7 +37,10 @@ def open_factory(spec: str, allow_out_of_range: bool = False) -> Source:
 
 
 class DatasetSource:
-    """A torch data set: data_set[i] is (image, label), the image a tensor or an array of pixels, or a PIL image.
+    """A torch data set: data_set[i] is (image, label), the image a tensor, an array or a PIL image.
+
+    Tensors and arrays of floats are (channels, h, w), or any other shape. PIL images and arrays of uint8 are taken as
+    (h, w) or (h, w, channels).
 
     Raises:
         ValueError: an image or a label cannot be read; one sentence.

@@ -23,7 +23,7 @@ from plica.utils.limits import PIXELS
 from plica.utils.messages import one_line
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # EPS, for one, would be run by a program
-LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "y")  # how columns of labels are called
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "y")  # names of columns of labels
 GREY_MODES = ("1", "L", "LA")
 FINE_MODES = ("I", "F")  # how modes of more than 8 bits begin, which a conversion to 8 would cut off
 FINE_PACKED = re.compile(r";16[BLN]$")  # in the file; a 16 without the order of bytes is 5 or 6 bits for each channel
@@ -40,7 +40,7 @@ class ImageSource:
         classes: names of the classes.
 
     Raises:
-        ValueError: there are no images, or the first is too large; one sentence.
+        ValueError: there are no images, or the first cannot be opened or is too large; one sentence.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ImageSource:
         """Pixels in [0, 1] and labels.
 
         Raises:
-            ValueError: an image is broken, or has another size than the first.
+            ValueError: an image is broken, has another size than the first, or more than 8 bits per channel.
         """
         x = torch.from_numpy(np.stack([self._pixels(i) for i in ids.tolist()]))
         return x.float() / 255, self.labels[ids]

@@ -12,8 +12,8 @@ LONGEST = 10**7  # rows of one range
 
 
 def parse_indices(text: str) -> list[int]:
-    """The rows of a text such as "3,7,20-29": single rows and ranges, both ends included. Or the name of a text file of
-    these, separated by commas, spaces or lines, with comments after #.
+    """The rows, counted from 0, of a text such as "3,7,20-29": single rows and ranges, both ends included. The text may
+    also be the name of a file that lists these, separated by commas, spaces or lines, with comments after #.
 
     Raises:
         FileNotFoundError, ValueError: there is no such file, or something in it is not a row; one sentence.

@@ -15,7 +15,8 @@ def select(
     ones with equally many of each class, as `sample` says ("first", "random", "balanced").
 
     Raises:
-        ValueError: there are fewer images than that, or an index stands there twice.
+        ValueError: there are fewer images than that, an index is repeated or outside of the data, or a balanced sample
+            is asked for and the labels are not classes.
     """
     total = len(labels)
     if indices is not None:

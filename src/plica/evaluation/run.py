@@ -69,7 +69,7 @@ def evaluate(
     Args:
         plan: a YAML file, a dict with its keys, or a Plan.
         out: a directory for the run; a new temporary one if not given.
-        n: the first n images instead of the plan's.
+        n: use so many images, in place of the plan's number: the first ones, or a sample, as the plan says.
         shard: "i/N", the i-th of N parts of the chunks, which `plica merge` joins.
         engine: "local" or "ray".
         workers: of ray; if not given, as many as the cluster can hold.
@@ -82,6 +82,7 @@ def evaluate(
     Raises:
         ValueError: invalid input; raised before any work.
         OSError: a file cannot be read or written, or the disk is full; finished parts are stored.
+        RuntimeError: a method fails on every image of a chunk, or ray's cluster has no room for a worker.
     """
     plan = read_plan(plan) if n is None else read_plan(plan, **{"data.n": n})
     parse_shard(shard)  # an invalid one is reported before any work
@@ -129,7 +130,8 @@ def _disk_errors(directory: Path) -> Iterator[None]:
 
 
 def _examine(directory: Path, plan: Plan, manifest: dict[str, Any], models: ModelCache) -> None:
-    """Check the models not checked before, on as many images as a tenth of the run's gradients allows."""
+    """Check the models not checked before, on 4 to 32 images each: as many as a tenth of the run's gradients allows, at
+    250 for an image."""
     run, budget = runs.load(directory), manifest["data"]["n"] * sum(task["gradients"] for task in manifest["tasks"])
     done = read_object(directory / CHECKS, Checks)
     for model in plan.models:

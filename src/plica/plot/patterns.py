@@ -19,8 +19,9 @@ BINS = 40
 
 
 def perturbation(delta: Float[Tensor, " *image"], axes: Axes | None = None, *, title: str = "") -> Axes:
-    """One perturbation, red where a pixel is raised and blue where it is lowered. The title states the change that
-    the darkest colours stand for."""
+    """One perturbation, red where a pixel is raised and blue where it is lowered; of several channels, for each pixel,
+    that which changed most. The title states the change that the darkest colours stand for. Other shapes than
+    (channels, h, w) and (h, w) are drawn as a curve."""
     axes = ready(axes, 1.2, 1.4)
     change = signed(delta)
     full = scale(change)
@@ -45,9 +46,15 @@ def magnitudes(delta: Float[Tensor, " *image"], axes: Axes | None = None) -> Axe
 
 def panels(x: Float[Tensor, " *image"], points: Mapping[str, Float[Tensor, " *image"]]) -> np.ndarray:
     """One image under several methods, losses or distances: perturbation above, magnitudes below, l1/l2 between
-    (Fig. 3 and 4 of "Implications of Solution Patterns"). The axes, (2, methods).
+    (Fig. 3 and 4 of "Implications of Solution Patterns").
 
-    points: the perturbed image of each method, by its name."""
+    Args:
+        x: the image.
+        points: the perturbed image of each method, by its name.
+
+    Returns:
+        The axes, (2, methods), of a new figure.
+    """
     with paper():
         wide = min(PAGE, 1.15 * max(len(points), 1))
         axes = Figure(figsize=(wide, 2.5)).subplots(2, len(points), squeeze=False, height_ratios=(1.4, 1))
@@ -67,7 +74,10 @@ def measure_histogram(
 ) -> Axes:
     """A histogram of a measure of plica.patterns over images, an outline per name (Fig. 5, 6 and 8 of the same paper).
 
-    perturbations: by name (b, *image), or the measure itself (b,) as a numpy array.
+    Args:
+        perturbations: by name, x_adv - x (b, *image), or the measure itself (b,) as a numpy array.
+        axes: drawn on; those of a new figure if not given.
+        measure: a name in plica.patterns.MEASURES.
     """
     axes = ready(axes)
     values = {

@@ -35,8 +35,8 @@ def draw_perturbations(
 ) -> None:
     """Write a picture (PNG) of at most `most` images, with two rows for each answer (metric's name -> result).
 
-    The images have a perturbation in every answer; if there is no such image, in any answer. Images may
-    have one or three channels; any other shape is drawn as a curve over its entries.
+    The images have a perturbation in every answer; if there is no such image, in any answer. Images are (h, w) or
+    (channels, h, w), three channels in colour, others averaged; any other shape is drawn as a curve over its entries.
     """
     page = _Page(columns=_spread(answers, most), answers=len(answers))
     if not page.columns:

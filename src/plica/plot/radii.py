@@ -29,7 +29,14 @@ def of(radii: Radii) -> Float64[np.ndarray, " b"]:
 def accuracy_curve(
     answers: Mapping[str, Radii], axes: Axes | None = None, *, budgets: Sequence[float] = (), unit: str = "distance"
 ) -> Axes:
-    """The share of images with a radius above each distance, a line per name, with a pointwise 95 % band (Wilson)."""
+    """The share of images with a radius above each distance, a line per name, with a pointwise 95 % band (Wilson).
+
+    Args:
+        answers: radii by name, one for each image.
+        axes: drawn on; those of a new figure if not given.
+        budgets: distances to mark with dashed lines.
+        unit: the label of the axis of distances.
+    """
     axes = ready(axes)
     radii_of = {name: of(radii) for name, radii in answers.items()}
     finite = np.concatenate([radius[np.isfinite(radius)] for radius in radii_of.values()])
@@ -49,8 +56,8 @@ def accuracy_curve(
 def radii_histogram(
     radii: Radii, axes: Axes | None = None, *, budgets: Sequence[float] = (), bins: int = 30, unit: str = "radius"
 ) -> Axes:
-    """A histogram of the radii of correctly classified images; budgets are dashed lines (Fig. 7 b of
-    "Implications of Solution Patterns")."""
+    """A histogram of the radii, without those of misclassified images, 0, and of images without a point, inf; budgets
+    are dashed lines (Fig. 7 b of "Implications of Solution Patterns"). axes and unit as for accuracy_curve."""
     axes = ready(axes)
     radius = of(radii)
     radius = radius[(radius > 0) & np.isfinite(radius)]
@@ -65,7 +72,8 @@ def radii_histogram(
 def radii_by_image(
     radii: Radii, axes: Axes | None = None, *, budgets: Sequence[float] = (), unit: str = "radius"
 ) -> Axes:
-    """The radius of each image, in the images' order, with budgets across (Fig. 1 of the same paper)."""
+    """The radius of each image, in the images' order, with budgets across (Fig. 1 of the same paper); images without a
+    point have none. axes and unit as for accuracy_curve."""
     axes = ready(axes)
     radius = of(radii)
     axes.plot(
@@ -81,8 +89,15 @@ def radius_difference(
     a: Radii, b: Radii, axes: Axes | None = None, *, names: tuple[str, str] = ("first", "second"), unit: str = "radius"
 ) -> Axes:
     """radius(b) - radius(a) of each image, sorted: where it is negative, b found a nearer point
-    (Fig. 4 of "Optimizers Matter"). Linear up to the median difference, logarithmic beyond. Images without a point of
-    either are left out, and counted in the title."""
+    (Fig. 4 of "Optimizers Matter"). Linear up to the median difference, logarithmic beyond. Images for which one of
+    them found no point are left out, and counted in the title; left out are also those that both say are misclassified.
+
+    Args:
+        a, b: radii of the same images.
+        axes: drawn on; those of a new figure if not given.
+        names: of a and b.
+        unit: of the radii, for the label of the axis.
+    """
     axes = ready(axes)
     first, second = of(a), of(b)
     compared = np.isfinite(first) & np.isfinite(second)

@@ -23,7 +23,7 @@ class Recorded:
     """A function for plica.minimize, on one problem, that records the objective, the largest violation and the seconds
     passed at every evaluation: `plica.minimize(recorded, x0)`, then `recorded.objective`, ...
 
-    After `seconds` it raises OutOfTime; the records remain.
+    `seconds` after it was made, or since `restart`, the next call raises OutOfTime; the records remain.
     """
 
     def __init__(self, fun: Callable[[Tensor], Any], seconds: float = math.inf):
@@ -60,8 +60,8 @@ class Recorded:
 
 
 def trajectory(records: Mapping[str, Recorded], axes: tuple[Axes, Axes] | None = None) -> tuple[Axes, Axes]:
-    """Objective, and violation on a logarithmic scale, against evaluations, a line per name (Fig. 1 of "Optimizers
-    Matter")."""
+    """Objective, and violation on a logarithmic scale, against evaluations, on one as well, a line per name (Fig. 1 of
+    "Optimizers Matter"). Violations below 1e-8 are drawn at 1e-8."""
     if axes is None:
         with paper():
             above, below = Figure(figsize=(COLUMN, 3.2)).subplots(2, 1, sharex=True)

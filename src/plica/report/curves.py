@@ -105,7 +105,8 @@ def _description(group: Group) -> str:
 
 
 def histograms(models: Sequence[Group]) -> list[dict[str, Any]]:
-    """How many images have which radius (Fig. 1 and 7 of the paper), on one scale for all models of a metric."""
+    """How many images have which radius (Fig. 1 and 7 of "Implications of Solution Patterns"), on one scale for all
+    models of a metric."""
     out = []
     for number, group in enumerate(_radii(models)):
         marks = [budget(ball) for ball in _balls(models, group.metric)]

@@ -26,8 +26,9 @@ Stats = dict[tuple[str, str], TaskStats]
 def write_figures(runs: Sequence[Run], directory: str | Path, overwrite: bool = True) -> list[Path]:
     """Write all figures and tables that the runs have data for; after a failure none. Returns the files written.
 
-    The figures are accuracy-METRIC, radii-METRIC (with budgets), difference-METRIC (two methods or models),
-    patterns-QUESTION and panels-IMAGE, as .pdf and .svg; the tables models.tex, methods.tex and patterns.tex.
+    The figures, as .pdf and .svg: accuracy-METRIC, radii-METRIC (radii-METRIC-MODEL of several models; both with the
+    budgets as dashed lines), difference-METRIC-A-B (two methods or two models), patterns-QUESTION and
+    panels-IMAGE-QUESTION. The tables: models.tex, methods.tex and patterns.tex.
 
     Args:
         runs: on the same images.

@@ -34,7 +34,7 @@ MEANINGS = {
     "gini": "inequality of the magnitudes: 0 all alike, near 1 one entry",
     "changed": "share of pixels that moved by more than half a grey level",
     "total_variation": "difference of neighbours over magnitude: 0 constant, 1.41 noise, 2 chessboard",
-    "high_frequency": "share of the energy above a quarter cycle per pixel: noise has 0.75",
+    "high_frequency": "share of the energy above a quarter cycle per pixel along an axis: noise has 0.71 to 0.75",
 }
 
 
@@ -48,7 +48,8 @@ def section(report: ReportData) -> Markup:
 
 
 def _panels(report: ReportData, image: int) -> list[dict[str, Any]]:
-    """One image under every question and method (Fig. 3 and 4 of the paper): perturbation, distance, l1/l2."""
+    """One image under every question and method (Fig. 3 and 4 of "Implications of Solution Patterns"): perturbation,
+    distance, l1/l2."""
     rows = []
     for group in report.by_method:
         cells = []
@@ -139,10 +140,12 @@ def _density(number: int, group: Group, shown: list[tuple[str, TaskStats]]) -> C
 
 def _sizes(number: int, group: Group, shown: list[tuple[str, TaskStats]]) -> Chart:
     tops = max(float(one.magnitudes.max()) for _, one in shown) or 1.0
-    unchanged = [f"{name}: {percent(1 - float(one.magnitudes.sum()))} of entries below 0.00001" for name, one in shown]
+    unchanged = [
+        f"{name}: {percent(1 - float(one.magnitudes.sum()))} of entries outside this range" for name, one in shown
+    ]
     chart = Chart(
         f"sizes{number}",
-        f"Magnitudes of single entries, {group}",
+        f"Magnitudes of single entries from 0.00001 to 1, {group}",
         "; ".join(unchanged) + ".",
         (-5, 0),
         (0, tops * 1.1),

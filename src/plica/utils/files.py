@@ -104,7 +104,7 @@ def writing(path: str | Path) -> Iterator[None]:
     """An error of the system in this context becomes one sentence that names the path.
 
     Raises:
-        CannotWriteError: the disk is full, the path is not in a folder, or writing is not permitted.
+        CannotWriteError: the disk is full, the folder of the path does not exist, or writing is not permitted.
     """
     try:
         yield
@@ -121,10 +121,10 @@ def is_full(error: OSError) -> bool:
 
 
 def check_replaceable(files: Iterable[Path], overwrite: bool) -> None:
-    """Whether these files may be written: files that are there are replaced only where that was said.
+    """Check that these files may be written: existing files are replaced only with `overwrite`.
 
     Raises:
-        FileExistsError: one of them is there; or is none that could be replaced, a folder or a device.
+        FileExistsError: one of them exists; or it could not be replaced, as a folder or a device.
     """
     for file in files:
         if file.exists() and not file.is_file():
@@ -137,7 +137,8 @@ def check_replaceable(files: Iterable[Path], overwrite: bool) -> None:
 def filled_together(directory: Path, last: str = "", stale: tuple[str, ...] = ()) -> Iterator[Path]:
     """A temporary folder; when the block ends, its files move into `directory`, and `last`, if given, after all others.
 
-    So `last` marks a directory that is complete. A failure leaves the directory as it was: absent, if it is new.
+    So `last` marks a directory that is complete. A failure before the files move leaves the directory as it was:
+    absent, if it is new.
 
     Args:
         directory: where the files belong; made if it is not there.

@@ -56,7 +56,7 @@ def check_memory(numbers: int, file: object) -> None:
 
 
 def check_npz(file: Path) -> None:
-    """Whether the arrays of an archive can be as large as they claim; names with paths in them are nobody's arrays.
+    """Check that the arrays of an archive can be as large as they claim, and that no name leads out of the archive.
 
     Raises:
         ValueError: an array cannot, or lies outside the archive's own folder.

@@ -4,7 +4,7 @@ import operator
 
 
 def as_int(value: object) -> int | None:
-    """A whole number as Python's int: also numpy's, and tensors of one; None for anything else, such as 3.0 or True."""
+    """A whole number as Python's int, also numpy's, and of a tensor of one; None for anything else, as 3.0 or True."""
     if "bool" in str(getattr(value, "dtype", type(value).__name__)):
         return None
     try:

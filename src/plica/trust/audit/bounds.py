@@ -151,7 +151,7 @@ class Enclosure:
         self._append(value - spread - moved, value + spread + moved, self.gamma * size + own)
 
     def _tighten(self, k: int, is_open: Tensor) -> None:
-        """Tighter bounds, by backward propagation, for the entries whose sign is open."""
+        """Tighter bounds, by backward propagation, for the entries marked in is_open."""
         low, high = self.low[k].view(-1), self.high[k].view(-1)
         widest = max(torch.Size(step.shape).numel() for step in self.steps[: k + 1])
         for part in is_open.nonzero()[:, 0].split(max(1, ROWS // widest)):

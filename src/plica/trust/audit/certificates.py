@@ -1,5 +1,6 @@
 """Checks stored proofs of lower bounds: for every class except the image's own, the leaves must cover the whole ball,
-and in each leaf a bound, computed again, must show that the logit of the class is below that of the image's class.
+and in each leaf a bound, computed again, must show that the logit of the class is below that of the image's class. If
+there is a target, only that class is excluded, by its logit being below that of some other class.
 
 A proof may contain leaves that bound neurons inside the network. These must cover the whole ball as well; the smallest
 of their bounds, computed again, is a bound of the neuron.
@@ -203,8 +204,8 @@ def _slopes(leaves: Sequence[Mapping[str, Any]], shapes: list[tuple[int, ...]]) 
 def _bounds(
     net: Enclosure, a: Tensor, leaves: Sequence[Mapping[str, Any]], shapes: list[tuple[int, ...]], at: int
 ) -> Tensor:
-    """A lower bound of <a, value of step `at`> in each leaf, less multiplier sign z for every split, in which
-    sign z >= 0.
+    """A lower bound of <a, value of step `at`> in each leaf: one of <a, value> less the sum of multiplier sign z over
+    the splits, none of which is negative there, since sign z >= 0 in the leaf.
 
     Args:
         a: one row, or one for each leaf.

@@ -170,7 +170,7 @@ def _elu(alpha: float = 1.0, scale: float = 1.0, within: float = 1.0) -> Curve:
 
 
 def _softplus(beta: float = 1.0, threshold: float = 20.0) -> Curve:
-    """log(1 + exp(beta z)) / beta, which torch computes up to the threshold."""
+    """log(1 + exp(beta z)) / beta, which torch computes for beta z up to the threshold; beyond it returns z."""
     if not (0 < beta < math.inf and threshold >= 20):
         raise ValueError(f"softplus with beta {beta} and threshold {threshold}")
     return Curve(lambda z: torch.logaddexp(beta * z, torch.zeros_like(z)) / beta, (), (1,), 1.0, 1 / beta)
