@@ -14,6 +14,24 @@ from plica.evaluation.merge import merge
 from plica.trust.run_checks import conclude
 
 MODEL = "from certify.zoo import network\ndef make():\n    return network('relu')\n"
+BIG = """import torch
+from certify.zoo import network
+
+
+class Big(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = network("relu")
+
+    def forward(self, x):  # the first pixel above 0.9 makes all logits infinite, in float64 too
+        z = torch.relu(x[:, 0, 0, :1] - 0.9)
+        for _ in range(9):
+            z = z * 1e38
+        return self.net(x) + z
+
+def make():
+    return Big()
+"""
 PLANE = """import torch
 
 def make():
@@ -84,8 +102,48 @@ def test_a_failure_of_the_search_leaves_the_attacks_answers(plan, tmp_path, monk
     monkeypatch.setattr(worker, "certified", fails)
     run = evaluate(plan | dict(questions=plan["questions"][:1], methods="auto"), tmp_path)
     assert run.samples["lower"].to_pylist() == [0, 0, 0]
+    assert run.samples["lower_status"].to_pylist() == ["FAILED"] * 3
     assert any(run.samples["success"].to_pylist())
-    assert "no lower bounds (ArithmeticError: no luck)" in run.notes[0]
+    assert run.notes[0].endswith("auto, images 0, 1: no lower bounds (ArithmeticError: no luck)")
+    assert run.notes[1].endswith("auto, image 2: no lower bounds (ArithmeticError: no luck)")
+
+
+def test_one_image_without_bounds_does_not_take_those_of_its_chunk(plan, tmp_path, monkeypatch):
+    from plica.evaluation import worker
+
+    plan = plan | dict(chunk=3, questions=plan["questions"][:1], methods="auto")
+    whole, real = evaluate(plan, tmp_path / "whole"), worker.certified
+
+    def fails(model, x, *given, **more):
+        if bool((x == images(3)[1]).flatten(1).all(1).any()):
+            raise MemoryError("all of it")
+        return real(model, x, *given, **more)
+
+    monkeypatch.setattr(worker, "certified", fails)
+    run = evaluate(plan, tmp_path / "run")
+    was, now = (one.rows(one.tasks[0]).to_pylist() for one in (whole, run))
+    assert [row["lower"] for row in now] == pytest.approx(
+        [was[0]["lower"], 0, was[2]["lower"]],
+        rel=1e-5,  # float32 sums of batches of other sizes
+    )
+    assert [row["lower_status"] for row in now] == [was[0]["lower_status"], "FAILED", was[2]["lower_status"]]
+    assert run.notes == [f"{run.tasks[0].name}, image 1: no lower bounds (MemoryError: all of it)"]
+    assert next(run.leaves(run.tasks[0]))["id"].unique().to_pylist() == [0, 2]
+
+
+def test_every_row_says_why_its_search_ended(plan, tmp_path):
+    (tmp_path / "big.py").write_text(BIG)
+    x = images(3)
+    x[:, 0, 0, 0] = torch.tensor([0.5, 0.99, 0.5])
+    y = network("relu")(x).argmax(1) + torch.tensor([0, 0, 1])
+    np.savez(tmp_path / "data.npz", x=x.numpy(), y=y % 3)
+    changed = dict(models=f"{tmp_path / 'big.py'}:make", data=str(tmp_path / "data.npz"), methods="auto", chunk=3)
+    changed["questions"] = plan["questions"][:1]
+    run = evaluate(plan | changed, tmp_path / "run")
+    first, not_finite, wrong = run.rows(run.tasks[0])["lower_status"].to_pylist()
+    assert first in ("EFFORT", "CLOSED")
+    assert (not_finite, wrong) == ("NOT_FINITE", "MISCLASSIFIED")
+    assert main(["audit", str(tmp_path / "run"), "--trust"]) == 0  # without a warning of the output that is not finite
 
 
 def test_a_misclassified_image_is_not_certified_within_the_radius_0(plan, tmp_path):

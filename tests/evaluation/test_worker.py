@@ -9,7 +9,7 @@ import torch
 
 from plica import MinRadius, Status
 from plica.attacks.external.common import Peer
-from plica.certify.certificate import Certificate, Evidence
+from plica.certify.certificate import Certificate, CertificateStatus, Evidence
 from plica.core.domain.bounds import Bounds
 from plica.evaluation import worker as module
 from plica.evaluation.model_cache import ModelCache
@@ -89,7 +89,8 @@ def test_a_question_is_asked_for_inputs_of_the_shape(monkeypatch):
     monkeypatch.setattr(Job, "question", lambda job, box, shape: (shapes.append(shape), question(job, box, shape))[1])
     attacks(monkeypatch)
     workers().answer(work(3, CERTIFYING))
-    assert shapes == [(2,), (2,)]
+    assert len(shapes) > 1  # of the attack, and of the bounds, whose search fails here and is tried in halves
+    assert set(shapes) == {(2,)}
 
 
 def test_theta_of_points_that_moved_is_kept(monkeypatch):
@@ -211,7 +212,9 @@ def test_lower_bounds_are_closed_up_to_a_thousandth_of_the_least_distance_known(
         given.append((upper.tolist(), batch_size, more["seconds"], isinstance(question, MinRadius)))
         certificate, proofs = object.__new__(Certificate), [None] + [evidence] * 3
         radius = torch.tensor([0.0, 0.125, 0.2, 0.3746])
-        for name, value in {"radius": radius, "evidence": proofs, "arithmetic": ["real", *["executed"] * 3]}.items():
+        arithmetic, status = ["real", *["executed"] * 3], [CertificateStatus.EFFORT] * 4
+        columns = {"radius": radius, "evidence": proofs, "arithmetic": arithmetic, "status": status}
+        for name, value in columns.items():
             object.__setattr__(certificate, name, value[: len(x)])
         return result, certificate
 
@@ -231,7 +234,7 @@ def test_without_lower_bounds_they_are_0_and_a_note_says_why(monkeypatch):
     attacks(monkeypatch)
     monkeypatch.setattr(module, "certified", lambda *_, **__: 1 / 0)
     part = workers().answer(work(2, CERTIFYING))
-    note = f"{TASK.name}, chunk 4: no lower bounds (ZeroDivisionError: division by zero)"
+    note = f"{TASK.name}, images 10, 11: no lower bounds (ZeroDivisionError: division by zero)"
     assert part.notes == [note]
     assert part.samples["lower"].to_pylist() == [0, 0]
     assert part.samples["arithmetic"].to_pylist() == ["executed"] * 2

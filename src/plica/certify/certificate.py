@@ -22,6 +22,7 @@ class CertificateStatus(Enum):
     ATTACKED = "An attack has found a point within the radius: there is nothing to prove."
     MISCLASSIFIED = "Misclassified from the start: the radius is 0."
     NOT_FINITE = "The model gave values that are not finite; nothing is proved."
+    FAILED = "An error was raised, which a note of the run names; nothing is proved."
 
 
 class Split(NamedTuple):

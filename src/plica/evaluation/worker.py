@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import pyarrow as pa
 import torch
@@ -14,7 +14,7 @@ from plica.api import Progress, attack, default_batch_size
 from plica.attacks.external.common import Peer
 from plica.attacks.registry import ATTACKS
 from plica.bracket import CLOSED, certified, gap
-from plica.certify import Certificate
+from plica.certify import Certificate, CertificateStatus
 from plica.certify.api import SECONDS
 from plica.core.domain.bounds import Bounds
 from plica.core.domain.read_bounds import read_bounds
@@ -29,7 +29,7 @@ from plica.runs.encode import leaf_table, sample_table
 from plica.runs.points import moved
 from plica.runs.schema import CERTIFIED, TARGET_CLASS, arrow_schema
 from plica.utils.limits import free_memory, out_of_memory
-from plica.utils.messages import one_line
+from plica.utils.messages import few, one_line
 
 FEW = 3  # images that may all fail without the method or the model being at fault
 
@@ -161,32 +161,47 @@ class Worker:
             return _part(work, _nothing(work, Status.FAILED), [*notes, note])
         half = len(work.ids) // 2
         sides = [self._answer(model, _some(work, rows), size, [], None) for rows in (slice(half), slice(half, None))]
-        return Part(
-            pa.concat_tables([side.samples for side in sides]),
-            torch.cat([side.ids for side in sides]),
-            torch.cat([side.x_adv for side in sides]),
-            torch.cat(thetas) if (thetas := [side.theta for side in sides if side.theta is not None]) else None,
-            notes + [note for side in sides for note in side.notes],
-            None if sides[0].leaves is None else pa.concat_tables([side.leaves for side in sides]),
-        )
+        return _joined(sides, notes)
 
     def _certified(self, model, x, y, work: Work, result: Result, notes: list[str]) -> Part:
-        """The part with lower bounds; if they cannot be computed, with bounds of 0 and a note."""
-        job, certificate = work.job, None
+        """The part with lower bounds; where they cannot be computed, with bounds of 0 and a note."""
+        failed: dict[str, list[int]] = {}
+        sides = list(self._bounded(model, x, y, work, result, failed))
+        for cause, ids in failed.items():
+            some = f"image{'s' * (len(ids) > 1)} {few(ids)}"
+            notes = [*notes, f"{work.job.task.name}, {some}: no lower bounds ({cause})"]
+        return _joined(sides, notes)
+
+    def _bounded(self, model, x, y, work: Work, result: Result, failed: dict[str, list[int]]) -> Iterator[Part]:
+        """Parts with lower bounds, of all images or, if that fails, of halves of them, down to the image that fails.
+
+        failed: images without bounds, by the error; images are added to it.
+        """
+        job = work.job
         assert job.certify is not None
         own = job.certify
         question = job.question(self.bounds, x.shape[1:])
         upper = torch.full((len(x),), torch.inf) if work.upper is None else work.upper
         try:
-            result, certificate = certified(
+            bracketed, certificate = certified(
                 model, x, y, question, result, upper=upper, seconds=own.seconds if own.nodes is None else SECONDS,
                 nodes=own.nodes, arithmetic=own.arithmetic,
                 bounds=self.bounds.pair, method=job.method, seed=job.seed, batch_size=self.fitting_size,
                 levels=job.task.levels, targets=job.targets(y, work.ids),
             )  # fmt: skip
         except Exception as error:  # the attack's results are still stored
-            notes = [*notes, f"{job.task.name}, chunk {work.chunk}: no lower bounds ({one_line(error, named=True)})"]
-        return _part(work, result, notes, bound_columns(work, result, certificate))
+            cause = one_line(error, named=True)
+        else:
+            yield _part(work, bracketed, [], bound_columns(work, bracketed, certificate))
+            return
+        free_memory()
+        if len(work.ids) == 1:
+            failed.setdefault(cause, []).append(int(work.ids[0]))
+            yield _part(work, result, [])
+            return
+        half = len(work.ids) // 2
+        for rows in (slice(half), slice(half, None)):
+            yield from self._bounded(model, x[rows], y[rows], _some(work, rows), _rows(result, rows), failed)
 
     def _attack(self, model, x, y, ids, job: Job, size: int | None, on_progress) -> Result:
         return attack(
@@ -222,7 +237,8 @@ def bound_columns(work: Work, result: Result, certificate: Certificate | None) -
     evidence = [None] * rows if certificate is None else certificate.evidence
     assert work.job.certify is not None
     arithmetic = [work.job.certify.arithmetic] * rows if certificate is None else certificate.arithmetic
-    values = (lower.numpy(), (gap(lower, upper) <= CLOSED).numpy(), arithmetic)
+    status = [_unbounded(s) for s in result.status] if certificate is None else certificate.status
+    values = (lower.numpy(), (gap(lower, upper) <= CLOSED).numpy(), arithmetic, [s.name for s in status])
     columns = {field.name: pa.array(v, field.type) for field, v in zip(arrow_schema(CERTIFIED), values, strict=True)}
     return columns, leaf_table(evidence, work.ids)
 
@@ -242,6 +258,31 @@ def _part(
     rows = moved(work.x, x_adv)
     theta = None if result.theta is None else result.theta.detach().cpu()[rows]
     return Part(table, work.ids[rows], x_adv[rows], theta, notes, leaves)
+
+
+def _unbounded(status: Status) -> CertificateStatus:
+    """Why an image has no lower bound where no search for one ended, by the status of its attack."""
+    return CertificateStatus.NOT_FINITE if status == Status.NOT_FINITE else CertificateStatus.FAILED
+
+
+def _joined(sides: Sequence[Part], notes: list[str]) -> Part:
+    """The part of all images, from those of some each. notes: before theirs."""
+    leaves = [side.leaves for side in sides if side.leaves is not None]
+    thetas = [side.theta for side in sides if side.theta is not None]
+    return Part(
+        pa.concat_tables([side.samples for side in sides]),
+        torch.cat([side.ids for side in sides]),
+        torch.cat([side.x_adv for side in sides]),
+        torch.cat(thetas) if thetas else None,
+        notes + [note for side in sides for note in side.notes],
+        pa.concat_tables(leaves) if leaves else None,
+    )
+
+
+def _rows(result: Result, rows: slice) -> Result:
+    """The result for some of its images."""
+    values = {field.name: getattr(result, field.name) for field in fields(result)}
+    return replace(result, **{name: value[rows] for name, value in values.items() if value is not None})
 
 
 def _some(work: Work, rows: slice) -> Work:

@@ -85,6 +85,11 @@ CERTIFIED = (
         "string",
         "for which lower holds: real, the network in real arithmetic; executed, as run in float32",
     ),
+    Column(
+        "lower_status",
+        "string",
+        "why the search for lower ended: the name of a plica.certify.CertificateStatus; runs of older versions lack it",
+    ),
 )  # of the last method of a question whose plan says `certify`
 TARGET_CLASS = Column(
     "target_class", "int64", "the target class of the image; only where each image has its own (`targets` in the plan)"

@@ -231,6 +231,7 @@ class Answers:
         outside = f"outside the radius {context.radius:.12g}"
         return differs | self._record(differences, "radius", beyond, lambda i: f"distance {d[i]:.12g}, {outside}")
 
+    @np.errstate(invalid="ignore")  # inf - inf, of images whose output is not finite
     def _classes(self, context: MeasureContext, differences: Differences) -> np.ndarray:
         """Successes are misclassified in float64 and at every batch size; images without a success are not."""
         own = precision_of(context.model, self.x_adv)
