@@ -1,5 +1,6 @@
 """The reference trainer: what it writes, that it goes on bit for bit, what it says, and how it is selected."""
 
+import errno
 import json
 import os
 import signal
@@ -168,6 +169,30 @@ def test_a_killed_training_ends_with_the_same_bits(plan, tmp_path):
     subprocess.run(words, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     for name in ("model.safetensors", "log.parquet"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+
+
+@pytest.mark.parametrize("writes", [1, 5])
+def test_a_full_disk_is_a_sentence_and_room_lets_the_training_go_on(plan, tmp_path, monkeypatch, capsys, writes):
+    """It was a traceback, in the training (the first four files) as in the evaluation at the end."""
+    plan |= {"epochs": 1, "undefended": False}
+    (tmp_path / "plan.yaml").write_text(json.dumps(plan))
+    command = ["train", str(tmp_path / "plan.yaml"), "--out", str(tmp_path / "out")]
+    left, real = iter(range(2 * writes)), os.fsync  # of the file and of its folder
+
+    def full(number):
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "is full (No space left on device); finished parts are stored: free some space" in said
+    assert main(command) == 0
+    train(plan, tmp_path / "whole")
+    for name in ("model.safetensors", "log.parquet"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 
 
 def test_another_plan_does_not_go_on(plan, tmp_path):

@@ -11,6 +11,8 @@ import typer
 from plica.cli.errors import Status, wrong_input
 from plica.cli.progress import TrainingBar
 from plica.cli.table import print_summary
+from plica.evaluation.run import DiskError
+from plica.evaluation.worker import AllFailedError
 from plica.training.checkpoint import LOG, RUN, WEIGHTS
 from plica.training.plan import read_training_plan
 from plica.training.trainer import DivergedError
@@ -33,7 +35,11 @@ def train(
 
     After an interruption the same command resumes from the last checkpoint, with the same result, bit for bit.
     """
-    with TrainingBar() as progress, wrong_input(accepted=lambda: progress.began):
+    with (
+        TrainingBar() as progress,
+        wrong_input(accepted=lambda: progress.began),
+        wrong_input((DiskError, AllFailedError)),
+    ):
         try:
             read = read_training_plan(plan)
             if device is not None:

@@ -105,7 +105,7 @@ def evaluate(
             for found in preflight(plan_chains, source, ids, read_bounds(plan.bounds), load):
                 on_preflight(found)
         on_start(plan_chains, len(chunks))
-        with _disk_errors(directory):
+        with disk_errors(directory):
             if not former:
                 write_bounds(directory, read_bounds(plan.bounds))
                 write_json(directory / MANIFEST, manifest)
@@ -117,7 +117,12 @@ def evaluate(
 
 
 @contextmanager
-def _disk_errors(directory: Path) -> Iterator[None]:
+def disk_errors(directory: Path) -> Iterator[None]:
+    """An error of the system in this context becomes one sentence.
+
+    Raises:
+        DiskError: the disk is full, or the directory cannot be written to.
+    """
     try:
         yield
     except OSError as error:

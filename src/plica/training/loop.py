@@ -28,6 +28,7 @@ from plica.core.domain.bounds import check_bounds
 from plica.core.model.eval_mode import eval_mode
 from plica.data import open_data
 from plica.data.sample import select
+from plica.evaluation.run import disk_errors
 from plica.goals import check_labels, class_logits
 from plica.models import load_model
 from plica.models.adapt import Adapted, logits_of
@@ -195,6 +196,7 @@ class Trainer:
 
         Raises:
             DivergedError: the loss is not finite.
+            DiskError: the disk is full; the training resumes from the last checkpoint.
         """
         began, first = time.monotonic(), self.step
         order: Tensor | None = None
@@ -205,10 +207,11 @@ class Trainer:
             rows = order[within * self.batch : (within + 1) * self.batch]
             loss = self._train_step(self.x[rows], self.y[rows])
             self.step += 1
-            if self.step % self.per_epoch == 0:
-                self._end_epoch()
-            if self.step % self.per_epoch == 0 or self.step % self.plan.save_every == 0:
-                write_checkpoint(self.directory, self._state())
+            with disk_errors(self.directory):
+                if self.step % self.per_epoch == 0:
+                    self._end_epoch()
+                if self.step % self.per_epoch == 0 or self.step % self.plan.save_every == 0:
+                    write_checkpoint(self.directory, self._state())
             fresh, seconds = self.step - first, time.monotonic() - began
             on_progress(TrainingProgress(self.what, self.step, self.steps, loss, fresh, seconds))
 
