@@ -7,8 +7,6 @@ DATA ?= ../shared/data
 WORKERS := --numprocesses auto --dist worksteal
 # Threads that wait give their core away: on a machine with other work, spinning made two threads five times dearer than one.
 export OMP_WAIT_POLICY := PASSIVE
-# Where it is set, every process that imports the package compiles it anew, and every worker of pytest rewrites all tests.
-unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo demo-train test test-all test-floors test-newest test-extras mutants bench papers papers-all lint types format docs clean
 
