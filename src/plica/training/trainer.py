@@ -46,7 +46,7 @@ def train(
     Raises:
         ValueError: invalid input; raised before any work.
         DivergedError: the loss is not finite.
-        DiskError: the disk is full; the same call goes on.
+        OSError: the disk is full; the same call goes on.
     """
     read, directory = read_training_plan(plan), Path(out)
     if read.threads is not None:
