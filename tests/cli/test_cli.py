@@ -4,17 +4,21 @@ import errno
 import inspect
 import json
 import math
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file
 
 import plica
 from plica.cli import attack, main, progress, radius
+from plica.cli.app import COMMANDS, app
 from plica.cli.progress import AttackProgress
 from plica.core.formulations import parse_radius
 from plica.models import load_model
@@ -281,6 +285,23 @@ def test_help_teaches_by_example(capsys, command):
     said = capsys.readouterr().out
     assert f"plica {command} --model" in said
     assert "samples.parquet" in said
+
+
+PAGES = [page.read_text() for page in (Path(__file__).parents[2] / "docs").rglob("*.md")]
+HELP = [getattr(module, "EPILOG", "") for module in COMMANDS]
+EXAMPLES = {
+    line.strip()
+    for text in (*PAGES, *HELP)
+    for line in text.splitlines()
+    if line.strip().startswith("plica ") and (text in HELP or line.startswith("    "))  # other lines are prose
+}
+
+
+@pytest.mark.parametrize("line", sorted(EXAMPLES))
+def test_the_examples_of_help_and_pages_are_commands(line):
+    _, name, *words = shlex.split(line, comments=True)
+    commands = typer.main.get_command(app).commands
+    commands[name].make_context(name, words)  # raises an error where an option is wrong
 
 
 def test_some_images_by_their_rows_or_a_balanced_sample(folder, capsys):
