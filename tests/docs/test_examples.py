@@ -18,7 +18,12 @@ pytest.importorskip("pandas", reason="the examples use the extra 'see'")
 DOCS = Path(__file__).parents[2] / "docs"
 HOWTO = sorted(page for page in (DOCS / "howto").glob("*.md") if page.name != "index.md")
 NOTEBOOKS = sorted(page for page in (DOCS / "notebooks").glob("*.md") if page.name != "index.md")
-ALONE = [DOCS / "index.md", DOCS / "start.md", DOCS / "concepts" / "solver.md"]  # pages that need no other
+ALONE = [
+    DOCS / "index.md",
+    DOCS / "start.md",
+    DOCS / "concepts" / "solver.md",
+    DOCS / "concepts" / "bounds.md",
+]  # pages that need no other
 
 
 @pytest.fixture(scope="module")
