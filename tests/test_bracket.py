@@ -71,7 +71,7 @@ def test_what_has_no_lower_bounds_is_refused_before_the_attack():
     x, y = images(), torch.zeros(4).long()
     with pytest.raises(plica.Unsupported, match="softshrink"):
         plica.bracket(Counted(), x, y, plica.MinRadius(plica.Lp(2)))
-    assert sum(calls) <= 1
+    assert sum(calls) <= 2  # one image to look at what is returned, and one to trace
     with pytest.raises(plica.Unsupported, match="linf, l2 and l1"):
         plica.bracket(Counted(), x, y, plica.MinRadius(plica.Lp(3)))
     with pytest.raises(TypeError, match="MinRadius"):

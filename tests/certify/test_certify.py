@@ -1,6 +1,7 @@
 """plica.certify as a user calls it: what is checked, what comes back, and that it never exceeds an attack's radius."""
 
 import math
+from dataclasses import dataclass
 from itertools import cycle
 
 import pytest
@@ -11,6 +12,7 @@ import plica
 from certify.zoo import BUILDERS, FLAT, dense, images, network
 from linear import linear
 from plica.certify import CertificateStatus, api
+from plica.core.model.fitting import ModelError
 from shared_data import SHARED
 
 
@@ -296,13 +298,14 @@ def test_the_time_limit_is_respected():
         (dict(bounds=(0 * images(), 0.5 + 0 * images())), ValueError, "outside its bounds"),
         (dict(y=torch.full((4,), 7)), ValueError, "y must hold classes"),
         (dict(x=images() + 1), ValueError, "bounds"),
+        (dict(model=nn.Linear), TypeError, "model must be a torch module or a function .* got the class Linear"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_named(change, error, message):
     net, x, y = labelled()
-    arguments = dict(x=x, y=y, question=plica.MinRadius(plica.Lp(2)), nodes=1) | change
+    arguments = dict(model=net, x=x, y=y, question=plica.MinRadius(plica.Lp(2)), nodes=1) | change
     with pytest.raises(error, match=message):
-        plica.certify(net, **arguments)
+        plica.certify(**arguments)
 
 
 def test_the_mode_of_the_model_is_restored():
@@ -386,3 +389,31 @@ def test_images_of_another_precision_than_the_network_are_told_so():
     net, x, y = labelled(b=2)
     with pytest.raises(ValueError, match=r"parameters are torch.float32 and x is torch.float64; write x.to"):
         plica.certify(net, x.double(), y, plica.MinRadius(plica.Lp(2)), nodes=2)
+
+
+@dataclass
+class Output:
+    logits: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    ("returns", "said"),
+    [
+        (lambda z: {"logits": z}, r"got dict; .* such as lambda x: model\(x\)\['logits'\]"),
+        (lambda z: (z, None), r"got tuple; .* such as lambda x: model\(x\)\[0\]"),
+        (Output, r"got Output; .* such as lambda x: model\(x\)\.logits"),
+        (lambda z: z.argmax(1), r"got torch.int64 of shape \(1,\)"),
+        (lambda z: z + torch.zeros(2, 1), r"here b = 1, got torch.float32 of shape \(2, "),
+    ],
+)
+@pytest.mark.parametrize("ask", [plica.certify, plica.bracket])
+def test_a_model_must_return_logits(ask, returns, said):
+    model, x, y = labelled()
+    with pytest.raises(ValueError, match=said):
+        ask(lambda z: returns(model(z)), x, y, plica.MinRadius(plica.Lp(2)), nodes=1)
+
+
+def test_an_error_of_the_model_is_named():
+    model, x, y = labelled()
+    with pytest.raises(ModelError, match=r"The model raised RuntimeError: mat1"):
+        plica.certify(model, x[:, :, :5], y, plica.MinRadius(plica.Lp(2)), nodes=1)

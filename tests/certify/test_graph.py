@@ -108,7 +108,6 @@ def assigned(x, value):
         (lambda x: x.flatten(1)[:, :3].repeat(2, 1)[: len(x)], "keep images apart"),
         (lambda x: nn.functional.leaky_relu(x, torch.inf).flatten(1), "slope must be finite"),
         (lambda x: x.flatten(1)[:, :3].expand(1, 1, 3).squeeze(1), "keep images apart"),
-        (lambda x: x.flatten(1)[:, :3] + torch.zeros(2, 3), "keep images apart"),
         (lambda x: x.flatten(1)[:, :3] * torch.ones(1, 1, 3), "keep images apart"),
         (lambda x: x.flatten(1)[:, :3] + x[:, :1, :1, :3], "keep images apart"),
         (lambda x: torch.ones(len(x), 3), "depend on the image"),

@@ -80,7 +80,8 @@ def certify(
             if it is less.
 
     Raises:
-        ValueError, TypeError: an argument is wrong; said before any work.
+        ValueError, TypeError: an argument is wrong, or the model does not return logits; said before any work.
+        RuntimeError: the model raises an error.
         Unsupported: the metric or an operation of the model has no bounds (the message names the module), or the model
             has none for the network as it runs; raised before any work.
     """
@@ -123,6 +124,7 @@ def check_certifiable(
         raise Unsupported("Lower bounds are of misclassification; leave goal=... out, or ask the attack alone.")
     if draws is not None:
         raise Unsupported("Lower bounds need a model that answers the same at every call; leave draws=... out.")
+    validation.network(model)
     validation.images(x)
     _check_question(question)
     with eval_mode(model):
@@ -169,6 +171,7 @@ def _checked(
     probe: Callable[[int, Tensor], float] | None,
 ) -> tuple[_Call, list[tuple[Tensor, Region]]]:  # fmt: skip
     """The call, and the numbers of the images of each region; one region unless boxes differ from image to image."""
+    validation.network(model)
     validation.images(x)
     if not isinstance(question, MinRadius | MaxLoss):
         raise TypeError(f"question must be plica.MinRadius(...) or plica.MaxLoss(...), got {type(question).__name__}.")

@@ -22,7 +22,8 @@ from torch.overrides import TorchFunctionMode
 from plica.certify.graph import Graph
 from plica.certify.traced import build
 from plica.core.domain.half import half_dtype
-from plica.core.model.fitting import check_kind, unfitted
+from plica.core.model.fitting import check_kind, fitted, unfitted
+from plica.core.model.output import check_output
 from plica.metrics import Unsupported
 from plica.utils.messages import one_line
 
@@ -37,10 +38,13 @@ def capture(model: Callable[[Tensor], Tensor], x: Float[Tensor, "b *image"]) -> 
     """The network that the model computes in eval mode, for images like x, with constants in float64.
 
     Raises:
+        ValueError: the model does not return logits.
+        ModelError: it raises an error.
         Unsupported: an operation has no bounds, or the model cannot be captured or does not treat images independently.
     """
     model = _unwrapped(unfitted(model))
     _check_precision(model, x)
+    check_output(fitted(model)(x[:1].clone()), x[:1])
     try:
         traced, compiled = _trace(model, x[:1]), False
     except _CompiledError:

@@ -40,9 +40,7 @@ def arguments(
 ) -> tuple[int, int, int | None, int | None]:
     """Check what can be checked without running the model, except for what depends on the bounds (`within`). Returns
     gradients, seed, batch_size and draws as ints."""
-    if not callable(model) or isinstance(model, type):
-        what = f"the class {model.__name__}" if isinstance(model, type) else shown(model)
-        raise TypeError(f"model must be a torch module or a function (b, *image) -> (b, classes), got {what}.")
+    network(model)
     images(x)
     _goal(goal, targets, question)
     if goal is None or isinstance(goal, Misclassified):
@@ -107,6 +105,13 @@ def budget(gradients: int) -> None:
         warnings.warn(
             f"A budget of {spent} is over before most searches come to a point; give 20 or more.", stacklevel=3
         )
+
+
+def network(model: Any) -> None:
+    """Raises TypeError unless the model can be called, and is no class."""
+    if not callable(model) or isinstance(model, type):
+        what = f"the class {model.__name__}" if isinstance(model, type) else shown(model)
+        raise TypeError(f"model must be a torch module or a function (b, *image) -> (b, classes), got {what}.")
 
 
 def images(x: Any) -> None:

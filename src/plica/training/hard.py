@@ -28,7 +28,7 @@ class Hard:
             nothing was searched or found.
         distance: (b,) of x_adv from the image.
         radius: (b,) for MinRadius the robustness radius to first order, 0 where misclassified; for MaxLoss the radius
-            of the ball; nan where the network was not finite.
+            of the ball; nan where the network was not finite or its gradient 0.
         multiplier: (b,) by how much the radius grows for each unit by which the margin at x_adv decreases; nan for
             MaxLoss.
         correct: (b,) bool, whether the image itself is classified correctly.

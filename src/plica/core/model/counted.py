@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -20,6 +20,7 @@ from plica.core.model.draws import MeanOfDraws
 from plica.core.model.fitting import ModelError
 from plica.core.model.gradient import gradient_errors, input_gradient, with_slope
 from plica.core.model.least_margin import LeastMargin
+from plica.core.model.output import check_output
 from plica.core.model.precision import DTYPES, Autocast
 from plica.core.model.rounding import (
     MEASURED,
@@ -262,13 +263,7 @@ class CountedModel:
 
     def _run(self, x: Float[Tensor, "p *image"]) -> Float[Tensor, "p *output"]:
         out = self.model(x) if self.arithmetic.eps else observe(self.model, x, self.arithmetic)
-        fits = isinstance(out, Tensor) and out.ndim > 0 and len(out) == len(x) and out.numel() > 0
-        if not fits or not out.is_floating_point():
-            seen = f"{out.dtype} of shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
-            raise ValueError(
-                f"The model must return floating-point logits of shape (b, classes), or with a goal of shape (b, ...), "
-                f"here b = {len(x)}, got {seen}; wrap it in a function that does{_wrapper(out)}."
-            )
+        check_output(out, x)
         return out.to(x.dtype)  # differences of logits are exact in the wider type
 
     def gradient(
@@ -335,12 +330,3 @@ class CountedModel:
             return results[0]
         values, logits, grads = map(torch.cat, zip(*results, strict=True))
         return values, logits, grads
-
-
-def _wrapper(out: object) -> str:
-    """An example of a function that takes logits out of what a model returns, where it returns several things."""
-    entries = dict(out) if isinstance(out, Mapping) else dict(enumerate(out)) if isinstance(out, tuple | list) else {}
-    name = next((name for name, entry in entries.items() if isinstance(entry, Tensor)), None)
-    if name is not None:
-        return f", such as lambda x: model(x)[{name!r}]"
-    return ", such as lambda x: model(x).logits" if isinstance(getattr(out, "logits", None), Tensor) else ""
