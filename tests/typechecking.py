@@ -30,12 +30,13 @@ def next_test() -> None:
     calls.clear()
 
 
-def kind(value):
-    """The type of an argument; of tensors and arrays also the dtype and the number of axes."""
+def kind(value, deep=True):
+    """The type of an argument; of tensors and arrays also the dtype and the number of axes, and of lists those of their
+    entries, not deeper: a plan may name a list exponentially often."""
     if isinstance(value, (torch.Tensor, np.ndarray)):
         return type(value), value.dtype, value.ndim
-    if isinstance(value, (tuple, list)):
-        return type(value), *map(kind, value)
+    if isinstance(value, (tuple, list)) and deep:
+        return type(value), *(kind(entry, deep=False) for entry in value)
     return type(value)
 
 
