@@ -20,7 +20,7 @@ from plica.evaluation import PlanError
 from plica.training.augment import augmented
 from plica.training.overfitting import share_gained
 from plica.training.plan import read_training_plan
-from plica.training.trainer import DivergedError, train
+from plica.training.trainer import DivergedError, TrainingProgress, train
 from shared_data import SHARED
 
 NET = """
@@ -246,6 +246,27 @@ def test_a_loss_that_is_not_finite_ends_with_the_best_weights(plan, tmp_path, ca
     (tmp_path / "plan.yaml").write_text(json.dumps(plan))
     assert main(["train", str(tmp_path / "plan.yaml"), "--out", str(tmp_path / "again")]) == 1
     assert "not finite" in capsys.readouterr().err
+
+
+def test_an_interruption_says_whether_there_is_a_checkpoint(plan, tmp_path, monkeypatch, capsys):
+    def interrupted(read, out, on_progress, say):
+        on_progress(TrainingProgress("training", step=1, steps=4, loss=1.0, fresh=1, seconds=0.1))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("plica.cli.train.run_plan", interrupted)
+    (tmp_path / "plan.yaml").write_text(json.dumps(plan))
+    command = ["train", str(tmp_path / "plan.yaml"), "--out", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert "interrupted before the first checkpoint" in capsys.readouterr().err
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/checkpoint.pt").write_bytes(b"")
+    assert main(command) == 1
+    assert "the last checkpoint is in" in capsys.readouterr().err
+
+
+def test_who_has_no_plan_is_told_where_one_is(tmp_path, capsys):
+    assert main(["train", str(tmp_path / "none.yaml"), "--out", str(tmp_path / "out")]) == 2
+    assert "'Train a robust model' of the documentation shows one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,17 @@ def test_a_run_that_deserves_belief(tmp_path):
     assert trust.verdict(runs.load(tmp_path)) == verdict.record()
 
 
+def test_a_run_of_a_plan_that_was_interrupted(tmp_path):
+    """Only a run of `plica evaluate` that is over has a summary."""
+    run(tmp_path, samples(task(), half(), "STALLED"))
+    write_json(tmp_path / "manifest.json", {"format": 1, "plan": {"chunk": 60}, "data": {"n": N}})
+    verdict = trust.believed(runs.load(tmp_path))
+    assert found(verdict) == {("unfinished", Severity.RESERVATION)}
+    assert str(verdict).startswith("with reservations")
+    write_json(tmp_path / "summary.json", {"format": 1, "verdict": trust.verdict(runs.load(tmp_path))})
+    assert str(trust.believed(runs.load(tmp_path))) == "trustworthy"
+
+
 def test_a_model_nobody_looked_at(tmp_path):
     verdict = trust.conclude(run(tmp_path, samples(task(), half(), "STALLED"), examined=False))
     assert found(verdict) == {("not examined", Severity.RESERVATION)}

@@ -13,7 +13,7 @@ from plica.cli.progress import TrainingBar
 from plica.cli.table import print_summary
 from plica.evaluation.run import DiskError
 from plica.evaluation.worker import AllFailedError
-from plica.training.checkpoint import LOG, RUN, WEIGHTS
+from plica.training.checkpoint import CHECKPOINT, LOG, RUN, WEIGHTS
 from plica.training.plan import read_training_plan
 from plica.training.trainer import DivergedError
 from plica.training.trainer import train as run_plan
@@ -49,7 +49,13 @@ def train(
             print(plain(f"plica: {error}"), file=sys.stderr)
             raise typer.Exit(Status.OTHER) from None
         except KeyboardInterrupt:
-            kept = f"; the last checkpoint is in {out}, and the same command goes on" if progress.began else ""
+            kept = ""
+            if (out / CHECKPOINT).is_file():
+                kept = f"; the last checkpoint is in {out}, and the same command goes on"
+            elif progress.began:
+                kept = (
+                    " before the first checkpoint (after an epoch, or `save_every` steps); the same command begins anew"
+                )
             print(plain(f"plica: interrupted{kept}."), file=sys.stderr)
             raise typer.Exit(Status.OTHER) from None
     print_summary(run.summary)

@@ -26,13 +26,16 @@ def read_plan(plan: str | Path | Mapping[str, Any] | Plan, **changes: Any) -> Pl
 
 
 R = TypeVar("R", bound=Strict)
+EXAMPLE = "`plica plan` writes one to start from"
 
 
-def read_as(kind: type[R], plan: str | Path | Mapping[str, Any] | R, changes: Mapping[str, Any]) -> R:
-    """`read_plan` of any kind of plan."""
+def read_as(
+    kind: type[R], plan: str | Path | Mapping[str, Any] | R, changes: Mapping[str, Any], example: str = EXAMPLE
+) -> R:
+    """`read_plan` of any kind of plan. example: for messages, where one is to be had."""
     where = "The plan"
     if isinstance(plan, str | Path):
-        where, plan = f"The plan {plan}", _read_yaml(Path(plan))
+        where, plan = f"The plan {plan}", _read_yaml(Path(plan), example)
     keys: Any = plan.model_dump(exclude_unset=True) if isinstance(plan, Strict) else dict(plan)
     for key, value in changes.items():
         keys = _changed(keys, key.split("."), value)
@@ -50,20 +53,20 @@ def _changed(record: Any, keys: list[str], value: Any) -> Any:
     return {**record, keys[0]: _changed(inner, keys[1:], value)}
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def _read_yaml(file: Path, example: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(read_small(file))
     except FileNotFoundError:
-        raise PlanError(f"There is no plan {file}; `plica plan` writes one to start from.") from None
+        raise PlanError(f"There is no plan {file}; {example}.") from None
     except RecursionError:
-        raise PlanError(f"The plan {file} is nested too deep; `plica plan` writes one to start from.") from None
+        raise PlanError(f"The plan {file} is nested too deep; {example}.") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
         reason = getattr(error, "problem", None) or one_line(error)
-        raise PlanError(f"The plan {file} cannot be read as YAML{line} ({reason}); `plica plan` writes one.") from None
+        raise PlanError(f"The plan {file} cannot be read as YAML{line} ({reason}); {example}.") from None
     if not isinstance(content, dict):
-        raise PlanError(f"The plan {file} holds no keys; `plica plan` writes one to start from.")
+        raise PlanError(f"The plan {file} holds no keys; {example}.")
     return cast(dict[str, Any], content)
 
 

@@ -81,7 +81,7 @@ def collect(runs: Sequence[Run]) -> ReportData:
 
 
 def _verdict(run: Run) -> dict[str, Any]:
-    verdict = run.summary.get("verdict") or trust.verdict(run)
+    verdict = run.summary.get("verdict") or trust.believed(run).record()
     return verdict if isinstance(verdict, dict) else {"verdict": verdict}
 
 

@@ -74,9 +74,18 @@ def verdict(run: Run) -> dict[str, Any]:
 
 
 def believed(run: Run) -> Verdict:
-    """The verdict in the run's summary; computed now if there is none."""
+    """The verdict in the run's summary; computed now if there is none, as of a run that is unfinished."""
     record = run.summary.get("verdict")
-    return Verdict.read(record) if isinstance(record, dict) else conclude(run)
+    if isinstance(record, dict):
+        return Verdict.read(record)
+    concluded = conclude(run)
+    if run.summary or "chunk" not in (run.manifest.get("plan") or {}):
+        return concluded
+    sentence = (
+        "The run is unfinished, so images, methods, questions or models are missing; the same command that began it "
+        "goes on."
+    )
+    return Verdict.of([Finding("unfinished", Severity.RESERVATION, sentence), *concluded.findings], concluded.checks)
 
 
 def conclude(run: Run, examined: Mapping[str, Any] | None = None) -> Verdict:
