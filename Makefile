@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 DATA ?= ../shared/data
-# Worker by worker one stretch of the files, so that few fixtures of a file or a folder are made twice.
+# Each worker takes a contiguous stretch of the tests, so that few fixtures of a file or a folder are made twice.
 WORKERS := --numprocesses auto --dist worksteal
 # Threads that wait give their core away: on a machine with other work, spinning made two threads five times dearer than one.
 export OMP_WAIT_POLICY := PASSIVE
@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY := PASSIVE
 help:
 	@echo "make demo      robustness radii of twenty CIFAR-10 images: a table and a picture, in a few minutes after the setup"
 	@echo "make demo-train   trains the demonstration's small networks anew, in five minutes on two cores; DATA=folder of images"
-	@echo "make test      the tests (a quarter of an hour); make test-all also runs the slow ones"
+	@echo "make test      the tests (half an hour on two cores); make test-all also runs the slow ones"
 	@echo "make test-floors and test-newest: the tests with the oldest and newest packages allowed; make test-extras: with every extra"
 	@echo "make mutants   small changes to the code that judges: does a test fail for each? (half an hour)"
 	@echo "make docs      the documentation site, into build/site"

@@ -61,6 +61,18 @@ def test_numbers_of_the_run_are_in_it(run):
     assert f"cd{'cd' * 31}" in page
 
 
+@pytest.mark.parametrize(
+    ("command", "sentence"), [("report", "The run is unfinished, so"), ("show", "with reservations (unfinished, ")]
+)
+def test_a_run_that_is_unfinished_says_so(tmp_path, capsys, command, sentence):
+    x, y, run = torch.rand(8, 3, 8, 8), torch.arange(8) % 3, tmp_path / "run"
+    write_inputs(run, x, y, plan={"chunk": 4})
+    write_task(run, made_up(x, (x + 0.01).clamp(0, 1), 0.1 + torch.arange(8) / 8), y)
+    assert main([command, str(run), *(["-o", str(tmp_path / "r.html")] if command == "report" else [])]) == 0
+    said = (tmp_path / "r.html").read_text() if command == "report" else capsys.readouterr().out
+    assert sentence in said
+
+
 def test_what_files_say_is_escaped(run):
     page = render([runs.load(run)])
     assert "<b>dog</b>" not in page
