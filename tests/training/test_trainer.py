@@ -13,11 +13,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import plica
 from plica.cli import main
 from plica.evaluation import PlanError
 from plica.training.augment import augmented
+from plica.training.loop import Trainer
 from plica.training.overfitting import share_gained
 from plica.training.plan import read_training_plan
 from plica.training.trainer import DivergedError, TrainingProgress, train
@@ -124,6 +126,40 @@ def test_networks_with_one_logit_are_trained_on_both_classes(plan, tmp_path, net
     np.savez(tmp_path / "two.npz", x=data["x"], y=0 * data["y"])
     train(plan | {"epochs": 1}, tmp_path / "zeros")
     assert pq.read_table(tmp_path / "zeros" / "log.parquet").to_pylist()[-1]["loss"] > 0
+
+
+CAPPED = {"ask": "min-radius", "metric": "l2", "cap": 0.5}
+LINEAR = """
+from torch import nn
+
+def make():
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+"""
+
+
+@pytest.mark.parametrize("questions", [[CAPPED], [CAPPED | {"cap": None}], []], ids=["cap", "no cap", "no question"])
+def test_a_network_that_gives_every_image_the_same_class_is_not_the_best_epoch(plan, tmp_path, questions):
+    """The radii of the third that it gets right are huge, and so was their mean."""
+    (tmp_path / "linear.py").write_text(LINEAR)
+    colours = torch.eye(3).repeat_interleave(64, 1)
+    networks = {"colours": (colours, torch.zeros(3)), "constant": (1e-3 * colours, torch.tensor([1.0, 0, 0]))}
+    still = {"lr": 1e-12, "momentum": 0, "weight_decay": 0}
+    plan |= {"questions": questions, "epochs": 1, "optimizer": still, "augment": False}
+    score = {}
+    for name, (weight, bias) in networks.items():
+        save_file({"1.weight": weight, "1.bias": bias}, tmp_path / f"{name}.safetensors")
+        plan["model"] = {"model": f"{tmp_path / 'linear.py'}:make", "weights": str(tmp_path / f"{name}.safetensors")}
+        trainer = Trainer(read_training_plan(plan), tmp_path / name, "training", print)
+        trainer.run(lambda progress: None)
+        row = trainer.rows[0]
+        score[name] = row["score"]
+        assert "epoch 1 of 1 is kept; on 32 held-out images: " in trainer.kept()
+        assert (
+            f"radius {'(at most 0.5) ' if questions == [CAPPED] else ''}{row['held_out_radius_l2']:.4g} under l2"
+            in trainer.kept()
+        )
+        assert f"accuracy {row['held_out_accuracy']:.1%}" in trainer.kept()
+    assert 2 * score["constant"] < score["colours"] <= 1
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 All random numbers depend only on the seed and the number of the step or epoch, so a checkpoint contains no state of a
 generator: the order of images, crops and flips, dropout, and the noise of the inner problem. The final weights
-are those of the epoch with the largest mean radius on training images that were held out.
+are those of the epoch with the largest mean radius on training images that were held out. A radius beyond the cap, or
+the ball, counts as that: otherwise a network that gives nearly all images the same class wins, whose few radii are
+huge. For the same reason a question without a cap, and a training without questions, count the accuracy.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from plica.training.augment import augmented
 from plica.training.checkpoint import LOG, UNDEFENDED, WEIGHTS, read_checkpoint, write_checkpoint, write_weights
 from plica.training.hard import Hard, logits
 from plica.training.overfitting import ALARM, MORE, PROBED, share_gained
-from plica.training.plan import FARTHEST, TrainingPlan
+from plica.training.plan import TrainingPlan
 from plica.utils.files import write_whole
 from plica.utils.messages import one_line
 
@@ -215,6 +217,18 @@ class Trainer:
             fresh, seconds = self.step - first, time.monotonic() - began
             on_progress(TrainingProgress(self.what, self.step, self.steps, loss, fresh, seconds))
 
+    def kept(self) -> str:
+        """A sentence: which epoch's weights are stored, and what was measured of it."""
+        best = max(self.rows, key=lambda row: row["score"])
+        measured = []
+        for inner, limit in self.plan.measures():
+            metric = inner.questions[0].question.metric
+            mean = "median radius" if limit is None else f"mean radius (at most {limit:.4g})"
+            measured.append(f"{mean} {best[f'held_out_radius_{metric}']:.4g} under {metric}")
+        measured.append(f"accuracy {best['held_out_accuracy']:.1%}")
+        images = f"on {len(self.held_ids):,} held-out images"
+        return f"{self.what}: epoch {best['epoch']} of {self.plan.epochs} is kept; {images}: {', '.join(measured)}."
+
     def _train_step(self, x: Float[Tensor, "b *image"], y: Int[Tensor, " b"]) -> float:
         """Take one step of the optimiser; returns the loss."""
         plan, share = self.plan, self.step / self.steps
@@ -256,14 +270,13 @@ class Trainer:
         """Measure the held-out images, log, and keep the weights if they are the best so far."""
         x, y = self.held_out
         scores, row = [], self.counts.row()
-        for inner, most in self.plan.measures():
+        for inner, limit in self.plan.measures():
             hard = inner(self.selected, x, y)
-            radius = hard.radius.nan_to_num(0.0)
-            radius = radius.clamp(max=most if math.isfinite(most) else FARTHEST * float(radius.median()))
-            name = str(inner.questions[0].question.metric)
-            row[f"held_out_radius_{name}"] = float(radius.mean())
+            radius = hard.radius.double().nan_to_num(0.0)
+            typical = float(radius.median() if limit is None else radius.clamp(max=limit).mean())
+            row[f"held_out_radius_{inner.questions[0].question.metric}"] = typical
             row["held_out_accuracy"] = float(hard.correct.double().mean())
-            scores.append(float(radius.mean()) / (most if math.isfinite(most) else 1.0))
+            scores.append(row["held_out_accuracy"] if limit is None else typical / limit)
         for index, question in enumerate(self.plan.questions):
             row[f"share_{index}_{question.metric}"] = self.counts.picked.count(index) / max(self.counts.images, 1)
         if self.inner is not None:

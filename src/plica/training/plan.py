@@ -22,7 +22,6 @@ from plica.training.union import PICKS
 from plica.utils.messages import shown
 
 MEASURED = 10  # gradients per image for the radii by which epochs are compared
-FARTHEST = 4  # these radii are clamped at this multiple of the radius or cap of the question
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -180,15 +179,14 @@ class TrainingPlan(Strict):
             return None
         return Inner(questions[0], gradients=budget, cap=caps[0], seed=self.seed, bounds=self.bounds)
 
-    def measures(self) -> list[tuple[Inner, float]]:
-        """MinRadius under each distance of the training, or under l2 if there is none, each with the radius above which
-        larger ones count the same."""
+    def measures(self) -> list[tuple[Inner, float | None]]:
+        """MinRadius under each distance of the training, or under l2 if there is none, each with the radius or cap that
+        was trained for."""
         questions = self.questions or [TrainingQuestion(ask="min-radius", metric="l2")]
-        measures = []
-        for question in questions:
-            inner = Inner(question.question(self.bounds, "min-radius"), gradients=MEASURED, bounds=self.bounds)
-            measures.append((inner, FARTHEST * (question.limit or math.inf)))
-        return measures
+        return [
+            (Inner(q.question(self.bounds, "min-radius"), gradients=MEASURED, bounds=self.bounds), q.limit)
+            for q in questions
+        ]
 
     def identity(self) -> dict[str, Any]:
         """The part of the plan that the weights depend on."""

@@ -41,7 +41,7 @@ def train(
         out: the directory: checkpoint.pt, model.safetensors (the best weights), log.parquet (a row an epoch),
             undefended (the same of the network trained without questions) and run.
         on_progress: called after every step.
-        say: called with each warning, a sentence.
+        say: called with each warning, and with the epoch that was kept: a sentence each.
 
     Raises:
         ValueError: invalid input; raised before any work.
@@ -61,9 +61,11 @@ def train(
         if read.undefended and read.questions and read.model.weights is None:
             plain = Trainer(read.model_copy(update={"questions": []}), directory / UNDEFENDED, UNDEFENDED, say)
         trainer.run(on_progress)
+        say(trainer.kept())
         models = [{"model": read.model.model, "weights": str(directory / WEIGHTS), "name": "trained"}]
         if plain is not None:
             plain.run(on_progress)
+            say(plain.kept())
             models.append({"model": read.model.model, "weights": str(plain.directory / WEIGHTS), "name": UNDEFENDED})
         elif read.undefended and read.questions:
             models.append({"model": read.model.model, "weights": str(read.model.weights), "name": UNDEFENDED})
