@@ -179,10 +179,10 @@ def budgets(network, group):
 def alone(network, group):
     """What each method leaves, and how many images it alone broke."""
     shared = np.all([c.attacked for c in group.contenders], axis=0)
-    broke = {c.name.replace("apgd-", "apgd "): c.broken[shared] for c in group.contenders}
-    once = sum(b.astype(int) for b in broke.values()) == 1
-    cells = [f"{1 - broke[name].mean():.1%}, {(broke[name] & once).sum()}" for name in PAIRS]
-    left = 1 - np.any(list(broke.values()), axis=0).mean()
+    methods = {c.name.replace("apgd-", "apgd "): c.take(shared) for c in group.contenders}
+    once = np.sum([c.broken for c in methods.values()], axis=0) == 1
+    cells = [f"{methods[name].robust.mean():.1%}, {(methods[name].broken & once).sum()}" for name in PAIRS]
+    left = np.all([c.robust for c in methods.values()], axis=0).mean()
     return row(network, f"{group.metric} {group.budget:.3g}", *cells, f"{left:.1%}")
 
 

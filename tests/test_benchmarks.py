@@ -1,5 +1,6 @@
 """benchmarks/radii.py: optimality of curves whose area is known, its table, and its word on missing data;
-benchmarks/training.py: differences of each seed; benchmarks/device.py on a CPU."""
+benchmarks/training.py: differences of each seed; benchmarks/patterns.py: who breaks what; benchmarks/device.py on a
+CPU."""
 
 import importlib.util
 import json
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from plica.analysis.contenders import Contender, Group
 
 
 def imported(name):
@@ -75,6 +78,17 @@ def test_differences_between_ways_of_training_are_shown_for_each_seed(tmp_path):
     assert linf.endswith("; +25.50, +51.00")
     assert l2.startswith("+0.150 [")
     assert l2.endswith("; +0.100, +0.200")
+
+
+def test_a_misclassified_image_is_left_by_no_method():
+    """Four images, one of them misclassified: it counted as left, so that every method left a quarter more."""
+    patterns, inf, found = imported("patterns"), np.inf, []
+    radii = {"apgd-ce": [0, 0.1, 0.1, inf], "apgd-margin": [0, 0.1, inf, inf], "pwcf ce": [0, 0.2, inf, inf]}
+    ones = np.ones(4, int)
+    for name, radius in (radii | {"pwcf margin": [0, inf, inf, inf]}).items():
+        found.append(Contender(name, np.arange(4), ones, np.array(radius), ones, -ones, ones > 0, []))
+    row = patterns.alone("net", Group("method", "l2", 0.5, found))
+    assert row == "| net | l2 0.5 | 25.0%, 1 | 50.0%, 0 | 50.0%, 0 | 75.0%, 0 | 25.0% |"
 
 
 def test_the_measurement_on_a_device_runs_on_a_cpu(tmp_path):
