@@ -82,7 +82,7 @@ papers: $(READY)
 	$(PAPERS)/table2.py --data $(DATA) --nets resnet_2b --n 200
 	$(PAPERS)/table3.py --data $(DATA) --n 40
 	$(PAPERS)/figure1.py --data $(DATA) --seconds 1.5
-	$(PAPERS)/figure6.py --data $(DATA) --n 30 --evaluations 250 --gradients 50
+	$(PAPERS)/figure6.py --data $(DATA) --n 100 --evaluations 250 --gradients 50
 	$(PAPERS)/figure8.py --data $(DATA) --n 48
 	$(PAPERS)/magnitudes.py --data $(DATA) --nets resnet_2b
 	$(PAPERS)/section2.py --data $(DATA) --n 25
