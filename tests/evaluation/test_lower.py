@@ -178,8 +178,8 @@ def test_the_command_bracket_and_what_is_made_of_its_runs(plan, tmp_path, capsys
     for out, spec in (("a", plan["models"]), ("b", model), ("b", model)):  # the second time nothing is left to do
         assert main(["bracket", "--model", spec, *options, "--out", str(tmp_path / out)]) == 0
     printed = capsys.readouterr().out
-    assert "lower bound: quarter" in printed
-    assert "widest gaps of make, linf: image" in printed
+    assert "\ncertified  " in printed
+    assert "radii are exact to a thousandth; widest gaps: image" in " ".join(printed.split())
     (question,) = runs.load(tmp_path / "a").summary["questions"]
     assert question["certified"]["proved"] == 3
     assert question["certified"]["lower"]["1"] <= question["union"]["radius"]["1"]

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,14 +10,14 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from plica.analysis.compare import Pair, Rank, pair, ranking
 from plica.analysis.contenders import Group, groups
 from plica.cli.errors import WrongInputError, wrong_input
 from plica.cli.options import ReplaceOption, RunsArgument
 from plica.cli.runs import load_runs, print_verdicts
-from plica.report.comparison import certain_sentence, crossing_sentence
+from plica.cli.table import print_table, terminal
+from plica.report.comparison import certain_sentence, crossing_sentence, ranks_text
 from plica.report.formatting import between, distance, percent, points, title
 from plica.runs import Run
 from plica.utils.files import check_replaceable, write_whole, writing
@@ -52,12 +51,12 @@ def compare(
             "There is nothing to compare: no question has answers of two models or, with --by method, of two methods"
             f"{f' (there are {asked})' if asked else ''}."
         )
-    console = Console(width=None if sys.stdout.isatty() else 110, markup=False, emoji=False)
+    console = terminal()
     for group, ranks, pairs in compared:
         _print(console, group, ranks, pairs)
     if alone := [group for group in asked_of if len(group.contenders) == 1]:
         left_out = few(map(title, alone))
-        console.print(f"\nNot compared, with answers of one {alone[0].by} only: {left_out}.", markup=False)
+        console.print(f"\nNot compared, with answers of one {alone[0].by} only: {left_out}.")
     print_verdicts(loaded)
     if into is not None:
         records = [
@@ -80,29 +79,24 @@ def _compared(group: Group) -> tuple[Group, list[Rank], list[Pair]]:
 def _print(console: Console, group: Group, ranks: Sequence[Rank], pairs: Sequence[Pair]) -> None:
     ball = group.budget is not None
     shared = int(np.all([c.attacked for c in group.contenders], axis=0).sum())
-    console.print(f"\n{title(group)}, {shared} images", style="bold", markup=False)
-    table = Table("rank", group.by, "accuracy under attack" if ball else "median radius", box=None, pad_edge=False)
-    for rank in ranks:
-        text = str(rank.best) if rank.best == rank.worst else f"{rank.best} to {rank.worst}"
-        table.add_row(text, rank.name, between(rank.value, percent if ball else distance))
-    console.print(table)
+    console.print(f"\n{title(group)}, {shared} images", style="bold")
+    value = "accuracy under attack" if ball else "median radius"
+    rows = [[rank.name, ranks_text(rank), between(rank.value, percent if ball else distance)] for rank in ranks]
+    print_table(console, [group.by, "rank", value], rows)
     if ball:
-        table = Table("pair", "difference of accuracy, points", box=None, pad_edge=False)
-        for p in pairs:
-            table.add_row(f"{p.b} against {p.a}", between(p.accuracy, points))
+        head = ["difference of accuracy, points"]
+        numbers = [[between(p.accuracy, points)] for p in pairs]
     else:
-        table = Table(
-            "pair", "median difference where both are right", "larger", "smaller", "p", box=None, pad_edge=False
-        )
-        for p in pairs:
-            table.add_row(f"{p.b} against {p.a}", between(p.right), percent(p.larger), percent(p.smaller), f"{p.p:.2g}")
-    console.print(table)
+        head = ["median difference where both are right", "larger", "smaller", "p"]
+        numbers = [[between(p.right), percent(p.larger), percent(p.smaller), f"{p.p:.2g}"] for p in pairs]
+    rows = [[f"{p.b} against {p.a}", *row] for p, row in zip(pairs, numbers, strict=True)]
+    print_table(console, ["pair", *head], rows)
     for sentence in (certain_sentence(p) for p in pairs if group.by == "model"):
         if sentence:
-            console.print(sentence, markup=False, highlight=False)
+            console.print(sentence)
     for crossing in itertools.chain.from_iterable(p.crossings for p in pairs):
         if group.by == "model" and not ball:
-            console.print(crossing_sentence(crossing, group.metric), markup=False, highlight=False)
+            console.print(crossing_sentence(crossing, group.metric))
 
 
 def _plain(records: Sequence[Rank] | Sequence[Pair]) -> list[Any]:

@@ -1,17 +1,15 @@
 """`plica show`: what a run found, in the terminal."""
 
-import sys
-
 import numpy as np
 from jaxtyping import Float64
 from rich.console import Console
-from rich.table import Table
 
 from plica.analysis import compare
 from plica.analysis.contenders import Group, groups
 from plica.cli.errors import wrong_input
 from plica.cli.options import RunsArgument
 from plica.cli.runs import load_runs, print_verdicts
+from plica.cli.table import print_table, terminal
 from plica.core.model.precision import search_precision
 from plica.report.curves import gap_sentences
 from plica.report.formatting import distance
@@ -36,7 +34,7 @@ def show(runs: RunsArgument) -> None:
 
 
 def _show(runs: list[Run]) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False, markup=False, emoji=False)
+    console = terminal()
     models = groups(runs, "model")
     if not models:
         raise ValueError("The run holds no answers yet; let plica evaluate finish it.")
@@ -64,15 +62,12 @@ def _methods(console: Console, methods_table: dict) -> None:
     console.print(wrong_sentence(methods_table), markup=False)
     columns = ["attacked", "broke", "only it", "missed", "robust"]
     columns += [] if ball else ["nearest", "5 %", "25 %", "median", "75 %", "95 %"]
-    table = Table("method", box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right")
+    rows = []
     for row in methods_table["rows"]:
         radii = [] if ball else [str(row["nearest"]), *row["quantiles"]]
-        table.add_row(
-            row["name"], *(str(row[name]) for name in ("attacked", "broken", "alone", "missed", "robust")), *radii
-        )
-    console.print(table)
+        counts = (str(row[name]) for name in ("attacked", "broken", "alone", "missed", "robust"))
+        rows.append([row["name"], *counts, *radii])
+    print_table(console, ["method", *columns], rows)
 
 
 def _curves(console: Console, group: Group) -> None:
@@ -87,9 +82,10 @@ def _curves(console: Console, group: Group) -> None:
         if side is not None
     ]
     wide = max(len(name) for name, _ in sides)
+    columns = max(10, min(COLUMNS, console.width - wide - len(" ||")))
     console.print(f"\nAccuracy by {group.metric} distance, 0 to {distance(top)}", style="bold", markup=False)
     for name, radius in sides:
-        console.print(f"{name:<{wide}} |{curve(radius, top, _blocks(console))}|", markup=False)
+        console.print(f"{name:<{wide}} |{curve(radius, top, _blocks(console), columns)}|", markup=False)
     for sentence in gap_sentences(group):
         console.print(sentence, markup=False)
 

@@ -1,10 +1,13 @@
-"""The table at the end of an evaluation: a line per model, question and method, then one for all methods together."""
+"""Tables in the terminal, and those at the end of an evaluation: for each model and question a line per method, then
+one for all methods together."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import Any
 
-from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -12,23 +15,55 @@ from rich.text import Text
 from plica.perturbations import join_distance
 from plica.runs.task import with_conditions
 
-WIDTH = 120  # without a terminal
+WIDTH = 110  # without a terminal
+GAP = 2  # between columns
+QUARTILES = ("0.25", "0.5", "0.75")
+COUNTS = ("attacked", "broke", "only it", "missed")
+
+
+def terminal() -> Console:
+    """Standard output. Without a terminal its width is always the same."""
+    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False, emoji=False)
+
+
+def print_table(console: Console, head: Sequence[str], rows: Sequence[Sequence[str]], bold: Sequence[int] = ()) -> None:
+    """A table whose first column holds names. Numbers are never broken: columns for which the terminal is too narrow
+    follow below, beside the names again.
+
+    Args:
+        console: where it is printed.
+        head: names of the columns.
+        rows: the cells, as text.
+        bold: numbers of rows.
+    """
+    columns = zip(head, *rows, strict=True)
+    names, *widths = (max(map(cell_len, (*_words(name), *cells))) for name, *cells in columns)
+    names = min(names, max(console.width // 3, console.width - sum(GAP + wide for wide in widths)))
+    first = 1
+    while first < len(head):
+        end, total = first, names
+        while end < len(head) and (end == first or total + GAP + widths[end - 1] <= console.width):
+            total, end = total + GAP + widths[end - 1], end + 1
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+        table.add_column(Text(head[0]), overflow="fold", width=names)
+        for k in range(first, end):
+            table.add_column(Text(head[k]), justify="right", width=widths[k - 1])
+        for k, row in enumerate(rows):
+            table.add_row(*map(Text, (row[0], *row[first:end])), style="bold" if k in bold else None)
+        console.print(table)
+        first = end
+
+
+def _words(head: str) -> list[str]:
+    """Where the head of a column may be broken: between words, where it is long."""
+    return [head] if len(head) < 10 else head.split()
 
 
 def print_summary(summary: dict[str, Any]) -> None:
     """The summary of a run, as summary.json keeps it, on standard output."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
-    for kind, draw in (("max-loss", _max_loss), ("min-radius", _min_radius)):
-        questions = [question for question in summary["questions"] if question["kind"] == kind]
-        if questions:
-            console.print(draw(questions))
-    certified = [question for question in summary["questions"] if "certified" in question]
-    if certified:
-        console.print(_brackets(certified))
-    for sentence in filter(None, map(widest_sentence, certified)):
-        console.print(Text(sentence))
+    console = terminal()
+    for question in sorted(summary["questions"], key=lambda question: question["kind"]):  # max-loss first
+        (_max_loss if question["kind"] == "max-loss" else _min_radius)(console, question)
     for note in filter(None, dict.fromkeys(map(_wrong, summary["questions"]))):
         console.print(Text(note))
     for question in summary["questions"]:
@@ -41,29 +76,14 @@ def print_summary(summary: dict[str, Any]) -> None:
         console.print(Text(f"note: and {len(summary['notes']) - 5} more, in summary.json"))
 
 
-def _brackets(questions: list[dict[str, Any]]) -> Table:
-    """A line per question with lower bounds: counts and quartiles, for max-loss the share of images that is proved."""
-    right = ("images", "proved", "closed", "lower bound: quarter", "median", "three quarters", "certified, 95 %")
-    table = _table("model", "question", right=right)
-    for question in questions:
-        bounds = question["certified"]
-        # a lower bound of inf, no misclassified input anywhere, is null there
-        lower = ["inf" if bounds["lower"][q] is None else f"{bounds['lower'][q]:.4g}" for q in ("0.25", "0.5", "0.75")]
-        counts = [str(question["images"]), str(bounds["proved"]), str(bounds.get("closed", ""))]
-        share = _percent(bounds["certified_accuracy"]) if "certified_accuracy" in bounds else ""
-        subject = (question["model"], question["question"].removeprefix("min-radius "))
-        table.add_row(*map(Text, (*subject, *counts, *lower, share)))
-    return table
-
-
-def widest_sentence(question: dict[str, Any]) -> str:
-    """The images whose lower bound and distance are farthest apart; "" where all are closed."""
-    widest = [
-        f"{gap['id']} ({gap['lower']:.4g} to {_radius(gap['upper'])})"
-        for gap in question["certified"].get("widest", [])
-    ]
-    subject = f"{question['model']}, {_distance(question)}"
-    return f"widest gaps of {subject}: image {', '.join(widest)}" if widest else ""
+def _bounds(question: dict[str, Any]) -> str:
+    """For how many images a lower bound is proved, how many radii are exact, and which are known least precisely."""
+    bounds = question["certified"]
+    widest = [f"{gap['id']} ({gap['lower']:.4g} to {_radius(gap['upper'])})" for gap in bounds.get("widest", [])]
+    return (
+        f"certified: a lower bound above 0 for {bounds['proved']} of {question['images']} images; {bounds['closed']} "
+        f"radii are exact to a thousandth{'; widest gaps: image ' if widest else ''}{', '.join(widest)}"
+    )
 
 
 def _distance(question: dict[str, Any]) -> str:
@@ -93,8 +113,8 @@ def _percent(share: dict[str, Any] | None) -> str:
     return f"{100 * share['value']:.1f} % ({100 * share['low']:.1f}-{100 * share['high']:.1f})"
 
 
-def _radius(value: float | None) -> str:
-    return "not found" if value is None else f"{value:.4g}"
+def _radius(value: float | None, none: str = "not found") -> str:
+    return none if value is None else f"{value:.4g}"
 
 
 def _numbers(row: dict[str, Any]) -> tuple[str, ...]:
@@ -103,47 +123,37 @@ def _numbers(row: dict[str, Any]) -> tuple[str, ...]:
     return tuple("-" if value is None else str(value) for value in values)
 
 
-def _max_loss(questions: list[dict[str, Any]]) -> Table:
-    table = _table(
-        "model", "within", "method", right=("attacked", "broke", "only it", "missed", "robust accuracy, 95 %")
-    )
-    for question in questions:
-        subject = [question["model"], question["question"].removeprefix("max-loss ")]
-        table.add_row(
-            *map(Text, (*subject, "none", *_numbers({"attacked": question["images"]}), _percent(question["accuracy"])))
-        )
-        for row in question["methods"]:
-            # if it attacked only images that earlier methods did not break: the accuracy after all of them
-            share = row["robust_accuracy"] if row["robust_accuracy"] else row["standing"]
-            table.add_row("", "", *map(Text, (row["method"], *_numbers(row), _percent(share))))
-        union = question["union"]
-        table.add_row("", "", *map(Text, ("all", *_numbers({"attacked": question["images"]} | union))),
-                      Text(_percent(union["robust_accuracy"]), style="bold"), end_section=True)  # fmt: skip
-    return table
+def _max_loss(console: Console, question: dict[str, Any]) -> None:
+    rows = [("none", *_numbers({"attacked": question["images"]}), _percent(question["accuracy"]))]
+    for row in question["methods"]:
+        # if it attacked only images that earlier methods did not break: the share after all of them
+        share = row["robust_accuracy"] if row["robust_accuracy"] else row["standing"]
+        rows.append((row["method"], *_numbers(row), _percent(share)))
+    union = question["union"]
+    rows.append(("all", *_numbers({"attacked": question["images"]} | union), _percent(union["robust_accuracy"])))
+    bold = len(rows) - 1
+    if "certified" in question:
+        rows.append(("proved", *_numbers({}), _percent(question["certified"]["certified_accuracy"])))
+    console.print(Text(f"\n{question['model']}, within {question['question'].removeprefix('max-loss ')}", style="bold"))
+    print_table(console, ("method", *COUNTS, "not broken, 95 %"), rows, [bold])
 
 
-def _min_radius(questions: list[dict[str, Any]]) -> Table:
-    right = ("attacked", "broke", "only it", "missed", "nearest", "radius: quarter", "median", "three quarters")
-    table = _table("model", "metric", "method", right=right)
-    for question in questions:
-        subject = (question["model"], _distance(question))
-        for k, row in enumerate(question["methods"]):
-            numbers = (*_numbers(row), str(row["best"]))
-            table.add_row(*map(Text, (*(subject if k == 0 else ("", "")), row["method"], *numbers, *_quartiles(row))))
-        union = question["union"]
-        numbers = (*_numbers({"attacked": question["images"]} | union), "", *_quartiles(union))
-        table.add_row("", "", "all", *(Text(text, style="bold") for text in numbers), end_section=True)
-    return table
+def _min_radius(console: Console, question: dict[str, Any]) -> None:
+    rows = [
+        (row["method"], *_numbers(row), str(row["best"]), *_quartiles(row["radius"])) for row in question["methods"]
+    ]
+    union = question["union"]
+    rows.append(("all", *_numbers({"attacked": question["images"]} | union), "", *_quartiles(union["radius"])))
+    bold = len(rows) - 1
+    if "certified" in question:
+        # a lower bound of inf, no misclassified input anywhere, is null there
+        lower = [_radius(question["certified"]["lower"][q], "inf") for q in QUARTILES]
+        rows.append(("certified", *_numbers({}), "", *lower))
+    console.print(Text(f"\n{question['model']}, smallest {_distance(question)} distance", style="bold"))
+    print_table(console, ("method", *COUNTS, "nearest", "25 %", "median", "75 %"), rows, [bold])
+    if "certified" in question:
+        console.print(Text(_bounds(question)))
 
 
-def _quartiles(row: dict[str, Any]) -> list[str]:
-    return [_radius(row["radius"][q]) for q in ("0.25", "0.5", "0.75")]
-
-
-def _table(*left: str, right: tuple[str, ...]) -> Table:
-    table = Table(box=box.SIMPLE)
-    for name in left:
-        table.add_column(name)
-    for name in right:
-        table.add_column(name, justify="right")
-    return table
+def _quartiles(radius: dict[str, float | None]) -> list[str]:
+    return [_radius(radius[q]) for q in QUARTILES]

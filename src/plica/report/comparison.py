@@ -59,12 +59,16 @@ def certain_sentence(p: compare.Pair) -> str:
 
 
 def _rank(rank: compare.Rank, group: Group) -> dict[str, str]:
-    ranks = str(rank.best) if rank.best == rank.worst else f"{rank.best} to {rank.worst}"
     return {
         "name": rank.name,
-        "ranks": ranks,
+        "ranks": ranks_text(rank),
         "value": between(rank.value, distance if group.budget is None else percent),
     }
+
+
+def ranks_text(rank: compare.Rank) -> str:
+    """The ranks that are possible when the images are resampled: "2", "1 to 3"."""
+    return str(rank.best) if rank.best == rank.worst else f"{rank.best} to {rank.worst}"
 
 
 def _pair(p: compare.Pair, group: Group) -> dict[str, str]:
