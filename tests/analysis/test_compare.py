@@ -1,5 +1,6 @@
 """Comparisons of radii that are known: who is ahead, where curves cross, and what is only chance."""
 
+import json
 import math
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 from byhand import made_up, write_inputs, write_task
 from plica import runs
 from plica.analysis import compare, contenders
+from plica.cli import main
+from plica.report.paper import radius_table
 
 scipy = pytest.importorskip("scipy.stats", reason="the signed-rank test is scipy's, of the extra 'see'")
 
@@ -87,6 +90,15 @@ def test_a_ranking_tells_which_ranks_are_open():
     assert compare.ranking(group(contender(base, "base"), strong, by="method"))[0].name == "base"
 
 
+def test_the_interval_of_a_share_is_never_empty():
+    """The bootstrap's has width 0 at 0 % and 100 %; the table of an evaluation says 72.2 to 100."""
+    places = compare.ranking(group(contender([math.inf] * 10, "none"), contender([1] * 10, "all"), budget=2.0))
+    assert [(p.value.value, p.value.low, p.value.high) for p in places] == [
+        (1, pytest.approx(0.7225, abs=1e-4), 1),
+        (0, 0, pytest.approx(0.2775, abs=1e-4)),
+    ]
+
+
 def test_hardest():
     assert compare.hardest(contender([3, 0, math.inf, 1]), most=2) == [(1, 0.0), (3, 1.0)]
 
@@ -122,6 +134,27 @@ def test_methods_can_be_compared_and_losses_are_told_apart(run):
     nearest, ball = contenders.groups([run], by="method")
     assert {c.name for c in nearest.contenders} == {"a, radius", "a, pwcf", "b, radius", "b, pwcf"}
     assert [c.name for c in ball.contenders] == ["a, pwcf ce", "a, pwcf margin"]
+
+
+def test_methods_are_ranked_within_each_model(run, capsys, tmp_path):
+    parts = contenders.by_model(contenders.groups([run], by="method"))
+    assert [(str(part), model, [c.name for c in part.contenders]) for part, model in parts] == [
+        ("smallest l2 distance", "a", ["pwcf", "radius"]),
+        ("smallest l2 distance", "b", ["pwcf", "radius"]),
+        ("within l2 distance 0.5", "a", ["pwcf ce", "pwcf margin"]),
+    ]
+    file = tmp_path / "all.json"
+    assert main(["compare", str(run.directory), "--by", "method", "--json", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "Smallest l2 distance, b, 4 images" in said
+    assert "b, radius" not in said
+    assert [(part["model"], len(part["pairs"])) for part in json.loads(file.read_text())] == [
+        ("a", 1),
+        ("b", 1),
+        ("a", 1),
+    ]
+    table = radius_table(contenders.groups([run], by="method"))
+    assert [line.count("textbf") for line in table.splitlines() if line.startswith(("a, ", "b, "))] == [1, 1, 1, 0]
 
 
 def test_one_model_in_two_runs_is_named_by_its_run(run, tmp_path):

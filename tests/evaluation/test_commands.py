@@ -129,6 +129,14 @@ def refusal_after(capsys, *line):
     return refusal(capsys, *line)
 
 
+def test_an_audit_says_that_a_run_is_unfinished(folder, capsys):
+    assert main(["audit", "whole", "--trust"]) == 0
+    assert "unfinished" not in capsys.readouterr().out
+    (folder / "whole" / "summary.json").unlink()
+    assert main(["audit", "whole", "--trust"]) == 0
+    assert "The run is unfinished, so images, methods" in capsys.readouterr().out
+
+
 def test_export_writes_tables(folder, capsys):
     assert main(["export", "whole"]) == 0
     assert capsys.readouterr().out.strip() == "whole/samples.csv, whole/summary.csv, whole/table.tex"

@@ -11,6 +11,7 @@ from plica import runs
 from plica.cli import main
 from plica.evaluation import PlanError, evaluate
 from plica.evaluation.merge import merge
+from plica.report.build import render
 from plica.trust.run_checks import conclude
 
 MODEL = "from certify.zoo import network\ndef make():\n    return network('relu')\n"
@@ -154,6 +155,20 @@ def test_a_misclassified_image_is_not_certified_within_the_radius_0(plan, tmp_pa
     run = evaluate(plan | dict(data=str(tmp_path / "data.npz"), questions=question, methods="auto"), tmp_path / "run")
     (answers,) = run.summary["questions"]
     assert answers["certified"]["certified_accuracy"]["value"] == answers["accuracy"]["value"] == 2 / 3
+
+
+def test_what_is_proved_within_a_radius_is_said_wherever_a_run_is_shown(plan, tmp_path, capsys):
+    """It stood in the table of `plica evaluate` alone; elsewhere images that were not broken were called robust."""
+    question = dict(ask="max-loss", metric="linf", radius=1e-4)
+    run = evaluate(plan | dict(questions=question, methods="auto"), tmp_path / "run")
+    assert main(["show", str(run.directory)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "3 of 3 are not broken within linf distance 0.0001, 3 of them proved." in said
+    assert "All methods together leave 100.0 % of all images not broken; 100.0 % are proved." in said
+    page = render([run])
+    assert '<dt>proved within linf 0.0001</dt><dd>100.0\u2009%</dd><dd class="range">43.9\u2009% to' in page
+    assert "proved within linf distance 0.0001</td><td>100.0\u2009%" in run._repr_html_()
+    assert "robust within" not in page + said
 
 
 def test_more_gradients_are_not_advised_where_all_is_proved(tmp_path, monkeypatch):

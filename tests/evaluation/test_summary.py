@@ -151,7 +151,7 @@ def test_tables_for_other_programs(tmp_path):
     assert [row["standing"] for row in rows] == ["0.5", "0.25", "", "", ""]
     assert rows[2]["robust_accuracy"] == "0.25"
     assert rows[4]["radius_50"] == "0.2"
-    inside = r"m & $\ell_{2}$ $\leq$ 0.5, robust accuracy & 75.0 & 50.0 & 25.0 & 25.0 (4.6--69.9) \\"
+    inside = r"m & $\ell_{2}$ $\leq$ 0.5, accuracy under attack & 75.0 & 50.0 & 25.0 & 25.0 (4.6--69.9) \\"
     assert inside in written["table.tex"]
     belief = "with reservations (limit, not examined)"
     assert [row["verdict"] for row in rows] == [belief] * 5

@@ -53,7 +53,7 @@ def run(tmp_path_factory):
 def test_numbers_of_the_run_are_in_it(run):
     page = render([runs.load(run)])
     assert "90.0\u2009%" in page  # accuracy of "even": ten of a hundred are wrong
-    assert "49 of 100 are robust within l2 distance 0.5." in page
+    assert "49 of 100 are not broken within l2 distance 0.5." in page
     assert "with reservations" in page
     assert "A &lt; B in 3 of 100 images." in page
     assert "Checked: saturated, noise." in page
@@ -204,7 +204,7 @@ def test_show_and_compare(run, tmp_path, capsys):
     assert "even: accuracy 90.0\u2009% of 100 images." in said
     assert "Accuracy by l2 distance" in said
     assert "These numbers: with reservations (" in said
-    for column in ("attacked", "broke", "only it", "missed", "robust", "nearest", "5 % to 95 %"):
+    for column in ("attacked", "broke", "only it", "missed", "not broken", "nearest", "5 % to 95 %"):
         assert f" {column}: " in " ".join(said.split()), f"what {column} counts is not said"
     assert main(["compare", str(run), "--json", str(tmp_path / "c.json")]) == 0
     said = " ".join(capsys.readouterr().out.split())

@@ -2,7 +2,8 @@
 
 Accuracy at radius r is the share of images whose nearest misclassified point is farther away than r. A single r ranks
 models correctly only if their curves do not cross ("Implications of Solution Patterns", section 4.1). All intervals are
-95 % bootstrap intervals over the choice of images.
+95 % intervals over the choice of images: of a share of one model Wilson's, of medians and paired differences the
+bootstrap's.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from plica.analysis.intervals import (
     median,
     median_interval,
     percentile_interval,
+    share_interval,
     weights,
 )
 from plica.utils.optional import require
@@ -150,7 +152,8 @@ def pair(a: Contender, b: Contender, seed: int = 0) -> Pair:
 
 def ranking(group: Group, seed: int = 0) -> list[Rank]:
     """The most robust model, or the strongest method, first; over the images that all have answers for."""
-    score = median if group.budget is None else _robust
+    ball = group.budget is not None
+    score = _robust if ball else median
     better = 1 if group.by == "model" else -1  # a method is better if its radii are smaller
     shared = np.all([c.attacked for c in group.contenders], axis=0)
     radii = [c.radius[shared] for c in group.contenders]
@@ -164,7 +167,7 @@ def ranking(group: Group, seed: int = 0) -> list[Rank]:
     ranks = [
         Rank(
             name=c.name,
-            value=percentile_interval(values[k], drawn[k]),
+            value=share_interval(np.isinf(radii[k])) if ball else percentile_interval(values[k], drawn[k]),
             best=1 + int(np.quantile(above[k], 0.025, method="inverted_cdf")),
             worst=1 + int(np.quantile((above + equal)[k], 0.975, method="inverted_cdf")),
         )

@@ -54,6 +54,10 @@ class Contender:
         """Where the image was attacked, is classified correctly, and no misclassified point was found."""
         return self.attacked & np.isinf(self.radius)
 
+    def proved(self, budget: float) -> Bool[np.ndarray, " b"]:
+        """Where it is proved that no misclassified input lies within the budget; nowhere without lower bounds."""
+        return np.isinf(self.radius) & (self.lower >= budget) if self.lower is not None else self.attacked & False
+
     @property
     def model(self) -> str:
         """The name of the model."""
@@ -89,12 +93,22 @@ class Group:
 
 
 def by_model(questions: Sequence[Group]) -> list[tuple[Group, str]]:
-    """The groups split by model, each with the model's name; "" where there is one model only."""
+    """Groups of methods split by model, each with the model's name, which the names of its methods leave out; "" where
+    there is one model only. Groups of models are left as they are."""
     models = list(dict.fromkeys(c.model for group in questions for c in group.contenders))
+    if len(models) < 2 or questions[0].by == "model":
+        return [(group, "") for group in questions]
     parts = [
-        (group, model, [c for c in group.contenders if c.model == model]) for group in questions for model in models
+        (group, model, [_without_model(c) for c in group.contenders if c.model == model])
+        for group in questions
+        for model in models
     ]
-    return [(replace(g, contenders=part), model if len(models) > 1 else "") for g, model, part in parts if part]
+    return [(replace(group, contenders=part), model) for group, model, part in parts if part]
+
+
+def _without_model(c: Contender) -> Contender:
+    method = c.sources[0][1].method if c.name == c.model else c.name.removeprefix(f"{c.model}, ")
+    return replace(c, name=method)
 
 
 def groups(runs: Sequence[Run], by: str = "auto") -> list[Group]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from plica.utils.wilson import wilson
 
@@ -14,7 +14,7 @@ DRAWS = 2000  # bootstrap samples; the ends of an interval vary by a few per cen
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its 95 % bootstrap interval."""
+    """An estimate and its 95 % interval over the choice of images."""
 
     value: float
     low: float
@@ -40,6 +40,12 @@ def median(radius: Float64[np.ndarray, "*draws b"]) -> Float64[np.ndarray, "*dra
     """The median over the last axis; inf if less than half of the images were broken."""
     # inverted_cdf never takes the mean of a finite and an infinite radius
     return np.asarray(np.quantile(radius, 0.5, axis=-1, method="inverted_cdf"))
+
+
+def share_interval(of: Bool[np.ndarray, " b"]) -> Interval:
+    """The share of images for which something is true, with Wilson's interval."""
+    share = np.asarray(of.mean())
+    return Interval(float(share), *map(float, wilson(share, len(of))))
 
 
 def draws(n: int, seed: int) -> Int64[np.ndarray, "draws n"]:

@@ -13,7 +13,7 @@ from plica.data import load_data
 from plica.evaluation.summary import contradictions
 from plica.runs import Run, load
 from plica.runs.schema import AUDIT
-from plica.trust import Audited, refresh
+from plica.trust import Audited, refresh, unfinished
 from plica.trust import audit as measure
 from plica.trust.audit.load import metrics_of, models_of
 from plica.trust.audit.remeasure import DRAWS
@@ -60,6 +60,8 @@ def audit(
     for pair in (pair for pair in transferred if pair.beaten):
         print(plain(f"{pair.model}, {pair.question}: on {pair.beaten} of {pair.images} images a point of {pair.origin} "
                     "beats what was found"))  # fmt: skip
+    for finding in unfinished(run):
+        print(finding.sentence)
     _save(run, measured, transferred)
     if not all(task.agrees for task in measured):
         raise typer.Exit(Status.OTHER)

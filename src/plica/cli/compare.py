@@ -1,5 +1,7 @@
 """`plica compare`: models or methods side by side, in the terminal or as JSON."""
 
+from __future__ import annotations
+
 import dataclasses
 import itertools
 import json
@@ -12,7 +14,7 @@ import typer
 from rich.console import Console
 
 from plica.analysis.compare import Pair, Rank, pair, ranking
-from plica.analysis.contenders import Group, groups
+from plica.analysis.contenders import Group, by_model, groups
 from plica.cli.errors import WrongInputError, wrong_input
 from plica.cli.options import ReplaceOption, RunsArgument
 from plica.cli.runs import load_runs, print_verdicts
@@ -23,7 +25,8 @@ from plica.runs import Run
 from plica.utils.files import check_replaceable, write_whole, writing
 from plica.utils.messages import few, plain
 
-EPILOG = """Intervals are 95 % bootstrap intervals over the images. Radii are those of the nearest point found.
+EPILOG = """Intervals are 95 % intervals over the images: of a share Wilson's, of a median or a difference the
+bootstrap's. Radii are those of the nearest point found.
 
     plica compare runs/resnet runs/wide
 
@@ -43,8 +46,8 @@ def compare(
     with wrong_input((ValueError, OSError)):
         check_replaceable([into] if into else [], overwrite)
         loaded = load_runs(runs)
-        asked_of = groups(loaded, by)
-        compared = [_compared(group) for group in asked_of if len(group.contenders) > 1]
+        asked_of = by_model(groups(loaded, by))
+        compared = [Comparison.of(*part) for part in asked_of if len(part[0].contenders) > 1]
     if not compared:
         asked = few(f"{question} of {plain(str(run.directory))}" for run in loaded for question in _asked(run))
         raise WrongInputError(
@@ -52,16 +55,14 @@ def compare(
             f"{f' (there are {asked})' if asked else ''}."
         )
     console = terminal()
-    for group, ranks, pairs in compared:
-        _print(console, group, ranks, pairs)
-    if alone := [group for group in asked_of if len(group.contenders) == 1]:
-        left_out = few(map(title, alone))
-        console.print(f"\nNot compared, with answers of one {alone[0].by} only: {left_out}.")
+    for comparison in compared:
+        _print(console, comparison)
+    if alone := [part for part in asked_of if len(part[0].contenders) == 1]:
+        left_out = few(title(*part) for part in alone)
+        console.print(f"\nNot compared, with answers of one {alone[0][0].by} only: {left_out}.")
     print_verdicts(loaded)
     if into is not None:
-        records = [
-            {"question": str(g), "ranking": _plain(ranks), "pairs": _plain(pairs)} for g, ranks, pairs in compared
-        ]
+        records = [comparison.record() for comparison in compared]
         with wrong_input((OSError,)), writing(into):
             write_whole(into, (json.dumps(records, indent=2) + "\n").encode())
         print(plain(f"{into}: every number"))
@@ -72,14 +73,31 @@ def _asked(run: Run) -> list[str]:
     return list(dict.fromkeys(plain(task.question) for task in run.tasks))
 
 
-def _compared(group: Group) -> tuple[Group, list[Rank], list[Pair]]:
-    return group, ranking(group), [pair(a, b) for a, b in itertools.combinations(group.contenders, 2)]
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Models, or the methods of one model, whose name is "" where there is no other."""
+
+    group: Group
+    model: str
+    ranks: list[Rank]
+    pairs: list[Pair]
+
+    @staticmethod
+    def of(group: Group, model: str) -> Comparison:
+        pairs = [pair(a, b) for a, b in itertools.combinations(group.contenders, 2)]
+        return Comparison(group, model, ranking(group), pairs)
+
+    def record(self) -> dict[str, Any]:
+        """The comparison as a JSON object."""
+        question = {"question": str(self.group)} | ({"model": self.model} if self.model else {})
+        return question | {"ranking": _plain(self.ranks), "pairs": _plain(self.pairs)}
 
 
-def _print(console: Console, group: Group, ranks: Sequence[Rank], pairs: Sequence[Pair]) -> None:
+def _print(console: Console, comparison: Comparison) -> None:
+    group, ranks, pairs = comparison.group, comparison.ranks, comparison.pairs
     ball = group.budget is not None
     shared = int(np.all([c.attacked for c in group.contenders], axis=0).sum())
-    console.print(f"\n{title(group)}, {shared} images", style="bold")
+    console.print(f"\n{title(group, comparison.model)}, {shared} images", style="bold")
     value = "accuracy under attack" if ball else "median radius"
     rows = [[rank.name, ranks_text(rank), between(rank.value, percent if ball else distance)] for rank in ranks]
     print_table(console, [group.by, "rank", value], rows)

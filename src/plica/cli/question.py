@@ -161,7 +161,7 @@ def _print(summary: dict[str, Any], out: Path) -> None:
     """Print the result in four lines on standard output."""
     options, count = summary["arguments"], summary["images"]
     print(f"{count} images, accuracy {summary['accuracy']:.1%}", end="")
-    print(f", robust accuracy {summary['robust_accuracy']:.1%}" if "robust_accuracy" in summary else "")
+    print(f", not broken {summary['robust_accuracy']:.1%}" if "robust_accuracy" in summary else "")
     quantiles = {q: "not found" if d is None else f"{d:.4g}" for q, d in summary["radius"].items()}
     distance = plain(join_distance(options["metric"], options["through"]))
     if summary["radius"]["0"] is None:

@@ -60,12 +60,12 @@ def _methods(console: Console, methods_table: dict) -> None:
     ball = methods_table["budget"] is not None
     console.print(f"\n{methods_table['title']}", style="bold", markup=False)
     console.print(wrong_sentence(methods_table), markup=False)
-    columns = ["attacked", "broke", "only it", "missed", "robust"]
+    columns = ["attacked", "broke", "only it", "missed", "not broken"]
     columns += [] if ball else ["nearest", "5 %", "25 %", "median", "75 %", "95 %"]
     rows = []
     for row in methods_table["rows"]:
         radii = [] if ball else [str(row["nearest"]), *row["quantiles"]]
-        counts = (str(row[name]) for name in ("attacked", "broken", "alone", "missed", "robust"))
+        counts = (str(row[name]) for name in ("attacked", "broken", "alone", "missed", "unbroken"))
         rows.append([row["name"], *counts, *radii])
     print_table(console, ["method", *columns], rows)
 

@@ -66,7 +66,7 @@ def _question_text(question: dict[str, Any]) -> str:
     norm += "" if question["levels"] is None else f" ({question['levels']} levels)"
     if question["kind"] == "min-radius":
         return f"{norm}, median radius"
-    return f"{norm} $\\leq$ {question['radius']:.4g}, robust accuracy"
+    return f"{norm} $\\leq$ {question['radius']:.4g}, accuracy under attack"
 
 
 def _cell(question: dict[str, Any], row: dict[str, Any], interval: bool = False) -> str:

@@ -59,7 +59,7 @@ def _curve(number: int, group: Group, balls: Sequence[Group]) -> dict[str, Any]:
             accuracy = float(c.robust[c.attacked].mean())
             series = names.index(c.name) if c.name in names else len(names)
             if budget(ball) <= top:
-                label = f"{c.name}: {percent(accuracy)} robust within {budget(ball):.3g}"
+                label = f"{c.name}: {percent(accuracy)} not broken within {budget(ball):.3g}"
                 chart.dot(budget(ball), accuracy, series, label)
     sides = [(c.name, c.radius[c.attacked]) for c in group.contenders]
     sides += [(f"{c.name}, certified", c.lower[c.attacked]) for c in group.contenders if c.lower is not None]

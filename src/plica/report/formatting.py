@@ -38,10 +38,10 @@ def span(interval: Interval, write: Callable[[float], str] = distance) -> str:
     return f"{write(interval.low)} to {write(interval.high)}"
 
 
-def title(group: Group) -> str:
-    """The question as a heading."""
+def title(group: Group, model: str = "") -> str:
+    """The question as a heading, with the model if it is about one of several."""
     text = str(group)
-    return text[0].upper() + text[1:]
+    return text[0].upper() + text[1:] + (f", {model}" if model else "")
 
 
 def budget(group: Group) -> float:

@@ -20,8 +20,8 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 COUNTS = (
     "attacked: images that the method was run on. broke: images that are classified correctly without a perturbation "
     "and that it found a misclassified point for. only it: those that no other method broke, where all attacked the "
-    "same images. missed: images that it attacked and did not break, and another method did. robust: share of all "
-    "images that are classified correctly and that it did not break."
+    "same images. missed: images that it attacked and did not break, and another method did. not broken: share of "
+    "all images that are classified correctly and that it did not break."
 )
 RADII = (
     "nearest: images that it broke at the smallest distance of all methods. 5 % to 95 %: quantiles of the radii of the "
@@ -55,30 +55,41 @@ def _table(group: Group, model: str) -> dict[str, Any]:
         label = f"from the 5 % to the 95 % quantile: {texts[0]} to {texts[4]}, median {texts[2]}"
         rows.append(
             {
-                "name": c.sources[0][1].method if c.name == model else c.name.removeprefix(f"{model}, "),
+                "name": c.name,
                 "attacked": count.attacked,
                 "broken": count.broken,
                 "alone": DASH if count.alone is None else count.alone,
                 "missed": count.missed,
                 "nearest": count.nearest,
-                "robust": percent(float(c.robust.mean())) if count.attacked_all else DASH,
+                "unbroken": percent(float(c.robust.mean())) if count.attacked_all else DASH,
                 "quantiles": texts,
                 "box": box(quantiles, (0, top), series, label),
             }
         )
     return {
-        "title": f"{title(group)}, {model}" if model else title(group),
+        "title": title(group, model),
         "budget": group.budget,
         "rows": rows,
         "images": len(group.contenders[0].ids),
         "wrong": int(wrong(radius).sum()),
         "union": percent(float(robust(radius).mean())),
+        "proved": _proved(group),
     }
+
+
+def _proved(group: Group) -> str | None:
+    """The share of images that no method broke and for which it is proved that none can; None without proofs."""
+    if group.budget is None or all(c.lower is None for c in group.contenders):
+        return None
+    unbroken = robust(np.stack([c.radius for c in group.contenders]))
+    proved = np.any([c.proved(group.budget) for c in group.contenders], axis=0)
+    return percent(float((unbroken & proved).mean()))
 
 
 def wrong_sentence(table: dict[str, Any]) -> str:
     """How many images are misclassified without a perturbation, and how many no method broke."""
+    proved = "" if table["proved"] is None else f"; {table['proved']} are proved"
     return (
-        f"{table['images']} images, of which {table['wrong']} are misclassified without a perturbation. Against all "
-        f"methods together {table['union']} of all images are robust."
+        f"{table['images']} images, of which {table['wrong']} are misclassified without a perturbation. All methods "
+        f"together leave {table['union']} of all images not broken{proved}."
     )

@@ -63,7 +63,9 @@ def run_html(run: Run) -> str:
                 median = float(np.quantile(radius, 0.5, method="inverted_cdf"))
                 rows.append((f"median {group.metric} radius", distance(median)))
             else:
-                rows.append((f"robust {group}", percent(float(np.isinf(radius).mean()))))
+                rows.append((f"not broken {group}", percent(float(np.isinf(radius).mean()))))
+                if c.lower is not None:
+                    rows.append((f"proved {group}", percent(float(c.proved(group.budget)[c.attacked].mean()))))
     minimal = [group for group in models if group.budget is None]
     charts = [_chart(f"{g.metric} distance", {c.name: c.radius[c.attacked] for c in g.contenders}) for g in minimal]
     if tables:

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from plica import plot
-from plica.analysis.compare import Rank, ranking
-from plica.analysis.contenders import Group, groups
+from plica.analysis.compare import ranking
+from plica.analysis.contenders import Group, by_model, groups
 from plica.analysis.patterns import MEASURES
 from plica.report.choice import examples
 from plica.report.collect import TaskStats, contender_stats, stats_of
@@ -131,13 +131,14 @@ def _save(axes: Axes, stem: Path) -> list[Path]:
 
 def radius_table(questions: Sequence[Group]) -> str:
     """Median radius with its 95 % interval, a line per model (method), a column per metric; bold is the best: of models
-    the largest, of methods the smallest."""
+    the largest, of the methods of a model the smallest."""
     columns = [group for group in questions if group.budget is None]
     return _table(columns, lambda group: f"median ${distance_symbol(group.metric)}$ radius", _three)
 
 
 def accuracy_table(questions: Sequence[Group]) -> str:
-    """Accuracy under attack in per cent, a line per model (method), a column per budget; bold as above."""
+    """Accuracy under attack in per cent, with Wilson's 95 % interval, a line per model (method), a column per budget;
+    bold as above."""
     columns = [group for group in questions if group.budget is not None]
     return _table(
         columns, lambda group: f"${distance_symbol(group.metric)}$, {group.budget:.3g}", lambda v: f"{100 * v:.1f}"
@@ -158,23 +159,26 @@ def pattern_table(by_method: Sequence[Group], stats: Stats) -> str:
 
 
 def _table(columns: Sequence[Group], head: Callable[[Group], str], write: Callable[[float], str]) -> str:
-    rankings = [ranking(group) for group in columns]
-    names = list(dict.fromkeys(rank.name for column in rankings for rank in column))
+    cells = [_cells(group, write) for group in columns]
+    names = list(dict.fromkeys(name for column in cells for name in column))
     if not names:
         return ""
-    lines = [[escape(name), *(_cell(column, name, write) for column in rankings)] for name in names]
+    lines = [[escape(name), *(column.get(name, "--") for column in cells)] for name in names]
     return tabular("l" + "r" * len(columns), [columns[0].by, *map(head, columns)], lines)
 
 
-def _cell(column: Sequence[Rank], name: str, write: Callable[[float], str]) -> str:
-    """The value with its interval; the value of the first of the ranking, and equal ones, are bold."""
-    value = next((rank.value for rank in column if rank.name == name), None)
-    if value is None:
-        return "--"
-    best = len(column) > 1 and value.value == column[0].value.value
-    return (
-        rf"\textbf{{{write(value.value)}}}" if best else write(value.value)
-    ) + f" [{write(value.low)}, {write(value.high)}]"
+def _cells(group: Group, write: Callable[[float], str]) -> dict[str, str]:
+    """By name the value with its interval; the best of the models, or of the methods of each model, and equal values
+    are bold."""
+    cells = {}
+    for part, model in by_model([group]):
+        ranks = ranking(part)
+        for rank in ranks:
+            text, value = write(rank.value.value), rank.value
+            best = len(ranks) > 1 and value.value == ranks[0].value.value
+            name = f"{model}, {rank.name}" if model else rank.name
+            cells[name] = (rf"\textbf{{{text}}}" if best else text) + f" [{write(value.low)}, {write(value.high)}]"
+    return cells
 
 
 def _three(value: float) -> str:

@@ -87,7 +87,7 @@ def tables(by_method: Sequence[Group], stats: dict[tuple[str, str], TaskStats]) 
 
 
 def _table(number: int, group: Group, model: str, stats: dict[tuple[str, str], TaskStats]) -> dict[str, Any]:
-    shown = [(c.name.removeprefix(f"{model}, "), contender_stats(c, stats)) for c in group.contenders]
+    shown = [(c.name, contender_stats(c, stats)) for c in group.contenders]
     shown = [(name, stats) for name, stats in shown if len(stats.measures["hoyer"])]
     if not shown:
         return {"rows": []}
@@ -101,7 +101,7 @@ def _table(number: int, group: Group, model: str, stats: dict[tuple[str, str], T
         for k, (name, one) in enumerate(shown)
     ]
     return {
-        "title": f"{title(group)}, {model}" if model else title(group),
+        "title": title(group, model),
         "rows": rows,
         "density": _density(number, group, shown),
         "sizes": _sizes(number, group, shown),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from plica.analysis import compare
 from plica.analysis.contenders import Contender, Group
+from plica.analysis.intervals import Interval, share_interval
 from plica.report.collect import ReportData
 from plica.report.formatting import budget, distance, percent, span
 from plica.report.templates import fragment
@@ -32,23 +33,30 @@ def headlines(models: Sequence[Group]) -> list[dict[str, Any]]:
         for rank in compare.ranking(group):
             contender = next(c for c in group.contenders if c.name == rank.name)
             entry = out.setdefault(rank.name, {"name": rank.name, "facts": []})
-            accuracy = 1 - float((contender.radius == 0)[contender.attacked].mean())
-            entry |= {"accuracy": percent(accuracy), "images": int(contender.attacked.sum())}
-            entry["facts"].append(_fact(group, rank))
+            right = (contender.radius > 0)[contender.attacked]
+            accuracy = share_interval(right)
+            entry |= {"accuracy": percent(accuracy.value), "range": span(accuracy, percent), "images": len(right)}
+            entry["facts"] += _facts(group, rank, contender)
             answers.setdefault(rank.name, []).append((group, contender))
     return [entry | {"sentence": _sentence(answers[name])} for name, entry in out.items()]
 
 
-def _fact(group: Group, rank: compare.Rank) -> dict[str, str]:
+def _facts(group: Group, rank: compare.Rank, c: Contender) -> list[dict[str, str]]:
     if group.budget is None:
-        label, write = f"median {group.metric} radius", distance
-    else:
-        label, write = f"robust within {group.metric} {group.budget:.3g}", percent
-    return {"label": label, "value": write(rank.value.value), "range": span(rank.value, write)}
+        return [_fact(f"median {group.metric} radius", rank.value, distance)]
+    within = f"within {group.metric} {group.budget:.3g}"
+    facts = [_fact(f"not broken {within}", rank.value, percent)]
+    if c.lower is not None:
+        facts.append(_fact(f"proved {within}", share_interval(c.proved(group.budget)[c.attacked]), percent))
+    return facts
+
+
+def _fact(label: str, value: Interval, write: Callable[[float], str]) -> dict[str, str]:
+    return {"label": label, "value": write(value.value), "range": span(value, write)}
 
 
 def _sentence(answers: list[tuple[Group, Contender]]) -> str:
-    """Such as: half of all images have a misclassified neighbour within ...; 19 of 100 are robust within ..."""
+    """Such as: half of all images have a misclassified neighbour within ...; 19 of 100 are not broken within ..."""
     medians = [
         (group, float(np.quantile(c.radius[c.attacked], 0.5, method="inverted_cdf")))
         for group, c in answers
@@ -58,9 +66,10 @@ def _sentence(answers: list[tuple[Group, Contender]]) -> str:
     out = [f"Half of all images have a misclassified neighbour within {_or(words)}."] if words else []
     for group, c in answers:
         if group.budget is not None:
+            proved = "" if c.lower is None else f", {int(c.proved(budget(group)).sum())} of them proved"
             out.append(
-                f"{int(c.robust.sum())} of {int(c.attacked.sum())} are robust within {group.metric} distance "
-                f"{budget(group):.3g}."
+                f"{int(c.robust.sum())} of {int(c.attacked.sum())} are not broken within {group.metric} distance "
+                f"{budget(group):.3g}{proved}."
             )
     return " ".join(out)
 

@@ -6,7 +6,7 @@ Nothing here uses the code that it checks: neither the judge nor the losses nor 
 from plica.trust.audit.audit import Audited, audit
 from plica.trust.examine import examine
 from plica.trust.findings import Finding, Severity, TrustLevel, Verdict
-from plica.trust.run_checks import believed, check_model, conclude, refresh, verdict
+from plica.trust.run_checks import believed, check_model, conclude, refresh, unfinished, verdict
 
 __all__ = [
     "Audited",
@@ -20,5 +20,6 @@ __all__ = [
     "conclude",
     "examine",
     "refresh",
+    "unfinished",
     "verdict",
 ]

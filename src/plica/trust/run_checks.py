@@ -79,13 +79,18 @@ def believed(run: Run) -> Verdict:
     if isinstance(record, dict):
         return Verdict.read(record)
     concluded = conclude(run)
-    if run.summary or "chunk" not in (run.manifest.get("plan") or {}):
-        return concluded
-    sentence = (
-        "The run is unfinished, so images, methods, questions or models are missing; the same command that began it "
-        "goes on."
-    )
-    return Verdict.of([Finding("unfinished", Severity.RESERVATION, sentence), *concluded.findings], concluded.checks)
+    return Verdict.of([*unfinished(run), *concluded.findings], concluded.checks)
+
+
+def unfinished(run: Run) -> Iterator[Finding]:
+    """Whether parts of the run are missing."""
+    if not run.summary and "chunk" in (run.manifest.get("plan") or {}):
+        yield Finding(
+            "unfinished",
+            Severity.RESERVATION,
+            "The run is unfinished, so images, methods, questions or models are missing; the same command that began "
+            "it goes on.",
+        )
 
 
 def conclude(run: Run, examined: Mapping[str, Any] | None = None) -> Verdict:
