@@ -14,14 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import typer
+import yaml
 from safetensors.torch import load_file
 
 import plica
-from plica.cli import attack, main, progress, radius
+from plica.cli import attack, main, progress, radius, train
 from plica.cli.app import COMMANDS, app
 from plica.cli.progress import AttackProgress
 from plica.core.formulations import parse_radius
 from plica.models import load_model
+from plica.training.plan import read_training_plan
 
 NET = """
 import torch
@@ -285,6 +287,12 @@ def test_help_teaches_by_example(capsys, command):
     said = capsys.readouterr().out
     assert f"plica {command} --model" in said
     assert "samples.parquet" in said
+
+
+def test_the_help_of_train_holds_a_plan():
+    """It named a page of the repository, which an installed package lacks."""
+    _, plan = train.EPILOG.split("A plan, robust.yaml:")
+    assert [question.metric for question in read_training_plan(yaml.safe_load(plan)).questions] == ["l2"]
 
 
 PAGES = [page.read_text() for page in (Path(__file__).parents[2] / "docs").rglob("*.md")]

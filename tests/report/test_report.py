@@ -17,6 +17,7 @@ from plica.report.choice import order
 from plica.report.registry import SECTIONS, Section
 from plica.report.svg import ticks
 from plica.runs.single import save_run
+from plica.training.checkpoint import CHECKPOINT
 
 pytest.importorskip("scipy.stats", reason="comparisons use scipy, of the extra 'see'")
 
@@ -166,9 +167,19 @@ def test_the_command(run, tmp_path, capsys):
     assert "<h1>A &amp; B</h1>" in (tmp_path / "r.html").read_text()
     assert main(["report", str(tmp_path / "nothing"), "-o", str(tmp_path / "s.html")]) == 2
     assert "is not a run" in capsys.readouterr().err
+    assert main(["show", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere is not a run: there is no such directory; give the directory that" in capsys.readouterr().err
     assert main(["report", str(run), "-o", str(tmp_path / "r.html" / "s.html")]) == 2  # a file is no folder
     assert capsys.readouterr().err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
+
+
+@pytest.mark.parametrize("command", ["show", "report"])
+def test_an_unfinished_training_is_not_called_a_run_without_a_manifest(tmp_path, capsys, command):
+    (tmp_path / CHECKPOINT).touch()
+    assert main([command, str(tmp_path)]) == 2
+    said = f"{tmp_path} is an unfinished training, which is evaluated at its end; plica train goes on with it: "
+    assert capsys.readouterr().err == f"plica: {said}give the same plan and --out {tmp_path}.\n"
 
 
 def test_names_are_no_markup_in_a_terminal(tmp_path, capsys):

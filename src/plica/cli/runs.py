@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plica.runs import Run, load
+from plica.training.checkpoint import CHECKPOINT, LOG, WEIGHTS
 from plica.trust import believed
 from plica.utils.messages import plain
 
@@ -30,5 +31,10 @@ def _run_folders(directory: Path) -> list[Path]:
     """The directory, or those of its folders that are runs where it is none itself."""
     if directory.is_dir() and not any((directory / mark).is_file() for mark in MARKS):
         inside = sorted({file.parent for mark in MARKS for file in directory.glob(f"*/{mark}")})
+        if not inside and any((directory / file).is_file() for file in (CHECKPOINT, LOG, WEIGHTS)):
+            raise ValueError(
+                f"{directory} is an unfinished training, which is evaluated at its end; plica train goes on with it: "
+                f"give the same plan and --out {directory}."
+            )
         return inside or [directory]
     return [directory]

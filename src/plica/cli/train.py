@@ -21,13 +21,22 @@ from plica.utils.messages import plain
 
 EPILOG = """plica train robust.yaml --out runs/robust
 
-    plica report runs/robust/run"""
+    plica report runs/robust/run
+
+A plan, robust.yaml:
+
+    model: net.py:make           # a function that makes the network
+    data: train.npz              # x and y
+    questions:
+      - {ask: min-radius, metric: l2, cap: 0.8}
+      # - {ask: max-loss, metric: linf, radius: 8/255}
+    epochs: 20
+    held_out: 500                # images that select the best epoch
+    # test: test.npz             # images of the evaluation at the end"""
 
 
 def train(
-    plan: Annotated[
-        Path, typer.Argument(metavar="PLAN.yaml", help="model, data, questions, epochs; docs/howto/train.md shows one")
-    ],
+    plan: Annotated[Path, typer.Argument(metavar="PLAN.yaml", help="model, data, questions, epochs: as below")],
     out: Annotated[Path, typer.Option(help="directory of the training; an unfinished training is resumed")],
     device: Annotated[str | None, typer.Option(help="instead of the plan's")] = None,
 ) -> None:

@@ -166,8 +166,9 @@ def load(directory: str | Path) -> Run:
         raise
     except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise ValueError(f"The run {directory} is broken ({one_line(error)}); run it again.") from error
+    why = "it holds no results of plica" if given.exists() else "there is no such directory"
     raise FileNotFoundError(
-        f"{given} is not a run (it has no {schema.MANIFEST} and no {schema.SAMPLES}); give the directory of a run."
+        f"{given} is not a run: {why}; give the directory that plica radius, attack, bracket or evaluate wrote."
     )
 
 
