@@ -181,8 +181,8 @@ def test_more_gradients_are_not_advised_where_all_is_proved(tmp_path, monkeypatc
     limits = []
     for name, more in ("alone", {}), ("proved", dict(certify=dict(nodes=8))):
         run = evaluate(plan | more, tmp_path / name)
-        limits.append(sum(finding.check == "limit" for finding in conclude(run).findings))
-    assert limits == [2, 0]
+        limits.append(sum(finding.check == "budget" for finding in conclude(run).findings))
+    assert limits == [1, 0]
 
 
 def test_the_command_bracket_and_what_is_made_of_its_runs(plan, tmp_path, capsys, monkeypatch):

@@ -153,7 +153,7 @@ def test_tables_for_other_programs(tmp_path):
     assert rows[4]["radius_50"] == "0.2"
     inside = r"m & $\ell_{2}$ $\leq$ 0.5, accuracy under attack & 75.0 & 50.0 & 25.0 & 25.0 (4.6--69.9) \\"
     assert inside in written["table.tex"]
-    belief = "with reservations (limit, not examined)"
+    belief = "with reservations (budget, few images, not examined)"
     assert [row["verdict"] for row in rows] == [belief] * 5
     note = written["table.tex"].splitlines()[-2]
     assert note == rf"\multicolumn{{6}}{{l}}{{\footnotesize These numbers: {belief}.}} \\"

@@ -17,6 +17,9 @@ from plica.utils.files import write_json
 N = 120
 
 
+QUESTIONS = (("max-loss", "a"), ("min-radius", "a"), ("max-loss", "b"))
+
+
 def task(method="auto", kind="max-loss", model="m"):
     radius = 0.1 if kind == "max-loss" else None
     return runs.Task(f"{model}-{kind}-{method}", model, f"{kind} linf", kind, "linf", radius, "margin", method)
@@ -45,15 +48,15 @@ def samples(asked, distance, status="SUCCEEDED", prediction=None, gradients=100,
     return asked, table
 
 
-def run(folder, *parts, examined=True):
-    """A run of those parts; `examined`: with nothing found on its model."""
+def run(folder, *parts, examined=True, models="m"):
+    """A run of those parts; `examined`: with nothing found on its models."""
     write_json(folder / "manifest.json", {"format": 1})
     for asked, table in parts:
         file = part_file(folder, asked.name, 0)
         file.parent.mkdir(parents=True)
         pa.parquet.write_table(table, file)
     if examined:
-        write_json(folder / "checks.json", {"m": {"findings": [], "checks": ["zero gradient"]}})
+        write_json(folder / "checks.json", {m: {"findings": [], "checks": ["zero gradient"]} for m in models})
     return runs.load(folder)
 
 
@@ -69,7 +72,7 @@ def test_a_run_that_deserves_belief(tmp_path):
     verdict = trust.conclude(run(tmp_path, samples(task(), half(), "STALLED")))
     assert found(verdict) == set()
     assert str(verdict) == "trustworthy"
-    assert {"limit", "zero gradient"} <= set(verdict.checks)
+    assert {"budget", "zero gradient"} <= set(verdict.checks)
     assert trust.verdict(runs.load(tmp_path)) == verdict.record()
 
 
@@ -94,10 +97,10 @@ def test_a_model_nobody_looked_at(tmp_path):
 def test_searches_that_stopped_at_the_limit(tmp_path, gradients, weight, kind):
     distance = half() if kind == "max-loss" else 0.05
     verdict = trust.conclude(run(tmp_path, samples(task(kind=kind), distance, "BUDGET", gradients=gradients)))
-    assert found(verdict) == {("limit", weight)}
+    assert found(verdict) == {("budget", weight)}
     (finding,) = verdict.findings
     assert finding.share == (0.5 if kind == "max-loss" else 1)
-    assert (f"after {gradients} gradients" if gradients < 50 else "upper bounds") in finding.sentence
+    assert (f"at most {gradients} gradients" if gradients < 50 else "upper bounds") in finding.sentence
 
 
 def test_the_budgets_of_methods_are_not_added_up(tmp_path):
@@ -105,8 +108,27 @@ def test_the_budgets_of_methods_are_not_added_up(tmp_path):
     first = samples(task("apgd-ce"), half(), "BUDGET", gradients=30)
     second = samples(task("fab-t"), np.full(N, math.inf), "BUDGET", gradients=30, ids=np.arange(0, N, 2))
     (finding,) = trust.conclude(run(tmp_path, first, second)).findings
-    assert (finding.check, finding.weight) == ("limit", Severity.RESERVATION)
-    assert "after 30 gradients of a method at most" in finding.sentence
+    assert (finding.check, finding.weight) == ("budget", Severity.RESERVATION)
+    assert "a method took at most 30 gradients per image" in finding.sentence
+
+
+def test_a_small_budget_is_said_once(tmp_path):
+    """It was said for every model and question."""
+    parts = [samples(task(kind=kind, model=model), half(), "BUDGET", gradients=20) for kind, model in QUESTIONS]
+    (finding,) = trust.conclude(
+        run(tmp_path, *parts, samples(task(model="c"), half(), "STALLED"), models="mabc")
+    ).findings
+    assert "at most 20 gradients per image (in 3 of 4 questions)" in finding.sentence
+
+
+@pytest.mark.parametrize(("images", "weight"), [(3, Severity.RESERVATION), (60, Severity.NOTE)])
+def test_few_images_are_not_called_trustworthy(tmp_path, images, weight):
+    part = samples(task(), half(), "STALLED", ids=np.arange(images))
+    verdict = trust.conclude(run(tmp_path, part))
+    assert found(verdict) == {("few images", weight)}
+    assert str(verdict) == ("trustworthy" if images == 60 else "with reservations (few images)")
+    interval = {3: "3 images are few: a share of one half of them may be 13% to 87%", 60: "may be 38% to 62%"}[images]
+    assert interval in verdict.findings[0].sentence
 
 
 def test_one_class_swallows_all(tmp_path):
@@ -174,7 +196,8 @@ def test_the_command_on_a_run(tmp_path, capsys):
     assert "--trust" in capsys.readouterr().err
     assert main(["doctor", str(directory), "--trust"]) == 0
     said = capsys.readouterr().out
-    assert "note, few images: 12 images are few: a share of one half is known to \u00b128% only; use more." in said
+    few = "12 images are few: a share of one half of them may be 25% to 75% of all; use more."
+    assert f"reservation, few images: {few}" in said
     assert json.loads((directory / "checks.json").read_text())["defects:Sound"]["verdict"] == "trustworthy"
 
 

@@ -15,7 +15,7 @@ class Severity(IntEnum):
     """How severe a finding is; the most severe one decides the verdict."""
 
     NOTE = 0  # worth knowing; the number is valid
-    RESERVATION = 1  # the number is correct, but the model is probably less robust
+    RESERVATION = 1  # the number is correct, but the model may well be less robust
     FATAL = 2  # the number says nothing about the model
 
 

@@ -4,7 +4,7 @@ audit.json (whether an audit agreed), where these files exist.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,13 @@ from plica.runs.schema import AUDIT, CHECKS, SUMMARY
 from plica.trust.examine import Model, examine
 from plica.trust.findings import Finding, Severity, Verdict
 from plica.utils.files import write_json
+from plica.utils.wilson import wilson
 
-RUN_CHECKS = ("limit", "one class", "black box", "not finite", "accuracy", "few images", "not examined", "audit")
+RUN_CHECKS = ("budget", "one class", "black box", "not finite", "accuracy", "few images", "not examined", "audit")
 BLACK_BOX = ("square", "boundary", "hopskip", "random", "nes", "spsa")  # in names of methods that use only outputs
 COLUMNS = ["id", "label", "prediction", "success", "distance", "status", "gradients"]
 ENOUGH = 50  # gradients per image; a search that ends earlier because its budget is spent has hardly begun
+WIDE = 0.4  # of a 95 % interval of a share of one half: from 30 % to 70 %, with 20 images
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def conclude(run: Run, examined: Mapping[str, Any] | None = None) -> Verdict:
     checks.json, where it is not to be read."""
     findings: list[Finding] = []
     questions = [*_questions(run)]
-    findings += _limits(questions)
+    findings += _budgets(questions)
     for answers in questions:
         findings += [*_one_class(answers), *_black_box(answers), *_not_finite(answers), *_chance(answers)]
     checks = [*RUN_CHECKS]
@@ -158,32 +160,37 @@ def _about(model: str, finding: Finding) -> Finding:
     return Finding(finding.check, finding.weight, f"{model}: {finding.sentence}", finding.share)
 
 
-def _limits(questions: list[QuestionAnswers]) -> Iterator[Finding]:
-    """Searches that ended because their budget was spent, and so may have missed points: those with small budgets in
-    separate findings, all others in one."""
-    shares = []
-    for answers in questions:
-        if not answers.limited.any():
-            continue
-        share, spent = float(answers.limited.mean()), float(np.median(answers.gradients[answers.limited]))
-        if spent >= ENOUGH or share <= 0.05:
-            shares.append(share)
-            continue
+def _budgets(questions: list[QuestionAnswers]) -> Iterator[Finding]:
+    """Answers that a larger budget may change: one finding on all questions with a small budget, one on the others."""
+    open_ones = [(q, float(q.limited.mean()), _median_spent(q)) for q in questions if q.limited.any()]
+    small = [(share, spent) for _, share, spent in open_ones if spent < ENOUGH and share > 0.05]
+    if small:
+        share = max(share for share, _ in small)
         yield Finding(
-            "limit",
+            "budget",
             Severity.RESERVATION,
-            f"{answers.name}: for {share:.0%} of the images the budget ended the search, after {spent:.0f} "
-            "gradients of a method at most; raise gradients.",
+            f"The budget is small: a method took at most {max(spent for _, spent in small):.0f} gradients per image "
+            f"({_questions_of(small, questions)}). With fewer than {ENOUGH} nearer points are often missed; raise "
+            "gradients.",
             share,
         )
-    if shares:
+    enough = [share for _, share, spent in open_ones if spent >= ENOUGH or share <= 0.05]
+    if enough:
         yield Finding(
-            "limit",
+            "budget",
             Severity.NOTE,
-            f"In {len(shares)} of {len(questions)} questions the budget ended the search, for up to {max(shares):.0%} "
-            "of the images: their radii are upper bounds, and so is the accuracy.",
-            max(shares),
+            f"Searches used their budget up, as `auto` always does ({_questions_of(enough, questions)}): radii and "
+            "accuracies under attack are upper bounds.",
+            max(enough),
         )
+
+
+def _median_spent(question: QuestionAnswers) -> float:
+    return float(np.median(question.gradients[question.limited]))
+
+
+def _questions_of(some: Sequence[object], questions: Sequence[object]) -> str:
+    return "in every question" if len(some) == len(questions) else f"in {len(some)} of {len(questions)} questions"
 
 
 def _one_class(answers: QuestionAnswers) -> Iterator[Finding]:
@@ -250,11 +257,11 @@ def _chance(answers: QuestionAnswers) -> Iterator[Finding]:
             "the normalisation and the weights.",
         )
     if count < 100:
-        half = 1.96 * np.sqrt(0.25 / count)
+        low, high = (float(end) for end in wilson(np.array(0.5), count))
         yield Finding(
             "few images",
-            Severity.NOTE,
-            f"{count} images are few: a share of one half is known to \u00b1{half:.0%} only; use more.",
+            Severity.RESERVATION if high - low > WIDE else Severity.NOTE,
+            f"{count} images are few: a share of one half of them may be {low:.0%} to {high:.0%} of all; use more.",
         )
 
 
