@@ -201,6 +201,20 @@ def test_bars_on_a_terminal(plan, monkeypatch):
     assert "3/3 chunks" in screen.getvalue()
 
 
+def test_the_message_of_an_interruption_stands_below_the_bars(file, capsys, monkeypatch):
+    """It stood above them, and the bars were drawn once more."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    screen = io.StringIO()
+    monkeypatch.setattr(progress, "Console", lambda **_: Console(file=screen, force_terminal=True, width=100))
+    monkeypatch.setattr(evaluation, "_steps", interrupt)
+    assert main(["evaluate", file, "--out", "run"]) == 1
+    assert capsys.readouterr().err.strip().endswith("and the same command goes on.")
+    assert "interrupted" not in screen.getvalue()  # which is where it goes while the bars are there
+
+
 @pytest.mark.parametrize("command", ["evaluate", "plan", "merge", "export"])
 def test_help_teaches(capsys, command):
     assert main([command, "--help"]) == 0

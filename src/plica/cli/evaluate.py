@@ -140,6 +140,7 @@ def carry_out(plan: Callable[[], Plan], out: Path, **options: Any) -> None:
             )
             run = run_plan(read, out, **calls | options)
         except KeyboardInterrupt:
+            progress.stop()
             kept = f"; what is finished is in {out}, and the same command goes on" if progress.began else ""
             print(plain(f"plica: interrupted{kept}."), file=sys.stderr)
             raise typer.Exit(Status.OTHER) from None

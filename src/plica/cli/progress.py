@@ -38,6 +38,10 @@ class _Display:
         self.printed = time.monotonic()  # when the last plain line was
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Remove the bars, so that what is printed next does not stand among them."""
         if self.on_terminal:
             self.bars.stop()
 

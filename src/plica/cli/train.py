@@ -55,9 +55,11 @@ def train(
                 read = read.model_copy(update={"device": device})
             run = run_plan(read, out, on_progress=progress, say=progress.say)
         except DivergedError as error:
+            progress.stop()
             print(plain(f"plica: {error}"), file=sys.stderr)
             raise typer.Exit(Status.OTHER) from None
         except KeyboardInterrupt:
+            progress.stop()
             kept = ""
             if (out / CHECKPOINT).is_file():
                 kept = f"; the last checkpoint is in {out}, and the same command goes on"
