@@ -68,6 +68,17 @@ class Result(ShownInNotebooks):
     def __len__(self) -> int:
         return len(self.status)
 
+    def __repr__(self) -> str:
+        """Counts and medians in a line, not the tensors."""
+        wrong = self.success & (self.distance == 0)
+        found = self.distance[self.success & ~wrong].cpu()
+        median = f", median distance {float(found.quantile(0.5)):.4g}" if len(found) else ""
+        spent = f"{float(self.gradients.double().mean()):.0f} gradients per image" if len(self) else "no gradients"
+        return (
+            f"Result({len(self)} images of shape {tuple(self.x_adv.shape[1:])}: {int(wrong.sum())} misclassified "
+            f"without a perturbation, {len(found)} broken{median}, {int((~self.success).sum())} not broken; {spent})"
+        )
+
     def to_arrow(self) -> pa.Table:
         """All but x_adv as a table, one row per image; `id` is its index, `status` the name of the status.
 
