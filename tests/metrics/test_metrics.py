@@ -7,7 +7,7 @@ import torch
 
 import plica
 from plica import metrics
-from plica.metrics import SMOOTHING, Lp, distance, gradient, parse_metric, power, total
+from plica.metrics import SMOOTHING, Lp, distance, gradient, parse_metric, power, total, warn_of_slip
 
 P = (0.5, 0.8, 1, 1.25, 1.5, 2, 3, 4, 8, 100, math.inf)
 
@@ -253,3 +253,11 @@ def test_a_count_has_no_weights_and_no_part_in_other_distances():
 
 def test_unsupported_is_wrong_input():
     assert issubclass(metrics.Unsupported, ValueError)
+
+
+def test_a_p_that_may_be_a_slip_is_warned_of():
+    with pytest.warns(UserWarning, match=r"l22 is the l_p norm with p = 22; write l22\.0 if"):
+        warn_of_slip("l22")
+    for text in ("l22.0", "l16", "linf", "l0", "lpips", "net:l22"):  # a warning would be an error
+        warn_of_slip(text)
+    assert parse_metric("l22.0") == Lp(22)

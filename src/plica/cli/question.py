@@ -25,7 +25,7 @@ from plica.data.indices import parse_indices
 from plica.data.sample import select
 from plica.data.targets import check_targets, read_targets, targets_name
 from plica.goals import parse_goal
-from plica.metrics import Metric, parse_metric
+from plica.metrics import Metric, parse_metric, warn_of_slip
 from plica.models import load_model, prepare_inputs
 from plica.perturbations import join_distance
 from plica.runs.own import remember
@@ -194,6 +194,7 @@ def read_metric(text: str) -> Metric:
     Raises:
         ValueError: one sentence.
     """
+    warn_of_slip(text)
     try:
         return parse_metric(text)
     except ValueError:

@@ -23,7 +23,7 @@ from plica.data.targets import read_targets, targets_name
 from plica.evaluation.method_sets import SETS
 from plica.evaluation.strict import Number, PlanError, Strict, nearest, not_boolean, several
 from plica.goals import parse_goal
-from plica.metrics import parse_metric
+from plica.metrics import parse_metric, warn_of_slip
 from plica.models.adapt import NAMED, split_normalisation
 from plica.perturbations import parse_through
 from plica.utils.messages import shown
@@ -172,6 +172,7 @@ class Question(Strict):
     def _metrics(cls, metrics: list[str]) -> list[str]:
         for metric in metrics:
             if ":" not in metric and metric != "theta":  # module:name is imported when the run starts
+                warn_of_slip(metric)
                 parse_metric(metric)
         return metrics
 

@@ -24,7 +24,7 @@ from plica.metrics.dists import DISTS
 from plica.metrics.held import Held
 from plica.metrics.lp import SMOOTHING, Lp, power, total
 from plica.metrics.lpips import LPIPS
-from plica.metrics.parse import metric_names, parse_metric
+from plica.metrics.parse import metric_names, parse_metric, warn_of_slip
 from plica.metrics.perceptual import Embedding, Perceptual
 from plica.metrics.quality import Similarity
 from plica.metrics.registry import METRICS
@@ -68,4 +68,5 @@ __all__ = [
     "properties",
     "total",
     "values",
+    "warn_of_slip",
 ]

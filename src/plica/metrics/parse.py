@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import re
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,8 @@ from plica.metrics.lp import Lp
 from plica.metrics.registry import METRICS
 from plica.utils.factories import same_default_device
 from plica.utils.messages import did_you_mean, one_line, shown
+
+USUAL = 16  # a larger p without a decimal point, such as l22, is rarely meant
 
 
 def metric_names() -> str:
@@ -43,6 +46,13 @@ def parse_metric(text: str) -> Metric:
         similar = did_you_mean(text, ["l1", "l2", "linf", "l0", "l0-pixel", *METRICS])
         raise ValueError(f"There is no metric {shown(text)}; {similar}write {metric_names()}.")
     return Lp(power[1])
+
+
+def warn_of_slip(text: str) -> None:
+    """Warns of a p that is seldom meant, for text that somebody has typed."""
+    p = text.removeprefix("l")
+    if text.startswith("l") and p.isdecimal() and int(p) > USUAL:
+        warnings.warn(f"{text} is the l_p norm with p = {p}; write {text}.0 if it is no slip.", stacklevel=2)
 
 
 def import_object(text: str, kind: str, cure: str) -> Any:
