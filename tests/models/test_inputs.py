@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import plica
 from plica.data import load_data
 from plica.models import load_model, prepare_inputs
 from plica.utils.weights import read_weights
@@ -234,6 +235,19 @@ def test_images_follow_the_model_and_must_fit_it(net):
     assert prepare_inputs(model.double(), x, y)[1].dtype == torch.float64
     with pytest.raises(ValueError, match=r"images of shape \(1, 4, 8\): RuntimeError"):
         prepare_inputs(model.float(), x[:, :, :4], y)
+
+
+def test_images_with_the_channels_last_get_a_hint():
+    x, y = torch.rand(2, 8, 8, 3), torch.zeros(2, dtype=torch.long)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2))
+    hint = r"these look like \(height, width, channels\): write x\.permute\(0, 3, 1, 2\)"
+    with pytest.raises(ValueError, match=hint):
+        prepare_inputs(model, x, y)
+    with pytest.raises(RuntimeError, match=hint):
+        plica.attack(model, x, y, plica.MinRadius(plica.Lp(2)))
+    with pytest.raises(ValueError, match=r"images of shape \(1, 8, 3\): RuntimeError.*\.$") as other:
+        prepare_inputs(model, x[:, :1], y)
+    assert "permute" not in str(other.value)
 
 
 def test_a_model_of_two_precisions_is_named_as_such():

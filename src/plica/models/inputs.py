@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from plica.core.model.fitting import fitted
+from plica.core.model.fitting import channels_hint, fitted
 from plica.models.load import Model
 from plica.utils.limits import out_of_memory
 from plica.utils.messages import one_line
@@ -48,6 +48,8 @@ def refusal(x: Float[Tensor, "b *image"], error: Exception) -> str:
             "; all that it computes with must have one precision: convert also tensors that are no buffers, which "
             "model.half() and model.double() leave as they are, or give the model in float32"
         )
+    else:
+        cure = channels_hint(x)
     return f"{about}: {one_line(error, named=True)}{cure}."
 
 

@@ -108,7 +108,8 @@ class _Fit:
             out = None if self.searched else self._search(model, safe, x, error)
             if out is None:
                 raise ModelError(
-                    f"The model raised {one_line(error, named=True)} for {len(x)} images of shape {tuple(x.shape[1:])}."
+                    f"The model raised {one_line(error, named=True)} for {len(x)} images of shape {tuple(x.shape[1:])}"
+                    f"{channels_hint(x)}."
                 ) from error
             return out
 
@@ -145,6 +146,16 @@ class _Fit:
         )
         self.size = size
         return out
+
+
+def channels_hint(x: Tensor) -> str:
+    """The end of a sentence about images that a model refused: what to do if their channels are the last axis."""
+    if x.ndim != 4 or x.shape[3] not in (1, 3, 4) or x.shape[1] in (1, 3, 4):
+        return ""
+    return (
+        "; PyTorch takes images (channels, height, width), and these look like (height, width, channels): write "
+        "x.permute(0, 3, 1, 2), in numpy x.transpose(0, 3, 1, 2)"
+    )
 
 
 def _in_pieces(model: Model, x: Tensor, size: int) -> Tensor:
