@@ -52,7 +52,7 @@ def test_a_result_and_a_run_show_themselves(run):
     assert "a_<net>" not in page
     *numbers, belief = re.findall(r"<td>([^<]*)</td>", page)
     assert numbers == ["6", "83.3\u2009%", "0.2", "16.7\u2009%"]
-    assert belief == "with reservations (not examined)"
+    assert belief == "with reservations (few images, not examined)"
     for picture in re.findall(r"<svg.*?</svg>", page):
         ElementTree.fromstring(picture)
 
