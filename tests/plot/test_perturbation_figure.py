@@ -86,6 +86,14 @@ def test_any_shape_can_be_drawn(tmp_path, shape):
     assert picture[..., :3].std() > 0.05  # a blank page has none
 
 
+def test_two_images_leave_no_room_for_four(drawn):
+    x = torch.full((2, 1, 4, 4), 0.5)
+    draw_perturbations("a.png", x, torch.tensor([0, 2]), {"l2": result(x + 0.25, [0.5, 0.125])})
+    *images, histogram = [axes.get_position() for axes in drawn[0].axes]
+    cell = images[0].width
+    assert histogram.x0 - max(box.x1 for box in images) < cell
+
+
 def test_nothing_found_is_said_in_words(tmp_path, drawn):
     x = torch.rand(2, 3, 4, 4)
     draw_perturbations(tmp_path / "a.png", x, torch.tensor([0, 1]), {"l2": result(x, [0.0, math.inf])})

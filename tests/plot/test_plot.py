@@ -44,6 +44,31 @@ def test_histograms_count_what_was_perturbed():
     assert np.isnan(images.lines[0].get_ydata()).tolist() == [False] * 4 + [True]
 
 
+def test_a_histogram_of_few_images_has_few_bins():
+    radii = np.linspace(0.1, 1, 10)
+    assert len(plot.radii_histogram(radii).patches) == 4
+    assert len(plot.radii_histogram(np.tile(radii, 20)).patches) == 32
+    (outline,) = plot.measure_histogram({"a": radii}).patches
+    assert len(outline.get_xy()) == 2 * 5 + 2  # of five bins
+
+
+def test_budgets_are_labelled_with_their_values():
+    for drawn in (
+        plot.accuracy_curve({"net": result()}, budgets=[0.25]),
+        plot.radii_histogram(RADII, budgets=[0.25]),
+        plot.radii_by_image(RADII, budgets=[0.25]),
+    ):
+        assert [text.get_text().strip() for text in drawn.texts] == ["0.25"]
+
+
+@pytest.mark.parametrize("spread", [1.0, 3.0, 1e4])
+def test_the_axis_of_differences_has_ticks_enough_and_not_too_many(spread):
+    change = 0.03 * np.geomspace(1 / spread, spread, 20) * np.tile([1, -1], 10)
+    drawn = plot.radius_difference(np.ones(20), 1 + change)
+    low, high = drawn.get_ylim()
+    assert 5 <= len([tick for tick in drawn.get_yticks() if low <= tick <= high]) <= 13
+
+
 def test_differences_are_sorted_and_lost_images_counted():
     drawn = plot.radius_difference([0, 1, 2, 3, 1], [0, 0.5, 3, 3, math.inf], names=("a", "b"))
     assert drawn.get_title() == "3 images, 1 without a point"

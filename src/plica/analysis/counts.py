@@ -49,6 +49,11 @@ def robust(radius: Float64[np.ndarray, "methods b"]) -> Bool[np.ndarray, " b"]:
     return np.isinf(radius.min(0))
 
 
+def bins(images: int) -> int:
+    """The number of bins of a histogram over so many images."""
+    return min(32, max(4, images // 4))
+
+
 def counts(radius: Float64[np.ndarray, "methods b"], attacked: Bool[np.ndarray, "methods b"]) -> list[Counts]:
     """The counts of each method of one question.
 

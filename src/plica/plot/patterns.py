@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
+from plica.analysis.counts import bins
 from plica.analysis.patterns import MEASURES, l1_over_l2
 from plica.plot.perturbations import SIGNED, scale, signed
 from plica.plot.style import COLOURS, PAGE, ShownGrid, line, paper, ready
@@ -86,7 +87,8 @@ def measure_histogram(
     }
     values = {name: value[np.isfinite(value)] for name, value in values.items()}
     joined = np.concatenate(list(values.values()))
-    edges = np.linspace(joined.min(), joined.max(), BINS + 1) if len(joined) and joined.min() < joined.max() else BINS
+    count = bins(2 * len(joined))  # finer than for radii, as several outlines share them
+    edges = np.linspace(joined.min(), joined.max(), count + 1) if len(joined) and joined.min() < joined.max() else count
     for series, (name, value) in enumerate(values.items()):
         weights = np.full(len(value), 1 / max(len(value), 1))
         axes.hist(value, bins=edges, weights=weights, histtype="step", linewidth=1.2, label=name, **line(series))

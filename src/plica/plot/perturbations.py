@@ -65,7 +65,7 @@ class _Page:
 
     def __init__(self, columns: list[int], answers: int) -> None:
         self.columns = columns
-        self.wide = LEFT + max(len(columns), 4) * (CELL + GAP)
+        self.wide = LEFT + max(len(columns), 1) * (CELL + GAP)
         self.high = 0.1 + TITLE + CELL + answers * (0.16 + 2 * (TITLE + CELL)) + 0.1
         self.figure = Figure(figsize=(self.wide + SIDE, self.high), dpi=150, facecolor="white")
         FigureCanvasAgg(self.figure)

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float64
 from matplotlib.axes import Axes
+from matplotlib.ticker import SymmetricalLogLocator
 from torch import Tensor
 
-from plica.analysis import compare
+from plica.analysis import compare, counts
 from plica.analysis.contenders import Contender
 from plica.core.result import Result
 from plica.plot.style import COLOURS, line, ready
@@ -34,7 +35,7 @@ def accuracy_curve(
     Args:
         answers: radii by name, one for each image.
         axes: drawn on; those of a new figure if not given.
-        budgets: distances to mark with dashed lines.
+        budgets: distances to mark with dashed lines, and their values.
         unit: the label of the axis of distances.
     """
     axes = ready(axes)
@@ -54,14 +55,20 @@ def accuracy_curve(
 
 
 def radii_histogram(
-    radii: Radii, axes: Axes | None = None, *, budgets: Sequence[float] = (), bins: int = 30, unit: str = "radius"
+    radii: Radii,
+    axes: Axes | None = None,
+    *,
+    budgets: Sequence[float] = (),
+    bins: int | None = None,
+    unit: str = "radius",
 ) -> Axes:
     """A histogram of the radii, without those of misclassified images, 0, and of images without a point, inf; budgets
-    are dashed lines (Fig. 7 b of "Implications of Solution Patterns"). axes and unit as for accuracy_curve."""
+    are dashed lines (Fig. 7 b of "Implications of Solution Patterns"). bins: by default fewer for few images. axes and
+    unit as for accuracy_curve."""
     axes = ready(axes)
     radius = of(radii)
     radius = radius[(radius > 0) & np.isfinite(radius)]
-    axes.hist(radius.tolist(), bins=bins, color=COLOURS[0])
+    axes.hist(radius.tolist(), bins=bins or counts.bins(len(radius)), color=COLOURS[0])
     _mark(axes, budgets)
     axes.set(xlabel=unit, ylabel="images", xlim=(0, None))
     axes.locator_params(axis="x", nbins=5)
@@ -81,6 +88,8 @@ def radii_by_image(
     )
     for budget in budgets:
         axes.axhline(budget, color="#c00000", linestyle="--", linewidth=0.9)
+        text = axes.text(1, budget, f"{budget:.3g}", transform=axes.get_yaxis_transform(), ha="right", va="bottom")
+        text.set(color="#c00000", fontsize=7)
     axes.set(xlabel="image", ylabel=unit, ylim=(0, None))
     return axes
 
@@ -110,7 +119,11 @@ def radius_difference(
     left_out = int((np.isinf(first) | np.isinf(second)).sum())
     axes.set_title(f"{len(change)} images" + (f", {left_out} without a point" if left_out else ""))
     typical = float(np.median(np.abs(change[change != 0]))) if change.any() else 1.0
-    axes.set_yscale("symlog", linthresh=typical)
+    axes.set_yscale("symlog", linthresh=typical, subs=[2, 5])
+    few_decades = np.abs(change).max(initial=0) < 30 * typical  # whose powers of ten alone are too few ticks
+    subs = [1, 2, 5] if few_decades else [1]
+    axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=typical, subs=subs))
+    axes.yaxis.set_major_formatter("{x:.3g}")
     axes.axhline(0, color="0.4", linewidth=0.6)
     axes.set(xlabel="images, sorted", ylabel=f"{unit}: {names[1]} \u2212 {names[0]}")
     axes.legend()
@@ -118,5 +131,8 @@ def radius_difference(
 
 
 def _mark(axes: Axes, budgets: Sequence[float]) -> None:
+    """Dashed lines at the budgets, with their values at the top."""
     for budget in budgets:
         axes.axvline(budget, color="#c00000", linestyle="--", linewidth=0.9)
+        text = axes.text(budget, 1, f" {budget:.3g}", transform=axes.get_xaxis_transform(), va="top", clip_on=True)
+        text.set(color="#c00000", fontsize=7)

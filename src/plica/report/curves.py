@@ -11,9 +11,10 @@ from markupsafe import Markup
 
 from plica.analysis import compare, gaps
 from plica.analysis.contenders import Contender, Group
+from plica.analysis.counts import bins
 from plica.report.collect import ReportData
 from plica.report.formatting import budget, distance, percent
-from plica.report.svg import Chart, bins, swatch, thin
+from plica.report.svg import Chart, swatch, thin
 from plica.report.templates import fragment
 
 

@@ -13,11 +13,12 @@ from markupsafe import Markup
 from torch import Tensor
 
 from plica.analysis.contenders import Group, by_model
+from plica.analysis.counts import bins
 from plica.analysis.patterns import MEASURES, l1_over_l2
 from plica.report.collect import EDGES, ReportData, TaskStats, contender_stats, cosine
 from plica.report.data_uri import is_image, perturbation_uri
 from plica.report.formatting import distance, percent, title
-from plica.report.svg import COLOURS, Chart, bins, swatch
+from plica.report.svg import COLOURS, Chart, swatch
 from plica.report.templates import fragment
 
 NAMES = {

@@ -157,11 +157,6 @@ def ticks(low: float, high: float, whole: bool = False) -> list[float]:
     return [float(v) for v in values if low - slack <= v <= high + slack]
 
 
-def bins(values: int) -> int:
-    """The number of bins of a histogram of `values` values."""
-    return min(32, max(8, values // 4))
-
-
 def number(value: float) -> str:
     """0.25, 8, 0.0003, 2e+05: five significant digits at most."""
     if value and not 1e-4 <= abs(value) < 1e5:
