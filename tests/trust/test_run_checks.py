@@ -127,7 +127,7 @@ def test_few_images_are_not_called_trustworthy(tmp_path, images, weight):
     verdict = trust.conclude(run(tmp_path, part))
     assert found(verdict) == {("few images", weight)}
     assert str(verdict) == ("trustworthy" if images == 60 else "with reservations (few images)")
-    interval = {3: "3 images are few: a share of one half of them may be 13% to 87%", 60: "may be 38% to 62%"}[images]
+    interval = {3: "3 images are few: where half of them are broken, 13% to 87%", 60: "broken, 38% to 62%"}[images]
     assert interval in verdict.findings[0].sentence
 
 
@@ -196,7 +196,7 @@ def test_the_command_on_a_run(tmp_path, capsys):
     assert "--trust" in capsys.readouterr().err
     assert main(["doctor", str(directory), "--trust"]) == 0
     said = capsys.readouterr().out
-    few = "12 images are few: a share of one half of them may be 25% to 75% of all; use more."
+    few = "12 images are few: where half of them are broken, 25% to 75% of all may be; use more."
     assert f"reservation, few images: {few}" in said
     assert json.loads((directory / "checks.json").read_text())["defects:Sound"]["verdict"] == "trustworthy"
 

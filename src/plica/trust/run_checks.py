@@ -261,7 +261,7 @@ def _chance(answers: QuestionAnswers) -> Iterator[Finding]:
         yield Finding(
             "few images",
             Severity.RESERVATION if high - low > WIDE else Severity.NOTE,
-            f"{count} images are few: a share of one half of them may be {low:.0%} to {high:.0%} of all; use more.",
+            f"{count} images are few: where half of them are broken, {low:.0%} to {high:.0%} of all may be; use more.",
         )
 
 
