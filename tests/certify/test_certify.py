@@ -259,6 +259,12 @@ def test_radii_of_an_attack_are_numbers(upper):
         api._upper(upper, images())
 
 
+@pytest.mark.parametrize("upper", [0.1, [0.1] * 4])
+def test_radii_of_an_attack_are_not_rounded(upper):
+    """In float32 0.1 is larger, and a certified radius could be."""
+    assert (api._upper(upper, images()).double() == 0.1).all()
+
+
 def test_the_search_goes_on_where_the_box_has_no_end():
     torch.manual_seed(0)
     net, x = dense(nn.ReLU(), FLAT, 6, 3), images(1)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -209,7 +210,8 @@ def _region(group: Group, x: Float[Tensor, "b *image"]) -> Region:
 
 def _upper(upper: Any, x: Tensor) -> Tensor:
     try:
-        radii = torch.as_tensor(upper, device="cpu").detach()
+        # by way of numpy, which keeps the numbers of Python in double precision
+        radii = torch.as_tensor(upper if isinstance(upper, Tensor) else np.asarray(upper), device="cpu").detach()
     except (TypeError, ValueError, RuntimeError):
         radii = None
     if radii is None or radii.is_complex():
