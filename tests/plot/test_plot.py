@@ -1,8 +1,6 @@
 """Figures show the numbers that they were given, on the axes that they were given."""
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -121,11 +119,6 @@ def test_a_recorded_function_ends_when_its_time_is_over():
     with pytest.raises(plot.OutOfTime):
         plica.minimize(way, torch.ones(2))
     assert len(way.objective) == 1
-
-
-def test_it_is_there_after_import_plica():
-    code = "import plica; assert callable(plica.plot.accuracy_curve); assert plica.patterns.MEASURES"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_notebook_shows_panels_and_axes_as_pictures():
