@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import plica
+from examples import small_network
 from plica import runs
 from plica.cli import main
 from plica.demo import CLASSES, images, resnet18, small_robust, small_undefended
@@ -59,7 +60,9 @@ def test_the_table_has_a_line_per_image_and_the_median():
     ]
 
 
-def test_the_demonstration_with_a_small_budget(tmp_path, capsys):
+@pytest.mark.parametrize("network", [small_network, pytest.param(resnet18, marks=pytest.mark.slow)])
+def test_the_demonstration_with_a_small_budget(network, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("plica.demo.__main__.resnet18", network)
     demo(tmp_path / "demo", gradients=10, n=2)
     said = capsys.readouterr().out
     assert said.splitlines()[-1] == f"Picture: {tmp_path / 'demo' / 'perturbations.png'}"
@@ -69,7 +72,7 @@ def test_the_demonstration_with_a_small_budget(tmp_path, capsys):
         ["trained", "robust", "2/2"],
     ]
     assert f"report {tmp_path / 'demo'} -o report.html" in said
-    model, labels = resnet18(), images()[1][:2]
+    model, labels = network(), images()[1][:2]
     page = tmp_path / "report.html"
     assert main(["report", str(tmp_path / "demo"), "-o", str(page)]) == 0
     assert page.read_text().count("<li data-id=") == 2 * len(NORMS)
