@@ -40,7 +40,7 @@ PLAN = {
     "methods": ["radius", "pwcf"],
     "individual": True,
     "bounds": "box.npz",
-    "gradients": 40,
+    "gradients": 20,
     "chunk": 5,
 }
 
