@@ -116,7 +116,7 @@ def test_one_logit_is_bracketed_as_two_classes(shape):
             logits = self.net(x)
             return (logits[:, 1] - logits[:, 0]).view(*shape)
 
-    net, x = One(), images()
+    net, x = One(), images(2)
     y = (net(x).view(-1) > 0).long()
     both = plica.bracket(net, x, y, plica.MinRadius(plica.Lp("inf")), gradients=20, nodes=5)
     assert (both.lower > 0).all()

@@ -1,12 +1,11 @@
 """docs/extend.md: what its package adds from outside is found by its names, in Python and by commands."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
-from examples import blocks, run_page, shell
+from examples import blocks, run_page
 
 PAGE = Path(__file__).parents[1] / "docs" / "extend.md"
 
@@ -28,16 +27,23 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_the_page_runs_as_printed(folder):
+@pytest.fixture(scope="module")
+def written(folder):
+    """What the page's examples print, and after them the help, in one process."""
+    page = folder / "page.md"
+    page.write_text(f"{PAGE.read_text()}\n```sh\nplica radius --help\n```\n")
+    return run_page(page, folder)
+
+
+def test_the_page_runs_as_printed(folder, written):
     """Every addition is used, in Python and by commands."""
-    written = run_page(PAGE, folder)
     for run in ("huber", "line", "brighten"):
         assert (folder / "runs" / run / "samples.parquet").is_file()
     assert written.count("4 images") == 3
 
 
-def test_help_lists_what_was_added(folder):
-    said = " ".join(shell(sys.executable, "-m", "plica", "radius", "--help", folder=folder).replace("│", "").split())
+def test_help_lists_what_was_added(written):
+    said = " ".join(written.replace("│", "").split())
     for name in ("vif, huber, or", "hue-saturation, brighten, or", "ddn-adv, line", "linear:SEED", "stripes:COUNT"):
         assert name in said, name
 
