@@ -162,6 +162,16 @@ def test_a_network_that_gives_every_image_the_same_class_is_not_the_best_epoch(p
     assert 2 * score["constant"] < score["colours"] <= 1
 
 
+def test_two_questions_of_one_metric_have_a_radius_each(plan, tmp_path):
+    """The second stood in the place of the first, as a mean radius of at most the cap of the first."""
+    plan |= {"questions": [CAPPED, {"ask": "max-loss", "metric": "l2", "radius": 0.1}], "epochs": 1, "augment": False}
+    trainer = Trainer(read_training_plan(plan), tmp_path / "out", "training", print)
+    trainer.run(lambda progress: None)
+    first, second = (trainer.rows[0][f"held_out_radius_{i}_l2"] for i in (0, 1))
+    assert first > second > 0
+    assert f"mean radius (at most 0.5) {first:.4g} under l2, mean radius (at most 0.1) {second:.4g}" in trainer.kept()
+
+
 @pytest.mark.parametrize(
     "change",
     [

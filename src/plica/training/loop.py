@@ -221,10 +221,9 @@ class Trainer:
         """A sentence: which epoch's weights are stored, and what was measured of it."""
         best = max(self.rows, key=lambda row: row["score"])
         measured = []
-        for inner, limit in self.plan.measures():
-            metric = inner.questions[0].question.metric
+        for column, inner, limit in self.plan.measures():
             mean = "median radius" if limit is None else f"mean radius (at most {limit:.4g})"
-            measured.append(f"{mean} {best[f'held_out_radius_{metric}']:.4g} under {metric}")
+            measured.append(f"{mean} {best[column]:.4g} under {inner.questions[0].question.metric}")
         measured.append(f"accuracy {best['held_out_accuracy']:.1%}")
         images = f"on {len(self.held_ids):,} held-out images"
         return f"{self.what}: epoch {best['epoch']} of {self.plan.epochs} is kept; {images}: {', '.join(measured)}."
@@ -270,11 +269,11 @@ class Trainer:
         """Measure the held-out images, log, and keep the weights if they are the best so far."""
         x, y = self.held_out
         scores, row = [], self.counts.row()
-        for inner, limit in self.plan.measures():
+        for column, inner, limit in self.plan.measures():
             hard = inner(self.selected, x, y)
             radius = hard.radius.double().nan_to_num(0.0)
             typical = float(radius.median() if limit is None else radius.clamp(max=limit).mean())
-            row[f"held_out_radius_{inner.questions[0].question.metric}"] = typical
+            row[column] = typical
             row["held_out_accuracy"] = float(hard.correct.double().mean())
             scores.append(row["held_out_accuracy"] if limit is None else typical / limit)
         for index, question in enumerate(self.plan.questions):

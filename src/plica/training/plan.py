@@ -179,13 +179,16 @@ class TrainingPlan(Strict):
             return None
         return Inner(questions[0], gradients=budget, cap=caps[0], seed=self.seed, bounds=self.bounds)
 
-    def measures(self) -> list[tuple[Inner, float | None]]:
-        """MinRadius under each distance of the training, or under l2 if there is none, each with the radius or cap that
-        was trained for."""
+    def measures(self) -> list[tuple[str, Inner, float | None]]:
+        """MinRadius under each distance of the training, or under l2 if there is none, each with a column of the log
+        and the radius or cap that was trained for."""
         questions = self.questions or [TrainingQuestion(ask="min-radius", metric="l2")]
+        posed = [q.question(self.bounds, "min-radius") for q in questions]
+        metrics = [str(question.metric) for question in posed]
+        names = [f"{i}_{metric}" if metrics.count(metric) > 1 else metric for i, metric in enumerate(metrics)]
         return [
-            (Inner(q.question(self.bounds, "min-radius"), gradients=MEASURED, bounds=self.bounds), q.limit)
-            for q in questions
+            (f"held_out_radius_{name}", Inner(question, gradients=MEASURED, bounds=self.bounds), q.limit)
+            for name, question, q in zip(names, posed, questions, strict=True)
         ]
 
     def identity(self) -> dict[str, Any]:
