@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,7 +60,8 @@ def plan(tmp_path):
 def test_a_training_writes_weights_a_log_and_a_run_of_both_networks(plan, tmp_path):
     steps = []
     run = train(plan, tmp_path / "out", on_progress=lambda progress: steps.append((progress.what, progress.step)))
-    assert steps == [(what, step) for what in ("training", "undefended") for step in range(1, 13)]
+    trained = [(what, step) for what in ("training", "undefended") for step in range(1, 13)]
+    assert steps == trained + [("evaluation", step) for step in range(7)]  # two networks in three distances
     log = pq.read_table(tmp_path / "out" / "log.parquet").to_pylist()
     assert [row["epoch"] for row in log] == [1, 2, 3]
     assert all(row["held_out_radius_l2"] > 0 and row["share_gained"] >= 0 and not row["alarm"] for row in log)
@@ -246,6 +248,20 @@ def test_another_plan_does_not_go_on(plan, tmp_path):
     train(plan, tmp_path / "out")
     with pytest.raises(ValueError, match=r"another plan \(epochs\); give another --out"):
         train(plan | {"epochs": 2}, tmp_path / "out")
+
+
+def test_another_evaluation_says_that_the_training_is_kept(plan, tmp_path, capsys):
+    """It advised to train again elsewhere, and was a traceback where the undefended network was trained meanwhile."""
+    plan |= {"undefended": False, "epochs": 1, "report_n": 1}
+    for change in ({}, {"undefended": True}, {"report_gradients": 6}):
+        (tmp_path / "plan.yaml").write_text(json.dumps(plan | change))
+        assert main(["train", str(tmp_path / "plan.yaml"), "--out", str(tmp_path / "out")]) == 2 * bool(change)
+    said = capsys.readouterr().err.splitlines()
+    assert sum(line.startswith("plica: ") and "delete" in line and "evaluates it anew." in line for line in said) == 2
+    shutil.rmtree(tmp_path / "out" / "run")
+    steps = []
+    train(plan | {"report_gradients": 6}, tmp_path / "out", on_progress=lambda at: steps.append(at.what))
+    assert set(steps) == {"evaluation"}
 
 
 def test_other_data_or_another_network_does_not_go_on(plan, tmp_path):

@@ -176,8 +176,11 @@ class TrainingBar(_Display):
 
     def __call__(self, progress: TrainingProgress) -> None:
         self.began = True
-        left = progress.seconds / progress.fresh * (progress.steps - progress.step)
-        line = f"{progress.what}: step {progress.step}/{progress.steps}, loss {progress.loss:.3f}, {clock(left)} left"
+        line = f"{progress.what}: step {progress.step}/{progress.steps}"
+        if not math.isnan(progress.loss):
+            line += f", loss {progress.loss:.3f}"
+        if progress.fresh:
+            line += f", {clock(progress.seconds / progress.fresh * (progress.steps - progress.step))} left"
         if self.on_terminal:
             self.bars.update(self.bar, completed=progress.step / progress.steps, description=line)
         elif self._line_is_due(time.monotonic()):

@@ -11,6 +11,7 @@ import typer
 from plica.cli.errors import Status, wrong_input
 from plica.cli.progress import TrainingBar
 from plica.cli.table import print_summary
+from plica.evaluation import PlanError
 from plica.evaluation.run import DiskError
 from plica.evaluation.worker import AllFailedError
 from plica.training.checkpoint import CHECKPOINT, LOG, RUN, WEIGHTS
@@ -47,7 +48,7 @@ def train(
     with (
         TrainingBar() as progress,
         wrong_input(accepted=lambda: progress.began),
-        wrong_input((DiskError, AllFailedError)),
+        wrong_input((DiskError, AllFailedError, PlanError)),
     ):
         try:
             read = read_training_plan(plan)

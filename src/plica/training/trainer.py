@@ -6,6 +6,8 @@ The network is evaluated like any other, together with one that was trained with
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from torch import Tensor
 
 from plica.data import open_data
 from plica.data.sample import select
-from plica.evaluation import evaluate
+from plica.evaluation import PlanError, evaluate
+from plica.evaluation.run import Event
+from plica.evaluation.tasks import Chain
 from plica.runs import Run
 from plica.training.checkpoint import RUN, UNDEFENDED, WEIGHTS
 from plica.training.loop import DivergedError, Trainer, TrainingProgress
@@ -40,7 +44,7 @@ def train(
         plan: a YAML file, a dict with its keys, or a TrainingPlan.
         out: the directory: checkpoint.pt, model.safetensors (the best weights), log.parquet (a row an epoch),
             undefended (the same of the network trained without questions) and run.
-        on_progress: called after every step.
+        on_progress: called after every step, and as the evaluation begins.
         say: called with each warning, and with the epoch that was kept: a sentence each.
 
     Raises:
@@ -69,7 +73,33 @@ def train(
             models.append({"model": read.model.model, "weights": str(plain.directory / WEIGHTS), "name": UNDEFENDED})
         elif read.undefended and read.questions:
             models.append({"model": read.model.model, "weights": str(read.model.weights), "name": UNDEFENDED})
-    return evaluate(_last_plan(read, models, trainer.held_ids), directory / RUN)
+    return _evaluate(_last_plan(read, models, trainer.held_ids), directory / RUN, on_progress)
+
+
+def _evaluate(plan: dict[str, Any], directory: Path, on_progress: Callable[[TrainingProgress], None]) -> Run:
+    """The evaluation at the end, with its progress."""
+    began, total, fresh = time.monotonic(), 0, []
+
+    def report() -> None:
+        seconds = time.monotonic() - began
+        on_progress(TrainingProgress("evaluation", len(fresh), total, math.nan, sum(fresh), seconds))
+
+    def start(chains: list[Chain], chunks: int) -> None:
+        nonlocal total
+        total = chunks * sum(len(chain.jobs) for chain in chains)
+        report()
+
+    def event(finished: Event) -> None:
+        fresh.append(finished.fresh)
+        report()
+
+    try:
+        return evaluate(plan, directory, on_start=start, on_event=event)
+    except PlanError as error:
+        if not directory.is_dir():
+            raise
+        advice = f"The training itself is finished: delete {directory}, and the same command evaluates it anew."
+        raise PlanError(f"{error} {advice}") from error
 
 
 def _last_plan(plan: TrainingPlan, models: list[dict[str, Any]], held_out: Tensor) -> dict[str, Any]:
