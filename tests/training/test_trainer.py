@@ -243,6 +243,29 @@ def test_a_full_disk_is_a_sentence_and_room_lets_the_training_go_on(plan, tmp_pa
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 
 
+def test_a_file_that_is_no_checkpoint_is_a_sentence(plan, tmp_path):
+    """Each was a traceback."""
+    plan |= {"undefended": False, "epochs": 1, "report_n": 1}
+    trainer = Trainer(read_training_plan(plan), tmp_path, "training", print)
+    trainer.run(lambda progress: None)
+    file = tmp_path / "checkpoint.pt"
+    state = torch.load(file, weights_only=True)
+    for content in (b"hello", b"", file.read_bytes()[:2000]):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"checkpoint\.pt cannot be read .*train again"):
+            train(plan, tmp_path)
+    torch.save([state], file)
+    with pytest.raises(ValueError, match="is not a checkpoint of a training"):
+        train(plan, tmp_path)
+    for other in ({"rows": state["rows"], "plan": state["plan"], "model": state["model"]}, {"counts": {"more": 1}}):
+        torch.save(other if "rows" in other else state | other, file)
+        with pytest.raises(ValueError, match="a training of another version of plica"):
+            train(plan, tmp_path)
+    torch.save(state | {"plan": state["plan"] | {"later": 1}}, file)
+    with pytest.raises(ValueError, match=r"another plan \(later\)"):
+        train(plan, tmp_path)
+
+
 def test_another_plan_does_not_go_on(plan, tmp_path):
     plan = plan | {"undefended": False, "epochs": 1}
     train(plan, tmp_path / "out")

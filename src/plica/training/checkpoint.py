@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +26,18 @@ def read_checkpoint(directory: Path) -> dict[str, Any] | None:
     """The checkpoint, or None if there is none.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: it cannot be read, or is not a checkpoint.
     """
     file = directory / CHECKPOINT
     if not file.is_file():
         return None
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or not isinstance(state.get("plan"), dict):
+            raise ValueError("it is not a checkpoint of a training")
+    except Exception as error:  # an unpickler raises anything
         raise ValueError(f"{file} cannot be read ({one_line(error)}); delete {directory} and train again.") from error
+    return state
 
 
 def write_weights(directory: Path, state: dict[str, Tensor]) -> None:

@@ -113,7 +113,8 @@ class Trainer:
         self.plan, self.directory, self.what, self.say = plan, directory, what, say
         state = read_checkpoint(directory)
         if state is not None and state["plan"] != plan.identity():
-            different = [key for key, value in plan.identity().items() if state["plan"].get(key) != value]
+            former, now = state["plan"], plan.identity()
+            different = [key for key in {**now, **former} if former.get(key) != now.get(key)]
             raise ValueError(
                 f"{directory} holds a training with another plan ({', '.join(different)}); give another --out."
             )
@@ -323,13 +324,20 @@ class Trainer:
                 f"{self.directory} holds a training of another network than {self.plan.model.model} is now; give "
                 "another --out."
             ) from error
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        if self.inner is not None:
-            self.inner.load_state_dict(state["inner"])
-        self.step, self.rows, self.counts = state["step"], state["rows"], Counts(**state["counts"])
-        self.best, self.alarmed = state["best"], state["alarmed"]
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            if self.inner is not None:
+                self.inner.load_state_dict(state["inner"])
+            self.step, self.rows, self.counts = state["step"], state["rows"], Counts(**state["counts"])
+            self.best, self.alarmed = state["best"], state["alarmed"]
+            self.share_before = state.get("share_before", 1.0)  # older checkpoints do not say
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.directory} holds a training of another version of plica; finish it with that, or give another "
+                "--out."
+            ) from error
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
