@@ -324,6 +324,53 @@ def test_images_of_one_label_are_a_warning(plan, tmp_path):
     assert said == ["All images of the training have the label 2: a network learns nothing from that."]
 
 
+ROUNDED = """
+import torch
+from torch import nn
+
+class Rounded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+
+    def forward(self, x):
+        return self.net((255 * x).round() / 255)
+"""
+
+
+@pytest.mark.parametrize("question", [CAPPED, {"ask": "max-loss", "metric": "linf", "radius": 0.1}, None])
+def test_a_network_without_a_gradient_in_its_input_is_a_warning(plan, tmp_path, question):
+    """It was trained on the images as they are, without a word."""
+    (tmp_path / "net.py").write_text(ROUNDED)
+    said = []
+    plan |= {"model": f"{tmp_path / 'net.py'}:Rounded", "questions": [question] if question else []}
+    Trainer(read_training_plan(plan), tmp_path / "out", "training", said.append)
+    assert ["with respect to its input is 0 at all of 64 training images" in text for text in said] == [True] * bool(
+        question
+    )
+
+
+def test_a_solver_that_needs_more_gradients_is_no_overfitting(plan, tmp_path, monkeypatch):
+    """Of Flow, whose share is below one half before the training, it was said."""
+    shares = iter([0.5, 0.4, 0.3, 0.2])
+    monkeypatch.setattr("plica.training.loop.share_gained", lambda *_: next(shares))
+    said = []
+    trainer = Trainer(read_training_plan(plan), tmp_path / "out", "training", said.append)
+    trainer.run(lambda progress: None)
+    assert [row["alarm"] for row in trainer.rows] == [False, False, True]
+    assert len(said) == 1
+    assert "20% as effective" in said[0]
+
+
+def test_the_log_of_a_training_without_questions_counts_no_radii(plan, tmp_path):
+    """It said that none of the images was classified correctly."""
+    trainer = Trainer(read_training_plan(plan | {"questions": [], "epochs": 1}), tmp_path, "training", print)
+    trainer.run(lambda progress: None)
+    row = pq.read_table(tmp_path / "log.parquet").to_pylist()[0]
+    for column in ("correct", "gradients", "beyond_cap", "not_finite", "radius_50"):
+        assert np.isnan(row[column]), column
+
+
 def test_a_loss_that_is_not_finite_ends_with_the_best_weights(plan, tmp_path, capsys):
     plan = plan | {"undefended": False, "optimizer": {"name": "sgd", "lr": 1e30, "momentum": 0.0}, "warmup": 0.0}
     with pytest.raises(DivergedError, match=r"The loss is not finite at step \d+ of 12; .*smaller lr"):
@@ -484,6 +531,10 @@ def detached():
     return Odd("detached")
 
 
+def endless():
+    return nn.Sequential(net(), nn.Softmax(1), nn.Threshold(2, float("inf")))
+
+
 def unflattened():
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 3, 1))
 """
@@ -496,6 +547,7 @@ def unflattened():
         ({"model": "without"}, "has no parameters to train"),
         ({"model": "in_place"}, "changes its input"),
         ({"model": "detached"}, "has no gradient in its parameters"),
+        ({"model": "endless"}, "gives logits that are not finite for images of the training; mend it"),
         (
             {"model": "unflattened", "questions": []},
             r"logits of shape \(b, classes\), got \(2, 3, 1, 1\); let it return",

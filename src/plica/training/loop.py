@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from plica.core.domain.bounds import check_bounds
+from plica.core.losses import margin
 from plica.core.model.eval_mode import eval_mode
 from plica.data import open_data
 from plica.data.sample import select
@@ -38,6 +39,7 @@ from plica.models.load import parse_device
 from plica.training.augment import augmented
 from plica.training.checkpoint import LOG, UNDEFENDED, WEIGHTS, read_checkpoint, write_checkpoint, write_weights
 from plica.training.hard import Hard, logits
+from plica.training.network import Network
 from plica.training.overfitting import ALARM, MORE, PROBED, share_gained
 from plica.training.plan import TrainingPlan
 from plica.utils.files import write_whole
@@ -92,7 +94,7 @@ class Counts:
 
     def row(self) -> dict[str, float]:
         """Means over the epoch; quantiles of the radii of correctly classified images."""
-        per = 1 / max(self.images, 1)
+        per = 1 / self.images if self.picked else math.nan  # a training without questions counts nothing else
         radii = torch.tensor(self.radii or [math.nan], dtype=torch.float64)
         quantiles = radii.quantile(torch.tensor(QUANTILES, dtype=torch.float64)).tolist()
         return {
@@ -100,7 +102,7 @@ class Counts:
             "correct": self.correct * per,
             "gradients": self.gradients * per,
             "beyond_cap": self.beyond * per,
-            "not_finite": self.not_finite,
+            "not_finite": self.not_finite if self.picked else math.nan,
             **{f"radius_{round(100 * q)}": value for q, value in zip(QUANTILES, quantiles, strict=True)},
         }
 
@@ -148,7 +150,9 @@ class Trainer:
         self._check_batch()
         self.average = copy.deepcopy(model) if plan.ema else None
         self.inner, self.optimizer = plan.inner(), _optimizer(plan, model)
+        self._check_gradient()
         self.step, self.counts, self.rows, self.best, self.alarmed = 0, Counts(), [], -math.inf, False
+        self.share_before = 1.0  # share_gained before the training
         if state is not None:
             self._load(state)
 
@@ -163,6 +167,23 @@ class Trainer:
         except ValueError as error:  # a batch normalisation
             seen = f"batches of one image: {one_line(error)}"
             raise ValueError(f"{self.plan.model.model} cannot be trained on {seen}; take a larger batch.") from error
+
+    def _check_gradient(self) -> None:
+        """Says that no hard input can be found, if the network is constant around every image."""
+        if self.inner is None:
+            return
+        x, y = self._probed()
+        with Network.opened(self.model, x) as network:
+            grad = network.gradient(x, lambda logits: margin(logits, y))[2]
+        if not bool(grad.any()):
+            self.say(
+                f"The gradient of {self.plan.model.model} with respect to its input is 0 at all of {len(x)} training "
+                "images, as behind a rounding: no hard inputs are found, and the training is an ordinary one."
+            )
+
+    def _probed(self) -> tuple[Tensor, Tensor]:
+        """The training images by which the inner problem is examined, and their labels."""
+        return self.x[:PROBED].to(self.device), self.y[:PROBED].to(self.device)
 
     def check(self, what: str, x: Float[Tensor, "b *image"], y: Int[Tensor, " n"]) -> None:
         """Raises ValueError if the network cannot be trained on such images, or does not have a class for every label.
@@ -186,6 +207,8 @@ class Trainer:
             raise ValueError(
                 f"{name} must return logits of shape (b, classes), got {seen}; let it return them, as by flatten(1)."
             )
+        if not bool(output.isfinite().all()):
+            raise ValueError(f"{name} gives logits that are not finite for images of {what}; mend it or its weights.")
         if not output.requires_grad:
             raise ValueError(f"The output of {name} has no gradient in its parameters; take no_grad and detach out.")
         check_labels(f"y of {what}", y, class_logits(output)[:1].expand(len(y), -1))
@@ -204,6 +227,8 @@ class Trainer:
         """
         began, first = time.monotonic(), self.step
         order: Tensor | None = None
+        if self.inner is not None and self.step == 0:
+            self.share_before = share_gained(self.plan, self.model, *self._probed(), 1.0)
         while self.step < self.steps:
             epoch, within = divmod(self.step, self.per_epoch)
             if order is None or within == 0:
@@ -281,9 +306,9 @@ class Trainer:
         for index, question in enumerate(self.plan.questions):
             row[f"share_{index}_{question.metric}"] = self.counts.picked.count(index) / max(self.counts.images, 1)
         if self.inner is not None:
-            seen, labels = (t[:PROBED].to(self.device) for t in (self.x, self.y))
-            row["share_gained"] = share_gained(self.plan, self.model, seen, labels, self.inner.scale)
-            if row["share_gained"] < ALARM and self.inner.scale == 1 and not self.alarmed:
+            row["share_gained"] = share_gained(self.plan, self.model, *self._probed(), self.inner.scale)
+            low = ALARM * min(1.0, self.share_before)
+            if row["share_gained"] < low and self.inner.scale == 1 and not self.alarmed:
                 self.alarmed = True
                 self.say(
                     f"Catastrophic overfitting: on training images {self.plan.gradients} gradients are "
@@ -314,6 +339,7 @@ class Trainer:
             "rows": self.rows,
             "best": self.best,
             "alarmed": self.alarmed,
+            "share_before": self.share_before,
         }
 
     def _load(self, state: Mapping[str, Any]) -> None:
