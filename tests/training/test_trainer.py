@@ -279,7 +279,9 @@ def test_another_evaluation_says_that_the_training_is_kept(plan, tmp_path, capsy
     for change in ({}, {"undefended": True}, {"report_gradients": 6}):
         (tmp_path / "plan.yaml").write_text(json.dumps(plan | change))
         assert main(["train", str(tmp_path / "plan.yaml"), "--out", str(tmp_path / "out")]) == 2 * bool(change)
-    said = capsys.readouterr().err.splitlines()
+    shown = capsys.readouterr()
+    assert "These numbers: " in shown.out
+    said = shown.err.splitlines()
     assert sum(line.startswith("plica: ") and "delete" in line and "evaluates it anew." in line for line in said) == 2
     shutil.rmtree(tmp_path / "out" / "run")
     steps = []

@@ -23,6 +23,7 @@ from plica.cli.options import (
     TrustOption,
 )
 from plica.cli.progress import EvaluationProgress
+from plica.cli.runs import print_findings
 from plica.cli.table import count_answers, print_summary
 from plica.evaluation import PlanError, read_plan
 from plica.evaluation.executors.ray import NoWorkersError
@@ -32,7 +33,6 @@ from plica.evaluation.run import evaluate as run_plan
 from plica.evaluation.worker import AllFailedError
 from plica.goals import WRITTEN
 from plica.runs.own import remember
-from plica.trust import Severity, Verdict
 from plica.utils.messages import plain
 
 PlanArgument = Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="`plica plan` writes one")]
@@ -147,11 +147,7 @@ def carry_out(plan: Callable[[], Plan], out: Path, **options: Any) -> None:
     remember([model.model for model in read.models])
     remember(spec for task in run.tasks for spec in (task.metric, task.through, task.goal))
     print_summary(run.summary)
-    verdict = Verdict.read(run.summary["verdict"])
-    for finding in verdict.findings:
-        if finding.weight > Severity.NOTE or finding.check == "rounding":  # how many images it decides is always said
-            print(plain(f"{finding.weight.name.lower()}, {finding.check}: {finding.sentence}"))
-    print(plain(f"These numbers: {verdict}"))
+    print_findings(run)
     print(plain(f"{out}: {count_answers(run.summary)} answers, summary.json; plica export writes tables"))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from plica.runs import Run, load
 from plica.training.checkpoint import CHECKPOINT, LOG, WEIGHTS
-from plica.trust import believed
+from plica.trust import Severity, Verdict, believed
 from plica.utils.messages import plain
 
 MARKS = ("manifest.json", "samples.parquet")  # a folder with one of these is a run
@@ -25,6 +25,15 @@ def print_verdicts(runs: Sequence[Run]) -> None:
     for run in runs:
         subject = f"{run.directory}: these" if len(runs) > 1 else "These"
         print(plain(f"{subject} numbers: {believed(run)}"))
+
+
+def print_findings(run: Run) -> None:
+    """What speaks against the numbers of a run, and how far they can be believed, on standard output."""
+    verdict = Verdict.read(run.summary["verdict"])
+    for finding in verdict.findings:
+        if finding.weight > Severity.NOTE or finding.check == "rounding":  # how many images it decides is always said
+            print(plain(f"{finding.weight.name.lower()}, {finding.check}: {finding.sentence}"))
+    print(plain(f"These numbers: {verdict}"))
 
 
 def _run_folders(directory: Path) -> list[Path]:

@@ -10,6 +10,7 @@ import typer
 
 from plica.cli.errors import Status, wrong_input
 from plica.cli.progress import TrainingBar
+from plica.cli.runs import print_findings
 from plica.cli.table import print_summary
 from plica.evaluation import PlanError
 from plica.evaluation.run import DiskError
@@ -71,4 +72,5 @@ def train(
             print(plain(f"plica: interrupted{kept}."), file=sys.stderr)
             raise typer.Exit(Status.OTHER) from None
     print_summary(run.summary)
+    print_findings(run)
     print(plain(f"{out}: {WEIGHTS}, {LOG}; plica report {out / RUN} makes a report"))
