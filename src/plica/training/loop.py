@@ -172,7 +172,7 @@ class Trainer:
         """Says that no hard input can be found, if the network is constant around every image."""
         if self.inner is None:
             return
-        x, y = self._probed()
+        x, y = (t[: self.batch] for t in self._probed())
         with Network.opened(self.model, x) as network:
             grad = network.gradient(x, lambda logits: margin(logits, y))[2]
         if not bool(grad.any()):
@@ -294,14 +294,14 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         """Measure the held-out images, log, and keep the weights if they are the best so far."""
-        x, y = self.held_out
+        parts = list(zip(*(t.split(self.plan.batch) for t in self.held_out), strict=True))  # as much memory as a step
         scores, row = [], self.counts.row()
         for column, inner, limit in self.plan.measures():
-            hard = inner(self.selected, x, y)
-            radius = hard.radius.double().nan_to_num(0.0)
+            hard = [inner(self.selected, x, y) for x, y in parts]
+            radius = torch.cat([part.radius for part in hard]).double().nan_to_num(0.0)
             typical = float(radius.median() if limit is None else radius.clamp(max=limit).mean())
             row[column] = typical
-            row["held_out_accuracy"] = float(hard.correct.double().mean())
+            row["held_out_accuracy"] = float(torch.cat([part.correct for part in hard]).double().mean())
             scores.append(row["held_out_accuracy"] if limit is None else typical / limit)
         for index, question in enumerate(self.plan.questions):
             row[f"share_{index}_{question.metric}"] = self.counts.picked.count(index) / max(self.counts.images, 1)

@@ -40,11 +40,13 @@ def _share(
     for gradients in (plan.gradients, MORE * plan.gradients):
         inner = Inner(question.question(plan.bounds), gradients=gradients, bounds=plan.bounds, seed=plan.seed)
         inner.scale = scale
-        hard = inner(model, x, y)
+        hard = [inner(model, *part) for part in zip(x.split(plan.batch), y.split(plan.batch), strict=True)]
         if question.ask == "max-loss":
-            values.append(_loss(model, hard.x_adv, y) - _loss(model, x, y))
+            gains = [_loss(model, part.x_adv, part.y) - _loss(model, part.x, part.y) for part in hard]
+            values.append(sum(gains) / len(x))
         else:
-            values.append(float(hard.radius.nan_to_num(0.0)[hard.correct].median()) if hard.correct.any() else 0.0)
+            radius, correct = (torch.cat([getattr(part, name) for part in hard]) for name in ("radius", "correct"))
+            values.append(float(radius.nan_to_num(0.0)[correct].median()) if correct.any() else 0.0)
     few, many = values
     if question.ask == "max-loss":
         return few / many if many > LEAST else 1.0
@@ -54,4 +56,4 @@ def _share(
 @torch.no_grad()
 def _loss(model: nn.Module, x: Tensor, y: Tensor) -> float:
     with Network.opened(model, x) as network:
-        return float(cross_entropy(network.logits(x), y))
+        return float(cross_entropy(network.logits(x), y, reduction="sum"))
