@@ -421,6 +421,7 @@ def test_who_has_no_plan_is_told_where_one_is(tmp_path, capsys):
         ({"questions": [{"ask": "max-loss", "metric": "l2"}]}, "max-loss takes a radius"),
         ({"questions": [{"ask": "min-radius", "metric": "l22x"}]}, "l22x"),
         ({"outer": "trade"}, "did you mean 'trades'"),
+        ({"weight": 3}, "weight goes with outer: trades or mart"),  # it was ignored
         ({"pick": "any"}, "there is no pick"),
         ({"epochs": 2**63}, "epochs.*less than or equal to 100000"),
         ({"gradients": 2**63}, "gradients.*less than or equal to 1000"),

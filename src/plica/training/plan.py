@@ -160,6 +160,8 @@ class TrainingPlan(Strict):
 
     @model_validator(mode="after")
     def _asks(self) -> TrainingPlan:
+        if self.weight is not None and not OUTER[self.outer].weight:
+            raise ValueError(f"weight goes with outer: trades or mart; {self.outer} has one term alone, leave it out")
         self.inner()  # raises an error if settings exclude each other
         return self
 
