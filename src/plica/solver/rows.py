@@ -119,10 +119,13 @@ def bmm(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _twice(t: Tensor) -> Tensor:
-    """Two copies of one row, laid out as the row is: a transposed matrix takes another kernel, too."""
-    if t.stride(1) == 1 and t.stride(2) != 1:
-        return t.transpose(1, 2).repeat(2, 1, 1).transpose(1, 2)
-    return t.repeat(2, 1, 1)
+    """Two copies of one row, with the strides of the row: another layout takes another kernel, even where it differs in
+    the stride of an axis of size 1 alone."""
+    if 0 in t.stride():
+        return t.repeat(2, 1, 1)
+    span = 1 + sum((size - 1) * stride for size, stride in zip(t.shape[1:], t.stride()[1:], strict=True))
+    both = t.new_empty(2 * span).as_strided((2, *t.shape[1:]), (span, *t.stride()[1:]))
+    return both.copy_(t)
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
