@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY := PASSIVE
 help:
 	@echo "make demo      robustness radii of twenty CIFAR-10 images: a table and a picture, in a few minutes after the setup"
 	@echo "make demo-train   trains the demonstration's small networks anew, in five minutes on two cores; DATA=folder of images"
-	@echo "make test      the tests (half an hour on two cores); make test-all also runs the slow ones"
+	@echo "make test      the tests (12 to 30 minutes on two cores); make test-all also runs the slow ones"
 	@echo "make test-floors and test-newest: the tests with the oldest and newest packages allowed; make test-extras: with every extra"
 	@echo "make mutants   small changes to the code that judges: does a test fail for each? (half an hour)"
 	@echo "make docs      the documentation site, into build/site"

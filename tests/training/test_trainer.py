@@ -411,7 +411,7 @@ def test_an_interruption_says_whether_there_is_a_checkpoint(plan, tmp_path, monk
 
 def test_who_has_no_plan_is_told_where_one_is(tmp_path, capsys):
     assert main(["train", str(tmp_path / "none.yaml"), "--out", str(tmp_path / "out")]) == 2
-    assert "'Train a robust model' of the documentation shows one" in capsys.readouterr().err
+    assert "plica train --help shows one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -206,4 +206,4 @@ def read_training_plan(plan: str | Path | Mapping[str, Any] | TrainingPlan) -> T
     Raises:
         PlanError: it is not a valid plan.
     """
-    return read_as(TrainingPlan, plan, {}, example="the page 'Train a robust model' of the documentation shows one")
+    return read_as(TrainingPlan, plan, {}, example="plica train --help shows one")
