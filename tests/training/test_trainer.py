@@ -130,6 +130,18 @@ def test_networks_with_one_logit_are_trained_on_both_classes(plan, tmp_path, net
     assert pq.read_table(tmp_path / "zeros" / "log.parquet").to_pylist()[-1]["loss"] > 0
 
 
+def test_of_equally_good_epochs_the_last_is_kept(plan, tmp_path):
+    """An ordinary training that has all held-out images right after its first epoch kept that one."""
+    trainer = Trainer(read_training_plan(plan | {"questions": [], "epochs": 4}), tmp_path / "out", "training", print)
+    trainer.run(lambda progress: None)
+    scores = [row["score"] for row in trainer.rows]
+    last = max(epoch for epoch, score in enumerate(scores, 1) if score == max(scores))
+    assert scores.count(max(scores)) > 1
+    assert f"epoch {last} of 4 is kept" in trainer.kept()
+    kept = plica.models.load_model(plan["model"], tmp_path / "out" / "model.safetensors").state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in trainer.model.state_dict().items()) == (last == 4)
+
+
 CAPPED = {"ask": "min-radius", "metric": "l2", "cap": 0.5}
 LINEAR = """
 from torch import nn

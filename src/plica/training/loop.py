@@ -246,7 +246,7 @@ class Trainer:
 
     def kept(self) -> str:
         """A sentence: which epoch's weights are stored, and what was measured of it."""
-        best = max(self.rows, key=lambda row: row["score"])
+        best = max(reversed(self.rows), key=lambda row: row["score"])
         measured = []
         for column, inner, limit in self.plan.measures():
             mean = "median radius" if limit is None else f"mean radius (at most {limit:.4g})"
@@ -316,7 +316,7 @@ class Trainer:
                     "the former alone. Take more gradients, or a smaller radius or cap."
                 )
         score = sum(scores) / len(scores)
-        if score > self.best:
+        if score >= self.best:  # of equals the last, which has been trained for longer
             self.best = score
             write_weights(self.directory, weights_of(self.selected))
         epoch = self.step // self.per_epoch
