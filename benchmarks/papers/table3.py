@@ -1,7 +1,7 @@
 """Table 3, Figures 2 and 3 of "Optimizers Matter": distances that have no projection, by PWCF.
 
     python benchmarks/papers/table3.py                              resnet_2b, 200 images: six minutes of one core
-    python benchmarks/papers/table3.py --nets resnet18 --n 20       ten minutes
+    python benchmarks/papers/table3.py --nets resnet18 --n 20       twenty minutes
 
 l1.5, l8, l0.5 and l0.8 (which are no norms), and the l2 distance of the network's own features (Eq. 13): the radius of
 each image by MinRadius, then MaxLoss at that radius, at twice and at ten times it, each with 100 gradients; l1, l2 and
