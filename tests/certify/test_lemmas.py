@@ -15,8 +15,8 @@ from plica.certify import prove
 from plica.certify.api import margins
 from plica.certify.capture import capture
 from plica.certify.intermediate import node_bounds
-from plica.certify.lemmas import Neurons, found, tightened
-from plica.certify.parts import Part, bounds_of_parts, without_settled
+from plica.certify.lemmas import Neurons, found, number_of_functions, tightened
+from plica.certify.parts import Part, bounds_of_parts, divided, without_settled
 from plica.certify.prove import Effort, Networks, Prover, Region
 from plica.core.goals import Goal
 
@@ -56,7 +56,7 @@ def with_lemmas(networks, inputs, parts, go_on=lambda nodes: True):
     lemmas, nodes = {}, []
 
     def tighten(bounds, node):
-        nodes.append(found({}, networks.search, inputs, bounds, node, lemmas, parts, go_on))
+        nodes.append(found({}, networks.search, inputs, bounds, node, lemmas, parts, None, go_on))
 
     return node_bounds(networks.search, inputs, tighten=tighten), lemmas, sum(nodes)
 
@@ -76,6 +76,37 @@ def test_intervals_are_tighter_with_more_parts_and_hold(p, radius):
         widths.append(sum(float((bounds.high[k] - bounds.low[k]).sum()) for k in networks.search.activated()))
     before = sum(float((plain.high[k] - plain.low[k]).sum()) for k in networks.search.activated())
     assert before > widths[0] > widths[1] > widths[2]
+
+
+def test_only_neurons_that_account_for_nearly_all_losses_are_tightened():
+    networks, _, inputs = problem(math.inf, 0.15)
+    plain, node = node_bounds(networks.search, inputs), 3
+    is_open = ((plain.low[node] < 0) & (plain.high[node] > 0))[0]
+    one, two, three = is_open.nonzero()[:3, 0].tolist()
+    losses = {k: torch.zeros(20) for k in divided(networks.search)}
+    losses[node][[one, two, three]] = torch.tensor([1.0, 8.0, 1.5])
+    losses[node][(~is_open).nonzero()[0, 0]] = 100.0  # whose sign is settled
+    assert number_of_functions(networks.search, plain, losses) == 4
+    lemmas = {}
+    nodes = found({}, networks.search, inputs, plain, node, lemmas, 1, losses, lambda nodes: True)
+    assert nodes == 4
+    assert set(lemmas[node].entries.tolist()) == {two, three}
+
+
+def test_losses_are_largest_where_a_set_is_divided_first():
+    prover = prover_of(deep())
+    prover.rounds = len(prove.PARTS)
+    prover.a = prover.a[:1]
+    prover.attempt(0.4, Effort(math.inf, 1))
+    search = prover.search
+    assert len(search.queue) == 1
+    losses = torch.cat([part for _, part in sorted(search.losses().items())])
+    assert (losses >= 0).all()
+    search.divide([search.queue.pop()[2]])
+    halves = [part for _, _, part in search.queue] + search.leaves[-2:]
+    assert {neuron for part in halves for neuron in part.neurons.tolist()} == {int(losses.argmax())}
+    search.queue = []
+    assert all((part == 0).all() for part in search.losses().values())
 
 
 def test_parts_make_up_the_set_for_every_function():
@@ -175,15 +206,23 @@ def test_parts_of_neurons_count_as_nodes(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("rows", "nodes", "rounds"),
-    [(1, None, len(prove.PARTS)), (10**9, None, 0), (36, 1000, len(prove.PARTS)), (38, 1000, 0)],
-)
-def test_neurons_are_left_alone_where_a_few_parts_of_each_would_take_too_long(monkeypatch, rows, nodes, rounds):
+    ("rows", "functions", "nodes", "parts", "rounds"),
+    [
+        (1, 10**9, None, prove.PARTS, 2), (10**9, 1, None, prove.FEW_PARTS, 2),
+        (10**9, 10**9, None, prove.FEW_PARTS, 0),
+        (33, 10**9, 1000, prove.PARTS, 2), (37, 10**9, 1000, prove.FEW_PARTS, 0), (37, 60, 1000, prove.FEW_PARTS, 1),
+        (37, 9, 1000, prove.FEW_PARTS, 2),
+    ],
+)  # fmt: skip
+def test_a_few_neurons_or_none_where_parts_of_each_would_take_too_long(
+    monkeypatch, rows, functions, nodes, parts, rounds
+):
     monkeypatch.setattr(prove, "size_of_pass", lambda graph, bounds: (rows, 0))
+    monkeypatch.setattr(prove, "number_of_functions", lambda graph, bounds, losses: functions)
     prover = prover_of(deep())
     prover.a = -prover.a  # which are not positive at the image itself
     assert not prover.attempt(0.4, Effort(time.perf_counter() + 3, nodes))
-    assert prover.rounds == rounds
+    assert (prover.parts, prover.rounds) == (parts, rounds)
 
 
 def test_a_number_of_parts_means_the_same_on_a_machine_that_has_no_time(monkeypatch):

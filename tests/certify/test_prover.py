@@ -88,7 +88,7 @@ class Searched:
 
     def __init__(self, root, go_on, settings):
         self.root, self.go_on, self.settings, self.done = root, go_on, settings, []
-        self.nodes, self.queue, self.stuck, self.leaves = 0, [(0.0, 0, OPEN)], False, []
+        self.nodes, self.queue, self.stuck, self.leaves, self.least = 0, [(0.0, 0, OPEN)], False, [], -4.0
 
     def begin(self):
         self.done.append("begin")
@@ -99,6 +99,7 @@ class Searched:
     def run(self, used=None):
         self.used = used
         self.nodes += 5
+        self.least = -1.0 if self.nodes == 5 else math.inf
         self.done.append("run")
         return self.nodes > 5
 
@@ -130,7 +131,7 @@ def test_an_attempt_goes_on_from_the_last_one_and_counts_its_time(better, prover
     monkeypatch.setattr(prover, "_rows", rows)
     monkeypatch.setattr(prover, "_optimise", optimise)
     prover.rounds = len(PARTS)
-    clock(monkeypatch, 10.0, 12.0, 14.0, 20.0, 24.0, 30.0, 33.0, 36.0, 34.0)
+    clock(monkeypatch, 10.0, 12.0, 13.0, 14.0, 20.0, 24.0, 30.0, 33.0, 34.5, 36.0, 34.0)
     assert prover.nodes == 0
     assert not prover.is_stuck
     assert prover.worst() is None
@@ -139,10 +140,12 @@ def test_an_attempt_goes_on_from_the_last_one_and_counts_its_time(better, prover
     assert search.root == "1"
     assert search.go_on.__self__ == Effort(12 + 0.25 * (100 - 6 - 12))  # 3 times the cost is set aside
     assert search.used(5) == (24 - 14) / (32.5 - 14)  # of the run alone
-    assert (prover.cost, prover.spent, prover.nodes) == (2, 10, 5)
+    assert (prover.cost, prover.moving, prover.spent, prover.nodes) == (2, 3, 10, 5)
+    assert prover.gained == 0.75  # the least bound went from -4 to -1
     assert prover.attempt(0.25, Effort(100.0), 0.5)
     assert search.go_on.__self__ == Effort(33 + 0.5 * (100 - 10 - 33))
-    assert (prover.cost, prover.spent, prover.nodes) == (3, 14, 10)
+    assert (prover.cost, prover.moving, prover.spent, prover.nodes) == (3, 4.5, 14, 10)
+    assert prover.gained == 1
     middle = ["move to 2", "run", "move to 3", "run"] if better else ["run", "move to 2", "run"]
     assert search.done == ["begin", *middle]
     assert asked == ([(0.5, False)] * (1 + better)) + [(0.25, False)]
@@ -153,7 +156,7 @@ def test_an_attempt_goes_on_from_the_last_one_and_counts_its_time(better, prover
 
 def test_an_attempt_may_take_all_by_default(prover, monkeypatch):
     monkeypatch.setattr(prove, "Search", Searched)
-    clock(monkeypatch, 10.0, 10.0, 20.0)
+    clock(monkeypatch, 10.0, 10.0, 10.0, 20.0)
     prover.slopes, prover.rounds = {}, len(PARTS)
     monkeypatch.setattr(prover, "_rows", lambda *_: ("root", None))
     prover.attempt(0.5, Effort(100.0))
@@ -164,7 +167,7 @@ def test_an_attempt_may_take_all_by_default(prover, monkeypatch):
 @pytest.mark.parametrize(("end", "expected"), [(100.0, 18.0), (22.0, 16.0)])
 def test_an_attempt_may_take_as_long_as_its_parts_took_to_be_moved(end, expected, prover, monkeypatch):
     monkeypatch.setattr(prove, "Search", Searched)
-    clock(monkeypatch, 10.0, 12.0, 14.0, 20.0)
+    clock(monkeypatch, 10.0, 12.0, 12.0, 14.0, 20.0)
     prover.slopes, prover.rounds = {}, len(PARTS)
     monkeypatch.setattr(prover, "_rows", lambda *_: ("root", None))
     prover.attempt(0.5, Effort(end), 0.01)

@@ -79,9 +79,16 @@ class Search:
             root = replace(root, graph=graph, bounds=bounds)
         self.root, self.entries = root, Entries(root, self.sizes, numbers)
         self.start = root.start()
+        sides = ((root.bounds.low[k], root.bounds.high[k]) for k in self.divided)
+        self.open = sum(int(((low < 0) & (high > 0)).sum()) for low, high in sides)  # neurons
         self.stored = slice(None) if numbers is None else numbers  # of the parameters of all lines, those in use
         width = sum(torch.Size(node.shape).numel() for node in root.graph.used())
         self.batch = max(self.settings.batch, min(LARGEST_BATCH, NUMBERS // width))
+
+    @property
+    def least(self) -> float:
+        """The smallest bound of the open parts; inf if there is none."""
+        return self.queue[0][0] if self.queue else math.inf
 
     def run(self, used: Callable[[int], float] | None = None) -> bool:
         """Whether every function was proved positive on the whole set. Continues where an earlier run ended.
@@ -101,8 +108,11 @@ class Search:
         return not self.queue
 
     def divide(self, parts: Sequence[Part]) -> None:
-        """Bound both halves of each of these parts."""
-        halves = [half(part, sign) for part in parts for sign in (1, -1)]
+        """Bound both halves of each of these parts, at most a batch, by its most promising neuron."""
+        rows = self.entries.rows(self.root, parts)
+        scores = self._scores(rows, self._parameters(parts), self.entries.multipliers(parts))
+        neurons = self.entries.numbers[scores.argmax(1).cpu()].tolist()
+        halves = [half(part, neuron, sign) for part, neuron in zip(parts, neurons, strict=True) for sign in (1, -1)]
         self.nodes += len(halves)
         self.bound(halves, self.settings.ascent)
 
@@ -155,6 +165,17 @@ class Search:
         rows.lower(self._parameters(parts), self.entries.multipliers(parts), keep)
         return rows.inputs.minimiser(keep[0], None)
 
+    def losses(self) -> Parts:
+        """How much the chord of each entry lowers the bounds of the open parts, on average over the smallest ones; for
+        each node by whose signs a set can be divided, flattened."""
+        flat = self.root.a.new_zeros(sum(self.sizes.values()))
+        parts = [part for _, _, part in heapq.nsmallest(self.batch, self.queue)]
+        if parts:
+            rows = self.entries.rows(self.root, parts)
+            scores = self._scores(rows, self._parameters(parts), self.entries.multipliers(parts))
+            flat[self.entries.numbers.to(flat.device)] = scores.mean(0)
+        return dict(zip(self.sizes, flat.split(list(self.sizes.values())), strict=True))
+
     def bound(self, parts: list[Part], ascent: Ascent) -> None:
         """Bound the parts. Those that are not proved are queued; `stuck` is set if one of them cannot be divided."""
         rows = self.entries.rows(self.root, parts)
@@ -167,23 +188,18 @@ class Search:
             replace(part, bound=bound, slopes=own, multipliers=beta)
             for part, bound, own, beta in zip(parts, value.tolist(), slopes, betas, strict=True)
         ]
-        proved = value > 0  # false for nan
-        self.leaves += [part for part, is_proved in zip(parts, proved.tolist(), strict=True) if is_proved]
-        left = (~proved).nonzero()[:, 0]
-        if not len(left):
-            return
-        own = ({k: part[left] for k, part in each.items()} for each in (parameters, multipliers))
-        whole = []
-        for row, neuron in zip(left.tolist(), self._promising(rows.take(left), *own), strict=True):
-            part = replace(parts[row], divides_by=neuron)
-            if neuron is None:
-                whole.append(part)
-            else:
-                self._queue(part)
+        left = [part for part in parts if not part.bound > 0]  # nor where it is nan
+        self.leaves += [part for part in parts if part.bound > 0]
+        whole = [part for part in left if not self.can_divide(part)]
         if whole and ascent is not self.settings.last:
+            left = [part for part in left if self.can_divide(part)]
             self.bound(whole, self.settings.last)
-        for part in whole if ascent is self.settings.last else ():
+        for part in left:
             self._queue(part)
+
+    def can_divide(self, part: Part) -> bool:
+        """Whether the sign of some neuron is open on the part."""
+        return len(part.neurons) < self.open
 
     @torch.no_grad()
     def proved(self, exact: Rows, leaves: Sequence[Part]) -> list[bool]:
@@ -195,16 +211,12 @@ class Search:
         """Queue these leaves again, which float64 does not prove."""
         again = set(map(id, leaves))
         self.leaves = [part for part in self.leaves if id(part) not in again]
-        for start in range(0, len(leaves), self.batch):
-            parts = list(leaves[start : start + self.batch])
-            rows = self.entries.rows(self.root, parts)
-            neurons = self._promising(rows, self._parameters(parts), self.entries.multipliers(parts))
-            for part, neuron in zip(parts, neurons, strict=True):
-                self._queue(replace(part, bound=0.0, divides_by=neuron))
+        for part in leaves:
+            self._queue(replace(part, bound=0.0))
 
     def _queue(self, part: Part) -> None:
         heapq.heappush(self.queue, (part.bound, next(self.order), part))
-        self.stuck |= part.divides_by is None
+        self.stuck |= not self.can_divide(part)
 
     def _parameters(self, parts: Sequence[Part]) -> Parts:
         slopes = torch.stack([part.slopes for part in parts])[:, self.stored]
@@ -221,9 +233,9 @@ class Search:
         return [flat[row, self.entries.slot[part.neurons]] for row, part in enumerate(parts)]
 
     @torch.no_grad()
-    def _promising(self, rows: Rows, parameters: Parts, multipliers: Parts) -> list[int | None]:
-        """The neuron of each row to divide by: the one whose chord lowers the bound most, by the chord's offset times
-        its coefficient. None if all signs are settled."""
+    def _scores(self, rows: Rows, parameters: Parts, multipliers: Parts) -> Float[Tensor, "r n"]:
+        """How much the chord of each neuron lowers the bound, by its offset times its coefficient; positive where the
+        sign is open."""
         keep: Parts = {}
         rows.lower(parameters, multipliers, keep)
         scores = []
@@ -237,11 +249,7 @@ class Search:
                 a = op.of(keep[activation]) if isinstance(op, OpenReLU) else keep[activation].flatten(1)
             score = offset * (a.clamp(max=0).abs() + 1e-3 * a.abs())
             scores.append(torch.where(open_entries, score + 1e-30, 0))
-        if not any(score.shape[1] for score in scores):
-            return [None] * len(rows.a)
-        top, position = torch.cat(scores, 1).max(1)
-        numbers = self.entries.numbers[position.cpu()].tolist()
-        return [neuron if best > 0 else None for neuron, best in zip(numbers, top.tolist(), strict=True)]
+        return torch.cat(scores, 1) if scores else rows.a.new_zeros(len(rows.a), 0)
 
 
 def _is_far(seen: list[tuple[int, float]], used: float) -> bool:

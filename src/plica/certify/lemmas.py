@@ -20,8 +20,9 @@ from plica.certify.graph import Graph
 from plica.certify.intermediate import Bounds
 from plica.certify.parts import Part, bounds_of_parts, divided, stored, without_settled
 from plica.certify.sets import InputSet
-from plica.certify.slopes import Ascent, Rows
+from plica.certify.slopes import Ascent, Parts, Rows
 
+COVERED = 0.9  # share of the losses of a layer for which the neurons that are tightened account
 GAIN = 0.01  # a bound that narrows the interval by a smaller share is not kept
 _ASCENT = Ascent(steps=3, slope_step=0.1, multiplier_step=0.1)
 BRANCHING = Branching(root=Ascent(steps=10), ascent=_ASCENT, last=_ASCENT)
@@ -92,20 +93,24 @@ def tightened(
 
 def found(
     lemmas: Lemmas, graph: Graph, inputs: InputSet, bounds: Bounds, node: int, kept: Lemmas, parts: int,
-    go_on: Callable[[int], bool],
+    losses: Parts | None, go_on: Callable[[int], bool],
 ) -> int:  # fmt: skip
     """Tighten the bounds of a node with the lemmas known for it and with new ones, for which the set is divided into
     `parts` parts for each bound of a neuron whose sign is open. Returns the number of parts bounded; `kept` receives
-    the lemmas of this node, old and new."""
+    the lemmas of this node, old and new.
+
+    Args:
+        losses: how much each entry of each node lowers the bounds of interest, see `Search.losses`: only those that
+            account for nearly all of it are tightened. None for all.
+    """
     tightened(lemmas, graph, inputs, bounds, node, kept, settle=False)
     taken = divided(graph).get(node)
     if taken is None or not go_on(0):
         return 0
     low, high = bounds.low[node].flatten(), bounds.high[node].flatten()
-    entries = ((low < 0) & (high > 0)).nonzero()[:, 0]
+    entries = _chosen(low, high, None if losses is None else losses[node])
     if not len(entries):
         return 0
-    entries = entries[_height(low, high)[entries].argsort(descending=True, stable=True)]
     new = Neurons(entries.repeat_interleave(2), torch.tensor([1, -1], device=entries.device).repeat(len(entries)), [])
     search = Search(new.rows(graph, inputs, bounds, node), go_on, BRANCHING)
     _divide(search, parts)
@@ -140,9 +145,24 @@ def stored_lemmas(lemmas: Lemmas, graph: Graph) -> tuple[Lemma, ...]:
     return tuple(result)
 
 
-def _height(low: Tensor, high: Tensor) -> Tensor:
-    """The largest height of the chord above max(z, 0)."""
-    return -low * high / (high - low).clamp(min=torch.finfo(low.dtype).tiny)
+def number_of_functions(graph: Graph, bounds: Bounds, losses: Parts) -> int:
+    """The number of bounds of neurons that `found` tightens over all nodes, approximately."""
+    nodes = set(losses) & graph.behind_activations()
+    return sum(2 * len(_chosen(bounds.low[k].flatten(), bounds.high[k].flatten(), losses[k])) for k in nodes)
+
+
+def _chosen(
+    low: Float[Tensor, " n"], high: Float[Tensor, " n"], losses: Float[Tensor, " n"] | None
+) -> Int[Tensor, " k"]:
+    """The open entries that account for nearly all losses, the largest first; for None all, the highest chord first."""
+    is_open = (low < 0) & (high > 0)
+    height = -low * high / (high - low).clamp(min=torch.finfo(low.dtype).tiny)
+    weight = torch.where(is_open, height if losses is None else losses, -1)
+    order = weight.argsort(descending=True, stable=True)[: int(is_open.sum())]
+    if losses is None:
+        return order
+    weight = weight[order]
+    return order[(weight > 0) & (weight.cumsum(0) - weight < COVERED * weight.sum())]
 
 
 def _divide(search: Search, parts: int) -> None:
@@ -157,7 +177,7 @@ def _divide(search: Search, parts: int) -> None:
     for _ in range(parts - 1):
         worst = dict[int, Part]()
         for _, _, part in sorted(search.queue):
-            if part.divides_by is not None:
+            if search.can_divide(part):
                 worst.setdefault(part.function, part)
         if not worst or not search.go_on(search.nodes):
             return

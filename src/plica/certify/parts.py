@@ -31,7 +31,6 @@ class Part:
         signs: of these neurons, 1 or -1.
         multipliers: of the splits.
         slopes: of the lines, as in certificate.Leaf.
-        divides_by: the most promising neuron to divide by; None if the part cannot be divided.
     """
 
     function: int
@@ -40,7 +39,6 @@ class Part:
     signs: Numbers
     multipliers: Numbers
     slopes: UInt8[Tensor, " k"]
-    divides_by: int | None = None
 
 
 class Entries:
@@ -147,11 +145,9 @@ def without_settled(parts: Sequence[Part], graph: Graph, bounds: Bounds) -> list
     return kept
 
 
-def half(part: Part, sign: int) -> Part:
-    """The half of the part in which the neuron that it divides by has this sign."""
-    assert part.divides_by is not None
+def half(part: Part, neuron: int, sign: int) -> Part:
+    """The half of the part in which the neuron has this sign."""
     neurons, signs, multipliers = (
-        np.append(side, value)
-        for side, value in ((part.neurons, part.divides_by), (part.signs, sign), (part.multipliers, 0.0))
+        np.append(side, value) for side, value in ((part.neurons, neuron), (part.signs, sign), (part.multipliers, 0.0))
     )
-    return replace(part, neurons=neurons, signs=signs, multipliers=multipliers, divides_by=None)
+    return replace(part, neurons=neurons, signs=signs, multipliers=multipliers)

@@ -16,7 +16,7 @@ from plica.certify.certificate import Evidence
 from plica.certify.graph import Graph
 from plica.certify.inner import ASCENT, LARGEST, optimised, size_of_pass
 from plica.certify.intermediate import Bounds, node_bounds
-from plica.certify.lemmas import Lemmas, found, stored_lemmas, tightened
+from plica.certify.lemmas import Lemmas, found, number_of_functions, stored_lemmas, tightened
 from plica.certify.merged import merged
 from plica.certify.norms import with_norms
 from plica.certify.parts import Part, stored
@@ -31,6 +31,7 @@ ROWS_OF_NODE = 16  # bounds of single neurons, with their gradient, that take ab
 LOOK = 0.05  # share of the effort spent on parts of the set before bounds of neurons are computed, each time
 NEURONS = 0.3  # largest share of the effort spent on bounds of neurons, each time
 PARTS = (8, 64)  # parts of the set for each bound of a neuron, the first and the second time
+FEW_PARTS = (1, 4)  # the same for the neurons that matter most, where the effort is not enough for all
 LEAVES = 0.1  # largest share of the time of a search for checking its leaves in float64
 
 
@@ -123,8 +124,11 @@ class Prover:
         self.lemmas: Lemmas = {}
         self.used: Lemmas = {}
         self.rounds = 0  # of bounds of neurons
+        self.parts = PARTS
         self.cost = 0.0  # of bounds inside the network, seconds
+        self.moving = 0.0  # time until the parts are bounded at another radius, seconds
         self.spent = 0.0  # on attempts, seconds
+        self.gained = 0.0  # in the last attempt, of what the least bound lacked of 0
 
     @property
     def nodes(self) -> int:
@@ -159,9 +163,11 @@ class Prover:
         else:
             self.search.go_on = effort.go_on
             self.search.move(root)
+        self.moving = time.perf_counter() - began
+        least = self.search.least
         if self.search.queue and self.slopes is None and self._optimise(root, effort):
             self.search.move(self._rows(radius, effort.left, False)[0])
-        if self.rounds < len(PARTS):
+        if self.rounds < len(self.parts):
             self._look_inside(radius, root, effort)
         if share == 1:
             self.search.go_on = effort.go_on
@@ -173,41 +179,55 @@ class Prover:
             self.search.go_on = effort.go_on
             is_found = self.search.run(lambda nodes: effort.used(now, first, nodes))
         self.spent += time.perf_counter() - began
+        self.gained = 1.0 if is_found or not least else 1 - self.search.least / least
         return is_found
 
     def _look_inside(self, radius: float, root: Rows, effort: Effort) -> None:
         """Find bounds of neurons, if a first part of the effort was not enough without them, and if it allows for the
-        first few parts of each."""
+        first few parts of each, or of those that matter most."""
         assert self.search is not None
-        rows, _ = size_of_pass(root.graph, root.bounds)
-        if effort.nodes is not None and PARTS[0] * rows > NEURONS * (effort.nodes - self.nodes):
-            return
-        while self.search.queue and not self.search.stuck and self.rounds < len(PARTS):
+        while self.search.queue and not self.search.stuck and self.rounds < len(self.parts):
             first, began = self.nodes, time.perf_counter()
-            self.search.go_on = effort.part(LOOK, self.nodes, began, 0.0).go_on
+            self.search.go_on = effort.part(LOOK, first, began, 0.0).go_on
             if self.search.run() or not effort.go_on(self.nodes):
                 return
             now = time.perf_counter()
-            neurons, seconds = effort.part(NEURONS, self.nodes, now, 0.0), (now - began) / max(1, self.nodes - first)
-            if effort.nodes is None and self.rounds == 0 and PARTS[0] * rows * seconds > neurons.deadline - now:
-                return
-            self._find(radius, neurons)
+            neurons = effort.part(NEURONS, self.nodes, now, 0.0)
+            rate = max(1, self.nodes - first) / max(1e-9, now - began)
+            room = (neurons.deadline - now) * rate if neurons.nodes is None else neurons.nodes - self.nodes
+            if self.rounds == 0:
+                is_room = PARTS[0] * size_of_pass(root.graph, root.bounds)[0] <= room
+                self.parts = PARTS if is_room else FEW_PARTS
+            losses = None if self.parts is PARTS else self.search.losses()
+            if losses is not None:
+                functions = number_of_functions(root.graph, root.bounds, losses)
+                if (self.parts[self.rounds] + 2) * functions > room:  # the first part of each takes as long as three
+                    return
+            self._find(radius, neurons, losses)
             began = time.perf_counter()
-            moved, _ = self._rows(radius, effort.left, False)
+            root, _ = self._rows(radius, effort.left, False)
             self.cost = max(self.cost, time.perf_counter() - began)
-            self.search.move(moved)
+            self.search.move(root)
 
-    def _find(self, radius: float, effort: Effort) -> None:
-        """Find bounds of the neurons whose signs are open within this radius."""
+    def _find(self, radius: float, effort: Effort, losses: Parts | None) -> None:
+        """Find bounds of the neurons whose signs are open within this radius; losses: as for `found`."""
         assert self.search is not None
-        search, parts, known = self.search, PARTS[self.rounds], self.lemmas
+        search, parts, known = self.search, self.parts[self.rounds], self.lemmas
         new: Lemmas = {}
         self.rounds += 1
         graph, inputs = self._problem(radius, False)
 
         def tighten(bounds: Bounds, node: int) -> None:
             search.nodes += found(
-                known, graph, inputs, bounds, node, new, parts, lambda nodes: effort.go_on(search.nodes + nodes)
+                known,
+                graph,
+                inputs,
+                bounds,
+                node,
+                new,
+                parts,
+                losses,
+                lambda nodes: effort.go_on(search.nodes + nodes),
             )
 
         self._bounds(graph, inputs, effort.left, False, tighten)

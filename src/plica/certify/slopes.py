@@ -140,7 +140,7 @@ def optimise(
     ]
     moments = [{k: (torch.zeros_like(v), torch.zeros_like(v)) for k, v in parts.items()} for parts in moving]
     for t in range(1, ascent.steps + 2):
-        with torch.enable_grad():
+        with torch.set_grad_enabled(ascent.steps > 0):
             value = rows.lower(*moving)
         with torch.no_grad():
             better = value > best[work]
