@@ -9,22 +9,34 @@ import torch
 
 from plica.certify.certificate import CertificateStatus, Evidence
 from plica.certify.prove import Effort, Networks, Prover, Region
-from plica.certify.radius import AGAIN, CLOSED, FIRST_STEP, MOST, FirstRadius, refine
+from plica.certify.radius import AGAIN, CLOSED, FIRST_STEP, MOST, NEARLY, SHARE, FirstRadius, refine
 
 PROOF = Evidence(torch.zeros(0, dtype=torch.uint8), ())
 X, A = torch.zeros(1, 2), torch.ones(1, 2)
 
 
-def answered(monkeypatch, proves, upper, first=0.0, span=math.inf, nodes=None, confirms=None, probe=math.inf):
+def answered(
+    monkeypatch,
+    proves,
+    upper,
+    first=0.0,
+    span=math.inf,
+    nodes=None,
+    confirms=None,
+    probe=math.inf,
+    gained=0.0,
+    seconds=1000,
+):
     """The answer, and the radii that were tried.
 
-    proves: radius to which float32 proves; confirms: float64, the same by default.
+    proves: radius to which float32 proves; confirms: float64, the same by default. gained: by attempts that fail.
     """
     tried = []
 
     def attempt(prover, radius, effort, share=1.0):
-        assert share == 0.35
+        assert share == SHARE
         tried.append(radius)
+        prover.gained, prover.moving = gained, 100.0
         return radius <= proves
 
     def confirm(prover, radius, leaves, effort=None):
@@ -36,7 +48,7 @@ def answered(monkeypatch, proves, upper, first=0.0, span=math.inf, nodes=None, c
     monkeypatch.setattr(Prover, "worst", lambda prover: X)
     monkeypatch.setattr(Prover, "nodes", property(lambda prover: len(tried)))
     network, region = object.__new__(Networks), object.__new__(Region)
-    effort = Effort(time.perf_counter() + 1000, nodes)
+    effort = Effort(time.perf_counter() + seconds, nodes)
     start = FirstRadius(first, lambda: (first, PROOF if first else None))
     return refine(network, region, X, A, start, upper, span, effort, lambda z: probe), tried
 
@@ -51,20 +63,32 @@ def test_steps_double_while_they_succeed_and_halve_where_not(monkeypatch):
 
 
 def test_the_radii_that_are_tried_in_turn(monkeypatch):
-    """Steps .25, .5, at most .8 of the way to the least radius that failed; no smaller than .25 after a failure. Once
-    steps are too short, from what is reached to a fiftieth more."""
+    """Steps .25, .5, at most .8 of the way to the least radius that failed; .25 after a failure that gained nothing.
+    Once steps are too short, from what is reached to a fiftieth more."""
     answer, tried = answered(monkeypatch, 0.5, 1.0)
     expected = [
-        0.25, 0.625, 0.34375, 0.484375, 0.596875, 0.529375, 0.495625, 0.5125, 0.49984375, 0.506171875, 0.50142578125,
-        0.5002392578125,
+        0.25, 0.625, 0.34375, 0.484375, 0.596875, 0.5125, 0.49140625, 0.501953125, 0.49404296875, 0.497998046875,
+        0.501162109375, 0.4987890625, 0.4999755859375,
     ]  # fmt: skip
-    assert tried[:12] == pytest.approx(expected, rel=1e-9)
-    assert tried[12] == pytest.approx(tried[8] * (1 + 0.25 * AGAIN), rel=1e-9)
+    assert tried[:13] == pytest.approx(expected, rel=1e-9)
+    assert tried[15] == pytest.approx(tried[12] * (1 + 0.25 * AGAIN), rel=1e-9)
     assert 14 < len(tried) < 30
-    assert (answer.radius, answer.status, answer.nodes) == (tried[14], CertificateStatus.EFFORT, len(tried))
+    assert (answer.radius, answer.status, answer.nodes) == (
+        max(radius for radius in tried if radius <= 0.5), CertificateStatus.EFFORT, len(tried),
+    )  # fmt: skip
     answer, tried = answered(monkeypatch, 0.3, 1.0, probe=0.4, nodes=5)
     assert tried == pytest.approx([0.25, 0.625, 0.2875, 0.34375, 0.3015625])
     assert answer.radius == tried[2]
+
+
+def test_what_an_attempt_gained_tells_how_far_to_go(monkeypatch):
+    """Next to where its least bound would be 0; with little time left no further, even if that is nowhere."""
+    for gained, share in ((0.5, NEARLY * 0.5), (0.1, FIRST_STEP), (-3.0, FIRST_STEP), (math.nan, FIRST_STEP)):
+        _, tried = answered(monkeypatch, 0.5, 1.0, first=0.4, gained=gained, nodes=4)
+        assert tried[0] == 0.4 + FIRST_STEP * 0.6
+        assert tried[1] == pytest.approx(0.4 + share * (tried[0] - 0.4))
+    _, tried = answered(monkeypatch, 0.5, 1.0, first=0.4, gained=0.1, seconds=250)
+    assert tried[1] == pytest.approx(0.4 + NEARLY * 0.1 * (tried[0] - 0.4))
 
 
 def test_radii_grow_by_a_factor_where_neither_an_attack_nor_the_box_ends_them(monkeypatch):

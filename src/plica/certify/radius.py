@@ -27,9 +27,11 @@ GUESSES = 9
 FIRST_GUESS = 0.4  # largest first guess, as a share of the attack's radius
 PRECISION = 0.01  # relative precision of the first bounds
 ATTEMPTS = 24
-SHARE = 0.35  # share of the time or nodes left that one attempt may use
+SHARE = 0.6  # share of the time or nodes left that one attempt may use
 AGAIN = 0.02  # relative increase of the proved radius that is tried after all larger ones have failed
 MOST = 3.0  # largest radius that is tried next, over the proved radius
+LAST = 3.0  # times that the parts take to be bounded at another radius; with less time, an attempt is the last one
+NEARLY = 0.9  # of the way to the radius at which an attempt that failed would not have
 FIRST_STEP = 0.25  # first radius tried: this share of the way from the proved radius to the attack's
 
 
@@ -166,7 +168,8 @@ def refine(
     """A larger radius than the one that is proved, by branching, until the effort is spent or the bracket is closed.
 
     Each attempt may use a SHARE of what is left, so that one at too large a radius does not use up everything. It ends
-    early if it is far from being finished, and starts from the parts of the last one. Radii are found in float32; the
+    early if it is far from being finished, and starts from the parts of the last one: what it lacks tells which radius
+    to try next. Radii are found in float32; the
     largest of them that float64 confirms is the answer.
 
     Args:
@@ -199,7 +202,10 @@ def refine(
             reached, step = aim, min(0.8, 2 * step)  # what was proved may be exceeded by more
             found.append(_Found(aim, prover.leaves(), prover.slopes, prover.used))
         else:
-            unproved, failed, stuck, step = aim, aim, prover.is_stuck, max(FIRST_STEP, step / 2)
+            unproved, failed, stuck = aim, aim, prover.is_stuck
+            # nearly to where the least bound of its parts is 0, if it falls evenly; in the end nothing more is risked
+            more = FIRST_STEP if effort.left(prover.reserve + LAST * prover.moving) else 0.0
+            step = max(more, NEARLY * prover.gained)
             worst = prover.worst()
             if worst is not None:
                 upper = min(upper, probe(worst))
