@@ -138,6 +138,27 @@ def test_at_another_radius_they_are_bounded_again():
     assert all(len(used[k].parts) <= len(lemmas[k].parts) for k in used)
 
 
+def test_a_bound_that_is_found_again_takes_the_place_of_the_old_one():
+    """The audit takes all parts of a neuron for one proof, whose bound is the least of theirs."""
+    networks, _, inputs = problem(math.inf, 0.15)
+    _, first, _ = with_lemmas(networks, inputs, 1)
+    again = {}
+    node_bounds(
+        networks.search, inputs,
+        tighten=lambda b, k: found(first, networks.search, inputs, b, k, again, 8, None, lambda nodes: True),
+    )  # fmt: skip
+    assert again.keys() == first.keys()
+    for k, neurons in again.items():
+        before, now = (list(zip(own.entries.tolist(), own.signs.tolist(), strict=True)) for own in (first[k], neurons))
+        assert len(now) == len(set(now))
+        assert set(before) & set(now)
+        assert max(np.bincount([part.function for part in neurons.parts])) > 1
+        volume = np.zeros(len(now))
+        for part in neurons.parts:
+            volume[part.function] += 0.5 ** len(part.neurons)
+        assert (volume == 1).all()
+
+
 def test_without_time_nothing_is_bounded():
     networks, _, inputs = problem(math.inf, 0.15)
     assert with_lemmas(networks, inputs, 8, lambda nodes: False)[1:] == ({}, 0)

@@ -63,7 +63,11 @@ class Neurons:
         return Neurons(self.entries[list(chosen)], self.signs[list(chosen)], parts)
 
     def joined(self, others: Neurons) -> Neurons:
-        """These neurons together with others."""
+        """These neurons together with others, which take the place of those here that bound the same."""
+        again = set(zip(others.entries.tolist(), others.signs.tolist(), strict=True))
+        own = list(zip(self.entries.tolist(), self.signs.tolist(), strict=True))
+        if again & set(own):
+            return self.only([f for f, function in enumerate(own) if function not in again]).joined(others)
         parts = [replace(part, function=part.function + len(self.entries)) for part in others.parts]
         entries, signs = (torch.cat(both) for both in ((self.entries, others.entries), (self.signs, others.signs)))
         return Neurons(entries, signs, self.parts + parts)
