@@ -19,6 +19,10 @@ from plica.certify.lemmas import Neurons, found, number_of_functions, tightened
 from plica.certify.parts import Part, bounds_of_parts, divided, without_settled
 from plica.certify.prove import Effort, Networks, Prover, Region
 from plica.core.goals import Goal
+from plica.runs.encode import leaf_table
+from plica.trust.audit.balls import Ball
+from plica.trust.audit.certificates import check
+from plica.trust.audit.layers import trace
 
 RADIUS = 0.28  # at which the network is right, and not proved without bounds of neurons
 
@@ -199,6 +203,21 @@ def test_a_proof_is_confirmed_with_them_and_not_without(monkeypatch):
         assert (value <= exact.bounds.high[k]).all()
     prover.used = {}
     assert prover.confirm(RADIUS, prover.search.leaves) is None
+
+
+def test_the_audit_accepts_neurons_that_were_bounded_twice(monkeypatch):
+    """It took all parts of a neuron for one proof, and refused those of two."""
+    monkeypatch.setattr(prove, "PARTS", (2, 8))
+    monkeypatch.setattr(prove, "LOOK", 0.0)
+    prover = prover_of(deep())
+    assert prover.attempt(RADIUS, Effort(math.inf, 6000))
+    assert prover.rounds == 2
+    evidence = prover.confirm(RADIUS, prover.leaves())
+    y = int(deep()(X).argmax())
+    others = [k for k in range(3) if k != y]
+    evidence = replace(evidence, leaves=tuple(replace(leaf, rival=others[leaf.rival]) for leaf in evidence.leaves))
+    ball = Ball.around(X[0], torch.zeros(10), torch.ones(10), RADIUS, math.inf)
+    check(trace(deep(), X), ball, y, None, leaf_table([evidence], torch.arange(1)).to_pylist())
 
 
 def networks_values(networks, radius):
