@@ -31,7 +31,7 @@ ROWS_OF_NODE = 16  # bounds of single neurons, with their gradient, that take ab
 LOOK = 0.05  # share of the effort spent on parts of the set before bounds of neurons are computed, each time
 NEURONS = 0.3  # largest share of the effort spent on bounds of neurons, each time
 PARTS = (8, 64)  # parts of the set for each bound of a neuron, the first and the second time
-FEW_PARTS = (1, 4)  # the same for the neurons that matter most, where the effort is not enough for all
+FEW_PARTS = (1, 4)  # the same for the neurons that matter most, where the effort is not enough for all of them
 LEAVES = 0.1  # largest share of the time of a search for checking its leaves in float64
 
 
@@ -124,7 +124,7 @@ class Prover:
         self.lemmas: Lemmas = {}
         self.used: Lemmas = {}
         self.rounds = 0  # of bounds of neurons
-        self.parts = PARTS
+        self.parts = PARTS  # of the set, for each bound of a neuron, round by round
         self.cost = 0.0  # of bounds inside the network, seconds
         self.moving = 0.0  # time until the parts are bounded at another radius, seconds
         self.spent = 0.0  # on attempts, seconds
@@ -217,18 +217,11 @@ class Prover:
         self.rounds += 1
         graph, inputs = self._problem(radius, False)
 
+        def go_on(nodes: int) -> bool:
+            return effort.go_on(search.nodes + nodes)
+
         def tighten(bounds: Bounds, node: int) -> None:
-            search.nodes += found(
-                known,
-                graph,
-                inputs,
-                bounds,
-                node,
-                new,
-                parts,
-                losses,
-                lambda nodes: effort.go_on(search.nodes + nodes),
-            )
+            search.nodes += found(known, graph, inputs, bounds, node, new, parts, losses, go_on)
 
         self._bounds(graph, inputs, effort.left, False, tighten)
         self.lemmas = new
