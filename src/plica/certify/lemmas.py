@@ -65,12 +65,11 @@ class Neurons:
     def joined(self, others: Neurons) -> Neurons:
         """These neurons together with others, which take the place of those here that bound the same."""
         again = set(zip(others.entries.tolist(), others.signs.tolist(), strict=True))
-        own = list(zip(self.entries.tolist(), self.signs.tolist(), strict=True))
-        if again & set(own):
-            return self.only([f for f, function in enumerate(own) if function not in again]).joined(others)
-        parts = [replace(part, function=part.function + len(self.entries)) for part in others.parts]
-        entries, signs = (torch.cat(both) for both in ((self.entries, others.entries), (self.signs, others.signs)))
-        return Neurons(entries, signs, self.parts + parts)
+        functions = zip(self.entries.tolist(), self.signs.tolist(), strict=True)
+        old = self.only([number for number, function in enumerate(functions) if function not in again])
+        parts = [replace(part, function=part.function + len(old.entries)) for part in others.parts]
+        entries, signs = (torch.cat(both) for both in ((old.entries, others.entries), (old.signs, others.signs)))
+        return Neurons(entries, signs, old.parts + parts)
 
 
 Lemmas = dict[int, Neurons]  # by the node

@@ -169,8 +169,7 @@ def refine(
 
     Each attempt may use a SHARE of what is left, so that one at too large a radius does not use up everything. It ends
     early if it is far from being finished, and starts from the parts of the last one: what it lacks tells which radius
-    to try next. Radii are found in float32; the
-    largest of them that float64 confirms is the answer.
+    to try next. Radii are found in float32; the largest of them that float64 confirms is the answer.
 
     Args:
         first: a radius that needs no branching, or 0.
