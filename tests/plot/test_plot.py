@@ -59,6 +59,12 @@ def test_budgets_are_labelled_with_their_values():
         assert [text.get_text().strip() for text in drawn.texts] == ["0.25"]
 
 
+def test_labels_of_near_budgets_do_not_cover_each_other():
+    drawn = plot.accuracy_curve({"net": [0.01, 0.06]}, budgets=[1 / 255, 2 / 255])
+    first, second = (text.get_window_extent() for text in drawn.texts)
+    assert not first.overlaps(second)
+
+
 @pytest.mark.parametrize("spread", [1.0, 3.0, 1e4])
 def test_the_axis_of_differences_has_ticks_enough_and_not_too_many(spread):
     change = 0.03 * np.geomspace(1 / spread, spread, 20) * np.tile([1, -1], 10)

@@ -15,7 +15,7 @@ from plica.cli import main
 from plica.report import render, write_report
 from plica.report.choice import order
 from plica.report.registry import SECTIONS, Section
-from plica.report.svg import ticks
+from plica.report.svg import Chart, ticks
 from plica.runs.single import save_run
 from plica.training.checkpoint import CHECKPOINT
 
@@ -231,3 +231,12 @@ def test_show_and_compare(run, tmp_path, capsys):
 def test_images_are_counted_in_whole_numbers():
     assert ticks(0, 1.15, whole=True) == [0, 1]
     assert 0.5 in ticks(0, 1.15)
+
+
+def test_labels_of_near_budgets_stand_below_each_other():
+    chart = Chart("c", "", "", (0, 0.06), (0, 1), "")
+    for budget in (1 / 255, 2 / 255, 0.05):
+        chart.rule(budget, f"{budget:.3g}")
+    labels = [text for text in chart.marks if "<text" in text]
+    assert ["0.00392" in labels[0], "0.00784" in labels[1]] == [True, True]
+    assert [re.search(r' y="(\d+)"', text)[1] for text in labels] == ["34", "47", "34"]

@@ -134,5 +134,6 @@ def _mark(axes: Axes, budgets: Sequence[float]) -> None:
     """Dashed lines at the budgets, with their values at the top."""
     for budget in budgets:
         axes.axvline(budget, color="#c00000", linestyle="--", linewidth=0.9)
-        text = axes.text(budget, 1, f" {budget:.3g}", transform=axes.get_xaxis_transform(), va="top", clip_on=True)
+        text = axes.text(budget, 1, f"{budget:.3g} ", transform=axes.get_xaxis_transform(), va="top", clip_on=True)
+        text.set_rotation(90)  # across, labels of near budgets would cover each other
         text.set(color="#c00000", fontsize=7)

@@ -38,6 +38,7 @@ class Chart:
     counts: bool = False
     high: int = HIGH
     marks: list[Markup] = field(default_factory=list)
+    labels: list[tuple[int, float, float]] = field(default_factory=list)  # of rules: line of text, left and right end
 
     def line(self, xs: Sequence[float], ys: Sequence[float], series: int, label: str) -> None:
         """A curve in the colour and the dashes of its series."""
@@ -86,17 +87,22 @@ class Chart:
         )
 
     def rule(self, x: float, label: str) -> None:
-        """A dashed vertical line with its name at the top."""
+        """A dashed vertical line with its name at the top, or below the names of others that it would cover."""
         if not self.x[0] <= x <= self.x[1]:
             return
         left = self._x(x)
         side = "end" if left > WIDE * 0.7 else "start"
+        width = 4 + 6.5 * len(label)
+        start, end = (left - width, left) if side == "end" else (left, left + width)
+        taken = {row for row, low, high in self.labels if low < end and start < high}
+        row = next(row for row in range(len(taken) + 1) if row not in taken)
+        self.labels.append((row, start, end))
         self.marks.append(
             Markup('<line class="rule" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>').format(
                 left, TOP, self.high - BOTTOM
             )
             + Markup('<text class="note" x="{:.1f}" y="{}" text-anchor="{}">{}</text>').format(
-                left + (-4 if side == "end" else 4), TOP + 10, side, label
+                left + (-4 if side == "end" else 4), TOP + 10 + 13 * row, side, label
             )
         )
 
