@@ -121,14 +121,16 @@ def test_a_small_budget_is_said_once(tmp_path):
     assert "at most 20 gradients per image (in 3 of 4 questions)" in finding.sentence
 
 
-@pytest.mark.parametrize(("images", "weight"), [(3, Severity.RESERVATION), (60, Severity.NOTE)])
+@pytest.mark.parametrize(
+    ("images", "weight"), [(1, Severity.RESERVATION), (3, Severity.RESERVATION), (60, Severity.NOTE)]
+)
 def test_few_images_are_not_called_trustworthy(tmp_path, images, weight):
     part = samples(task(), half(), "STALLED", ids=np.arange(images))
     verdict = trust.conclude(run(tmp_path, part))
     assert found(verdict) == {("few images", weight)}
     assert str(verdict) == ("trustworthy" if images == 60 else "with reservations (few images)")
-    interval = {3: "3 images are few: where half of them are broken, 13% to 87%", 60: "broken, 38% to 62%"}[images]
-    assert interval in verdict.findings[0].sentence
+    interval = {1: "1 image is few", 3: "3 images are few: where half of them are broken, 13% to 87%", 60: "38% to 62%"}
+    assert interval[images] in verdict.findings[0].sentence
 
 
 def test_one_class_swallows_all(tmp_path):

@@ -261,7 +261,8 @@ def _chance(answers: QuestionAnswers) -> Iterator[Finding]:
         yield Finding(
             "few images",
             Severity.RESERVATION if high - low > WIDE else Severity.NOTE,
-            f"{count} images are few: where half of them are broken, {low:.0%} to {high:.0%} of all may be; use more.",
+            f"{'1 image is' if count == 1 else f'{count} images are'} few: where half of them are broken, {low:.0%} to "
+            f"{high:.0%} of all may be; use more.",
         )
 
 
