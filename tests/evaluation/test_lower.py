@@ -203,7 +203,7 @@ def test_the_command_bracket_and_what_is_made_of_its_runs(plan, tmp_path, capsys
     assert "\nmake, certified |" in printed
     assert "make: 0 of 3 linf radii are exact to a thousandth; widest gaps: image " in printed
     assert main(["audit", str(tmp_path / "a")]) == 0
-    assert "3 lower bounds, 3 proofs found right" in capsys.readouterr().out
+    assert "proofs of lower bounds: 3 of 3 are right" in capsys.readouterr().out
     json = tmp_path / "pairs.json"
     both = [str(tmp_path / "a"), str(tmp_path / "b")]
     monkeypatch.chdir(tmp_path)
@@ -215,6 +215,7 @@ def test_the_command_bracket_and_what_is_made_of_its_runs(plan, tmp_path, capsys
     assert 'class="band' in page.read_text()
     assert "radii are exact to a thousandth" in page.read_text()
     assert "certified</title>" in page.read_text()
+    assert "What is certified or proved holds for all inputs" in page.read_text()
     assert main(["bracket", "--model", model, *options[:2], "--metric", "l1.5", "--out", str(tmp_path / "c")]) == 2
     assert "linf, l2 and l1" in capsys.readouterr().err
     assert main(["bracket", "--model", model, *options, "--arithmetic", "exact", "--out", str(tmp_path / "c")]) == 2

@@ -28,7 +28,9 @@ ModelsOption = Annotated[
 
 
 def audit(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="a run of plica evaluate, radius or attack")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="a run of plica radius, attack, bracket or evaluate")
+    ],
     model: ModelsOption = None,
     weights: Annotated[
         Path | None, typer.Option(help="weights of --model; by default those that the run names")
@@ -98,7 +100,7 @@ def _print(task: Audited) -> None:
         farther = "; moved farther until they do, the median distance is {:.4f} times the reported"
         print("" if task.price is None else farther.format(task.price))
     if task.certified:
-        print(f"  {task.certified} lower bounds, {task.proved} proofs found right")
+        print(f"  proofs of lower bounds: {task.proved} of {task.certified} are right")
     for kind, sentences in task.differences.items():
         print(plain(f"  DIFFERS, {kind} ({len(sentences)}): {sentences[0]}"))
 

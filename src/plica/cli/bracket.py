@@ -37,7 +37,7 @@ GradientsOption = Annotated[
 ]
 MetricOption = Annotated[list[str], typer.Option(help="linf, l2 or l1; repeatable")]
 SecondsOption = Annotated[
-    float | None, typer.Option(help="approximate time for the proof of each image", show_default="10")
+    float | None, typer.Option(help="approximate time for the proof of each image; 10 unless --nodes is given")
 ]
 NodesOption = Annotated[
     int | None,

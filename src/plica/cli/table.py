@@ -80,9 +80,10 @@ def _bounds(question: dict[str, Any]) -> str:
     """For how many images a lower bound is proved, how many radii are exact, and which are known least precisely."""
     bounds = question["certified"]
     widest = [f"{gap['id']} ({gap['lower']:.4g} to {_radius(gap['upper'])})" for gap in bounds.get("widest", [])]
+    zero = f", {question['wrong']} of them 0" if question["wrong"] else ""
     return (
         f"certified: a lower bound above 0 for {bounds['proved']} of {question['images']} images; {bounds['closed']} "
-        f"radii are exact to a thousandth{'; widest gaps: image ' if widest else ''}{', '.join(widest)}"
+        f"radii are exact to a thousandth{zero}{'; widest gaps: image ' if widest else ''}{', '.join(widest)}"
     )
 
 

@@ -41,6 +41,7 @@ def render(runs: Sequence[Run], title: str | None = None) -> str:
         "images": max(len(c.ids) for group in report.models for c in group.contenders),
         "models": len({c.name for group in report.models for c in group.contenders}),
         "questions": len(report.models),
+        "proofs": any(c.lower is not None for group in report.models for c in group.contenders),
         "made": datetime.date.today().isoformat(),
         "version": version("plica"),
     }

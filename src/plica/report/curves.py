@@ -89,6 +89,7 @@ def _gaps(c: Contender, lower: Float64[np.ndarray, " b"], metric: str) -> str:
     lower, upper = lower[c.attacked], c.radius[c.attacked]
     count = int(gaps.closed(lower, upper).sum())
     known = f"{c.name}: {count} of {len(lower)} {metric} radii are exact to a thousandth"
+    known += f", {zero} of them 0" if (zero := int((upper == 0).sum())) else ""
     widest = [
         f"{g.id} ({distance(g.lower)} to {distance(g.upper)})" for g in gaps.widest(c.ids[c.attacked], lower, upper)
     ]
