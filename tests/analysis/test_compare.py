@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from byhand import made_up, write_inputs, write_task
 from plica import runs
 from plica.analysis import compare, contenders
 from plica.cli import main
+from plica.report.comparison import certain_sentence
+from plica.report.curves import gap_sentences
 from plica.report.paper import radius_table
 
 scipy = pytest.importorskip("scipy.stats", reason="the signed-rank test is scipy's, of the extra 'see'")
@@ -39,6 +42,24 @@ def test_differences_are_paired_and_two_unbroken_images_are_level():
     assert pair.difference.value == 0
     assert pair.images == 5
     assert pair.accuracy.value == pytest.approx(-0.2)  # one image more is broken for b
+
+
+def test_what_is_proved_within_a_budget_is_more_robust_than_what_breaks_at_it():
+    """A point at the distance of the budget was not counted."""
+    broken = contender([0.5, 0.5, np.inf, 0.0])
+    proved = replace(contender([np.inf] * 4, "b"), lower=np.array([0.5, 0.0, 0.5, 0.0]))
+    pair = compare.pair(broken, proved)
+    assert (pair.surely_larger, pair.surely_smaller) == (1, None)
+    assert certain_sentence(pair, group(broken, proved, budget=0.5)) == (
+        "b is certainly more robust on 1 of 4 images: one is proved, the other broken."
+    )
+    assert "radii are apart" in certain_sentence(pair, group(broken, proved))
+
+
+def test_misclassified_images_are_told_apart_from_radii_that_are_proved_exact():
+    both = replace(contender([0.0, 0.5, 0.5]), lower=np.array([0.0, 0.5, 0.4]))
+    (sentence,) = gap_sentences(group(both))
+    assert sentence == "a: 2 of 3 l2 radii are exact to a thousandth, 1 of them 0; widest gaps: image 2 (0.4 to 0.5)."
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():

@@ -81,8 +81,8 @@ class Pair:
         accuracy: for a budget, accuracy under attack of b minus that of a.
         crossings: see `crossing`.
         touches: see `crossing`.
-        surely_larger: images on which b is more robust than a whatever the exact radii are: its lower bound lies above
-            the distance found for a. None where b has no lower bounds.
+        surely_larger: images on which b is more robust than a whatever the exact radii are: its lower bound is not
+            below the distance found for a. None where b has no lower bounds.
         surely_smaller: the same with a and b exchanged.
     """
 
@@ -145,9 +145,16 @@ def pair(a: Contender, b: Contender, seed: int = 0) -> Pair:
         accuracy=percentile_interval(gains.mean(), weights(len(gains), seed) @ gains),
         crossings=crossings,
         touches=touches,
-        surely_larger=None if b.lower is None else int((b.lower > a.radius).sum()),
-        surely_smaller=None if a.lower is None else int((a.lower > b.radius).sum()),
+        surely_larger=_surely(b, a),
+        surely_smaller=_surely(a, b),
     )
+
+
+def _surely(larger: Contender, smaller: Contender) -> int | None:
+    """Equality counts: what is proved includes the distance of the bound, as for max-loss that of the budget."""
+    if larger.lower is None:
+        return None
+    return int(((larger.lower > 0) & (larger.lower >= smaller.radius)).sum())
 
 
 def ranking(group: Group, seed: int = 0) -> list[Rank]:

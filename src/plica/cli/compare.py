@@ -109,7 +109,7 @@ def _print(console: Console, comparison: Comparison) -> None:
         numbers = [[between(p.right), percent(p.larger), percent(p.smaller), f"{p.p:.2g}"] for p in pairs]
     rows = [[f"{p.b} against {p.a}", *row] for p, row in zip(pairs, numbers, strict=True)]
     print_table(console, ["pair", *head], rows)
-    for sentence in (certain_sentence(p) for p in pairs if group.by == "model"):
+    for sentence in (certain_sentence(p, group) for p in pairs if group.by == "model"):
         if sentence:
             console.print(sentence)
     for crossing in itertools.chain.from_iterable(p.crossings for p in pairs):

@@ -27,7 +27,7 @@ def _comparison(group: Group, pairs: Sequence[compare.Pair]) -> dict[str, Any]:
         "budget": group.budget,
         "pairs": [_pair(p, group) for p in pairs],
         "ranking": [_rank(rank, group) for rank in compare.ranking(group)],
-        "certain": [text for p in pairs if (text := certain_sentence(p))],
+        "certain": [text for p in pairs if (text := certain_sentence(p, group))],
         "crossings": [],
         "hardest": [],
     }
@@ -48,14 +48,15 @@ def crossing_sentence(c: compare.Crossing, metric: str) -> str:
     )
 
 
-def certain_sentence(p: compare.Pair) -> str:
+def certain_sentence(p: compare.Pair, group: Group) -> str:
     """On how many images which model is certainly more robust; "" where there are no lower bounds."""
     parts = [
         f"{name} is certainly more robust on {count}"
         for name, count in ((p.b, p.surely_larger), (p.a, p.surely_smaller))
         if count is not None
     ]
-    return f"{', '.join(parts)} of {p.images} images: the intervals of their radii are apart." if parts else ""
+    why = "the intervals of their radii are apart" if group.budget is None else "one is proved, the other broken"
+    return f"{', '.join(parts)} of {p.images} images: {why}." if parts else ""
 
 
 def _rank(rank: compare.Rank, group: Group) -> dict[str, str]:
