@@ -46,15 +46,15 @@ def optimality(distance, best):
     return 1 - (area(distance) - area(best)) / (clean * top - area(best))
 
 
-def inputs(folder, first, count):
-    """Images and labels of the CIFAR-10 file from the first one on, and the function that loads a network."""
-    for part in ("load.py", "cifar10/cifar10_test_5000.npz", "models"):
+def inputs(folder, file, first, count):
+    """Images and labels of the file from the first one on, and the function that loads a network."""
+    for part in ("load.py", file, "models"):
         if not (folder / part).exists():
             sys.exit(f"benchmarks/radii.py: {folder / part} is missing; give the folder that has it with --data.")
     sys.path.insert(0, str(folder))
     from load import load_net  # pyright: ignore[reportMissingImports]
 
-    with np.load(folder / "cifar10" / "cifar10_test_5000.npz") as data:
+    with np.load(folder / file) as data:
         some = slice(first, first + count)
         return torch.tensor(data["x"][some]).float() / 255, torch.tensor(data["y"][some]), load_net
 
@@ -81,7 +81,7 @@ def ask(net, x, y, norm, method, budget, seed):
 
 def run(given):
     """All rows, printed as they come."""
-    x, y, load_net = inputs(given.data, given.first, given.images)
+    x, y, load_net = inputs(given.data, given.file, given.first, given.images)
     rows = []
     for name in given.nets:
         net = load_net(name, root=given.data)
@@ -173,6 +173,9 @@ def draw(rows, path):
 def main():
     parser = argparse.ArgumentParser(description="Robustness radii of ours and of public attacks, judged alike.")
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
+    parser.add_argument(
+        "--file", default="cifar10/cifar10_test_5000.npz", help="images and labels, in the folder of --data"
+    )
     parser.add_argument("--nets", nargs="+", default=["resnet_2b", "cifar_wide_kw"])
     parser.add_argument("--norms", nargs="+", default=["l1", "l2", "linf"])
     parser.add_argument("--methods", nargs="+", default=METHODS)
