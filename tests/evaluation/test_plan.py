@@ -96,6 +96,7 @@ def test_radii_that_are_equal_to_three_digits_keep_apart():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"certify": 10}, "certify: keys are needed, as in {key: value}, got 10"),
         ({"metods": ["auto"]}, "there is no key 'metods'; did you mean 'methods'?"),
         ({"models": {"model": "a:b", "wieghts": "w"}}, "models[0]: there is no key 'wieghts'; did you mean 'weights'?"),
         ({"models": []}, "should have at least 1 item after validation, not 0, got []"),

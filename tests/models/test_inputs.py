@@ -195,7 +195,9 @@ def test_weights_are_read_without_running_code(net, tmp_path):
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("builder.py", "not of a known form"),
+        ("builder", "not of a known form"),
+        ("builder.py", "as in builder.py:make"),
+        ("net.safetensors", "holds weights; give it as the weights of a model"),
         (":make", "not of the form"),
         ("none.py:make", "no model file"),
         ("builder.py:other", "has no 'other'; it has Scale, make, module and 6 more"),

@@ -53,6 +53,10 @@ def _from_factory(
     name: str, normalisation: Normalisation | None, weights: str | Path | None, device: torch.device
 ) -> Model:
     if ":" not in name:
+        if name.endswith(".safetensors"):
+            raise ValueError(f"{name} holds weights; give it as the weights of a model such as net.py:make.")
+        if name.endswith(".py"):
+            raise ValueError(f"{name} is a file; name the function in it that makes the model, as in {name}:make.")
         raise ValueError(f"The model {name!r} is not of a known form; write one of: {help_text()}.")
     _, at, text = name.rpartition("@")
     if at and ":" not in text:  # no name of a function has an @
