@@ -125,7 +125,7 @@ def test_inputs_of_any_shape(tmp_path, shape):
     write_task(tmp_path / "run", made_up(x, 1 - x, [1.0, 2.0, math.inf, 0.0]), y)
     page = render([runs.load(tmp_path / "run")])
     assert page.count("<li data-id=") == 2
-    assert ("<img" in page) == (len(shape) < 4 and len(shape) > 1)
+    assert ("<img" in page) == ("From left to right" in page) == (len(shape) < 4 and len(shape) > 1)
 
 
 def test_runs_without_images_or_without_any_find(tmp_path):
