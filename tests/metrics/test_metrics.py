@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -261,3 +262,9 @@ def test_a_p_that_may_be_a_slip_is_warned_of():
     for text in ("l22.0", "l16", "linf", "l0", "lpips", "net:l22"):  # a warning would be an error
         warn_of_slip(text)
     assert parse_metric("l22.0") == Lp(22)
+
+
+def test_weights_that_are_an_array_are_refused():
+    """Deviations of columns come from numpy; the error was that an array has no isfinite."""
+    with pytest.raises(TypeError, match=r"must be a tensor, got ndarray; write torch.as_tensor\(weights\)"):
+        plica.WeightedLp(2, np.ones(3))

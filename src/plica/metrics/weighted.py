@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -27,11 +28,14 @@ class WeightedLp(Combinable):
     weights: Float[Tensor, "*image"]
     _some_are_fixed: bool = field(init=False, repr=False)
 
-    def __init__(self, p: int | float | str, weights: Tensor):
+    def __init__(self, p: int | float | str, weights: Any):  # weights: a Tensor, which is checked below
         object.__setattr__(self, "p", Lp(p).p)
         if not self.p:
             raise ValueError("WeightedLp(p, weights) needs p > 0: a count has no weights. For fixed pixels write "
                              "plica.Held(plica.Lp(0), pixels).")  # fmt: skip
+        if not isinstance(weights, Tensor):
+            raise TypeError(f"WeightedLp(weights=...) must be a tensor, got {type(weights).__name__}; "
+                            "write torch.as_tensor(weights).")  # fmt: skip
         if not bool((weights > 0).all()) or not bool(weights.isfinite().any()):
             raise ValueError("WeightedLp(weights=...) must be positive, inf for fixed pixels, and not all inf.")
         object.__setattr__(self, "weights", weights)
