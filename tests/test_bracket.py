@@ -22,6 +22,15 @@ def test_the_brackets_of_a_linear_model_close(p):
     assert (both.gap <= 1e-3).all()
 
 
+def test_printed_they_are_a_line_without_the_evidence():
+    problem = linear(b=3)
+    both = plica.bracket(problem.model, problem.x, problem.y, plica.MinRadius(plica.Lp(2)), gradients=60, nodes=20)
+    lower, upper = (f"{float(side.median()):.4g}" for side in (both.lower, both.upper))
+    line = f"3 images: 3 with a lower bound, 3 exact to a thousandth; medians {lower} and {upper}"
+    assert repr(both) == f"Bracket({line})"
+    assert repr(both.certificate) == f"Certificate(3 images: 3 proved, median radius {lower}; 3 CLOSED)"
+
+
 def test_the_sides_are_the_attack_and_the_certificate():
     net, x = network("relu"), images()
     y, question = net(x).argmax(1), plica.MinRadius(plica.Lp("inf"))

@@ -46,6 +46,14 @@ class Bracket:
     certificate: Certificate
     attacked: Float[Tensor, " b"]
 
+    def __repr__(self) -> str:
+        """Counts and medians in a line, not the evidence."""
+        bounded, exact = int((self.lower > 0).sum()), int(self.closed.sum())
+        return (
+            f"Bracket({len(self.lower)} images: {bounded} with a lower bound, {exact} exact to a thousandth; "
+            f"medians {float(self.lower.median()):.4g} and {float(self.upper.median()):.4g})"
+        )
+
     @property
     def gap(self) -> Float[Tensor, " b"]:
         """upper / lower - 1: 0 where the two are equal, even if both are 0 or inf; inf where only one is known."""

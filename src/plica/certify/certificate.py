@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -112,3 +113,10 @@ class Certificate:
 
     def __len__(self) -> int:
         return len(self.status)
+
+    def __repr__(self) -> str:
+        """Counts and the median in a line, not the evidence."""
+        found = self.radius[self.proved].cpu()
+        median = f", median radius {float(found.median()):.4g}" if len(found) else ""
+        ends = ", ".join(f"{count} {status.name}" for status, count in Counter(self.status).items())
+        return f"Certificate({len(self)} images: {len(found)} proved{median}; {ends})"
