@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from byhand import made_up, write_inputs, write_task
-from plica import runs
+from plica import plot, runs
 from plica.analysis import compare, contenders
 from plica.cli import main
 from plica.report.comparison import certain_sentence
@@ -54,6 +54,14 @@ def test_what_is_proved_within_a_budget_is_more_robust_than_what_breaks_at_it():
         "b is certainly more robust on 1 of 4 images: one is proved, the other broken."
     )
     assert "radii are apart" in certain_sentence(pair, group(broken, proved))
+
+
+def test_the_figure_of_accuracy_has_a_line_for_what_is_proved():
+    drawn = plot.accuracy_curve({"a": replace(contender([0.4, 0.8]), lower=np.array([0.2, 0.2]))})
+    found, proved = drawn.lines
+    assert proved.get_label() == "a, certified"
+    assert proved.get_ydata()[[0, -1]].tolist() == [1.0, 0.0]
+    assert (proved.get_ydata() <= found.get_ydata()).all()
 
 
 def test_misclassified_images_are_told_apart_from_radii_that_are_proved_exact():

@@ -31,6 +31,7 @@ def accuracy_curve(
     answers: Mapping[str, Radii], axes: Axes | None = None, *, budgets: Sequence[float] = (), unit: str = "distance"
 ) -> Axes:
     """The share of images with a radius above each distance, a line per name, with a pointwise 95 % band (Wilson).
+    A thin line is the share that is proved, where the answers hold lower bounds.
 
     Args:
         answers: radii by name, one for each image.
@@ -47,6 +48,10 @@ def accuracy_curve(
         low, high = compare.band(radius, distances)
         axes.fill_between(distances, low, high, color=COLOURS[series % len(COLOURS)], alpha=0.15, linewidth=0)
         axes.plot(distances, compare.accuracy(radius, distances), label=name, **line(series))
+        answer = answers[name]
+        if isinstance(answer, Contender) and answer.lower is not None:
+            proved = compare.accuracy(answer.lower[answer.attacked], distances)
+            axes.plot(distances, proved, label=f"{name}, certified", linewidth=0.7, **line(series))
     _mark(axes, budgets)
     axes.set(xlim=(0, top), ylim=(0, 1), xlabel=unit, ylabel="accuracy")
     axes.yaxis.set_major_formatter("{x:.0%}")
