@@ -333,8 +333,8 @@ def test_where_random_points_of_the_box_are_looked_at_by_forward_runs():
 @pytest.mark.parametrize("depth", [0.01, 0.05])
 def test_a_search_does_not_end_on_a_plateau_just_below_the_boundary(p, depth):
     """All of the image's half of the box lacks as little as `depth`: less than the distance to the other half is worth,
-    so that a penalty with a weight of 1 prefers the image. The nearest of three seeds: under l1 and l2 one search in
-    seven ends beside the boundary (docs/design/pwcf.md)."""
+    so that a penalty with a weight of 1 prefers the image. And a row that starts just beyond the plateau has so small a
+    first margin that a share of it does not count as misclassified: with one seed in seven."""
 
     def model(z):
         past = (z[:, :1] - 0.6).clamp(min=-depth)
@@ -342,11 +342,11 @@ def test_a_search_does_not_end_on_a_plateau_just_below_the_boundary(p, depth):
 
     x, y = torch.full((2, 4), 0.2), torch.zeros(2, dtype=torch.long)
     x[1] = 0.35
-    found = [plica.attack(model, x, y, MinRadius(Lp(p)), method="pwcf", gradients=300, seed=seed) for seed in range(3)]
-    nearest = torch.stack([result.distance for result in found]).amin(0)
-    torch.testing.assert_close(nearest.to(x), 0.6 - x[:, 0], rtol=2e-5, atol=0)
-    # zero gradients are no failure of the model
-    assert not any(Status.NOT_FINITE in result.status for result in found)
+    for seed in range(3):
+        found = plica.attack(model, x, y, MinRadius(Lp(p)), method="pwcf", gradients=300, seed=seed)
+        torch.testing.assert_close(found.distance.to(x), 0.6 - x[:, 0], rtol=1e-4, atol=0)
+        # zero gradients are no failure of the model
+        assert Status.NOT_FINITE not in found.status
 
 
 def test_with_few_gradients_searches_go_on_where_the_margin_is_flat():
@@ -396,3 +396,36 @@ def test_from_a_plateau_the_nearest_of_its_edges_is_found_or_nearly(p):
     found = plica.attack(model, x, y, MinRadius(Lp(p)), method="pwcf", gradients=300)
     assert found.distance.item() < 1.6 * exact.item()
     assert int(found.gradients) <= 300
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
+def test_images_just_before_the_boundary_get_their_radii(p):
+    """Their first margin is so small that a share of it does not count as misclassified, and their radius so small that
+    noise of a fixed size would be the whole start."""
+    draw = torch.Generator().manual_seed(0)
+    W, V = torch.randn(40, 30, generator=draw), torch.randn(5, 40, generator=draw)
+
+    def model(z):
+        return (z @ W.T).relu() @ V.T
+
+    x, y = first_crossings(model, draw, margin=0.03)
+    found, known = (
+        plica.attack(model, x, y, MinRadius(Lp(p)), method=method, gradients=100) for method in ("pwcf", "auto")
+    )
+    assert (found.distance <= 1.05 * known.distance).all()
+
+
+def first_crossings(model, draw, margin):
+    """Points on the ways between random points of two classes at which the margin of the first is this small."""
+    x, other = torch.rand(20, 30, generator=draw), torch.rand(20, 30, generator=draw)
+    y = model(x).argmax(1)
+    differ = model(other).argmax(1) != y
+    x, other, y = x[differ], other[differ], y[differ]
+    low, high = torch.zeros(len(y), 1), torch.ones(len(y), 1)
+    for _ in range(30):
+        middle = (low + high) / 2
+        logits = model(torch.lerp(x, other, middle))
+        own = logits.gather(1, y[:, None])
+        ahead = own - logits.scatter(1, y[:, None], -torch.inf).amax(1, keepdim=True) > margin
+        low, high = torch.where(ahead, middle, low), torch.where(ahead, high, middle)
+    return torch.lerp(x, other, low), y

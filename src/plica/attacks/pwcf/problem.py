@@ -57,7 +57,7 @@ class PWCFProblem:
         if task.radius is None:
             size, grads[:, 0] = parametrization.size(u, x)
             torch.mul(pull, -unit[:, None], out=grads[:, 1])
-            violation = unit * (SETTINGS.passing * self.target_rows.margin[rows].abs() - loss)
+            violation = unit * (self._aim(SETTINGS.passing, logits, rows) - loss)
             # No gradient leads back to the boundary from there, and the distance alone would pull the point to the
             # image. So the line search treats points where the margin is flat as lying outside the domain.
             if task.gradients >= SETTINGS.plateaus:
@@ -87,8 +87,14 @@ class PWCFProblem:
     def _loss_limit(self, logits: Tensor, rows: Tensor) -> Tensor:
         """The loss above which the attack has certainly succeeded (section 3.2): slightly above 0 for the margin and
         DLR, log(classes) for cross-entropy, log(1/2) for cross-entropy with a target."""
-        first = self.target_rows.margin[rows].abs()
+        aim = self._aim(SETTINGS.clip, logits, rows)
         if self._loss_name == "ce":
             classes = class_logits(logits).shape[1]
-            return torch.full_like(first, math.log(0.55) if self.task.targets is not None else 1.05 * math.log(classes))
-        return SETTINGS.clip * first if self._loss_name == "margin" else torch.full_like(first, SETTINGS.clip)
+            return torch.full_like(aim, math.log(0.55) if self.task.targets is not None else 1.05 * math.log(classes))
+        return aim if self._loss_name == "margin" else torch.full_like(aim, SETTINGS.clip)
+
+    def _aim(self, share: float, logits: Tensor, rows: Tensor) -> Float[Tensor, " r"]:
+        """A share of the first margin, but at least twice the margin that counts: a row that starts near the boundary
+        would end at a point that does not count."""
+        least = self.task.model.least_margin(logits, self.target_rows.image[rows])
+        return torch.maximum(share * self.target_rows.margin[rows].abs(), 2 * least)

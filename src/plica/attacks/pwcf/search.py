@@ -221,7 +221,8 @@ def _pixel_rows(
     x = task.x.flatten(1)[target_rows.image]
     radius = None if task.radius is None else SETTINGS.inside * task.radius[target_rows.image].to(x.dtype)
     parametrization = parametrize(task.question.metric, tuple(task.x.shape[1:]), task.bounds, step, radius)
-    start = parametrization.start(x, (x + step + SETTINGS.noise * task.noise()).clamp(*task.bounds))
+    noise = (SETTINGS.noise_share * step.abs().amax(1, keepdim=True)).clamp(max=SETTINGS.noise) * task.noise()
+    start = parametrization.start(x, (x + step + noise).clamp(*task.bounds))
     if isinstance(parametrization, Plain) and plain_p(parametrization.metric) is None:
         start = start if radius is None else _towards_image(parametrization, x, start, radius)
         away, units = torch.linalg.vector_norm(start - x, dim=1), parametrization.size(start, x)[0]

@@ -24,6 +24,8 @@ class PWCFSettings:
         overshoot: length of the first step, over that of the step to the linear model's boundary: a start just beyond
             the boundary is better than one just before it.
         noise: added to the start, in units of a pixel, to break ties and to give the distance a gradient.
+        noise_share: most noise, over the largest entry of the first step: beside a boundary that is nearer than the
+            noise, the start would be noise alone.
         passing: the margin that the constraint requires, over the first margin, so that the end point is misclassified.
         plateaus: budgets from this size on end a search where the margin is flat before the boundary, so that what is
             left is spent on other searches. With smaller budgets too little is left, and such a search sometimes
@@ -48,6 +50,7 @@ class PWCFSettings:
     stiffness: float = 2
     overshoot: float = 1.1
     noise: float = 1e-3
+    noise_share: float = 0.05
     passing: float = 1e-4
     plateaus: int = 200
     clip: float = 1e-2
