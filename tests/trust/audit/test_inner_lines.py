@@ -112,6 +112,12 @@ def no_such_neuron(rows):
     rows[of_neurons(rows)[0]]["neuron"][0] = 20
 
 
+def twice_the_neuron(rows):
+    """A bound of twice the neuron would be taken for one of the neuron."""
+    for i in of_neurons(rows):
+        rows[i]["sign"][0] *= 2
+
+
 def no_name(rows):
     row = rows[of_neurons(rows)[0]]
     for name in ("activation", "neuron", "sign", "multiplier"):
@@ -145,6 +151,7 @@ def the_first_layer(rows):
         (its_own_activation, "a split names neuron"),
         (no_such_activation, "a leaf is for neuron"),
         (no_such_neuron, "a leaf is for neuron 20"),
+        (twice_the_neuron, r"with the sign -?2"),
         (no_name, "does not name it"),
         (negative, "a multiplier is not a number >= 0"),
         (other_slopes, "not a positive one"),

@@ -1,6 +1,7 @@
 """Stored proofs of lower bounds: right ones are found right, changed ones are refused."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
@@ -122,12 +123,25 @@ def other_half(rows):
     row["sign"][-1] = -row["sign"][-1]
 
 
+def other_neuron(rows):
+    row = rows[split_rows(rows)[0]]
+    row["neuron"][-1] = (row["neuron"][-1] + 1) % 10
+
+
 def a_sign_of_0(rows):
     rows[split_rows(rows)[0]]["sign"][-1] = 0
 
 
 def no_such_neuron(rows):
     rows[split_rows(rows)[0]]["neuron"][-1] = 10
+
+
+def a_neuron_from_the_end(rows):
+    rows[split_rows(rows)[0]]["neuron"][-1] = -1
+
+
+def an_activation_from_the_end(rows):
+    rows[split_rows(rows)[0]]["activation"][-1] = -1
 
 
 def fewer_splits(rows):
@@ -169,8 +183,11 @@ def nothing(rows):
         (infinite, "a multiplier is not a number >= 0"),
         (remove, "do not make up the whole ball"),
         (other_half, "do not make up the whole ball"),
+        (other_neuron, "do not make up the whole ball"),
         (a_sign_of_0, "a split names neuron"),
         (no_such_neuron, "a split names neuron 10"),
+        (a_neuron_from_the_end, "a split names neuron -1"),
+        (an_activation_from_the_end, "of activation -1"),
         (fewer_splits, "the splits of a leaf are not whole"),
         (shorter_slopes, "the slopes are not those of this network"),
         (other_slopes, "not a positive one"),
@@ -369,6 +386,27 @@ def test_whole_numbers_below_0_count_by_their_absolute_values(model):
     middle, half = torch.full_like(z, 0.5), (z / 9).abs()
     spread = op.size(half) - op.size(torch.zeros_like(half))
     assert ((op.value(middle + z / 9) - op.value(middle)).abs() <= spread + 1e-12).all()
+
+
+def test_parts_that_leave_out_a_piece_do_not_cover():
+    a, b = (0, 1), (0, 2)
+    tree = [((*a, 1),), ((*a, -1), (*b, 1)), ((*a, -1), (*b, -1))]
+    assert certificates._covers(tree)
+    assert certificates._covers([()])
+    for left_out in range(3):
+        assert not certificates._covers(tree[:left_out] + tree[left_out + 1 :])
+    assert not certificates._covers([((*a, 1),), ((*b, -1),)])
+    assert not certificates._covers([])
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1, -0.3])
+def test_upper_lines_are_not_below_a_relu_by_a_rounding(slope):
+    g = torch.Generator().manual_seed(0)
+    l, u = (sign * 10 ** (6 * torch.rand(1, 300, generator=g).double() - 3) for sign in (-1, 1))
+    lines = Relu(slope).lines(l, u, torch.full_like(l, 0.5))
+    for z, factor in ((l, slope), (u, 1)):
+        for end, up, more in zip(*(part[0].tolist() for part in (z, lines.up, lines.up_offset)), strict=True):
+            assert Fraction(up) * Fraction(end) + Fraction(more) >= Fraction(factor) * Fraction(end)
 
 
 @pytest.mark.parametrize("slope", [0.1, 0.2, -0.3])
