@@ -37,14 +37,16 @@ def answered(
         assert share == SHARE
         tried.append(radius)
         prover.gained, prover.moving = gained, 100.0
+        prover.slopes = prover.used = radius
         return radius <= proves
 
     def confirm(prover, radius, leaves, effort=None):
+        assert [prover.slopes] == [prover.used] == leaves  # all of one attempt
         return PROOF if radius <= (proves if confirms is None else confirms) else None
 
     monkeypatch.setattr(Prover, "attempt", attempt)
     monkeypatch.setattr(Prover, "confirm", confirm)
-    monkeypatch.setattr(Prover, "leaves", lambda prover: [])
+    monkeypatch.setattr(Prover, "leaves", lambda prover: [prover.slopes])
     monkeypatch.setattr(Prover, "worst", lambda prover: X)
     monkeypatch.setattr(Prover, "nodes", property(lambda prover: len(tried)))
     network, region = object.__new__(Networks), object.__new__(Region)

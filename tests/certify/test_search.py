@@ -7,6 +7,7 @@ import torch
 
 import plica
 from certify.zoo import images, network
+from plica.certify import branch
 from plica.certify.api import margins
 from plica.certify.branch import FAR, JUDGED, _is_far
 from plica.certify.capture import capture
@@ -50,6 +51,26 @@ def test_splits_that_a_smaller_ball_settles_are_taken_out():
     assert one.attempt(1e-4, Effort(math.inf, 100))
     assert [len(part.neurons) for part in one.leaves()] == [0, 0]
     assert one.confirm(1e-4, one.leaves()) is not None
+
+
+def test_a_leaf_with_the_bound_0_or_none_is_not_proved(monkeypatch):
+    one = prover()
+    one.attempt(0.1, Effort(math.inf, 4))
+    monkeypatch.setattr(branch, "bounds_of_parts", lambda root, parts, batch: torch.tensor([0.0, torch.nan, 1e-30]))
+    assert one.search.proved(one.search.root, one.leaves()) == [False, False, True]
+
+
+def test_a_part_whose_bound_is_no_number_stays_open(monkeypatch):
+    one, real = prover(), branch.optimise
+
+    def without_number(rows, *rest):
+        value, *lines = real(rows, *rest)
+        return value.fill_(torch.nan), *lines
+
+    monkeypatch.setattr(branch, "optimise", without_number)
+    assert not one.attempt(0.1, Effort(math.inf, 4))
+    assert not one.leaves()
+    assert [volume([part for _, _, part in one.search.queue], k) for k in range(2)] == [1, 1]
 
 
 def test_leaves_that_float64_does_not_prove_are_divided_further():
