@@ -12,6 +12,9 @@ from plica.certify.capture import capture
 from plica.certify.intermediate import node_bounds
 from plica.certify.sets import input_set
 from plica.certify.slopes import Ascent, Rows, optimise
+from plica.trust.audit.balls import Ball
+from plica.trust.audit.bounds import Enclosure
+from plica.trust.audit.layers import trace
 
 NETWORKS = pytest.mark.parametrize("name", list(BUILDERS))
 SETS = (("inf", 0.2), (2, 0.3), (1, 0.8))
@@ -139,3 +142,8 @@ def test_a_bound_allows_for_the_roundings_of_a_long_sum():
         terms = (net.weight.abs() @ x[0]).detach()
         moved = Pass(graph, inputs, {}).lower(a, 1, torch.zeros(2).long()) - low
         assert (moved >= 4096 * 2**-53 * terms).all()
+    audit = Enclosure(trace(net, x), Ball.around(x[0], LOW, HIGH, 0.0, math.inf), {})
+    value = net(x).detach()
+    for low, high in ((bounds.low[1], bounds.high[1]), (audit.low[1], audit.high[1])):
+        assert (value - low >= 4096 * 2**-53 * terms).all()
+        assert (high - value >= 4096 * 2**-53 * terms).all()

@@ -2,12 +2,14 @@
 
 import itertools
 import math
+from fractions import Fraction
 
 import pytest
 import torch
 
 import plica
 from plica.certify.sets import check_metric, input_set
+from plica.trust.audit.balls import Ball
 
 N = 6
 
@@ -78,6 +80,22 @@ def test_bounds_of_each_feature(p):
     only = torch.zeros_like(a)
     only[:, 2] = 1
     torch.testing.assert_close(input_set(plica.Lp(p), x, radius, low, high).minimum(only, None)[0], x[:, 2])
+
+
+def test_the_box_reaches_as_far_as_the_ball_in_real_arithmetic():
+    """An end that is rounded to the nearest number may lie inside; the ball moves nothing where x is large."""
+    x, _, radius = cases()
+    x, weights = x + torch.tensor([0, 0, 1, 1e3, 1e9, -1e9]).double(), torch.linspace(0.3, 3, N).double()
+    wide = torch.tensor(-1e10), torch.tensor(1e10)
+    inputs = input_set(plica.WeightedLp("inf", weights), x, radius, *wide)
+    for row, r in enumerate(radius.tolist()):
+        ball = Ball.around(x[row], *wide, r, math.inf)
+        for k, (w, z) in enumerate(zip(weights.tolist(), x[row].tolist(), strict=True)):
+            extent = Fraction(r) / Fraction(w)
+            assert Fraction(inputs.low[row, k].item()) <= Fraction(z) - extent
+            assert Fraction(inputs.high[row, k].item()) >= Fraction(z) + extent
+            assert Fraction(ball.low[0, k].item()) <= Fraction(z) - Fraction(r)
+            assert Fraction(ball.high[0, k].item()) >= Fraction(z) + Fraction(r)
 
 
 @pytest.mark.parametrize("p", [1, 2, "inf"])

@@ -12,6 +12,7 @@ from plica.certify.capture import capture
 from plica.certify.intermediate import node_bounds
 from plica.certify.norms import with_norms
 from plica.certify.relax import ReLU
+from plica.certify.rounding import FLOAT32
 from plica.certify.sets import input_set
 from plica.certify.spreads import norm_above, side_by_side, slopes_between
 from plica.trust.audit.balls import Ball
@@ -151,3 +152,35 @@ def test_many_images_at_once_have_the_distances_of_each(name):
     for k, ball in together.items():
         for part, own in zip(ball, zip(*(each[k] for each in alone), strict=True), strict=True):
             torch.testing.assert_close(part, torch.cat(own))
+
+
+def test_a_smaller_weight_is_a_larger_distance():
+    net, x = NETWORKS["residual"](), images(1)
+    graph = with_norms(capture(net, x))
+    ends = torch.zeros(x.shape[1:]).double(), torch.ones(x.shape[1:]).double()
+    plain, weighted = (
+        node_bounds(graph, input_set(metric, x.double(), torch.tensor([radius]).double(), *ends)).balls
+        for metric, radius in ((plica.Lp(2), 0.4), (plica.WeightedLp(2, torch.tensor(0.5)), 0.2))
+    )
+    for k, ball in plain.items():
+        torch.testing.assert_close(weighted[k].spread, ball.spread)
+
+
+def test_values_as_they_run_lie_as_far_away_as_roundings_can_move_them():
+    net, x = nn.Sequential(nn.Flatten(), nn.Linear(72, 5), nn.ReLU(), nn.Linear(5, 3)), images(1)
+    net.double().requires_grad_(False)
+    net[1].bias -= net[:2](x.double())[0]  # all signs are open
+    graph, ends = with_norms(capture(net, x.double())), (torch.zeros(2, 6, 6).double(), torch.ones(2, 6, 6).double())
+    inputs = input_set(plica.Lp(2), x.double(), torch.tensor([1e-12]).double(), *ends)
+    bounds = node_bounds(graph, inputs, rigorous=True, unit=FLOAT32)
+    ((k, ball),) = bounds.balls.items()
+    taken = graph.nodes[k].parents[0]
+    moved = float(bounds.slack.error[taken].norm())
+    assert moved > 1e-6
+    assert float(ball.spread) > moved
+    assert float(bounds.spread[taken]) > moved
+    slopes = dict(enumerate(bounds.start.values()))
+    audit = Enclosure(trace(net, x.double()), Ball.around(x[0], *ends, 1e-12, 2), slopes, executed=True)
+    ((at, near),) = audit.near.items()
+    assert float(near) > float(audit.errors[at].norm()) > 1e-6
+    assert float(audit.spreads[at]) > float(audit.errors[at].norm())

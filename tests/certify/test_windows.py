@@ -33,6 +33,10 @@ class Plain(nn.Module):
 NETWORKS = {
     "plain": lambda: nn.Sequential(Plain(), nn.Conv2d(3, 2, 3, stride=2, dilation=2), nn.ReLU()),
     "residual": lambda: nn.Sequential(Residual(), nn.Conv2d(4, 4, 2, groups=2), nn.Sigmoid(), nn.Conv2d(4, 2, 2)),
+    # what lies outside of the image takes no part in the constants of a convolution before
+    "two in a row": lambda: nn.Sequential(
+        nn.Conv2d(2, 2, 2), nn.ReLU(), nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 2, 3, padding=1), nn.Tanh()
+    ),
     "pool": lambda: nn.Sequential(nn.Conv2d(2, 3, 2), nn.MaxPool2d(2), nn.Conv2d(3, 3, 2), nn.ReLU()),
 }
 
