@@ -171,3 +171,27 @@ def test_a_row_without_a_gradient_stays_finite_and_harms_no_other(p):
     assert best[0] == torch.inf
     alone, _ = solve(ProximalSQP(LpProx(p)), lambda u: (c[1:] + (g[1:] * u).sum(1), g[1:]), -wide[1:], wide[1:])
     torch.testing.assert_close(best[1:], alone, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("p", P)
+@pytest.mark.parametrize("inertia", [0.0, 0.5])
+def test_limits_of_a_step(p, inertia):
+    """No step is longer than `reach`, none leads beyond `most`; without limits nothing changes, to the bit."""
+    g, c = linear()
+    wide = torch.full_like(g, 100.0)
+    solver = ProximalSQP(LpProx(p), inertia=inertia)
+    free, unlimited, limited = (solver.start(-wide, wide, torch.zeros_like(g)) for _ in range(3))
+    unlimited.limited = limited.limited = True
+    limited.reach.fill_(0.01)
+    limited.most.fill_(0.02)
+    for _ in range(6):
+        for rows in (free, unlimited, limited):
+            before = rows.u.clone()
+            solver.step(rows, c + (g * rows.u).sum(1), torch.zeros_like(c), g)
+        assert torch.equal(free.u, unlimited.u)
+        step, size = (LpProx(p).norm(u, torch.empty_like(g)) for u in (limited.u - before, limited.u))
+        torch.testing.assert_close(limited.size, size)
+        if not inertia:  # which leads beyond the step
+            assert (step <= 0.01 + 1e-9).all()
+            assert (size <= 0.02 + 1e-9).all()
+    assert (free.size > limited.size).all() or inertia

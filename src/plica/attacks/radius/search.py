@@ -28,7 +28,7 @@ from plica.core.judging.best import BestPoints
 from plica.core.status import Status
 from plica.goals import Misclassified
 from plica.metrics import lp_form
-from plica.solver.accelerator import Recorder, Replay, block_rows
+from plica.solver.accelerator import Recorder, Replay, block_rows, is_accelerator
 from plica.solver.linearized.state import ProximalState
 from plica.solver.rows import join, put
 
@@ -106,6 +106,8 @@ class RadiusSearch(Multistart[RadiusRows]):
         self._repeated: RadiusRows | None = None  # rows of a stage of many steps
         self._recorder = Recorder()
         self._replay: Replay | None = None  # what follows each model call for them
+        # the least distance of a boundary by linear models at the image
+        self.linear = torch.full_like(self.best, torch.inf)
         self.rounds_at_best = torch.zeros_like(images)  # rounds in a row that returned to the best point
         self.order = self.targets
         # the distance of each class so far; untried ones rank behind, by logit
@@ -142,7 +144,9 @@ class RadiusSearch(Multistart[RadiusRows]):
         zero = torch.zeros_like(self.x).repeat(len(target) // len(self.x), 1)
         new = self._start(target, zero, None)
         new = self.keep(new, len(new))
-        yield from self._steps(new, entry.steps)
+        yield from self._steps(new, 1)
+        self.linear.scatter_reduce_(0, new.index, new.state.linear, "amin")
+        yield from self._steps(new, entry.steps - 1)
         new = self.keep(new, len(new))
         return new if pool is None else join(self.keep(pool, len(pool)), new)
 
@@ -253,8 +257,19 @@ class RadiusSearch(Multistart[RadiusRows]):
         rows.best = torch.minimum(rows.best, evaluation.size)
         if self.spent == 1:
             self.zero_gradient[rows.index] = (evaluation.grad == 0).all(1)
+        self._limit(rows)
         self.solver.step(rows.state, evaluation.value, evaluation.rounding, self.settings.pull(evaluation.grad))
         self.record(rows, evaluation.size, rows.state.residual)
+
+    def _limit(self, rows: RadiusRows) -> None:
+        """Limit the steps at images where linear models mislead: to a share of the best radius, and so that none leads
+        farther away than the best point."""
+        best = torch.minimum(self.best[rows.index], rows.best)
+        misled = self.linear[rows.index] > SCHEDULE.misled * best
+        rows.state.limited = is_accelerator(misled.device) or bool(misled.any())
+        if rows.state.limited:
+            rows.state.most = torch.where(misled, best, torch.inf)
+            rows.state.reach = SCHEDULE.reach * rows.state.most
 
     def _move(self, rows: RadiusRows, z: Tensor, *outputs: Tensor) -> None:
         """`_advance`, and the images at the next points."""

@@ -86,10 +86,10 @@ class ProximalSQP:
             low=low, high=high, u=u, plane=torch.zeros_like(u),
             velocity=u.new_zeros(u.shape if self.inertia else (len(u), 0)), size=size,
             eta=zero + torch.nan if eta is None else eta.clone(), lam=zero.clone(), slope=zero.clone(),
-            level=zero.clone(), first=zero.clone(), merit=zero.clone(), predicted=zero.clone(),
-            recent=u.new_full((len(u), 3), torch.inf), estimate=zero + torch.inf, residual=zero.clone(),
-            aim=zero + 1, reached=zero > 0, steps=torch.zeros_like(zero, dtype=torch.long), stepped=False,
-            scratch=Scratch(),
+            level=zero.clone(), first=zero.clone(), linear=zero.clone(), reach=zero + torch.inf, most=zero + torch.inf,
+            merit=zero.clone(), predicted=zero.clone(), recent=u.new_full((len(u), 3), torch.inf),
+            estimate=zero + torch.inf, residual=zero.clone(), aim=zero + 1, reached=zero > 0,
+            steps=torch.zeros_like(zero, dtype=torch.long), stepped=False, limited=False, scratch=Scratch(),
         )  # fmt: skip
 
     def step(
@@ -154,7 +154,7 @@ class ProximalSQP:
         n = grad.shape[1]
         rows.first = margin.abs().clamp(min=TINY)
         dual, square = self.prox.dual(_filled(grad))[: len(grad)].clamp(min=TINY), grad.square().sum(1).clamp(min=TINY)
-        length = rows.first / dual
+        rows.linear = length = rows.first / dual
         rows.eta = torch.where(rows.eta.isnan(), self.eta * self.prox.natural(n) * length, rows.eta)
         rows.lam = 1 / dual + rows.first / (rows.eta * square)
         rows.slope = rows.eta * square
@@ -182,15 +182,26 @@ class ProximalSQP:
         length = block.size if self.prox.kind == "l2" else torch.linalg.vector_norm(block.u, dim=1)
         torch.sub(z, block.u, out=spare)
         torch.div(torch.linalg.vector_norm(spare, dim=1), length.clamp(min=TINY), out=block.residual)
+        predicted = size
+        if block.limited:
+            step = self.prox.norm(spare, torch.empty_like(spare)).clamp_(min=TINY)
+            share = (block.reach / step).clamp_(max=1)
+            predicted = torch.lerp(block.size, size, share)
+            torch.lerp(block.u, z, share[:, None], out=z)
+            most = torch.maximum(block.most, block.size)
+            z.mul_((most / self.prox.norm(z, torch.empty_like(spare)).clamp_(min=TINY)).clamp_(max=1)[:, None])
+            torch.sub(z, block.u, out=spare)
         if self.inertia:
             block.velocity.mul_(self.inertia).add_(spare)
             torch.add(block.u, block.velocity, out=block.u)
             clip(block.u, block.low, block.high)
         else:
             block.u.copy_(z)
+        if self.inertia or block.limited:
+            size = self.prox.norm(block.u, spare)
         if self.prox.remembers_norm:
             block.level.copy_(size)
-        return size, self.prox.norm(block.u, spare) if self.inertia else size.clone()
+        return predicted, size.clone()
 
     @staticmethod
     def _estimate(rows: ProximalState, margin: Tensor, first_step: bool) -> None:
