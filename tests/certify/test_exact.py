@@ -53,6 +53,20 @@ def test_certified_radii_are_below_the_exact_ones_and_near(p):
     assert ratios.min() > 0.7
 
 
+@pytest.mark.parametrize("p", [np.inf, 2, 1])
+@pytest.mark.parametrize("seed", [0, 5])
+def test_brackets_of_two_features_close(p, seed):
+    """Parts of the ball without a point need large multipliers. With steps of 0.1, and a gradient without the last
+    entry to move, five of the eight brackets under l1 ended between 0.73 and 0.96."""
+    draw = torch.Generator().manual_seed(seed)
+    net = dense(nn.ReLU(), 2, 16, 16, 2).eval()
+    for parameter in net.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=draw) * (1 if parameter.ndim > 1 else 0.5)
+    x = torch.tensor([[0.2, 0.3], [0.5, 0.5], [0.7, 0.2], [0.4, 0.8]])
+    found = plica.bracket(net, x, net(x).argmax(1), plica.MinRadius(plica.Lp(p)), nodes=3000)
+    assert (found.lower > 0.998 * found.upper).all()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("p", [np.inf, 1])
 def test_certified_radii_of_many_networks_are_below_the_exact_ones(p):

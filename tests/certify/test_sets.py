@@ -119,6 +119,19 @@ def test_the_gradient_is_a_point_of_the_box(p):
     assert (point <= inputs.high + 1e-9).all()
 
 
+@pytest.mark.parametrize("reach", [0.3, 0.9, 2.5])
+def test_the_gradient_under_l1_is_the_minimiser(reach):
+    """The last entry to move moves by what the radius leaves. Without it the gradient of a ball that no entry fills the
+    box in was 0: multipliers and lines were not optimised there."""
+    x, a, radius = cases()
+    radius, a = torch.full_like(radius, reach), a.requires_grad_(True)
+    bound, _ = input_set(plica.Lp(1), x, radius, torch.tensor(0.0), torch.tensor(1.0)).minimum(a, None)
+    (point,) = torch.autograd.grad(bound.sum(), a)
+    assert ((point - x).abs().flatten(1).sum(1) <= radius + 1e-9).all()
+    assert ((point >= -1e-9) & (point <= 1 + 1e-9)).all()
+    torch.testing.assert_close((a * point).flatten(1).sum(1), bound)
+
+
 @pytest.mark.parametrize(
     "metric",
     [plica.Lp(3), plica.Lp(1.5), lambda x, z: (x - z).abs().flatten(1).sum(1)],

@@ -43,7 +43,7 @@ class Branching:
     batch: int = 64
     root: Ascent = field(default_factory=Ascent)
     ascent: Ascent = field(default_factory=lambda: Ascent(steps=3, slope_step=0.1, multiplier_step=0.1))
-    last: Ascent = field(default_factory=lambda: Ascent(steps=150, decay=0.98))
+    last: Ascent = field(default_factory=lambda: Ascent(steps=150, multiplier_step=10.0, decay=0.95))
 
 
 class Search:

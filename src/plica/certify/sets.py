@@ -122,8 +122,15 @@ def _minimum_l1(a: Tensor, below: Tensor, above: Tensor, radius: Tensor) -> tupl
         m = largest.gather(1, first[:, None])
         m = torch.where((~enough.any(1) & (largest.shape[1] == a.shape[1]))[:, None], 0, m)
         u = torch.where(usable > m, -a.sign() * reach, 0)
-    cost = (m * u.abs()).sum(1) - m[:, 0] * radius
-    return (a * u).sum(1) + cost, (m * u.abs()).sum(1) + m[:, 0] * radius
+        spent = u.abs().sum(1)
+        value = (a * u).sum(1) + m[:, 0] * (spent - radius)
+        # u is the minimiser for this multiplier; that of the set also moves the entry at the multiplier by what is left
+        entry = order.gather(1, first[:, None])
+        rest = (radius - spent).clamp(min=0)[:, None].minimum(reach.gather(1, entry))
+        point = u.scatter(1, entry, u.gather(1, entry) - torch.where(m > 0, a.gather(1, entry).sign() * rest, 0))
+    # the gradient in a is the point (envelope theorem)
+    along = (a * point).sum(1)
+    return value + (along - along.detach()), m[:, 0] * (spent + radius)
 
 
 def check_metric(metric: Metric) -> None:
