@@ -82,15 +82,15 @@ def load():
 @pytest.mark.parametrize("p", [1, 2])
 def test_flat_logits_do_not_lead_far_away(load, p):
     """By linear models at the image the boundary is ten times too far in the median. With steps as long as that, radii
-    were 1.46 and 1.43 times those of 1000 gradients; they are 1.15 and 1.10 times these."""
+    were 5.3 (l_1) and 2.9 times (l_2) those of 1000 gradients; they are 2.0 and 1.3 times these."""
     net, (x, y) = load.load_net("mnist-net_256x4"), load.mnist()
     x, y = torch.tensor(x[:40]).float() / 255, torch.tensor(y[:40])
     right = net(x).argmax(1) == y
     few, many = (
         plica.attack(net, x[right], y[right], MinRadius(Lp(p)), gradients=gradients).distance
-        for gradients in (100, 1000)
+        for gradients in (30, 1000)
     )
-    assert (few / many).log().mean().exp() < 1.25
+    assert (few / many).log().mean().exp() < 2.3
 
 
 def test_a_saturated_network(load):

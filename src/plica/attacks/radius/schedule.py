@@ -59,9 +59,7 @@ class RadiusSchedule:
         sparse_far: replaces `far` if `sparse_race` replaces `race`.
         targets: classes of the starts far beyond the boundary in a round: the best class (0) or the second best (1).
         far: distances of these starts, used in turn, in lengths of the best perturbation.
-        misled: linear models mislead at an image if the nearest boundary by them is farther than this many best radii:
-            logits are flat around it, and full steps jump past the nearest part of the boundary.
-        reach: the longest step at such images, in best radii.
+        reach: the longest step at images where linear models mislead, in best radii.
         ascent_steps: gradients of a direct ascent, which leads to one more start.
         ascent_radius: radius of the ball of the ascent, in best radii.
         round: the stages of a round.
@@ -94,7 +92,6 @@ class RadiusSchedule:
     sparse_far: tuple[float, ...] = (8.0, 16.0)
     targets: tuple[int, ...] = (0, 0, 1)
     far: tuple[float, ...] = (2.0, 8.0, 4.0, 16.0)
-    misled: float = 2.0
     reach: float = 0.3
     ascent_steps: int = 8
     ascent_radius: float = 3.0

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.boundary_search import affordable, boundary_search
-from plica.attacks.multistart import Candidates, Multistart, Outputs, taken
+from plica.attacks.multistart import Candidates, Evaluation, Multistart, Outputs, taken
 from plica.attacks.prox_settings import ProxSettings, prox_settings
 from plica.attacks.radius.ascent import ascend
 from plica.attacks.radius.few import FLAT, FewSearch, exact_steps, suits
@@ -106,8 +106,9 @@ class RadiusSearch(Multistart[RadiusRows]):
         self._repeated: RadiusRows | None = None  # rows of a stage of many steps
         self._recorder = Recorder()
         self._replay: Replay | None = None  # what follows each model call for them
-        # the least distance of a boundary by linear models at the image
-        self.linear = torch.full_like(self.best, torch.inf)
+        self.misled = torch.zeros_like(self.zero_gradient)  # whether linear models were seen to mislead in the opening
+        self.limited = False  # whether there is such an image
+        self.opening = True  # until the first overshoot phase
         self.rounds_at_best = torch.zeros_like(images)  # rounds in a row that returned to the best point
         self.order = self.targets
         # the distance of each class so far; untried ones rank behind, by logit
@@ -144,9 +145,7 @@ class RadiusSearch(Multistart[RadiusRows]):
         zero = torch.zeros_like(self.x).repeat(len(target) // len(self.x), 1)
         new = self._start(target, zero, None)
         new = self.keep(new, len(new))
-        yield from self._steps(new, 1)
-        self.linear.scatter_reduce_(0, new.index, new.state.linear, "amin")
-        yield from self._steps(new, entry.steps - 1)
+        yield from self._steps(new, entry.steps)
         new = self.keep(new, len(new))
         return new if pool is None else join(self.keep(pool, len(pool)), new)
 
@@ -157,6 +156,8 @@ class RadiusSearch(Multistart[RadiusRows]):
         weight = None if stage.overshoot is None else self.settings.overshoot[stage.overshoot]
         if weight is not None:
             rows.state.aim.fill_(weight)
+        if stage.overshoot is not None and self.opening:
+            self.opening, self.limited = False, bool(self.misled.any())
         yield from self._steps(rows, stage.steps)
         put(pool, index, rows)
         if stage.search_boundary:
@@ -257,19 +258,27 @@ class RadiusSearch(Multistart[RadiusRows]):
         rows.best = torch.minimum(rows.best, evaluation.size)
         if self.spent == 1:
             self.zero_gradient[rows.index] = (evaluation.grad == 0).all(1)
-        self._limit(rows)
-        self.solver.step(rows.state, evaluation.value, evaluation.rounding, self.settings.pull(evaluation.grad))
+        grad = self.settings.pull(evaluation.grad)
+        self._limit(rows, evaluation, grad)
+        self.solver.step(rows.state, evaluation.value, evaluation.rounding, grad)
         self.record(rows, evaluation.size, rows.state.residual)
 
-    def _limit(self, rows: RadiusRows) -> None:
-        """Limit the steps at images where linear models mislead: to a share of the best radius, and so that none leads
-        farther away than the best point."""
-        best = torch.minimum(self.best[rows.index], rows.best)
-        misled = self.linear[rows.index] > SCHEDULE.misled * best
-        rows.state.limited = is_accelerator(misled.device) or bool(misled.any())
-        if rows.state.limited:
-            rows.state.most = torch.where(misled, best, torch.inf)
-            rows.state.reach = SCHEDULE.reach * rows.state.most
+    def _limit(self, rows: RadiusRows, evaluation: Evaluation, grad: Float[Tensor, "r n"]) -> None:
+        """Limit the steps at images where linear models mislead (docs/design/radius.md): rows beyond the boundary whose
+        model says that even the image is misclassified go halfway back to it."""
+        state = rows.state
+        state.limited = self.opening or self.limited
+        if not state.limited:
+            return
+        lost = (evaluation.value > evaluation.rounding) & ((state.u * grad).sum(1) < evaluation.value)
+        if self.opening:
+            index = rows.index[: rows.images]
+            self.misled[index] |= lost.view(-1, rows.images).any(0)
+            state.limited = is_accelerator(lost.device) or bool(self.misled.any())
+        misled = self.misled[rows.index]
+        state.lost = lost & misled
+        state.reach = torch.where(misled, SCHEDULE.reach * torch.minimum(self.best[rows.index], rows.best), torch.inf)
+        state.eta = torch.where(state.lost, 0.5 * state.eta, state.eta)
 
     def _move(self, rows: RadiusRows, z: Tensor, *outputs: Tensor) -> None:
         """`_advance`, and the images at the next points."""

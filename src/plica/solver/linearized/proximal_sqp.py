@@ -86,7 +86,7 @@ class ProximalSQP:
             low=low, high=high, u=u, plane=torch.zeros_like(u),
             velocity=u.new_zeros(u.shape if self.inertia else (len(u), 0)), size=size,
             eta=zero + torch.nan if eta is None else eta.clone(), lam=zero.clone(), slope=zero.clone(),
-            level=zero.clone(), first=zero.clone(), linear=zero.clone(), reach=zero + torch.inf, most=zero + torch.inf,
+            level=zero.clone(), first=zero.clone(), reach=zero + torch.inf, lost=zero > 0,
             merit=zero.clone(), predicted=zero.clone(), recent=u.new_full((len(u), 3), torch.inf),
             estimate=zero + torch.inf, residual=zero.clone(), aim=zero + 1, reached=zero > 0,
             steps=torch.zeros_like(zero, dtype=torch.long), stepped=False, limited=False, scratch=Scratch(),
@@ -154,7 +154,7 @@ class ProximalSQP:
         n = grad.shape[1]
         rows.first = margin.abs().clamp(min=TINY)
         dual, square = self.prox.dual(_filled(grad))[: len(grad)].clamp(min=TINY), grad.square().sum(1).clamp(min=TINY)
-        rows.linear = length = rows.first / dual
+        length = rows.first / dual
         rows.eta = torch.where(rows.eta.isnan(), self.eta * self.prox.natural(n) * length, rows.eta)
         rows.lam = 1 / dual + rows.first / (rows.eta * square)
         rows.slope = rows.eta * square
@@ -184,12 +184,10 @@ class ProximalSQP:
         torch.div(torch.linalg.vector_norm(spare, dim=1), length.clamp(min=TINY), out=block.residual)
         predicted = size
         if block.limited:
-            step = self.prox.norm(spare, torch.empty_like(spare)).clamp_(min=TINY)
-            share = (block.reach / step).clamp_(max=1)
+            share = (block.reach / self.prox.norm(spare, torch.empty_like(spare)).clamp_(min=TINY)).clamp_(max=1)
+            share.masked_fill_(block.lost, 0.5)
             predicted = torch.lerp(block.size, size, share)
-            torch.lerp(block.u, z, share[:, None], out=z)
-            most = torch.maximum(block.most, block.size)
-            z.mul_((most / self.prox.norm(z, torch.empty_like(spare)).clamp_(min=TINY)).clamp_(max=1)[:, None])
+            torch.lerp(block.u, z.masked_fill_(block.lost[:, None], 0), share[:, None], out=z)
             torch.sub(z, block.u, out=spare)
         if self.inertia:
             block.velocity.mul_(self.inertia).add_(spare)

@@ -27,9 +27,8 @@ class ProximalState:
         slope: d(plane . z) / d lam.
         level: memory of the prox.
         first: |m| at the start.
-        linear: norm of the shortest step from the start to the boundary of the linear model there.
         reach: longest step, in the norm of u; inf for any length.
-        most: largest norm that u may grow to; inf for any.
+        lost: whether u moves halfway towards 0, whatever the linear model says.
         merit, predicted: the exact penalty at the last point, and the one predicted at z.
         recent: the last three estimates.
         estimate: smallest norm at which the linear model of one of the last three steps reaches the boundary.
@@ -40,7 +39,7 @@ class ProximalState:
         reached: whether some point had m > 0.
         steps: number of steps so far, up to the last column of the schedule.
         stepped: whether the rows have been stepped before; the same for all of them.
-        limited: whether `reach` and `most` count.
+        limited: whether `reach` and `lost` count.
         scratch: memory for intermediate results, shared by all records that come from this one.
     """
 
@@ -55,9 +54,8 @@ class ProximalState:
     slope: Float[Tensor, " r"]
     level: Float[Tensor, " r"]
     first: Float[Tensor, " r"]
-    linear: Float[Tensor, " r"]
     reach: Float[Tensor, " r"]
-    most: Float[Tensor, " r"]
+    lost: Bool[Tensor, " r"]
     merit: Float[Tensor, " r"]
     predicted: Float[Tensor, " r"]
     recent: Float[Tensor, "r 3"]
