@@ -87,11 +87,13 @@ class PWCFProblem:
     def _loss_limit(self, logits: Tensor, rows: Tensor) -> Tensor:
         """The loss above which the attack has certainly succeeded (section 3.2): slightly above 0 for the margin and
         DLR, log(classes) for cross-entropy, log(1/2) for cross-entropy with a target."""
-        aim = self._aim(SETTINGS.clip, logits, rows)
+        if self._loss_name == "margin":
+            return self._aim(SETTINGS.clip, logits, rows)
+        limit = SETTINGS.clip
         if self._loss_name == "ce":
             classes = class_logits(logits).shape[1]
-            return torch.full_like(aim, math.log(0.55) if self.task.targets is not None else 1.05 * math.log(classes))
-        return aim if self._loss_name == "margin" else torch.full_like(aim, SETTINGS.clip)
+            limit = math.log(0.55) if self.task.targets is not None else 1.05 * math.log(classes)
+        return torch.full_like(self.target_rows.margin[rows], limit)
 
     def _aim(self, share: float, logits: Tensor, rows: Tensor) -> Float[Tensor, " r"]:
         """A share of the first margin, but at least twice the margin that counts: a row that starts near the boundary
