@@ -67,6 +67,14 @@ def test_one_logit_is_two_classes():
     torch.testing.assert_close(plica.attack(nets[0], X, y, L2).distance, exact, rtol=EXACT, atol=0)
 
 
+def test_a_sigmoid_taken_for_a_logit_is_warned_of():
+    x = torch.linspace(0, 1, 8)[:, None]
+    question = plica.MinRadius(plica.Lp(2))
+    with pytest.warns(UserWarning, match="before the sigmoid"):
+        plica.attack(lambda z: torch.sigmoid(9 * z - 4), x, (x[:, 0] > 4 / 9).long(), question, gradients=5)
+    plica.attack(lambda z: z, x, (x[:, 0] > 0).long(), question, gradients=5)  # logits between 0 and 1
+
+
 def test_the_margin_of_one_logit_is_more_than_rounding():
     """At the boundary the logit is 0, and its roundings are those of what it is the sum of."""
     y = (OUT[:, 0] > 0).long()

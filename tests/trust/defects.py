@@ -111,7 +111,7 @@ def defects() -> dict[str, tuple[nn.Module, str]]:
         "detached": (Changed(lambda x: x.detach()), "detached"),
         "rounded pixels": (Changed(lambda x: torch.round(x * 15) / 15), "zero gradient"),
         "saturated": (Changed(after=lambda z: torch.softmax(40 * z, 1)), "zero gradient"),
-        "probabilities": (Changed(after=lambda z: torch.softmax(z, 1)), "probabilities"),
+        "probabilities of 0": (Changed(after=lambda z: torch.softmax(1000 * z, 1)), "probabilities"),
         "random": (Changed(lambda x: x + 0.05 * torch.randn_like(x)), "random outputs"),
         "batch statistics": (Changed(batch_dependent), "batch dependence"),
         "gradient reversed": (Changed(Backward.apply), "loss does not rise"),

@@ -38,6 +38,12 @@ def test_each_defect_is_found(defect):
     assert check in verdict.checks
 
 
+def test_probabilities_are_a_note_as_attacks_use_their_logarithms():
+    model = defects.Changed(after=lambda z: torch.softmax(z, 1)).eval()
+    verdict = trust.examine(model, *defects.images())
+    assert [(finding.check, finding.weight) for finding in verdict.findings] == [("probabilities", Severity.NOTE)]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

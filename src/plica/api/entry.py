@@ -72,7 +72,8 @@ def attack(
 
     Args:
         model: any callable (b, *image) -> (b, classes) that gives logits, or one logit for two classes, (b, 1) or (b,);
-            with a goal, (b, ...). A module is run in eval mode, and its mode is restored.
+            with a goal, (b, ...). Of probabilities of classes, which sum to one, the logarithms are attacked. A module
+            is run in eval mode, and its mode is restored.
         x: floating-point images (b, *image), inside the bounds.
         y: int64 labels (b,), class numbers from 0; with a goal, a tensor (b, ...) that it compares with the outputs.
         question: a MinRadius or a MaxLoss.

@@ -94,7 +94,7 @@ class JudgedAttack:
         x, margin, device = self.x, self.goal.margin(logits), self.x.device
         prediction, share = self.goal.prediction(logits), None
         if self.model.mean is None:
-            success = self._reached(logits, margin)
+            success, margin = self._reached(logits, margin), self.goal.margin(self.model.reported(logits))
         else:
             margin, prediction, share = majority(self.goal, self.model.mean.fresh(x))
             success = margin > 0

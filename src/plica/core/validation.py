@@ -237,10 +237,23 @@ def output(output: Float[Tensor, "b *output"], goal: Goal, question: Question, e
     _goal_values(output, goal)
     if goal.has_classes:
         _classes(class_logits(output), goal, question)
+        if flat(output).shape[1] == 1 and bool(((output >= 0) & (output <= 1)).all()):
+            _one_number(flat(output)[:, 0], goal.y)
     if everything and not bool(finite(output).any()):
         advice = "return a large negative number, such as -1e4, in place of the -inf of a class that is left out"
         advice = advice if leaves_out(output) else "check its weights and the normalisation of x"
         raise ValueError(f"The model's output is nan or inf for every image; {advice}.")
+
+
+def _one_number(output: Float[Tensor, " b"], y: Tensor) -> None:
+    """Warns if numbers from 0 to 1 fit the labels better as probabilities of class 1 than as logits."""
+    as_logits, as_probabilities = ((output > least).eq(y).sum() for least in (0, 0.5))
+    if bool(as_probabilities > as_logits):
+        warnings.warn(
+            "The model gives one number from 0 to 1 for each image, which is taken for a logit: class 1 above 0. If it "
+            "is the probability of class 1, return the number before the sigmoid.",
+            stacklevel=2,
+        )
 
 
 def leaves_out(output: Float[Tensor, "b *output"]) -> bool:

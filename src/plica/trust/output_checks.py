@@ -126,12 +126,14 @@ def finite(probe: Probe) -> Iterator[Finding]:
 
 
 def probabilities(probe: Probe) -> Iterator[Finding]:
-    """Rows that are positive and sum to one: a softmax saturates, and with it every gradient."""
+    """Rows that are positive and sum to one. Attacks use their logarithms, which have the gradients of the logits as
+    long as a second class has a probability above 0."""
     logits = probe.logits[probe.logits.isfinite().all(1)].double()
     if len(logits) and bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all()):
-        yield Finding(
-            "probabilities",
-            Severity.RESERVATION,
-            "The outputs are probabilities (they sum to one), whose gradients vanish where the model is sure; "
-            "return the logits, before softmax.",
-        )
+        smallest = torch.finfo(probe.logits.dtype).tiny
+        alone = float(((logits < smallest).sum(1) == logits.shape[1] - 1).double().mean())
+        words = "The outputs are probabilities (they sum to one), of which attacks use the logarithms"
+        if alone:
+            words += f"; at {alone:.0%} of the images all but one are 0, and with them every gradient"
+        severity = Severity.RESERVATION if alone else Severity.NOTE
+        yield Finding("probabilities", severity, f"{words}; return the logits, before softmax.", alone or None)

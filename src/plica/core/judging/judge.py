@@ -94,6 +94,7 @@ class Judge:
                 second = self.second_margin(x_adv)
             if second is not None:
                 sure &= second.isnan() | confirms(second, margin, self.model.few(self.image))
+            margin = self.goal.margin(self.model.reported(logits)).double()
         low, high = self.bounds
         pixels = x_adv.flatten(1).double()
         outside = torch.maximum(low - pixels.amin(1), pixels.amax(1) - high).clamp(min=0)

@@ -22,6 +22,7 @@ from plica.core.model.gradient import gradient_errors, input_gradient, with_slop
 from plica.core.model.least_margin import LeastMargin
 from plica.core.model.output import check_output
 from plica.core.model.precision import DTYPES, Autocast
+from plica.core.model.probabilities import LogProbabilities, are_probabilities, logarithm
 from plica.core.model.rounding import (
     MEASURED,
     Noise,
@@ -141,7 +142,8 @@ class CountedModel:
     def first_logits(
         self, x: Float[Tensor, "b *image"], classes: bool = True, second_run: bool = True
     ) -> Float[Tensor, "b *output"]:
-        """The output at the images. Also measures `least`, the smallest margins that count.
+        """The output at the images; of a model that returns probabilities, from now on their logarithms
+        (probabilities.py). Also measures `least`, the smallest margins that count.
 
         classes: whether the output is logits of classes, of which only differences matter.
         second_run: whether the judge will run the points a second time.
@@ -151,6 +153,9 @@ class CountedModel:
             logits = self.logits(x, every)
         else:
             logits, random = self._logits_and_random(x)
+        if classes and self.mean is None and not self.half and are_probabilities(logits):
+            self.model = LogProbabilities(self.model)
+            logits, random = logarithm(logits), None if random is None else logarithm(random)
         numbers = flat(logits).shape[1]
         if numbers <= 2 and self.mean is None:
             at_image = flat(logits).abs().amax(1).nan_to_num(0, 0, 0)
@@ -194,6 +199,7 @@ class CountedModel:
 
     def with_model(self, model: Model, grid: Grid | None) -> CountedModel:
         """The same images with another form of the model, and counts of 0."""
+        model = LogProbabilities(model) if isinstance(self.model, LogProbabilities) else model
         counted = CountedModel(
             model, len(self.forwards), self.max_rows, self.arithmetic, grid=grid, device=self.forwards.device
         )
@@ -253,6 +259,10 @@ class CountedModel:
     def varying(self, logits: Float[Tensor, "r *output"], image: Int[Tensor, " r"]) -> Float[Tensor, "r *_"]:
         """The output at points of `image`, with each constant logit replaced by the largest of the others."""
         return self.least.varying(logits, image)
+
+    def reported(self, logits: Float[Tensor, "r *output"]) -> Float[Tensor, "r *output"]:
+        """The output as the user's model gives it: probabilities where `logits` are their logarithms."""
+        return logits.exp() if isinstance(self.model, LogProbabilities) else logits
 
     def charge_forwards(self, image: Int[Tensor, " r"], runs: int = 1) -> None:
         """Add `runs` forward runs to the count of each of these images."""

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from plica.core.model.probabilities import are_probabilities, logarithm
 from plica.core.model.randomness import Randomness, seed_of, seeded
 
 JUDGED = 100  # fresh draws that the judge takes
@@ -91,6 +92,7 @@ class MeanOfDraws(nn.Module):
         if not self.classes:
             return outputs.mean(0, keepdim=True)
         if outputs[0].numel() > 1:
-            return outputs.log_softmax(1).logsumexp(0, keepdim=True) - np.log(len(outputs))
+            logs = logarithm(outputs) if are_probabilities(outputs) else outputs.log_softmax(1)
+            return logs.logsumexp(0, keepdim=True) - np.log(len(outputs))
         one, zero = (logsigmoid(sign * outputs).logsumexp(0, keepdim=True) for sign in (1, -1))
         return one - zero
