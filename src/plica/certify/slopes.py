@@ -61,10 +61,10 @@ class Ascent:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """r linear functions of the logits, each with an input set and signs.
+    """r linear functions of the last node, the logits or what an activation takes, each with an input set and signs.
 
     Attributes:
-        a: coefficients of the logits.
+        a: their coefficients.
         inputs: one set for each row, or one that all rows share.
         bounds: of the nodes, one row for each row, or one that all rows share.
         signs: for a node that an activation takes, 1 where z >= 0 is settled, -1 where z <= 0 is, 0 elsewhere.
@@ -72,7 +72,7 @@ class Rows:
     """
 
     graph: Graph
-    a: Float[Tensor, "r classes"]
+    a: Float[Tensor, "r *last"]
     inputs: InputSet
     bounds: Bounds
     signs: Parts

@@ -35,7 +35,9 @@ GradientsOption = Annotated[
         f"{STARTS} times with {BUDGET} gradients each",
     ),
 ]
-MetricOption = Annotated[list[str], typer.Option(help="linf, l2 or l1; repeatable")]
+MetricOption = Annotated[
+    list[str], typer.Option(help="linf, l2, l1, or module:name of a plica.WeightedLp or plica.Held; repeatable")
+]
 SecondsOption = Annotated[
     float | None, typer.Option(help="approximate time for the proof of each image; 10 unless --nodes is given")
 ]

@@ -22,6 +22,7 @@ from plica.trust.audit.activations import Relu
 from plica.trust.audit.balls import Ball
 from plica.trust.audit.certificates import RefusedError, check
 from plica.trust.audit.layers import UnknownStepError, trace
+from plica.trust.audit.load import metrics_of
 
 MODEL = "from certify.zoo import network\ndef make():\n    return network('relu')\n"
 
@@ -271,10 +272,42 @@ def test_proofs_of_every_network_are_found_right(name, p):
     check_proofs(name, p, b=3, nodes=60)
 
 
-def check_proofs(name, p, b, nodes):
+def weights():
+    """Of an image's entries, from a half to 2; the first entry is fixed."""
+    w = 2 ** (2 * torch.rand(images(1)[0].shape, generator=torch.Generator().manual_seed(0)) - 1)
+    w.view(-1)[0] = torch.inf
+    return w
+
+
+@pytest.mark.parametrize("name", ["relu", "strides"])
+@pytest.mark.parametrize("p", [1, 2, float("inf")])
+def test_proofs_of_weighted_norms_are_found_right(name, p):
+    check_proofs(name, p, b=2, nodes=60, w=weights())
+
+
+def test_proofs_of_a_weighted_norm_of_the_users_are_found_right(tmp_path):
+    """An audit refused every proof for a distance of the user's."""
+    (tmp_path / "net.py").write_text(MODEL)
+    x = images(2)
+    np.savez(tmp_path / "data.npz", x=x.numpy(), y=network("relu")(x).argmax(1))
+    plan = dict(
+        models=f"{tmp_path / 'net.py'}:make", data=str(tmp_path / "data.npz"), gradients=10, certify=dict(nodes=20),
+        questions=dict(ask="min-radius", metric=f"{__name__}:WEIGHTED"),
+    )  # fmt: skip
+    run = evaluate(plan, tmp_path / "run")
+    (found,) = audit(run, {"make": network("relu")}, metrics=metrics_of(run, trust=True))
+    assert found.agrees
+    assert found.certified == found.proved == 2
+
+
+WEIGHTED = plica.WeightedLp(2, weights())
+
+
+def check_proofs(name, p, b, nodes, w=None):
     net, x = network(name), images(b)
     y = net(x).argmax(1)
-    found = plica.certify(net, x, y, plica.MinRadius(plica.Lp(p)), nodes=nodes)
+    metric = plica.Lp(p) if w is None else plica.WeightedLp(p, w)
+    found = plica.certify(net, x, y, plica.MinRadius(metric), nodes=nodes)
     table = leaf_table(found.evidence, torch.arange(b)).to_pylist()
     steps = trace(net, x[:1])
     for row in range(b):
@@ -282,10 +315,10 @@ def check_proofs(name, p, b, nodes):
         assert bool(leaves) == bool(found.radius[row] > 0)
         if not leaves:
             continue
-        ball = Ball.around(x[row], torch.zeros_like(x[row]), torch.ones_like(x[row]), float(found.radius[row]), p)
+        ball = Ball.around(x[row], torch.zeros_like(x[row]), torch.ones_like(x[row]), float(found.radius[row]), p, w)
         check(steps, ball, int(y[row]), None, leaves)
         if ball.radius < torch.inf:
-            ball = Ball.around(x[row], torch.zeros_like(x[row]), torch.ones_like(x[row]), 2 * ball.radius, p)
+            ball = Ball.around(x[row], torch.zeros_like(x[row]), torch.ones_like(x[row]), 2 * ball.radius, p, w)
             with pytest.raises(RefusedError, match="not a positive one"):
                 check(steps, ball, int(y[row]), None, leaves)
 

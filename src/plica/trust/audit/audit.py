@@ -124,12 +124,12 @@ def audit(
         _task(run, task, context, images, on_progress) for task, context in zip(run.tasks, contexts, strict=True)
     ]
     for one in audited:
-        _lower_bounds(one, run, _model(models, one.task), images, bounds, mask, on_progress)
+        _lower_bounds(one, run, _model(models, one.task), metrics or {}, images, bounds, mask, on_progress)
     return audited
 
 
-def _lower_bounds(audited: Audited, run: Run, model: Model, images: Images, bounds, mask, on_progress) -> None:
-    found = recheck(run, audited.task, model, images, bounds, mask, on_progress)
+def _lower_bounds(audited: Audited, run: Run, model: Model, metrics, images: Images, bounds, mask, on_progress) -> None:
+    found = recheck(run, audited.task, model, metrics, images, bounds, mask, on_progress)
     audited.certified, audited.proved = found.certified, found.certified - len(found.refused)
     for sentence in found.refused:
         audited.differ("lower bound", sentence)

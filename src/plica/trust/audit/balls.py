@@ -13,21 +13,27 @@ TURNS = 12  # of the fixed point for the multiplier of an l_2 ball
 
 @dataclass(frozen=True, eq=False)
 class Ball:
-    """||x' - x||_p <= radius for p = inf, 2 or 1, and low <= x' <= high; tensors are (1, n), in float64."""
+    """||weights (x' - x)||_p <= radius for p = inf, 2 or 1, and low <= x' <= high; tensors are (1, n), in float64."""
 
     x: Tensor
     low: Tensor
     high: Tensor
     radius: float
     p: float
+    weights: Tensor  # positive and finite
 
     @classmethod
-    def around(cls, x: Tensor, low: Tensor, high: Tensor, radius: float, p: float) -> Ball:
-        """The ball; its box is cut to the extent of the ball plus a unit of rounding."""
-        x, low, high = (part.double().reshape(1, -1) for part in (x, low, high))
-        infinity = torch.full_like(x, torch.inf)
-        low = torch.maximum(low, torch.nextafter(x - radius, -infinity))
-        return cls(x, low, torch.minimum(high, torch.nextafter(x + radius, infinity)), radius, p)
+    def around(
+        cls, x: Tensor, low: Tensor, high: Tensor, radius: float, p: float, weights: Tensor | None = None
+    ) -> Ball:
+        """The ball; its box is cut to the ball's extent plus a unit of rounding. Entries of weight inf are fixed."""
+        weights = torch.ones_like(x) if weights is None else weights.expand_as(x)
+        x, low, high, weights = (part.double().reshape(1, -1) for part in (x, low, high, weights))
+        fixed, infinity = weights.isinf(), torch.full_like(x, torch.inf)
+        extent = torch.nextafter(radius / weights, infinity)
+        low = torch.where(fixed, x, torch.maximum(low, torch.nextafter(x - extent, -infinity)))
+        high = torch.where(fixed, x, torch.minimum(high, torch.nextafter(x + extent, infinity)))
+        return cls(x, low, high, radius, p, torch.where(fixed, 1.0, weights))
 
     def least(self, a: Tensor) -> tuple[Tensor, Tensor]:
         """A lower bound of <a, x'> for each row of a (r, n), and the sum of the absolute values of its terms."""
@@ -37,7 +43,8 @@ class Ball:
         free = (a * self.x).sum(1) + (a * corner).sum(1)  # of the box alone
         if self.p == math.inf or math.isinf(self.radius):
             return free, terms
-        value, price = (self._least2 if self.p == 2 else self._least1)(a, below, above, corner)
+        scaled, *walls = a / self.weights, *(wall * self.weights for wall in (below, above, corner))
+        value, price = (self._least2 if self.p == 2 else self._least1)(scaled, *walls)
         value = (a * self.x).sum(1) + value
         return torch.maximum(free, value), terms + price
 

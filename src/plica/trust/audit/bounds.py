@@ -53,11 +53,12 @@ class Enclosure:
         self.lines: dict[int, Any] = {}
         self.norms = stretches(steps) if ball.p == 2 and ball.radius < float("inf") else None
         self.centres = [ball.x.view(1, *steps[0].shape)]
-        self.spreads = [torch.tensor([ball.radius * MORE], dtype=torch.float64)]
+        extent = ball.radius * MORE / ball.weights  # of the ball along each entry
+        self.spreads = [extent.amax(1)]
         self.near: dict[int, Tensor] = {}  # how far the open entries lie of what a ReLU takes
         distances = None
         if self.norms is not None:
-            distances = Distances(steps, self.norms, ball.radius * MORE, self.spreads, self.errors)
+            distances = Distances(steps, self.norms, extent, self.spreads, self.errors)
         behind: set[int] = set()
         for k, step in enumerate(steps[1:], 1):
             if isinstance(step.op, Activation):

@@ -36,15 +36,15 @@ class Distances:
 
     Args:
         norms: of the steps.
-        radius: of the ball.
+        extent: of the ball along each entry of the image, (1, n).
         spreads, errors: of each step, all entries; lists that are being filled.
     """
 
     def __init__(
-        self, steps: tuple[Step, ...], norms: tuple[float, ...], radius: float, spreads: list[Tensor],
+        self, steps: tuple[Step, ...], norms: tuple[float, ...], extent: Tensor, spreads: list[Tensor],
         errors: list[Tensor],
     ):  # fmt: skip
-        self.steps, self.norms, self.radius, self.spreads, self.errors = steps, norms, radius, spreads, errors
+        self.steps, self.norms, self.extent, self.spreads, self.errors = steps, norms, extent, spreads, errors
         self.bends: dict[int, Bend] = {}
 
     def of_open(self, k: int, op: Relu, l: Tensor, u: Tensor, c: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class Distances:
             k = max(waiting)
             step, a = self.steps[k], waiting.pop(k)
             if step.op is None:
-                squares.append(_square(a, self.radius))
+                squares.append(_square(a.flatten(1) * self.extent, 1.0))
                 continue
             far += TIMES * float((a.abs() * self.errors[k]).flatten(1).sum(1).norm())
             if isinstance(step.op, Relu):

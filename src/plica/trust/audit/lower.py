@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from plica.core.model.fitting import unfitted
+from plica.metrics.base import LpForm, lp_form
 from plica.runs import Run, Task
 from plica.trust.audit.balls import Ball
 from plica.trust.audit.certificates import RefusedError, check
@@ -36,6 +37,7 @@ def recheck(
     run: Run,
     task: Task,
     model: Model,
+    metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
     images: Images,
     bounds: tuple[float | Tensor, float | Tensor],
     mask: Tensor | None,
@@ -46,6 +48,7 @@ def recheck(
     Args:
         run, task, images: of the results.
         model: that of the task.
+        metrics: distances other than l_p norms, by the text in the tasks.
         bounds: of the inputs, two numbers or two tensors of an image's shape.
         mask: the features that may change, all of them if not given.
         on_progress: called with the task's name and 1 after each image.
@@ -70,7 +73,7 @@ def recheck(
                     f"its bound {row['lower']:.6g} exceeds the distance {row['distance']:.6g} of its point"
                 )
             steps = _steps(model, x) if steps is None else steps
-            ball = _ball(task, x, row["lower"], bounds, mask)
+            ball = _ball(task, metrics.get(task.distance), x, row["lower"], bounds, mask)
             check(steps, ball, row["label"], None if target is None else int(target), leaves, row["arithmetic"])
         except RefusedError as error:
             found.refused.append(f"image {number}, lower bound {row['lower']:.6g}: {error}")
@@ -121,12 +124,14 @@ def _steps(model: Model, x: Tensor) -> tuple[Step, ...]:
 
 
 def _ball(
-    task: Task, x: Tensor, radius: float, bounds: tuple[float | Tensor, float | Tensor], mask: Tensor | None
-) -> Ball:
-    p = norm_of(task.metric)
-    if p not in (1, 2, float("inf")) or task.through is not None or task.goal is not None:
+    task: Task, metric: Callable[[Tensor, Tensor], Tensor] | None, x: Tensor, radius: float,
+    bounds: tuple[float | Tensor, float | Tensor], mask: Tensor | None,
+) -> Ball:  # fmt: skip
+    """The ball of the task's norm, an l_p norm by its name or one of the user's with weights."""
+    form = LpForm(norm_of(task.metric) or 0.0) if metric is None else lp_form(metric)
+    if form is None or form.p not in (1, 2, math.inf) or task.through is not None or task.goal is not None:
         raise RefusedError(f"bounds for {task.question} are not known")
     low, high = (torch.as_tensor(end, dtype=torch.float64).expand_as(x) for end in bounds)
     if mask is not None:
         low, high = (torch.where(mask, end, x.double()) for end in (low, high))
-    return Ball.around(x, low, high, radius, p)
+    return Ball.around(x, low, high, radius, form.p, form.weights)
