@@ -80,6 +80,14 @@ def test_methods_that_saw_only_what_was_standing(tmp_path):
     assert question["union"]["robust_accuracy"]["value"] == 0.25
 
 
+def test_images_that_are_of_the_target_class_are_not_called_misclassified(tmp_path, capsys):
+    run = make(tmp_path, (replace(INSIDE, target="3"), IDS, [0.0, 0.2, inf, inf]))
+    print_summary(summarise(run))
+    assert "gives the target class to 1 of 4 images without a" in capsys.readouterr().out.replace("\n", " ")
+    assert main(["show", str(tmp_path)]) == 0
+    assert "4 images, of which 1 are classified as the target" in capsys.readouterr().out.replace("\n", " ")
+
+
 def test_what_was_broken_and_missed_is_one_number_in_every_table(tmp_path, capsys):
     """Evaluate counted images as broken that were wrong from the start, show counted images as missed that a method was
     never asked about."""

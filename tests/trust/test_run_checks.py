@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import defects
 import numpy as np
@@ -137,6 +138,12 @@ def test_one_class_swallows_all(tmp_path):
     verdict = trust.conclude(run(tmp_path, samples(task(), half(), "STALLED", prediction=3)))
     assert found(verdict) == {("one class", Severity.RESERVATION)}
     assert "predicted as class 3" in verdict.findings[0].sentence
+
+
+def test_a_target_class_swallows_all_that_is_aimed_at_it(tmp_path):
+    """A run with a target was with reservations, as all points were of one class."""
+    aimed = replace(task(), target="3")
+    assert found(trust.conclude(run(tmp_path, samples(aimed, half(), "STALLED", prediction=3)))) == set()
 
 
 @pytest.mark.parametrize(("beaten", "weight"), [(6, Severity.RESERVATION), (40, Severity.FATAL)])

@@ -64,6 +64,11 @@ class Contender:
         return self.sources[0][1].model if self.sources else self.name
 
     @property
+    def target(self) -> str | None:
+        """The target class, or the name of the file with one for each image; None for any other class."""
+        return self.sources[0][1].target if self.sources else None
+
+    @property
     def by(self) -> list[str]:
         """The method that found each point, "" where none did."""
         return [self.sources[k][1].method if k >= 0 else "" for k in self.source.tolist()]

@@ -96,9 +96,10 @@ def _wrong(question: dict[str, Any]) -> str:
     """A sentence on why the counts of methods do not add up to the number of images; "" if they do."""
     if not question["wrong"]:
         return ""
+    does = "misclassifies" if question.get("target") is None else "gives the target class to"
     return (
-        f"note: {question['model']} misclassifies {question['wrong']} of {question['images']} images without a "
-        "perturbation; they count as broken by no method"
+        f"note: {question['model']} {does} {question['wrong']} of {question['images']} images without a perturbation; "
+        "they count as broken by no method"
     )
 
 

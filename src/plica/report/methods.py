@@ -72,6 +72,7 @@ def _table(group: Group, model: str) -> dict[str, Any]:
         "rows": rows,
         "images": len(group.contenders[0].ids),
         "wrong": int(wrong(radius).sum()),
+        "reached": "misclassified" if group.contenders[0].target is None else "classified as the target",
         "union": percent(float(robust(radius).mean())),
         "proved": _proved(group),
     }
@@ -87,9 +88,9 @@ def _proved(group: Group) -> str | None:
 
 
 def wrong_sentence(table: dict[str, Any]) -> str:
-    """How many images are misclassified without a perturbation, and how many no method broke."""
+    """How many images need no perturbation, and how many no method broke."""
     proved = "" if table["proved"] is None else f"; {table['proved']} are proved"
     return (
-        f"{table['images']} images, of which {table['wrong']} are misclassified without a perturbation. All methods "
-        f"together leave {table['union']} of all images not broken{proved}."
+        f"{table['images']} images, of which {table['wrong']} are {table['reached']} without a perturbation. All "
+        f"methods together leave {table['union']} of all images not broken{proved}."
     )

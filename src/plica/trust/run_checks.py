@@ -38,6 +38,7 @@ class QuestionAnswers:
         model: its name.
         question: as the tasks name it.
         kind: "min-radius" or "max-loss".
+        aimed: there is a target class.
         ids: rows of the images in the data.
         label: their classes.
         distance: the least over all methods, inf where none found a point.
@@ -54,6 +55,7 @@ class QuestionAnswers:
     model: str
     question: str
     kind: str
+    aimed: bool
     ids: Int64[np.ndarray, " b"]
     label: Int64[np.ndarray, " b"]
     distance: Float64[np.ndarray, " b"]
@@ -197,7 +199,7 @@ def _one_class(answers: QuestionAnswers) -> Iterator[Finding]:
     """Nearly all points are predicted as the same class, often one that the preprocessing favours."""
     broken = np.isfinite(answers.distance) & ~answers.wrong
     labels = len(np.unique(answers.label[broken]))
-    if broken.sum() < 20 or labels < 4:
+    if answers.aimed or broken.sum() < 20 or labels < 4:
         return
     classes, counts = np.unique(answers.prediction[broken], return_counts=True)
     top = int(classes[counts.argmax()])
@@ -327,6 +329,7 @@ def _answers(tasks: list[Task], tables: list[pa.Table], lowers: list[pa.Table | 
         model=tasks[0].model,
         question=tasks[0].question,
         kind=tasks[0].kind,
+        aimed=tasks[0].target is not None,
         ids=ids,
         label=label,
         distance=least,
