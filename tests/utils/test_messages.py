@@ -41,6 +41,7 @@ def test_names_beyond_the_first_few_are_counted():
 def test_the_nearest_name_is_asked_for_whatever_the_case_of_its_letters():
     assert did_you_mean("pgdd", ("auto", "pgd")) == did_you_mean("PGD", ("auto", "pgd")) == "did you mean 'pgd'? "
     assert did_you_mean("xyz", ("auto", "pgd")) == did_you_mean(None, ("auto", "pgd")) == ""
+    assert did_you_mean("fgsm", ("auto", "lbfgs")) == ""  # another method, not a slip
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def _fault(error: ValidationError) -> str:
         return at + str(fault["ctx"]["error"]).rstrip(".")
     if fault["type"] == "literal_error":
         known = re.findall(r"'([^']*)'", fault["ctx"]["expected"])
-        return f"{at}there is no {shown(fault['input'])}{nearest(shown(fault['input']), known)}"
+        return f"{at}there is no {shown(fault['input'])}{nearest(fault['input'], known)}"
     if fault["type"] == "model_type":
         return f"{at}keys are needed, as in {{key: value}}, got {shown(fault['input'])}"
     message = fault["msg"][0].lower() + fault["msg"][1:]

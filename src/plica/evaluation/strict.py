@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
-from plica.utils.messages import shown
+from plica.utils.messages import did_you_mean, shown
 
 
 class PlanError(ValueError):
@@ -30,11 +29,10 @@ def several(value: Any) -> Any:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def nearest(word: str, known: Any) -> str:
+def nearest(word: object, known: Any) -> str:
     """The end of a message about an unknown word: the most similar known one, or all of them."""
     names = [str(name) for name in known]
-    similar = get_close_matches(word[:80], names, 1, cutoff=0.5)  # it takes quadratic time
-    return f"; did you mean {similar[0]!r}?" if similar else f"; known are {', '.join(names)}"
+    return f"; {did_you_mean(word, names).rstrip() or 'known are ' + ', '.join(names)}"
 
 
 class Strict(BaseModel):

@@ -47,10 +47,11 @@ def few(names: Iterable[object], most: int = 3) -> str:
 
 
 def did_you_mean(word: object, names: Iterable[str]) -> str:
-    """The question for the name most like a word, whatever the case of letters, with a space at its end; "" where none
-    is like it."""
-    known = {name.lower(): name for name in names}
-    similar = get_close_matches(str(word)[:80].lower(), known, 1)  # it takes quadratic time
+    """The question for the name most like a word that begins with the same letter, whatever the case of letters, with a
+    space at its end; "" where none is like it."""
+    written = str(word)[:80].lower()  # comparing takes quadratic time
+    known = {name.lower(): name for name in names if name.lower()[:1] == written[:1]}
+    similar = get_close_matches(written, known, 1)
     return f"did you mean {known[similar[0]]!r}? " if similar else ""
 
 
