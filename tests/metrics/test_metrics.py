@@ -252,6 +252,27 @@ def test_a_count_has_no_weights_and_no_part_in_other_distances():
             combine(Lp(0))
 
 
+WRONG_WEIGHTS = (plica.WeightedLp(2, torch.ones(4)), 2 * plica.WeightedLp(1, torch.ones(2, 5)))
+
+
+@pytest.mark.parametrize("metric", WRONG_WEIGHTS, ids=str)
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (torch.zeros(5), torch.ones(5))], ids=["numbers", "features"])
+@pytest.mark.parametrize("ask", [plica.attack, plica.certify])
+def test_weights_of_another_shape_are_refused(metric, bounds, ask):
+    """What torch says of two shapes was shown."""
+    x = torch.rand(2, 5, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"weights of the distance have shape \(.*image, \(5,\); give a weight"):
+        ask(torch.nn.Linear(5, 3), x, torch.zeros(2).long(), plica.MinRadius(metric), bounds=bounds)
+
+
+def test_fixed_pixels_are_bool_and_fit_the_weights():
+    for pixels, seen in ((torch.ones(4).long(), "torch.int64"), (torch.ones(4) > 0, "all of them")):
+        with pytest.raises(ValueError, match=f"not all of them, got {seen}"):
+            plica.Held(Lp(2), pixels)
+    with pytest.raises(ValueError, match=r"got pixels of shape \(5,\) and weights of another"):
+        plica.Held(plica.WeightedLp(2, torch.ones(4)), torch.zeros(5).bool())
+
+
 def test_unsupported_is_wrong_input():
     assert issubclass(metrics.Unsupported, ValueError)
 

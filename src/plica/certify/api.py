@@ -28,7 +28,7 @@ from plica.core.goals import Goal
 from plica.core.losses import Targets
 from plica.core.model.eval_mode import eval_mode
 from plica.goals import Misclassified
-from plica.metrics import Unsupported, lp_form
+from plica.metrics import Unsupported, check_shape, lp_form
 from plica.utils.messages import shown
 
 SECONDS = 10.0  # for each image
@@ -205,6 +205,7 @@ def limits_of(seconds: float, nodes: int | None) -> tuple[float, int | None]:
 
 def _region(group: Group, x: Float[Tensor, "b *image"]) -> Region:
     limits = check_bounds(group.bounds, x[group.rows])
+    check_shape(group.question.metric, x)
     return Region(group.question.metric, limits.low.to(x.device), limits.high.to(x.device))
 
 

@@ -14,7 +14,7 @@ from plica.core.formulations import MaxLoss, MinRadius, Question
 from plica.core.goals import Goal, finite
 from plica.core.model.draws import MOST
 from plica.goals import Misclassified, check_labels, class_logits, flat
-from plica.metrics import Metric, Unsupported, distance, fixed_pixels, lp_form
+from plica.metrics import Metric, Unsupported, check_shape, distance, fixed_pixels, lp_form
 from plica.utils.messages import did_you_mean, one_line, shown
 from plica.utils.whole import as_int
 
@@ -70,7 +70,7 @@ def arguments(
 def within(question: Question, bounds: Any, x: Float[Tensor, "b *image"]) -> tuple[Float[Tensor, " b"] | None, Bounds]:
     """Check the bounds; returns the radii of the images in float64, None for MinRadius, and the bounds."""
     limits = check_bounds(bounds, x)
-    fixed_pixels(question.metric, x)
+    check_shape(question.metric, x)
     radius = radii(question, x) if isinstance(question, MaxLoss) else None
     return None if radius is None else torch.minimum(radius, reach(question.metric, x, limits)), limits
 

@@ -113,19 +113,37 @@ def plain_p(metric: Metric) -> float | None:
     return form.p if form is not None and form.weights is None else None
 
 
+def check_shape(metric: Metric, x: Float[Tensor, "b *image"]) -> None:
+    """Raises ValueError where the metric's fixed pixels or weights are not those of an image's shape."""
+    fixed_pixels(metric, x)
+    form = lp_form(metric)
+    if form is not None and form.weights is not None and not _expands(form.weights, x):
+        raise ValueError(
+            f"The weights of the distance have shape {tuple(form.weights.shape)}, which does not expand to that of an "
+            f"image, {tuple(x.shape[1:])}; give a weight for each entry of an image, or for each channel, (c, 1, 1)."
+        )
+
+
+def _expands(part: Tensor, x: Float[Tensor, "b *image"]) -> bool:
+    try:
+        part.expand(x.shape[1:])
+    except RuntimeError:
+        return False
+    return True
+
+
 def fixed_pixels(metric: Metric, x: Float[Tensor, "b *image"]) -> Bool[Tensor, "*image"] | None:
     """True for the pixels of an image that must not change under the metric; None if all may. Raises ValueError where
     they have another shape."""
     fixed = metric.fixed_pixels() if isinstance(metric, BaseMetric) else None
     if fixed is None:
         return None
-    try:
-        return fixed.to(x.device).expand(x.shape[1:])
-    except RuntimeError:
+    if not _expands(fixed, x):
         raise ValueError(
             f"The pixels that must not change have shape {tuple(fixed.shape)}, which does not expand to that of an "
             f"image, {tuple(x.shape[1:])}; a mask for each image goes with Held(metric, pixels) as the whole distance."
-        ) from None
+        )
+    return fixed.to(x.device).expand(x.shape[1:])
 
 
 def one_each(value: Any, images: Tensor) -> Tensor:

@@ -39,9 +39,20 @@ class Held(Combinable):
 
     def __post_init__(self):
         if not isinstance(self.pixels, Tensor) or self.pixels.dtype != torch.bool or bool(self.pixels.all()):
-            raise ValueError("Held(metric, pixels) takes a tensor of bool, True for pixels that stay, not all of them.")
+            seen = str(self.pixels.dtype) if isinstance(self.pixels, Tensor) else type(self.pixels).__name__
+            raise ValueError(
+                "Held(metric, pixels) takes a tensor of bool, True for pixels that stay, not all of them, got "
+                f"{'all of them' if seen == 'torch.bool' else seen}."
+            )
         if not callable(self.metric):
             raise TypeError(f"Held(metric, pixels) takes a callable d(x, x_adv) -> (b,), got {self.metric!r}.")
+        try:
+            self.lp_form()
+        except RuntimeError:
+            raise ValueError(
+                f"Held({self.metric}, pixels) needs pixels and weights of one image, got pixels of shape "
+                f"{tuple(self.pixels.shape)} and weights of another."
+            ) from None
 
     def __str__(self) -> str:
         return f"held {self.metric}"
