@@ -1,5 +1,6 @@
 """Lower bounds in an evaluation: after the last method, resumed, sharded and merged; refused before any work."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from certify.zoo import images, network
 from plica import runs
 from plica.cli import main
 from plica.evaluation import PlanError, evaluate
+from plica.evaluation.export import export
 from plica.evaluation.merge import merge
 from plica.report.build import render
 from plica.trust.run_checks import conclude
@@ -145,6 +147,20 @@ def test_every_row_says_why_its_search_ended(plan, tmp_path):
     assert first in ("EFFORT", "CLOSED")
     assert (not_finite, wrong) == ("NOT_FINITE", "MISCLASSIFIED")
     assert main(["audit", str(tmp_path / "run"), "--trust"]) == 0  # without a warning of the output that is not finite
+
+
+def test_lower_bounds_are_in_the_table_for_other_programs(plan, tmp_path):
+    """They were in summary.json alone."""
+    run = evaluate(plan | dict(methods="auto"), tmp_path / "run")
+    export(run.directory)
+    with (run.directory / "summary.csv").open() as stream:
+        _, nearest, _, inside = csv.DictReader(stream)
+    near, within = (question["certified"] for question in run.summary["questions"])
+    assert near["lower"]["0.5"] > 0
+    assert [float(nearest[f"lower_{q}"]) for q in (25, 50, 75)] == [near["lower"][q] for q in ("0.25", "0.5", "0.75")]
+    assert (int(nearest["proved"]), int(nearest["closed"])) == (near["proved"], near["closed"])
+    assert nearest["certified_accuracy"] == inside["closed"] == ""
+    assert float(inside["certified_accuracy"]) == within["certified_accuracy"]["value"]
 
 
 def test_a_misclassified_image_is_not_certified_within_the_radius_0(plan, tmp_path):

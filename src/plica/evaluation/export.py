@@ -114,20 +114,21 @@ def _csv(summary: dict[str, Any]) -> str:
         "seconds",
     )
     shares = ("accuracy", "robust_accuracy", "standing")
+    radii = [f"{name}_{q}" for name in ("radius", "lower") for q in (25, 50, 75)]
+    bounds = ("proved", "closed", "certified_accuracy")
     writer = csv.writer(memory, lineterminator="\n")
-    writer.writerow(
-        [*question_keys, *method_keys, *shares, "low", "high", "radius_25", "radius_50", "radius_75", "verdict"]
-    )
+    writer.writerow([*question_keys, *method_keys, *shares, "low", "high", *radii, *bounds, "verdict"])
     for question in summary["questions"]:
-        for row in [*question["methods"], {"method": "all"} | question["union"]]:
+        for row in [*question["methods"], {"method": "all"} | question["union"] | question.get("certified", {})]:
             share = row.get("robust_accuracy") or row.get("standing") or {}
             values = [
                 (question["accuracy"] if key == "accuracy" else row.get(key) or {}).get("value") for key in shares
             ]
-            quartiles = [row.get("radius", {}).get(q) for q in ("0.25", "0.5", "0.75")]
+            quartiles = [row.get(name, {}).get(q) for name in ("radius", "lower") for q in ("0.25", "0.5", "0.75")]
+            certified = row.get("proved"), row.get("closed"), row.get("certified_accuracy", {}).get("value")
             writer.writerow(
                 [question.get(key) for key in question_keys]
                 + [row.get(key) for key in method_keys]
-                + [*values, share.get("low"), share.get("high"), *quartiles, verdict_line(summary)]
+                + [*values, share.get("low"), share.get("high"), *quartiles, *certified, verdict_line(summary)]
             )
     return memory.getvalue()
