@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from plica.cli import main
 from plica.evaluation import PlanError, worker
 from plica.evaluation.merge import merge
 from plica.models import load_model
+from plica.report import render
 from plica.runs.write import Store
 from plica.trust import audit
 
@@ -281,3 +283,10 @@ def test_distances_of_a_model_in_half_precision_are_those_from_the_images_that_i
     expected = (x_adv.double() - attacked.double()).flatten(1).norm(dim=1)
     torch.testing.assert_close(distance, expected, rtol=1e-6, atol=0)  # summed in float32
     assert not torch.allclose(distance, (x_adv.double() - x.double()).flatten(1).norm(dim=1), rtol=1e-4)
+    assert "arithmetic/make</dt><dd><code>bfloat16</code>" in render([run])
+
+
+def test_the_report_says_in_which_arithmetic_a_model_was_searched_and_judged(plan):
+    asked = {"questions": {"ask": "min-radius", "metric": "l2"}, "methods": "radius", "precision": "bf16"}
+    (origin,) = re.findall(r"arithmetic/make</dt><dd><code>([^<]*)", render([plica.evaluate(plan | asked, "autocast")]))
+    assert origin == "float32, searched in bf16 (autocast)"

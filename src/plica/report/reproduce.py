@@ -1,12 +1,14 @@
-"""The information needed to repeat the runs: plans, hashes, versions, data."""
+"""The information needed to repeat the runs: plans, hashes, versions, data, arithmetic."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+import torch
 from markupsafe import Markup
 
+from plica.core.model.precision import DTYPES
 from plica.report.collect import ReportData
 from plica.report.templates import fragment
 from plica.runs import Run
@@ -25,7 +27,19 @@ def _origin(run: Run) -> dict[str, Any]:
         "hashes": _flat(manifest.get("hashes") or {}),
         "versions": _flat(manifest.get("versions") or {}),
         "data": _flat(data),
+        "arithmetic": _arithmetic(run),
     }
+
+
+def _arithmetic(run: Run) -> list[tuple[str, str]]:
+    """The precision that each model was judged and searched in."""
+    precision = (run.manifest.get("plan") or {}).get("precision")
+    search = f", searched in {precision} (autocast)" if precision in DTYPES else ""
+    own = dict[str, torch.dtype]()
+    for task in run.tasks:
+        if task.model not in own and (points := next(run.points(task), None)) is not None:
+            own[task.model] = points[1].dtype
+    return [(f"arithmetic/{model}", f"{str(dtype).removeprefix('torch.')}{search}") for model, dtype in own.items()]
 
 
 def _flat(record: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
