@@ -4,6 +4,7 @@ never worse for a larger budget."""
 import copy
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 import plica
 from plica import Lp, MaxLoss, MinRadius, Status, WeightedLp
+from plica.attacks.radius.few import FewSearch
 from plica.core.judging.confirm import SAFE, SURE
 from plica.core.losses import margin
 
@@ -133,6 +135,32 @@ def test_an_image_alone_and_in_a_batch(p):
         alone = plica.attack(model, x[i : i + 1], y[i : i + 1], MinRadius(Lp(p)), gradients=60, batch_size=1)
         assert torch.equal(alone.x_adv[0], together.x_adv[i])
         assert alone.status[0] == together.status[i]
+
+
+@pytest.mark.parametrize("n", [5, 12, 30])
+def test_directions_do_not_depend_on_how_many_are_drawn(n):
+    """Which depends on the other images: torch draws the last normal numbers in another way, unless there are 16 k."""
+    search = object.__new__(FewSearch)
+    search.x, search.task = torch.zeros(1, n), SimpleNamespace(seed=3)
+    parts = []
+    for count in (1, 2, 3, 5, 9, 17, 40):
+        search.random = torch.zeros(0, n), torch.zeros(0, n)
+        parts.append([part[:count] for part in search._random(count)])
+    for directions, points in parts:
+        torch.testing.assert_close(directions, parts[-1][0][: len(directions)], rtol=0, atol=0)
+        torch.testing.assert_close(points, parts[-1][1][: len(points)], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_an_image_alone_and_in_a_batch_of_twelve_features(p):
+    """Images of a batch drew more directions than one alone, and other ones."""
+    net = network(12, 4, seed=1, width=24)[0]
+    x = torch.rand(12, 12, generator=torch.Generator().manual_seed(0))
+    y = net(x).argmax(1)
+    together = plica.attack(net, x, y, MinRadius(Lp(p)), gradients=60)
+    for i in range(0, 12, 3):
+        alone = plica.attack(net, x[i : i + 1], y[i : i + 1], MinRadius(Lp(p)), gradients=60)
+        assert torch.equal(alone.x_adv[0], together.x_adv[i])
 
 
 def never_worse(budgets, case):

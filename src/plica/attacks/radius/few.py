@@ -240,7 +240,9 @@ class FewSearch(Multistart[FewRows]):
         """`count` random unit vectors and points of the unit cube, the same for every image."""
         if count > len(self.random[0]):
             n, seed = self.x.shape[1], self.task.seed * 1_000_003 % 2**31
-            count = 2 * count  # the sequence does not depend on how much of it is drawn
+            # the sequence does not depend on how much of it is drawn: torch draws normal numbers in blocks of 16, an
+            # incomplete last one in another way
+            count = 16 * math.ceil(count / 8)
             directions = torch.randn(
                 count, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64, device="cpu"
             )
