@@ -9,6 +9,7 @@ SHARED = {
     "plica.models": "loads the models that the run names",
     "plica.core.model.fitting": "runs models that take batches of one size alone; imported by plica.models",
     "plica.core.model.draws": "the number of draws of a judgement; imported by plica.core.result",
+    "plica.core.model.probabilities": "whether outputs are probabilities; imported by plica.core.model.draws",
     "plica.core.model.randomness": "sets random numbers; imported by plica.trust.probe",
     "plica.solver.accelerator": "whether a device is a CPU; imported by plica.core.model.fitting",
     "plica.core.domain.bounds": "where features may move",
