@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import plica
 import shared_data
@@ -100,3 +101,37 @@ def test_a_saturated_network(load):
     x, y = torch.tensor(instances["x"][rows]).float() / 255, torch.tensor(instances["label"][rows])
     question = MaxLoss(Lp("inf"), torch.tensor(instances["eps"][rows]).float())
     assert plica.attack(load.load_net("mnist-net_256x6"), x, y, question, gradients=300).success.all()
+
+
+@pytest.mark.parametrize("p", [1, 2, math.inf])
+def test_beyond_a_step_of_flat_logits_the_search_goes_halfway_back(p):
+    """By linear models at the image the boundary is far outside the box, and by those beyond it the image itself is
+    misclassified."""
+    across, seen = torch.ones(128), []
+
+    def model(z):
+        if z.requires_grad:
+            seen.append((z[0] - x[0]).detach())
+        margin = torch.tanh(3 * ((z - 0.5) @ across - 1))
+        return torch.stack([-margin, margin], 1)
+
+    x = torch.full((1, 128), 0.5)
+    plica.attack(model, x, torch.zeros(1, dtype=torch.long), MinRadius(Lp(p)), gradients=16)
+    away = [float(u @ across) for u in seen]
+    far = next(k for k, side in enumerate(away) if side > 4)
+    for step in range(far, far + 3):  # the boundary is at 1
+        torch.testing.assert_close(seen[step + 1], seen[step] / 2, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_linear_models_that_mislead_at_an_image_change_no_other_image(p):
+    draw = torch.Generator().manual_seed(0)
+    net = nn.Sequential(nn.Linear(128, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 4)).eval()
+    for part in net.parameters():  # so large that logits are flat around some of the images
+        part.data = torch.randn(part.shape, generator=draw) * (8 / part.shape[-1] ** 0.5 if part.ndim > 1 else 0.1)
+    x = torch.rand(8, 128, generator=torch.Generator().manual_seed(1))
+    y = net(x).argmax(1)
+    together = plica.attack(net, x, y, MinRadius(Lp(p)), gradients=40)
+    for i in range(8):
+        alone = plica.attack(net, x[i : i + 1], y[i : i + 1], MinRadius(Lp(p)), gradients=40)
+        assert torch.equal(alone.x_adv[0], together.x_adv[i])
