@@ -123,6 +123,27 @@ def test_a_radius_is_not_rounded_to_float32():
     assert validation.radii(MaxLoss(Lp(2), 8 / 255), torch.zeros(2, 3)).tolist() == [8 / 255] * 2
 
 
+@pytest.mark.parametrize(
+    ("metric", "bounds", "largest"),
+    [
+        (Lp(math.inf), (0.0, 1.0), 1),
+        (Lp(2), (-1.0, 1.0), 2 * math.sqrt(8)),
+        (Held(Lp(1), torch.arange(8).view(2, 4) < 5), (torch.zeros(2, 4), torch.full((2, 4), 2.0)), 6),
+    ],
+)
+def test_a_radius_beyond_the_width_of_the_bounds_is_warned_of(metric, bounds, largest):
+    """8 was taken for a radius in pixels between 0 and 1, where 8/255 was meant."""
+    plica.attack(last_class, X, Y, MaxLoss(metric, largest), bounds=bounds)  # a warning would be an error
+    with pytest.warns(UserWarning, match=rf"radius {1.01 * largest:g} is .* at most {largest:.4g}, and"):
+        plica.attack(last_class, X, Y, MaxLoss(metric, 1.01 * largest), bounds=bounds)
+
+
+def last_class(x):
+    """Logits that do not depend on x but for their gradient."""
+    return 0 * x.flatten(1)[:, :3] + torch.tensor([0.0, 0.0, 1.0])
+
+
+@pytest.mark.filterwarnings("ignore:The radius")
 @pytest.mark.parametrize("p", [0.5, 1, 1.5, 2, math.inf])
 @pytest.mark.parametrize("method", ["auto", "pwcf", "curved", "pgd", "apgd-ce"])
 def test_a_radius_without_end_breaks_what_a_large_one_breaks(method, p):

@@ -281,7 +281,7 @@ def test_plain_lines_tell_what_is_done_and_what_is_left(capsys, monkeypatch):
         monkeypatch.setattr(progress.time, "monotonic", lambda: 200.0)
     assert capsys.readouterr().err.splitlines() == [
         "5/20 images, 100 gradients, median distance 0.25, 0:30 left",
-        "5/20 images, 100 gradients, median distance 0.25, 1:40 in all",
+        "5/20 images, 100 gradients, 1:40 in all",  # results, with the median over all images, follow
     ]
 
 

@@ -47,6 +47,12 @@ def test_a_plan_from_a_file_ends_with_a_table(file, whole, capsys):
     assert "\x1b" not in out
 
 
+@pytest.mark.filterwarnings("always:The radius")
+def test_a_radius_in_levels_is_warned_of_once(folder, capsys):
+    assert main(["evaluate", *FLAGS, "--metric", "linf", "--radius", "8", "--n", "2", "--out", "levels"]) == 0
+    assert capsys.readouterr().err.count("warning: The radius 8 is larger than any linf distance") == 1
+
+
 def test_a_model_that_is_a_program_needs_trust(folder, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, of the form

@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -106,7 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.path.insert(0, "")  # package.module:factory may be in the current folder, as for `python -m`
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     with warnings.catch_warnings(), ended_by_signals():
-        warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+        say_once = cache(_say)  # of an evaluation, every chunk may warn
+        warnings.showwarning = lambda message, *_, **__: say_once(f"warning: {message}")
         try:
             with wrong_input((ValueError,)):
                 for word in words:

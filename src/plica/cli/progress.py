@@ -93,7 +93,7 @@ class AttackProgress(_Display):
         """12/20 images, 1200 gradients, median distance 0.213, 0:35 left."""
         passed, share = time.monotonic() - self.start, self._share(progress)
         words = [f"{progress.done}/{progress.total} images", f"{progress.gradients} gradients"]
-        if not math.isnan(progress.radius):
+        if left and not math.isnan(progress.radius):  # at the end, the results have the median over all images
             words.append(f"median distance {progress.radius:.4g}")
         if not left:
             words.append(f"{clock(passed)} in all")

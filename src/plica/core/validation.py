@@ -72,6 +72,8 @@ def within(question: Question, bounds: Any, x: Float[Tensor, "b *image"]) -> tup
     limits = check_bounds(bounds, x)
     check_shape(question.metric, x)
     radius = radii(question, x) if isinstance(question, MaxLoss) else None
+    if radius is not None:
+        _warn_of_all(radius, question.metric, x, limits)
     return None if radius is None else torch.minimum(radius, reach(question.metric, x, limits)), limits
 
 
@@ -208,6 +210,22 @@ def radii(question: MaxLoss, x: Tensor) -> Float[Tensor, " b"]:
     if bool(radius.isnan().any()) or bool((radius < 0).any()):
         raise ValueError(f"MaxLoss(radius=...) must not be negative or nan, got {float(radius.min()):g}.")
     return radius.expand(len(x)).clone()
+
+
+def _warn_of_all(radius: Float[Tensor, " b"], metric: Metric, x: Float[Tensor, "b *image"], bounds: Bounds) -> None:
+    """Warns of a finite radius of an l_p norm beyond the distance of the two farthest inputs: a slip of units."""
+    if lp_form(metric) is None:
+        return
+    low, high = (bound.to(x).expand_as(x[:1]) for bound in (bounds.low, bounds.high))
+    fixed = fixed_pixels(metric, x)
+    diameter = float(distance(metric, low, high if fixed is None else torch.where(fixed, low, high)))
+    largest = float(torch.where(radius.isfinite(), radius, 0).max())
+    if 0 < diameter * (1 + 1e-6) < largest:
+        warnings.warn(
+            f"The radius {largest:g} is larger than any {metric} distance within the bounds, at most {diameter:.4g}, "
+            "and excludes no input. It is in the units of the bounds: 8 of 256 levels between 0 and 1 are 8/255.",
+            stacklevel=4,
+        )
 
 
 @torch.no_grad()
