@@ -429,3 +429,17 @@ def first_crossings(model, draw, margin):
         ahead = own - logits.scatter(1, y[:, None], -torch.inf).amax(1, keepdim=True) > margin
         low, high = torch.where(ahead, middle, low), torch.where(ahead, high, middle)
     return torch.lerp(x, other, low), y
+
+
+def test_images_just_before_the_boundary_are_broken_within_a_ball_that_reaches_beyond_it():
+    """A loss that is clipped at a share of their first margin gains nothing beyond points that do not count."""
+    draw = torch.Generator().manual_seed(0)
+    W, V = torch.randn(40, 30, generator=draw), torch.randn(5, 40, generator=draw)
+
+    def model(z):
+        return (z @ W.T).relu() @ V.T
+
+    x, y = first_crossings(model, draw, margin=1e-3)
+    nearest = plica.attack(model, x, y, MinRadius(Lp(2)), gradients=100).distance
+    found = plica.attack(model, x, y, MaxLoss(Lp(2), 3 * nearest), method="pwcf", gradients=20)
+    assert found.success.all()
