@@ -56,7 +56,7 @@ def test_few_operations_and_no_wait_inside_a_stage(monkeypatch):
     spec.loader.exec_module(launches)
     row, count = launches.measure("l2", images=8, gradients=30, where=True)
     assert row["stage waits"] == 0, count.lines
-    assert 20 < row["operations"] < 230  # of a short attack; what one call costs alone is less
+    assert 20 < row["operations"] < 235  # of a short attack; of 100 gradients 190
     with launches.counted() as known:
         mask = torch.tensor([1.0, 0.0]) + 1 > 1  # two operations
         assert mask.nonzero().cpu().tolist() == [[0]]  # an operation and three waits

@@ -43,6 +43,21 @@ def test_linear_margin_has_radius_margin_over_dual_norm(p):
     torch.testing.assert_close(best, exact, rtol=2e-3, atol=0)
 
 
+def test_a_multiplier_near_0_rises_in_one_step():
+    """It falls towards 0 while the linear model says that the margin is larger than wanted even at the image."""
+    g, c = linear()
+    wide = torch.full_like(g, 100.0)
+    solver = ProximalSQP(LpProx(2))
+    rows = solver.start(-wide, wide, torch.zeros_like(g))
+    for value in (c, -c):  # the image, then a point far beyond the boundary
+        solver.step(rows, value, torch.zeros_like(value), g)
+    rows.lam *= 1e-9
+    before = rows.u.clone()
+    solver.step(rows, c, torch.zeros_like(c), g)
+    gained = ((rows.u - before) * rows.plane).sum(1)
+    assert (gained > -0.5 * c).all()
+
+
 @pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
 def test_box_that_binds(p):
     """Against the exact answer of the box-constrained linear problem, by bisection on the multiplier."""

@@ -17,6 +17,9 @@ from plica.solver.linearized.state import ProximalState
 
 NEWTON = 2  # iterations on numbers, not vectors, from the last multiplier
 TINY = 1e-30
+# Least multiplier to start from, over that of a linear model: where the constraint was slack for some steps it is so
+# small that it would take as many steps to rise again.
+LEAST = 0.05
 
 
 def solve(
@@ -34,33 +37,34 @@ def _l2(block: ProximalState, goal: Tensor, along: Tensor, trials: int, work: Te
     """l_2. Without the box z is v = u + c plane, c = eta lam, shortened by eta, so that with |v|^2 from three inner
     products
 
-        plane . z = (1 - eta / |v|) plane . v
+        plane . z = (1 - eta / |v|) (plane . u + level c |plane|^2)
 
-    is a function of c alone: Newton's method sets it to goal / level. level is the share of plane . z that clipping at
+    is a function of c alone, which Newton's method sets to goal. level is the share of the increment that clipping at
     the box left in the last trial; one trial is enough, as a rule.
     """
     z, spare = work[:2]
-    plane_square = torch.linalg.vector_norm(block.plane, dim=1).square_().clamp_(min=TINY)
-    u_square = block.size.square()
-    c = (block.eta * block.lam).clamp_(min=TINY)
+    dual = torch.linalg.vector_norm(block.plane, dim=1).clamp_(min=TINY**0.5)
+    plane_square, u_square = dual.square(), block.size.square()
+    c = torch.maximum(block.eta * block.lam, torch.div(block.eta, dual).mul_(LEAST))
     for _ in range(trials):
-        target = goal / block.level
+        free_square = plane_square * block.level
         for _ in range(NEWTON):
             plane_v = torch.addcmul(along, c, plane_square)
-            length = torch.addcmul(u_square, c, along + plane_v).clamp_(min=TINY).sqrt_()
-            shortened = block.eta / length
+            square = torch.addcmul(u_square, c, along + plane_v).clamp_(min=TINY)
+            shortened = block.eta / square.sqrt()
             keep = (1 - shortened).clamp_(min=1e-6)
-            slope = torch.addcmul(keep * plane_square, shortened, (plane_v / length).square_())
-            missing = torch.addcmul(target, keep, plane_v, value=-1)
-            c = torch.addcdiv(c, missing, slope).clamp_(0.25 * c, 4 * c)
+            free_v = torch.addcmul(along, c, free_square)
+            slope = torch.addcmul(keep * free_square, shortened, plane_v / square * free_v)
+            missing = torch.addcmul(goal, keep, free_v, value=-1)
+            c = torch.addcdiv(c, missing, slope.clamp_(min=TINY)).clamp_(0.25 * c, 4 * c)
         plane_v = torch.addcmul(along, c, plane_square)
         length = torch.addcmul(u_square, c, along + plane_v).clamp_(min=TINY).sqrt_()
         keep = (1 - block.eta / length).clamp_(min=0)
         torch.mul(block.u, keep[:, None], out=z)
         z.addcmul_(block.plane, (keep * c)[:, None])
         clip(z, block.low, block.high)
-        share = torch.mul(z, block.plane, out=spare).sum(1) / (keep * plane_v)
-        torch.clamp(share.nan_to_num_(1.0), 0.2, 2.0, out=block.level)
+        free = (torch.mul(z, block.plane, out=spare).sum(1) / keep - along) / (c * plane_square)
+        torch.clamp(free.nan_to_num_(1.0, 1.0, 1.0), 0.05, 1.0, out=block.level)
     torch.div(c, block.eta, out=block.lam)
     return z
 
