@@ -9,7 +9,7 @@ import torch
 from plica import Lp, MaxLoss, MinRadius, Unsupported
 from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.radius import few
-from plica.attacks.radius.search import radius
+from plica.attacks.radius.search import RadiusSearch, radius
 from plica.core.goals import Goal
 from plica.core.judging.best import BestPoints
 from plica.core.model.counted import CountedModel
@@ -116,6 +116,22 @@ def test_weights_and_a_mask_of_pixels_that_may_not_move(p):
     task, _ = attack(model, x, y, MinRadius(WeightedLp(p, weights)), gradients=60)
     assert torch.equal(task.best.x_adv[:, ::5], x[:, ::5])
     torch.testing.assert_close(task.best.distance, exact(p, rise, gap, weights), rtol=5e-3, atol=0)
+
+
+def test_black_and_white_images_take_no_more_gradients_than_others():
+    """Half of their pixels may not move the way that the gradient points."""
+    generator = torch.Generator().manual_seed(0)
+    w, x = torch.randn(500, generator=generator), torch.rand(30, 500, generator=generator).round()
+
+    def model(z):
+        return torch.stack([torch.zeros(len(z)), z @ w - 2.2], 1)
+
+    y = model(x).argmax(1)
+    up = ((y == 0)[:, None] == (w > 0)).double()
+    exact = model(x)[:, 1].double().abs() / (w * (up != x)).norm(dim=1)
+    for gradients, most in ((10, 1.015), (30, 1.004)):
+        task, _ = attack(model, x, y, MinRadius(Lp(2)), gradients=gradients)
+        assert (task.best.distance / exact).log().mean().exp() < most
 
 
 @pytest.mark.parametrize("p", [1, 2, math.inf])
@@ -282,6 +298,48 @@ def test_an_image_without_a_point_starts_at_points_of_the_box():
     x = torch.full((2, 120), 0.42)
     task, _ = attack(model, x, torch.zeros(2, dtype=torch.long), MinRadius(Lp(2)), 200)
     assert task.best.distance.isfinite().all()
+
+
+def test_rows_that_are_lost_aim_at_the_class_they_are_at_and_turn_back(monkeypatch):
+    """Most of the box is of class 2, and flat there; rows go there on their way to class 1."""
+    w, v = torch.linalg.qr(torch.randn(128, 2, generator=torch.Generator().manual_seed(0))).Q.T
+    x = 0.4 + 0.2 * torch.rand(10, 128, generator=torch.Generator().manual_seed(1))
+    seen, turned = [], 0
+
+    def model(z):
+        s, t = (z - 0.5) @ w, (z - 0.5) @ (0.3 * w + 0.91**0.5 * v)
+        other = 0.01 * t.clamp(max=0.3)
+        return torch.stack([(1.5 - 3 * torch.relu(s - 0.2)).clamp(0, 1), other - 0.1, 0.5 + 1e-4 * other], 1)
+
+    limit = RadiusSearch._limit
+
+    def watched(self, rows, evaluation, logits, grad):
+        nonlocal turned
+        before = rows.state.u.clone()
+        limit(self, rows, evaluation, logits, grad)
+        if not rows.state.limited:
+            return
+        wrong = self.misled[rows.index] & (logits.argmax(1) == 2) & (logits[:, 2] - logits[:, 0] > evaluation.rounding)
+        assert (rows.target[wrong] == 1).all()  # the second of the classes 1 and 2
+        strayed = wrong & (evaluation.value <= evaluation.rounding)
+        flat = self.misled[rows.index] & ~wrong & (grad == 0).all(1) & (before != 0).any(1)
+        assert rows.state.lost[strayed | flat].all()
+        turned += int(strayed.sum())
+        seen.append((rows, (strayed | flat).clone(), before))
+
+    step = RadiusSearch.step
+
+    def stepped(self, rows):
+        step(self, rows)
+        if seen and seen[-1][0] is rows:
+            _, back, before = seen.pop()
+            torch.testing.assert_close(rows.state.u[back], 0.5 * before[back])
+
+    monkeypatch.setattr(RadiusSearch, "_limit", watched)
+    monkeypatch.setattr(RadiusSearch, "step", stepped)
+    task, _ = attack(model, x, torch.zeros(10, dtype=torch.long), MinRadius(Lp(2)), gradients=100)
+    assert task.best.distance.isfinite().all()
+    assert turned
 
 
 def test_l1_starts_once_more_where_other_pixels_move():

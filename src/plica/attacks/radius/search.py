@@ -83,10 +83,12 @@ class RadiusRows(Candidates):
     """Rows whose unknowns are u = scale (z - x).
 
     best: the smallest ||u|| at which the row was misclassified; inf before the first.
+    margin: at the last point.
     """
 
     state: ProximalState
     best: Float[Tensor, " r"]
+    margin: Float[Tensor, " r"]
 
 
 class RadiusSearch(Multistart[RadiusRows]):
@@ -156,9 +158,18 @@ class RadiusSearch(Multistart[RadiusRows]):
         weight = None if stage.overshoot is None else self.settings.overshoot[stage.overshoot]
         if weight is not None:
             rows.state.aim.fill_(weight)
+        steps = stage.steps
         if stage.overshoot is not None and self.opening:
             self.opening, self.limited = False, bool(self.misled.any())
-        yield from self._steps(rows, stage.steps)
+            before = rows.margin
+            yield from self._steps(rows, SCHEDULE.patience)
+            steps -= SCHEDULE.patience
+            hopeless = self.best[rows.index].isinf() & (rows.margin < 0.2 * before)
+            if bool(hopeless.any()):
+                self.limited = True
+                self.misled[rows.index] |= hopeless
+                self.solver.move(rows.state, hopeless, self._outside(0)[rows.index])
+        yield from self._steps(rows, steps)
         put(pool, index, rows)
         if stage.search_boundary:
             self._search_boundary(rows)
@@ -255,28 +266,41 @@ class RadiusSearch(Multistart[RadiusRows]):
         """Offer the points and move the rows to the next ones, without waiting for the device."""
         limit = self.task.best.distance * (1 + 1e-6)  # ||u|| and the metric differ by roundings
         evaluation = self.offer(rows, z, outputs, limit, size_is_distance=False)
-        rows.best = torch.minimum(rows.best, evaluation.size)
+        rows.best, rows.margin = torch.minimum(rows.best, evaluation.size), evaluation.value
         if self.spent == 1:
             self.zero_gradient[rows.index] = (evaluation.grad == 0).all(1)
         grad = self.settings.pull(evaluation.grad)
-        self._limit(rows, evaluation, grad)
+        self._limit(rows, evaluation, outputs[1], grad)
         self.solver.step(rows.state, evaluation.value, evaluation.rounding, grad)
         self.record(rows, evaluation.size, rows.state.residual)
 
-    def _limit(self, rows: RadiusRows, evaluation: Evaluation, grad: Float[Tensor, "r n"]) -> None:
-        """Limit the steps at images where linear models mislead (docs/design/radius.md): rows beyond the boundary whose
-        model says that even the image is misclassified go halfway back to it."""
+    def _limit(
+        self, rows: RadiusRows, evaluation: Evaluation, logits: Float[Tensor, "r *output"], grad: Float[Tensor, "r n"]
+    ) -> None:
+        """Limit the steps at images where linear models mislead (docs/design/radius.md). Rows go halfway back to the
+        image if they are beyond the boundary and their model says that even the image is misclassified, if their
+        gradient is zero before the boundary, or if they are at a point of another wrong class, at which they aim then.
+        """
         state = rows.state
         state.limited = self.opening or self.limited
         if not state.limited:
             return
-        lost = (evaluation.value > evaluation.rounding) & ((state.u * grad).sum(1) < evaluation.value)
+        beyond, accelerated = evaluation.value > evaluation.rounding, is_accelerator(grad.device)
+        contradicts, flat = (state.u * grad).sum(1) < evaluation.value, (state.size > 0) > grad.any(1)
+        lost = torch.where(beyond, contradicts, flat)
         if self.opening:
             index = rows.index[: rows.images]
             self.misled[index] |= lost.view(-1, rows.images).any(0)
-            state.limited = is_accelerator(lost.device) or bool(self.misled.any())
+            state.limited = accelerated or bool(self.misled.any())
         misled = self.misled[rows.index]
         state.lost = lost & misled
+        if not (accelerated and self.opening):
+            elsewhere = misled & ~beyond & evaluation.size.isfinite()
+            if accelerated or bool(elsewhere.any()):
+                largest = self.goal[rows.index].alternatives(logits).argmax(1)
+                rows.target = torch.where(elsewhere, largest, rows.target)
+                self._looked_up = None
+                state.lost = state.lost | elsewhere
         state.reach = torch.where(misled, SCHEDULE.reach * torch.minimum(self.best[rows.index], rows.best), torch.inf)
         state.eta = torch.where(state.lost, 0.5 * state.eta, state.eta)
 
@@ -307,7 +331,8 @@ class RadiusSearch(Multistart[RadiusRows]):
         u = torch.minimum(torch.maximum(u, low), high)
         index = torch.arange(images, device=x.device).repeat(m)
         state = self.solver.start(low, high, u, None if eta is None else eta.repeat(m))
-        return RadiusRows(index, target, state, images, self.best.new_full((len(x),), torch.inf))
+        none = self.best.new_full((len(x),), torch.inf)
+        return RadiusRows(index, target, state, images, none, none.clone())
 
     def _ascend(self, target: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """Starts at the end of a direct ascent, and the classes that are nearest there. The ascent starts at the image

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from plica.solver.accelerator import Scratch, block_rows
@@ -79,18 +79,26 @@ class ProximalSQP:
     def start(self, low: Tensor, high: Tensor, u: Tensor, eta: Float[Tensor, " r"] | None = None) -> ProximalState:
         """Rows that start at u inside the box. eta: first trust regions (r,), nan or None for the default."""
         zero = u.new_zeros(len(u))
-        filled = _filled(u)
-        block = block_rows(u.device, *filled.shape)
-        size = torch.cat([self.prox.norm(part, torch.empty_like(part)) for part in filled.split(block)])[: len(u)]
         return ProximalState(
             low=low, high=high, u=u, plane=torch.zeros_like(u),
-            velocity=u.new_zeros(u.shape if self.inertia else (len(u), 0)), size=size,
+            velocity=u.new_zeros(u.shape if self.inertia else (len(u), 0)), size=self._norm(u),
             eta=zero + torch.nan if eta is None else eta.clone(), lam=zero.clone(), slope=zero.clone(),
             level=zero.clone(), first=zero.clone(), reach=zero + torch.inf, lost=zero > 0,
             merit=zero.clone(), predicted=zero.clone(), recent=u.new_full((len(u), 3), torch.inf),
             estimate=zero + torch.inf, residual=zero.clone(), aim=zero + 1, reached=zero > 0,
             steps=torch.zeros_like(zero, dtype=torch.long), stepped=False, limited=False, scratch=Scratch(),
         )  # fmt: skip
+
+    def move(self, rows: ProximalState, which: Bool[Tensor, " r"], u: Float[Tensor, "r n"]) -> None:
+        """Move these rows, in place, to u inside the box, where their plane is that of the next gradient alone."""
+        rows.u = torch.where(which[:, None], u, rows.u)
+        rows.size = torch.where(which, self._norm(rows.u), rows.size)
+        rows.steps = torch.where(which, 0, rows.steps)
+
+    def _norm(self, u: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:
+        filled = _filled(u)
+        block = block_rows(u.device, *filled.shape)
+        return torch.cat([self.prox.norm(part, torch.empty_like(part)) for part in filled.split(block)])[: len(u)]
 
     def step(
         self, rows: ProximalState, margin: Float[Tensor, " r"], noise: Float[Tensor, " r"], grad: Float[Tensor, "r n"]
@@ -188,6 +196,7 @@ class ProximalSQP:
             share.masked_fill_(block.lost, 0.5)
             predicted = torch.lerp(block.size, size, share)
             torch.lerp(block.u, z.masked_fill_(block.lost[:, None], 0), share[:, None], out=z)
+            block.velocity.masked_fill_(block.lost[:, None], 0)
             torch.sub(z, block.u, out=spare)
         if self.inertia:
             block.velocity.mul_(self.inertia).add_(spare)
