@@ -83,7 +83,7 @@ class Multistart(ABC, Generic[C]):
         scale: (i,) factor of margins and their gradients: 1, or the power of two that brings an output of a size such
             as 1e20 or 1e-20, whose square float32 cannot hold, near 1; None if it is 1 for all images.
         same_point: a row has returned to the best point if its size exceeds `best` by no more than this share.
-        keeps_aim: whether rows.target never changes.
+        keeps_aim: whether rows.target hardly ever changes, so that Goal.aim is worth its preparation.
     """
 
     same_point = 0.0
@@ -93,7 +93,7 @@ class Multistart(ABC, Generic[C]):
         self.task, self.images = task, images
         self.x, self.goal = task.x[images].flatten(1), task.goal[images]
         self.spent = 0  # gradients per image
-        self._looked_up: Tensor | None = None
+        self._looked_up: tuple[Tensor, Tensor | None] | None = None  # index and target that `_known` is of
         self._known: tuple[Tensor, Goal, Tensor | None, Aim | None] = images, self.goal, None, None
         self.best = self.x.new_full((len(images),), torch.inf)
         self.residual = self.x.new_full((len(images),), torch.nan)
@@ -216,8 +216,9 @@ class Multistart(ABC, Generic[C]):
     def _of(self, rows: C) -> tuple[Int[Tensor, " r"], Goal, Float[Tensor, " r"] | None, Aim | None]:
         """The index of each row's image among those of the task, its goal, its scale and, if `keeps_aim`, its aim. They
         are looked up once for all steps of the same rows."""
-        if self._looked_up is not rows.index:
-            self._looked_up, index = rows.index, rows.index
+        index, target = rows.index, rows.target if self.keeps_aim else None
+        if self._looked_up is None or self._looked_up[0] is not index or self._looked_up[1] is not target:
+            self._looked_up = index, target
             image, goal = self.images[index], self.goal[index]
             scale = None if self.scale is None else self.scale[index]
             aim = goal.aim(rows.target, self.task.logits) if self.keeps_aim else None

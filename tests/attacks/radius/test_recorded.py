@@ -81,17 +81,7 @@ WEIGHTS = torch.ones(3, 16, 16)
 WEIGHTS[:, :4], WEIGHTS[:, 4:8] = torch.inf, 2
 
 
-@pytest.mark.parametrize(
-    ("metric", "targeted"),
-    [(plica.Lp(2), False), (plica.Lp("inf"), False), (plica.WeightedLp(1, WEIGHTS), False), (plica.Lp(2), True)],
-    ids=str,
-)
-def test_replayed_steps_give_the_same_bits(metric, targeted, monkeypatch):
-    net = network()
-    x = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    y = net(x).argmax(1)
-    targets = (y + 1) % 6 if targeted else None
-
+def same_when_replayed(net, x, y, metric, targets, monkeypatch):
     def answer():
         with accelerator.forced():
             return plica.attack(net, x, y, plica.MinRadius(metric), gradients=110, targets=targets)
@@ -106,6 +96,40 @@ def test_replayed_steps_give_the_same_bits(metric, targeted, monkeypatch):
     assert torch.equal(found.distance, expected.distance)
     assert torch.equal(found.stationarity.nan_to_num(-1), expected.stationarity.nan_to_num(-1))
     assert found.status == expected.status
+
+
+@pytest.mark.parametrize(
+    ("metric", "targeted"),
+    [(plica.Lp(2), False), (plica.Lp("inf"), False), (plica.WeightedLp(1, WEIGHTS), False), (plica.Lp(2), True)],
+    ids=str,
+)
+def test_replayed_steps_give_the_same_bits(metric, targeted, monkeypatch):
+    net = network()
+    x = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    y = net(x).argmax(1)
+    same_when_replayed(net, x, y, metric, (y + 1) % 6 if targeted else None, monkeypatch)
+
+
+def mostly_flat(z, w, v):
+    """Most of the box is of class 2, and flat there; rows go there on their way to class 1."""
+    s, t = (z - 0.5) @ w, (z - 0.5) @ (0.3 * w + 0.91**0.5 * v)
+    other = 0.01 * t.clamp(max=0.3)
+    return torch.stack([(1.5 - 3 * torch.relu(s - 0.2)).clamp(0, 1), other - 0.1, 0.5 + 1e-4 * other], 1)
+
+
+def slowly_reached(z, w, v):
+    """Each of the first features counts only once the one before it is large, so that a step gains one of them, and no
+    point is found before the first overshoot phase."""
+    gates = torch.cat([torch.ones_like(z[:, :1]), (z[:, :12].detach() > 0.9).to(z)], 1).cumprod(1)
+    return torch.stack([12.5 - (gates * z[:, :13]).sum(1), 0 * z[:, 0]], 1)
+
+
+@pytest.mark.parametrize("net", [mostly_flat, slowly_reached])
+def test_so_do_steps_where_linear_models_mislead(net, monkeypatch):
+    w, v = torch.linalg.qr(torch.randn(128, 2, generator=torch.Generator().manual_seed(0))).Q.T
+    x = 0.4 + 0.2 * torch.rand(10, 128, generator=torch.Generator().manual_seed(1))
+    y = torch.zeros(10, dtype=torch.long)
+    same_when_replayed(lambda z: net(z, w, v), x, y, plica.Lp(2), None, monkeypatch)
 
 
 def test_a_stage_with_a_metric_of_the_user_is_not_recorded(monkeypatch):

@@ -60,7 +60,8 @@ class RadiusSchedule:
         targets: classes of the starts far beyond the boundary in a round: the best class (0) or the second best (1).
         far: distances of these starts, used in turn, in lengths of the best perturbation.
         patience: steps of the first overshoot phase after which an image without a point goes on from a random point of
-            the box.
+            the box, if more than the share `progress` is left of the negative margin that it had before them.
+        progress: see `patience`.
         reach: the longest step at images where linear models mislead, in best radii.
         ascent_steps: gradients of a direct ascent, which leads to one more start.
         ascent_radius: radius of the ball of the ascent, in best radii.
@@ -95,6 +96,7 @@ class RadiusSchedule:
     targets: tuple[int, ...] = (0, 0, 1)
     far: tuple[float, ...] = (2.0, 8.0, 4.0, 16.0)
     patience: int = 4
+    progress: float = 0.2
     reach: float = 0.3
     ascent_steps: int = 8
     ascent_radius: float = 3.0

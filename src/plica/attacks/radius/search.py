@@ -161,10 +161,10 @@ class RadiusSearch(Multistart[RadiusRows]):
         steps = stage.steps
         if stage.overshoot is not None and self.opening:
             self.opening, self.limited = False, bool(self.misled.any())
-            before = rows.margin
+            before = rows.margin.clone()  # replayed steps write to the same memory
             yield from self._steps(rows, SCHEDULE.patience)
             steps -= SCHEDULE.patience
-            hopeless = self.best[rows.index].isinf() & (rows.margin < 0.2 * before)
+            hopeless = self.best[rows.index].isinf() & (rows.margin < SCHEDULE.progress * before)
             if bool(hopeless.any()):
                 self.limited = True
                 self.misled[rows.index] |= hopeless
@@ -261,6 +261,8 @@ class RadiusSearch(Multistart[RadiusRows]):
             self._advance(rows, z, outputs)
         else:
             replay(*outputs)
+            if self.limited:  # rows may aim elsewhere now, though rows.target is the same tensor
+                self._looked_up = None
 
     def _advance(self, rows: RadiusRows, z: Tensor, outputs: Outputs) -> None:
         """Offer the points and move the rows to the next ones, without waiting for the device."""
@@ -299,7 +301,6 @@ class RadiusSearch(Multistart[RadiusRows]):
             if accelerated or bool(elsewhere.any()):
                 largest = self.goal[rows.index].alternatives(logits).argmax(1)
                 rows.target = torch.where(elsewhere, largest, rows.target)
-                self._looked_up = None
                 state.lost = state.lost | elsewhere
         state.reach = torch.where(misled, SCHEDULE.reach * torch.minimum(self.best[rows.index], rows.best), torch.inf)
         state.eta = torch.where(state.lost, 0.5 * state.eta, state.eta)
