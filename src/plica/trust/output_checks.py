@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from plica.core.model.output import returns_probabilities
 from plica.trust.findings import Finding, Severity
 from plica.trust.probe import CALL, Probe, doubled, half_precision, logits_of
 
@@ -128,9 +129,9 @@ def finite(probe: Probe) -> Iterator[Finding]:
 def probabilities(probe: Probe) -> Iterator[Finding]:
     """Rows that are positive and sum to one. Attacks use their logarithms, which have the gradients of the logits as
     long as a second class has a probability above 0."""
-    logits = probe.logits[probe.logits.isfinite().all(1)].double()
-    if len(logits) and bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all()):
-        smallest = torch.finfo(probe.logits.dtype).tiny
+    logits = probe.logits[probe.logits.isfinite().all(1)]
+    if returns_probabilities(probe.model, logits, probe.x, (0.0, 1.0), torch.finfo(logits.dtype).eps):
+        smallest = torch.finfo(logits.dtype).tiny
         alone = float(((logits < smallest).sum(1) == logits.shape[1] - 1).double().mean())
         words = "The outputs are probabilities (they sum to one), of which attacks use the logarithms"
         if alone:

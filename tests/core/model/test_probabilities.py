@@ -63,6 +63,54 @@ def test_with_bounds_for_each_feature_too():
     torch.testing.assert_close(found.margin, margins.double(), rtol=0, atol=1e-5)
 
 
+class Under(nn.Module):
+    """A network whose layers compute in bfloat16, with probabilities in float32."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.net, self.after = Net(), after
+
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.after(self.net(x).float())
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0])
+def test_in_half_precision_too(p):
+    question = plica.MinRadius(plica.Lp(p))
+    wanted = plica.attack(Under(lambda z: z), X, Y, question, gradients=40)
+    found = plica.attack(Under(soft), X, Y, question, gradients=40)
+    assert bool(found.success.all())
+    torch.testing.assert_close(found.distance, wanted.distance, rtol=0.05, atol=0)  # bfloat16 has three digits
+
+
+def test_sums_in_half_precision_have_few_digits():
+    p = torch.full((1, 3), 1 / 3, dtype=torch.bfloat16)
+    assert float(p.sum(1, dtype=torch.float64)) > 1.001
+    assert are_probabilities(p, torch.finfo(p.dtype).eps)
+
+
+def least_squares(x):
+    """Fits to one of two classes, whose sum is one, but which may be negative."""
+    first = 0.5 + (x - 0.5) @ torch.tensor([0.9, -0.8, 0.7, 0.9, -0.8, 0.7])
+    return torch.stack([first, 1 - first], 1)
+
+
+def test_outputs_that_are_negative_elsewhere_are_no_probabilities():
+    """An image whose outputs lie in [0, 1] got another answer alone than with others."""
+    x = 0.2 + 0.6 * torch.rand(40, 6, generator=torch.Generator().manual_seed(2))
+    outputs = least_squares(x)
+    y = outputs.argmax(1)
+    assert not are_probabilities(outputs)
+    together = plica.attack(least_squares, x, y, plica.MinRadius(plica.Lp(2)), gradients=20)
+    for i in [i for i in range(len(x)) if are_probabilities(outputs[i : i + 1])][:4]:
+        alone = plica.attack(least_squares, x[i : i + 1], y[i : i + 1], plica.MinRadius(plica.Lp(2)), gradients=20)
+        assert torch.equal(alone.x_adv[0], together.x_adv[i])
+        own = least_squares(alone.x_adv)[0]
+        assert float(alone.margin) == pytest.approx(float(own[1 - y[i]] - own[y[i]]), abs=1e-6)
+        assert not plica.trust.examine(least_squares, x[i : i + 1], y[i : i + 1], checks=["probabilities"]).findings
+
+
 def test_the_mean_over_draws_is_that_of_the_probabilities():
     def noisy(x):
         return soft(Net()(x + 1e-5 * torch.randn_like(x)) / 8)

@@ -20,9 +20,9 @@ from plica.core.model.draws import MeanOfDraws
 from plica.core.model.fitting import ModelError
 from plica.core.model.gradient import gradient_errors, input_gradient, with_slope
 from plica.core.model.least_margin import LeastMargin
-from plica.core.model.output import check_output
+from plica.core.model.output import check_output, returns_probabilities
 from plica.core.model.precision import DTYPES, Autocast
-from plica.core.model.probabilities import LogProbabilities, are_probabilities, logarithm
+from plica.core.model.probabilities import LogProbabilities, logarithm
 from plica.core.model.rounding import (
     MEASURED,
     Noise,
@@ -153,9 +153,11 @@ class CountedModel:
             logits = self.logits(x, every)
         else:
             logits, random = self._logits_and_random(x)
-        if classes and self.mean is None and not self.half and are_probabilities(logits):
-            self.model = LogProbabilities(self.model)
-            logits, random = logarithm(logits), None if random is None else logarithm(random)
+        classes_of_one_run = classes and self.mean is None
+        if classes_of_one_run and returns_probabilities(self.model, logits, x, self.bounds, self.arithmetic.eps):
+            self.model, logarithms = LogProbabilities(self.model), Arithmetic()
+            logits, random = observe(logarithm, logits, logarithms), None if random is None else logarithm(random)
+            self.arithmetic.multiple = max(self.arithmetic.multiple, logarithms.multiple)
         numbers = flat(logits).shape[1]
         if numbers <= 2 and self.mean is None:
             at_image = flat(logits).abs().amax(1).nan_to_num(0, 0, 0)

@@ -39,6 +39,7 @@ class MeanOfDraws(nn.Module):
 
     Attributes:
         runs: runs of the model by `fresh` and `others`; those of the mean are not included.
+        probabilities: whether the outputs are probabilities of classes, as at the first point; None before it.
     """
 
     def __init__(
@@ -54,12 +55,13 @@ class MeanOfDraws(nn.Module):
         self.model, self.draws, self.randomness, self.classes = model, draws, randomness, classes
         self.seed, self.x = seed, x
         self.own, self.runs, self.judgements = seed_of(seed, x[0], "search"), 0, 0
+        self.probabilities: bool | None = None
 
     def of(self, model: Callable[[Tensor], Tensor]) -> MeanOfDraws:
         """The mean of another form of the model, with `runs` = 0. Its first fresh draws are the last ones made here, so
         that a point which passed with them is judged with the same draws in the other form."""
         other = MeanOfDraws(model, self.draws, self.randomness, self.seed, self.x, self.classes)
-        other.judgements = max(0, self.judgements - 1)
+        other.judgements, other.probabilities = max(0, self.judgements - 1), self.probabilities
         return other
 
     def forward(self, z: Float[Tensor, "r *image"]) -> Float[Tensor, "r *output"]:
@@ -92,7 +94,9 @@ class MeanOfDraws(nn.Module):
         if not self.classes:
             return outputs.mean(0, keepdim=True)
         if outputs[0].numel() > 1:
-            logs = logarithm(outputs) if are_probabilities(outputs) else outputs.log_softmax(1)
+            if self.probabilities is None:
+                self.probabilities = are_probabilities(outputs)
+            logs = logarithm(outputs) if self.probabilities else outputs.log_softmax(1)
             return logs.logsumexp(0, keepdim=True) - np.log(len(outputs))
         one, zero = (logsigmoid(sign * outputs).logsumexp(0, keepdim=True) for sign in (1, -1))
         return one - zero

@@ -1,11 +1,17 @@
-"""Checks that a model returns a tensor of logits."""
+"""Checks what a model returns: a tensor of logits, or probabilities."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
+
+from plica.core.model.probabilities import are_probabilities, sum_to_one
+from plica.core.model.rounding import random_images
 
 
 def check_output(out: Any, x: Tensor) -> None:
@@ -28,3 +34,26 @@ def _wrapper(out: object) -> str:
     if name is not None:
         return f", such as lambda x: model(x)[{name!r}]"
     return ", such as lambda x: model(x).logits" if isinstance(getattr(out, "logits", None), Tensor) else ""
+
+
+@torch.no_grad()
+def returns_probabilities(
+    model: Callable[[Tensor], Tensor],
+    output: Float[Tensor, "b *output"],
+    x: Float[Tensor, "b *image"],
+    bounds: tuple[float, float],
+    eps: float = 0.0,
+) -> bool:
+    """Whether a model's outputs are probabilities. Where they sum to one at some image, images of random pixels and
+    corners of the bounds decide, so that no answer depends on other images; their run is not counted.
+
+    output: at the images x.
+    eps: unit of rounding of the model.
+    """
+    if output.ndim != 2 or output.shape[1] < 2 or not bool(sum_to_one(output, eps).any()):
+        return False
+    images = random_images(x, bounds)
+    corners = torch.where(images < images.mean(), images.amin(), images.amax())
+    with suppress(Exception):  # a model may raise anything for random pixels
+        output = model(torch.cat([images, corners]))
+    return are_probabilities(output, eps)
