@@ -26,6 +26,12 @@ def make():
     return Net().eval()
 
 
+def saturated():
+    layer = nn.Linear(48, 4)
+    layer.weight.data *= 1e5
+    return nn.Sequential(nn.Flatten(), layer, nn.Softmax(1))
+
+
 def noisy():
     net = make()
     return lambda x: net((x - 0.4734) / 0.2517) + torch.randn(len(x), 4)
@@ -72,6 +78,15 @@ def test_a_forgotten_normalisation_is_said_first_and_once_with_what_to_type(fold
     a, b = (runs.load(name).samples.drop_columns(holding_nan) for name in ("run", "other"))
     assert a.equals(b)
     assert plica("evaluate", "--model", "dark.py:make@cifar10", *FLAGS, "--out", "right") == 0
+    assert "doctor" not in capsys.readouterr().err
+
+
+def test_a_bracket_can_leave_the_checks_out_too(folder, capsys):
+    line = ["bracket", "--model", "dark.py:saturated", "--data", "d.npz", "--metric", "linf", "--n", "2"]
+    line += ["--gradients", "1", "--nodes", "1"]
+    assert plica(*line, "--out", "run") == 0
+    assert "--skip-doctor leaves this out" in capsys.readouterr().err
+    assert plica(*line, "--skip-doctor", "--out", "other") == 0
     assert "doctor" not in capsys.readouterr().err
 
 

@@ -9,7 +9,7 @@ import typer
 
 from plica.bracket import BUDGET, STARTS
 from plica.cli.errors import WrongInputError
-from plica.cli.evaluate import OutOption, carry_out
+from plica.cli.evaluate import OutOption, SkipDoctorOption, carry_out
 from plica.cli.options import (
     BoundsOption,
     CountOption,
@@ -79,6 +79,7 @@ def bracket(
     bounds: BoundsOption = "0,1",
     device: DeviceOption = "cpu",
     trust: TrustOption = False,
+    skip_doctor: SkipDoctorOption = False,
 ) -> None:
     """Find, for every image, the nearest input that the model gets wrong, and prove a lower bound of its distance.
 
@@ -95,7 +96,7 @@ def bracket(
         gradients=gradients, seed=seed, bounds=bounds, device=device, chunk=CHUNK,
         certify={"seconds": 10.0 if seconds is None else seconds, "nodes": nodes, "arithmetic": arithmetic},
     )  # fmt: skip
-    carry_out(lambda: _read(plan), Path(out))
+    carry_out(lambda: _read(plan), Path(out), skip_doctor)
 
 
 def _read(plan: dict[str, Any]) -> Plan:

@@ -37,6 +37,9 @@ from plica.utils.messages import plain
 
 PlanArgument = Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="`plica plan` writes one")]
 OutOption = Annotated[Path, typer.Option(help="directory of the run; an unfinished run is resumed")]
+SkipDoctorOption = Annotated[
+    bool, typer.Option("--skip-doctor", help="skip the quick checks of the models before a new run")
+]
 CountOption = Annotated[int | None, typer.Option("--n", help="the first N images only (of a sample: N of them)")]
 ShardOption = Annotated[str | None, typer.Option(help="i/N: the i-th of N parts of the work; `plica merge` joins them")]
 EngineOption = Annotated[str, typer.Option(help='local, or ray (pip install "plica[ray]")')]
@@ -93,9 +96,7 @@ def evaluate(
     device: DeviceOrPlansOption = None,
     trust: TrustOption = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="number of searches that run at the same time")] = None,
-    skip_doctor: Annotated[
-        bool, typer.Option("--skip-doctor", help="skip the quick checks of the models before a new run")
-    ] = False,
+    skip_doctor: SkipDoctorOption = False,
 ) -> None:
     """Carry out a plan of models, data, questions and methods, and write a directory of results.
 
@@ -116,16 +117,16 @@ def evaluate(
     if indices is not None:  # override the plan
         changes |= {"data.indices": indices, "data.sample": "first"} | ({} if n else {"data.n": None})
     options: dict[str, Any] = dict(n=n, shard=shard, engine=engine, workers=workers, gpus=gpus)
-    options |= {"on_preflight": None} if skip_doctor else {}
-    carry_out(lambda: read_plan(_from_flags(plan, flags), **changes), out, **options)
+    carry_out(lambda: read_plan(_from_flags(plan, flags), **changes), out, skip_doctor, **options)
 
 
-def carry_out(plan: Callable[[], Plan], out: Path, **options: Any) -> None:
+def carry_out(plan: Callable[[], Plan], out: Path, skip_doctor: bool, **options: Any) -> None:
     """Carry out a plan with progress on standard error, and print the results.
 
     Args:
         plan: reads the plan; raises ValueError if it is not valid.
         out: directory of the run.
+        skip_doctor: whether the quick checks of the models are left out.
         options: further arguments of plica.evaluate.
     """
     with (
@@ -135,10 +136,10 @@ def carry_out(plan: Callable[[], Plan], out: Path, **options: Any) -> None:
     ):
         try:
             read = plan()
-            calls: dict[str, Any] = dict(
-                on_start=progress.start, on_event=progress.event, on_preflight=progress.preflight
+            preflight = None if skip_doctor else progress.preflight
+            run = run_plan(
+                read, out, on_start=progress.start, on_event=progress.event, on_preflight=preflight, **options
             )
-            run = run_plan(read, out, **calls | options)
         except KeyboardInterrupt:
             progress.stop()
             kept = f"; what is finished is in {out}, and the same command goes on" if progress.began else ""
