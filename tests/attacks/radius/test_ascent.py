@@ -139,3 +139,19 @@ def test_linear_models_that_mislead_at_an_image_change_no_other_image(p):
     for i in range(8):
         alone = plica.attack(net, x[i : i + 1], y[i : i + 1], MinRadius(Lp(p)), gradients=40)
         assert torch.equal(alone.x_adv[0], together.x_adv[i])
+
+
+@pytest.mark.parametrize("p", [1.5, 3])
+def test_an_image_without_a_point_spends_as_much_alone_as_beside_others(p):
+    """Alone, no gradients were put aside for the ascent that it cannot make, and it was searched from other points."""
+    net = nn.Linear(128, 2)
+    net.weight.data, net.bias.data = torch.stack([torch.zeros(128), torch.ones(128)]), torch.tensor([0.0, -100.0])
+    x, y = torch.stack([torch.full((128,), 0.7), torch.full((128,), 0.4)]), torch.zeros(2, dtype=torch.long)
+
+    def flat(z):
+        return net(z).clamp(min=-30)
+
+    together = plica.attack(flat, x, y, MinRadius(Lp(p)), gradients=60)
+    assert together.success.tolist() == [True, False]
+    alone = plica.attack(flat, x[1:], y[1:], MinRadius(Lp(p)), gradients=60)
+    assert int(alone.gradients) == int(together.gradients[1])

@@ -342,12 +342,12 @@ class RadiusSearch(Multistart[RadiusRows]):
         radius = SCHEDULE.ascent_radius * self.best
         live = (~self.finished(slice(None)) & radius.isfinite()).nonzero()[:, 0]
         u, target = torch.zeros_like(self.x), target.clone()
+        steps = min(SCHEDULE.ascent_steps, self.task.gradients - self.spent)
+        self.spent += steps  # without an ascent too, so that no image depends on others
         if not len(live):
             return u, target
         if number:
             u = self._direction(-number) * radius[:, None].nan_to_num(posinf=0) * self.x.shape[1] ** 0.5
-        steps = min(SCHEDULE.ascent_steps, self.task.gradients - self.spent)
-        self.spent += steps
         u[live], target[live] = ascend(
             self.task, self.images[live], self.settings, u[live], radius[live], steps, SCHEDULE.ascent_steps
         )
