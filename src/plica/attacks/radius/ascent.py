@@ -18,7 +18,7 @@ from torch import Tensor
 from plica.attacks.base import AttackInput
 from plica.attacks.prox_settings import ProxSettings
 from plica.solver.linearized.prox import clip
-from plica.solver.linearized.proximal_sqp import PAD
+from plica.solver.linearized.proximal_sqp import multiple
 
 STEP = 0.5  # the first step, in radii
 SHARE = 50  # for p <= 1 a step changes one entry in this many, since steps along a single entry make little progress
@@ -48,7 +48,8 @@ def ascend(
         The last point evaluated, and the alternative of the goal whose margin is largest there.
     """
     # rows are padded, so that results do not depend on their number
-    rows = torch.arange(len(images) + -len(images) % PAD, device=images.device) % len(images)
+    more = -len(images) % multiple(task.x[0].numel())
+    rows = torch.arange(len(images) + more, device=images.device) % len(images)
     x, goal, u, r = task.x[images].flatten(1)[rows], task.goal[images], u[rows], radius[rows, None]
     low, high = settings.box(x)
     z, work = torch.empty_like(x), torch.empty_like(x)

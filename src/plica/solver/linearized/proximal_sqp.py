@@ -22,8 +22,14 @@ from plica.solver.linearized.state import ProximalState
 from plica.solver.linearized.subproblem import TINY, solve
 from plica.solver.rows import part_of, put, take
 
-PAD = 16  # the number of entries of a block is a multiple of this: kernels may round the last ones differently
-FEW = 4  # fewer rows than this are always padded to PAD, since a single row is summed in another order
+PAD = 16  # rows of a block are padded to a multiple of this, or of twice as many: see `multiple`
+FEW = 4  # fewer rows than this are always padded, since a single row is summed in another order
+
+
+def multiple(n: int) -> int:
+    """The multiple of rows of n entries with which a block has a multiple of 32 entries: kernels such as pow round
+    those after the last 32 differently."""
+    return PAD if n % 2 == 0 else 2 * PAD
 
 
 @dataclass(frozen=True)
@@ -135,10 +141,10 @@ class ProximalSQP:
             part = slice(start, start + size_of_block)
             block = part_of(rows, part)
             length, n = block.u.shape
-            if length % PAD and (length < FEW or n % PAD or self.prox.remembers_norm):
+            if length % multiple(n) and (length < FEW or n % PAD or self.prox.remembers_norm):
                 own = torch.arange(length, device=rise.device)
                 # the block is filled with copies of its first row, so that all rows are rounded as in any other block
-                filled = torch.cat([own, own.new_zeros(-len(own) % PAD)])
+                filled = torch.cat([own, own.new_zeros(-length % multiple(n))])
                 copy = take(block, filled)
                 inputs = grad[part][filled], weight[part][filled], rise[part][filled]
                 sizes.append(tuple(size[:length] for size in self._move(copy, *inputs, trials)))
@@ -239,6 +245,6 @@ def _schedule(solver: ProximalSQP, dtype: torch.dtype, device: torch.device) -> 
 
 
 def _filled(rows: Float[Tensor, "r n"]) -> Float[Tensor, "m n"]:
-    """The rows, followed by copies of the first one up to a multiple of PAD."""
-    more = -len(rows) % PAD
+    """The rows, followed by copies of the first one up to a multiple of `multiple`."""
+    more = -len(rows) % multiple(rows.shape[1])
     return torch.cat([rows, rows[:1].expand(more, -1)]) if more else rows
