@@ -207,7 +207,7 @@ def test_other_images_are_refused(run, tmp_path, changed):
         contenders.groups([run, runs.load(tmp_path / "other")])
 
 
-def test_a_method_that_was_spared_images_is_compared_on_those_it_was_asked(tmp_path):
+def test_a_method_that_was_spared_images_is_compared_on_those_it_was_asked(tmp_path, capsys):
     """As where each method is asked only about the images that those before it left."""
     x, y = torch.rand(4, 3, 4, 4), torch.tensor([0, 1, 0, 1])
     write_inputs(tmp_path / "run", x, y)
@@ -221,3 +221,5 @@ def test_a_method_that_was_spared_images_is_compared_on_those_it_was_asked(tmp_p
     assert methods.contenders[1].attacked.tolist() == [True, True, False, False]
     assert compare.pair(*methods.contenders).images == 2
     assert [place.value.value for place in compare.ranking(methods)] == [0.5, 0.5]
+    assert main(["compare", str(tmp_path / "run"), "--by", "method"]) == 0
+    assert "Only the 2 of 4 images that all methods attacked are compared." in capsys.readouterr().out

@@ -98,6 +98,12 @@ def _print(console: Console, comparison: Comparison) -> None:
     ball = group.budget is not None
     shared = int(np.all([c.attacked for c in group.contenders], axis=0).sum())
     console.print(f"\n{title(group, comparison.model)}, {shared} images", style="bold")
+    images = len(group.contenders[0].ids)
+    if ball and group.by == "method" and shared < images:
+        console.print(
+            f"Only the {shared} of {images} images that all methods attacked are compared. By default a method attacks "
+            "those that earlier ones have left; evaluate with --individual to compare all."
+        )
     value = "accuracy under attack" if ball else "median radius"
     rows = [[rank.name, ranks_text(rank), between(rank.value, percent if ball else distance)] for rank in ranks]
     print_table(console, [group.by, "rank", value], rows)
