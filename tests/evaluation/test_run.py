@@ -284,6 +284,7 @@ def test_distances_of_a_model_in_half_precision_are_those_from_the_images_that_i
     torch.testing.assert_close(distance, expected, rtol=1e-6, atol=0)  # summed in float32
     assert not torch.allclose(distance, (x_adv.double() - x.double()).flatten(1).norm(dim=1), rtol=1e-4)
     assert "arithmetic/make</dt><dd><code>bfloat16</code>" in render([run])
+    assert [question["dtype"] for question in run.summary["questions"]] == ["bfloat16"]
 
 
 def test_the_report_says_in_which_arithmetic_a_model_was_searched_and_judged(plan):

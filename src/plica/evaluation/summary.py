@@ -106,6 +106,7 @@ def _question(run: runs.Run, tasks: list[runs.Task]) -> dict[str, Any]:
     return (
         {key: getattr(first, key) for key in keys}
         | {
+            "dtype": _dtype(run, tasks),
             "images": len(ids),
             "unanswered": len(ids) - len(answered),
             "wrong": number_wrong,
@@ -127,6 +128,12 @@ def _question(run: runs.Run, tasks: list[runs.Task]) -> dict[str, Any]:
         }
         | _certified(run, tasks, ids, radius.min(0))
     )
+
+
+def _dtype(run: runs.Run, tasks: list[runs.Task]) -> str | None:
+    """The dtype of the points, which is that of the model."""
+    points = next((points for task in tasks for _, points in run.points(task)), None)
+    return None if points is None else str(points.dtype).removeprefix("torch.")
 
 
 def _max_loss(radius: np.ndarray, numbers: list[Counts]) -> tuple[list[dict[str, Any]], dict[str, Any]]:

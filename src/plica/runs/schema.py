@@ -164,6 +164,7 @@ SUMMARY_KEYS = (
 SINGLE_KEYS = (
     Column("arguments", "object", "the options of the command; with targets, target as in samples.parquet"),
     Column("versions", "object", "as in manifest.json"),
+    Column("dtype", "text", "of the model and the points, as float32"),
     Column("images", "number", "number of attacked images"),
     Column("accuracy", "number", "share of images that are classified correctly without a perturbation"),
     Column("robust_accuracy", "number", "share of images without a point within the radius; `plica attack` only"),

@@ -120,6 +120,7 @@ def summarise(result: Result, arguments: Mapping[str, Any], elapsed: float) -> d
     return {
         "arguments": dict(arguments),
         "versions": versions(),
+        "dtype": str(result.x_adv.dtype).removeprefix("torch."),
         "images": len(result.success),
         "accuracy": 1 - float(wrong.double().mean()),
         **robust,
