@@ -75,6 +75,15 @@ def test_a_sigmoid_taken_for_a_logit_is_warned_of():
     plica.attack(lambda z: z, x, (x[:, 0] > 0).long(), question, gradients=5)  # logits between 0 and 1
 
 
+def test_probabilities_of_tags_are_warned_of():
+    """They are all above 0, so that every image with a tag that is off was misclassified without a perturbation."""
+    tags = (OUT > 0).long()
+    with pytest.warns(UserWarning, match="before the sigmoid"):
+        found = plica.attack(lambda z: (z @ W + BIAS).sigmoid(), X, tags, L2, goal=AnyLabel(), gradients=5)
+    assert torch.equal(found.distance == 0, (tags == 0).any(1))
+    plica.attack(lambda z: z @ W + BIAS, X, tags, L2, goal=AnyLabel(), gradients=5)
+
+
 def test_the_margin_of_one_logit_is_more_than_rounding():
     """At the boundary the logit is 0, and its roundings are those of what it is the sum of."""
     y = (OUT[:, 0] > 0).long()

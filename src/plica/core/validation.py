@@ -6,14 +6,14 @@ import warnings
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from plica.core.domain.bounds import Bounds, check_bounds
 from plica.core.formulations import MaxLoss, MinRadius, Question
 from plica.core.goals import Goal, finite
 from plica.core.model.draws import MOST
-from plica.goals import Misclassified, check_labels, class_logits, flat
+from plica.goals import AnyLabel, Misclassified, check_labels, class_logits, flat
 from plica.metrics import Metric, Unsupported, check_shape, distance, fixed_pixels, lp_form
 from plica.utils.messages import did_you_mean, one_line, shown
 from plica.utils.whole import as_int
@@ -255,21 +255,22 @@ def output(output: Float[Tensor, "b *output"], goal: Goal, question: Question, e
     _goal_values(output, goal)
     if goal.has_classes:
         _classes(class_logits(output), goal, question)
-        if flat(output).shape[1] == 1 and bool(((output >= 0) & (output <= 1)).all()):
-            _one_number(flat(output)[:, 0], goal.y)
+    signs = isinstance(goal.function, AnyLabel) or (goal.has_classes and flat(output).shape[1] == 1)
+    if signs and bool(((output >= 0) & (output <= 1)).all()):
+        _in_01(flat(output), flat(goal.y))
     if everything and not bool(finite(output).any()):
         advice = "return a large negative number, such as -1e4, in place of the -inf of a class that is left out"
         advice = advice if leaves_out(output) else "check its weights and the normalisation of x"
         raise ValueError(f"The model's output is nan or inf for every image; {advice}.")
 
 
-def _one_number(output: Float[Tensor, " b"], y: Tensor) -> None:
-    """Warns if numbers from 0 to 1 fit the labels better as probabilities of class 1 than as logits."""
+def _in_01(output: Float[Tensor, "b numbers"], y: Shaped[Tensor, "b numbers"]) -> None:
+    """Warns if numbers from 0 to 1 fit the labels better as probabilities than as logits."""
     as_logits, as_probabilities = ((output > least).eq(y).sum() for least in (0, 0.5))
     if bool(as_probabilities > as_logits):
         warnings.warn(
-            "The model gives one number from 0 to 1 for each image, which is taken for a logit: class 1 above 0. If it "
-            "is the probability of class 1, return the number before the sigmoid.",
+            "The model gives numbers from 0 to 1, which are taken for logits: class 1, or a tag, above 0. If they are "
+            "probabilities, return the numbers before the sigmoid.",
             stacklevel=2,
         )
 
