@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import plica
 from plica.attacks import multistart
-from plica.attacks.radius import search
+from plica.attacks.radius import steps
 from plica.solver import BFGSSQP, accelerator
 
 SOURCE = str(Path(plica.__file__).parent)
@@ -138,7 +138,7 @@ def counted(where: bool = False):
         for kind, name in kinds:
             if name in kind.__dict__:
                 stack.enter_context(mock.patch.object(kind, name, stage(kind.__dict__[name])))
-        stack.enter_context(mock.patch.object(search, "Recorder", Recorder))
+        stack.enter_context(mock.patch.object(steps, "Recorder", Recorder))
         stack.enter_context(accelerator.forced())
         stack.enter_context(_Copies(count, where))
         stack.enter_context(_Operations(count, where))

@@ -27,6 +27,7 @@ class ProxSettings:
         overshoot: the weights of the aim (1 at the start) with which the race goes far beyond the boundary, in its
             first and second overshoot phase; None for no such phase.
         scale: units of u per unit of a pixel; None for 1.
+        slow: the solver of a slow return (radius/schedule.py); None for none.
         sparse: whether optimal perturbations change few pixels, so that the race also starts from other pixels.
     """
 
@@ -37,6 +38,7 @@ class ProxSettings:
     overshoot: tuple[float | None, float | None] = (4.0, 16.0)
     scale: Float[Tensor, " n"] | None = None
     sparse: bool = False
+    slow: ProximalSQP | None = None
 
     @property
     def aimed(self) -> ProxSettings:
@@ -44,7 +46,7 @@ class ProxSettings:
         the boundary, the aim is raised slowly. Trebled at each step, it skipped the nearest part of the boundary
         (docs/design/radius.md)."""
         race, explore = replace(self.race, raise_aim=1.2, raise_after=4), replace(self.explore, raise_aim=1.2)
-        return replace(self, race=race, explore=explore)
+        return replace(self, race=race, explore=explore, slow=None)
 
     def scaled(self, delta: Float[Tensor, "r n"]) -> Float[Tensor, "r n"]:
         return delta if self.scale is None else torch.where(self.scale.isinf(), 0, delta * self.scale)
@@ -90,10 +92,12 @@ def _settings(p: float, bounds: tuple[float, float]) -> ProxSettings:
         # heavy-ball steps end in better minima than averaged ones, but need more gradients
         plain = replace(race, average=0.0, average_most=0.0, inertia=0.5)
         explore = replace(plain, grow=1.3, shrink=0.6, decay=1.0, decay_aim=0.75)
-        return ProxSettings(race, explore, 1.0, bounds, (8.0, 16.0))
+        slow = replace(plain, decay=1.0, decay_aim=0.89)
+        return ProxSettings(race, explore, 1.0, bounds, (8.0, 16.0), slow=slow)
     if p == math.inf:
         race = ProximalSQP(prox, eta=1.0, near=0.0, far=0.2, trials=2, trials_first=6)
-        return ProxSettings(race, race, 1.0, bounds, (None, 16.0))
+        slow = replace(race, average=0.3, average_most=0.3, decay=0.97, decay_aim=0.89, trials=4)
+        return ProxSettings(race, race, 1.0, bounds, (None, 16.0), slow=slow)
     if p <= 1:
         race = ProximalSQP(prox, eta=0.15, grow=1.3, shrink=0.6, decay=0.95, decay_aim=0.7, far=0.2)
         sparse = p == 1

@@ -8,7 +8,7 @@ import torch
 
 from plica import Lp, MaxLoss, MinRadius, Unsupported
 from plica.attacks.base import AttackInput, AttackOutput
-from plica.attacks.radius import few
+from plica.attacks.radius import few, search
 from plica.attacks.radius.search import RadiusSearch, radius
 from plica.core.goals import Goal
 from plica.core.judging.best import BestPoints
@@ -141,11 +141,25 @@ def test_bounds_other_than_zero_and_one(p):
     torch.testing.assert_close(task.best.distance, 255 * exact(p, rise, gap), rtol=5e-3, atol=0)
 
 
-@pytest.mark.parametrize("p", [0.5, 1, 1.5, 2, 8, math.inf])
+@pytest.fixture
+def every_image_takes_slow_returns(request, monkeypatch):
+    if request.param:
+        monkeypatch.setattr(search, "SCHEDULE", dataclasses.replace(search.SCHEDULE, kinked=2.0))
+
+
+SLOW = [(2, True), (math.inf, True)]
+
+
+@pytest.mark.parametrize(
+    ("p", "every_image_takes_slow_returns"),
+    [*((p, False) for p in (0.5, 1, 1.5, 2, 8, math.inf)), *SLOW],
+    indirect=["every_image_takes_slow_returns"],
+)
+@pytest.mark.usefixtures("every_image_takes_slow_returns")
 def test_a_larger_budget_is_never_worse_and_none_is_exceeded(p):
     model, x, y = curved(6)
     last = torch.full((len(x),), torch.inf)
-    for gradients in (1, 4, 10, 30, 44, 110):
+    for gradients in (1, 4, 10, 30, 44, 110, 190, 240):
         task, found = attack(model, x, y, MinRadius(Lp(p)), gradients)
         assert (task.best.distance <= last).all()
         assert (task.model.gradients == gradients).all()
@@ -156,7 +170,12 @@ def test_a_larger_budget_is_never_worse_and_none_is_exceeded(p):
     assert ((task.best.x_adv >= 0) & (task.best.x_adv <= 1)).all()
 
 
-@pytest.mark.parametrize("p", [1, 1.5, 2, math.inf])
+@pytest.mark.parametrize(
+    ("p", "every_image_takes_slow_returns"),
+    [*((p, False) for p in (1, 1.5, 2, math.inf)), *SLOW],
+    indirect=["every_image_takes_slow_returns"],
+)
+@pytest.mark.usefixtures("every_image_takes_slow_returns")
 def test_other_images_change_nothing(p):
     model, x, y = curved(20)
     together = attack(model, x, y, MinRadius(Lp(p)), 70)[0].best.x_adv

@@ -1,6 +1,7 @@
 """On a GPU what follows the model calls of a stage is recorded and replayed. Without one, a list of the operations
 takes the place of the recording: replaying it does the same to the same memory, and nothing else of Python runs."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import plica
-from plica.attacks.radius import search
+from plica.attacks.radius import search, steps
 from plica.solver import accelerator
 
 
@@ -88,7 +89,7 @@ def same_when_replayed(net, x, y, metric, targets, monkeypatch):
 
     expected = answer()
     counts = {"recorded": 0, "replayed": 0}
-    monkeypatch.setattr(search, "Recorder", lambda: listed(counts))
+    monkeypatch.setattr(steps, "Recorder", lambda: listed(counts))
     found = answer()
     assert counts["recorded"] >= 2
     assert counts["replayed"] > 3 * counts["recorded"]
@@ -108,6 +109,14 @@ def test_replayed_steps_give_the_same_bits(metric, targeted, monkeypatch):
     x = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     y = net(x).argmax(1)
     same_when_replayed(net, x, y, metric, (y + 1) % 6 if targeted else None, monkeypatch)
+
+
+@pytest.mark.parametrize("p", [2, "inf"])
+def test_so_do_slow_returns(p, monkeypatch):
+    monkeypatch.setattr(search, "SCHEDULE", dataclasses.replace(search.SCHEDULE, kinked=2.0))
+    net = network()
+    x = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    same_when_replayed(net, x, net(x).argmax(1), plica.Lp(p), None, monkeypatch)
 
 
 def mostly_flat(z, w, v):
@@ -148,7 +157,7 @@ def test_a_stage_with_a_metric_of_the_user_is_not_recorded(monkeypatch):
     net = network()
     x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     counts = {"recorded": 0, "replayed": 0}
-    monkeypatch.setattr(search, "Recorder", lambda: listed(counts))
+    monkeypatch.setattr(steps, "Recorder", lambda: listed(counts))
     result = plica.attack(net, x, net(x).argmax(1), plica.MinRadius(Own()), gradients=20)
     assert result.success.all()
     assert counts["recorded"] == 0

@@ -55,6 +55,17 @@ class RadiusSchedule:
         sparse_race: replaces `race` for distances whose perturbations change few pixels (ProxSettings.sparse).
         aimed_race: replaces `race` if each image has one target class. The gradients of the other classes go to one
             start far beyond the boundary, whose search ends within a budget of 60; a round of several would not.
+        opening: stages of a race up to its first overshoot phase, for all images; the last `last` steps of it tell
+            images where the gradients' mean cosine with the averaged gradient is below `kinked`, at which slow returns
+            (RadiusSearch._slow_return) follow.
+        kinked: see `opening`.
+        last: see `opening`.
+        contenders: the stage before the first slow return, which chooses its class.
+        slow: steps of the first slow return, which the settings are for.
+        slower: steps of the second one, for images that the first one brought nearer by the share `gain`, and the round
+            after it did not.
+        slow_aim: weight of the aim at the start of a slow return (1 in the race).
+        gain: see `slower`.
         beside: length of the start of Elsewhere, in lengths of the best perturbation.
         sparse_far: replaces `far` if `sparse_race` replaces `race`.
         targets: classes of the starts far beyond the boundary in a round: the best class (0) or the second best (1).
@@ -91,6 +102,14 @@ class RadiusSchedule:
         *race[:6],
         Elsewhere(steps=38, outside=True, search_boundary=True),
     )
+    opening: int = 6
+    kinked: float = 0.98
+    last: int = 4
+    contenders: Stage = Stage(3, steps=2)
+    slow: int = 64
+    slower: int = 150
+    slow_aim: float = 8.0
+    gain: float = 5e-3
     beside: float = 1.5
     sparse_far: tuple[float, ...] = (8.0, 16.0)
     targets: tuple[int, ...] = (0, 0, 1)

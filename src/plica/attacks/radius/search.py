@@ -8,31 +8,24 @@ robustness radius is at most r.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import count
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, count
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.attacks.base import AttackInput, AttackOutput
-from plica.attacks.boundary_search import affordable, boundary_search
-from plica.attacks.multistart import Candidates, Evaluation, Multistart, Outputs, taken
+from plica.attacks.multistart import taken
 from plica.attacks.prox_settings import ProxSettings, prox_settings
 from plica.attacks.radius.ascent import ascend
-from plica.attacks.radius.few import FLAT, FewSearch, exact_steps, suits
+from plica.attacks.radius.few import FLAT, FewSearch, suits
 from plica.attacks.radius.schedule import SCHEDULE, Elsewhere, Entry, Stage
+from plica.attacks.radius.steps import RadiusRows, RadiusSteps
 from plica.core.judging.best import BestPoints
 from plica.core.status import Status
-from plica.goals import Misclassified
-from plica.metrics import lp_form
-from plica.solver.accelerator import Recorder, Replay, block_rows, is_accelerator
-from plica.solver.linearized.state import ProximalState
 from plica.solver.rows import join, put
-
-REPEATED = 4  # least number of steps of a stage that is recorded on a GPU; recording takes as long as two or three
 
 
 def radius(task: AttackInput) -> AttackOutput:
@@ -57,7 +50,7 @@ def radius(task: AttackInput) -> AttackOutput:
             search.run(search.schedule())
         else:
             search = RadiusSearch(unbounded, images, settings, enough)
-            search.run(search.schedule())
+            search.search()
             if bool((left := search.left).any()):
                 flat = FewSearch(unbounded, images[left], settings, enough, FLAT)
                 flat.starts.fill_(flat.first)  # no start at the image
@@ -78,66 +71,85 @@ def radius(task: AttackInput) -> AttackOutput:
     return AttackOutput(stationarity, status)
 
 
-@dataclass
-class RadiusRows(Candidates):
-    """Rows whose unknowns are u = scale (z - x).
-
-    best: the smallest ||u|| at which the row was misclassified; inf before the first.
-    margin: at the last point.
-    """
-
-    state: ProximalState
-    best: Float[Tensor, " r"]
-    margin: Float[Tensor, " r"]
-
-
-class RadiusSearch(Multistart[RadiusRows]):
-    """The search on some images. enough: (b,) the distance, for each image of the task, at which its search ends."""
-
-    same_point, keeps_aim = SCHEDULE.same_point, True
+class RadiusSearch(RadiusSteps):
+    """The search on some images: a schedule of their rows' steps."""
 
     def __init__(
         self, task: AttackInput, images: Int[Tensor, " i"], settings: ProxSettings, enough: Float[Tensor, " b"]
     ):
-        super().__init__(task, images)
-        settings = settings if task.targets is None else settings.aimed
-        self.settings, self.enough, self.solver = settings, enough, settings.race
-        self.zero_gradient = torch.zeros_like(images, dtype=torch.bool)
-        self.forwards = 0  # spent so far on searches of the boundary
-        self.points = self.x.new_zeros(0, self.x.shape[1])
-        self._repeated: RadiusRows | None = None  # rows of a stage of many steps
-        self._recorder = Recorder()
-        self._replay: Replay | None = None  # what follows each model call for them
-        self.misled = torch.zeros_like(self.zero_gradient)  # whether linear models were seen to mislead in the opening
-        self.limited = False  # whether there is such an image
-        self.opening = True  # until the first overshoot phase
-        self.rounds_at_best = torch.zeros_like(images)  # rounds in a row that returned to the best point
-        self.order = self.targets
-        # the distance of each class so far; untried ones rank behind, by logit
-        self.class_distance = torch.full_like(self.order, torch.inf, dtype=self.x.dtype)
-        ranks = torch.arange(self.order.shape[1], device=self.x.device) * 1e6 + 1e30
-        self.class_distance.scatter_(1, self.order, ranks.to(self.x).expand_as(self.order))
+        super().__init__(task, images, settings, enough)
+        self.pool: RadiusRows | None = None  # of the race
+        self.nearest = self.order[:, 0].clone()  # the class that a slow return aims at
+        self.gained = torch.zeros_like(self.waiting)  # images at which slow returns go on
 
-    def schedule(self) -> Iterator[RadiusRows]:
-        """The race, then one round after another."""
-        pool = None
+    def search(self) -> None:
+        """Search until the budget is spent or no image is left. After the first overshoot phase images whose gradients
+        still change from step to step go on with a slow return, the others with the rest of the race."""
         race = SCHEDULE.race if self.task.targets is None else SCHEDULE.aimed_race
-        for stage in SCHEDULE.sparse_race if self.settings.sparse else race:
+        race = SCHEDULE.sparse_race if self.settings.sparse else race
+        spent = self._part(~self.waiting, (0, 0), self._race(race[: SCHEDULE.opening]))
+        kinked = self.agreement < SCHEDULE.kinked
+        self._part(~kinked, spent, chain(self._race(race[SCHEDULE.opening :]), self._rounds(count())))
+        spent = self._part(kinked, spent, self._slowly())
+        self._part(kinked & ~self.gained, spent, self._rounds(count(1)))
+        self._part(kinked & self.gained, spent, chain(self._slow_return(SCHEDULE.slower), self._rounds(count(1))))
+
+    def _part(
+        self, images: Bool[Tensor, " i"], spent: tuple[int, int], stages: Iterator[RadiusRows]
+    ) -> tuple[int, int]:
+        """Run the stages for some of the images.
+
+        spent: the gradients and forward runs for each of them so far; returned as they are after these stages.
+        """
+        self.waiting, (self.spent, self.forwards), self.solver = ~images, spent, self.settings.race
+        if self.spent < self.task.gradients and bool(images.any()):
+            self.run(stages)
+        return self.spent, self.forwards
+
+    def _race(self, stages: Sequence[Entry | Stage | Elsewhere]) -> Iterator[RadiusRows]:
+        """Stages of the pool of rows that start at the image, one for each class."""
+        for stage in stages:
             if isinstance(stage, Entry):
-                pool = yield from self._enter(pool, stage)
-            elif pool is None:
+                self.pool = yield from self._enter(self.pool, stage)
+            elif self.pool is None:
                 continue
             elif isinstance(stage, Elsewhere):
-                yield from self._elsewhere(pool, stage)
+                yield from self._elsewhere(self.pool, stage)
             else:
-                yield from self._stage(pool, stage)
+                yield from self._stage(self.pool, stage)
+
+    def _rounds(self, numbers: Iterable[int]) -> Iterator[RadiusRows]:
+        """The rounds with these numbers."""
         # without alternatives (with a target class, or for some goals) the boundary has corners where two classes meet:
         # steps zigzag there, and the solver of the race, which averages planes, is better
         self.solver = self.settings.explore if self.goal.has_alternatives else self.settings.race
-        for number in count():
+        for number in numbers:
             if self.settings.sparse and number == SCHEDULE.others_after:
                 yield from self._other_classes()
             yield from self._round(number)
+
+    def _slowly(self) -> Iterator[RadiusRows]:
+        """A slow return and a round; tells which images gained by the former and not by the latter."""
+        pool = self.pool
+        assert pool is not None
+        yield from self._stage(pool, SCHEDULE.contenders)
+        index, _ = self.least(pool, 1)
+        self.nearest[pool.index[index]] = pool.target[index]
+        before = self.best.clone()
+        yield from self._slow_return(SCHEDULE.slow)
+        after = self.best.clone()
+        yield from self._rounds(range(1))
+        self.gained = (after < before * (1 - SCHEDULE.gain)) & (self.best > after * (1 - SCHEDULE.gain))
+
+    def _slow_return(self, steps: int) -> Iterator[RadiusRows]:
+        """One row for each image from the image itself, which goes far beyond the boundary and comes back slowly."""
+        slow, share = self.settings.slow, SCHEDULE.slow / steps
+        assert slow is not None
+        self.solver = replace(slow, decay=slow.decay**share, decay_aim=slow.decay_aim**share)
+        rows = self.keep(self._start(self.nearest, torch.zeros_like(self.x), None), 1)
+        rows.state.aim.fill_(SCHEDULE.slow_aim)
+        yield from self._steps(rows, steps)
+        self._search_boundary(rows)
 
     def _enter(self, pool: RadiusRows | None, entry: Entry) -> Generator[RadiusRows, None, RadiusRows]:
         """Step the new rows; returns the pool with the new rows appended, without images that are finished."""
@@ -158,21 +170,32 @@ class RadiusSearch(Multistart[RadiusRows]):
         weight = None if stage.overshoot is None else self.settings.overshoot[stage.overshoot]
         if weight is not None:
             rows.state.aim.fill_(weight)
-        steps = stage.steps
         if stage.overshoot is not None and self.opening:
-            self.opening, self.limited = False, bool(self.misled.any())
-            before = rows.margin.clone()  # replayed steps write to the same memory
-            yield from self._steps(rows, SCHEDULE.patience)
-            steps -= SCHEDULE.patience
-            hopeless = self.best[rows.index].isinf() & (rows.margin < SCHEDULE.progress * before)
-            if bool(hopeless.any()):
-                self.limited = True
-                self.misled[rows.index] |= hopeless
-                self.solver.move(rows.state, hopeless, self._outside(0)[rows.index])
-        yield from self._steps(rows, steps)
+            yield from self._end_of_opening(rows, stage.steps)
+        else:
+            yield from self._steps(rows, stage.steps)
         put(pool, index, rows)
         if stage.search_boundary:
             self._search_boundary(rows)
+
+    def _end_of_opening(self, rows: RadiusRows, steps: int) -> Iterator[RadiusRows]:
+        """These steps of one row for each image; tells images without a prospect, which go on from a random point of
+        the box, and in the last steps those where gradients change from step to step."""
+        self.opening, self.limited = False, bool(self.misled.any())
+        before = rows.margin.clone()  # replayed steps write to the same memory
+        yield from self._steps(rows, SCHEDULE.patience)
+        hopeless = self.best[rows.index].isinf() & (rows.margin < SCHEDULE.progress * before)
+        if bool(hopeless.any()):
+            self.limited = True
+            self.misled[rows.index] |= hopeless
+            self.solver.move(rows.state, hopeless, self._outside(0)[rows.index])
+        last = 0 if self.settings.slow is None else SCHEDULE.last
+        yield from self._steps(rows, steps - SCHEDULE.patience - last)
+        if last:
+            self.agreement[rows.index], self.measured = 0, last
+            yield from self._steps(rows, last)
+            self.measured = 0
+            self.agreement[self.misled | self.best.isinf()] = 1
 
     def _elsewhere(self, pool: RadiusRows, stage: Elsewhere) -> Iterator[RadiusRows]:
         """Step one new row for each image."""
@@ -232,109 +255,6 @@ class RadiusSearch(Multistart[RadiusRows]):
             rows = self.keep(rows, stage.kept)
             yield from self._steps(rows, stage.steps)
 
-    @property
-    def settled(self) -> Bool[Tensor, " i"]:
-        """Images whose search has ended, because one round after another returned to the same point."""
-        return self.rounds_at_best >= SCHEDULE.settled_after
-
-    @property
-    def left(self) -> Bool[Tensor, " i"]:
-        """Images passed on to the search of few dimensions, because their gradient at the image is zero."""
-        return self.zero_gradient & exact_steps(self.settings)
-
-    def finished(self, index: Int[Tensor, " i"] | slice) -> Bool[Tensor, " i"]:
-        """Images with a point that is near enough, images that are settled, and those passed on to the other search."""
-        images = self.images[index]
-        near = self.task.best.distance[images] <= self.enough[images]
-        return near | self.settled[index] | self.left[index]
-
-    def step(self, rows: RadiusRows) -> None:
-        """As in Multistart. On a GPU the operations that follow a model call are recorded at the first one of a stage,
-        and replayed at the others."""
-        replay = self._replay if self._repeated is rows else None
-        z = self._points(rows) if replay is None else self._as_images(rows)
-        outputs = self.outputs(rows, z)
-        if replay is None and self._repeated is rows and rows.state.stepped and self._can_be_recorded():
-            replay = self._replay = self._recorder(partial(self._move, rows, z), outputs, (self, rows, rows.state))
-            self._repeated = rows if replay is not None else None
-        if replay is None:
-            self._advance(rows, z, outputs)
-        else:
-            replay(*outputs)
-            if self.limited:  # rows may aim elsewhere now, though rows.target is the same tensor
-                self._looked_up = None
-
-    def _advance(self, rows: RadiusRows, z: Tensor, outputs: Outputs) -> None:
-        """Offer the points and move the rows to the next ones, without waiting for the device."""
-        limit = self.task.best.distance * (1 + 1e-6)  # ||u|| and the metric differ by roundings
-        evaluation = self.offer(rows, z, outputs, limit, size_is_distance=False)
-        rows.best, rows.margin = torch.minimum(rows.best, evaluation.size), evaluation.value
-        if self.spent == 1:
-            self.zero_gradient[rows.index] = (evaluation.grad == 0).all(1)
-        grad = self.settings.pull(evaluation.grad)
-        self._limit(rows, evaluation, outputs[1], grad)
-        self.solver.step(rows.state, evaluation.value, evaluation.rounding, grad)
-        self.record(rows, evaluation.size, rows.state.residual)
-
-    def _limit(
-        self, rows: RadiusRows, evaluation: Evaluation, logits: Float[Tensor, "r *output"], grad: Float[Tensor, "r n"]
-    ) -> None:
-        """Limit the steps at images where linear models mislead (docs/design/radius.md). Rows go halfway back to the
-        image if they are beyond the boundary and their model says that even the image is misclassified, if their
-        gradient is zero before the boundary, or if they are at a point of another wrong class, at which they aim then.
-        """
-        state = rows.state
-        state.limited = self.opening or self.limited
-        if not state.limited:
-            return
-        beyond, accelerated = evaluation.value > evaluation.rounding, is_accelerator(grad.device)
-        contradicts, flat = (state.u * grad).sum(1) < evaluation.value, (state.size > 0) > grad.any(1)
-        lost = torch.where(beyond, contradicts, flat)
-        if self.opening:
-            index = rows.index[: rows.images]
-            self.misled[index] |= lost.view(-1, rows.images).any(0)
-            state.limited = accelerated or bool(self.misled.any())
-        misled = self.misled[rows.index]
-        state.lost = lost & misled
-        if not (accelerated and self.opening):
-            elsewhere = misled & ~beyond & evaluation.size.isfinite()
-            if accelerated or bool(elsewhere.any()):
-                largest = self.goal[rows.index].alternatives(logits).argmax(1)
-                rows.target = torch.where(elsewhere, largest, rows.target)
-                state.lost = state.lost | elsewhere
-        state.reach = torch.where(misled, SCHEDULE.reach * torch.minimum(self.best[rows.index], rows.best), torch.inf)
-        state.eta = torch.where(state.lost, 0.5 * state.eta, state.eta)
-
-    def _move(self, rows: RadiusRows, z: Tensor, *outputs: Tensor) -> None:
-        """`_advance`, and the images at the next points."""
-        self._advance(rows, z, outputs)  # type: ignore[arg-type]
-        self._points(rows)
-
-    def _can_be_recorded(self) -> bool:
-        """Whether only code of plica runs between two model calls: none of a user's metric, goal or grid."""
-        known = lp_form(self.task.question.metric) is not None and self.task.model.grid is None
-        return known and isinstance(self.goal.function, Misclassified)
-
-    def _steps(self, rows: RadiusRows, steps: int) -> Iterator[RadiusRows]:
-        self._repeated, self._replay = rows if steps >= REPEATED else None, None
-        for _ in range(steps):
-            yield rows
-        self._repeated = self._replay = None
-        distance = self.class_distance[rows.index, rows.target]
-        self.class_distance[rows.index, rows.target] = torch.minimum(distance, rows.best)
-
-    def _start(self, target: Tensor, u: Tensor, eta: Tensor | None) -> RadiusRows:
-        """Rows that start at u and aim at `target`, both for m rows of every image. eta: first trust region of each
-        image; None for the solver's default."""
-        m, images = len(target) // len(self.x), len(self.x)
-        x = self.x.repeat(m, 1)
-        low, high = self.settings.box(x)
-        u = torch.minimum(torch.maximum(u, low), high)
-        index = torch.arange(images, device=x.device).repeat(m)
-        state = self.solver.start(low, high, u, None if eta is None else eta.repeat(m))
-        none = self.best.new_full((len(x),), torch.inf)
-        return RadiusRows(index, target, state, images, none, none.clone())
-
     def _ascend(self, target: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """Starts at the end of a direct ascent, and the classes that are nearest there. The ascent starts at the image
         in the first round, at random points of the ball in later ones. Images without a point yet start at the image,
@@ -369,35 +289,3 @@ class RadiusSearch(Multistart[RadiusRows]):
         pixels: it is a direction of u, in which the bounds already keep fixed pixels at 0."""
         direction = self.task.drawn(torch.randn, number)
         return direction / torch.linalg.vector_norm(direction)
-
-    def _points(self, rows: RadiusRows) -> Tensor:
-        """The images at the rows' u, followed by padding, in a buffer that the next step overwrites.  (p, *image)"""
-        length, images = len(rows), rows.images
-        padded = self.task.model.padded(length)
-        if len(self.points) < padded:
-            self.points = self.x.new_zeros(padded, self.x.shape[1])
-        index = rows.index[:images]
-        x = self.x if images == len(self.x) else self.x[index]
-        block = block_rows(x.device, *x.shape)
-        u, points = (t[:length].view(-1, images, x.shape[1]) for t in (rows.state.u, self.points))
-        for at in range(0, images, block):
-            part = slice(at, at + block)
-            self.settings.point(x[part], u[:, part], points[:, part])
-        return self._as_images(rows)
-
-    def _as_images(self, rows: RadiusRows) -> Tensor:
-        return self.points[: self.task.model.padded(len(rows))].view(-1, *self.task.x.shape[1:])
-
-    def _search_boundary(self, rows: RadiusRows | None = None) -> None:
-        """Move the best points towards the boundary, with as many forward runs as the gradients spent so far allow (not
-        the budget, so that a larger budget continues the same sequence). rows: at most one for each image, whose next
-        points are tried first if they are nearer."""
-        runs = min(SCHEDULE.boundary_forwards, affordable(self.spent) - self.forwards)
-        if runs > 0:
-            live, ahead = ~self.finished(slice(None)), None
-            if rows is not None:
-                ahead = self.task.best.x_adv[self.images]
-                ahead[rows.index] = self._points(rows)[: len(rows)]
-                ahead = ahead[live]
-            boundary_search(self.task, self.images[live], runs, ahead)
-            self.forwards += runs

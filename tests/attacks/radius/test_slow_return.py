@@ -1,0 +1,107 @@
+"""Slow returns of the radius attack: which images take them, and what they gain."""
+
+import dataclasses
+import importlib
+
+import pytest
+import torch
+from torch import nn
+
+import plica
+import shared_data
+from plica.attacks.radius import search
+
+DATA = shared_data.SHARED
+
+
+def network():
+    """Convolutions with max-pooling and large random weights, whose gradients change from step to step."""
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(576, 2),
+    ]  # fmt: skip
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight)
+            nn.init.normal_(layer.bias, std=0.3)
+    net = nn.Sequential(*layers).eval().requires_grad_(False)
+    return lambda x: net(2 * x - 1)
+
+
+def change(monkeypatch, **settings):
+    monkeypatch.setattr(search, "SCHEDULE", dataclasses.replace(search.SCHEDULE, **settings))
+
+
+@pytest.fixture
+def answer():
+    net = network()
+    x = torch.rand(24, 1, 12, 12, generator=torch.Generator().manual_seed(1))
+    y = net(x).argmax(1)
+    return lambda p, gradients: plica.attack(net, x, y, plica.MinRadius(plica.Lp(p)), gradients=gradients)
+
+
+@pytest.mark.parametrize("p", [2, "inf"])
+def test_images_whose_gradients_change_take_a_slow_return_and_the_others_none(p, answer, monkeypatch):
+    """Each image has the answer that it has where all images take one, or where none does, whatever the others do."""
+    searches = []
+    slowly = search.RadiusSearch._slowly
+
+    def watched(self):
+        searches.append(self)
+        yield from slowly(self)
+
+    monkeypatch.setattr(search.RadiusSearch, "_slowly", watched)
+    found = answer(p, 110)
+    kinked = searches[0].agreement < search.SCHEDULE.kinked
+    assert 0 < kinked.sum() < 24
+    change(monkeypatch, kinked=0.0)
+    without = answer(p, 110)
+    change(monkeypatch, kinked=2.0)
+    expected = torch.where(kinked, answer(p, 110).distance, without.distance)
+    assert torch.equal(found.distance, expected)
+    assert (found.distance != without.distance)[kinked].float().mean() > 0.5
+
+
+def test_slow_returns_go_on_where_they_gained_and_the_round_after_them_did_not(answer, monkeypatch):
+    change(monkeypatch, kinked=2.0)
+    best = []
+    slow_return, rounds = search.RadiusSearch._slow_return, search.RadiusSearch._rounds
+
+    def watched(self, steps):
+        best.append((steps, self.best.clone(), self.gained.clone()))
+        yield from slow_return(self, steps)
+        best.append((steps, self.best.clone(), None))
+
+    def watched_rounds(self, numbers):
+        yield from rounds(self, numbers)
+        best.append((0, self.best.clone(), None))
+
+    monkeypatch.setattr(search.RadiusSearch, "_slow_return", watched)
+    monkeypatch.setattr(search.RadiusSearch, "_rounds", watched_rounds)
+    answer("inf", 170)
+    (first, before, _), (_, after, _), (_, last, _), (second, _, gained) = best[:4]
+    assert (first, second) == (search.SCHEDULE.slow, search.SCHEDULE.slower)
+    least = 1 - search.SCHEDULE.gain
+    assert torch.equal(gained, (after < before * least) & (last > after * least))
+    assert 0 < gained.sum() < 24
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the networks of ../shared/data are not here")
+def test_they_come_nearer_on_a_network_with_max_pooling(monkeypatch):
+    """By .965 in the mean of 97 images with 100 gradients."""
+    monkeypatch.syspath_prepend(DATA)
+    load = importlib.import_module("load")
+    net, (x, y) = load.load_net("Convnet_maxpool"), load.mnist()
+    x, y = torch.as_tensor(x[:30]).float() / 255, torch.as_tensor(y[:30]).long()
+    right = net(x).argmax(1) == y
+
+    def radii():
+        result = plica.attack(net, x[right], y[right], plica.MinRadius(plica.Lp(2)), gradients=100)
+        assert result.success.all()
+        return result.distance.log().mean()
+
+    found = radii()
+    change(monkeypatch, kinked=0.0)
+    assert found < radii() - 0.01
