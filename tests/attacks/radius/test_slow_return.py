@@ -64,6 +64,16 @@ def test_images_whose_gradients_change_take_a_slow_return_and_the_others_none(p,
     assert (found.distance != without.distance)[kinked].float().mean() > 0.5
 
 
+@pytest.mark.parametrize("scale", [2.0**-33, 2.0**33])
+def test_the_unit_of_the_output_does_not_choose_the_images_that_take_one(scale):
+    net = network()
+    x = torch.rand(8, 1, 12, 12, generator=torch.Generator().manual_seed(1))
+    y, question = net(x).argmax(1), plica.MinRadius(plica.Lp(2))
+    expected = plica.attack(net, x, y, question, gradients=110)
+    found = plica.attack(lambda x: scale * net(x), x, y, question, gradients=110)
+    assert torch.equal(found.x_adv, expected.x_adv)
+
+
 def test_slow_returns_go_on_where_they_gained_and_the_round_after_them_did_not(answer, monkeypatch):
     change(monkeypatch, kinked=2.0)
     best = []

@@ -21,6 +21,7 @@ from plica.metrics import lp_form
 from plica.solver.accelerator import Recorder, Replay, block_rows, is_accelerator
 from plica.solver.linearized.proximal_sqp import padded
 from plica.solver.linearized.state import ProximalState
+from plica.solver.linearized.subproblem import TINY
 
 REPEATED = 4  # least number of steps of a stage that is recorded on a GPU; recording takes as long as two or three
 
@@ -114,7 +115,7 @@ class RadiusSteps(Multistart[RadiusRows]):
         grad = self.settings.pull(evaluation.grad)
         self._limit(rows, evaluation, outputs[1], grad)
         if self.measured:
-            cosine = torch.cosine_similarity(padded(grad), padded(rows.state.plane))[: len(rows)]
+            cosine = torch.cosine_similarity(padded(grad), padded(rows.state.plane), eps=TINY)[: len(rows)]
             self.agreement[rows.index] += cosine / self.measured
         self.solver.step(rows.state, evaluation.value, evaluation.rounding, grad)
         self.record(rows, evaluation.size, rows.state.residual)
