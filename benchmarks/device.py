@@ -39,7 +39,7 @@ import torch
 from torch import Tensor, nn
 
 import plica
-from plica.attacks.radius import search
+from plica.attacks.radius import steps
 
 GRADIENTS = 100
 NORMS = {"l2": 2, "linf": "inf", "l1": 1}
@@ -157,11 +157,11 @@ def settings(conv_tf32: bool, deterministic: bool) -> Iterator[None]:
 @contextmanager
 def one_by_one() -> Iterator[None]:
     """Stages are not recorded (plica.solver.accelerator.Recorder) inside the block."""
-    before, search.REPEATED = search.REPEATED, 10**9
+    before, steps.REPEATED = steps.REPEATED, 10**9
     try:
         yield
     finally:
-        search.REPEATED = before
+        steps.REPEATED = before
 
 
 class Sizes(nn.Module):
