@@ -46,7 +46,7 @@ class ProxSettings:
         the boundary, the aim is raised slowly. Trebled at each step, it skipped the nearest part of the boundary
         (docs/design/radius.md)."""
         race, explore = replace(self.race, raise_aim=1.2, raise_after=4), replace(self.explore, raise_aim=1.2)
-        return replace(self, race=race, explore=explore, slow=None)
+        return replace(self, race=race, explore=explore)
 
     def scaled(self, delta: Float[Tensor, "r n"]) -> Float[Tensor, "r n"]:
         return delta if self.scale is None else torch.where(self.scale.isinf(), 0, delta * self.scale)

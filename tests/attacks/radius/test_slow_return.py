@@ -46,13 +46,13 @@ def answer():
 def test_images_whose_gradients_change_take_a_slow_return_and_the_others_none(p, answer, monkeypatch):
     """Each image has the answer that it has where all images take one, or where none does, whatever the others do."""
     searches = []
-    slowly = search.RadiusSearch._slowly
+    slow_returns = search.RadiusSearch._slow_returns
 
     def watched(self):
         searches.append(self)
-        yield from slowly(self)
+        yield from slow_returns(self)
 
-    monkeypatch.setattr(search.RadiusSearch, "_slowly", watched)
+    monkeypatch.setattr(search.RadiusSearch, "_slow_returns", watched)
     found = answer(p, 110)
     kinked = searches[0].agreement < search.SCHEDULE.kinked
     assert 0 < kinked.sum() < 24
@@ -96,6 +96,55 @@ def test_slow_returns_go_on_where_they_gained_and_the_round_after_them_did_not(a
     least = 1 - search.SCHEDULE.gain
     assert torch.equal(gained, (after < before * least) & (last > after * least))
     assert 0 < gained.sum() < 24
+
+
+def test_a_goal_without_alternatives_takes_none(monkeypatch):
+    """At the corners of its boundary gradients change too, and a heavy ball zigzags there."""
+    searches = []
+    start = search.RadiusSearch.__init__
+
+    def watched(self, *arguments):
+        start(self, *arguments)
+        searches.append(self)
+
+    monkeypatch.setattr(search.RadiusSearch, "__init__", watched)
+    net = network()
+    x = torch.rand(8, 1, 12, 12, generator=torch.Generator().manual_seed(1))
+    y = net(x).argmax(1)
+
+    def wrong(output, y):
+        return output.gather(1, 1 - y[:, None])[:, 0] - output.gather(1, y[:, None])[:, 0]
+
+    for goal in (None, wrong):
+        plica.attack(net, x, y, plica.MinRadius(plica.Lp(2)), gradients=60, goal=goal)
+    with_classes, without = searches
+    assert (with_classes.agreement < search.SCHEDULE.kinked).any()
+    assert (without.agreement == 1).all()
+
+
+def test_rounds_before_a_slow_return_that_finds_something_nearer_no_longer_count(answer, monkeypatch):
+    """An image is settled when so many rounds in a row returned to the same point."""
+    change(monkeypatch, kinked=2.0)
+    returned = []
+    slow_return, one_round = search.RadiusSearch._slow_return, search.RadiusSearch._round
+
+    def nearer(self, steps):
+        yield from slow_return(self, steps)
+        if steps == search.SCHEDULE.slower:
+            returned.append(self.rounds_at_best[self.gained].clone())
+            self.best = 0.5 * self.best  # no round returns to this
+
+    def watched(self, number):
+        yield from one_round(self, number)
+        if returned:
+            returned.append(self.rounds_at_best[self.gained].clone())
+
+    monkeypatch.setattr(search.RadiusSearch, "_slow_return", nearer)
+    monkeypatch.setattr(search.RadiusSearch, "_round", watched)
+    answer(2, 370)
+    before, after = returned[:2]
+    assert before.any()
+    assert not after.any()
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the networks of ../shared/data are not here")

@@ -51,16 +51,15 @@ class RadiusSchedule:
     """The order in which rows are stepped; docs/design/radius.md has the alternatives that were measured.
 
     Attributes:
-        race: the stages of the first 50 gradients.
+        race: the stages of the first 50 gradients. In the end of the first overshoot phase (`last`) images are told
+            whose gradients still change from step to step (`kinked`); slow returns take the place of the last stage
+            there (RadiusSearch._slow_returns).
         sparse_race: replaces `race` for distances whose perturbations change few pixels (ProxSettings.sparse).
         aimed_race: replaces `race` if each image has one target class. The gradients of the other classes go to one
             start far beyond the boundary, whose search ends within a budget of 60; a round of several would not.
-        opening: stages of a race up to its first overshoot phase, for all images; the last `last` steps of it tell
-            images where the gradients' mean cosine with the averaged gradient is below `kinked`, at which slow returns
-            (RadiusSearch._slow_return) follow.
-        kinked: see `opening`.
-        last: see `opening`.
-        contenders: the stage before the first slow return, which chooses its class.
+        last: the last steps of the first overshoot phase, over which the cosine of the gradient with the averaged one
+            is measured.
+        kinked: gradients change where the mean of this cosine is below this.
         slow: steps of the first slow return, which the settings are for.
         slower: steps of the second one, for images that the first one brought nearer by the share `gain`, and the round
             after it did not.
@@ -102,10 +101,8 @@ class RadiusSchedule:
         *race[:6],
         Elsewhere(steps=38, outside=True, search_boundary=True),
     )
-    opening: int = 6
-    kinked: float = 0.98
     last: int = 4
-    contenders: Stage = Stage(3, steps=2)
+    kinked: float = 0.98
     slow: int = 64
     slower: int = 150
     slow_aim: float = 8.0

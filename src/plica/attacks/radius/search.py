@@ -1,7 +1,8 @@
 """MinRadius for distances with a proximal map (solver/linearized): the schedule of classes and starts.
 
 The first 50 gradients are spent on several classes; those whose linear models have the nearest boundaries are kept.
-Rounds of 50 gradients from starts far beyond the boundary follow, until five of them have returned to the same point.
+Where gradients change from step to step, searches that come back slowly from far beyond the boundary follow. Then
+there are rounds of 50 gradients from starts far beyond the boundary, until five of them returned to the same point.
 MaxLoss is answered by the same search: there is a misclassified point within the radius r exactly if the image's
 robustness radius is at most r.
 """
@@ -80,17 +81,17 @@ class RadiusSearch(RadiusSteps):
         super().__init__(task, images, settings, enough)
         self.pool: RadiusRows | None = None  # of the race
         self.nearest = self.order[:, 0].clone()  # the class that a slow return aims at
-        self.gained = torch.zeros_like(self.waiting)  # images at which slow returns go on
+        self.gained = torch.zeros_like(self.waiting)  # images for which a second slow return follows
 
     def search(self) -> None:
-        """Search until the budget is spent or no image is left. After the first overshoot phase images whose gradients
-        still change from step to step go on with a slow return, the others with the rest of the race."""
+        """Search until the budget is spent or no image is left. Images where gradients change from step to step go on
+        with slow returns, the others with the last stage of the race."""
         race = SCHEDULE.race if self.task.targets is None else SCHEDULE.aimed_race
-        race = SCHEDULE.sparse_race if self.settings.sparse else race
-        spent = self._part(~self.waiting, (0, 0), self._race(race[: SCHEDULE.opening]))
+        *first, last = SCHEDULE.sparse_race if self.settings.sparse else race
+        spent = self._part(~self.waiting, (0, 0), self._race(first))
         kinked = self.agreement < SCHEDULE.kinked
-        self._part(~kinked, spent, chain(self._race(race[SCHEDULE.opening :]), self._rounds(count())))
-        spent = self._part(kinked, spent, self._slowly())
+        self._part(~kinked, spent, chain(self._race([last]), self._rounds(count())))
+        spent = self._part(kinked, spent, self._slow_returns())
         self._part(kinked & ~self.gained, spent, self._rounds(count(1)))
         self._part(kinked & self.gained, spent, chain(self._slow_return(SCHEDULE.slower), self._rounds(count(1))))
 
@@ -128,11 +129,11 @@ class RadiusSearch(RadiusSteps):
                 yield from self._other_classes()
             yield from self._round(number)
 
-    def _slowly(self) -> Iterator[RadiusRows]:
-        """A slow return and a round; tells which images gained by the former and not by the latter."""
+    def _slow_returns(self) -> Iterator[RadiusRows]:
+        """A slow return towards the class of least estimate, and a round; another slow return follows at images that
+        gained by the first one and not by the round."""
         pool = self.pool
         assert pool is not None
-        yield from self._stage(pool, SCHEDULE.contenders)
         index, _ = self.least(pool, 1)
         self.nearest[pool.index[index]] = pool.target[index]
         before = self.best.clone()
@@ -179,8 +180,8 @@ class RadiusSearch(RadiusSteps):
             self._search_boundary(rows)
 
     def _end_of_opening(self, rows: RadiusRows, steps: int) -> Iterator[RadiusRows]:
-        """These steps of one row for each image; tells images without a prospect, which go on from a random point of
-        the box, and in the last steps those where gradients change from step to step."""
+        """These steps of one row for each image. Images without a prospect go on from a random point of the box; the
+        last steps measure how much gradients change from step to step (`agreement`)."""
         self.opening, self.limited = False, bool(self.misled.any())
         before = rows.margin.clone()  # replayed steps write to the same memory
         yield from self._steps(rows, SCHEDULE.patience)
@@ -189,7 +190,8 @@ class RadiusSearch(RadiusSteps):
             self.limited = True
             self.misled[rows.index] |= hopeless
             self.solver.move(rows.state, hopeless, self._outside(0)[rows.index])
-        last = 0 if self.settings.slow is None else SCHEDULE.last
+        # without alternatives steps zigzag, see `_rounds`
+        last = SCHEDULE.last if self.settings.slow is not None and self.goal.has_alternatives else 0
         yield from self._steps(rows, steps - SCHEDULE.patience - last)
         if last:
             self.agreement[rows.index], self.measured = 0, last
@@ -234,14 +236,14 @@ class RadiusSearch(RadiusSteps):
         targets = [classes[:, min(target, last)] for target in SCHEDULE.targets]
         starts = [self._outside(number * len(targets) + i) for i in range(len(targets))]
         climbed, target = self._ascend(classes[:, 0], number)
-        before = self.best.clone()
         rows = self._start(torch.cat([*targets, target]), torch.cat([*starts, climbed]), self._reach())
         for stage in SCHEDULE.round:
             rows = self.keep(rows, stage.kept)
             yield from self._steps(rows, stage.steps)
-        end = torch.full_like(before, torch.inf).scatter_(0, rows.index, rows.best)
+        end = torch.full_like(self.best, torch.inf).scatter_(0, rows.index, rows.best)
         same = end.isfinite() & (end <= self.best * (1 + self.same_point))
-        self.rounds_at_best.masked_fill_(self.best < before * (1 - self.same_point), 0).add_(same)
+        self.rounds_at_best.masked_fill_(self.best < self.round_best * (1 - self.same_point), 0).add_(same)
+        self.round_best = self.best.clone()
         self._search_boundary()
 
     def _other_classes(self) -> Iterator[RadiusRows]:

@@ -19,7 +19,7 @@ from plica.attacks.radius.schedule import SCHEDULE
 from plica.goals import Misclassified
 from plica.metrics import lp_form
 from plica.solver.accelerator import Recorder, Replay, block_rows, is_accelerator
-from plica.solver.linearized.proximal_sqp import padded
+from plica.solver.linearized.proximal_sqp import pad_rows
 from plica.solver.linearized.state import ProximalState
 from plica.solver.linearized.subproblem import TINY
 
@@ -66,6 +66,7 @@ class RadiusSteps(Multistart[RadiusRows]):
         self.agreement = self.x.new_ones(len(images))  # mean cosine of the gradient with the averaged one
         self.measured = 0  # steps over which `agreement` is measured now
         self.rounds_at_best = torch.zeros_like(images)  # rounds in a row that returned to the best point
+        self.round_best = torch.full_like(self.best, torch.inf)  # `best` after the last round
         self.order = self.targets
         # the distance of each class so far; untried ones rank behind, by logit
         self.class_distance = torch.full_like(self.order, torch.inf, dtype=self.x.dtype)
@@ -115,7 +116,7 @@ class RadiusSteps(Multistart[RadiusRows]):
         grad = self.settings.pull(evaluation.grad)
         self._limit(rows, evaluation, outputs[1], grad)
         if self.measured:
-            cosine = torch.cosine_similarity(padded(grad), padded(rows.state.plane), eps=TINY)[: len(rows)]
+            cosine = torch.cosine_similarity(pad_rows(grad), pad_rows(rows.state.plane), eps=TINY)[: len(rows)]
             self.agreement[rows.index] += cosine / self.measured
         self.solver.step(rows.state, evaluation.value, evaluation.rounding, grad)
         self.record(rows, evaluation.size, rows.state.residual)

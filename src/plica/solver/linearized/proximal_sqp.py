@@ -102,7 +102,7 @@ class ProximalSQP:
         rows.steps = torch.where(which, 0, rows.steps)
 
     def _norm(self, u: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:
-        filled = padded(u)
+        filled = pad_rows(u)
         block = block_rows(u.device, *filled.shape)
         return torch.cat([self.prox.norm(part, torch.empty_like(part)) for part in filled.split(block)])[: len(u)]
 
@@ -167,7 +167,7 @@ class ProximalSQP:
         multiplier there."""
         n = grad.shape[1]
         rows.first = margin.abs().clamp(min=TINY)
-        dual, square = self.prox.dual(padded(grad))[: len(grad)].clamp(min=TINY), grad.square().sum(1).clamp(min=TINY)
+        dual, square = self.prox.dual(pad_rows(grad))[: len(grad)].clamp(min=TINY), grad.square().sum(1).clamp(min=TINY)
         length = rows.first / dual
         rows.eta = torch.where(rows.eta.isnan(), self.eta * self.prox.natural(n) * length, rows.eta)
         rows.lam = 1 / dual + rows.first / (rows.eta * square)
@@ -244,7 +244,7 @@ def _schedule(solver: ProximalSQP, dtype: torch.dtype, device: torch.device) -> 
     return torch.stack([weight, solver.shrink * decay, decay, solver.grow * decay, change_of_aim])
 
 
-def padded(rows: Float[Tensor, "r n"]) -> Float[Tensor, "m n"]:
+def pad_rows(rows: Float[Tensor, "r n"]) -> Float[Tensor, "m n"]:
     """The rows, followed by copies of the first one up to a multiple of `multiple`."""
     more = -len(rows) % multiple(rows.shape[1])
     return torch.cat([rows, rows[:1].expand(more, -1)]) if more else rows
