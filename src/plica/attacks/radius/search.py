@@ -89,6 +89,8 @@ class RadiusSearch(RadiusSteps):
         race = SCHEDULE.race if self.task.targets is None else SCHEDULE.aimed_race
         *first, last = SCHEDULE.sparse_race if self.settings.sparse else race
         spent = self._part(~self.waiting, (0, 0), self._race(first))
+        if self.spent >= self.task.gradients:
+            return
         kinked = self.agreement < SCHEDULE.kinked
         self._part(~kinked, spent, chain(self._race([last]), self._rounds(count())))
         spent = self._part(kinked, spent, self._slow_returns())
@@ -110,6 +112,8 @@ class RadiusSearch(RadiusSteps):
     def _race(self, stages: Sequence[Entry | Stage | Elsewhere]) -> Iterator[RadiusRows]:
         """Stages of the pool of rows that start at the image, one for each class."""
         for stage in stages:
+            if self.spent >= self.task.gradients:  # nothing is prepared that cannot be stepped
+                return
             if isinstance(stage, Entry):
                 self.pool = yield from self._enter(self.pool, stage)
             elif self.pool is None:

@@ -88,7 +88,7 @@ class RadiusSteps(Multistart[RadiusRows]):
         search."""
         images = self.images[index]
         near = self.task.best.distance[images] <= self.enough[images]
-        return near | self.settled[index] | self.left[index] | self.waiting[index]
+        return near | (self.settled | self.left | self.waiting)[index]
 
     def step(self, rows: RadiusRows) -> None:
         """As in Multistart. On a GPU the operations that follow a model call are recorded at the first one of a stage,
