@@ -51,14 +51,13 @@ class RadiusSchedule:
     """The order in which rows are stepped; docs/design/radius.md has the alternatives that were measured.
 
     Attributes:
-        race: the stages of the first 50 gradients. In the end of the first overshoot phase (`last`) images are told
-            whose gradients still change from step to step (`kinked`); slow returns take the place of the last stage
-            there (RadiusSearch._slow_returns).
+        race: the stages of the first 50 gradients. Where gradients still change from step to step in
+            the first stage of an overshoot phase (`last`, `kinked`), slow returns take the place of the last stage
+            (RadiusSearch._slow_returns).
         sparse_race: replaces `race` for distances whose perturbations change few pixels (ProxSettings.sparse).
         aimed_race: replaces `race` if each image has one target class. The gradients of the other classes go to one
             start far beyond the boundary, whose search ends within a budget of 60; a round of several would not.
-        last: the last steps of the first overshoot phase, over which the cosine of the gradient with the averaged one
-            is measured.
+        last: the last steps of that stage, over which the cosine of the gradient with the averaged one is measured.
         kinked: gradients change where the mean of this cosine is below this.
         slow: steps of the first slow return, which the settings are for.
         slower: steps of the second one, for images that the first one brought nearer by the share `gain`, and the round
