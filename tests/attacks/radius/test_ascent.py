@@ -19,6 +19,7 @@ from plica.core.goals import Goal
 from plica.core.judging.best import BestPoints
 from plica.core.losses import margin
 from plica.core.model.counted import CountedModel
+from programs import least_norm
 
 DATA = shared_data.SHARED
 STEPS = 8
@@ -155,3 +156,28 @@ def test_an_image_without_a_point_spends_as_much_alone_as_beside_others(p):
     assert together.success.tolist() == [True, False]
     alone = plica.attack(flat, x[1:], y[1:], MinRadius(Lp(p)), gradients=60)
     assert int(alone.gradients) == int(together.gradients[1])
+
+
+@pytest.mark.parametrize(("p", "furthest"), [(1, 1.2), (2, 1.2), (math.inf, 1.1)])
+def test_a_thin_wrong_region_is_found(p, furthest):
+    """The margin is -.19 on average at these images and .02 at most. An aim in proportion to it is never reached, and
+    steps that come to the boundary of one slab leave another."""
+    draw = torch.Generator().manual_seed(0)
+    slabs = torch.randn(4, 144, generator=draw) / 12
+    center = 0.5 + 0.1 * torch.randn(144, generator=draw)
+    x, y = 0.35 + 0.3 * torch.rand(8, 144, generator=draw), torch.zeros(8, dtype=torch.long)
+
+    def model(z):
+        return torch.stack([((z - center) @ slabs.T).abs().amax(1), 0.02 + 0 * z.sum(1)], 1)
+
+    assert (model(x).argmax(1) == 0).all()
+    result = plica.attack(model, x, y, MinRadius(Lp(p)), gradients=300)
+    planes = torch.cat([slabs, -slabs]).double().numpy()
+    inner = ((center - x).double() @ slabs.double().T).numpy()  # of the middle of the slabs, seen from the image
+    exact = [
+        least_norm(p, planes, np.concatenate([middle, -middle]) - 0.02, -image.numpy(), 1 - image.numpy())
+        for image, middle in zip(x.double(), inner, strict=True)
+    ]
+    ratio = result.distance / torch.tensor(exact)
+    assert (ratio > 1 - 1e-4).all()  # float32
+    assert ratio.log().mean().exp() < furthest

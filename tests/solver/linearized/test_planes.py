@@ -2,12 +2,11 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
-from scipy.optimize import linprog, minimize
 
 from plica.solver.linearized.planes import nearest
+from programs import least_norm
 
 
 def case(n, k, seed, rows=17, dead=0.3):
@@ -23,25 +22,6 @@ def case(n, k, seed, rows=17, dead=0.3):
     return planes * counts[:, :, None], rise, low, high
 
 
-def exact(p, planes, rise, low, high):
-    """The least norm, by scipy."""
-    k, n = planes.shape
-    box = list(zip(low, high, strict=True))
-    if p == 2:
-        rules = {"type": "ineq", "fun": lambda z: planes @ z - rise, "jac": lambda z: planes}
-        start = np.clip(0, low, high)
-        options = {"maxiter": 500, "ftol": 1e-14}
-        found = minimize(lambda z: z @ z / 2, start, jac=lambda z: z, bounds=box, constraints=rules, options=options)
-        return np.sqrt(2 * found.fun)
-    if p == 1:
-        sides = [(0, max(0, b)) for b in high] + [(0, max(0, -a)) for a in low]
-        return linprog(np.ones(2 * n), -np.hstack([planes, -planes]), -rise, bounds=sides).fun
-    one = np.ones((n, 1))
-    rows = [[-planes, np.zeros((k, 1))], [np.eye(n), -one], [-np.eye(n), -one]]
-    limits = np.concatenate([-rise, np.zeros(2 * n)])
-    return linprog(np.append(np.zeros(n), 1), np.block(rows), limits, bounds=[*box, (0, None)]).fun
-
-
 @pytest.mark.parametrize("p", [1, 2, math.inf])
 @pytest.mark.parametrize(("n", "k"), [(2, 3), (5, 8), (30, 4)])
 def test_the_optimum_that_scipy_finds(p, n, k):
@@ -53,7 +33,7 @@ def test_the_optimum_that_scipy_finds(p, n, k):
     assert ((z >= low - 1e-6) & (z <= high + 1e-6)).all()
     for i in range(len(z)):
         keep = counts[i].numpy()
-        best = exact(p, planes[i].numpy()[keep], rise[i].numpy()[keep], low[i].numpy(), high[i].numpy())
+        best = least_norm(p, planes[i].numpy()[keep], rise[i].numpy()[keep], low[i].numpy(), high[i].numpy())
         size = float(torch.linalg.vector_norm(z[i], p))
         assert size == pytest.approx(best, rel=1e-4, abs=1e-4)  # the ridge, and SLSQP's own tolerance
 

@@ -81,6 +81,7 @@ class RadiusSearch(RadiusSteps):
         super().__init__(task, images, settings, enough)
         self.pool: RadiusRows | None = None  # of the race
         self.nearest = self.order[:, 0].clone()  # the class that a slow return aims at
+        self.climbed = torch.zeros_like(self.x)  # the end of the last ascent
         self.gained = torch.zeros_like(self.waiting)  # images for which a second slow return follows
 
     def search(self) -> None:
@@ -92,7 +93,11 @@ class RadiusSearch(RadiusSteps):
         if self.spent >= self.task.gradients:
             return
         kinked = self.agreement < SCHEDULE.kinked
-        self._part(~kinked, spent, chain(self._race([last]), self._rounds(count())))
+        after = self._part(~kinked, spent, self._race([last]))
+        # a wrong region that was missed may be thin; a target class may only be far away, where overshoot finds more
+        thin = self.best.isinf() & (self.task.targets is None)
+        self._part(~kinked & thin, after, self._rounds(count(), overshoot=False))
+        self._part(~kinked & ~thin, after, self._rounds(count()))
         spent = self._part(kinked, spent, self._slow_returns())
         self._part(kinked & ~self.gained, spent, self._rounds(count(1)))
         self._part(kinked & self.gained, spent, chain(self._slow_return(SCHEDULE.slower), self._rounds(count(1))))
@@ -123,11 +128,13 @@ class RadiusSearch(RadiusSteps):
             else:
                 yield from self._stage(self.pool, stage)
 
-    def _rounds(self, numbers: Iterable[int]) -> Iterator[RadiusRows]:
-        """The rounds with these numbers."""
+    def _rounds(self, numbers: Iterable[int], overshoot: bool = True) -> Iterator[RadiusRows]:
+        """The rounds with these numbers. overshoot: whether rows aim beyond the boundary."""
         # without alternatives (with a target class, or for some goals) the boundary has corners where two classes meet:
         # steps zigzag there, and the solver of the race, which averages planes, is better
         self.solver = self.settings.explore if self.goal.has_alternatives else self.settings.race
+        if not overshoot:
+            self.solver = replace(self.solver, far=0.0, raise_aim=1.0)
         for number in numbers:
             if self.settings.sparse and number == SCHEDULE.others_after:
                 yield from self._other_classes()
@@ -263,20 +270,22 @@ class RadiusSearch(RadiusSteps):
 
     def _ascend(self, target: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """Starts at the end of a direct ascent, and the classes that are nearest there. The ascent starts at the image
-        in the first round, at random points of the ball in later ones. Images without a point yet start at the image,
-        with the given target."""
+        in the first round, at random points of the ball in later ones. That of images without a point goes on where the
+        last one ended."""
         radius = SCHEDULE.ascent_radius * self.best
-        live = (~self.finished(slice(None)) & radius.isfinite()).nonzero()[:, 0]
+        live = (~self.finished(slice(None))).nonzero()[:, 0]
         u, target = torch.zeros_like(self.x), target.clone()
         steps = min(SCHEDULE.ascent_steps, self.task.gradients - self.spent)
         self.spent += steps  # without an ascent too, so that no image depends on others
         if not len(live):
             return u, target
         if number:
-            u = self._direction(-number) * radius[:, None].nan_to_num(posinf=0) * self.x.shape[1] ** 0.5
+            drawn = self._direction(-number) * radius[:, None] * self.x.shape[1] ** 0.5
+            u = torch.where(radius.isinf()[:, None], self.climbed, drawn)
         u[live], target[live] = ascend(
             self.task, self.images[live], self.settings, u[live], radius[live], steps, SCHEDULE.ascent_steps
         )
+        self.climbed = u.clone()
         return u, target
 
     def _outside(self, number: int) -> Tensor:
