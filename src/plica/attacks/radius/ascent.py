@@ -69,8 +69,7 @@ def ascend(
         m, logits, grad = task.model.gradient(
             z.view(-1, *task.x.shape[1:]), images, lambda out, part: goal[part].margin(out)
         )
-        wrong = (m > task.model.least_margin(logits, images)).nonzero()[:, 0]
-        task.best.offer(z[wrong].view(-1, *task.x.shape[1:]), images[wrong], logits[wrong])
+        task.best.offer(z[: len(images)].view(-1, *task.x.shape[1:]), images, logits)
         if remaining > 1:
             grad = settings.pull(grad.flatten(1))[rows]
             length = RELAXATION * (-m[rows]).clamp(min=0) / grad.square().sum(1).clamp(min=TINY)

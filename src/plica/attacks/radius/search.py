@@ -57,7 +57,7 @@ def radius(task: AttackInput) -> AttackOutput:
                 flat.starts.fill_(flat.first)  # no start at the image
                 flat.spent = int(task.model.gradients[images[left]].max())
                 flat.run(flat.schedule())
-                search.residual[left], search.rounds_at_best[left] = flat.residual, 0
+                search.residual[left] = flat.residual
         stationarity[images], settled[images] = search.residual, search.settled
         zero_gradient[images] = search.zero_gradient
         if search.not_finite is not None:
@@ -275,10 +275,10 @@ class RadiusSearch(RadiusSteps):
         radius = SCHEDULE.ascent_radius * self.best
         live = (~self.finished(slice(None))).nonzero()[:, 0]
         u, target = torch.zeros_like(self.x), target.clone()
-        steps = min(SCHEDULE.ascent_steps, self.task.gradients - self.spent)
-        self.spent += steps  # without an ascent too, so that no image depends on others
         if not len(live):
             return u, target
+        steps = min(SCHEDULE.ascent_steps, self.task.gradients - self.spent)
+        self.spent += steps
         if number:
             drawn = self._direction(-number) * radius[:, None] * self.x.shape[1] ** 0.5
             u = torch.where(radius.isinf()[:, None], self.climbed, drawn)
