@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,16 +26,16 @@ DATA = shared_data.SHARED
 STEPS = 8
 
 
-def climb(case, p, radius, images):
+def climb(case, p, radius, images, start=None, bounds=(0.0, 1.0)):
     metric = Lp(p)
     with torch.no_grad():
         logits = case.model(case.x)
     archive = BestPoints(metric, case.x, Goal(case.y), None)
     model = CountedModel(case.model, len(case.x))
     task = AttackInput(model, archive, case.x, Goal(case.y), logits, MinRadius(metric), None, 100,
-                0, (0.0, 1.0), 64, lambda done: None)  # fmt: skip
-    u = torch.zeros(len(images), case.x[0].numel())
-    settings = prox_settings(metric, case.x, (0.0, 1.0))
+                0, bounds, 64, lambda done: None)  # fmt: skip
+    u = torch.zeros(len(images), case.x[0].numel()) if start is None else start
+    settings = prox_settings(metric, case.x, bounds)
     return task, *ascend(task, images, settings, u, radius[images], STEPS, STEPS)
 
 
@@ -63,12 +64,41 @@ def test_it_climbs_where_one_pixel_is_cheapest(p):
     assert (reached > case.margin).all()
 
 
-def test_alone_and_in_a_batch():
-    case = linear()
-    radius, every = (1.2 * case.radius(2)).float(), torch.arange(len(case.x))
-    together = climb(case, 2, radius, every)[1]
+@pytest.mark.parametrize("p", [2, 8])
+def test_alone_and_in_a_batch(p):
+    case = linear(shape=(3, 5, 5))  # 75 numbers: pow rounds the last ones of a block differently
+    radius, every = (1.2 * case.radius(p)).float(), torch.arange(len(case.x))
+    together = climb(case, p, radius, every)[1]
     for some in ([3], [5, 0]):
-        assert torch.equal(climb(case, 2, radius, torch.tensor(some))[1], together[some])
+        assert torch.equal(climb(case, p, radius, torch.tensor(some))[1], together[some])
+
+
+@pytest.mark.parametrize("p", [1, 2, math.inf])
+def test_no_point_leaves_the_ball_or_the_box(p):
+    """Nor does the first, whose start may."""
+    case, seen = linear(bounds=(0.0, 0.4)), []
+    radius, every = torch.full((len(case.x),), 0.3), torch.arange(len(case.x))
+    start = torch.randn(len(case.x), 48, generator=torch.Generator().manual_seed(0))
+
+    def model(z):
+        seen.append(z[: len(case.x)].detach().clone())  # the rest is padding
+        return case.model(z)
+
+    u = climb(replace(case, model=model), p, radius, every, start, (0.0, 0.4))[1]
+    for z in [*seen[1:], case.x + u.view_as(case.x)]:  # the first call is for the images themselves
+        assert ((z >= 0) & (z <= 0.4)).all()
+        assert (Lp(p)(case.x, z) <= 0.3 * (1 + 1e-5)).all()
+
+
+def test_a_gradient_that_is_no_number_leaves_the_point_where_it_is():
+    case = linear()
+
+    def model(z):
+        return case.model(z) + 0 * (z - z.detach()).flatten(1).sum(1, keepdim=True).sqrt()
+
+    radius, every = torch.full((len(case.x),), math.inf), torch.arange(len(case.x))
+    u = climb(replace(case, model=model), 2, radius, every)[1]
+    assert (u == 0).all()
 
 
 @pytest.fixture

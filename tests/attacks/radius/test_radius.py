@@ -8,6 +8,7 @@ import torch
 
 from plica import Lp, MaxLoss, MinRadius, Unsupported
 from plica.attacks.base import AttackInput, AttackOutput
+from plica.attacks.boundary_search import affordable
 from plica.attacks.radius import few, search
 from plica.attacks.radius.search import RadiusSearch, radius
 from plica.core.goals import Goal
@@ -163,7 +164,7 @@ def test_a_larger_budget_is_never_worse_and_none_is_exceeded(p):
         task, found = attack(model, x, y, MinRadius(Lp(p)), gradients)
         assert (task.best.distance <= last).all()
         assert (task.model.gradients == gradients).all()
-        assert (task.model.forwards <= gradients // 5).all()
+        assert (task.model.forwards <= max(0, affordable(gradients))).all()  # the others are the judge's
         assert set(found.status) == {Status.BUDGET}
         last = task.best.distance.clone()
     assert last.isfinite().all()
@@ -182,6 +183,34 @@ def test_other_images_change_nothing(p):
     for some in ([4], [17, 2, 9]):
         alone = attack(model, x[some], y[some], MinRadius(Lp(p)), 70)[0].best.x_adv
         assert torch.equal(alone, together[some])
+
+
+@pytest.mark.parametrize("gradients", [25, 43, 93])
+def test_forward_runs_are_left_for_the_judge(gradients):
+    """With three classes the first search of the boundary begins after 25 gradients and the second after 43."""
+    model, x, y, *_ = linear(classes=3)
+    task, _ = attack(model, x, y, MinRadius(Lp(2)), gradients)
+    assert (task.model.forwards <= affordable(gradients)).all()
+
+
+@pytest.mark.parametrize("p", [1, 2, math.inf])
+def test_a_larger_budget_continues_the_same_sequence(p):
+    model, x, y = curved(2)
+
+    def points(gradients):
+        seen = []
+
+        def watched(z):
+            seen.append(z.detach().clone())
+            return model(z)
+
+        attack(watched, x, y, MinRadius(Lp(p)), gradients)
+        return seen
+
+    every = points(160)
+    for gradients in (30, 60, 110):
+        *some, _ = points(gradients)  # of the last call the budget may leave out rows
+        assert all(map(torch.equal, some, every))
 
 
 def test_seeds_differ():
@@ -305,6 +334,21 @@ def test_images_whose_gradient_is_zero_start_at_points_of_the_box(p):
     assert (model(task.best.x_adv).argmax(1) != y).all()
     assert found.status == [Status.ZERO_GRADIENT] * 5
     assert (task.model.gradients <= 60).all()
+
+
+def test_images_whose_first_gradient_is_no_number_are_said_to_be_so_only_without_a_point():
+    net, x, y = curved(4)
+
+    def model(z):
+        off = (z - x[0]).flatten(1).square().sum(1, keepdim=True)  # 0 / 0 in the gradient at the first image
+        bad = 0 * off.sqrt()
+        return net(z) + bad
+
+    task, found = attack(model, x, y, MinRadius(Lp(2)), 60)
+    assert task.best.distance.isfinite().all()
+    assert found.status == [Status.BUDGET] * 4
+    _, few = attack(model, x, y, MinRadius(Lp(2)), 2)
+    assert few.status == [Status.NOT_FINITE, *[Status.BUDGET] * 3]
 
 
 def test_an_image_without_a_point_starts_at_points_of_the_box():
