@@ -326,10 +326,12 @@ def rounded(n=150, classes=3):
     return model, x, model(x).argmax(1)
 
 
-@pytest.mark.parametrize("p", [1, 1.5, 2, math.inf])
-def test_images_whose_gradient_is_zero_start_at_points_of_the_box(p):
+@pytest.mark.parametrize(
+    "metric", [Lp(1), Lp(1.5), Lp(2), Lp(math.inf), Euclidean()], ids=["l1", "l1.5", "l2", "linf", "own"]
+)
+def test_images_whose_gradient_is_zero_start_at_points_of_the_box(metric):
     model, x, y = rounded()
-    task, found = attack(model, x, y, MinRadius(Lp(p)), 60)
+    task, found = attack(model, x, y, MinRadius(metric), 60)
     assert task.best.distance.isfinite().all()
     assert (model(task.best.x_adv).argmax(1) != y).all()
     assert found.status == [Status.ZERO_GRADIENT] * 5
