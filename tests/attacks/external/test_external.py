@@ -53,13 +53,12 @@ def test_radii_of_linear_models(method, p, gap):
     "method", [pytest.param("fmn-projected", marks=FOOLBOX), pytest.param("fmn-adv", marks=ADV_LIB)]
 )
 def test_fmn_for_l2(method):
-    """Its first estimate is a linear model's boundary itself. There class 0 wins the tie, so that images of class 0 may
-    stay on it and never pass; those of class 1 have passed."""
+    """Its first estimate is a linear model's boundary itself, on which images may stay: rounding decides their class
+    there, and the judge is given a perturbation that is a little larger."""
     case = linear(classes=4)
     result = plica.attack(case.model, case.x, case.y, plica.MinRadius(plica.Lp(2)), method=method)
-    found = result.success
-    assert found[case.y == 1].all()
-    assert (result.distance[found] <= 1.005 * case.radius(2)[found]).all()
+    assert result.success.all()
+    assert (result.distance <= 1.005 * case.radius(2)).all()
 
 
 @FOOLBOX
@@ -194,6 +193,22 @@ def test_calls_on_some_images_are_counted_on_theirs():
         torch.autograd.grad(logits[:, column].sum(), z, retain_graph=True)
     assert asked.model.forwards.tolist() == [0, 1, 0, 0, 1, 0]
     assert asked.model.gradients.tolist() == [0, 0, 0, 0, 2, 0]
+
+
+def test_a_point_on_which_rounding_decides_is_enlarged_until_it_counts():
+    """An attack that ends on the boundary has found it: it is not reported as without a point."""
+    case = linear()
+    asked = task(case)
+    exact = case.radius(2)
+    step = torch.where(asked.y == 0, 1.0, -1.0).view(-1, 1, 1, 1) * asked.model.model.w.view(1, 3, 4, 4)
+    watched = Watched(asked, torch.arange(6))
+    with torch.no_grad():
+        watched(asked.x + (exact / step.flatten(1).norm(dim=1)).view(-1, 1, 1, 1).float() * step)
+    before = asked.best.distance.isfinite()
+    assert not before.all()
+    watched.enlarge()
+    assert asked.best.distance.isfinite().all()
+    assert (asked.best.distance <= 1.001 * exact).all()
 
 
 def test_points_outside_the_box_are_not_kept():

@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from plica.attacks.base import AttackInput, AttackOutput, refuse_counts, unmeasured
 from plica.attacks.projections import safely_inside
 from plica.core.goals import finite
+from plica.core.judging.best import BestPoints
 from plica.core.model.gradient import gradient_errors, input_gradient
 from plica.goals import class_logits
 from plica.metrics import Unsupported, counts, differentiable_value, plain_p
+from plica.perturbations.base import interpolate
 from plica.solver.rows import pick
 from plica.utils import optional
 
@@ -30,6 +32,9 @@ class MissingPackageError(Unsupported, ImportError):
     """The package of the method is not installed; the message says how to install it."""
 
 
+AIM = 4.0  # margin aimed at by an enlarged perturbation, over the smallest one that counts
+LEAST, MOST = 1e-6, 1e-2  # by which share a perturbation is enlarged
+TRIES, GROW = 3, 4.0  # enlarged points of one image, and the growth of that share from try to try
 NORMS = {1.0: "l1", 2.0: "l2", math.inf: "linf"}
 
 
@@ -45,6 +50,7 @@ class Watched(nn.Module):
         y, targets: their labels and target classes.  (i,)
         radius: of each image in units of u; None for MinRadius.  (i,)
         default_dtype: torch's default dtype while the model runs.
+        doubtful: the nearest point of each image at which rounding decides the class; None before the first one.
     """
 
     def __init__(self, task: AttackInput, images: Int[Tensor, " i"], default_dtype: torch.dtype = torch.float32):
@@ -56,6 +62,7 @@ class Watched(nn.Module):
         self.targets = None if task.targets is None else task.targets[images]
         inner = None if task.radius is None else safely_inside(task.radius, task.x.float(), task.bounds) / self.span
         self.radius = None if inner is None else inner[images]
+        self.doubtful: BestPoints | None = None
         self.eval()
 
     def forward(self, u: Float[Tensor, "r *image"]) -> Float[Tensor, "r classes"]:
@@ -103,16 +110,49 @@ class Watched(nn.Module):
         logits.register_hook(came_back)
 
     def _offer(self, u: Tensor, z: Tensor, image: Tensor, logits: Tensor) -> None:
-        """Offer the points inside the box that would be kept."""
-        rows = self.task.best.promising(logits, image)
-        if len(rows) < len(u):
-            u, z, image, logits = pick(u, rows), pick(z, rows), image[rows], logits[rows]
+        """Offer the points inside the box that would be kept. For MinRadius, also keep the nearest point of each image
+        at which rounding decides the class, for `enlarge`."""
+        best, model = self.task.best, self.task.model
+        rows = self._inside(best.promising(logits, image), u, logits)
         if len(rows):
-            flat = u.flatten(1)
-            fine = (flat.amin(1) >= 0) & (flat.amax(1) <= 1) & finite(logits)
-            if not bool(fine.all()):
-                z, image, logits = z[fine], image[fine], logits[fine]
-            self.task.best.offer(z, image, logits)
+            best.offer(pick(z, rows), image[rows], pick(logits, rows))
+        if self.task.radius is None and model.grid is None:
+            margin = self.task.goal[image].margin(logits)
+            doubtful = (margin.abs() <= model.least_margin(logits, image)) & best.distance[image].isinf()
+            rows = self._inside(doubtful.nonzero()[:, 0], u, logits)
+            if len(rows):
+                if self.doubtful is None:
+                    self.doubtful = BestPoints(best.metric, best.x, self.task.goal, None)
+                sure = torch.ones_like(rows, dtype=torch.bool)
+                self.doubtful.keep(pick(z, rows), image[rows], margin[rows], sure)
+
+    @staticmethod
+    def _inside(rows: Tensor, u: Tensor, logits: Tensor) -> Tensor:
+        """Those of the rows whose point is in the box and has finite logits."""
+        if not len(rows):
+            return rows
+        flat = pick(u, rows).flatten(1)
+        return rows[(flat.amin(1) >= 0) & (flat.amax(1) <= 1) & finite(pick(logits, rows))]
+
+    @torch.no_grad()
+    def enlarge(self) -> None:
+        """For each image without a point, offer its nearest one at which rounding decides the class, its perturbation
+        enlarged until the margin counts: attacks that end on the boundary have found it all the same."""
+        if self.doubtful is None:
+            return
+        task, near = self.task, self.doubtful
+        rows = self.images[near.distance[self.images].isfinite()]
+        x, z, clean = task.x[rows], near.x_adv[rows], task.goal[rows].margin(task.logits[rows])
+        m, least = near.margin[rows], task.model.least_margin(task.logits[rows], rows)
+        more = (AIM * least - m) / (m - clean).clamp(min=1e-30)
+        for _ in range(TRIES):
+            some = task.best.distance[rows].isinf().nonzero()[:, 0]
+            if not len(some):
+                return
+            share = 1 + more[some].clamp(LEAST, MOST)
+            _, larger = interpolate(None, x[some], z[some], share, task.bounds)
+            task.best.offer(larger, rows[some], task.model.logits(larger, rows[some]))
+            more = GROW * more.clamp(LEAST, MOST)
 
     def distance(self, u: Tensor, other: Tensor) -> Float[Tensor, " r"]:
         """The question's distance between images rescaled to [0, 1]."""
@@ -177,6 +217,7 @@ class Peer:
                     if not self.black_box:
                         watched.check_gradient()
                     raise
+                watched.enlarge()
                 task.progress(int(images[-1]) + 1)
         return unmeasured(task)
 
@@ -201,7 +242,7 @@ class Peer:
         if self.ball and task.radius is None:
             raise Unsupported(
                 f"{self.name} searches a ball of given radius and answers MaxLoss; "
-                f'for MinRadius use method="auto", "fmn" or "fab-t".'
+                f'for MinRadius use method="auto" or "fab-t".'
             )
         if task.targets is not None and not self.targeted:
             raise Unsupported(f'{self.name} cannot aim at a class; use method="auto", "pgd" or "fmn".')
