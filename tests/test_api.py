@@ -89,6 +89,10 @@ def test_labels_of_wrong_length(y):
     refused(ValueError, r"y must have shape \(3,\)", y=y)
 
 
+def test_a_single_image_is_told_of_the_missing_axis():
+    refused(ValueError, r"write x\[None\] and y\[None\]", x=X[0], y=Y[0])
+
+
 @pytest.mark.parametrize("y", [Y.int(), Y.float(), [0, 1, 0], Y.numpy()])
 def test_labels_of_another_type(y):
     refused(TypeError, "y must be an int64 tensor", y=y)

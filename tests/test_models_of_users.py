@@ -202,6 +202,7 @@ REFUSED = {
     "a name": ("net.py:make", r"model must be .*, got 'net\.py:make'\.$"),
     "none": (None, r"model must be .*, got None\.$"),
     "a dict": (lambda x: {"loss": 0.0, "out": NET(x)}, r"got dict; .*such as lambda x: model\(x\)\['out'\]\.$"),
+    "features and logits": (lambda x: {"features": x, "logits": NET(x)}, r"such as lambda x: model\(x\)\['logits'\]"),
     "an object": (lambda x: SimpleNamespace(logits=NET(x)), r"such as lambda x: model\(x\)\.logits\.$"),
     "a tuple": (lambda x: (NET(x), x), r"got tuple; .*such as lambda x: model\(x\)\[0\]\.$"),
     "masked": (lambda x: NET(x) - torch.tensor([0.0, 0.0, 0.0, math.inf]), r"-1e4, in place of the -inf of a class"),

@@ -155,7 +155,10 @@ def labels(name: str, y: Any, x: Tensor) -> None:
         raise TypeError(f"{name} must be an int64 tensor of class indices, got {seen}; {advice}.")
     stored(name, y)
     if y.ndim != 1 or len(y) != len(x):
-        raise ValueError(f"{name} must have shape ({len(x)},), one label for each image of x, got {tuple(y.shape)}.")
+        advice = f"; for a single image write x[None] and {name}[None]" if y.ndim == 0 else ""
+        raise ValueError(
+            f"{name} must have shape ({len(x)},), one label for each image of x, got {tuple(y.shape)}{advice}."
+        )
     if y.device != x.device:
         raise ValueError(f"x and {name} must be on one device, got {x.device} and {y.device}; move one with .to(...).")
 

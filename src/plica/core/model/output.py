@@ -30,7 +30,8 @@ def check_output(out: Any, x: Tensor) -> None:
 def _wrapper(out: object) -> str:
     """An example of a function that takes logits out of what a model returns, where it returns several things."""
     entries = dict(out) if isinstance(out, Mapping) else dict(enumerate(out)) if isinstance(out, tuple | list) else {}
-    name = next((name for name, entry in entries.items() if isinstance(entry, Tensor)), None)
+    tensors = [name for name, entry in entries.items() if isinstance(entry, Tensor)]
+    name = "logits" if "logits" in tensors else next(iter(tensors), None)
     if name is not None:
         return f", such as lambda x: model(x)[{name!r}]"
     return ", such as lambda x: model(x).logits" if isinstance(getattr(out, "logits", None), Tensor) else ""
