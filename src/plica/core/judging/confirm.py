@@ -11,8 +11,6 @@ left, there is no second run, since a rejected point could not be enlarged and c
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -56,8 +54,6 @@ def confirm(
     if judge.second is not None and len(rows):
         second[rows] = take(judge, rows).second_margin(x_adv[rows])
         runs[rows] -= 1
-        if bool(second[rows].isnan().all()):
-            judge = replace(judge, second=None)  # the model runs one way only
     cost = torch.where(second.isnan(), 1, 2)  # forward runs that each enlarged point costs
     doubtful = ~(second.isnan() | confirms(second, last, judge.model.few(judge.image)))
     required = last + SAFE * (second - last).abs()
