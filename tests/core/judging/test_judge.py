@@ -256,6 +256,15 @@ def test_second_margins_that_are_no_numbers_refuse():
     assert counted.forwards.tolist() == [1, 1, 1, 1]
 
 
+def test_second_margins_of_many_points_are_of_their_own_labels():
+    y = torch.arange(40) // 3 % 2
+    counted = CountedModel(Ramp(), 40, max_rows=16)
+    x = torch.linspace(0.5, 0.7, 40)[:, None].expand(40, 2)
+    judge = Judge(counted, SecondRun(counted, x.dtype), Lp(2), x, Goal(y), None, (0.0, 1.0), torch.arange(40))
+    expected = torch.where(y == 0, 1, -1) * 10 * (x[:, 0].double() - 0.6)
+    torch.testing.assert_close(judge.second_margin(x), expected)
+
+
 @pytest.mark.parametrize("more", [0.0, 2.0**-24])
 def test_a_margin_must_exceed_64_units_of_rounding_of_the_largest_logit(more):
     found = verdict([0.7, 0.5], model=lambda z: torch.tensor([[1 - 2.0**-17 - more, 1.0]]).expand(len(z), 2))

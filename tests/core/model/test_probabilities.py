@@ -131,3 +131,8 @@ def test_what_probabilities_are():
 def test_the_logarithm_of_0_is_finite():
     p = torch.tensor([[1.0, 0.0]])
     assert logarithm(p).tolist() == [[0, pytest.approx(-87.34, abs=0.01)]]
+
+
+def test_logarithms_have_more_digits_than_half_precision():
+    p = torch.tensor([[0.998, 0.002]], dtype=torch.bfloat16)
+    torch.testing.assert_close(logarithm(p), p.float().log(), rtol=1e-6, atol=0)
