@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from plica.core.domain.bounds import Bounds
+from plica.core.domain.levels import LevelGrid
 from plica.core.goals import Goal
 from plica.core.judging.confirm import FOR_SECOND_RUN, TRIES, confirm
 from plica.core.judging.judge import Judge
@@ -65,6 +67,22 @@ def test_where_runs_are_too_few_for_both_looks_float32_alone_decides(runs):
     _, judgement, spent = confirmed(1e-4, runs)
     assert judgement.sure.all()
     assert (spent == 1).all()
+
+
+def test_an_enlarged_point_lies_on_the_grid():
+    model, step = Ramp(1e-4), 5e-5
+    counted = CountedModel(model, len(X))
+    grid = LevelGrid.of(X, Bounds(torch.tensor(0.0), torch.tensor(1.0)), 20001)
+    goal = Goal(torch.zeros(len(X), dtype=torch.long))
+    second = SecondRun(counted, X.dtype)
+    judge = Judge(counted.with_grid(grid), second, Lp(2), X, goal, None, (0.0, 1.0), torch.arange(len(X)))
+    points = torch.stack([torch.full((len(X),), 0.60005), X[:, 1]], 1)
+    margins = goal.margin(model(X)), goal.margin(model(points))
+    x_adv, _, judgement = confirm(judge, None, points, margins, torch.full((len(X),), 9))
+    assert judgement.sure.all()
+    assert (x_adv[:, 0] > 0.6002).all()  # enlarged
+    level = x_adv.double() / step
+    torch.testing.assert_close(level, level.round(), rtol=0, atol=2e-3)  # float32
 
 
 def test_a_point_beyond_help_is_refused():
