@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from plica.metrics.parse import import_object
+from plica.utils.factories import find
 from plica.utils.messages import did_you_mean, shown
 
 GoalFunction = Callable[[Tensor, Tensor], Tensor]
@@ -204,17 +204,17 @@ def _only_0_and_1(goal: str, y: Tensor) -> None:
         raise ValueError(f"{goal} needs y of 0 and 1, got values from {float(y.min()):g} to {float(y.max()):g}.")
 
 
-WRITTEN = "misclassified, deviates=TOLERANCE, any-label, pixels=SHARE, or module:function"
+WRITTEN = "misclassified, deviates=TOLERANCE, any-label, pixels=SHARE, or file.py:function or package.module:function"
 
 
 def parse_goal(text: str) -> GoalFunction:
-    """The goal that a text names: misclassified, deviates=0.1, any-label, pixels=0.25, or module:function.
+    """The goal that a text names: misclassified, deviates=0.1, any-label, pixels=0.25, or file.py:function.
 
     Raises:
         ValueError: there is none, or it cannot be imported; one sentence.
     """
     if ":" in text:
-        goal = import_object(text, "goal", f"write {WRITTEN}")
+        goal = find(text, "goal")
         if not callable(goal):
             raise ValueError(f"The goal {text!r} is a {type(goal).__name__}, not a function goal(output, y) -> (b,).")
         return cast(GoalFunction, goal)

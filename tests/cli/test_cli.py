@@ -59,6 +59,7 @@ def folder(tmp_path, monkeypatch):
     """The current folder, with a network and six images: the last is labelled wrongly on purpose."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "broken.py").write_text("1 / 0")
     x = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.25
     y = load_model("net.py:make")(x).argmax(1)
     y[5] = (y[5] + 1) % 4
@@ -123,8 +124,9 @@ def test_an_attack_that_finds_nothing_says_so_once(folder, capsys):
     assert "not broken 100.0%\nlinf distance: not found for any image\n" in out
 
 
-def test_a_distance_of_ones_own_and_the_first_images_only(folder):
-    assert call("--n", "2", "--gradients", "30", metric="net:taxicab") == 0
+@pytest.mark.parametrize("metric", ["net:taxicab", "net.py:taxicab"])
+def test_a_distance_of_ones_own_and_the_first_images_only(folder, metric):
+    assert call("--n", "2", "--gradients", "30", metric=metric) == 0
     rows = pq.read_table(folder / "out" / "samples.parquet").to_pydict()
     x = np.load("d.npz")["x"][:2]
     x_adv = load_file(folder / "out" / "x_adv.safetensors")["x_adv"].numpy()
@@ -145,8 +147,9 @@ def test_a_distance_of_ones_own_and_the_first_images_only(folder):
         (dict(metric="l1_0"), "There is no metric 'l1_0'"),
         (dict(metric="far"), "far"),
         (dict(metric="net:none"), "none"),
-        (dict(metric="net.py:far"), "write net:far, and run the command where the file lies"),
-        (dict(metric="nope.py:far"), "The metric 'nope.py:far' names a file that does not exist; "),
+        (dict(metric="net.py:none"), "net.py has no 'none'; it has "),
+        (dict(metric="nope.py:far"), "There is no metric file nope.py; give file.py:name."),
+        (dict(metric="broken.py:far"), "The metric file broken.py failed: "),
         (dict(out="net.py"), "net.py is a file"),
         (dict(out="."), "not empty"),
     ],
@@ -164,8 +167,7 @@ def test_wrong_input_is_one_sentence_and_nothing_is_written(folder, capsys, chan
         (["--gradients", "many"], "--gradients"),
         (["--gradients", "0"], "greater than or equal to 1, got '0'"),
         (["--levels", "1"], "greater than or equal to 2, got '1'"),
-        (["--goal", "net.py:edges"], "names a file, and a module is needed: write net:edges"),
-        (["--goal", "mine.py:edges"], "The goal 'mine.py:edges' names a file that does not exist; "),
+        (["--goal", "mine.py:edges"], "There is no goal file mine.py; give file.py:name."),
         (["--n", "7"], "between 1 and 6"),
         (["--device", "gpu7"], "gpu7"),
         (["--device", "meta"], "The device 'meta' cannot be used here"),

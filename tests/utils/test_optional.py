@@ -56,7 +56,7 @@ def test_a_folder_is_found_without_running_the_package(tmp_path, monkeypatch):
 
 def test_optional_packages_are_imported_in_one_place():
     """Elsewhere importlib is for modules that the user names, and for plica's own."""
-    users = {"utils/optional.py", "utils/factories.py", "metrics/parse.py", "__init__.py"}
+    users = {"utils/optional.py", "utils/factories.py", "__init__.py"}
     importers = {
         str(file.relative_to(SOURCE))
         for file in SOURCE.rglob("*.py")

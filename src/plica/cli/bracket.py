@@ -36,7 +36,7 @@ GradientsOption = Annotated[
     ),
 ]
 MetricOption = Annotated[
-    list[str], typer.Option(help="linf, l2, l1, or module:name of a plica.WeightedLp or plica.Held; repeatable")
+    list[str], typer.Option(help="linf, l2, l1, or file.py:name of a plica.WeightedLp or plica.Held; repeatable")
 ]
 SecondsOption = Annotated[
     float | None, typer.Option(help="approximate time for the proof of each image; 10 unless --nodes is given")

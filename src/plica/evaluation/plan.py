@@ -171,7 +171,7 @@ class Question(Strict):
     @classmethod
     def _metrics(cls, metrics: list[str]) -> list[str]:
         for metric in metrics:
-            if ":" not in metric and metric != "theta":  # module:name is imported when the run starts
+            if ":" not in metric and metric != "theta":  # a file or module is run when the run starts
                 warn_of_slip(metric)
                 parse_metric(metric)
         return metrics
@@ -179,7 +179,7 @@ class Question(Strict):
     @field_validator("goal")
     @classmethod
     def _goals(cls, goal: str | None) -> str | None:
-        if goal is not None and ":" not in goal:  # module:name is imported when the work begins
+        if goal is not None and ":" not in goal:  # a file or module is run when the work begins
             parse_goal(goal)
         return None if goal == "misclassified" else goal
 

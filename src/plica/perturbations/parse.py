@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from plica.metrics import parse_metric
-from plica.metrics.parse import import_object
 from plica.perturbations.base import ParametricPerturbation
 from plica.perturbations.registry import PERTURBATIONS
+from plica.utils.factories import find
 from plica.utils.messages import did_you_mean, shown
 
 Bounds = tuple[float | Tensor, float | Tensor]
@@ -19,11 +19,11 @@ THROUGH = " through "
 
 def perturbation_names() -> str:
     """The texts that parse_through accepts, for messages and the command line."""
-    return f"{', '.join(PERTURBATIONS)}, or module:name of a plica.Perturbation"
+    return f"{', '.join(PERTURBATIONS)}, or file.py:name or package.module:name of a plica.Perturbation"
 
 
 def parse_through(text: str, bounds: Bounds = (0.0, 1.0)) -> ParametricPerturbation:
-    """The perturbation that a text names: one of the registry, or module:name.
+    """The perturbation that a text names: one of the registry, or file.py:name.
 
     Args:
         text: the name.
@@ -40,7 +40,7 @@ def parse_through(text: str, bounds: Bounds = (0.0, 1.0)) -> ParametricPerturbat
     cure = f"write {perturbation_names()}"
     if ":" not in text:
         raise ValueError(f"There is no perturbation {shown(text)}; {did_you_mean(text, PERTURBATIONS)}{cure}.")
-    perturbation = import_object(text, "perturbation", cure)
+    perturbation = find(text, "perturbation")
     if isinstance(perturbation, type) or not isinstance(perturbation, ParametricPerturbation):
         raise ValueError(f"The perturbation {text!r} is not a plica.Perturbation and lacks methods of one; {cure}.")
     return perturbation

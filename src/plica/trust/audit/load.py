@@ -77,7 +77,7 @@ def metrics_of(
 
 
 def measured_goal(text: str | None) -> Goal:
-    """The margin of a task's goal, computed by numpy, except for a function of the user, module:function."""
+    """The margin of a task's goal, computed by numpy, except for a function of the user."""
     goal = goal_of(text)
     if goal is not None or text is None:
         return goal or margins

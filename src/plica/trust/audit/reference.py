@@ -107,7 +107,7 @@ def margins(output: Float64[np.ndarray, "b *output"], y: Int64[np.ndarray, " b"]
 
 
 def goal_of(text: str | None) -> Goal | None:
-    """The margin of a goal by its text, None for that of a user's function, module:function."""
+    """The margin of a goal by its text, None for that of a user's function."""
     if text is None:
         return margins
     name, _, number = text.partition("=")
