@@ -144,6 +144,21 @@ class Mixer(nn.Module):
         return self.out(z.sum(2).transpose(1, 2).relu().flatten(1))
 
 
+class Columns(nn.Module):
+    """Single numbers of each image, which have no axis of their own, and are stacked."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.out = nn.Linear(FLAT, 4), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.first(x.flatten(1))
+        a, b, c, d = z.unbind(1)
+        numbers = torch.stack([2 * a, b.relu() - a, -c], -1)
+        others = [d.sigmoid().unsqueeze(-1), z[:, 3, None] + b.maximum(c)[:, None]]
+        return self.out(torch.cat([numbers, *others], 1).relu())
+
+
 def _norm() -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(3)
     with torch.no_grad():
@@ -194,6 +209,7 @@ BUILDERS = {
     "decoder": Decoder,
     "wrapped": Wrapped,
     "mixer": Mixer,
+    "columns": Columns,
 }  # fmt: skip
 
 

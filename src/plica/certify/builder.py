@@ -33,6 +33,7 @@ class Builder:
     def __init__(self, x: Float[Tensor, "1 *image"]):
         self.nodes = [Node(None, (), tuple(x.shape[1:]))]
         self.values = [x]
+        self.columns = set[int]()  # nodes with one number for each image, (1,) in the model and (1, 1) here
         self.rounds_constants = False  # Graph's
         self.softmax: Callable[[Tensor, int], Tensor] | None = None  # Graph's
 
@@ -52,6 +53,10 @@ class Builder:
 
     def ndim(self, value: Value) -> int:
         return self.values[value].ndim
+
+    def example(self, value: Value) -> Tensor:
+        """The value at the example, in the shape that it has in the model."""
+        return self.values[value][:, 0] if value in self.columns else self.values[value]
 
     def shape(self, value: Value) -> tuple[int, ...]:
         return tuple(self.values[value].shape)

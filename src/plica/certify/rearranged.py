@@ -26,7 +26,7 @@ def view(builder: Builder, z: Value, size: Any) -> Value:
 
 
 def unsqueeze(builder: Builder, z: Value, dim: int) -> Value:
-    return view(builder, z, torch.unsqueeze(builder.values[z], dim).shape)
+    return view(builder, z, torch.unsqueeze(builder.example(z), dim).shape)
 
 
 def squeeze(builder: Builder, z: Value, *dim: Any) -> Value:
@@ -86,6 +86,10 @@ def _split(function: Callable[..., Any]) -> Callable[..., tuple[Value, ...]]:
     return builds
 
 
+def _unbind(builder: Builder, z: Value, dim: int = 0) -> tuple[Value, ...]:
+    return tuple(along(torch.select)(builder, z, dim, i) for i in range(builder.values[z].shape[dim]))
+
+
 def _slice(builder: Builder, z: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Value:
     def cut(t: Tensor) -> Tensor:
         return torch.ops.aten.slice.Tensor(t, dim, start, end, step)
@@ -115,7 +119,7 @@ def _cat(builder: Builder, parts: list[Any], dim: int = 0) -> Value:
 
 
 def _stack(builder: Builder, parts: list[Any], dim: int = 0) -> Value:
-    ndim = 1 + max(builder.ndim(part) if isinstance(part, Value) else part.ndim for part in parts)
+    ndim = 1 + max((builder.example(part) if isinstance(part, Value) else part).ndim for part in parts)
     if dim % ndim == 0:
         raise Refused("it does not keep images apart")
     layers = [unsqueeze(builder, z, dim) if isinstance(z, Value) else z.unsqueeze(dim) for z in parts]
@@ -188,6 +192,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "stack": _stack,
     "sum": along(torch.sum),
     "transpose": _transpose,
+    "unbind": _unbind,
     "unsqueeze": unsqueeze,
     "upsample_nearest2d": _nearest,
     "view": view,

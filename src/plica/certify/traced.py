@@ -51,7 +51,9 @@ def build(traced: fx.GraphModule, x: Float[Tensor, "1 *image"]) -> Graph:
             return _up_to(builder, known.get(output) if isinstance(output, fx.Node) else None)
         else:
             args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
-            known[node] = _apply(builder, node, args, dict(kwargs))
+            known[node] = value = _apply(builder, node, args, dict(kwargs))
+            if isinstance(value, Value) and node.meta["val"].ndim == 1:
+                builder.columns.add(value)
             if all(parent in stored for parent in node.all_input_nodes):
                 args, kwargs = map_arg((node.args, node.kwargs), stored.__getitem__)
                 target: Any = node.target

@@ -256,6 +256,7 @@ QUICK = (
     "decoder",
     "wrapped",
     "mixer",
+    "columns",
 )
 NORMS = dict(zip(BUILDERS, 9 * [2, 1, torch.inf], strict=False))
 

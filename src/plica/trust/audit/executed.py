@@ -19,7 +19,7 @@ EXACT = {
     "alias", "cat", "clone", "detach", "expand", "flip", "index_select", "lift_fresh_copy", "neg", "permute",
     "pixel_shuffle", "pixel_unshuffle", "reflection_pad1d", "reflection_pad2d", "repeat", "replication_pad1d",
     "replication_pad2d", "reshape", "roll", "select", "slice", "split", "split_with_sizes", "squeeze", "stack",
-    "transpose", "unsqueeze", "upsample_nearest2d", "view", "_unsafe_view",
+    "transpose", "unbind", "unsqueeze", "upsample_nearest2d", "view", "_unsafe_view",
 }  # fmt: skip
 
 

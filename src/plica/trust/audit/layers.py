@@ -10,7 +10,7 @@ import operator
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ PLAIN = {
     "detach", "expand", "flip", "index_select", "lift_fresh_copy", "mean", "permute", "pixel_shuffle",
     "pixel_unshuffle", "reflection_pad1d", "reflection_pad2d", "repeat", "replication_pad1d", "replication_pad2d",
     "reshape", "roll", "select", "slice", "split", "split_with_sizes", "squeeze", "stack", "sum", "transpose",
-    "unsqueeze", "upsample_nearest2d", "view",
+    "unbind", "unsqueeze", "upsample_nearest2d", "view",
 }  # fmt: skip
 SIGNED = {"add", "addmm", "bmm", "convolution", "div", "linear", "matmul", "mm", "mul", "neg", "rsub", "sub"}
 DENSE = {"addmm", "bmm", "convolution", "linear", "matmul", "mm"}
@@ -183,10 +183,12 @@ def _columns(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Built:
-    """The steps so far, and their values at the image; both grow."""
+    """The steps so far, and their values at the image, which grow. columns: steps with one number for each image, (1,)
+    in the model and (1, 1) here."""
 
     steps: list[Step]
     values: list[Tensor]
+    columns: set[int] = field(default_factory=set)
 
     def step(self, target: Any, *operands: Any) -> Any:
         return _next(self, target, operands, {})
@@ -205,7 +207,8 @@ def _next(net: _Built, target: Any, args: Any, kwargs: Any) -> Any:
 
     def add(op: Affine | Activation, parents: list[_Place]) -> _Place:
         value = op.value(*(net.values[parent] for parent in parents))
-        if value.ndim == 1 and isinstance(op, Affine):  # a single logit
+        column = value.ndim == 1 or (isinstance(op, Activation) and parents[0] in net.columns)
+        if isinstance(op, Affine) and value.ndim == 1:
             f, size = op.function, op.absolute
             op = replace(op, function=lambda *z: f(*z)[:, None], absolute=lambda *z: size(*z)[:, None])
             value = value[:, None]
@@ -214,6 +217,8 @@ def _next(net: _Built, target: Any, args: Any, kwargs: Any) -> Any:
             op = replace(op, terms=terms(name, args, kwargs, before, after))
         net.steps.append(Step(op, tuple(int(parent) for parent in parents), tuple(value.shape[1:])))
         net.values.append(value)
+        if column:
+            net.columns.add(len(net.steps) - 1)
         return _Place(len(net.steps) - 1)
 
     if name == "_convolution":  # as torch.jit.trace has it, with flags
@@ -252,10 +257,11 @@ def _next(net: _Built, target: Any, args: Any, kwargs: Any) -> Any:
         raise UnknownStepError("a division by values that depend on the image")
     if kwargs.get("dtype") not in (None, torch.float32, torch.float64):
         raise UnknownStepError(f"{name} to {kwargs['dtype']}")
-    function, absolute = _functions(name, target, args, kwargs)
+    columns = [place in net.columns for place in places]
+    function, absolute = (_of_columns(f, columns) for f in _functions(name, target, args, kwargs))
     numbers: list[int] = []
     map_aggregate((args, kwargs), lambda a: numbers.append(a.numel()) if isinstance(a, Tensor) else None)
-    if name in ("split", "split_with_sizes"):
+    if name in ("split", "split_with_sizes", "unbind"):
         count = len(function(*(net.values[place][:, None][0] for place in places)))
         return tuple(
             add(Affine(lambda z, i=i: function(z)[i], lambda z, i=i: function(z)[i], 0), places) for i in range(count)
@@ -296,6 +302,11 @@ def _functions(name: str, target: Any, args: Any, kwargs: Any) -> tuple[Callable
         return target(*own, **named)
 
     return function, absolute if name in SIGNED | {"cat", "constant_pad_nd", "stack"} else function
+
+
+def _of_columns(function: Callable[..., Any], columns: list[bool]) -> Callable[..., Any]:
+    """The function of operands some of which are columns."""
+    return lambda *z: function(*(part[:, 0] if column else part for part, column in zip(z, columns, strict=True)))
 
 
 def _is_softsign(node: fx.Node) -> bool:
