@@ -9,10 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+import plica
 from plica import runs, trust
 from plica.cli import main
+from plica.metrics import parse_metric
 from plica.runs.schema import part_file
-from plica.trust import Severity
+from plica.runs.single import save_run
+from plica.trust import Severity, check_model
 from plica.utils.files import write_json
 
 N = 120
@@ -208,6 +211,22 @@ def test_the_command_on_a_run(tmp_path, capsys):
     few = "12 images are few: where half of them are broken, 25% to 75% of all may be; use more."
     assert f"reservation, few images: {few}" in said
     assert json.loads((directory / "checks.json").read_text())["defects:Sound"]["verdict"] == "trustworthy"
+
+
+@pytest.mark.parametrize("model", [defects.Sound().eval(), lambda x: defects.Sound().eval()(x)[:, :1]])
+@pytest.mark.parametrize(("metric", "enlarged", "said"), [("l2", 1.5, 1), ("l2", 1.05, 0), ("l0", 1.5, 0)])
+def test_points_beyond_the_boundary(tmp_path, model, metric, enlarged, said):
+    """A run whose only method ends far beyond the boundary, as foolbox's FMN under l2, was trustworthy."""
+    x, y = defects.images()
+    y = y if model(x[:1]).shape[1] > 1 else (model(x)[:, 0] > 0).long()
+    result = plica.attack(model, x[:12], y[:12], plica.MinRadius(parse_metric(metric)), gradients=50)
+    x_adv = x[:12] + enlarged * (result.x_adv - x[:12])
+    result = replace(result, x_adv=x_adv, distance=enlarged * result.distance)
+    save_run(tmp_path / "run", x[:12], y[:12], result, dict(model="m", method="auto", metric=metric), 1.0)
+    findings = check_model(runs.load(tmp_path / "run"), "m", model).findings
+    sentences = [finding.sentence for finding in findings if finding.check == "beyond the boundary"]
+    assert len(sentences) == said
+    assert all("min-radius l2: on 100% of 12 images the point found keeps its class" in text for text in sentences)
 
 
 def test_the_summary_gets_the_verdict_of_now(tmp_path):

@@ -64,7 +64,9 @@ def _run(directory: Path, model, weights, images: int, seed: int, device: str, t
     run = load(directory)
     specs = {} if model is None else {"": model}
     models = models_of(run, specs, None if weights is None else str(weights), trust, device)
-    found = {name: examine_model(run, net, images, run.bounds.pair, seed).record() for name, net in models.items()}
+    found = {
+        name: examine_model(run, name, net, images, run.bounds.pair, seed).record() for name, net in models.items()
+    }
     examined = {**read_object(run.directory / CHECKS, Checks), **found}
     with suppress(OSError):  # a run that is not ours to write to
         write_json(run.directory / CHECKS, examined)

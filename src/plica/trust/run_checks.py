@@ -19,6 +19,7 @@ from plica.runs.check.json_files import Audit, Checks, read_object
 from plica.runs.schema import AUDIT, CHECKS, SUMMARY
 from plica.trust.examine import Model, examine
 from plica.trust.findings import Finding, Severity, Verdict
+from plica.trust.radius_checks import beyond_boundary
 from plica.utils.files import write_json
 from plica.utils.wilson import wilson
 
@@ -134,16 +135,19 @@ def check_model(run: Run, name: str, model: Model, images: int = 32, bounds=(0.0
     Raises:
         ValueError: the run has no images, or the model cannot take them.
     """
-    verdict = examine_model(run, model, images, bounds, seed)
+    verdict = examine_model(run, name, model, images, bounds, seed)
     checks = read_object(run.directory / CHECKS, Checks)
     write_json(run.directory / CHECKS, {**checks, name: verdict.record()})
     return verdict
 
 
-def examine_model(run: Run, model: Model, images: int = 32, bounds=(0.0, 1.0), seed: int = 0) -> Verdict:
+def examine_model(run: Run, name: str, model: Model, images: int = 32, bounds=(0.0, 1.0), seed: int = 0) -> Verdict:
     """The same, without writing anything."""
-    for _, x, y in run.inputs():
-        return examine(*prepare_inputs(model, x, y), bounds=bounds, images=images, seed=seed)
+    for ids, x, y in run.inputs():
+        model, x, y = prepare_inputs(model, x, y)
+        verdict = examine(model, x, y, bounds=bounds, images=images, seed=seed)
+        findings = [*verdict.findings, *beyond_boundary(run, name, model, ids, x)]
+        return Verdict.of(findings, [*verdict.checks, "beyond the boundary"])
     raise ValueError(f"{run.directory} contains no images; examine its models with `plica doctor --model --data`.")
 
 
