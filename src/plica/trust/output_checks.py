@@ -129,8 +129,9 @@ def finite(probe: Probe) -> Iterator[Finding]:
 def probabilities(probe: Probe) -> Iterator[Finding]:
     """Rows that are positive and sum to one. Attacks use their logarithms, which have the gradients of the logits as
     long as a second class has a probability above 0."""
-    logits = probe.logits[probe.logits.isfinite().all(1)]
-    if returns_probabilities(probe.model, logits, probe.x, (0.0, 1.0), torch.finfo(logits.dtype).eps):
+    rows = probe.logits.isfinite().all(1)
+    x, logits = probe.x[rows], probe.logits[rows]
+    if returns_probabilities(probe.model, logits, x, (0.0, 1.0), torch.finfo(logits.dtype).eps):
         smallest = torch.finfo(logits.dtype).tiny
         alone = float(((logits < smallest).sum(1) == logits.shape[1] - 1).double().mean())
         words = "The outputs are probabilities (they sum to one), of which attacks use the logarithms"
