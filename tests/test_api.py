@@ -53,6 +53,14 @@ def test_pixels_outside_other_bounds():
     refused(ValueError, "pixels range from 0.5 to 0.5", bounds=(0.6, 1))
 
 
+def test_pixels_in_0_1_within_bounds_of_8_bits_are_warned_of():
+    """Radii of another box came without a word."""
+    with pytest.warns(UserWarning, match=r"lie in \[0, 1\], and the bounds are \[0, 255\].*give the bounds 0 and 1"):
+        plica.attack(last_class, X, Y, L2, bounds=(0, 255), gradients=5)
+    for x, bounds in ((X.round(), (0, 255)), (3 * X, (0, 255)), (X, (0, math.inf))):  # dark images; no 8 bits
+        plica.attack(last_class, x, Y, L2, bounds=bounds, gradients=5)
+
+
 @pytest.mark.parametrize("bounds", [(1, 0), (0.5, 0.5), (0, math.nan), (-1e308, 1e308)])
 def test_bounds_that_are_no_interval(bounds):
     refused(ValueError, "bounds", bounds=bounds)

@@ -38,7 +38,11 @@ def pixel_range(x: Tensor) -> Iterator[Finding]:
     elif low < 0 or high > 1:
         yield _pixels(low, high, "they look normalised already; give pixels and let the model normalise")
     elif high - low < 0.01:
-        yield _pixels(low, high, "less than a hundredth of the bounds; were they divided by 255 twice?")
+        yield _pixels(
+            low,
+            high,
+            "as if they were divided by 255 twice, or the bounds should be 0 and 1",
+        )
 
 
 def _pixels(low: float, high: float, reason: str) -> Finding:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -173,6 +174,12 @@ def check_bounds(bounds: Any, x: Float[Tensor, "b *image"]) -> Bounds:
     if x[0].numel() * largest * largest > squares.max or span * span < squares.tiny:
         seen = f"pixels of size {largest:g}" if largest > 1 else f"bounds that are {span:g} apart"
         raise ValueError(f"x has {seen}, and {x.dtype} cannot hold the squares; rescale x and the bounds.")
+    if low == 0 and 255 <= high <= 256 and highest <= 1 and bool((x != x.round()).any()):
+        warnings.warn(
+            f"All pixels lie in [0, 1], and the bounds are [{low:g}, {high:g}]: if these are images divided by 255, as "
+            "8-bit files are when they are read, give the bounds 0 and 1, or radii may be of points outside them.",
+            stacklevel=2,
+        )
     return Bounds(*(torch.tensor(bound, dtype=torch.float64, device="cpu") for bound in (low, high)))
 
 
