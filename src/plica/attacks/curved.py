@@ -1,8 +1,9 @@
 """MinRadius for distances of which only the gradient is known (solver/linearized): the schedule of classes and starts.
 
 The first 50 gradients are spent on searches towards the classes with the largest logits, of which the best one is
-continued. Rounds from starts far beyond the boundary follow. MaxLoss is answered by the same search: there is a
-misclassified point within the radius r exactly if the image's robustness radius is at most r.
+continued. Rounds from starts far beyond the boundary follow; in few dimensions, where these find little, every other
+round starts at the nearest point after some gradients of the search of few dimensions under l_2. MaxLoss is answered by
+the same search: there is a misclassified point within the radius r exactly if the robustness radius is at most r.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.attacks.base import AttackInput, AttackOutput, refuse_counts
 from plica.attacks.metric_oracle import MetricOracle
 from plica.attacks.multistart import Candidates, Evaluation, Multistart, taken
+from plica.attacks.prox_settings import ProxSettings, prox_settings
+from plica.attacks.radius.few import FewSearch, suits
+from plica.core.judging.best import BestPoints
 from plica.core.status import Status
+from plica.metrics import Lp, WeightedLp
 from plica.solver.linearized.curved_sqp import CurvedSQP
 from plica.solver.linearized.descent import Averaged, QuasiNewton
 from plica.solver.linearized.state import CurvedState
@@ -36,6 +41,7 @@ class CurvedSchedule:
             steps leave of them.
         far: distances of the starts far beyond the boundary, used in turn, in lengths of the perturbation.
         outside_steps: gradients for such a start alone, and again for the better of it and the best search so far.
+        few_steps: gradients of the search of few dimensions before every other round; its last step may need some more.
         trial: the first step is made by both ways to lower the distance, each with this many times the usual number of
             gradients of the distance.
         smooth: L-BFGS is used for an image if averaged steps end this many times as far away.
@@ -48,6 +54,7 @@ class CurvedSchedule:
     race_until: int = 50
     far: tuple[float, ...] = (2.0, 8.0, 4.0, 16.0)
     outside_steps: int = 12
+    few_steps: int = 24
     trial: int = 3
     smooth: float = 2.5
     inside: float = 0.999
@@ -129,16 +136,42 @@ class CurvedSearch(Multistart[CurvedRows]):
                 yield more
             pool = join(pool, more)
         pool = yield from self._least_only(pool, SCHEDULE.race_until - self.spent)
-        number = 0
+        few, number = self._few(pool.index), 0
         while len(pool):
-            pool = yield from self._round(pool, number)
+            if few is not None:
+                self._run(few)
+                pool = yield from self._round(pool, self._nearest(few, pool))
+            if len(pool):
+                pool = yield from self._round(pool, self._outside(pool.state, number))
             number += 1
 
-    def _round(self, best: CurvedRows, number: int) -> Generator[CurvedRows, None, CurvedRows]:
-        """24 gradients: a start far outside at the best class, which replaces the best row so far if it ends better."""
+    def _few(self, index: Int[Tensor, " i"]) -> EuclideanSearch | None:
+        """The search of few dimensions on these images; None in many dimensions, and in half precision, where margins
+        have too few digits."""
+        metric = Lp(2) if self.task.fixed is None else WeightedLp(2, torch.where(self.task.fixed, torch.inf, 1.0))
+        settings = prox_settings(metric, self.task.x, self.task.bounds)
+        if not suits(settings, self.x.shape[1]) or self.task.model.half:
+            return None
+        return EuclideanSearch(self.task, self.images[index], settings)
+
+    def _run(self, few: EuclideanSearch) -> None:
+        """Go on with the search of few dimensions; what it finds nearer is not a stationary point of the distance."""
+        before = self.task.best.distance[self.images]
+        self.spent += few.advance(SCHEDULE.few_steps, self.task.gradients - self.spent)
+        self.residual[self.task.best.distance[self.images] < before] = torch.nan
+
+    def _nearest(self, few: EuclideanSearch, rows: CurvedRows) -> Tensor:
+        """The nearest points that the search has, where it has one, else the rows' own."""
+        near, images = few.task.best, self.images[rows.index]
+        found = near.distance[images].isfinite()[:, None]
+        return torch.where(found, near.x_adv[images].flatten(1), rows.state.z)
+
+    def _round(self, best: CurvedRows, start: Float[Tensor, "r n"]) -> Generator[CurvedRows, None, CurvedRows]:
+        """24 gradients: a new row of the best class from `start`, which replaces the best row so far if it ends
+        better."""
         every = torch.arange(len(best), device=best.index.device)
         new = self._start(self.solver, best.index, best.target, take(best.state.memory, every))
-        self.solver.move(new.state, self._outside(best.state, number), lambda z: self.measure(z, best.index))
+        self.solver.move(new.state, start, lambda z: self.measure(z, best.index))
         for _ in range(SCHEDULE.outside_steps):
             yield new
         better = yield from self._least_only(join(best, new), SCHEDULE.outside_steps)
@@ -187,3 +220,37 @@ class CurvedSearch(Multistart[CurvedRows]):
         solver.step(
             rows.state, evaluation.value, evaluation.rounding, evaluation.grad, lambda z: self.measure(z, rows.index)
         )
+
+
+class EuclideanSearch(FewSearch):
+    """The search of few dimensions under l_2 on some images, in parts; its points are measured by the task's metric.
+
+    For MaxLoss they are kept apart, since only those well within the radius count.
+    """
+
+    def __init__(self, task: AttackInput, images: Int[Tensor, " i"], settings: ProxSettings):
+        self.max_loss, self.answers = task.radius is not None, task.best
+        if self.max_loss:
+            best = BestPoints(task.question.metric, task.x, task.goal, None, model=task.model)
+            task = replace(task, best=best, radius=None)
+        super().__init__(task, images, settings, torch.zeros_like(task.best.distance))
+        self.rows = self.schedule()
+
+    def finished(self, index: Int[Tensor, " i"] | slice) -> Bool[Tensor, " i"]:
+        """As of CurvedSearch: no image is settled, so that none depends on others."""
+        found = self.answers.distance[self.images[index]].isfinite()
+        return found if self.max_loss else torch.zeros_like(found)
+
+    def advance(self, steps: int, left: int) -> int:
+        """Spend `steps` gradients for each image, with the last step some more; returns how many. If the next step
+        needs more than are `left`, it is not made, and `left` is returned."""
+        before = self.spent
+        for rows in self.rows:
+            each = len(rows) // max(1, rows.images)
+            if self.spent + each - before > left:
+                return left
+            self.spent += each
+            self.step(rows)
+            if self.spent >= before + steps:
+                break
+        return self.spent - before
