@@ -101,6 +101,34 @@ def test_a_gradient_that_is_no_number_leaves_the_point_where_it_is():
     assert (u == 0).all()
 
 
+BEYOND = {
+    "no number": lambda length: torch.where(length > 1.2, math.nan, 0),
+    "infinite": lambda length: torch.where(length > 1.2, -math.inf, 0),
+    "a gradient that is no number": lambda length: 0 * ((length < 1.2) * (1.2 - length)).sqrt(),
+}
+
+
+@pytest.mark.parametrize("radius", [math.inf, 3.0])
+@pytest.mark.parametrize("beyond", BEYOND)
+def test_where_something_is_not_finite_it_turns_halfway_back(beyond, radius):
+    """Its first steps lead there. It stayed there, and in later rounds too."""
+    case, seen = linear(b=1), []
+    case = replace(case, x=torch.full_like(case.x, 0.5), y=torch.zeros_like(case.y))
+
+    def length(z):
+        return (z - case.x).flatten(1).sum(1) / 48**0.5
+
+    def model(z):
+        seen.append(float(length(z)[0].detach()))
+        margin = length(z) - 1 + BEYOND[beyond](length(z))
+        return torch.stack([-margin / 2, margin / 2], 1)
+
+    task, u, _ = climb(replace(case, model=model), 2, torch.tensor([radius]), torch.tensor([0]), bounds=(-9.0, 9.0))
+    assert max(seen) > 1.2
+    assert 0 < length(case.x + u.view_as(case.x)) <= 1.2
+    assert 1 < task.best.distance < 1.2
+
+
 @pytest.fixture
 def load():
     if not DATA.exists():
@@ -188,19 +216,26 @@ def test_an_image_without_a_point_spends_as_much_alone_as_beside_others(p):
     assert int(alone.gradients) == int(together.gradients[1])
 
 
-@pytest.mark.parametrize(("p", "furthest"), [(1, 1.2), (2, 1.2), (math.inf, 1.1)])
-def test_a_thin_wrong_region_is_found(p, furthest):
-    """The margin is -.19 on average at these images and .02 at most. An aim in proportion to it is never reached, and
-    steps that come to the boundary of one slab leave another."""
+def thin(scale=1.0):
+    """Four slabs and their common center; a model whose wrong region is what they have in common; images and labels.
+    The margin is -.19 on average at the images, and .02 at most, times the scale."""
     draw = torch.Generator().manual_seed(0)
     slabs = torch.randn(4, 144, generator=draw) / 12
     center = 0.5 + 0.1 * torch.randn(144, generator=draw)
     x, y = 0.35 + 0.3 * torch.rand(8, 144, generator=draw), torch.zeros(8, dtype=torch.long)
 
     def model(z):
-        return torch.stack([((z - center) @ slabs.T).abs().amax(1), 0.02 + 0 * z.sum(1)], 1)
+        return scale * torch.stack([((z - center) @ slabs.T).abs().amax(1), 0.02 + 0 * z.sum(1)], 1)
 
     assert (model(x).argmax(1) == 0).all()
+    return slabs, center, model, x, y
+
+
+@pytest.mark.parametrize(("p", "furthest"), [(1, 1.2), (2, 1.2), (math.inf, 1.1)])
+def test_a_thin_wrong_region_is_found(p, furthest):
+    """An aim in proportion to the margin is never reached, and steps that come to the boundary of one slab leave
+    another."""
+    slabs, center, model, x, y = thin()
     result = plica.attack(model, x, y, MinRadius(Lp(p)), gradients=300)
     planes = torch.cat([slabs, -slabs]).double().numpy()
     inner = ((center - x).double() @ slabs.double().T).numpy()  # of the middle of the slabs, seen from the image

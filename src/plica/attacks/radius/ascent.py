@@ -54,7 +54,8 @@ def ascend(
         planned: steps after which their length would be 0.
 
     Returns:
-        The last point evaluated, and the alternative of the goal whose margin is largest there.
+        The last point evaluated where margin and gradient are finite (the start if there is none), and the alternative
+        of the goal whose margin is largest at the last point.
     """
     # rows are padded, so that results do not depend on their number
     more = -len(images) % multiple(task.x[0].numel())
@@ -63,20 +64,23 @@ def ascend(
     low, high = settings.box(x)
     z, work = torch.empty_like(x), torch.empty_like(x)
     u = into_ball(settings, u, r, low, high, work)
-    logits = task.logits[images]
+    logits, finite = task.logits[images], u
     for remaining in range(planned, planned - steps, -1):
         settings.point(x, u, z)
         m, logits, grad = task.model.gradient(
             z.view(-1, *task.x.shape[1:]), images, lambda out, part: goal[part].margin(out)
         )
         task.best.offer(z[: len(images)].view(-1, *task.x.shape[1:]), images, logits)
+        grad = settings.pull(grad.flatten(1))[rows]
+        defined = (m[rows].isfinite() & grad.isfinite().all(1))[:, None]
+        finite = torch.where(defined, u, finite)
         if remaining > 1:
-            grad = settings.pull(grad.flatten(1))[rows]
-            length = RELAXATION * (-m[rows]).clamp(min=0) / grad.square().sum(1).clamp(min=TINY)
             d = STEP * (remaining - 1) / planned * r * steepest_step(settings, grad, work)
+            length = RELAXATION * (-m[rows]).clamp(min=0) / grad.square().sum(1).clamp(min=TINY)
             d = torch.where(r.isinf(), (length[:, None] * grad).nan_to_num(nan=0), d)
+            d = torch.where(defined, d, (finite - u) / 2)  # halfway back
             u = into_ball(settings, u + d, r, low, high, work)
-    return u[: len(images)], goal.alternatives(logits).argmax(1)
+    return finite[: len(images)], goal.alternatives(logits).argmax(1)
 
 
 def _order(settings: ProxSettings) -> float:
