@@ -246,3 +246,13 @@ def test_a_thin_wrong_region_is_found(p, furthest):
     ratio = result.distance / torch.tensor(exact)
     assert (ratio > 1 - 1e-4).all()  # float32
     assert ratio.log().mean().exp() < furthest
+
+
+@pytest.mark.parametrize("scale", [2.0**-66, 2.0**66])
+def test_a_thin_wrong_region_is_found_whatever_the_size_of_outputs(scale):
+    """The square of a gradient of 1e20 is inf in float32, and that of 1e-20 is 0."""
+    usual, scaled = (
+        plica.attack(*thin(size)[2:], MinRadius(Lp("inf")), gradients=100).distance for size in (1.0, scale)
+    )
+    assert usual.isfinite().all()
+    assert torch.equal(usual, scaled)

@@ -26,7 +26,6 @@ from plica.attacks.base import AttackInput
 from plica.attacks.prox_settings import ProxSettings
 from plica.solver.linearized.prox import clip
 from plica.solver.linearized.proximal_sqp import multiple
-from plica.solver.linearized.subproblem import TINY
 
 STEP = 0.5  # the first step, in radii
 RELAXATION = 1.5  # of steps to the linear model's boundary; 1.02 misses where a margin below 0 has many kinks
@@ -76,7 +75,9 @@ def ascend(
         finite = torch.where(defined, u, finite)
         if remaining > 1:
             d = STEP * (remaining - 1) / planned * r * steepest_step(settings, grad, work)
-            length = RELAXATION * (-m[rows]).clamp(min=0) / grad.square().sum(1).clamp(min=TINY)
+            size = grad.abs().amax(1).clamp(min=torch.finfo(grad.dtype).tiny)
+            grad = grad / size[:, None]  # outputs may be so large or small that float32 cannot hold the square
+            length = RELAXATION * (-m[rows]).clamp(min=0) / size / grad.square().sum(1)
             d = torch.where(r.isinf(), (length[:, None] * grad).nan_to_num(nan=0), d)
             d = torch.where(defined, d, (finite - u) / 2)  # halfway back
             u = into_ball(settings, u + d, r, low, high, work)
