@@ -7,6 +7,7 @@ import torch
 
 from plica.core.goals import Goal
 from plica.core.judging.best import BestPoints
+from plica.core.model.counted import CountedModel
 from plica.metrics import Lp
 from plica.perturbations.base import ThetaDistance
 
@@ -181,3 +182,17 @@ def test_of_perturbations_theta_is_kept_with_its_point(metric):
     assert best.x_adv.tolist() == [[-0.5, -0.5], [0, 0], [2, 2]]
     each = 3 if isinstance(metric, ThetaDistance) else 2
     assert best.distance.tolist() == [0.25 * each, torch.inf, each]
+
+
+def test_a_distance_that_is_known_does_not_count_once_the_point_is_rounded():
+    """It is that of the point before. With radii, such a point may lie outside after all."""
+    whole = CountedModel(lambda z: z, 3, grid=lambda z, image: z.round())
+    logits = torch.tensor([[1.0, 2.0]]).expand(2, 2)
+    points, images = torch.tensor([[0.0, 2.4], [1.6, 0.0]]), torch.tensor([0, 1])
+    best = BestPoints(Lp(2), X, Goal(Y), None, model=whole)
+    best.offer(points, images, logits, torch.tensor([2.4, 1.6]))
+    assert best.distance.tolist() == [2, 2, torch.inf]
+    assert best.x_adv.tolist() == [[0, 2], [2, 0], [0, 0]]
+    inside = BestPoints(Lp(2), X, Goal(Y), torch.full((3,), 1.8), model=whole)
+    inside.offer(points, images, logits, torch.tensor([2.4, 1.6]))
+    assert inside.distance.isinf().all()
