@@ -45,11 +45,14 @@ def task(p=2.0, radius=None, model=constant(-0.05), gradients=20, x=X, batch=8):
     )  # fmt: skip
 
 
-def rounding(end, p=2.0, weights=None, x=X, levels=LEVELS, **more):
-    """The search from `end`, in levels."""
+def rounding(end, p=2.0, weights=None, x=X, levels=LEVELS, surest=None, **more):
+    """The search from `end`, in levels, and at last from `surest`."""
     this = task(p, x=x, **more)
     found = BestPoints(this.question.metric, x, this.goal, None)
     found.x_adv.copy_(pixels(torch.tensor(end), levels))
+    if surest is not None:
+        found.also = BestPoints(this.question.metric, x, this.goal, None)
+        found.also.x_adv.copy_(pixels(torch.tensor(surest), levels))
     rows = torch.arange(len(x))
     return Rounding(this, found, rows, LevelGrid.of(x, BOX, levels), LpForm(p, weights))
 
@@ -118,6 +121,41 @@ def test_forward_runs_are_used_when_no_gradient_is_left():
     search.run()
     assert search.task.model.gradients.tolist() == [30, 30]
     assert search.task.model.forwards.tolist() == [2, 2]
+
+
+def beyond(level):
+    """A model whose goal is reached where the second pixel is above this level, with gradient (1, 0, 0)."""
+
+    def model(z):
+        slope = z[:, 0] - z[:, 0].detach()
+        return torch.stack([slope * 0, slope + torch.where(in_levels(z[:, 1]) > level, 0.1, -0.05)], 1)
+
+    return model
+
+
+@pytest.mark.parametrize(("p", "gradients", "runs"), [(2.0, 30, [2, 2]), (2.0, 100, [10, 10]), (math.inf, 30, [0, 2])])
+def test_the_last_run_is_for_the_surest_point_where_none_on_the_grid_reaches_the_goal(p, gradients, runs):
+    """With 100 gradients both points end at the box, under linf the first one does not change after the first run."""
+    surest = [[500.0, 900.3, 500.0], [400.0, 899.8, 700.4]]
+    search = rounding(END, p, surest=surest, gradients=gradients, model=beyond(850))
+    search.task.model.gradients[:] = gradients - 2
+    search.run()
+    assert search.task.model.gradients.tolist() == [gradients] * 2
+    assert search.task.model.forwards.tolist() == runs
+    close(in_levels(search.task.best.x_adv), surest, 2.0)  # up to 1.5 levels along the gradient
+    close(in_levels(search.task.best.x_adv[:, 1]), [900.0, 900.0])
+
+
+def test_the_surest_point_is_not_run_where_another_reaches_the_goal_or_nothing_is_left():
+    surest = [[500.0, 900.3, 500.0], [400.0, 899.8, 700.4]]
+    search = rounding(END, surest=surest, gradients=100, model=beyond(300))
+    search.run()
+    assert (in_levels(search.task.best.x_adv[:, 1]) < 700).all()
+    search = rounding(END, surest=surest, gradients=20, model=beyond(850))
+    search.task.model.gradients[:] = 18
+    search.run()
+    assert search.task.best.distance.isinf().all()
+    assert search.task.model.forwards.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(("p", "radius", "runs"), [(2.0, None, 2), (math.inf, None, 1), (2.0, 1.0, 1)])

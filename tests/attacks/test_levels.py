@@ -226,6 +226,24 @@ def test_what_lies_between_the_levels_is_not_found():
     assert plica.attack(Spike(), x, y, MinRadius(Lp(1)), gradients=20, levels=3).success.all()  # 1/2 is a level
 
 
+@pytest.mark.parametrize("last", [nn.Identity, nn.ReLU])
+def test_a_larger_budget_loses_no_image(last):
+    """After each search of the boundary no forward runs were left, and the point on the boundary was the only one that
+    was rounded."""
+    torch.manual_seed(3)
+    layers = [nn.Linear(144, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4)]
+    model = nn.Sequential(*layers, last()).eval()
+    torch.manual_seed(103)
+    x = (15 * torch.rand(8, 144)).round() / 15
+    y, found = model(x).argmax(1), torch.zeros(8, dtype=torch.bool)
+    for gradients in (25, 27, 28, 29, 30, 40, 48, 49, 50, 60, 100, 300):
+        result = plica.attack(model, x, y, MinRadius(Lp(2)), gradients=gradients, levels=16)
+        assert result.success[found].all()
+        assert (result.forwards <= gradients // 5).all()
+        found |= result.success
+    assert found.all()
+
+
 def test_points_found_between_the_levels_alone_are_called_so():
     x, y = torch.zeros(2, 101), torch.zeros(2, dtype=torch.long)
 

@@ -17,6 +17,8 @@ from plica.core.model.counted import CountedModel
 from plica.core.status import Status
 from plica.metrics import Unsupported, counts
 
+RESERVED = 4  # forward runs that the logits at the image and the judge need (core/judging/confirm.py)
+
 
 @dataclass(frozen=True)
 class AttackInput:
@@ -38,6 +40,7 @@ class AttackInput:
         fixed: pixels that must not change, or None. Gradients and all noise drawn here are 0 there.
         enough: for MaxLoss, a distance smaller than the radius: a search for the nearest point continues until it has a
             point at most this far away; None for the radius itself.
+        reserved: of the forward runs, a fifth as many as gradients, how many an attack must leave.
     """
 
     model: CountedModel
@@ -54,6 +57,11 @@ class AttackInput:
     progress: Callable[[int], None]
     fixed: Bool[Tensor, "*image"] | None = None
     enough: Float[Tensor, " b"] | None = None
+    reserved: int = RESERVED
+
+    def affordable(self, gradients: int) -> int:
+        """Forward runs that go with a number of gradients, less those reserved; negative if there are not as many."""
+        return gradients // 5 - self.reserved
 
     @property
     def y(self) -> Shaped[Tensor, "b *label"]:

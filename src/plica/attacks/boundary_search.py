@@ -11,12 +11,6 @@ from plica.perturbations.base import interpolate
 
 FEW = 100  # dimensions up to which random points of the box are likely to be near
 NEARER = 3e-3  # the next point of a search is tried if it is nearer than the best one by this share of the distance
-RESERVED = 4  # forward runs that the logits at the image and the judge need (core/judging/confirm.py)
-
-
-def affordable(gradients: int) -> int:
-    """Forward runs that go with a number of gradients: a fifth as many, less those reserved for the judge."""
-    return gradients // 5 - RESERVED
 
 
 def box_search(task: AttackInput, images: Int[Tensor, " i"], forwards: int) -> None:

@@ -8,7 +8,6 @@ import torch
 
 from plica import Lp, MaxLoss, MinRadius, Unsupported
 from plica.attacks.base import AttackInput, AttackOutput
-from plica.attacks.boundary_search import affordable
 from plica.attacks.radius import few, search
 from plica.attacks.radius.search import RadiusSearch, radius
 from plica.core.goals import Goal
@@ -164,7 +163,7 @@ def test_a_larger_budget_is_never_worse_and_none_is_exceeded(p):
         task, found = attack(model, x, y, MinRadius(Lp(p)), gradients)
         assert (task.best.distance <= last).all()
         assert (task.model.gradients == gradients).all()
-        assert (task.model.forwards <= max(0, affordable(gradients))).all()  # the others are the judge's
+        assert (task.model.forwards <= max(0, task.affordable(gradients))).all()  # the others are the judge's
         assert set(found.status) == {Status.BUDGET}
         last = task.best.distance.clone()
     assert last.isfinite().all()
@@ -190,7 +189,7 @@ def test_forward_runs_are_left_for_the_judge(gradients):
     """With three classes the first search of the boundary begins after 25 gradients and the second after 43."""
     model, x, y, *_ = linear(classes=3)
     task, _ = attack(model, x, y, MinRadius(Lp(2)), gradients)
-    assert (task.model.forwards <= affordable(gradients)).all()
+    assert (task.model.forwards <= task.affordable(gradients)).all()
 
 
 @pytest.mark.parametrize("p", [1, 2, math.inf])

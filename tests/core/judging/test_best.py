@@ -196,3 +196,16 @@ def test_a_distance_that_is_known_does_not_count_once_the_point_is_rounded():
     inside = BestPoints(Lp(2), X, Goal(Y), torch.full((3,), 1.8), model=whole)
     inside.offer(points, images, logits, torch.tensor([2.4, 1.6]))
     assert inside.distance.isinf().all()
+
+
+def test_a_second_record_is_offered_every_point():
+    """Its metric and radius are its own."""
+    best = nearest()
+    best.also = BestPoints(Lp("inf"), X, Goal(Y), torch.full((3,), 3.5))
+    alone = BestPoints(Lp("inf"), X, Goal(Y), torch.full((3,), 3.5))
+    for point in POINTS:
+        offer(best, [point])
+        offer(alone, [point])
+    torch.testing.assert_close(best.x_adv, torch.tensor([[0.6, 0.8], [0, 0], [1.0, 0]]))
+    torch.testing.assert_close(best.also.x_adv, torch.tensor([[0.6, 0.8], [0, 0], [0, 2.0]]))
+    assert torch.equal(best.also.distance, alone.distance)

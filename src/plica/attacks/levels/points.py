@@ -7,7 +7,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.attacks.base import AttackInput
-from plica.attacks.boundary_search import affordable
 from plica.attacks.levels.settings import ENOUGH, ROUNDING
 from plica.core.domain.levels import LevelGrid
 from plica.core.model.gradient import NoGradientError
@@ -58,7 +57,7 @@ class GridPoints:
 
     def forwards_left(self) -> Int[Tensor, " r"]:
         """Forward runs that each row may still spend, without those that the judge needs."""
-        return affordable(self.task.gradients) - self.task.model.forwards[self.image]
+        return self.task.affordable(self.task.gradients) - self.task.model.forwards[self.image]
 
     def evaluate(
         self, u: Float[Tensor, "r n"], rows: Int[Tensor, " r"], with_gradient: Bool[Tensor, " r"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.attacks.base import AttackInput
@@ -22,8 +22,10 @@ class Rounding(GridPoints):
 
     Attributes:
         end: the attack's points.  (r, n)
+        surest: those of largest margin; None if there is a radius, within which all points have that.  (r, n)
         z: the same, stretched or shrunk.  (r, n)
         added_margin: what the linearisation must reach in addition, because points fell short before.
+        inward: whether points move against the gradient where the linearised margin is more than enough.
         ball: radius of the l_inf ball that limits rounding, in units of the distance; inf for other distances.
     """
 
@@ -34,17 +36,34 @@ class Rounding(GridPoints):
         super().__init__(task, image, found.x_adv[image], grid, form)
         self.z, self.added_margin = self.end.clone(), torch.zeros_like(self.margin)
         self.radius = None if task.radius is None else task.radius[image]
+        self.inward = self.radius is None  # inside a radius a larger margin costs nothing
+        self.surest = None if found.also is None else found.also.x_adv[image].flatten(1)
         self.ball = torch.full_like(self.margin, torch.inf)
         self.linf = form is not None and form.p == math.inf
         if self.linf:
             self._widen(torch.arange(len(image), device=image.device), 0.0)
 
     def run(self) -> None:
-        """Evaluate one rounded point after another, until no nearer one is expected or the budget is spent."""
+        """Round the attack's points; where that leads to none that reaches the goal, the surest ones."""
+        self._round_nearest()
+        rows = (self.task.best.distance[self.image].isinf() & self._any_left(0)).nonzero()[:, 0]
+        if self.surest is not None and len(rows):
+            self.z, self.inward = self.surest, False
+            self.ball.fill_(math.inf)
+            self.evaluate(self._along_gradient(rows), rows, self.left()[rows] > 0)
+
+    def _any_left(self, kept: Tensor | int) -> Bool[Tensor, " r"]:
+        """Whether each row has gradients left, or more than `kept` forward runs."""
+        return (self.left() > 0) | (self.forwards_left() > kept)
+
+    def _round_nearest(self) -> None:
+        """Evaluate one rounded point after another, until no nearer one is expected or the budget is spent. A forward
+        run is left for rows without a point of the grid."""
         best, rows = self.task.best, torch.arange(len(self.image), device=self.image.device)
         missed = torch.zeros_like(rows)
         for number in range(SETTINGS.trials):
-            rows = rows[(self.left()[rows] > 0) | (self.forwards_left()[rows] > 0)]
+            kept = 0 if self.surest is None else best.distance[self.image].isinf().long()
+            rows = rows[self._any_left(kept)[rows]]
             if not len(rows):
                 return
             u = self._rounded(rows)
@@ -137,6 +156,6 @@ class Rounding(GridPoints):
             below = enough(sign * 2**middle) == up
             low, high = torch.where(below, low, middle), torch.where(below, middle, high)
         scale = sign * 2 ** torch.where(up, high, low)
-        if self.radius is not None:
-            scale = torch.where(up, scale, none)  # inside the radius a larger margin costs nothing
+        if not self.inward:
+            scale = torch.where(up, scale, none)
         return self.points(rounded(scale), rows)

@@ -44,7 +44,10 @@ def on_levels(attack: Attack, task: AttackInput, grid: LevelGrid) -> tuple[Attac
         return on_grid, output
     enough = _radius_before_rounding(attack_radius, task.x[0].numel(), form, grid)
     gradients = task.gradients - min(reserved, SETTINGS.most_reserved)
-    output = attack(replace(task, radius=attack_radius, gradients=gradients, enough=enough))
+    if task.radius is None:
+        anywhere = torch.full_like(task.best.distance, math.inf)
+        task.best.also = BestPoints(task.question.metric, task.x, task.goal, anywhere)
+    output = attack(replace(task, radius=attack_radius, gradients=gradients, enough=enough, reserved=task.reserved + 1))
     found = task.best.distance.isfinite()
     for images in batches:
         Rounding(on_grid, task.best, images[task.best.distance[images].isfinite()], grid, form).run()

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from plica.attacks.base import AttackInput, AttackOutput, refuse_counts, treats_perturbations
-from plica.attacks.boundary_search import FEW, affordable, boundary_search, box_search
+from plica.attacks.boundary_search import FEW, boundary_search, box_search
 from plica.attacks.pwcf.parametric import theta_rows
 from plica.attacks.pwcf.parametrization import Parametrization, Plain, parametrize
 from plica.attacks.pwcf.problem import PWCFProblem
@@ -47,7 +47,7 @@ def pwcf(task: AttackInput) -> AttackOutput:
         _solve(task, images)
         for images in every.split(max(1, SETTINGS.batches * task.batch_size // (SETTINGS.classes + len(SETTINGS.far))))
     ]
-    forwards = affordable(task.gradients)
+    forwards = task.affordable(task.gradients)
     if task.question.through is None:
         if task.radius is None:
             _last_starts(task)

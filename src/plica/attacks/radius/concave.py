@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torch import Tensor
-
 from plica.attacks.base import AttackInput, AttackOutput
 from plica.attacks.radius.search import radius
 from plica.core.formulations import MinRadius
@@ -34,24 +32,10 @@ def concave(task: AttackInput) -> AttackOutput:
     assert form is not None
     q = (1 + max(form.p, 0.5)) / 2
     inner = Lp(q) if form.weights is None else WeightedLp(q, form.weights)
-    both = Both(BestPoints(inner, task.x, task.goal, None, model=task.model), task.best)
-    output = radius(replace(task, question=MinRadius(inner), best=both, radius=None))
+    best = BestPoints(inner, task.x, task.goal, None, model=task.model)
+    best.also = task.best
+    output = radius(replace(task, question=MinRadius(inner), best=best, radius=None))
     if task.radius is None:
         return output
     done = task.best.distance.isfinite().tolist()
     return replace(output, status=[Status.SUCCEEDED if d else why for d, why in zip(done, output.status, strict=True)])
-
-
-class Both(BestPoints):
-    """Best points in one metric; every point is also offered to a second record, in another metric."""
-
-    def __init__(self, first: BestPoints, second: BestPoints):
-        super().__init__(first.metric, first.x, first.goal, first.radius, model=first.model)
-        self.second = second
-
-    def keep(
-        self, z: Tensor, image: Tensor, margin: Tensor, sure: Tensor, d: Tensor | None = None, theta=None, once=False
-    ) -> None:
-        """As of BestPoints; d: distances in the first metric."""
-        super().keep(z, image, margin, sure, d, theta, once)
-        self.second.keep(z, image, margin, sure, once=once)

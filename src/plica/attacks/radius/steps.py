@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from plica.attacks.base import AttackInput
-from plica.attacks.boundary_search import affordable, boundary_search
+from plica.attacks.boundary_search import boundary_search
 from plica.attacks.multistart import Candidates, Evaluation, Multistart, Outputs
 from plica.attacks.prox_settings import ProxSettings
 from plica.attacks.radius.few import exact_steps
@@ -202,7 +202,7 @@ class RadiusSteps(Multistart[RadiusRows]):
         """Move the best points towards the boundary, with as many forward runs as the gradients spent so far allow (not
         the budget, so that a larger budget continues the same sequence). rows: at most one for each image, whose next
         points are tried first if they are nearer."""
-        runs = min(SCHEDULE.boundary_forwards, affordable(self.spent) - self.forwards)
+        runs = min(SCHEDULE.boundary_forwards, self.task.affordable(self.spent) - self.forwards)
         if runs > 0:
             live, ahead = ~self.finished(slice(None)), None
             if rows is not None:

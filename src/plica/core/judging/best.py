@@ -25,6 +25,7 @@ class BestPoints:
         margin: (b,), -inf where there is none yet.
         theta: (b, k) with x_adv = T(x, theta), for a perturbation `through`; None without.
         model: the model that the offered logits come from; its `least_margin` says which margins exceed rounding.
+        also: another record of the same images, to which every point is offered too; None for none.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class BestPoints:
     ):
         self.metric, self.x, self.goal, self.radius = metric, x, goal, radius
         self.model = model or CountedModel(lambda z: z, len(x), device=x.device)
+        self.also: BestPoints | None = None
         # one extra row, to which masked rows are written
         self._points = torch.cat([x, x.new_zeros(1, *x.shape[1:])])
         self._numbers = x.new_full((2, len(x) + 1), torch.inf)
@@ -90,6 +92,8 @@ class BestPoints:
             sure: which points are offered: those whose margin exceeds rounding.
             once: whether no image occurs twice.
         """
+        if self.also is not None:  # it may have another metric
+            self.also.keep(z, image, margin, sure, theta=theta, once=once)
         sure = self._surer(sure, margin, image)
         some = rows_to_copy(sure)
         z = z[: len(sure)]
