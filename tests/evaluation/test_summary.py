@@ -85,7 +85,7 @@ def test_images_that_are_of_the_target_class_are_not_called_misclassified(tmp_pa
     print_summary(summarise(run))
     assert "gives the target class to 1 of 4 images without a" in capsys.readouterr().out.replace("\n", " ")
     assert main(["show", str(tmp_path)]) == 0
-    assert "4 images, of which 1 are classified as the target" in capsys.readouterr().out.replace("\n", " ")
+    assert "4 images, 1 of them classified as the target" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_what_was_broken_and_missed_is_one_number_in_every_table(tmp_path, capsys):

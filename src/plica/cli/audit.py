@@ -86,7 +86,7 @@ def _by_name(models: list[str]) -> dict[str, str]:
 
 def _print(task: Audited) -> None:
     """Print the measurements in a few lines."""
-    precision = "float64" if task.float64 else "the model's own precision, float64 could not be had"
+    precision = "float64" if task.float64 else "the model's own precision, as it has no copy in float64"
     precision = precision if task.task.draws is None else f"{DRAWS} draws of the model"
     confirmed = f"{task.confirmed} of {task.successes} successes confirmed in {precision}"
     print(plain(task.task.name) + f": {task.answers} answers, {confirmed if task.answers else 'nothing to confirm'}")

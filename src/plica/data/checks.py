@@ -29,8 +29,8 @@ def as_pixels(x: np.ndarray, file: str | Path, allow_out_of_range: bool = False)
         raise ValueError(f"Array x in {file} has pixels that are not finite; save floats in [0, 1].")
     if not allow_out_of_range and (low < 0 or high > 1):
         raise ValueError(
-            f"Array x in {file} has values from {low:.4g} to {high:.4g}; pixels must lie in [0, 1] "
-            f"(divide by 255 or save uint8, and let the model normalise), or their bounds be given."
+            f"Array x in {file} has values from {low:.4g} to {high:.4g}; pixels must lie in [0, 1] (divide by 255 or "
+            "save uint8, and let the model normalise); for inputs that are no images give their bounds."
         )
     return torch.from_numpy(x.astype(np.float32, copy=False))
 

@@ -91,6 +91,6 @@ def wrong_sentence(table: dict[str, Any]) -> str:
     """How many images need no perturbation, and how many no method broke."""
     proved = "" if table["proved"] is None else f"; {table['proved']} are proved"
     return (
-        f"{table['images']} images, of which {table['wrong']} are {table['reached']} without a perturbation. All "
+        f"{table['images']} images, {table['wrong']} of them {table['reached']} without a perturbation. All "
         f"methods together leave {table['union']} of all images not broken{proved}."
     )

@@ -9,6 +9,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,8 @@ def save_run(
         images |= {} if targets is None else {"targets": targets.cpu().contiguous()}
         (folder / INPUTS).write_bytes(save(images))
         if draw is not None:
-            draw(folder / PICTURE, x, y, {_title(arguments): result}, classes)
+            pixels, points = (t if bounds is None else bounds.to_pixels(t) for t in (x, result.x_adv))
+            draw(folder / PICTURE, pixels, y, {_title(arguments): replace(result, x_adv=points)}, classes)
         if bounds is not None and not bounds.is_default:
             (folder / BOUNDS).write_bytes(bounds.packed())
         (folder / SUMMARY).write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")

@@ -185,7 +185,7 @@ def _budgets(questions: list[QuestionAnswers]) -> Iterator[Finding]:
         yield Finding(
             "budget",
             Severity.NOTE,
-            f"Searches used their budget up, as `auto` always does ({_questions_of(enough, questions)}): radii and "
+            f"Searches used their budget up, as auto always does ({_questions_of(enough, questions)}): radii and "
             "accuracies under attack are upper bounds.",
             max(enough),
         )

@@ -77,6 +77,12 @@ class Bounds:
         """u = (x - low) / (high - low) in [0, 1], for x in the bounds; 0 where the bounds are equal."""
         return ((x - self.low) / torch.where(self.span > 0, self.span, 1)).clamp(0, 1)
 
+    def to_pixels(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b *image"]:
+        """x in units of the bounds, to be drawn like pixels in [0, 1]; x itself where a bound is infinite."""
+        if self.is_default or not bool(self.span.isfinite().all()):
+            return x
+        return Bounds(self.low.to(x), self.high.to(x)).to_units(x)
+
     def from_units(self, u: Float[Tensor, "b *image"]) -> Float[Tensor, "b *image"]:
         """x = low + (high - low) u, in the dtype of u."""
         return self.low.to(u) + self.span.to(u) * u
