@@ -44,6 +44,18 @@ def test_differences_are_paired_and_two_unbroken_images_are_level():
     assert pair.accuracy.value == pytest.approx(-0.2)  # one image more is broken for b
 
 
+def test_radii_of_one_and_the_same_network_are_equal():
+    """A network and the same one with a softmax differed in the seventh digit, and significantly so."""
+    radius = np.random.default_rng(0).uniform(0.1, 1, 24)
+    a, b = contender(radius, "a"), contender(radius * (1 + 1e-6), "b")
+    pair = compare.pair(a, b)
+    assert (pair.larger, pair.smaller, pair.difference.value, pair.p) == (0, 0, 0, 1)
+    assert [(rank.best, rank.worst) for rank in compare.ranking(group(a, b))] == [(1, 2)] * 2
+    other = compare.pair(a, contender(radius * (1 + 1e-3), "b"))
+    assert other.larger == 1
+    assert other.p < 1e-5
+
+
 def test_what_is_proved_within_a_budget_is_more_robust_than_what_breaks_at_it():
     """A point at the distance of the budget was not counted."""
     broken = contender([0.5, 0.5, np.inf, 0.0])

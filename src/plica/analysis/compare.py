@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 POINTS = 200  # radii at which curves are compared
+SAME = 1e-4  # relative; nearer radii are equal, since searches on one and the same network end that far apart
 
 
 @dataclass(frozen=True)
@@ -169,8 +170,9 @@ def ranking(group: Group, seed: int = 0) -> list[Rank]:
     rows = draws(int(shared.sum()), seed)
     values = np.array([score(radius) for radius in radii])
     drawn = np.stack([score(radius[rows]) for radius in radii])  # (contenders, draws)
-    above = (better * drawn[None] > better * drawn[:, None]).sum(1)  # how many are ahead of each, per draw
-    equal = (drawn[None] == drawn[:, None]).sum(1) - 1
+    same = _nearly_equal(drawn[None], drawn[:, None])
+    above = (~same & (better * drawn[None] > better * drawn[:, None])).sum(1)  # how many are ahead of each, per draw
+    equal = same.sum(1) - 1
     ranks = [
         Rank(
             name=c.name,
@@ -230,9 +232,13 @@ def signed_rank(difference: Float64[np.ndarray, " b"]) -> float:
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """b - a, 0 where both are infinite."""
-    same = a == b
+    """b - a, 0 where both are infinite or nearly equal."""
+    same = _nearly_equal(a, b)
     return np.where(same, 0.0, np.where(same, 0.0, b) - np.where(same, 0.0, a))
+
+
+def _nearly_equal(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.isclose(a, b, rtol=SAME, atol=0)
 
 
 def _radii(a: Contender, b: Contender) -> np.ndarray:

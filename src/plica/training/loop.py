@@ -128,7 +128,9 @@ class Trainer:
             )
         ids = select(source.labels, plan.data.n, plan.data.indices, plan.data.sample, plan.data.seed)
         if len(ids) <= plan.held_out:
-            raise ValueError(f"held_out = {plan.held_out} leaves no image to train on; there are {len(ids)}.")
+            raise ValueError(
+                f"held_out = {plan.held_out} leaves no image to train on; there are {len(ids)}, so give fewer."
+            )
         shuffled = ids[torch.randperm(len(ids), generator=_generator(plan.seed, 0, 0))]
         self.held_ids = shuffled[: plan.held_out].sort().values
         self.device = parse_device(plan.device)
