@@ -264,3 +264,14 @@ def test_images_within_other_bounds_are_drawn_like_pixels(tmp_path, low, high):
     torch.testing.assert_close(pictures["others"].float(), pictures["pixels"])
     for found, pixels in zip(*drawn.values(), strict=True):
         torch.testing.assert_close(found, pixels)
+
+
+def test_a_model_that_is_mostly_wrong_has_no_neighbours_at_distance_0(tmp_path, capsys):
+    """It said that half of all images have a misclassified neighbour within l2 distance 0."""
+    x = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    arguments = {"model": "net.py:make", "method": "auto", "metric": "l2", "n": 4}
+    save_run(tmp_path / "a", x, torch.arange(4), made_up(x, x + 0.1, [0.0, 0.0, 0.0, 0.3]), arguments, 1.0)
+    assert main(["show", str(tmp_path / "a")]) == 0
+    said = capsys.readouterr().out
+    assert "At least half of all images are misclassified without a perturbation." in said
+    assert "misclassified neighbour" not in said

@@ -113,6 +113,13 @@ def test_features_with_bounds_of_their_own():
     assert "pixels" in named(trust.examine(Vector().eval(), u, y, bounds=(low, low + 0.5 * span)))
 
 
+def test_a_model_that_returns_a_dict_is_told_what_to_write():
+    """It was told that a dict has no attribute 'detach'."""
+    model = defects.Sound().eval()
+    with pytest.raises(ValueError, match=r"got dict; .* such as lambda x: model\(x\)\['logits'\]"):
+        trust.examine(lambda x: {"logits": model(x)}, *defects.images())
+
+
 def test_the_same_again_is_the_same():
     model, (x, y) = defects.Changed(defects.shattered).eval(), defects.images()
     found = [trust.examine(model, x, y, images=16) for _ in range(2)]

@@ -62,8 +62,10 @@ def _sentence(answers: list[tuple[Group, Contender]]) -> str:
         for group, c in answers
         if group.budget is None
     ]
-    words = [f"{group.metric} distance {distance(median)}" for group, median in medians if np.isfinite(median)]
+    words = [f"{group.metric} distance {distance(median)}" for group, median in medians if 0 < median < np.inf]
     out = [f"Half of all images have a misclassified neighbour within {_or(words)}."] if words else []
+    if any(median == 0 for _, median in medians):
+        out.append("At least half of all images are misclassified without a perturbation.")
     for group, c in answers:
         if group.budget is not None:
             proved = "" if c.lower is None else f", {int(c.proved(budget(group)).sum())} of them proved"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from plica.core.domain.bounds import check_shared
 from plica.core.model.fitting import ModelError, fitted
+from plica.core.model.output import check_output
 from plica.core.model.randomness import randomness_of
 from plica.models.inputs import refusal
 from plica.trust.findings import Verdict
@@ -86,10 +87,13 @@ def _subject(model, u, y, low, high, images, seed, surrogates, layers, spec) -> 
     models = [fitted(m) for m in (model, *surrogates)]
     model, *others = models if plain else (Unit(m, low, high) for m in models)
     try:
-        logits = logits_of(model, u)
+        with torch.no_grad():
+            first = model(u[:1])
+        logits = logits_of(model, u) if isinstance(first, Tensor) else first
     except Exception as error:
         cause = error.__cause__ if isinstance(error, ModelError) and isinstance(error.__cause__, Exception) else error
         raise ValueError(refusal(u, cause)) from error
+    check_output(first, u[:1])
     if y.ndim != 1 or y.is_floating_point():
         raise ValueError(f"The checks know classes, one for each image; y has shape {tuple(y.shape)}, {y.dtype}.")
     if logits.is_floating_point() and logits.shape[1:] in ((), (1,)):
