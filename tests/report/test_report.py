@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,9 +14,9 @@ from byhand import made_up, write_inputs, write_task
 from plica import runs
 from plica.cli import main
 from plica.core.domain.read_bounds import read_bounds
-from plica.report import render, write_report
+from plica.report import gallery, render, write_report
 from plica.report.choice import order
-from plica.report.collect import stats_of
+from plica.report.collect import collect
 from plica.report.registry import SECTIONS, Section
 from plica.report.svg import Chart, ticks
 from plica.runs.single import save_run
@@ -248,7 +249,7 @@ def test_labels_of_near_budgets_stand_below_each_other():
 def test_images_within_other_bounds_are_drawn_like_pixels(tmp_path, low, high):
     """They were white where they exceeded 1."""
     u = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(0))
-    bounds, drawn, cards = read_bounds((low, high)), {}, {}
+    bounds, drawn, pictures = read_bounds((low, high)), {}, []
 
     def draw(file, x, y, answers, classes):
         drawn[file.parent.name] = x, answers["l2"].x_adv
@@ -258,10 +259,10 @@ def test_images_within_other_bounds_are_drawn_like_pixels(tmp_path, low, high):
         arguments = {"model": "net.py:make", "method": "auto", "metric": "l2", "n": 4}
         y = torch.arange(4)
         save_run(tmp_path / name, x, y, made_up(x, x_adv, [0.3] * 4), arguments, 1.0, bounds=box, draw=draw)
-        stats = stats_of([runs.load(tmp_path / name)], range(4))
-        (cards[name],) = (one.shown for one in stats.values())
-    pictures = {name: torch.stack([torch.stack(pair) for pair in shown.values()], 1) for name, shown in cards.items()}
-    torch.testing.assert_close(pictures["others"].float(), pictures["pixels"])
+        report = replace(collect([runs.load(tmp_path / name)]), room=10**6)
+        pictures.append([card["pictures"]["perturbed"] for card in gallery.cards(report)])
+    assert pictures[0] == pictures[1]
+    assert len(pictures[0]) == 4
     for found, pixels in zip(*drawn.values(), strict=True):
         torch.testing.assert_close(found, pixels)
 

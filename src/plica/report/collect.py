@@ -95,7 +95,7 @@ class TaskStats:
         measures: by name, an entry per image with a perturbation.
         magnitudes: share of all entries per bin of EDGES.
         sample: ids and perturbations of the first images.
-        shown: id -> (x, x_adv) of the images to be shown, in units of the bounds.
+        shown: id -> (x, x_adv) of the images to be shown.
     """
 
     run: Run
@@ -126,9 +126,8 @@ def _task_stats(run: Run, task: Task, keep: Tensor) -> TaskStats:
     room = SAMPLE
     shown: dict[int, tuple[Tensor, Tensor]] = {}
     for ids, x, x_adv in patterns.pairs(run, task):
-        rows = torch.isin(ids, keep)
-        images, points = (run.bounds.to_pixels(t)[rows] for t in (x, x_adv))
-        shown |= {int(k): (image, point) for k, image, point in zip(ids[rows], images, points, strict=True)}
+        for row in torch.isin(ids, keep).nonzero()[:, 0].tolist():
+            shown[int(ids[row])] = (x[row], x_adv[row])
         delta = x_adv - x
         changed = delta.flatten(1).any(1)
         ids, delta = ids[changed], delta[changed]

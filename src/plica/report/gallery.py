@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from markupsafe import Markup
 
 from plica.report.choice import Pick
@@ -36,7 +37,7 @@ def cards(report: ReportData) -> list[dict[str, Any]]:
         tensors = stats.shown.get(pick.image)
         pictures = None
         if tensors is not None and is_image(tuple(tensors[0].shape)):
-            x, x_adv = tensors
+            x, x_adv = stats.run.bounds.to_pixels(torch.stack(tensors))
             if pick.image not in images:
                 images[pick.image] = image_uri(x)
             change, times = perturbation_uri(x_adv - x)

@@ -78,8 +78,9 @@ class Bounds:
         return ((x - self.low) / torch.where(self.span > 0, self.span, 1)).clamp(0, 1)
 
     def to_pixels(self, x: Float[Tensor, "b *image"]) -> Float[Tensor, "b *image"]:
-        """x in units of the bounds, to be drawn like pixels in [0, 1]; x itself where a bound is infinite."""
-        if self.is_default or not bool(self.span.isfinite().all()):
+        """x in units of the bounds, to be drawn like pixels in [0, 1]; x itself where a bound is infinite, or where
+        each image has its own."""
+        if self.is_default or self.span.ndim == x.ndim or not bool(self.span.isfinite().all()):
             return x
         return Bounds(self.low.to(x), self.high.to(x)).to_units(x)
 
