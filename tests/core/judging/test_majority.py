@@ -39,12 +39,12 @@ class Written(MeanOfDraws):
         return torch.stack([thresholds, z[0, 0].expand_as(thresholds)], 1)
 
 
-def settled(thresholds, radius=None, looks=((0.0,),), end=END, through=None, metric=None):
+def settled(thresholds, radius=None, looks=((0.0,),), end=END, through=None, metric=None, grid=None):
     """The first pixel where the point ends, whether the judge is sure of it, how often it looked, and theta."""
     mean = Written(thresholds, looks)
     limit = None if radius is None else torch.tensor([radius], dtype=torch.float64)
     goal = Goal(torch.zeros(1, dtype=torch.long))
-    model = CountedModel(lambda z: z, 1)
+    model = CountedModel(lambda z: z, 1, grid=grid)
     judge = Judge(model, None, metric or Lp(2), X, goal, limit, (-10.0, 10.0), torch.zeros(1, dtype=torch.long), mean)
     x_adv, theta, judgement = settle(judge, through, end)
     assert float(x_adv[0, 1]) == 0
@@ -96,6 +96,15 @@ def test_where_no_length_suffices_that_of_the_most_draws_is_taken():
 )
 def test_within_a_radius_the_first_length_that_suffices_is_taken(at, radius, length):
     assert settled(half_and_one_at(at), radius)[0] == pytest.approx(length)
+
+
+@pytest.mark.parametrize("at", [0.5, 1.03])
+def test_the_point_lies_on_the_grid(at):
+    """Lengths are tried as they are rounded: to hundredths."""
+    length, sure, _, _ = settled(half_and_one_at(at), grid=lambda z, image: (100 * z).round() / 100)
+    assert sure
+    assert length == pytest.approx(round(length, 2), abs=1e-7)  # float32
+    assert at <= length < 1.07 * at
 
 
 REFUSED, TAKEN = (NEVER,), (0.0,)

@@ -84,7 +84,7 @@ def _length(share: Callable[[float], float], nearest: bool) -> float:
     if shares[1.0] < WANTED:
         for length in FARTHER:
             shares[length] = share(length)
-            if shares[length] < 0 or shares[length] >= WANTED:  # beyond the radius, and so are longer ones; or enough
+            if shares[length] >= WANTED:
                 break
     best = max(shares, key=lambda length: shares[length])
     if not nearest or shares[best] < WANTED:
