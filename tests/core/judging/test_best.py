@@ -15,11 +15,11 @@ X = torch.zeros(3, 2)
 Y = torch.zeros(3, dtype=torch.long)
 
 
-def offer(best, points):
-    """Points (image, x, y, margin): at (x, y), logits with that margin over class 0."""
+def offer(best, points, d=None):
+    """Points (image, x, y, margin): at (x, y), logits with that margin over class 0. d: their distances, if known."""
     image, a, b, margin = (list(column) for column in zip(*points, strict=True))
     logits = torch.stack([torch.ones(len(margin)), 1 + torch.tensor(margin)], 1)
-    best.offer(torch.tensor([a, b]).T.float(), torch.tensor(image), logits)
+    best.offer(torch.tensor([a, b]).T.float(), torch.tensor(image), logits, d)
 
 
 def nearest(radius=None, targets=None):
@@ -184,6 +184,13 @@ def test_of_perturbations_theta_is_kept_with_its_point(metric):
     assert best.distance.tolist() == [0.25 * each, torch.inf, each]
 
 
+def test_rows_of_padding_are_passed_over():
+    best = nearest()
+    images, sure = torch.arange(3), torch.ones(3, dtype=torch.bool)
+    best.keep(torch.ones(8, 2), images, torch.ones(3), sure, once=True)
+    torch.testing.assert_close(best.distance, torch.full((3,), 2.0).sqrt())
+
+
 def test_a_distance_that_is_known_does_not_count_once_the_point_is_rounded():
     """It is that of the point before. With radii, such a point may lie outside after all."""
     whole = CountedModel(lambda z: z, 3, grid=lambda z, image: z.round())
@@ -204,7 +211,7 @@ def test_a_second_record_is_offered_every_point():
     best.also = BestPoints(Lp("inf"), X, Goal(Y), torch.full((3,), 3.5))
     alone = BestPoints(Lp("inf"), X, Goal(Y), torch.full((3,), 3.5))
     for point in POINTS:
-        offer(best, [point])
+        offer(best, [point], torch.tensor(point[1:3]).norm()[None])
         offer(alone, [point])
     torch.testing.assert_close(best.x_adv, torch.tensor([[0.6, 0.8], [0, 0], [1.0, 0]]))
     torch.testing.assert_close(best.also.x_adv, torch.tensor([[0.6, 0.8], [0, 0], [0, 2.0]]))

@@ -85,6 +85,26 @@ def test_an_enlarged_point_lies_on_the_grid():
     torch.testing.assert_close(level, level.round(), rtol=0, atol=2e-3)  # float32
 
 
+def test_points_are_rounded_to_the_grid_of_their_own_image():
+    """The first one is confirmed as it is, the second one is enlarged."""
+    model, own = Ramp(1e-4), torch.tensor([0.25, 0.75])
+
+    def grid(z, image):
+        return torch.stack([z[:, 0], own[image]], 1)
+
+    counted = CountedModel(model, len(X))
+    goal = Goal(torch.zeros(len(X), dtype=torch.long))
+    second = SecondRun(counted, X.dtype)
+    judge = Judge(counted.with_grid(grid), second, Lp(2), X, goal, None, (0.0, 1.0), torch.arange(len(X)))
+    points = torch.tensor([[0.7, 0.5], [0.60005, 0.5]])
+    margins = goal.margin(model(X)), goal.margin(model(points))
+    x_adv, _, judgement = confirm(judge, None, points, margins, torch.full((len(X),), 9))
+    assert judgement.sure.all()
+    assert x_adv[0, 0] == points[0, 0]
+    assert x_adv[1, 0] > points[1, 0]
+    assert torch.equal(x_adv[:, 1], own)
+
+
 def test_a_point_beyond_help_is_refused():
     """Float64 sees the boundary far outside of what a stretch reaches."""
     _, judgement, spent = confirmed(0.2, runs=20)
@@ -195,3 +215,5 @@ def test_an_image_without_a_point_costs_one_look():
     assert more == pytest.approx([FIRST, 0.0, 8 * FIRST], rel=1e-6, abs=1e-12)
     assert spent == [3, 1, 5]
     assert sure[::2] == [True, True]
+    # neither where the look refuses it
+    assert enlarged([0.0, 1.0], 30, found=[True, False], twice=False)[1:] == ([True, False], [1, 1])

@@ -300,6 +300,13 @@ def test_where_memory_runs_out_the_second_run_is_no_other_one():
         SecondRun(CountedModel(Hungry(), 1), X.dtype)(X.double())
 
 
+def test_an_infinite_distance_is_none():
+    judge = Judge(
+        CountedModel(Ramp(), 1), None, lambda x, z: Lp(2)(x, z) / 0, X, Goal(Y), None, (0.0, 1.0), torch.arange(1)
+    )
+    assert not judge(torch.tensor([[0.7, 0.5]])).sure
+
+
 @pytest.mark.parametrize("radius", [None, 1.0])
 def test_a_negative_distance_is_none(radius):
     limit = None if radius is None else torch.tensor([radius]).double()
