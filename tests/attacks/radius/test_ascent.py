@@ -1,6 +1,7 @@
 """Direct ascent: the worst margin of a ball on linear models, its counted cost, and networks whose outputs saturate."""
 
 import importlib.util
+import itertools
 import math
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from linear import linear
 from plica import Lp, MaxLoss, MinRadius
 from plica.attacks.base import AttackInput
 from plica.attacks.prox_settings import prox_settings
+from plica.attacks.radius import search
 from plica.attacks.radius.ascent import ascend
 from plica.core.goals import Goal
 from plica.core.judging.best import BestPoints
@@ -256,3 +258,59 @@ def test_a_thin_wrong_region_is_found_whatever_the_size_of_outputs(scale):
     )
     assert usual.isfinite().all()
     assert torch.equal(usual, scaled)
+
+
+def test_ascents_go_on_where_they_ended_until_there_is_a_point_and_start_at_random_points_then(monkeypatch):
+    _, _, model, x, y = thin()
+    calls = []
+
+    def watched(task, images, settings, u, radius, steps, planned):
+        calls.append((u, radius, ascend(task, images, settings, u, radius, steps, planned)[0]))
+        return calls[-1][2], torch.zeros_like(images)
+
+    monkeypatch.setattr(search, "ascend", watched)
+    plica.attack(model, x, y, MinRadius(Lp("inf")), gradients=210)
+    assert len(calls) > 2
+    assert (calls[0][0] == 0).all()
+    without = 0
+    for (_, _, end), (u, radius, _) in itertools.pairwise(calls):
+        none = radius.isinf()
+        without += int(none.sum())
+        assert torch.equal(u[none], end[none])
+        torch.testing.assert_close(
+            u[~none].norm(dim=1), 12 * radius[~none]
+        )  # the square root of 144
+    assert 0 < without < 8 * (len(calls) - 1)
+
+
+def test_rows_that_start_at_the_end_of_an_ascent_aim_at_the_class_that_is_nearest_there(monkeypatch):
+    torch.manual_seed(0)
+    net, starts = nn.Linear(128, 5), []
+    x = torch.rand(4, 128)
+    start = search.RadiusSearch._start
+
+    def watched(self, target, u, eta):
+        starts.append((target, u))
+        return start(self, target, u, eta)
+
+    monkeypatch.setattr(search.RadiusSearch, "_start", watched)
+    monkeypatch.setattr(search, "ascend", lambda task, images, *_: (torch.full((4, 128), 0.125), torch.arange(4)))
+    plica.attack(net, x, net(x).argmax(1), MinRadius(Lp(2)), gradients=70)
+    target, u = starts[-1]
+    assert (u[-4:] == 0.125).all()
+    assert target[-4:].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("target", [None, 1])
+def test_rounds_aim_at_the_boundary_itself_only_without_a_target_class(target, monkeypatch):
+    _, _, model, x, y = thin()
+    rounds, overshoots = search.RadiusSearch._rounds, []
+
+    def watched(self, numbers, overshoot=True):
+        overshoots.append(overshoot)
+        yield from rounds(self, numbers, overshoot)
+
+    monkeypatch.setattr(search.RadiusSearch, "_rounds", watched)
+    targets = None if target is None else torch.full_like(y, target)
+    plica.attack(model, x, y, MinRadius(Lp(2)), gradients=110, targets=targets)
+    assert (False in overshoots) == (target is None)
