@@ -103,6 +103,29 @@ def test_a_gradient_that_is_no_number_leaves_the_point_where_it_is():
     assert (u == 0).all()
 
 
+@pytest.mark.parametrize("p", [1, 2, math.inf])
+@pytest.mark.parametrize("radius", [math.inf, 0.3])
+def test_where_the_gradient_is_zero_it_stays(radius, p):
+    case = linear()
+
+    def model(z):
+        assert z.isfinite().all()
+        return torch.tensor([[0.0, -9.0]]) + 0 * z.flatten(1).sum(1, keepdim=True)
+
+    every = torch.arange(len(case.x))
+    case = replace(case, model=model, y=torch.zeros_like(case.y))
+    assert (climb(case, p, torch.full((len(case.x),), radius), every)[1] == 0).all()
+
+
+def test_the_alternative_whose_margin_is_largest_at_the_end_is_returned():
+    torch.manual_seed(0)
+    case, net = linear(), nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+    case, every = replace(case, model=net, y=torch.full_like(case.y, 4)), torch.arange(len(case.x))
+    _, u, target = climb(case, 2, torch.full((len(case.x),), 0.3), every)
+    assert torch.equal(target, net(case.x + u.view_as(case.x))[:, :4].argmax(1))
+    assert (target > 0).any()
+
+
 BEYOND = {
     "no number": lambda length: torch.where(length > 1.2, math.nan, 0),
     "infinite": lambda length: torch.where(length > 1.2, -math.inf, 0),
@@ -277,9 +300,7 @@ def test_ascents_go_on_where_they_ended_until_there_is_a_point_and_start_at_rand
         none = radius.isinf()
         without += int(none.sum())
         assert torch.equal(u[none], end[none])
-        torch.testing.assert_close(
-            u[~none].norm(dim=1), 12 * radius[~none]
-        )  # the square root of 144
+        torch.testing.assert_close(u[~none].norm(dim=1), 12 * radius[~none])  # the square root of 144
     assert 0 < without < 8 * (len(calls) - 1)
 
 
