@@ -22,7 +22,7 @@ class Rounding(GridPoints):
 
     Attributes:
         end: the attack's points.  (r, n)
-        surest: those of largest margin; None if there is a radius, within which all points have that.  (r, n)
+        surest: those of largest margin, and their margins; None within a radius, where all points have that.
         z: the same, stretched or shrunk.  (r, n)
         added_margin: what the linearisation must reach in addition, because points fell short before.
         inward: whether points move against the gradient where the linearised margin is more than enough.
@@ -37,7 +37,7 @@ class Rounding(GridPoints):
         self.z, self.added_margin = self.end.clone(), torch.zeros_like(self.margin)
         self.radius = None if task.radius is None else task.radius[image]
         self.inward = self.radius is None  # inside a radius a larger margin costs nothing
-        self.surest = None if found.also is None else found.also.x_adv[image].flatten(1)
+        self.surest = found.also and (found.also.x_adv[image].flatten(1), found.also.margin[image])
         self.ball = torch.full_like(self.margin, torch.inf)
         self.linf = form is not None and form.p == math.inf
         if self.linf:
@@ -48,7 +48,12 @@ class Rounding(GridPoints):
         self._round_nearest()
         rows = (self.task.best.distance[self.image].isinf() & self._any_left(0)).nonzero()[:, 0]
         if self.surest is not None and len(rows):
-            self.z, self.inward = self.surest, False
+            z, margin = self.surest
+            nearest = self.points(self.levels(z[rows]), rows)
+            # the points that were evaluated may be far away
+            self.u[rows], self.margin[rows] = nearest, margin[rows] + dot(self.grad[rows], nearest - z[rows])
+            self.z, self.inward = z, False
+            self.added_margin.fill_(0)
             self.ball.fill_(math.inf)
             self.evaluate(self._along_gradient(rows), rows, self.left()[rows] > 0)
 
