@@ -217,7 +217,9 @@ def test_goals_by_name(text, goal):
     assert parse_goal(text) == goal
 
 
-@pytest.mark.parametrize("text", ["deviates", "deviates=x", "deviates=-1", "pixels=0", "any-label=3", "no", "a:b", ""])
+@pytest.mark.parametrize(
+    "text", ["deviates", "deviates=x", "deviates=-1", "pixels=0", "any-label=3", "no", "no_module:b", ""]
+)
 def test_texts_that_name_no_goal(text):
     with pytest.raises(ValueError, match="goal"):
         parse_goal(text)

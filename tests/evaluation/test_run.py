@@ -224,7 +224,10 @@ def test_other_versions_raise_a_warning(plan, whole):
         ({"data": {"path": "d.npz", "indices": [3, 4, 3]}}, "name image 3 twice"),
         ({"device": "gpu7"}, "gpu7"),
         ({"methods": "apgd-ce"}, "make, min-radius l2: apgd-ce searches a ball"),
-        ({"questions": {"ask": "min-radius", "metric": "nowhere:far"}}, "nowhere:far"),
+        (
+            {"questions": {"ask": "min-radius", "metric": "nowhere:far"}},
+            "The metric's module nowhere cannot be imported",
+        ),
         ({"questions": {"ask": "min-radius", "metric": "net:make"}}, "net:make"),
     ],
 )

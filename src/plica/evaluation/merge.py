@@ -37,13 +37,14 @@ def merge(directories: Sequence[str | Path], out: str | Path) -> runs.Run:
         if not complete(shard):
             raise PlanError(f"{shard.directory} is unfinished; run its shard {shard.manifest['shard']} again.")
     _check_complete(shards)
+    ordered = sorted(shards, key=lambda shard: parse_shard(shard.manifest["shard"]))
     with locked(out), _emptied_on_failure(out), writing(out):
         for shard in shards:
             for file in sorted(shard.directory.glob("inputs/*")) + sorted(shard.directory.glob("parts/*/*")):
                 if not file.name.startswith("."):
                     copy_whole(file, out / file.relative_to(shard.directory))
-        for name in (BOUNDS, CHECKS):  # the same in all shards that have one
-            for file in [shard.directory / name for shard in shards if (shard.directory / name).is_file()][:1]:
+        for name in (BOUNDS, CHECKS):  # of the first shard, whose images the whole would be checked on
+            for file in [shard.directory / name for shard in ordered if (shard.directory / name).is_file()][:1]:
                 copy_whole(file, out / name)
         write_json(out / MANIFEST, first | {"shard": None, "merged": [_origin(shard) for shard in shards]})
         return write_summary(out)
