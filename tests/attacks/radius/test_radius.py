@@ -447,3 +447,13 @@ def test_l1_goes_on_where_there_is_no_further_class(classes):
     targets = None if classes == 2 else (y + 1) % classes
     task, _ = attack(model, x, y, MinRadius(Lp(1)), 155, targets=targets)
     assert bool((task.model.gradients == 155).all())
+
+
+def test_an_image_without_a_point_never_settles():
+    def model(z):
+        return torch.stack([1 + z.square().sum(1), 0 * z.sum(1)], 1)
+
+    x, y = torch.full((1, 128), 0.5), torch.zeros(1, dtype=torch.long)
+    task, found = attack(model, x, y, MinRadius(Lp(2)), 400)
+    assert found.status == [Status.BUDGET]
+    assert task.model.gradients.tolist() == [400]
