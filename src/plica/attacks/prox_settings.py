@@ -48,6 +48,14 @@ class ProxSettings:
         race, explore = replace(self.race, raise_aim=1.2, raise_after=4), replace(self.explore, raise_aim=1.2)
         return replace(self, race=race, explore=explore)
 
+    @property
+    def small_steps(self) -> ProximalSQP:
+        """The solver where wrong regions are thin, so that what lies beyond the boundary is no wrong answer again: the
+        plane is of few gradients, and more iterations find the multiplier."""
+        return replace(
+            self.race, far=0.0, raise_aim=1.0, average=0.5, average_most=0.5, decay=0.97, trials=4, trials_first=8
+        )
+
     def scaled(self, delta: Float[Tensor, "r n"]) -> Float[Tensor, "r n"]:
         return delta if self.scale is None else torch.where(self.scale.isinf(), 0, delta * self.scale)
 

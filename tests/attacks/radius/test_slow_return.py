@@ -84,8 +84,8 @@ def test_slow_returns_go_on_where_they_gained_and_the_round_after_them_did_not(a
         yield from slow_return(self, steps)
         best.append((steps, self.best.clone(), None))
 
-    def watched_rounds(self, numbers, overshoot=True):
-        yield from rounds(self, numbers, overshoot)
+    def watched_rounds(self, numbers):
+        yield from rounds(self, numbers)
         best.append((0, self.best.clone(), None))
 
     monkeypatch.setattr(search.RadiusSearch, "_slow_return", watched)

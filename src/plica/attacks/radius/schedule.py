@@ -74,6 +74,10 @@ class RadiusSchedule:
         reach: the longest step at images where linear models mislead, in best radii.
         ascent_steps: gradients of a direct ascent, which leads to one more start.
         ascent_radius: radius of the ball of the ascent, in best radii.
+        long_ascent: gradients of an ascent that small steps follow (ProxSettings.small_steps), for images without a
+            point.
+        small_steps: the stages of these steps.
+        small: their first trust region, over the norm of their start.
         round: the stages of a round.
         others: the stages of searches from the image towards further classes, for distances whose perturbations change
             few pixels. Linear models at the image overestimate how far these classes are, so the race drops them after
@@ -115,6 +119,9 @@ class RadiusSchedule:
     reach: float = 0.3
     ascent_steps: int = 8
     ascent_radius: float = 3.0
+    long_ascent: int = 12
+    small_steps: tuple[Stage, ...] = 4 * (Stage(1, steps=22),)
+    small: float = 0.1
     round: tuple[Stage, ...] = (Stage(4, steps=4), Stage(2, steps=4), Stage(1, steps=18))
     others: tuple[Stage, ...] = (Stage(8, steps=3), Stage(4, steps=4))
     others_after: int = 2

@@ -95,8 +95,10 @@ class RadiusSearch(RadiusSteps):
         kinked = self.agreement < SCHEDULE.kinked
         after = self._part(~kinked, spent, self._race([last]))
         # a wrong region that was missed may be thin; a target class may only be far away, where overshoot finds more
-        thin = self.best.isinf() & (self.task.targets is None)
-        self._part(~kinked & thin, after, self._rounds(count(), overshoot=False))
+        thin = self.best.isinf() & ~self.zero_gradient & (self.task.targets is None)
+        if self.not_finite is not None:
+            thin &= ~self.not_finite
+        self._part(~kinked & thin, after, self._thin())
         self._part(~kinked & ~thin, after, self._rounds(count()))
         spent = self._part(kinked, spent, self._slow_returns())
         self._part(kinked & ~self.gained, spent, self._rounds(count(1)))
@@ -128,17 +130,31 @@ class RadiusSearch(RadiusSteps):
             else:
                 yield from self._stage(self.pool, stage)
 
-    def _rounds(self, numbers: Iterable[int], overshoot: bool = True) -> Iterator[RadiusRows]:
-        """The rounds with these numbers. overshoot: whether rows aim beyond the boundary."""
+    def _rounds(self, numbers: Iterable[int]) -> Iterator[RadiusRows]:
+        """The rounds with these numbers."""
         # without alternatives (with a target class, or for some goals) the boundary has corners where two classes meet:
         # steps zigzag there, and the solver of the race, which averages planes, is better
         self.solver = self.settings.explore if self.goal.has_alternatives else self.settings.race
-        if not overshoot:
-            self.solver = replace(self.solver, far=0.0, raise_aim=1.0)
         for number in numbers:
             if self.settings.sparse and number == SCHEDULE.others_after:
                 yield from self._other_classes()
             yield from self._round(number)
+
+    def _thin(self) -> Iterator[RadiusRows]:
+        """Small steps and rounds in turn."""
+        for number in count():
+            yield from self._rounds([number]) if number % 2 else self._small_steps(number)
+
+    def _small_steps(self, number: int) -> Iterator[RadiusRows]:
+        """One row for each image from the end of an ascent, which does not aim beyond the boundary."""
+        self.solver = self.settings.small_steps
+        start, target = self._ascend(self.order[:, 0], number, SCHEDULE.long_ascent)
+        reach = SCHEDULE.small * self.solver.prox.natural(self.x.shape[1]) * self.solver.norm(start)
+        rows = self._start(target, start, reach)
+        for stage in SCHEDULE.small_steps:
+            rows = self.keep(rows, stage.kept)
+            yield from self._steps(rows, stage.steps)
+            self._search_boundary(rows)
 
     def _slow_returns(self) -> Iterator[RadiusRows]:
         """A slow return towards the class of least estimate, and a round; another slow return follows at images that
@@ -246,7 +262,7 @@ class RadiusSearch(RadiusSteps):
         last = self.order.shape[1] - 1
         targets = [classes[:, min(target, last)] for target in SCHEDULE.targets]
         starts = [self._outside(number * len(targets) + i) for i in range(len(targets))]
-        climbed, target = self._ascend(classes[:, 0], number)
+        climbed, target = self._ascend(classes[:, 0], number, SCHEDULE.ascent_steps)
         rows = self._start(torch.cat([*targets, target]), torch.cat([*starts, climbed]), self._reach())
         for stage in SCHEDULE.round:
             rows = self.keep(rows, stage.kept)
@@ -268,22 +284,22 @@ class RadiusSearch(RadiusSteps):
             rows = self.keep(rows, stage.kept)
             yield from self._steps(rows, stage.steps)
 
-    def _ascend(self, target: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Starts at the end of a direct ascent, and the classes that are nearest there. The ascent starts at the image
-        in the first round, at random points of the ball in later ones. That of images without a point goes on where the
-        last one ended."""
+    def _ascend(self, target: Tensor, number: int, planned: int) -> tuple[Tensor, Tensor]:
+        """Starts at the end of a direct ascent of `planned` gradients, and the classes that are nearest there. The
+        ascent starts at the image in the first round, at random points of the ball in later ones. That of images
+        without a point goes on where the last one ended."""
         radius = SCHEDULE.ascent_radius * self.best
         live = (~self.finished(slice(None))).nonzero()[:, 0]
         u, target = torch.zeros_like(self.x), target.clone()
         if not len(live):
             return u, target
-        steps = min(SCHEDULE.ascent_steps, self.task.gradients - self.spent)
+        steps = min(planned, self.task.gradients - self.spent)
         self.spent += steps
         if number:
             drawn = self._direction(-number) * radius[:, None] * self.x.shape[1] ** 0.5
             u = torch.where(radius.isinf()[:, None], self.climbed, drawn)
         u[live], target[live] = ascend(
-            self.task, self.images[live], self.settings, u[live], radius[live], steps, SCHEDULE.ascent_steps
+            self.task, self.images[live], self.settings, u[live], radius[live], steps, planned
         )
         self.climbed = u.clone()
         return u, target

@@ -87,7 +87,7 @@ class ProximalSQP:
         zero = u.new_zeros(len(u))
         return ProximalState(
             low=low, high=high, u=u, plane=torch.zeros_like(u),
-            velocity=u.new_zeros(u.shape if self.inertia else (len(u), 0)), size=self._norm(u),
+            velocity=u.new_zeros(u.shape if self.inertia else (len(u), 0)), size=self.norm(u),
             eta=zero + torch.nan if eta is None else eta.clone(), lam=zero.clone(), slope=zero.clone(),
             level=zero.clone(), first=zero.clone(), reach=zero + torch.inf, lost=zero > 0,
             merit=zero.clone(), predicted=zero.clone(), recent=u.new_full((len(u), 3), torch.inf),
@@ -98,10 +98,11 @@ class ProximalSQP:
     def move(self, rows: ProximalState, which: Bool[Tensor, " r"], u: Float[Tensor, "r n"]) -> None:
         """Move these rows, in place, to u inside the box, where their plane is that of the next gradient alone."""
         rows.u = torch.where(which[:, None], u, rows.u)
-        rows.size = torch.where(which, self._norm(rows.u), rows.size)
+        rows.size = torch.where(which, self.norm(rows.u), rows.size)
         rows.steps = torch.where(which, 0, rows.steps)
 
-    def _norm(self, u: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:
+    def norm(self, u: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:
+        """||u||, whatever the number of rows."""
         filled = pad_rows(u)
         block = block_rows(u.device, *filled.shape)
         return torch.cat([self.prox.norm(part, torch.empty_like(part)) for part in filled.split(block)])[: len(u)]
