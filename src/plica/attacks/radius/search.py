@@ -1,8 +1,8 @@
 """MinRadius for distances with a proximal map (solver/linearized): the schedule of classes and starts.
 
 The first 50 gradients are spent on several classes; those whose linear models have the nearest boundaries are kept.
-Where gradients change from step to step, searches that come back slowly from far beyond the boundary follow. Then
-there are rounds of 50 gradients from starts far beyond the boundary, until five of them returned to the same point.
+Where gradients change from step to step, searches that come back slowly from far beyond the boundary follow; where
+no point was found, small steps towards wrong regions that may be thin. Then there are rounds of 50 gradients from starts far beyond the boundary, until five of them returned to the same point.
 MaxLoss is answered by the same search: there is a misclassified point within the radius r exactly if the image's
 robustness radius is at most r.
 """
@@ -149,8 +149,9 @@ class RadiusSearch(RadiusSteps):
         """One row for each image from the end of an ascent, which does not aim beyond the boundary."""
         self.solver = self.settings.small_steps
         start, target = self._ascend(self.order[:, 0], number, SCHEDULE.long_ascent)
-        reach = SCHEDULE.small * self.solver.prox.natural(self.x.shape[1]) * self.solver.norm(start)
-        rows = self._start(target, start, reach)
+        length = self.solver.norm(start)
+        reach = SCHEDULE.small * self.solver.prox.natural(self.x.shape[1]) * length
+        rows = self._start(target, start, torch.where(length > 0, reach, torch.nan))
         for stage in SCHEDULE.small_steps:
             rows = self.keep(rows, stage.kept)
             yield from self._steps(rows, stage.steps)
