@@ -119,8 +119,8 @@ class RadiusSchedule:
     reach: float = 0.3
     ascent_steps: int = 8
     ascent_radius: float = 3.0
-    long_ascent: int = 12
-    small_steps: tuple[Stage, ...] = 4 * (Stage(1, steps=22),)
+    long_ascent: int = 16
+    small_steps: tuple[Stage, ...] = 4 * (Stage(1, steps=21),)
     small: float = 0.1
     round: tuple[Stage, ...] = (Stage(4, steps=4), Stage(2, steps=4), Stage(1, steps=18))
     others: tuple[Stage, ...] = (Stage(8, steps=3), Stage(4, steps=4))

@@ -2,9 +2,9 @@
 
 The first 50 gradients are spent on several classes; those whose linear models have the nearest boundaries are kept.
 Where gradients change from step to step, searches that come back slowly from far beyond the boundary follow; where
-no point was found, small steps towards wrong regions that may be thin. Then there are rounds of 50 gradients from starts far beyond the boundary, until five of them returned to the same point.
-MaxLoss is answered by the same search: there is a misclassified point within the radius r exactly if the image's
-robustness radius is at most r.
+no point was found, small steps towards wrong regions that may be thin. Then there are rounds of 50 gradients from
+starts far beyond the boundary, until five of them returned to the same point. MaxLoss is answered by the same search:
+there is a misclassified point within the radius r exactly if the image's robustness radius is at most r.
 """
 
 from __future__ import annotations
