@@ -39,6 +39,16 @@ def test_it_comes_as_near_as_the_attack_that_knows_the_norm():
     assert (found < 1.01 * known).all()
 
 
+def test_units_of_the_distance_do_not_matter():
+    """The search under l_2 offered only points whose l_2 norm was less than the best distance, in whatever units."""
+    net, x, y = network(10, 12)
+    usual, tiny = (
+        plica.attack(net, x, y, MinRadius(lambda x, z, unit=unit: unit * euclidean(x, z)), gradients=75).distance / unit
+        for unit in (1, 2.0**-30)
+    )
+    torch.testing.assert_close(tiny, usual, rtol=1e-4, atol=0)  # the distance's own steps depend on units a little
+
+
 @pytest.mark.parametrize("radius", [None, 1.5])
 def test_points_are_found_where_the_gradient_is_zero(radius):
     net, x, _ = network(10, 4)

@@ -241,6 +241,11 @@ class EuclideanSearch(FewSearch):
         found = self.answers.distance[self.images[index]].isfinite()
         return found if self.max_loss else torch.zeros_like(found)
 
+    @property
+    def _limit(self) -> Float[Tensor, " b"]:
+        """None: sizes are not the distance, which may have any units."""
+        return torch.full_like(self.task.best.distance, torch.inf)
+
     def advance(self, steps: int, left: int) -> int:
         """Spend `steps` gradients for each image, with the last step some more; returns how many. If the next step
         needs more than are `left`, it is not made, and `left` is returned."""

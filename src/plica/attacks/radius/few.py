@@ -142,6 +142,11 @@ class FewSearch(Multistart[FewRows]):
         images = self.images[index]
         return (self.task.best.distance[images] <= self.enough[images]) | self.settled[index]
 
+    @property
+    def _limit(self) -> Float[Tensor, " b"]:
+        """The size up to which a row's point is offered."""
+        return self.task.best.distance * (1 + 1e-6)  # sizes and the metric differ by roundings
+
     def value(self, rows: FewRows, goal: Goal, logits: Tensor, part: slice) -> Tensor:
         """As in Multistart. Rows with `free` choose their class at the first step; while they climb, at every step."""
         alternatives = goal[part].alternatives(logits)
@@ -156,8 +161,7 @@ class FewSearch(Multistart[FewRows]):
         z = torch.empty_like(x)
         self.settings.point(x, state.u.to(x), z)
         self.solver.move(state, self.settings.scaled(z.double() - x.double()))  # as rounded
-        limit = self.task.best.distance * (1 + 1e-6)
-        evaluation = self.evaluate(rows, z.view(-1, *self.task.x.shape[1:]), limit, size_is_distance=False)
+        evaluation = self.evaluate(rows, z.view(-1, *self.task.x.shape[1:]), self._limit, size_is_distance=False)
         size, grad = evaluation.size.double(), self.settings.pull(evaluation.grad).double()
         images = rows.images
         index = rows.index[:images]
