@@ -84,6 +84,13 @@ def test_answers_do_not_depend_on_other_images(radius):
     assert int(alone.gradients) == int(together.gradients[0])
 
 
+def test_the_number_of_features_need_not_be_a_multiple_of_16_for_that():
+    """The kernel of powers rounds the last numbers of a tensor differently: of the only row, alone."""
+    net, x, y = network(100, 6)
+    together, alone = (plica.attack(net, x[:k], y[:k], MinRadius(mixed), gradients=3) for k in (6, 1))
+    assert torch.equal(alone.x_adv[0], together.x_adv[0])
+
+
 def test_fixed_features_stay():
     net, x, y = network(10, 4)
     fixed = torch.arange(10) < 4

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from plica.solver.lbfgs import DampedLBFGS
+from plica.solver.linearized.proximal_sqp import pad_rows
 from plica.solver.linearized.state import Averages, CurvedState, Damped
 from plica.solver.rows import choose, dot
 
@@ -79,9 +80,9 @@ class Averaged:
 
     def _scale(self, averages: Averages) -> Float[Tensor, "r n"]:
         """The preconditioner; 1 before the first gradient."""
-        root = averages.square.sqrt()
+        root = pad_rows(averages.square.sqrt())
         typical = root.mean(1, keepdim=True)
-        return (root + self.floor * typical + (typical == 0)) ** -self.power
+        return ((root + self.floor * typical + (typical == 0)) ** -self.power)[: len(averages.square)]
 
     def _multiplier(self, rows: CurvedState, averages: Averages) -> Float[Tensor, " r"]:
         """lam for which the mean gradient is nearest to lam g over free pixels; their difference gives the residual."""
