@@ -108,6 +108,20 @@ def test_a_zero_gradient_at_the_image_is_said_and_points_elsewhere_are_tried(p):
     assert inside.status == [Status.SUCCEEDED] * 3
 
 
+def test_a_gradient_of_zero_elsewhere_is_not_one_at_the_image():
+    """The status was that of the second point where no search had restarted yet."""
+    w = torch.linspace(-1, 1, 10)
+
+    def model(z):  # linear at the images, constant elsewhere
+        there = ((z - 0.5).abs().amax(1) < 1e-3).to(z)
+        s = there * (z @ w.to(z))
+        return torch.stack([torch.full_like(s, 2.0), s, -2 * s], 1)
+
+    x = torch.full((3, 10), 0.5)
+    result = plica.attack(model, x, torch.zeros(3, dtype=torch.long), MinRadius(Lp(2)), gradients=30)
+    assert result.status == [Status.BUDGET] * 3
+
+
 @pytest.mark.parametrize("p", NORMS)
 def test_inputs_rounded_in_the_network(p):
     model, x, y = network(6, 3, 2)

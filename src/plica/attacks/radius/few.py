@@ -165,7 +165,8 @@ class FewSearch(Multistart[FewRows]):
         size, grad = evaluation.size.double(), self.settings.pull(evaluation.grad).double()
         images = rows.images
         index = rows.index[:images]
-        if bool((self.starts == len(rows) // images).all()):  # every row is at the image, or where it starts
+        # at first every row is at the image, or where it starts
+        if bool((self.starts == len(rows) // images).all()) and not bool(state.steps.any()):
             self.zero_gradient[index] = ((grad == 0).all(1) | (rows.start >= self.first)).view(-1, images).all(0)
         least, row = size.view(-1, images).min(0)
         row = row * images + torch.arange(images, device=row.device)
